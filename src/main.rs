@@ -1,0 +1,2 @@
+//! The `sticky-lb` program.
+fn main() {}
