@@ -1,0 +1,319 @@
+//! The listening socket: bind it, take connections from its backlog, and know which errors of
+//! `accept` mean skip, wait or stop.
+//!
+//! Never reads from a client and never registers a client's socket with epoll: tokio's own
+//! `accept` would, at two system calls a connection.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType, acceptfrom_with, bind, getsockname, listen,
+    socket_with, sockopt,
+};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::frontend::affinity::fold;
+use crate::handoff::kernel;
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// An address or a name; without one, every address of IPv6 and IPv4.
+    pub host: Option<String>,
+    /// 0 for a free one.
+    pub port: u16,
+    /// Connections that the kernel keeps until they are accepted.
+    pub backlog: i32,
+}
+
+/// Why there is no listener.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// The host is neither an address nor a name that resolves.
+    #[error("cannot resolve host {host:?}")]
+    Host {
+        /// What was asked for.
+        host: String,
+        /// What the resolver said.
+        #[source]
+        source: io::Error,
+    },
+    /// The address is in use.
+    #[error("port {} is in use at {}: stop what listens there, or choose another --port", .0.port(), .0.ip())]
+    InUse(SocketAddr),
+    /// Any other refusal.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A socket that listens.
+#[derive(Debug)]
+pub struct Listener {
+    socket: OwnedFd,
+    local: SocketAddr,
+}
+
+/// One accepted connection.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The client's socket, non-blocking, close-on-exec.
+    pub socket: OwnedFd,
+    /// The client's address, IPv4 as IPv4.
+    pub client: SocketAddr,
+}
+
+/// What `accept` said, other than a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptError {
+    /// The backlog is empty.
+    Empty,
+    /// That one connection failed; the next may not.
+    Skip(Errno),
+    /// Descriptors or memory have run out; try again later.
+    Exhausted(Errno),
+    /// The listener is of no use any more.
+    Broken(Errno),
+}
+
+impl Listener {
+    /// Binds and listens. Without a host: on every address of both families, or of IPv4 where
+    /// there is no IPv6.
+    ///
+    /// # Errors
+    ///
+    /// If the host doesn't resolve or the address cannot be had.
+    pub fn bind(settings: &ListenerSettings) -> Result<Self, ListenError> {
+        let Some(host) = &settings.host else {
+            let everywhere = SocketAddr::from((Ipv6Addr::UNSPECIFIED, settings.port));
+            return match Self::listen_on(everywhere, settings.backlog) {
+                Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) => {
+                    let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, settings.port));
+                    Self::listen_on(everywhere, settings.backlog)
+                        .map_err(|errno| ListenError::new(everywhere, errno))
+                }
+                other => other.map_err(|errno| ListenError::new(everywhere, errno)),
+            };
+        };
+        let address = resolve(host, settings.port)?;
+        Self::listen_on(address, settings.backlog).map_err(|errno| ListenError::new(address, errno))
+    }
+
+    fn listen_on(address: SocketAddr, backlog: i32) -> Result<Self, Errno> {
+        let (family, dual) = match address {
+            SocketAddr::V4(_) => (AddressFamily::INET, false),
+            SocketAddr::V6(v6) => (AddressFamily::INET6, v6.ip().is_unspecified()),
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+        // Otherwise a restart fails as long as connections of the last run linger in TIME_WAIT.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        if address.is_ipv6() {
+            sockopt::set_ipv6_v6only(&socket, !dual)?;
+        }
+        // Accepted sockets inherit it, at no system call a connection.
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        bind(&socket, &address)?;
+        listen(&socket, backlog)?;
+        let local = SocketAddr::try_from(getsockname(&socket)?)?;
+        Ok(Self { socket, local })
+    }
+
+    /// Where it listens; the port is the real one.
+    #[must_use]
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Lets the current runtime watch it.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn watch(self) -> io::Result<WatchedListener> {
+        let socket = kernel::watch(self.socket, Interest::READABLE)?;
+        Ok(WatchedListener { socket, local: self.local })
+    }
+}
+
+/// A listener that a runtime watches.
+#[derive(Debug)]
+pub struct WatchedListener {
+    socket: AsyncFd<OwnedFd>,
+    local: SocketAddr,
+}
+
+impl WatchedListener {
+    /// Waits until the backlog holds something.
+    pub async fn readable(&self) {
+        if self.socket.readable().await.is_err() {
+            // The runtime is being shut down.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Takes one connection from the backlog, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// See [`AcceptError`].
+    pub fn accept(&self) -> Result<Accepted, AcceptError> {
+        // An empty backlog makes tokio wait for the next event.
+        let tried = self.socket.try_io(Interest::READABLE, |socket| match accept_from(socket) {
+            Err(AcceptError::Empty) => Err(io::ErrorKind::WouldBlock.into()),
+            other => Ok(other),
+        });
+        tried.unwrap_or(Err(AcceptError::Empty))
+    }
+
+    /// The address that a client connected to: asked only where it can be one of several.
+    #[must_use]
+    pub fn local_of(&self, accepted: &OwnedFd) -> SocketAddr {
+        if !self.local.ip().is_unspecified() {
+            return self.local;
+        }
+        let local = getsockname(accepted).and_then(SocketAddr::try_from);
+        local.map_or(self.local, plain)
+    }
+}
+
+fn accept_from(socket: &OwnedFd) -> Result<Accepted, AcceptError> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (socket, client) = acceptfrom_with(socket, flags)?;
+    // A client that has reset already may have no address left.
+    let client = client.ok_or(Errno::NOTCONN)?;
+    let client = SocketAddr::try_from(client)?;
+    Ok(Accepted { socket, client: plain(client) })
+}
+
+/// IPv4 that came through an IPv6 listener, as IPv4.
+fn plain(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
+            SocketAddr::new(fold(address.ip()), address.port())
+        }
+        _ => address,
+    }
+}
+
+fn resolve(host: &str, port: u16) -> Result<SocketAddr, ListenError> {
+    let failed = |source| ListenError::Host { host: host.to_owned(), source };
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let mut addresses = (bare, port).to_socket_addrs().map_err(failed)?;
+    addresses.next().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
+}
+
+impl ListenError {
+    fn new(address: SocketAddr, errno: Errno) -> Self {
+        match errno {
+            Errno::ADDRINUSE => Self::InUse(address),
+            _ => Self::Listen { address, source: errno.into() },
+        }
+    }
+}
+
+impl From<Errno> for AcceptError {
+    /// accept(2): errors that are pending on the new connection are reported by accept itself, and
+    /// are to be treated like EAGAIN.
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::AGAIN => Self::Empty,
+            Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => Self::Exhausted(errno),
+            Errno::BADF | Errno::INVAL | Errno::NOTSOCK | Errno::FAULT => Self::Broken(errno),
+            _ => Self::Skip(errno),
+        }
+    }
+}
+
+/// How long to leave the backlog alone while descriptors are short: twice as long each time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AcceptBackoff {
+    last: Option<Duration>,
+}
+
+impl AcceptBackoff {
+    const FIRST: Duration = Duration::from_millis(5);
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    /// The next pause, and whether it is the first of a row.
+    pub fn pause(&mut self) -> (Duration, bool) {
+        let pause = self.last.map_or(Self::FIRST, |last| (last * 2).min(Self::LONGEST));
+        let first = self.last.replace(pause).is_none();
+        (pause, first)
+    }
+
+    /// Ends a row of pauses, and says whether there was one.
+    pub fn end(&mut self) -> bool {
+        self.last.take().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(host: Option<&str>) -> ListenerSettings {
+        ListenerSettings { host: host.map(str::to_owned), port: 0, backlog: 16 }
+    }
+
+    #[tokio::test]
+    async fn clients_of_both_families_reach_a_listener_without_a_host() {
+        let listener = Listener::bind(&settings(None)).unwrap();
+        let port = listener.local().port();
+        let listener = listener.watch().unwrap();
+        for host in ["127.0.0.1", "::1"] {
+            let client = std::net::TcpStream::connect((host, port)).unwrap();
+            listener.readable().await;
+            let accepted = listener.accept().unwrap();
+            assert_eq!(accepted.client, client.local_addr().unwrap());
+            assert_eq!(listener.local_of(&accepted.socket), client.peer_addr().unwrap());
+        }
+        assert_eq!(listener.accept().unwrap_err(), AcceptError::Empty);
+    }
+
+    #[test]
+    fn a_port_in_use_is_said_so() {
+        let first = Listener::bind(&settings(Some("127.0.0.1"))).unwrap();
+        let again = ListenerSettings { port: first.local().port(), ..settings(Some("127.0.0.1")) };
+        let error = Listener::bind(&again).unwrap_err();
+        assert!(matches!(error, ListenError::InUse(_)), "{error}");
+    }
+
+    #[test]
+    fn hosts_that_cannot_be_are_said_so() {
+        assert!(matches!(
+            Listener::bind(&settings(Some("no such host"))).unwrap_err(),
+            ListenError::Host { .. }
+        ));
+        // 203.0.113.0/24 is for documentation (RFC 5737), so nobody's.
+        assert!(matches!(
+            Listener::bind(&settings(Some("203.0.113.9"))).unwrap_err(),
+            ListenError::Listen { .. }
+        ));
+        assert!(Listener::bind(&settings(Some("[::1]"))).is_ok());
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_second_and_begin_anew() {
+        let mut backoff = AcceptBackoff::default();
+        assert!(!backoff.end());
+        assert_eq!(backoff.pause(), (Duration::from_millis(5), true));
+        assert_eq!(backoff.pause(), (Duration::from_millis(10), false));
+        let last = (0..10).map(|_| backoff.pause().0).last();
+        assert_eq!(last, Some(Duration::from_secs(1)));
+        assert!(backoff.end());
+        assert_eq!(backoff.pause(), (Duration::from_millis(5), true));
+    }
+}

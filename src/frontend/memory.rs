@@ -1,0 +1,93 @@
+//! Where clients went that are not, or not only by rule, at the first slot of their ranking: a
+//! bounded table whose entries expire.
+//!
+//! Never larger than its capacity: the entry used longest ago makes room.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use lru::LruCache;
+
+use crate::handoff::message::{AffinityKey, SlotId, Timestamp};
+
+/// Remembers a client's slot from its last connection on, for a time.
+#[derive(Debug)]
+pub struct Memory {
+    entries: LruCache<AffinityKey, Entry>,
+    lifetime: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    slot: SlotId,
+    last_used: Timestamp,
+}
+
+impl Memory {
+    /// Holds up to `capacity` clients, each until `lifetime` after its last connection.
+    #[must_use]
+    pub fn new(capacity: NonZeroUsize, lifetime: Duration) -> Self {
+        Self { entries: LruCache::new(capacity), lifetime }
+    }
+
+    /// Where the client went, if it is remembered. Its time begins anew.
+    pub fn recall(&mut self, key: AffinityKey, now: Timestamp) -> Option<SlotId> {
+        // The usual case, and the reason why an empty table costs nothing.
+        if self.entries.is_empty() {
+            return None;
+        }
+        let entry = self.entries.get_mut(&key)?;
+        if now.since(entry.last_used) > self.lifetime {
+            self.entries.pop(&key);
+            return None;
+        }
+        entry.last_used = now;
+        Some(entry.slot)
+    }
+
+    /// Notes where the client goes.
+    pub fn remember(&mut self, key: AffinityKey, slot: SlotId, now: Timestamp) {
+        self.entries.put(key, Entry { slot, last_used: now });
+    }
+
+    /// Drops what is noted of the client.
+    pub fn forget(&mut self, key: AffinityKey) {
+        self.entries.pop(&key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn memory(capacity: usize) -> Memory {
+        Memory::new(NonZeroUsize::new(capacity).unwrap(), 10 * SECOND)
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp(0) + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn an_entry_lives_from_its_last_use() {
+        let (mut memory, key) = (memory(4), AffinityKey(7));
+        memory.remember(key, SlotId(3), at(0));
+        assert_eq!(memory.recall(key, at(9)), Some(SlotId(3)));
+        assert_eq!(memory.recall(key, at(19)), Some(SlotId(3)));
+        assert_eq!(memory.recall(key, at(30)), None);
+        assert_eq!(memory.recall(key, at(30)), None);
+    }
+
+    #[test]
+    fn a_full_table_forgets_whoever_was_away_longest() {
+        let mut memory = memory(2);
+        memory.remember(AffinityKey(1), SlotId(1), at(0));
+        memory.remember(AffinityKey(2), SlotId(2), at(1));
+        assert_eq!(memory.recall(AffinityKey(1), at(2)), Some(SlotId(1)));
+        memory.remember(AffinityKey(3), SlotId(3), at(3));
+        assert_eq!(memory.recall(AffinityKey(2), at(3)), None);
+        assert_eq!(memory.recall(AffinityKey(1), at(3)), Some(SlotId(1)));
+    }
+}

@@ -1,0 +1,255 @@
+//! A client's slot, now: placement, what is remembered of the client, and the bound on load.
+//!
+//! Never does I/O: a function of the key, the slots and the time, and of its own memory.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use crate::frontend::memory::Memory;
+use crate::frontend::placement::{Availability, Placement, Ranking, Slots, Spread, modulo};
+use crate::handoff::message::{AffinityKey, SlotId, Timestamp};
+
+/// How clients find their slots.
+#[derive(Clone, Debug)]
+pub struct RouterSettings {
+    /// How slots are chosen.
+    pub placement: Placement,
+    /// One for each slot, above 0; used by rendezvous.
+    pub weights: Vec<f64>,
+    /// A slot with more than this many times the mean of connections takes no new clients.
+    pub load_bound: Option<f64>,
+    /// How many clients are remembered that went elsewhere.
+    pub memory_capacity: NonZeroUsize,
+    /// How long after their last connection.
+    pub memory_lifetime: Duration,
+}
+
+/// Where a connection goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// To this slot, where its client belongs.
+    Home(SlotId),
+    /// To this slot, since its client's own cannot take it, or could not before.
+    Spill(SlotId),
+    /// No slot can take it now.
+    Nowhere,
+}
+
+/// Finds slots for clients.
+#[derive(Debug)]
+pub struct Router {
+    placement: Placement,
+    ranking: Ranking,
+    spread: Spread,
+    load_bound: Option<f64>,
+    memory: Memory,
+}
+
+impl Router {
+    /// With an empty memory.
+    #[must_use]
+    pub fn new(settings: &RouterSettings) -> Self {
+        Self {
+            placement: settings.placement,
+            ranking: Ranking::new(&settings.weights),
+            spread: Spread::default(),
+            load_bound: settings.load_bound,
+            memory: Memory::new(settings.memory_capacity, settings.memory_lifetime),
+        }
+    }
+
+    /// The slot for a connection of the client with this key.
+    pub fn route(&mut self, key: AffinityKey, slots: &impl Slots, now: Timestamp) -> Route {
+        if !self.placement.is_sticky() {
+            return self.spread.choose(self.placement, slots).map_or(Route::Nowhere, Route::Home);
+        }
+        if let Some(slot) = self.memory.recall(key, now) {
+            if slots.availability(slot) != Availability::Closed {
+                return self.named(slot, key, slots);
+            }
+            self.memory.forget(key);
+        }
+        let Some(home) = self.home(key, slots) else { return Route::Nowhere };
+        let limit = self.limit(slots);
+        if slots.availability(home) != Availability::Closed && within(limit, slots, home) {
+            // Under a bound, a client that is known keeps its place when the slot fills up.
+            if limit.is_some() {
+                self.memory.remember(key, home, now);
+            }
+            return Route::Home(home);
+        }
+        let Some(next) = self.next(key, slots, limit) else { return Route::Nowhere };
+        self.memory.remember(key, next, now);
+        self.named(next, key, slots)
+    }
+
+    fn named(&self, slot: SlotId, key: AffinityKey, slots: &impl Slots) -> Route {
+        if self.home(key, slots) == Some(slot) { Route::Home(slot) } else { Route::Spill(slot) }
+    }
+
+    /// The first slot of the key's ranking, whatever its state.
+    fn home(&self, key: AffinityKey, slots: &impl Slots) -> Option<SlotId> {
+        match self.placement {
+            Placement::Modulo => modulo(key, slots.count()),
+            _ => self.ranking.first(key),
+        }
+    }
+
+    /// The next slot of the ranking that serves and is within the bound; else that serves; else
+    /// whose worker is about to come.
+    fn next(&self, key: AffinityKey, slots: &impl Slots, limit: Option<f64>) -> Option<SlotId> {
+        let state = |slot| slots.availability(slot);
+        let open = |slot| state(slot) == Availability::Open;
+        self.ranking
+            .first_of(key, |slot| open(slot) && within(limit, slots, slot))
+            .or_else(|| self.ranking.first_of(key, open))
+            .or_else(|| self.ranking.first_of(key, |slot| state(slot) == Availability::Holding))
+    }
+
+    /// Connections that a slot may hold before its new clients go on: the bound times the mean,
+    /// the new connection counted in ("consistent hashing with bounded loads", Mirrokni, Thorup
+    /// and Zadimoghaddam 2016).
+    #[expect(clippy::cast_precision_loss, reason = "counts of connections are far below 2^53")]
+    fn limit(&self, slots: &impl Slots) -> Option<f64> {
+        let bound = self.load_bound?;
+        let usable = |slot: &SlotId| slots.availability(*slot) != Availability::Closed;
+        let (mut total, mut count) = (1_u64, 0_u64);
+        for slot in slots.ids().filter(usable) {
+            total = total.saturating_add(slots.load(slot));
+            count += 1;
+        }
+        Some((bound * total as f64 / count as f64).ceil())
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of connections are far below 2^53")]
+fn within(limit: Option<f64>, slots: &impl Slots, slot: SlotId) -> bool {
+    limit.is_none_or(|limit| (slots.load(slot) as f64) < limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::frontend::placement::tests::{Facts, open};
+
+    fn router(placement: Placement, slots: usize, load_bound: Option<f64>) -> Router {
+        Router::new(&RouterSettings {
+            placement,
+            weights: vec![1.0; slots],
+            load_bound,
+            memory_capacity: NonZeroUsize::new(1_000).unwrap(),
+            memory_lifetime: Duration::from_secs(60),
+        })
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp(0) + Duration::from_secs(seconds)
+    }
+
+    fn slot_of(route: Route) -> SlotId {
+        match route {
+            Route::Home(slot) | Route::Spill(slot) => slot,
+            Route::Nowhere => panic!("nowhere to go"),
+        }
+    }
+
+    const KEY: AffinityKey = AffinityKey(0x1234_5678_9abc_def0);
+
+    #[test]
+    fn a_client_stays_where_it_spilled_to_until_that_is_forgotten() {
+        for placement in [Placement::Rendezvous, Placement::Modulo] {
+            let (mut router, mut slots) = (router(placement, 4, None), open(&[0; 4]));
+            let home = slot_of(router.route(KEY, &slots, at(0)));
+            slots.0[home.index()].0 = Availability::Closed;
+            let Route::Spill(away) = router.route(KEY, &slots, at(1)) else { panic!("at home") };
+            assert_ne!(away, home);
+            slots.0[home.index()].0 = Availability::Open;
+            assert_eq!(router.route(KEY, &slots, at(50)), Route::Spill(away));
+            assert_eq!(router.route(KEY, &slots, at(111)), Route::Home(home));
+        }
+    }
+
+    #[test]
+    fn a_slot_between_two_workers_keeps_its_clients() {
+        let (mut router, mut slots) = (router(Placement::Rendezvous, 4, None), open(&[0; 4]));
+        let home = slot_of(router.route(KEY, &slots, at(0)));
+        slots.0[home.index()].0 = Availability::Holding;
+        assert_eq!(router.route(KEY, &slots, at(1)), Route::Home(home));
+    }
+
+    #[test]
+    fn when_the_refuge_closes_too_the_client_goes_on() {
+        let (mut router, mut slots) = (router(Placement::Rendezvous, 3, None), open(&[0; 3]));
+        let home = slot_of(router.route(KEY, &slots, at(0)));
+        slots.0[home.index()].0 = Availability::Closed;
+        let second = slot_of(router.route(KEY, &slots, at(0)));
+        slots.0[second.index()].0 = Availability::Closed;
+        let third = slot_of(router.route(KEY, &slots, at(0)));
+        slots.0[third.index()].0 = Availability::Closed;
+        assert_eq!(router.route(KEY, &slots, at(0)), Route::Nowhere);
+        slots.0[home.index()].0 = Availability::Open;
+        assert_eq!(router.route(KEY, &slots, at(0)), Route::Home(home));
+    }
+
+    #[test]
+    fn new_clients_pass_a_full_slot_and_stick_where_they_went() {
+        let (mut router, mut slots) =
+            (router(Placement::Rendezvous, 4, Some(1.25)), open(&[10; 4]));
+        let home = slot_of(router.route(KEY, &slots, at(0)));
+        let newcomer = (0..).map(AffinityKey).find(|key| router.home(*key, &slots) == Some(home));
+        let newcomer = newcomer.unwrap();
+        slots.0[home.index()].1 = 20;
+        assert_eq!(router.route(KEY, &slots, at(1)), Route::Home(home), "it is known");
+        let Route::Spill(away) = router.route(newcomer, &slots, at(1)) else { panic!("at home") };
+        slots.0[home.index()].1 = 0;
+        assert_eq!(router.route(newcomer, &slots, at(2)), Route::Spill(away));
+    }
+
+    #[test]
+    fn the_bound_holds_for_clients_of_one_connection() {
+        let (mut router, mut slots) = (router(Placement::Rendezvous, 8, Some(1.25)), open(&[0; 8]));
+        for key in 0..20_000_u64 {
+            let key = AffinityKey(key.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let slot = slot_of(router.route(key, &slots, at(0)));
+            slots.0[slot.index()].1 += 1;
+        }
+        let highest = slots.0.iter().map(|slot| slot.1).max().unwrap();
+        assert!(highest <= 2_500 * 5 / 4 + 1, "{highest} on one slot, 2,500 on average");
+    }
+
+    proptest! {
+        #[test]
+        fn a_client_never_moves_without_a_reason(
+            key: u64, slots in 1..40_usize, loads in prop::collection::vec(0..100_u64, 40),
+        ) {
+            let mut router = router(Placement::Rendezvous, slots, None);
+            let first = router.route(AffinityKey(key), &open(&loads[..slots]), at(0));
+            let second = router.route(AffinityKey(key), &open(&vec![0; slots]), at(1_000));
+            prop_assert_eq!(first, second);
+        }
+
+        #[test]
+        fn nobody_is_sent_to_a_closed_slot(
+            key: u64, steps in prop::collection::vec(prop::collection::vec(0..3_u8, 6), 1..20),
+            modulo: bool, bound in prop::option::of(1.0..2.0_f64),
+        ) {
+            let placement = if modulo { Placement::Modulo } else { Placement::Rendezvous };
+            let mut router = router(placement, 6, bound);
+            for (second, states) in (0..).zip(steps) {
+                let facts = Facts(states.iter().map(|state| match state {
+                    0 => (Availability::Open, 1),
+                    1 => (Availability::Holding, 9),
+                    _ => (Availability::Closed, 0),
+                }).collect());
+                match router.route(AffinityKey(key), &facts, at(second)) {
+                    Route::Home(slot) | Route::Spill(slot) =>
+                        prop_assert!(facts.availability(slot) != Availability::Closed),
+                    Route::Nowhere =>
+                        prop_assert!(states.iter().all(|state| *state == 2)),
+                }
+            }
+        }
+    }
+}

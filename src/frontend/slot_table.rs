@@ -1,0 +1,286 @@
+//! The slots as the frontend sees them: who serves each, and which connections wait for it.
+//!
+//! Decides nothing about clients and reads no clock; the dispatcher drives it.
+//!
+//! A slot's queue is the one place where connections wait: for credits, for a worker that has
+//! stalled to be noticed, or for the successor of one that died. It is bounded; a slot whose queue
+//! is full counts as closed.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::frontend::placement::{Availability, Slots};
+use crate::handoff::channel::{Channel, ChannelError, Notice, PendingConnection};
+use crate::handoff::message::{SlotId, Timestamp};
+use crate::handoff::slots::WorkerId;
+
+/// How long slots are patient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotSettings {
+    /// A worker that hasn't acknowledged for so long is stalled.
+    pub stall_after: Duration,
+    /// Connections wait so long for the successor of a worker that died.
+    pub slot_wait: Duration,
+    /// So many connections wait for a slot at the most.
+    pub queue: usize,
+}
+
+/// A worker that refused gets no connection for so long.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
+
+/// All slots.
+#[derive(Debug)]
+pub struct SlotTable {
+    slots: Vec<Slot>,
+    settings: SlotSettings,
+}
+
+#[derive(Debug)]
+struct Slot {
+    state: State,
+    queue: VecDeque<PendingConnection>,
+    /// The serving one, those that are still starting, those that drain. Seldom more than two.
+    workers: Vec<Attached>,
+}
+
+#[derive(Debug)]
+struct Attached {
+    id: WorkerId,
+    channel: Channel,
+}
+
+/// What a slot's clients meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// No worker; a successor may come until then.
+    Vacant { until: Timestamp },
+    /// This worker takes them.
+    Serving(WorkerId),
+    /// This worker hasn't acknowledged in time.
+    Stalled(WorkerId),
+    /// This worker has no descriptors left; it is asked again then.
+    Refusing { worker: WorkerId, until: Timestamp },
+    /// No worker, and none expected soon.
+    Closed,
+}
+
+impl State {
+    fn worker(self) -> Option<WorkerId> {
+        match self {
+            Self::Serving(worker) | Self::Stalled(worker) | Self::Refusing { worker, .. } => {
+                Some(worker)
+            }
+            Self::Vacant { .. } | Self::Closed => None,
+        }
+    }
+}
+
+/// What the passing of time has changed in a slot.
+#[derive(Debug)]
+pub enum Overdue {
+    /// Its worker has stalled; these connections can go elsewhere.
+    Stalled(WorkerId, Vec<PendingConnection>),
+    /// No successor came in time; these connections can go elsewhere.
+    Unfilled(Vec<PendingConnection>),
+}
+
+impl SlotTable {
+    /// So many slots, all closed until a worker serves.
+    #[must_use]
+    pub fn new(count: u16, settings: SlotSettings) -> Self {
+        let slot = |_| Slot {
+            state: State::Closed,
+            queue: VecDeque::with_capacity(settings.queue),
+            workers: Vec::new(),
+        };
+        Self { slots: (0..count).map(slot).collect(), settings }
+    }
+
+    /// A new worker's channel.
+    pub fn attach(&mut self, worker: WorkerId, channel: Channel) {
+        if let Some(slot) = self.slots.get_mut(worker.slot.index()) {
+            slot.workers.push(Attached { id: worker, channel });
+        }
+    }
+
+    /// From now on the slot's clients, waiting ones included, go to `worker`.
+    pub fn serve(&mut self, worker: WorkerId) {
+        if let Some(slot) = self.slots.get_mut(worker.slot.index())
+            && slot.workers.iter().any(|attached| attached.id == worker)
+        {
+            slot.state = State::Serving(worker);
+        }
+    }
+
+    /// Nothing more for `worker`. If it served, its slot waits for a successor.
+    pub fn retire(&mut self, worker: WorkerId, now: Timestamp) {
+        if self.state_of(worker.slot).and_then(State::worker) == Some(worker) {
+            self.slots[worker.slot.index()].state =
+                State::Vacant { until: now + self.settings.slot_wait };
+        }
+    }
+
+    /// Tells `worker` that no more come, and ends its service.
+    pub fn drain(&mut self, worker: WorkerId, now: Timestamp) {
+        self.retire(worker, now);
+        if let Some(channel) = self.channel(worker) {
+            channel.finish();
+        }
+    }
+
+    /// Takes out a worker that is gone.
+    pub fn remove(&mut self, worker: WorkerId, now: Timestamp) -> Option<Channel> {
+        self.retire(worker, now);
+        let workers = &mut self.slots.get_mut(worker.slot.index())?.workers;
+        let position = workers.iter().position(|attached| attached.id == worker)?;
+        Some(workers.swap_remove(position).channel)
+    }
+
+    /// Nobody will fill the slot soon. Returns who waited for it.
+    pub fn close(&mut self, slot: SlotId) -> Vec<PendingConnection> {
+        let Some(slot) = self.slots.get_mut(slot.index()) else { return Vec::new() };
+        if slot.state.worker().is_some() {
+            return Vec::new();
+        }
+        slot.state = State::Closed;
+        slot.queue.drain(..).collect()
+    }
+
+    /// A worker's channel.
+    pub fn channel(&mut self, worker: WorkerId) -> Option<&mut Channel> {
+        let slot = self.slots.get_mut(worker.slot.index())?;
+        slot.workers
+            .iter_mut()
+            .find(|attached| attached.id == worker)
+            .map(|found| &mut found.channel)
+    }
+
+    /// Reads one message of a worker's. Whatever it says, it is alive.
+    ///
+    /// # Errors
+    ///
+    /// If it breaks the protocol.
+    pub fn receive(&mut self, worker: WorkerId, now: Timestamp) -> Result<Notice, ChannelError> {
+        let Some(channel) = self.channel(worker) else { return Ok(Notice::Nothing) };
+        let notice = channel.receive()?;
+        let state = &mut self.slots[worker.slot.index()].state;
+        match (&notice, *state) {
+            (Notice::Nothing, _) => {}
+            (Notice::Refused(_), State::Serving(serving)) if serving == worker => {
+                *state = State::Refusing { worker, until: now + REFUSAL_PAUSE };
+            }
+            (_, State::Stalled(stalled)) if stalled == worker => *state = State::Serving(worker),
+            _ => {}
+        }
+        Ok(notice)
+    }
+
+    /// Puts a connection into a slot's queue.
+    pub fn push(&mut self, slot: SlotId, connection: PendingConnection) {
+        // The router names slots of this table only.
+        self.slots[slot.index()].queue.push_back(connection);
+    }
+
+    /// Sends what waits for a slot to its worker, as far as credits go.
+    ///
+    /// # Errors
+    ///
+    /// If the worker has closed its channel; what waits still waits.
+    pub fn flush(&mut self, slot: SlotId, now: Timestamp) -> Result<(), (WorkerId, ChannelError)> {
+        let slot = &mut self.slots[slot.index()];
+        let State::Serving(worker) = slot.state else { return Ok(()) };
+        let serving = slot.workers.iter_mut().find(|attached| attached.id == worker);
+        match serving.map(|serving| serving.channel.send_from(&mut slot.queue, now)) {
+            Some(Err(error)) => Err((worker, error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether anything waits or is on its way, so that time matters.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.slots.iter().any(|slot| {
+            !slot.queue.is_empty()
+                || matches!(slot.state, State::Vacant { .. } | State::Refusing { .. })
+                || slot.workers.iter().any(|attached| attached.channel.in_flight() > 0)
+        })
+    }
+
+    /// Whether no connection waits or is on its way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.slots.iter().all(|slot| {
+            slot.queue.is_empty()
+                && slot.workers.iter().all(|attached| attached.channel.in_flight() == 0)
+        })
+    }
+
+    /// What the time that has passed changes, slot by slot.
+    pub fn overdue(&mut self, now: Timestamp) -> impl Iterator<Item = Overdue> {
+        let stall_after = self.settings.stall_after;
+        self.slots.iter_mut().filter_map(move |slot| slot.overdue(now, stall_after))
+    }
+
+    fn state_of(&self, slot: SlotId) -> Option<State> {
+        self.slots.get(slot.index()).map(|slot| slot.state)
+    }
+}
+
+impl Slot {
+    fn overdue(&mut self, now: Timestamp, stall_after: Duration) -> Option<Overdue> {
+        match self.state {
+            State::Vacant { until } if now >= until => {
+                self.state = State::Closed;
+                Some(Overdue::Unfilled(self.queue.drain(..).collect()))
+            }
+            State::Refusing { worker, until } if now >= until => {
+                self.state = State::Serving(worker);
+                None
+            }
+            State::Serving(worker) => self.stalled(worker, now, stall_after),
+            _ => None,
+        }
+    }
+
+    fn stalled(
+        &mut self,
+        worker: WorkerId,
+        now: Timestamp,
+        stall_after: Duration,
+    ) -> Option<Overdue> {
+        let serving = self.workers.iter_mut().find(|attached| attached.id == worker)?;
+        if serving.channel.waiting(now)? < stall_after {
+            return None;
+        }
+        self.state = State::Stalled(worker);
+        let mut freed = serving.channel.take_back();
+        // Its answer says that it is back, even if nothing else is left for it to answer.
+        let _ = serving.channel.ping();
+        freed.extend(self.queue.drain(..));
+        Some(Overdue::Stalled(worker, freed))
+    }
+}
+
+impl Slots for SlotTable {
+    fn count(&self) -> u16 {
+        u16::try_from(self.slots.len()).unwrap_or(u16::MAX)
+    }
+
+    fn availability(&self, slot: SlotId) -> Availability {
+        let slot = &self.slots[slot.index()];
+        if slot.queue.len() >= self.settings.queue {
+            return Availability::Closed;
+        }
+        match slot.state {
+            State::Serving(_) => Availability::Open,
+            State::Vacant { .. } => Availability::Holding,
+            State::Stalled(_) | State::Refusing { .. } | State::Closed => Availability::Closed,
+        }
+    }
+
+    fn load(&self, slot: SlotId) -> u64 {
+        let slot = &self.slots[slot.index()];
+        let channels: u64 = slot.workers.iter().map(|attached| attached.channel.load()).sum();
+        channels.saturating_add(slot.queue.len() as u64)
+    }
+}

@@ -1,0 +1,177 @@
+//! The crate's only unsafe code: what the kernel offers and no library wraps safely.
+//!
+//! Never decides anything: each function is one system call, or the few that make up one question.
+
+#![expect(unsafe_code, reason = "the one file for it; each block says why it is sound")]
+
+use std::io;
+use std::mem::{MaybeUninit, offset_of};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Takes over a descriptor that this process was started with, by its number, and marks it
+/// close-on-exec, so that processes started from here don't inherit it.
+///
+/// To be called once for each number, before anything else in the process could own it: the
+/// numbers come from the environment that the primary made.
+///
+/// # Errors
+///
+/// If no descriptor of that number is open.
+pub fn adopt(number: RawFd) -> io::Result<OwnedFd> {
+    if number < 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: the borrow ends in this function, and F_GETFD on a number that is not open is an
+    // error, not undefined behaviour.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    let flags = rustix::io::fcntl_getfd(borrowed)?;
+    rustix::io::fcntl_setfd(borrowed, flags | rustix::io::FdFlags::CLOEXEC)?;
+    // SAFETY: it is open, as fcntl said, and ours: the caller took the number from the environment
+    // that the primary made for this process, and takes it once.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Lets the current tokio runtime watch a descriptor.
+///
+/// # Errors
+///
+/// If the kernel refuses: no memory, or a descriptor that cannot be watched.
+pub fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd names the same open file until it is dropped, and AsyncFd drops it after
+    // it has ended the registration.
+    let watched = unsafe { AsyncFd::register_with_interest(descriptor, interest) };
+    watched.map_err(Into::into)
+}
+
+/// Bytes of a mapped page of counters.
+pub const PAGE: usize = 4096;
+
+/// How many counters a page holds.
+pub const COUNTERS: usize = PAGE / size_of::<AtomicU64>();
+
+/// A page of 64-bit counters that several processes share.
+#[derive(Debug)]
+pub struct SharedPage {
+    start: NonNull<AtomicU64>,
+}
+
+// SAFETY: the pointer leads to memory that lives as long as this value, and that is only ever
+// touched through atomics.
+unsafe impl Send for SharedPage {}
+// SAFETY: as above; atomics may be shared.
+unsafe impl Sync for SharedPage {}
+
+impl SharedPage {
+    /// Maps the first page of `file`, which must be at least that long and sealed against
+    /// shrinking: a shorter file would raise SIGBUS at the first access.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to map it.
+    pub fn map(file: BorrowedFd<'_>) -> io::Result<Self> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
+        let start =
+            unsafe { mmap(std::ptr::null_mut(), PAGE, protection, MapFlags::SHARED, file, 0) }?;
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start })
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn counters(&self) -> &[AtomicU64; COUNTERS] {
+        // SAFETY: the mapping is one page, page-aligned, readable and writable until drop; every
+        // bit pattern is a valid AtomicU64, and other processes' writes are what atomics are for.
+        unsafe { self.start.cast().as_ref() }
+    }
+}
+
+impl Drop for SharedPage {
+    fn drop(&mut self) {
+        // SAFETY: exactly what `map` mapped, and no reference outlives `self`. That it fails is
+        // impossible for a valid mapping, and would change nothing.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), PAGE) };
+    }
+}
+
+/// What the kernel counted on a TCP socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpCounters {
+    /// Bytes that arrived in order, plus one once the peer has sent its FIN.
+    pub received: u64,
+    /// Bytes that were written: sent ones, retransmissions included, and those that wait.
+    pub written: u64,
+    /// Where the connection stands.
+    pub state: TcpState,
+}
+
+/// Where a TCP connection stands, as far as it matters for handing it to somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcpState {
+    /// Both sides may send.
+    Established,
+    /// The peer has sent its FIN and still reads.
+    CloseWait,
+    /// This side has ended it, or it is over.
+    Ended,
+}
+
+/// The part of Linux' `struct tcp_info` up to what is read here; `linux/tcp.h`. The C library's
+/// own declaration ends earlier.
+#[repr(C)]
+struct TcpInfo {
+    state: u8,
+    _until_bytes_received: [u8; 127],
+    bytes_received: u64,
+    _until_notsent_bytes: [u8; 8],
+    notsent_bytes: u32,
+    _until_bytes_sent: [u8; 52],
+    bytes_sent: u64,
+}
+
+const _: () = assert!(offset_of!(TcpInfo, bytes_received) == 128);
+const _: () = assert!(offset_of!(TcpInfo, notsent_bytes) == 144);
+const _: () = assert!(offset_of!(TcpInfo, bytes_sent) == 200);
+
+/// Asks the kernel for a socket's counters (`TCP_INFO`).
+///
+/// # Errors
+///
+/// If it is no TCP socket, or the kernel is older than 4.19 and doesn't count what was sent.
+pub fn tcp_counters(socket: impl AsFd) -> io::Result<TcpCounters> {
+    let mut info = MaybeUninit::<TcpInfo>::zeroed();
+    let mut length = libc::socklen_t::try_from(size_of::<TcpInfo>()).unwrap_or(0);
+    // SAFETY: the kernel writes at most `length` bytes, which is the size of `info`, and sets
+    // `length` to what it wrote.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if usize::try_from(length).is_ok_and(|length| length < size_of::<TcpInfo>()) {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    // SAFETY: zeroed at first, so initialised whatever the kernel wrote; plain integers.
+    let info = unsafe { info.assume_init() };
+    // Numbers of the states: net/tcp_states.h.
+    let state = match info.state {
+        1 => TcpState::Established,
+        8 => TcpState::CloseWait,
+        _ => TcpState::Ended,
+    };
+    let written = info.bytes_sent + u64::from(info.notsent_bytes);
+    Ok(TcpCounters { received: info.bytes_received, written, state })
+}

@@ -1,0 +1,550 @@
+//! The wire format between the primary and one worker: every byte of it.
+//!
+//! Never does I/O and never allocates: it turns values into bytes and back.
+//!
+//! # The channel
+//!
+//! A worker finds in `STICKY_LB_CHANNEL` the number of an inherited descriptor: its end of an
+//! `AF_UNIX` `SOCK_SEQPACKET` socket pair. One `sendmsg` is one message; boundaries are kept. All
+//! numbers are little-endian. Every message opens with a header of 8 bytes:
+//!
+//! | offset | size | what |
+//! |---|---|---|
+//! | 0 | 2 | `"SL"` |
+//! | 2 | 1 | version of the protocol: 1 |
+//! | 3 | 1 | kind of the message, below |
+//! | 4 | 2 | count of the records that follow, 0 where a kind has none |
+//! | 6 | 2 | zero |
+//!
+//! ## To the worker
+//!
+//! | kind | name | records | descriptors |
+//! |---|---|---|---|
+//! | `0x01` | connections | `count` (1 to 64) of 72 bytes each | `count`, in the same order |
+//! | `0x02` | ping | none | none |
+//!
+//! A connection's record:
+//!
+//! | offset | size | what |
+//! |---|---|---|
+//! | 0 | 8 | id, unique as long as the primary lives |
+//! | 8 | 8 | time of accept: `CLOCK_MONOTONIC` in nanoseconds |
+//! | 16 | 8 | affinity key: the same number for the same client |
+//! | 24 | 24 | client address |
+//! | 48 | 24 | local address, the one that the client connected to |
+//!
+//! An address: family (1 byte: 4 or 6), one zero byte, port (2), IPv6 scope id (4, else zero),
+//! then 16 bytes of IP address in network order, of which IPv4 uses the first 4.
+//!
+//! End of file is the order to drain, and a barrier: no connection comes after it.
+//!
+//! ## To the primary
+//!
+//! | kind | name | records |
+//! |---|---|---|
+//! | `0x81` | hello: the first message of all | none |
+//! | `0x82` | ready: connections may come | none |
+//! | `0x83` | acknowledge | `count` (1 to 64) ids of 8 bytes |
+//! | `0x84` | refuse: not taken, give them to another worker | `count` (1 to 64) ids of 8 bytes |
+//! | `0x85` | pong: the answer to a ping | none |
+//! | `0x86` | leave: wants to be drained, and replaced | none |
+//!
+//! No message to the primary carries descriptors.
+//!
+//! # What a worker must do
+//!
+//! * Acknowledge a connection **before** its first read of the socket. Until then the primary may
+//!   give it to somebody else; from then on it is the worker's alone.
+//! * Refuse those for which no descriptor arrived. The kernel delivers fewer than were sent, and
+//!   sets `MSG_CTRUNC`, when the worker is at its descriptor limit. Those that did arrive are the
+//!   first of the message.
+//! * Answer a ping with a pong, from the loop that takes the connections.
+//! * Receive with `MSG_CMSG_CLOEXEC`, into 64 descriptors' room, 8 + 64 × 72 bytes of data.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+/// The version of the protocol that this crate speaks.
+pub const VERSION: u8 = 1;
+
+/// How many connections, and so descriptors, one message carries at the most. The kernel's own
+/// limit is 253 (`SCM_MAX_FD`).
+pub const BATCH: usize = 64;
+
+/// Bytes of a message's header.
+pub const HEADER: usize = 8;
+
+/// Bytes of one connection's record.
+pub const RECORD: usize = 72;
+
+/// Bytes of the longest message to a worker.
+pub const MAX_TO_WORKER: usize = HEADER + BATCH * RECORD;
+
+/// Bytes of the longest message to the primary.
+pub const MAX_TO_PRIMARY: usize = HEADER + BATCH * 8;
+
+const MAGIC: [u8; 2] = *b"SL";
+
+/// A stable place among N that a worker fills and that outlives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SlotId(pub u16);
+
+impl SlotId {
+    /// The slot's number as an index.
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl std::fmt::Display for SlotId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The how-manieth worker of a slot: 0 for the first, one more for each that follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Generation(pub u32);
+
+impl std::fmt::Display for Generation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What of a client's address decides its slot, as a number: the same for the same client, as
+/// long as digest, secret and prefix lengths stay the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AffinityKey(pub u64);
+
+/// Names one accepted connection; unique as long as the primary lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+/// A point in time: `CLOCK_MONOTONIC` in nanoseconds, the same clock in every process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// Now.
+    #[must_use]
+    pub fn now() -> Self {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        // Since boot, so never negative.
+        Self(time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs())
+    }
+
+    /// How long ago `earlier` was, zero if it is still to come.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> std::time::Duration {
+        std::time::Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl std::ops::Add<std::time::Duration> for Timestamp {
+    type Output = Self;
+
+    fn add(self, duration: std::time::Duration) -> Self {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(nanos))
+    }
+}
+
+/// What travels with a connection's descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionRecord {
+    /// Names the connection in acknowledgements and logs.
+    pub id: ConnectionId,
+    /// When the primary accepted it.
+    pub accepted_at: Timestamp,
+    /// What decided its slot.
+    pub key: AffinityKey,
+    /// The client's address, IPv4 as IPv4 even on a dual-stack listener.
+    pub client: SocketAddr,
+    /// The address that the client connected to.
+    pub local: SocketAddr,
+}
+
+/// A message to the worker.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum ToWorker<'a> {
+    /// Connections, as many descriptors beside them.
+    Connections(Records<'a>),
+    /// Is the worker's loop alive?
+    Ping,
+}
+
+/// A message to the primary.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum ToPrimary<'a> {
+    /// The worker has attached.
+    Hello,
+    /// Connections may come.
+    Ready,
+    /// The worker owns these now.
+    Acknowledge(Ids<'a>),
+    /// The worker did not take these.
+    Refuse(Ids<'a>),
+    /// The loop is alive.
+    Pong,
+    /// The worker wants to be drained and replaced.
+    Leave,
+}
+
+/// Why bytes are not a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MessageError {
+    /// Shorter than a header.
+    #[error("message of {0} bytes is shorter than its header of {HEADER}")]
+    Short(usize),
+    /// Does not open with `"SL"`.
+    #[error("message opens with bytes {0:#04x} {1:#04x}, expected \"SL\"")]
+    Magic(u8, u8),
+    /// Another version of the protocol.
+    #[error("message speaks version {0} of the protocol, expected {VERSION}")]
+    Version(u8),
+    /// No such kind in this direction.
+    #[error("message is of the unknown kind {0:#04x}")]
+    Kind(u8),
+    /// Count and length don't fit.
+    #[error("message of kind {kind:#04x} says {count} records and is {length} bytes long")]
+    Length {
+        /// The kind byte.
+        kind: u8,
+        /// The records that it claims.
+        count: u16,
+        /// Its bytes.
+        length: usize,
+    },
+    /// An address that is neither IPv4 nor IPv6.
+    #[error("address is of the unknown family {0}, expected 4 or 6")]
+    Family(u8),
+}
+
+mod kind {
+    pub(super) const CONNECTIONS: u8 = 0x01;
+    pub(super) const PING: u8 = 0x02;
+    pub(super) const HELLO: u8 = 0x81;
+    pub(super) const READY: u8 = 0x82;
+    pub(super) const ACKNOWLEDGE: u8 = 0x83;
+    pub(super) const REFUSE: u8 = 0x84;
+    pub(super) const PONG: u8 = 0x85;
+    pub(super) const LEAVE: u8 = 0x86;
+}
+
+/// A ping.
+pub const PING: [u8; HEADER] = header(kind::PING, 0);
+/// A hello.
+pub const HELLO: [u8; HEADER] = header(kind::HELLO, 0);
+/// A ready.
+pub const READY: [u8; HEADER] = header(kind::READY, 0);
+/// A pong.
+pub const PONG: [u8; HEADER] = header(kind::PONG, 0);
+/// A leave.
+pub const LEAVE: [u8; HEADER] = header(kind::LEAVE, 0);
+
+#[expect(clippy::cast_possible_truncation, reason = "the low and the high byte are what is meant")]
+const fn header(kind: u8, count: u16) -> [u8; HEADER] {
+    [MAGIC[0], MAGIC[1], VERSION, kind, count as u8, (count >> 8) as u8, 0, 0]
+}
+
+/// Writes a message of connections and returns its bytes. Records beyond [`BATCH`] are left out.
+pub fn encode_connections<'a>(
+    buffer: &mut [u8; MAX_TO_WORKER],
+    records: impl Iterator<Item = &'a ConnectionRecord>,
+) -> &[u8] {
+    let mut count: u16 = 0;
+    let (head, body) = buffer.split_at_mut(HEADER);
+    for (bytes, record) in body.chunks_exact_mut(RECORD).zip(records) {
+        encode_record(bytes, record);
+        count += 1;
+    }
+    head.copy_from_slice(&header(kind::CONNECTIONS, count));
+    &buffer[..HEADER + usize::from(count) * RECORD]
+}
+
+/// Writes an acknowledgement and returns its bytes. Ids beyond [`BATCH`] are left out.
+pub fn encode_acknowledge(
+    buffer: &mut [u8; MAX_TO_PRIMARY],
+    ids: impl Iterator<Item = ConnectionId>,
+) -> &[u8] {
+    encode_ids(buffer, kind::ACKNOWLEDGE, ids)
+}
+
+/// Writes a refusal and returns its bytes. Ids beyond [`BATCH`] are left out.
+pub fn encode_refuse(
+    buffer: &mut [u8; MAX_TO_PRIMARY],
+    ids: impl Iterator<Item = ConnectionId>,
+) -> &[u8] {
+    encode_ids(buffer, kind::REFUSE, ids)
+}
+
+fn encode_ids(
+    buffer: &mut [u8; MAX_TO_PRIMARY],
+    kind: u8,
+    ids: impl Iterator<Item = ConnectionId>,
+) -> &[u8] {
+    let mut count: u16 = 0;
+    let (head, body) = buffer.split_at_mut(HEADER);
+    for (bytes, id) in body.chunks_exact_mut(8).zip(ids) {
+        bytes.copy_from_slice(&id.0.to_le_bytes());
+        count += 1;
+    }
+    head.copy_from_slice(&header(kind, count));
+    &buffer[..HEADER + usize::from(count) * 8]
+}
+
+/// Reads a message to the worker.
+///
+/// # Errors
+///
+/// If the bytes are not exactly one such message of this version.
+pub fn decode_to_worker(bytes: &[u8]) -> Result<ToWorker<'_>, MessageError> {
+    let (kind, count, body) = split(bytes)?;
+    match kind {
+        kind::CONNECTIONS => {
+            let records = body_of(kind, count, body, RECORD)?;
+            for record in records.chunks_exact(RECORD) {
+                decode_record(record)?;
+            }
+            Ok(ToWorker::Connections(Records(records)))
+        }
+        kind::PING => body_of(kind, count, body, 0).map(|_| ToWorker::Ping),
+        unknown => Err(MessageError::Kind(unknown)),
+    }
+}
+
+/// Reads a message to the primary.
+///
+/// # Errors
+///
+/// If the bytes are not exactly one such message of this version.
+pub fn decode_to_primary(bytes: &[u8]) -> Result<ToPrimary<'_>, MessageError> {
+    let (kind, count, body) = split(bytes)?;
+    let bare = |message| body_of(kind, count, body, 0).map(|_| message);
+    match kind {
+        kind::HELLO => bare(ToPrimary::Hello),
+        kind::READY => bare(ToPrimary::Ready),
+        kind::PONG => bare(ToPrimary::Pong),
+        kind::LEAVE => bare(ToPrimary::Leave),
+        kind::ACKNOWLEDGE => Ok(ToPrimary::Acknowledge(Ids(body_of(kind, count, body, 8)?))),
+        kind::REFUSE => Ok(ToPrimary::Refuse(Ids(body_of(kind, count, body, 8)?))),
+        unknown => Err(MessageError::Kind(unknown)),
+    }
+}
+
+fn split(bytes: &[u8]) -> Result<(u8, u16, &[u8]), MessageError> {
+    let Some((&[m0, m1, version, kind, c0, c1, _, _], body)) = bytes.split_first_chunk::<HEADER>()
+    else {
+        return Err(MessageError::Short(bytes.len()));
+    };
+    if [m0, m1] != MAGIC {
+        return Err(MessageError::Magic(m0, m1));
+    }
+    if version != VERSION {
+        return Err(MessageError::Version(version));
+    }
+    Ok((kind, u16::from_le_bytes([c0, c1]), body))
+}
+
+/// The body, if it is `count` records of `size` bytes; a `size` of 0 means that there are none.
+fn body_of(kind: u8, count: u16, body: &[u8], size: usize) -> Result<&[u8], MessageError> {
+    let counted = usize::from(count);
+    let right_count = if size == 0 { counted == 0 } else { (1..=BATCH).contains(&counted) };
+    if right_count && body.len() == counted * size {
+        return Ok(body);
+    }
+    Err(MessageError::Length { kind, count, length: HEADER + body.len() })
+}
+
+/// The connections of one message; checked when the message was read.
+#[derive(Clone, Copy, Debug)]
+pub struct Records<'a>(&'a [u8]);
+
+impl<'a> Records<'a> {
+    /// How many there are, 1 to [`BATCH`].
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "never empty")]
+    pub fn len(self) -> usize {
+        self.0.len() / RECORD
+    }
+
+    /// One after the other, as the descriptors stand beside them.
+    pub fn iter(self) -> impl Iterator<Item = ConnectionRecord> + 'a {
+        self.0.chunks_exact(RECORD).filter_map(|bytes| decode_record(bytes).ok())
+    }
+}
+
+/// The ids of one message.
+#[derive(Clone, Copy, Debug)]
+pub struct Ids<'a>(&'a [u8]);
+
+impl<'a> Ids<'a> {
+    /// One after the other.
+    pub fn iter(self) -> impl Iterator<Item = ConnectionId> + 'a {
+        self.0.as_chunks::<8>().0.iter().map(|bytes| ConnectionId(u64::from_le_bytes(*bytes)))
+    }
+}
+
+fn encode_record(bytes: &mut [u8], record: &ConnectionRecord) {
+    bytes[0..8].copy_from_slice(&record.id.0.to_le_bytes());
+    bytes[8..16].copy_from_slice(&record.accepted_at.0.to_le_bytes());
+    bytes[16..24].copy_from_slice(&record.key.0.to_le_bytes());
+    encode_address(&mut bytes[24..48], record.client);
+    encode_address(&mut bytes[48..72], record.local);
+}
+
+fn decode_record(bytes: &[u8]) -> Result<ConnectionRecord, MessageError> {
+    Ok(ConnectionRecord {
+        id: ConnectionId(u64_at(bytes, 0)),
+        accepted_at: Timestamp(u64_at(bytes, 8)),
+        key: AffinityKey(u64_at(bytes, 16)),
+        client: decode_address(&bytes[24..48])?,
+        local: decode_address(&bytes[48..72])?,
+    })
+}
+
+fn u64_at(bytes: &[u8], offset: usize) -> u64 {
+    let mut eight = [0; 8];
+    eight.copy_from_slice(&bytes[offset..offset + 8]);
+    u64::from_le_bytes(eight)
+}
+
+fn encode_address(bytes: &mut [u8], address: SocketAddr) {
+    bytes.fill(0);
+    bytes[2..4].copy_from_slice(&address.port().to_le_bytes());
+    match address {
+        SocketAddr::V4(v4) => {
+            bytes[0] = 4;
+            bytes[8..12].copy_from_slice(&v4.ip().octets());
+        }
+        SocketAddr::V6(v6) => {
+            bytes[0] = 6;
+            bytes[4..8].copy_from_slice(&v6.scope_id().to_le_bytes());
+            bytes[8..24].copy_from_slice(&v6.ip().octets());
+        }
+    }
+}
+
+fn decode_address(bytes: &[u8]) -> Result<SocketAddr, MessageError> {
+    let port = u16::from_le_bytes([bytes[2], bytes[3]]);
+    match bytes[0] {
+        4 => {
+            let ip = Ipv4Addr::new(bytes[8], bytes[9], bytes[10], bytes[11]);
+            Ok(SocketAddr::new(IpAddr::V4(ip), port))
+        }
+        6 => {
+            let mut octets = [0; 16];
+            octets.copy_from_slice(&bytes[8..24]);
+            let scope = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+            Ok(SocketAddrV6::new(Ipv6Addr::from(octets), port, 0, scope).into())
+        }
+        unknown => Err(MessageError::Family(unknown)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn addresses() -> impl Strategy<Value = SocketAddr> {
+        let v4 = any::<([u8; 4], u16)>().prop_map(|(ip, port)| (IpAddr::from(ip), port).into());
+        let v6 = any::<([u8; 16], u16, u32)>()
+            .prop_map(|(ip, port, scope)| SocketAddrV6::new(ip.into(), port, 0, scope).into());
+        prop_oneof![v4, v6]
+    }
+
+    fn records() -> impl Strategy<Value = ConnectionRecord> {
+        (any::<(u64, u64, u64)>(), addresses(), addresses()).prop_map(
+            |((id, at, key), client, local)| ConnectionRecord {
+                id: ConnectionId(id),
+                accepted_at: Timestamp(at),
+                key: AffinityKey(key),
+                client,
+                local,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn connections_survive_the_wire(sent in prop::collection::vec(records(), 1..=BATCH)) {
+            let mut buffer = [0xff; MAX_TO_WORKER];
+            let bytes = encode_connections(&mut buffer, sent.iter());
+            let ToWorker::Connections(got) = decode_to_worker(bytes).unwrap() else {
+                panic!("not connections")
+            };
+            prop_assert_eq!(got.iter().collect::<Vec<_>>(), sent);
+        }
+
+        #[test]
+        fn ids_survive_the_wire(sent in prop::collection::vec(any::<u64>(), 1..=BATCH)) {
+            let mut buffer = [0xff; MAX_TO_PRIMARY];
+            let bytes = encode_acknowledge(&mut buffer, sent.iter().copied().map(ConnectionId));
+            let ToPrimary::Acknowledge(got) = decode_to_primary(bytes).unwrap() else {
+                panic!("not an acknowledgement")
+            };
+            prop_assert_eq!(got.iter().map(|id| id.0).collect::<Vec<_>>(), sent);
+        }
+
+        #[test]
+        fn no_bytes_panic_the_decoders(bytes in prop::collection::vec(any::<u8>(), 0..700)) {
+            let _ = decode_to_primary(&bytes);
+            let _ = decode_to_worker(&bytes);
+        }
+
+        #[test]
+        fn no_bytes_behind_a_good_header_panic_the_decoders(
+            kind in any::<u8>(), count in any::<u16>(),
+            body in prop::collection::vec(any::<u8>(), 0..700),
+        ) {
+            let bytes = [&header(kind, count)[..], &body].concat();
+            let _ = decode_to_primary(&bytes);
+            let _ = decode_to_worker(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_record_stands_where_the_documentation_says() {
+        let record = ConnectionRecord {
+            id: ConnectionId(0x0807_0605_0403_0201),
+            accepted_at: Timestamp(2),
+            key: AffinityKey(3),
+            client: "10.1.2.3:258".parse().unwrap(),
+            local: "[2001:db8::1]:80".parse().unwrap(),
+        };
+        let mut buffer = [0; MAX_TO_WORKER];
+        let bytes = encode_connections(&mut buffer, [&record].into_iter());
+        assert_eq!(bytes.len(), 80);
+        assert_eq!(&bytes[..8], b"SL\x01\x01\x01\x00\x00\x00");
+        assert_eq!(&bytes[8..16], &[1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!((bytes[16], bytes[24]), (2, 3));
+        assert_eq!(&bytes[32..48], &[4, 0, 2, 1, 0, 0, 0, 0, 10, 1, 2, 3, 0, 0, 0, 0]);
+        assert_eq!(&bytes[56..68], &[6, 0, 80, 0, 0, 0, 0, 0, 0x20, 0x01, 0x0d, 0xb8]);
+    }
+
+    #[test]
+    fn what_is_not_a_message_is_told_apart() {
+        let cases: &[(&[u8], MessageError)] = &[
+            (b"", MessageError::Short(0)),
+            (b"SL\x01", MessageError::Short(3)),
+            (b"XY\x01\x82\0\0\0\0", MessageError::Magic(b'X', b'Y')),
+            (b"SL\x02\x82\0\0\0\0", MessageError::Version(2)),
+            (b"SL\x01\x01\0\0\0\0", MessageError::Kind(1)),
+            (b"SL\x01\x82\x01\0\0\0", MessageError::Length { kind: 0x82, count: 1, length: 8 }),
+            (b"SL\x01\x83\0\0\0\0", MessageError::Length { kind: 0x83, count: 0, length: 8 }),
+            (
+                b"SL\x01\x83\x02\0\0\0\x01\0\0\0\0\0\0\0",
+                MessageError::Length { kind: 0x83, count: 2, length: 16 },
+            ),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(decode_to_primary(bytes).unwrap_err(), *expected);
+        }
+    }
+}

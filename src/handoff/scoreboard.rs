@@ -1,0 +1,138 @@
+//! What a worker is doing, in a page of memory that it shares with the primary: counted by the
+//! worker at each event, read by the primary when it likes, at the cost of no message.
+//!
+//! Never trusted: a worker may write what it likes, and the numbers only ever influence placement.
+//!
+//! # Layout
+//!
+//! The worker finds the descriptor's number in `STICKY_LB_SCOREBOARD` and maps 4096 bytes of it,
+//! shared. 64-bit little-endian counters, each on a cache line of its own:
+//!
+//! | offset | what |
+//! |---|---|
+//! | 0 | connections established now |
+//! | 64 | connections taken over since its start |
+//! | 128 | requests in flight |
+//! | 192 | requests finished since its start |
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+
+use crate::handoff::kernel::{PAGE, SharedPage};
+
+/// One worker's shared counters.
+#[derive(Debug)]
+pub struct Scoreboard {
+    page: SharedPage,
+}
+
+/// Which counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// Connections established now.
+    Connections,
+    /// Connections taken over since the worker's start.
+    ConnectionsTotal,
+    /// Requests in flight.
+    Requests,
+    /// Requests finished since the worker's start.
+    RequestsTotal,
+}
+
+impl Counter {
+    fn index(self) -> usize {
+        const CACHE_LINE: usize = 64 / size_of::<u64>();
+        CACHE_LINE
+            * match self {
+                Self::Connections => 0,
+                Self::ConnectionsTotal => 1,
+                Self::Requests => 2,
+                Self::RequestsTotal => 3,
+            }
+    }
+}
+
+impl Scoreboard {
+    /// Makes a page, all zero, and the file that stands for it. The file is sealed: a worker
+    /// cannot shrink it under the primary's feet.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no memory or no descriptor left.
+    pub fn create() -> io::Result<(Self, OwnedFd)> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = memfd_create("sticky-lb scoreboard", flags)?;
+        ftruncate(&file, PAGE as u64)?;
+        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        Ok((Self::open(file.as_fd())?, file))
+    }
+
+    /// Opens the page that `file` stands for.
+    ///
+    /// # Errors
+    ///
+    /// If it is too short or cannot be mapped.
+    pub fn open(file: BorrowedFd<'_>) -> io::Result<Self> {
+        let size = rustix::fs::fstat(file)?.st_size;
+        if usize::try_from(size).is_ok_and(|size| size < PAGE) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("scoreboard of {size} bytes, expected {PAGE}"),
+            ));
+        }
+        Ok(Self { page: SharedPage::map(file)? })
+    }
+
+    /// Reads a counter.
+    #[must_use]
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.cell(counter).load(Ordering::Relaxed)
+    }
+
+    /// Adds one.
+    pub fn increment(&self, counter: Counter) {
+        self.cell(counter).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes one away.
+    pub fn decrement(&self, counter: Counter) {
+        self.cell(counter).fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn cell(&self, counter: Counter) -> &AtomicU64 {
+        &self.page.counters()[counter.index()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_mappings_share_their_counters() {
+        let (primary, file) = Scoreboard::create().unwrap();
+        let worker = Scoreboard::open(file.as_fd()).unwrap();
+        worker.increment(Counter::Connections);
+        worker.increment(Counter::Connections);
+        worker.decrement(Counter::Connections);
+        worker.increment(Counter::RequestsTotal);
+        assert_eq!(primary.get(Counter::Connections), 1);
+        assert_eq!(primary.get(Counter::RequestsTotal), 1);
+        assert_eq!(primary.get(Counter::Requests), 0);
+    }
+
+    #[test]
+    fn a_worker_cannot_shrink_the_page() {
+        let (_primary, file) = Scoreboard::create().unwrap();
+        assert_eq!(ftruncate(&file, 0), Err(rustix::io::Errno::PERM));
+    }
+
+    #[test]
+    fn a_file_too_short_is_refused() {
+        let file = memfd_create("short", MemfdFlags::CLOEXEC).unwrap();
+        assert!(Scoreboard::open(file.as_fd()).is_err());
+    }
+}

@@ -1,0 +1,163 @@
+//! The seam between supervisor and frontend: the supervisor says which worker fills which slot,
+//! the frontend says what the workers told it on their channels.
+//!
+//! Holds no state; both directions are bounded queues.
+//!
+//! * Commands: when full, the supervisor waits.
+//! * Events: when full, the event is dropped, since the frontend waits for nobody. It mends itself:
+//!   a worker whose `Ready` is lost misses its time limit, one whose `Violation` is lost finds its
+//!   channel closed.
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::handoff::channel::{Channel, ChannelError};
+use crate::handoff::message::{Generation, SlotId};
+
+const COMMANDS: usize = 256;
+const EVENTS: usize = 4096;
+
+/// Names one worker: who filled that slot as the how-manieth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerId {
+    /// Its slot.
+    pub slot: SlotId,
+    /// Its generation in that slot.
+    pub generation: Generation,
+}
+
+/// From the supervisor to the frontend.
+#[derive(Debug)]
+pub enum SlotCommand {
+    /// Begin to accept connections.
+    Accept,
+    /// A worker was started; listen to what it says.
+    Attach(WorkerId, Box<Channel>),
+    /// From now on the slot's clients go to this worker.
+    Serve(WorkerId),
+    /// Send it no more, and tell it so.
+    Drain(WorkerId),
+    /// Its process has ended: what it did not acknowledge goes to others.
+    Gone(WorkerId),
+    /// No worker is to come: the slot's clients need not wait.
+    GiveUp(SlotId),
+    /// Hand out what the backlog holds, close the listener, answer when all is handed over.
+    StopAccepting(oneshot::Sender<()>),
+    /// Say what was counted.
+    Count(oneshot::Sender<Counters>),
+}
+
+/// From the frontend to the supervisor.
+#[derive(Debug)]
+pub struct SlotEvent {
+    /// Who said or did it.
+    pub worker: WorkerId,
+    /// What.
+    pub kind: SlotEventKind,
+}
+
+/// What a worker said or did.
+#[derive(Debug)]
+pub enum SlotEventKind {
+    /// It takes connections.
+    Ready,
+    /// It wants to be drained and replaced.
+    Leave,
+    /// It broke the protocol; nothing goes to it any more.
+    Violation(ChannelError),
+}
+
+/// What happened to connections since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Taken from the backlog.
+    pub accepted: u64,
+    /// Owned by a worker.
+    pub acknowledged: u64,
+    /// Taken back from a worker that died, stalled or refused, and given to another.
+    pub redelivered: u64,
+    /// Sent elsewhere than to the first of their ranking.
+    pub spilled: u64,
+    /// Used by a worker that died without acknowledging, or ended by the client before it.
+    pub lost: u64,
+    /// Times a worker didn't acknowledge in time.
+    pub stalls: u64,
+    /// Connections that a worker refused.
+    pub refused: u64,
+    /// Errors of `accept`.
+    pub accept_errors: u64,
+}
+
+/// The supervisor's side.
+#[derive(Clone, Debug)]
+pub struct SlotCommander {
+    commands: mpsc::Sender<SlotCommand>,
+}
+
+/// The frontend has ended, by an error that it reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("frontend has ended")]
+pub struct FrontendGone;
+
+impl SlotCommander {
+    /// Sends a command; waits where the frontend has many to do.
+    ///
+    /// # Errors
+    ///
+    /// If the frontend has ended.
+    pub async fn send(&self, command: SlotCommand) -> Result<(), FrontendGone> {
+        self.commands.send(command).await.map_err(|_| FrontendGone)
+    }
+
+    /// Closes the listener once the backlog is handed out, and waits for that.
+    ///
+    /// # Errors
+    ///
+    /// If the frontend has ended.
+    pub async fn stop_accepting(&self) -> Result<(), FrontendGone> {
+        self.ask(SlotCommand::StopAccepting).await
+    }
+
+    /// Asks what was counted.
+    ///
+    /// # Errors
+    ///
+    /// If the frontend has ended.
+    pub async fn count(&self) -> Result<Counters, FrontendGone> {
+        self.ask(SlotCommand::Count).await
+    }
+
+    async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> SlotCommand,
+    ) -> Result<T, FrontendGone> {
+        let (reply, answer) = oneshot::channel();
+        self.send(question(reply)).await?;
+        answer.await.map_err(|_| FrontendGone)
+    }
+}
+
+/// The frontend's side.
+#[derive(Debug)]
+pub struct SlotOrders {
+    /// What the supervisor wants.
+    pub commands: mpsc::Receiver<SlotCommand>,
+    events: mpsc::Sender<SlotEvent>,
+}
+
+impl SlotOrders {
+    /// Tells the supervisor, without waiting.
+    pub fn tell(&self, worker: WorkerId, kind: SlotEventKind) {
+        if self.events.try_send(SlotEvent { worker, kind }).is_err() {
+            tracing::error!(slot = %worker.slot, "supervisor is too busy to hear of a worker");
+        }
+    }
+}
+
+/// Makes the seam: the supervisor's side and its events, and the frontend's side.
+#[must_use]
+pub fn seam() -> (SlotCommander, mpsc::Receiver<SlotEvent>, SlotOrders) {
+    let (commands, orders) = mpsc::channel(COMMANDS);
+    let (events, heard) = mpsc::channel(EVENTS);
+    let orders = SlotOrders { commands: orders, events };
+    (SlotCommander { commands }, heard, orders)
+}
