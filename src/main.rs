@@ -1,2 +1,7 @@
-//! The `sticky-lb` program.
-fn main() {}
+//! The `sticky-lb` program: all of it is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sticky_lb::cli::main()
+}

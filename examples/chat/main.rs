@@ -1,0 +1,40 @@
+//! A chat with rooms: everybody in a room is served by one worker, so that its memory is the room.
+//!
+//! ```text
+//! cargo build --release --examples
+//! cargo run --release -- --workers 4 --port 3000 -- ./target/release/examples/chat
+//! ```
+//!
+//! Then open <http://localhost:3000/>. Members of a room have to share a worker for now: those from
+//! one address do.
+
+use std::error::Error;
+
+use axum::Router;
+use axum::extract::{Query, State, WebSocketUpgrade};
+use axum::response::{Html, Response};
+use axum::routing::{any, get};
+use sticky_lb::worker::{Drain, Worker};
+
+use crate::rooms::{Member, Rooms};
+
+mod rooms;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let worker = Worker::attach()?;
+    let state = (Rooms::default(), worker.drain());
+    let app = Router::new()
+        .route("/", get(async || Html(include_str!("page.html"))))
+        .route("/ws", any(join))
+        .with_state(state);
+    Ok(sticky_lb::worker::axum::serve(worker, app).await?)
+}
+
+async fn join(
+    State((rooms, drain)): State<(Rooms, Drain)>,
+    Query(member): Query<Member>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    upgrade.on_upgrade(|socket| rooms.serve(socket, member, drain))
+}

@@ -1,0 +1,96 @@
+//! How a worker finds its primary: what the environment says, and what can be wrong with it.
+//!
+//! Never changes the environment; the descriptors are marked close-on-exec, so that processes
+//! started from the worker don't inherit them.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::str::FromStr;
+
+use crate::handoff::kernel;
+use crate::handoff::message::{Generation, SlotId};
+use crate::handoff::scoreboard::Scoreboard;
+
+/// The descriptor of the channel.
+pub const CHANNEL: &str = "STICKY_LB_CHANNEL";
+/// The descriptor of the scoreboard.
+pub const SCOREBOARD: &str = "STICKY_LB_SCOREBOARD";
+/// The slot's number.
+pub const SLOT: &str = "STICKY_LB_SLOT";
+/// The generation's number.
+pub const GENERATION: &str = "STICKY_LB_GENERATION";
+
+/// Why a process is no worker.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// There is no primary.
+    #[error(
+        "not started by sticky-lb ({CHANNEL} is not set): run `sticky-lb --workers 4 -- COMMAND`, \
+         with this program as the COMMAND"
+    )]
+    NoPrimary,
+    /// A variable that isn't what the primary sets.
+    #[error("{name} is {value:?}, expected a number: it is set by sticky-lb, don't change it")]
+    Variable {
+        /// Its name.
+        name: &'static str,
+        /// Its value, empty if it isn't set.
+        value: String,
+    },
+    /// A descriptor that isn't what the primary passes on.
+    #[error(
+        "descriptor {number} of {name} is of no use: was it closed by a program in between, or \
+         has this process attached before?"
+    )]
+    Descriptor {
+        /// The variable that names it.
+        name: &'static str,
+        /// Its number.
+        number: i32,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The process cannot talk to its primary.
+    #[error("cannot talk to the primary")]
+    Channel(#[source] io::Error),
+}
+
+/// What the primary gave to this process.
+#[derive(Debug)]
+pub(crate) struct Inheritance {
+    pub(crate) channel: OwnedFd,
+    pub(crate) scoreboard: Scoreboard,
+    pub(crate) slot: SlotId,
+    pub(crate) generation: Generation,
+}
+
+impl Inheritance {
+    pub(crate) fn from_environment() -> Result<Self, AttachError> {
+        if std::env::var_os(CHANNEL).is_none() {
+            return Err(AttachError::NoPrimary);
+        }
+        let slot = SlotId(number(SLOT)?);
+        let generation = Generation(number(GENERATION)?);
+        let (channel, fd) = descriptor(CHANNEL)?;
+        let unusable = |source| AttachError::Descriptor { name: CHANNEL, number: fd, source };
+        rustix::net::sockopt::socket_type(&channel).map_err(|errno| unusable(errno.into()))?;
+        let (page, fd) = descriptor(SCOREBOARD)?;
+        let unusable = |source| AttachError::Descriptor { name: SCOREBOARD, number: fd, source };
+        let scoreboard = Scoreboard::open(page.as_fd()).map_err(unusable)?;
+        Ok(Self { channel, scoreboard, slot, generation })
+    }
+}
+
+fn number<N: FromStr>(name: &'static str) -> Result<N, AttachError> {
+    let value = std::env::var(name).unwrap_or_default();
+    value.parse().map_err(|_| AttachError::Variable { name, value })
+}
+
+fn descriptor(name: &'static str) -> Result<(OwnedFd, i32), AttachError> {
+    let number = number(name)?;
+    let adopted = kernel::adopt(number);
+    let fd = adopted.map_err(|source| AttachError::Descriptor { name, number, source })?;
+    Ok((fd, number))
+}

@@ -1,0 +1,175 @@
+//! One client's connection, as the worker's code gets it: a stream, and what is known of it.
+//!
+//! Reads and writes go straight to the socket; nothing is buffered or looked at.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::handoff::message::{
+    AffinityKey, ConnectionId, ConnectionRecord, Generation, SlotId, Timestamp,
+};
+use crate::handoff::scoreboard::Counter;
+use crate::worker::drain::Shared;
+
+/// A client's connection: a TCP stream that the primary accepted and never read.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    guard: ConnectionGuard,
+}
+
+/// What is known of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// Names it in the primary's logs and in the worker's.
+    pub id: ConnectionId,
+    /// The client.
+    pub client: SocketAddr,
+    /// The address that the client connected to.
+    pub local: SocketAddr,
+    /// The same number for the same client.
+    pub key: AffinityKey,
+    /// When the primary accepted it.
+    pub accepted_at: Timestamp,
+    /// The slot that serves it.
+    pub slot: SlotId,
+    /// The generation of that slot's worker.
+    pub generation: Generation,
+}
+
+impl ConnectionInfo {
+    /// How long ago the primary accepted it.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        Timestamp::now().since(self.accepted_at)
+    }
+}
+
+/// Counts a connection as established for as long as it lives. A drained worker waits for it.
+#[derive(Debug)]
+pub struct ConnectionGuard {
+    info: ConnectionInfo,
+    shared: Arc<Shared>,
+    fresh: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(stream: TcpStream, record: &ConnectionRecord, shared: &Arc<Shared>) -> Self {
+        let info = ConnectionInfo {
+            id: record.id,
+            client: record.client,
+            local: record.local,
+            key: record.key,
+            accepted_at: record.accepted_at,
+            slot: shared.slot,
+            generation: shared.generation,
+        };
+        shared.connection_opened();
+        Self { stream, guard: ConnectionGuard { info, shared: Arc::clone(shared), fresh: true } }
+    }
+
+    /// What is known of it.
+    #[must_use]
+    pub fn info(&self) -> ConnectionInfo {
+        self.guard.info
+    }
+
+    /// The bare stream, and what must be kept for as long as it is open.
+    #[must_use]
+    pub fn into_parts(self) -> (TcpStream, ConnectionGuard) {
+        let Self { stream, mut guard } = self;
+        guard.used();
+        (stream, guard)
+    }
+}
+
+impl ConnectionGuard {
+    /// What is known of the connection.
+    #[must_use]
+    pub fn info(&self) -> ConnectionInfo {
+        self.info
+    }
+
+    fn used(&mut self) {
+        if std::mem::take(&mut self.fresh) {
+            self.shared.connection_used();
+        }
+    }
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.used();
+        self.shared.connection_closed();
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
+        self.guard.used();
+        Poll::Ready(result)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+/// Counts a request as in flight for as long as it lives.
+#[derive(Debug)]
+pub struct RequestGuard {
+    shared: Arc<Shared>,
+}
+
+impl RequestGuard {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        shared.scoreboard.increment(Counter::Requests);
+        Self { shared: Arc::clone(shared) }
+    }
+}
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        self.shared.scoreboard.decrement(Counter::Requests);
+        self.shared.scoreboard.increment(Counter::RequestsTotal);
+    }
+}

@@ -1,0 +1,154 @@
+//! The end of a worker, seen from its handlers: when it begins, and when all is done.
+//!
+//! Never closes anything itself: it tells those who can.
+//!
+//! # The order of things
+//!
+//! 1. The primary ends the channel. No connection comes any more: draining has *begun*.
+//! 2. Handlers finish what they have: WebSockets send a close frame, HTTP answers its last request.
+//! 3. A connection that came just before has not been read from yet. It is *settled* when its first
+//!    bytes are read, or a second has passed; only then may it be told to go.
+//! 4. When the last connection is closed, draining is *finished*, and the process can end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::handoff::message::{Generation, SlotId};
+use crate::handoff::scoreboard::{Counter, Scoreboard};
+use crate::worker::connection::RequestGuard;
+
+/// How long a connection that came just before the drain may take to send its first bytes.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// What a worker and all of its connections share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) scoreboard: Scoreboard,
+    pub(crate) slot: SlotId,
+    pub(crate) generation: Generation,
+    begun: CancellationToken,
+    open: AtomicUsize,
+    /// Those of the open ones that nobody has read from yet.
+    fresh: AtomicUsize,
+    changed: Notify,
+}
+
+impl Shared {
+    pub(crate) fn new(scoreboard: Scoreboard, slot: SlotId, generation: Generation) -> Arc<Self> {
+        Arc::new(Self {
+            scoreboard,
+            slot,
+            generation,
+            begun: CancellationToken::new(),
+            open: AtomicUsize::new(0),
+            fresh: AtomicUsize::new(0),
+            changed: Notify::new(),
+        })
+    }
+
+    pub(crate) fn begin_drain(&self) {
+        self.begun.cancel();
+    }
+
+    pub(crate) fn connection_opened(&self) {
+        self.scoreboard.increment(Counter::Connections);
+        self.scoreboard.increment(Counter::ConnectionsTotal);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.fresh.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn connection_used(&self) {
+        // The last one to go wakes whoever waits for that; the others are nobody's concern.
+        if self.fresh.fetch_sub(1, Ordering::AcqRel) == 1 && self.begun.is_cancelled() {
+            self.changed.notify_waiters();
+        }
+    }
+
+    pub(crate) fn connection_closed(&self) {
+        self.scoreboard.decrement(Counter::Connections);
+        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.changed.notify_waiters();
+        }
+    }
+
+    async fn wait_for_zero(&self, counter: &AtomicUsize) {
+        loop {
+            // In this order, so that a change between the two is not missed.
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if counter.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// Tells a worker's handlers of its end. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Drain {
+    shared: Arc<Shared>,
+}
+
+impl Drain {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::clone(shared) }
+    }
+
+    /// For an app that runs without a primary: one that never begins.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no memory or no descriptor left.
+    pub fn detached() -> std::io::Result<Self> {
+        let (scoreboard, _) = Scoreboard::create()?;
+        Ok(Self { shared: Shared::new(scoreboard, SlotId(0), Generation(0)) })
+    }
+
+    /// Waits until the worker is to end. A WebSocket's handler selects on this beside its socket,
+    /// and sends a close frame with code 1001 ("going away", RFC 6455, 7.4.1).
+    pub async fn begun(&self) {
+        self.shared.begun.cancelled().await;
+    }
+
+    /// Whether the worker is to end.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.shared.begun.is_cancelled()
+    }
+
+    /// Waits until the worker is to end and no connection is left that was never read from, or for
+    /// a second longer. This is what to give to a server's graceful shutdown: told to shut down
+    /// earlier, hyper closes a connection that it hasn't read from without an answer.
+    pub async fn settled(&self) {
+        self.begun().await;
+        let settled = self.shared.wait_for_zero(&self.shared.fresh);
+        // That it takes longer means that some client says nothing. It gets no more time.
+        let _ = tokio::time::timeout(SETTLE, settled).await;
+        // What has come on idle connections is read first, so that its request is answered.
+        tokio::task::yield_now().await;
+    }
+
+    /// Waits until the worker is to end and its last connection is closed, WebSockets included.
+    pub async fn finished(&self) {
+        self.begun().await;
+        self.shared.wait_for_zero(&self.shared.open).await;
+    }
+
+    /// Connections that are open now.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.open.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request as in flight until the guard is dropped; for servers of one's own.
+    #[must_use]
+    pub fn request(&self) -> RequestGuard {
+        RequestGuard::new(&self.shared)
+    }
+}

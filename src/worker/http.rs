@@ -1,0 +1,101 @@
+//! Serves any hyper service on the connections that arrive: HTTP/1.1 and HTTP/2, with upgrades.
+//!
+//! Never cuts a request: when the worker is to end, each connection answers what it has begun, idle
+//! ones are closed, and one that came just before still gets its answer.
+
+use std::error::Error;
+use std::pin::{Pin, pin};
+
+use hyper::body::{Body, Incoming};
+use hyper::service::Service;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+
+use crate::worker::accept::{AcceptError, Worker};
+use crate::worker::connection::{Connection, ConnectionInfo};
+use crate::worker::drain::Drain;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Says ready, serves until the worker is to end, and returns when the last connection is closed.
+///
+/// Each request carries its [`ConnectionInfo`] as an extension. An upgraded connection is the
+/// handler's: it ends it when [`Drain::begun`] says so.
+///
+/// # Errors
+///
+/// If the channel to the primary fails.
+pub async fn serve<S, B>(mut worker: Worker, service: S) -> Result<(), AcceptError>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError> + Send,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let drain = worker.drain();
+    worker.ready()?;
+    while let Some(connection) = worker.accept().await? {
+        let service =
+            Counted { service: service.clone(), info: connection.info(), drain: drain.clone() };
+        tokio::spawn(serve_connection(connection, service));
+    }
+    drain.finished().await;
+    Ok(())
+}
+
+async fn serve_connection<S, B>(connection: Connection, service: Counted<S>)
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError> + Send,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let (drain, id) = (service.drain.clone(), connection.info().id.0);
+    let builder = Builder::new(TokioExecutor::new());
+    let mut serving =
+        pin!(builder.serve_connection_with_upgrades(TokioIo::new(connection), service));
+    let result = tokio::select! {
+        biased;
+        result = serving.as_mut() => result,
+        () = drain.settled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = result {
+        // What clients do wrong is no more than this worth.
+        tracing::debug!(connection = id, %error, "connection ended with an error");
+    }
+}
+
+/// A service that counts its requests on the scoreboard and tells them their connection.
+struct Counted<S> {
+    service: S,
+    info: ConnectionInfo,
+    drain: Drain,
+}
+
+impl<S> Service<Request<Incoming>> for Counted<S>
+where
+    S: Service<Request<Incoming>>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let in_flight = self.drain.request();
+        request.extensions_mut().insert(self.info);
+        let answer = self.service.call(request);
+        Box::pin(async move {
+            let _in_flight = in_flight;
+            answer.await
+        })
+    }
+}
