@@ -126,7 +126,9 @@ impl Dispatcher {
                 () = self.channels.readable() => self.hear(),
                 () = until(self.next_tick) => self.tick(),
                 () = until(self.paused_until) => self.paused_until = None,
-                () = readable(listener), if self.paused_until.is_none() => self.accept()?,
+                () = readable(listener, self.stopping.is_some()), if self.paused_until.is_none() => {
+                    self.accept()?;
+                }
             }
             self.flush();
             if self.more_in_backlog {
@@ -170,7 +172,11 @@ impl Dispatcher {
     }
 
     fn accept_one(&self) -> Result<Accepted, AcceptError> {
-        self.listener.as_ref().map_or(Err(AcceptError::Empty), WatchedListener::accept)
+        match &self.listener {
+            None => Err(AcceptError::Empty),
+            Some(listener) if self.stopping.is_some() => listener.accept_last(),
+            Some(listener) => listener.accept(),
+        }
     }
 
     fn admit(&mut self, accepted: Accepted, now: Timestamp) -> PendingConnection {
@@ -291,8 +297,7 @@ impl Dispatcher {
             }
             SlotCommand::StopAccepting(reply) => {
                 self.stopping = Some((reply, Instant::now() + LAST_HANDOFFS));
-                self.accepting = self.listener.is_some();
-                self.finish_stopping();
+                self.accepting = true;
             }
             SlotCommand::Count(reply) => {
                 // Nobody waits any more: nothing to do.
@@ -371,7 +376,7 @@ impl Dispatcher {
         }
         if self.stopping.is_some() {
             self.listener = None;
-            self.accepting = false;
+            self.finish_stopping();
         }
     }
 
@@ -383,7 +388,6 @@ impl Dispatcher {
             return;
         }
         self.listener = None;
-        self.accepting = false;
         if let Some((reply, _)) = self.stopping.take() {
             // The supervisor may have been told to stop at once and wait no more.
             let _ = reply.send(());
@@ -391,8 +395,10 @@ impl Dispatcher {
     }
 }
 
-async fn readable(listener: Option<&WatchedListener>) {
+/// Waits until there is something to accept, or only to look whether there is.
+async fn readable(listener: Option<&WatchedListener>, at_once: bool) {
     match listener {
+        Some(_) if at_once => {}
         Some(listener) => listener.readable().await,
         None => std::future::pending().await,
     }

@@ -178,6 +178,16 @@ impl WatchedListener {
         tried.unwrap_or(Err(AcceptError::Empty))
     }
 
+    /// Takes one as [`Self::accept`] does, and looks into the backlog even where no event has told
+    /// of a connection yet: for the last ones.
+    ///
+    /// # Errors
+    ///
+    /// See [`AcceptError`].
+    pub fn accept_last(&self) -> Result<Accepted, AcceptError> {
+        accept_from(self.socket.get_ref())
+    }
+
     /// The address that a client connected to: asked only where it can be one of several.
     #[must_use]
     pub fn local_of(&self, accepted: &OwnedFd) -> SocketAddr {
