@@ -1,0 +1,281 @@
+//! Runs the real binary in a directory of its own, and talks to it as clients do.
+//!
+//! Nothing waits for luck: [`eventually`] waits for a condition, and a test that fails prints the
+//! command and the log.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::print_stderr,
+    reason = "each test file uses its share, and a failed one prints the log"
+)]
+
+pub mod client;
+pub mod process;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Once, mpsc};
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+
+/// How long anything may take. Far more than needed, so that a slow machine fails no test.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `condition` holds.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = SystemTime::now();
+    while !condition() {
+        assert!(start.elapsed().unwrap_or_default() < PATIENCE, "never came: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// A primary under test. Dropping it kills it and all of its workers.
+#[derive(Debug)]
+pub struct Primary {
+    child: Child,
+    directory: PathBuf,
+    lines: mpsc::Receiver<Value>,
+    command: String,
+    port: u16,
+}
+
+/// How a primary is to be started.
+#[derive(Debug)]
+pub struct Builder {
+    arguments: Vec<String>,
+    worker: Vec<String>,
+    descriptor_limit: Option<u64>,
+}
+
+impl Primary {
+    /// With so many demo workers on a free port.
+    pub fn with_workers(workers: u16) -> Builder {
+        let arguments = ["--port", "0", "--workers"].map(str::to_owned).into();
+        Builder { arguments, worker: Vec::new(), descriptor_limit: None }
+            .arguments(&[&workers.to_string()])
+    }
+
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its address for clients of IPv4.
+    pub fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for a line of standard output with this event.
+    pub fn wait_for_event(&self, event: &str) -> Value {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|error| panic!("no {event} event: {error}"));
+            if line["event"] == event {
+                return line;
+            }
+        }
+    }
+
+    /// The process of the worker that fills a slot; the newest one.
+    pub fn worker(&self, slot: u16) -> u32 {
+        let mut found = None;
+        eventually("a worker in the slot", || {
+            let newest = self.workers().into_iter().filter(|(_, filled, _)| *filled == slot);
+            found = newest.max_by_key(|(_, _, generation)| *generation).map(|(pid, _, _)| pid);
+            found.is_some()
+        });
+        found.unwrap_or_default()
+    }
+
+    /// All workers: pid, slot, generation.
+    pub fn workers(&self) -> Vec<(u32, u16, u32)> {
+        let children = process::children(self.pid()).into_iter();
+        children
+            .filter_map(|pid| {
+                let number = |name| process::variable(pid, name)?.parse::<u32>().ok();
+                let slot = u16::try_from(number("STICKY_LB_SLOT")?).ok()?;
+                Some((pid, slot, number("STICKY_LB_GENERATION")?))
+            })
+            .collect()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+
+    /// Waits until it has logged `text`.
+    pub fn wait_for_log(&self, text: &str) {
+        eventually(&format!("log line {text:?}"), || self.log().contains(text));
+    }
+
+    /// Sends a signal to the primary.
+    pub fn signal(&self, signal: process::Signal) {
+        process::signal(self.pid(), signal);
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("the end of the primary", || {
+            status = self.child.try_wait().expect("a child can be waited for");
+            status.is_some()
+        });
+        status.unwrap_or_default()
+    }
+
+    /// Stops it as an operator does, and returns its last line: what became of connections. Checks
+    /// that it ended well and left nothing behind.
+    pub fn stop(mut self) -> Value {
+        let workers = self.workers();
+        self.signal(process::Signal::TERM);
+        let stopped = self.wait_for_event("stopped");
+        assert_eq!(self.wait().code(), Some(0), "exit code");
+        for (pid, slot, _) in workers {
+            assert!(!process::exists(pid), "worker {pid} of slot {slot} outlived its primary");
+        }
+        stopped
+    }
+}
+
+impl Builder {
+    /// More flags.
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(ToString::to_string));
+        self
+    }
+
+    /// A worker of another kind than the demo.
+    pub fn worker(mut self, command: &[&str]) -> Self {
+        self.worker = command.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// A worker of `tests/workers/test_worker.rs` that plays `role`.
+    pub fn test_worker(self, role: &[&str]) -> Self {
+        let program = example("test_worker");
+        self.worker(&[&[program.as_str()], role].concat())
+    }
+
+    /// The primary's limit of descriptors.
+    pub fn descriptor_limit(mut self, limit: u64) -> Self {
+        self.descriptor_limit = Some(limit);
+        self
+    }
+
+    /// Starts it and waits until all workers serve.
+    pub fn start(self) -> Primary {
+        let primary = self.start_listening();
+        primary.wait_for_event("ready");
+        primary
+    }
+
+    /// Starts it and waits until it listens.
+    pub fn start_listening(self) -> Primary {
+        let mut primary = self.spawn();
+        let listening = primary.wait_for_event("listening");
+        primary.port =
+            listening["port"].as_u64().and_then(|port| port.try_into().ok()).expect("a port");
+        primary
+    }
+
+    /// Starts it and waits for nothing.
+    pub fn spawn(self) -> Primary {
+        let directory = own_directory();
+        let log = fs::File::create(directory.join("log")).expect("a new file");
+        let mut command = self.command();
+        command.current_dir(&directory).process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let described = format!("{command:?}");
+        let mut child = command.spawn().expect("the binary starts");
+        let output = BufReader::new(child.stdout.take().expect("its output is piped"));
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            // Workers write here too; what is no JSON is theirs.
+            let lines = output.lines().map_while(Result::ok);
+            for line in lines.filter_map(|line| serde_json::from_str(&line).ok()) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Primary { child, directory, lines, command: described, port: 0 }
+    }
+
+    /// Runs it to its end, and returns exit code and log.
+    pub fn run(self) -> (Option<i32>, String) {
+        let mut primary = self.spawn();
+        (primary.wait().code(), primary.log())
+    }
+
+    fn command(&self) -> Command {
+        let binary = env!("CARGO_BIN_EXE_sticky-lb");
+        let mut command = match self.descriptor_limit {
+            None => Command::new(binary),
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\""), binary]);
+                shell
+            }
+        };
+        command.args(&self.arguments);
+        if !self.worker.is_empty() {
+            command.arg("--").args(&self.worker);
+        }
+        command
+    }
+}
+
+impl Drop for Primary {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- {}\n{}--- end of its log", self.command, self.log());
+        }
+        let workers = process::children(self.pid());
+        // It may have ended already, and so may they.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for pid in workers {
+            process::signal(pid, process::Signal::KILL);
+        }
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// A new directory for one test.
+pub fn own_directory() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::create_dir_all(&directory).expect("the target directory is writable");
+    directory
+}
+
+/// The path of an example, which is built first if need be: `cargo test --test NAME` does not.
+pub fn example(name: &str) -> String {
+    static BUILD: Once = Once::new();
+    BUILD.call_once(|| {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--examples"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        assert!(build.status().expect("cargo runs").success(), "the examples don't build");
+    });
+    let binary = Path::new(env!("CARGO_BIN_EXE_sticky-lb"));
+    let path = binary.with_file_name("examples").join(name);
+    path.to_str().expect("a path of text").to_owned()
+}

@@ -1,0 +1,176 @@
+//! Workers for tests: each role breaks, or stretches, one rule.
+//!
+//! Speaks the protocol by hand, from its documentation, where the library would not let it.
+
+use std::error::Error;
+use std::io::Write;
+use std::net::TcpStream;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+
+use rustix::net::{Shutdown, shutdown};
+use sticky_lb::handoff::kernel::adopt;
+use sticky_lb::handoff::message::{
+    BATCH, ConnectionRecord, HELLO, MAX_TO_PRIMARY, MAX_TO_WORKER, PONG, READY, ToWorker,
+    decode_to_worker, encode_acknowledge, encode_refuse,
+};
+use sticky_lb::handoff::scm_rights::{Received, receive, send};
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let role = arguments.next().unwrap_or_default();
+    if role == "exits" {
+        return Ok(ExitCode::from(3));
+    }
+    if role == "never-attaches" {
+        return wait_for_the_end();
+    }
+    let channel = Channel::attach()?;
+    match role.as_str() {
+        "hello-only" => {}
+        "garbage" => channel.say(b"this is not a message of the protocol")?,
+        "truncated" => channel.say(&HELLO[..5])?,
+        "too-long" => channel.say(&[HELLO.to_vec(), vec![0; 4096]].concat())?,
+        "other-version" => channel.say(b"SL\x63\x81\0\0\0\0")?,
+        "no-hello" => channel.say(&READY)?,
+        "hello-twice" => {
+            channel.say(&HELLO)?;
+            channel.say(&HELLO)?;
+        }
+        "surplus-descriptors" => {
+            let gift = channel.socket.as_fd();
+            send(&channel.socket, &HELLO, &[gift, gift])?;
+        }
+        "acknowledges-nobody" => {
+            channel.get_ready()?;
+            channel.say(b"SL\x01\x83\x01\0\0\0\xff\xff\xff\xff\0\0\0\0")?;
+        }
+        "shuts-channel" => {
+            channel.get_ready()?;
+            shutdown(&channel.socket, Shutdown::Both)?;
+        }
+        "acknowledges-twice" => {
+            return channel.serve(|channel, record, socket| {
+                channel.acknowledge(record)?;
+                channel.acknowledge(record)?;
+                answer(socket, "mine")
+            });
+        }
+        "refuses-odd-slots" => return channel.serve(refuse_in_odd_slots),
+        "dies-before-acknowledging" => {
+            return channel.serve(|_, _, socket| {
+                // Slot 0 dies each time it is given something; the others serve.
+                if slot() == 0 { std::process::abort() } else { answer(socket, "unused") }
+            });
+        }
+        "reads-and-dies" => {
+            return channel.serve(|channel, record, socket| {
+                if slot() == 0 {
+                    rustix::io::read(&socket, &mut [0; 1])?;
+                    std::process::abort()
+                }
+                channel.acknowledge(record)?;
+                answer(socket, "not read by anybody else")
+            });
+        }
+        other => return Err(format!("no such role: {other}").into()),
+    }
+    wait_for_the_end()
+}
+
+/// The worker's end of the channel.
+struct Channel {
+    socket: OwnedFd,
+}
+
+impl Channel {
+    fn attach() -> Result<Self, Box<dyn Error>> {
+        Ok(Self { socket: adopt(std::env::var("STICKY_LB_CHANNEL")?.parse()?)? })
+    }
+
+    fn get_ready(&self) -> Result<(), Box<dyn Error>> {
+        self.say(&HELLO)?;
+        self.say(&READY)
+    }
+
+    fn say(&self, message: &[u8]) -> Result<(), Box<dyn Error>> {
+        send(&self.socket, message, &[])?;
+        Ok(())
+    }
+
+    fn acknowledge(&self, record: &ConnectionRecord) -> Result<(), Box<dyn Error>> {
+        let mut buffer = [0; MAX_TO_PRIMARY];
+        let message = encode_acknowledge(&mut buffer, [record.id].into_iter()).to_vec();
+        self.say(&message)
+    }
+
+    fn refuse(&self, record: &ConnectionRecord) -> Result<(), Box<dyn Error>> {
+        let mut buffer = [0; MAX_TO_PRIMARY];
+        let message = encode_refuse(&mut buffer, [record.id].into_iter()).to_vec();
+        self.say(&message)
+    }
+
+    fn serve(
+        self,
+        handle: impl Fn(&Self, &ConnectionRecord, OwnedFd) -> Result<(), Box<dyn Error>>,
+    ) -> Result<ExitCode, Box<dyn Error>> {
+        self.get_ready()?;
+        let mut bytes = [0; MAX_TO_WORKER];
+        let mut descriptors = Vec::with_capacity(BATCH);
+        loop {
+            wait_for(&self.socket)?;
+            match receive(&self.socket, &mut bytes, &mut descriptors)? {
+                Received::Closed => return Ok(ExitCode::SUCCESS),
+                Received::Message { length, .. } => match decode_to_worker(&bytes[..length])? {
+                    ToWorker::Connections(records) => {
+                        for (record, socket) in records.iter().zip(descriptors.drain(..)) {
+                            handle(&self, &record, socket)?;
+                        }
+                    }
+                    _ => self.say(&PONG)?,
+                },
+                Received::Empty => {}
+            }
+        }
+    }
+}
+
+fn refuse_in_odd_slots(
+    channel: &Channel,
+    record: &ConnectionRecord,
+    socket: OwnedFd,
+) -> Result<(), Box<dyn Error>> {
+    if slot() % 2 == 1 {
+        return channel.refuse(record);
+    }
+    channel.acknowledge(record)?;
+    answer(socket, "taken")
+}
+
+fn answer(socket: OwnedFd, text: &str) -> Result<(), Box<dyn Error>> {
+    let mut stream = TcpStream::from(socket);
+    stream.set_nonblocking(false)?;
+    let (pid, slot) = (std::process::id(), slot());
+    let head = "HTTP/1.1 200 OK\r\nConnection: close";
+    write!(stream, "{head}\r\nX-Worker-ID: {pid}\r\nX-Worker-Slot: {slot}\r\n\r\n{text}")?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    // Unread bytes would turn the end into a reset.
+    std::io::copy(&mut stream, &mut std::io::sink())?;
+    Ok(())
+}
+
+fn slot() -> u16 {
+    std::env::var("STICKY_LB_SLOT").ok().and_then(|slot| slot.parse().ok()).unwrap_or(0)
+}
+
+fn wait_for(socket: &OwnedFd) -> Result<(), Box<dyn Error>> {
+    let mut polled = [rustix::event::PollFd::new(socket, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut polled, None)?;
+    Ok(())
+}
+
+fn wait_for_the_end() -> Result<ExitCode, Box<dyn Error>> {
+    loop {
+        std::thread::park();
+    }
+}
