@@ -31,7 +31,7 @@ use crate::supervisor::restart::RestartPolicy;
 
 /// One port, many worker processes, every client stays with its own.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(version, args_conflicts_with_subcommands = true, args_override_self = true)]
 struct Cli {
     #[command(flatten)]
     run: RunArgs,
@@ -132,6 +132,10 @@ struct PatienceArgs {
     /// A worker that isn't ready by then has failed.
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
     listen_timeout: Duration,
+    /// A worker that served for less before it died came too soon: the next one starts after a
+    /// pause, which doubles each time.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    min_uptime: Duration,
     /// Grace period: a worker that hasn't drained by then is killed.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     kill_timeout: Duration,
@@ -269,7 +273,7 @@ fn config(args: RunArgs) -> Result<(Config, tracing::Level), clap::Error> {
         lifecycle: LifecycleSettings {
             listen_timeout: patience.listen_timeout,
             kill_timeout: patience.kill_timeout,
-            restart: RestartPolicy::default(),
+            restart: RestartPolicy { min_uptime: patience.min_uptime, ..RestartPolicy::default() },
         },
     };
     Ok((config, args.log_level))

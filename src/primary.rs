@@ -18,6 +18,7 @@ use crate::frontend::dispatcher::{DispatchError, Dispatcher};
 use crate::frontend::listener::{ListenError, Listener};
 use crate::frontend::router::Router;
 use crate::frontend::slot_table::SlotTable;
+use crate::handoff::kernel::keep_inherited_descriptors;
 use crate::handoff::slots::{SlotOrders, seam};
 use crate::supervisor::pool::{Order, Pool, PoolError, PoolSettings, Progress, Summary};
 use crate::supervisor::process::WorkerCommand;
@@ -70,6 +71,9 @@ impl Primary {
     /// If the address cannot be had.
     pub fn bind(config: Config) -> Result<Self, PrimaryError> {
         raise_descriptor_limit();
+        if let Err(error) = keep_inherited_descriptors() {
+            tracing::warn!(%error, "workers inherit descriptors that this process has inherited");
+        }
         check_backlog(config.listener.backlog);
         let listener = Listener::bind(&config.listener)?;
         Ok(Self { config, listener })

@@ -193,11 +193,16 @@ impl Dispatcher {
             client,
             local,
         };
-        PendingConnection { record, socket }
+        PendingConnection { record, socket, deaths: 0 }
     }
 
     fn place(&mut self, connection: PendingConnection, now: Timestamp) {
-        let slot = match self.router.route(connection.record.key, &self.slots, now) {
+        let route = self.router.route(connection.record.key, &self.slots, now);
+        self.place_by(route, connection);
+    }
+
+    fn place_by(&mut self, route: Route, connection: PendingConnection) {
+        let slot = match route {
             Route::Home(slot) => slot,
             Route::Spill(slot) => {
                 self.counters.spilled += 1;
@@ -310,6 +315,7 @@ impl Dispatcher {
         let Some(channel) = self.slots.remove(worker, now) else { return };
         self.channels.remove(channel.as_fd());
         let recovered = channel.recover();
+        self.counters.acknowledged += recovered.acknowledged as u64;
         if recovered.lost > 0 {
             self.counters.lost += recovered.lost as u64;
             tracing::warn!(
@@ -319,7 +325,15 @@ impl Dispatcher {
                  ended",
             );
         }
-        self.place_again(recovered.untouched, now);
+        self.counters.redelivered += recovered.untouched.len() as u64;
+        for mut connection in recovered.untouched {
+            connection.deaths = connection.deaths.saturating_add(1);
+            // To the successor, so that the client stays in its slot; but only once.
+            let avoid = (connection.deaths > 1).then_some(worker.slot);
+            let key = connection.record.key;
+            let route = self.router.route_past(avoid, key, &self.slots, now);
+            self.place_by(route, connection);
+        }
     }
 
     /// Gives those who have no slot another chance.

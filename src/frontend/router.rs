@@ -83,6 +83,20 @@ impl Router {
         self.named(next, key, slots)
     }
 
+    /// As [`Self::route`], but past one slot if any other can take it.
+    pub fn route_past(
+        &mut self,
+        avoid: Option<SlotId>,
+        key: AffinityKey,
+        slots: &impl Slots,
+        now: Timestamp,
+    ) -> Route {
+        match self.route(key, &Without { slots, avoid }, now) {
+            Route::Nowhere => self.route(key, slots, now),
+            route => route,
+        }
+    }
+
     fn named(&self, slot: SlotId, key: AffinityKey, slots: &impl Slots) -> Route {
         if self.home(key, slots) == Some(slot) { Route::Home(slot) } else { Route::Spill(slot) }
     }
@@ -119,6 +133,26 @@ impl Router {
             count += 1;
         }
         Some((bound * total as f64 / count as f64).ceil())
+    }
+}
+
+/// Slots, one of which counts as closed.
+struct Without<'a, S> {
+    slots: &'a S,
+    avoid: Option<SlotId>,
+}
+
+impl<S: Slots> Slots for Without<'_, S> {
+    fn count(&self) -> u16 {
+        self.slots.count()
+    }
+
+    fn availability(&self, slot: SlotId) -> Availability {
+        if self.avoid == Some(slot) { Availability::Closed } else { self.slots.availability(slot) }
+    }
+
+    fn load(&self, slot: SlotId) -> u64 {
+        self.slots.load(slot)
     }
 }
 
@@ -191,6 +225,22 @@ mod tests {
         assert_eq!(router.route(KEY, &slots, at(0)), Route::Nowhere);
         slots.0[home.index()].0 = Availability::Open;
         assert_eq!(router.route(KEY, &slots, at(0)), Route::Home(home));
+    }
+
+    #[test]
+    fn a_slot_can_be_passed_unless_there_is_no_other() {
+        let (mut router, mut slots) = (router(Placement::Rendezvous, 3, None), open(&[0; 3]));
+        let home = slot_of(router.route(KEY, &slots, at(0)));
+        let Route::Spill(next) = router.route_past(Some(home), KEY, &slots, at(0)) else {
+            panic!("not past its home")
+        };
+        for slot in slots.ids().collect::<Vec<_>>() {
+            if slot != home {
+                slots.0[slot.index()].0 = Availability::Closed;
+            }
+        }
+        assert_ne!(next, home);
+        assert_eq!(router.route_past(Some(home), KEY, &slots, at(0)), Route::Home(home));
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub struct PendingConnection {
     pub record: ConnectionRecord,
     /// The client's socket, non-blocking, unread.
     pub socket: OwnedFd,
+    /// How many workers have died on it.
+    pub deaths: u8,
 }
 
 /// The primary's side of one worker's channel.
@@ -129,6 +131,8 @@ impl From<Errno> for ChannelError {
 pub struct Recovered {
     /// Nobody has touched these: they can go to another worker.
     pub untouched: Vec<PendingConnection>,
+    /// So many more were acknowledged before the end.
+    pub acknowledged: usize,
     /// So many were used without an acknowledgement, or ended by their clients; closed.
     pub lost: usize,
 }
@@ -327,11 +331,13 @@ impl Channel {
     #[must_use]
     pub fn recover(mut self) -> Recovered {
         let mut untouched = self.take_back();
+        let mut acknowledged = 0;
         // What it said before it died counts.
         loop {
             match self.receive() {
                 Ok(Notice::Nothing) | Err(_) => break,
                 Ok(Notice::Refused(connections)) => untouched.extend(connections),
+                Ok(Notice::Acknowledged(count)) => acknowledged += count,
                 Ok(_) => {}
             }
         }
@@ -343,6 +349,6 @@ impl Channel {
                 lost += 1;
             }
         }
-        Recovered { untouched, lost }
+        Recovered { untouched, acknowledged, lost }
     }
 }

@@ -24,8 +24,8 @@ use tokio::io::unix::AsyncFd;
 ///
 /// If no descriptor of that number is open.
 pub fn adopt(number: RawFd) -> io::Result<OwnedFd> {
-    if number < 0 {
-        return Err(io::ErrorKind::InvalidInput.into());
+    if number <= libc::STDERR_FILENO {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a standard stream"));
     }
     // SAFETY: the borrow ends in this function, and F_GETFD on a number that is not open is an
     // error, not undefined behaviour.
@@ -35,6 +35,21 @@ pub fn adopt(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: it is open, as fcntl said, and ours: the caller took the number from the environment
     // that the primary made for this process, and takes it once.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Marks everything that this process has inherited beside its standard streams close-on-exec, so
+/// that the processes that it starts are given what they are meant to have and nothing else.
+///
+/// # Errors
+///
+/// If the kernel is older than 5.11.
+pub fn keep_inherited_descriptors() -> io::Result<()> {
+    let first = libc::STDERR_FILENO + 1;
+    // SAFETY: sets a flag of descriptors and closes none, so that nobody's ownership changes.
+    let result = unsafe {
+        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Lets the current tokio runtime watch a descriptor.

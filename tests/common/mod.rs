@@ -15,7 +15,7 @@ pub mod process;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -24,6 +24,9 @@ use std::sync::{Once, mpsc};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
+use sticky_lb::frontend::affinity::{Affinity, DigestKind, Prefixes};
+use sticky_lb::frontend::placement::Ranking;
+use sticky_lb::handoff::message::SlotId;
 
 /// How long anything may take. Far more than needed, so that a slow machine fails no test.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -45,11 +48,13 @@ pub struct Primary {
     lines: mpsc::Receiver<Value>,
     command: String,
     port: u16,
+    slots: u16,
 }
 
 /// How a primary is to be started.
 #[derive(Debug)]
 pub struct Builder {
+    slots: u16,
     arguments: Vec<String>,
     worker: Vec<String>,
     descriptor_limit: Option<u64>,
@@ -59,7 +64,7 @@ impl Primary {
     /// With so many demo workers on a free port.
     pub fn with_workers(workers: u16) -> Builder {
         let arguments = ["--port", "0", "--workers"].map(str::to_owned).into();
-        Builder { arguments, worker: Vec::new(), descriptor_limit: None }
+        Builder { slots: workers, arguments, worker: Vec::new(), descriptor_limit: None }
             .arguments(&[&workers.to_string()])
     }
 
@@ -110,6 +115,25 @@ impl Primary {
                 Some((pid, slot, number("STICKY_LB_GENERATION")?))
             })
             .collect()
+    }
+
+    /// The directory that it and its workers run in.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A client that belongs to a slot.
+    pub fn client_of(&self, slot: u16) -> IpAddr {
+        self.clients_of(slot, 1)[0]
+    }
+
+    /// Some clients that belong to a slot. They are looked for by the primary's own rule, without
+    /// a connection.
+    pub fn clients_of(&self, slot: u16, count: usize) -> Vec<IpAddr> {
+        let ranking = Ranking::new(&vec![1.0; usize::from(self.slots)]);
+        let affinity = Affinity::new(DigestKind::Md5, b"", Prefixes { v4: 32, v6: 64 });
+        let belongs = |client: &IpAddr| ranking.first(affinity.key(*client)) == Some(SlotId(slot));
+        (0..).map(client::nth).filter(belongs).take(count).collect()
     }
 
     /// What it has logged so far.
@@ -170,6 +194,20 @@ impl Builder {
         self.worker(&[&[program.as_str()], role].concat())
     }
 
+    /// Demo workers, but for slot 0, which runs `shell` first.
+    pub fn slot_zero(self, shell: &str) -> Self {
+        let demo = env!("CARGO_BIN_EXE_sticky-lb");
+        let script =
+            format!("if [ $STICKY_LB_SLOT = 0 ]; then {shell}; fi; exec {demo} demo-worker");
+        self.worker(&["sh", "-c", &script])
+    }
+
+    /// Demo workers, but for slot 0, which plays a role of the test worker.
+    pub fn slot_zero_plays(self, role: &str) -> Self {
+        let program = example("test_worker");
+        self.slot_zero(&format!("exec {program} {role}"))
+    }
+
     /// The primary's limit of descriptors.
     pub fn descriptor_limit(mut self, limit: u64) -> Self {
         self.descriptor_limit = Some(limit);
@@ -212,7 +250,7 @@ impl Builder {
                 }
             }
         });
-        Primary { child, directory, lines, command: described, port: 0 }
+        Primary { child, directory, lines, command: described, port: 0, slots: self.slots }
     }
 
     /// Runs it to its end, and returns exit code and log.
@@ -267,7 +305,7 @@ pub fn own_directory() -> PathBuf {
 /// The path of an example, which is built first if need be: `cargo test --test NAME` does not.
 pub fn example(name: &str) -> String {
     static BUILD: Once = Once::new();
-    BUILD.call_once(|| {
+    BUILD.call_once_force(|_| {
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--quiet", "--examples"]).current_dir(env!("CARGO_MANIFEST_DIR"));
         if !cfg!(debug_assertions) {

@@ -58,9 +58,13 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         }
         "refuses-odd-slots" => return channel.serve(refuse_in_odd_slots),
         "dies-before-acknowledging" => {
-            return channel.serve(|_, _, socket| {
+            return channel.serve(|channel, record, socket| {
                 // Slot 0 dies each time it is given something; the others serve.
-                if slot() == 0 { std::process::abort() } else { answer(socket, "unused") }
+                if slot() == 0 {
+                    std::process::abort()
+                }
+                channel.acknowledge(record)?;
+                answer(socket, "survived")
             });
         }
         "reads-and-dies" => {

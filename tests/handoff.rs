@@ -1,0 +1,278 @@
+//! Promise 2: no accepted connection is lost in the hand-off, whatever dies.
+
+mod common;
+
+use std::collections::HashSet;
+use std::io::{ErrorKind, Write};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+use common::client::{
+    ask, connect_from, ends_within, get_from, nth, read_answer, read_kept_alive, send_get,
+};
+use common::process::{Signal, descriptors, signal};
+use common::{Primary, eventually};
+
+/// Opens a connection that stays, and says which slot holds it.
+fn hold(from: std::net::IpAddr, primary: &Primary) -> (u16, std::net::TcpStream) {
+    let mut stream = connect_from(from, primary.address()).expect("the primary listens");
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("it can be written to");
+    let answer = read_kept_alive(&mut stream).expect("it is answered");
+    (answer.slot(), stream)
+}
+
+#[test]
+fn who_comes_before_the_workers_waits_unread_in_the_kernel() {
+    let gate = common::own_directory().join("gate");
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &gate, fifo, 0o600.into(), 0).unwrap();
+    let demo = env!("CARGO_BIN_EXE_sticky-lb");
+    let wait = format!("cat {} > /dev/null; exec {demo} demo-worker", gate.display());
+    let primary = Primary::with_workers(1).worker(&["sh", "-c", &wait]).start_listening();
+    let mut early = connect_from(nth(1), primary.address()).unwrap();
+    send_get(&mut early, "/").unwrap();
+    std::fs::write(&gate, "go").unwrap();
+    assert_eq!(read_answer(early).unwrap().slot(), 0);
+    assert_eq!(primary.stop()["accepted"], 1);
+}
+
+#[test]
+fn an_established_connection_costs_the_primary_no_descriptor() {
+    let primary = Primary::with_workers(2).start();
+    ask(nth(0), primary.address());
+    let before = descriptors(primary.pid());
+    let held: Vec<_> = (0..300).map(|n| hold(nth(n), &primary)).collect();
+    eventually("the primary has closed its copies", || {
+        descriptors(primary.pid()).len() == before.len()
+    });
+    assert_eq!(held.len(), 300);
+}
+
+#[test]
+fn the_client_sees_the_end_as_soon_as_the_worker_closes() {
+    let primary = Primary::with_workers(2).start();
+    let mut stream = connect_from(nth(0), primary.address()).unwrap();
+    send_get(&mut stream, "/").unwrap();
+    assert!(ends_within(&mut stream, Duration::from_secs(10)), "some copy withholds the FIN");
+}
+
+#[test]
+fn workers_inherit_channel_and_scoreboard_and_nothing_else() {
+    let primary = Primary::with_workers(4)
+        .test_worker(&["never-attaches"])
+        .arguments(&["--listen-timeout", "1h"])
+        .start_listening();
+    eventually("four workers run", || {
+        let programs = primary.workers().into_iter();
+        programs.filter(|(pid, ..)| descriptors(*pid).len() == 5).count() == 4
+    });
+    let mut seen = HashSet::new();
+    for (pid, ..) in primary.workers() {
+        let inherited = descriptors(pid);
+        let numbers: Vec<_> = inherited.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, [0, 1, 2, 3, 4], "{inherited:?}");
+        assert!(seen.insert(inherited[3].1.clone()), "two workers share a channel");
+        assert!(inherited[4].1.contains("scoreboard"), "{inherited:?}");
+    }
+}
+
+#[test]
+fn a_successor_started_under_load_inherits_nothing_else_either() {
+    let primary = Primary::with_workers(2)
+        .slot_zero_plays("hello-only")
+        .arguments(&["--listen-timeout", "200ms"]);
+    let primary = primary.start_listening();
+    let served = primary.client_of(1);
+    for _ in 0..200 {
+        ask(served, primary.address());
+    }
+    eventually("a successor runs", || {
+        let mut workers = primary.workers().into_iter();
+        workers.any(|(pid, slot, generation)| {
+            slot == 0 && generation > 0 && {
+                let numbers: Vec<_> =
+                    descriptors(pid).into_iter().map(|(number, _)| number).collect();
+                numbers == [0, 1, 2, 3, 4]
+            }
+        })
+    });
+}
+
+/// How often to kill a worker: `scripts/prove-handoff` asks for more.
+fn kills() -> u32 {
+    std::env::var("STICKY_LB_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(200)
+}
+
+#[test]
+fn workers_killed_at_random_lose_no_connection() {
+    const CLIENTS: u16 = 6;
+    // Killed so often, they would be taken for a crash loop.
+    let primary = Primary::with_workers(4).arguments(&["--min-uptime", "0"]).start();
+    ask(nth(0), primary.address());
+    let before = descriptors(primary.pid()).len();
+    let (done, answered, cut) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
+    let address = primary.address();
+    std::thread::scope(|scope| {
+        for thread in 0..CLIENTS {
+            let (done, answered, cut) = (&done, &answered, &cut);
+            scope.spawn(move || {
+                for n in (thread..u16::MAX).step_by(usize::from(CLIENTS)).cycle() {
+                    if done.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let mut stream =
+                        connect_from(nth(n), address).expect("the backlog takes every connection");
+                    let answer = send_get(&mut stream, "/").and_then(|()| read_answer(stream));
+                    match answer {
+                        Ok(_) => answered.fetch_add(1, Ordering::Relaxed),
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                            panic!("client {n} hangs")
+                        }
+                        // Its worker died with it. That it had been acknowledged is shown below.
+                        Err(_) => cut.fetch_add(1, Ordering::Relaxed),
+                    };
+                    // A few hundred a second.
+                    std::thread::park_timeout(Duration::from_millis(5));
+                }
+            });
+        }
+        let mut random = 0x2545_f491_4f6c_dd1d_u64;
+        for _ in 0..kills() {
+            let answered_before = answered.load(Ordering::Relaxed);
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let workers = primary.workers();
+            if let Some((pid, ..)) = workers.get((random >> 33) as usize % workers.len().max(1)) {
+                signal(*pid, Signal::KILL);
+            }
+            let more = answered_before + 10;
+            eventually("answers go on", || answered.load(Ordering::Relaxed) >= more);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    eventually("descriptors return to their base", || {
+        primary.workers().len() == 4 && descriptors(primary.pid()).len() == before
+    });
+    let (answered, cut) = (answered.into_inner(), cut.into_inner());
+    let stopped = primary.stop();
+    println!("{answered} answered, {cut} cut with their worker, {stopped}");
+    // Every accepted connection was acknowledged by some worker, so that those that were cut had
+    // been acknowledged by the one that died.
+    assert_eq!(stopped["lost"], 0);
+    assert_eq!(stopped["accepted"], stopped["acknowledged"]);
+    assert_eq!(stopped["accepted"], u64::from(answered + cut) + 1);
+    assert!(cut <= kills(), "{cut} connections cut by {} kills", kills());
+}
+
+#[test]
+fn a_connection_that_kills_its_workers_goes_to_another_slot_at_last() {
+    let primary = Primary::with_workers(3).test_worker(&["dies-before-acknowledging"]).start();
+    let client = primary.client_of(0);
+    // It is given to the successor once, so that the client stays; then to another slot.
+    assert_ne!(ask(client, primary.address()).slot(), 0);
+    let stopped = primary.stop();
+    assert_eq!((&stopped["lost"], &stopped["redelivered"]), (&0.into(), &2.into()));
+}
+
+#[test]
+fn what_a_dead_worker_has_read_from_goes_to_nobody_else() {
+    let primary = Primary::with_workers(3).test_worker(&["reads-and-dies"]).start();
+    let client = primary.client_of(0);
+    let mut stream = connect_from(client, primary.address()).unwrap();
+    send_get(&mut stream, "/").unwrap();
+    assert!(read_answer(stream).is_err(), "somebody answered a request that was read before");
+    assert_eq!(primary.stop()["lost"], 1);
+}
+
+#[test]
+fn refused_connections_go_to_the_next_slot() {
+    let primary = Primary::with_workers(4).test_worker(&["refuses-odd-slots"]).start();
+    for n in 0..100 {
+        let slot = ask(nth(n), primary.address()).slot();
+        assert_eq!(slot % 2, 0, "client {n}");
+    }
+    let stopped = primary.stop();
+    assert_eq!((&stopped["lost"], stopped["acknowledged"].as_u64()), (&0.into(), Some(100)));
+    assert!(stopped["refused"].as_u64() > Some(0), "{stopped}");
+}
+
+#[test]
+fn a_worker_without_descriptors_refuses_and_others_serve() {
+    let primary = Primary::with_workers(3).slot_zero("ulimit -n 24").start();
+    let clients = primary.clients_of(0, 60);
+    let held: Vec<_> = clients.iter().map(|client| hold(*client, &primary)).collect();
+    let at_home = held.iter().filter(|(slot, _)| *slot == 0).count();
+    assert!((1..24).contains(&at_home), "{at_home} of 60 in a worker of 24 descriptors");
+    let stopped_line = "worker has no descriptors left";
+    primary.wait_for_log(stopped_line);
+    drop(held);
+    // Who comes too early is remembered elsewhere, so that each try is another client's.
+    let clients = primary.clients_of(0, 600);
+    let mut fresh = clients[60..].iter();
+    eventually("the slot takes its clients again", || {
+        ask(*fresh.next().expect("enough clients"), primary.address()).slot() == 0
+    });
+    assert_eq!(primary.stop()["lost"], 0);
+}
+
+#[test]
+fn a_stopped_worker_holds_up_nobody_and_comes_back_by_itself() {
+    let primary = Primary::with_workers(3).start();
+    let [one, two, three] = primary.clients_of(1, 3)[..] else { unreachable!("three were asked") };
+    let others = [primary.client_of(0), primary.client_of(2)];
+    assert_eq!(ask(one, primary.address()).slot(), 1);
+    signal(primary.worker(1), Signal::STOP);
+    // Taken back from its channel when it has stalled, and given to another.
+    assert_ne!(ask(one, primary.address()).slot(), 1);
+    primary.wait_for_log("worker does not acknowledge");
+    let start = SystemTime::now();
+    for _ in 0..50 {
+        assert_eq!(ask(others[0], primary.address()).slot(), 0);
+        assert_eq!(ask(others[1], primary.address()).slot(), 2);
+        assert_ne!(ask(two, primary.address()).slot(), 1);
+    }
+    // 150 answers, of which not one had to wait for a stall.
+    assert!(start.elapsed().unwrap() < Duration::from_millis(250 * 50), "others were held up");
+    signal(primary.worker(1), Signal::CONT);
+    let clients = primary.clients_of(1, 400);
+    let mut fresh = clients[3..].iter();
+    eventually("it takes new clients again", || {
+        ask(*fresh.next().expect("enough clients"), primary.address()).slot() == 1
+    });
+    assert_eq!(ask(three, primary.address()).slot(), 1);
+    assert_ne!(ask(one, primary.address()).slot(), 1, "it stays where it went for a while");
+    let stopped = primary.stop();
+    assert_eq!((&stopped["lost"], &stopped["stalls"]), (&0.into(), &1.into()));
+    assert!(stopped["redelivered"].as_u64() > Some(0), "{stopped}");
+}
+
+#[test]
+fn with_all_workers_stopped_clients_wait_and_are_all_served_in_the_end() {
+    const CLIENTS: u16 = 150;
+    let primary = Primary::with_workers(2).descriptor_limit(100).start();
+    let base = descriptors(primary.pid()).len();
+    let workers: Vec<_> = primary.workers().into_iter().map(|(pid, ..)| pid).collect();
+    workers.iter().for_each(|pid| signal(*pid, Signal::STOP));
+    let waiting: Vec<_> = (0..CLIENTS)
+        .map(|n| {
+            let mut stream = connect_from(nth(n), primary.address()).unwrap();
+            send_get(&mut stream, "/").unwrap();
+            stream
+        })
+        .collect();
+    primary.wait_for_log("out of descriptors or memory");
+    workers.iter().for_each(|pid| signal(*pid, Signal::CONT));
+    for stream in waiting {
+        read_answer(stream).expect("an answer in the end");
+    }
+    eventually("descriptors return to their base", || descriptors(primary.pid()).len() == base);
+    let warnings = primary.log().matches("out of descriptors or memory").count();
+    assert!(get_from(nth(0), primary.address(), "/health").is_ok());
+    let stopped = primary.stop();
+    assert_eq!(
+        (&stopped["lost"], stopped["accepted"].as_u64()),
+        (&0.into(), Some(u64::from(CLIENTS) + 1))
+    );
+    let errors = stopped["accept_errors"].as_u64().unwrap();
+    assert!((1..100).contains(&errors), "{errors} errors of accept: it spins");
+    assert!(warnings < 10, "{warnings} warnings");
+}

@@ -1,0 +1,76 @@
+//! A worker that breaks the protocol is refused with a clear error, and nobody else notices.
+
+mod common;
+
+use common::Primary;
+use common::client::{ask, nth};
+
+/// Slot 0 breaks a rule, slots 1 and 2 serve everybody.
+fn breaks(role: &str, error: &str) {
+    let primary = Primary::with_workers(3)
+        .slot_zero_plays(role)
+        .arguments(&["--listen-timeout", "1s"])
+        .start_listening();
+    for n in 0..12 {
+        assert_ne!(ask(nth(n), primary.address()).slot(), 0, "client {n}");
+    }
+    primary.wait_for_log("worker breaks the protocol and is killed");
+    let log = primary.log();
+    assert!(log.contains(error), "{error:?} is not in the log");
+    assert_eq!(primary.stop()["lost"], 0);
+}
+
+#[test]
+fn garbage() {
+    breaks("garbage", "expected \"SL\"");
+}
+
+#[test]
+fn a_truncated_message() {
+    breaks("truncated", "message of 5 bytes is shorter than its header of 8");
+}
+
+#[test]
+fn a_message_far_too_long() {
+    breaks("too-long", "message is longer than");
+}
+
+#[test]
+fn another_version_of_the_protocol() {
+    breaks("other-version", "message speaks version 99 of the protocol, expected 1");
+}
+
+#[test]
+fn something_before_the_hello() {
+    breaks("no-hello", "first message is not a hello");
+}
+
+#[test]
+fn a_second_hello() {
+    breaks("hello-twice", "not a hello");
+}
+
+#[test]
+fn descriptors_that_nobody_asked_for() {
+    breaks("surplus-descriptors", "message carries descriptors, expected none");
+}
+
+#[test]
+fn an_acknowledgement_of_nothing() {
+    breaks("acknowledges-nobody", "which is not waiting for one");
+}
+
+#[test]
+fn an_acknowledgement_given_twice() {
+    let primary = Primary::with_workers(2).test_worker(&["acknowledges-twice"]).start();
+    // Its client may be cut with it; the next one is served by the successor.
+    let client = primary.client_of(0);
+    let _ = common::client::get_from(client, primary.address(), "/");
+    primary.wait_for_log("which is not waiting for one");
+    primary.wait_for_log("slot=0 generation=1");
+}
+
+#[test]
+fn a_channel_shut_without_being_asked() {
+    breaks("shuts-channel", "channel was closed by the worker");
+}

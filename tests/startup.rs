@@ -1,0 +1,140 @@
+//! What goes wrong at the start is said in one clear line, with the right exit code.
+
+mod common;
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use common::{Builder, Primary};
+
+fn fails(builder: Builder, code: i32, expected: &str) {
+    let (exit, log) = builder.run();
+    let last = log.lines().last().unwrap_or_default();
+    assert_eq!(exit, Some(code), "{log}");
+    assert!(last.starts_with("sticky-lb: ") && last.contains(expected), "{last:?} in {log}");
+}
+
+#[test]
+fn a_port_in_use() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let builder = Primary::with_workers(1).arguments(&["--host", "127.0.0.1", "--port", &port]);
+    fails(builder, 1, &format!("port {port} is in use at 127.0.0.1"));
+}
+
+#[test]
+fn a_host_that_does_not_resolve() {
+    fails(
+        Primary::with_workers(1).arguments(&["--host", "no such host"]),
+        1,
+        "cannot resolve host",
+    );
+}
+
+#[test]
+fn an_address_of_somebody_else() {
+    fails(Primary::with_workers(1).arguments(&["--host", "203.0.113.9"]), 1, "cannot listen on");
+}
+
+#[test]
+fn a_command_that_does_not_exist() {
+    let builder = Primary::with_workers(2).worker(&["./no-such-program"]);
+    fails(builder, 1, "cannot run worker command \"./no-such-program\": No such file");
+}
+
+#[test]
+fn a_command_that_cannot_be_executed() {
+    fails(Primary::with_workers(2).worker(&["/etc/passwd"]), 1, "Permission denied");
+}
+
+#[test]
+fn a_worker_that_exits_at_once() {
+    let builder = Primary::with_workers(2).test_worker(&["exits"]);
+    fails(builder, 1, "no worker became ready: the last one, in slot");
+    let builder = Primary::with_workers(2).test_worker(&["exits"]);
+    fails(builder, 1, "exited with status 3");
+}
+
+#[test]
+fn a_worker_that_never_attaches_or_never_gets_ready() {
+    for role in ["never-attaches", "hello-only"] {
+        let builder = Primary::with_workers(2).test_worker(&[role]);
+        fails(
+            builder.arguments(&["--listen-timeout", "150ms"]),
+            1,
+            "was not ready within 150ms (--listen-timeout) and was killed",
+        );
+    }
+}
+
+#[test]
+fn a_program_that_is_no_worker() {
+    fails(Primary::with_workers(1).worker(&["true"]), 1, "exited with status 0");
+}
+
+#[test]
+fn flags_that_make_no_sense() {
+    for (arguments, expected) in [
+        (&["--workers", "0"][..], "at least one worker is needed"),
+        (&["--placement", "best"], "invalid value 'best'"),
+        (&["--weights", "1,2"], "2 weights given for 3 workers"),
+        (&["--load-bound", "0.9"], "at least 1"),
+        (&["--no-such-flag"], "unexpected argument"),
+    ] {
+        let base = Primary::with_workers(3);
+        let (exit, log) = if arguments[0] == "--workers" {
+            let output =
+                Command::new(env!("CARGO_BIN_EXE_sticky-lb")).args(arguments).output().unwrap();
+            (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        } else {
+            base.arguments(arguments).run()
+        };
+        assert_eq!(exit, Some(2), "{log}");
+        assert!(log.contains(expected), "{log}");
+    }
+}
+
+#[test]
+fn a_worker_without_a_primary_says_how_to_start_it() {
+    let output = Command::new(env!("CARGO_BIN_EXE_sticky-lb")).arg("demo-worker").output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error.contains("not started by sticky-lb (STICKY_LB_CHANNEL is not set)"), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+}
+
+#[test]
+fn an_environment_that_is_not_the_primarys_is_said_so() {
+    for (channel, expected) in
+        [("x", "expected a number"), ("77", "descriptor 77"), ("2", "descriptor 2")]
+    {
+        let output = Command::new(env!("CARGO_BIN_EXE_sticky-lb"))
+            .arg("demo-worker")
+            .env("STICKY_LB_CHANNEL", channel)
+            .env("STICKY_LB_SLOT", "0")
+            .env("STICKY_LB_GENERATION", "0")
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for flag in ["--help", "-h", "--version"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_sticky-lb")).arg(flag).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{flag}");
+    }
+}
+
+#[test]
+fn a_slot_that_fails_does_not_keep_the_others_from_serving() {
+    let primary = Primary::with_workers(2).slot_zero("exit 7").start_listening();
+    assert_eq!(common::client::ask(primary.client_of(1), primary.address()).slot(), 1);
+    assert_eq!(common::client::ask(primary.client_of(0), primary.address()).slot(), 1);
+    primary.wait_for_log("exited with status 7");
+    primary.stop();
+}
