@@ -8,7 +8,7 @@ use crate::{Result, client, interrupt};
 
 /// Connections underway at once. Each is a blocking thread: that costs fewer
 /// system calls per connection than an event loop would.
-const CLIENTS: usize = 32;
+const CLIENTS: usize = 16;
 
 /// What one turn of the load came to.
 #[derive(Default)]

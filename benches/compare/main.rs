@@ -19,6 +19,7 @@ mod connection_load;
 mod echo_load;
 mod fronts;
 mod interrupt;
+mod machine;
 mod options;
 mod processes;
 mod procfs;
@@ -66,13 +67,13 @@ fn run(options: &Options) -> Result<bool> {
 
 fn compare(options: &Options) -> Result<bool> {
     interrupt::watch()?;
-    let rows = rounds::measure(options)?;
-    let targets = targets::check(&rows);
-    print!("{}", report::text(options, &rows, &targets));
+    let findings = rounds::measure(options)?;
+    let targets = targets::check(&findings.rows);
+    print!("{}", report::text(options, &findings, &targets));
     if let Some(path) = &options.json {
-        let json = report::json(options, &rows, &targets);
+        let json = report::json(options, &findings, &targets);
         fs::write(path, format!("{json:#}\n"))
             .map_err(|error| format!("failed to write {}: {error}", path.display()))?;
     }
-    Ok(rows.iter().all(|row| !row.failed()))
+    Ok(findings.rows.iter().all(|row| !row.failed()))
 }

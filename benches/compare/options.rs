@@ -15,12 +15,13 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) workers: u16,
     /// How long each figure is measured in a round.
-    #[arg(long, value_name = "S", value_parser = seconds, default_value = "2",
+    #[arg(long, value_name = "S", value_parser = seconds, default_value = "0.7",
           default_value_if("quick", "true", "0.3"))]
     pub(crate) seconds: Duration,
-    /// How often each front gets its turn.
+    /// How often each front gets its turn; many short ones are better than few
+    /// long ones where something else runs, too.
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=100),
-          default_value = "3", default_value_if("quick", "true", "1"))]
+          default_value = "9", default_value_if("quick", "true", "1"))]
     pub(crate) rounds: u32,
     /// Measures these fronts only.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]

@@ -72,16 +72,28 @@ pub(crate) fn descendants(pid: u32) -> Vec<u32> {
 fn parents() -> Result<Vec<(u32, u32)>> {
     let process = |entry: fs::DirEntry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
-        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-        // The name in brackets may hold anything, brackets and spaces, too.
-        let (_, after_name) = stat.rsplit_once(')')?;
-        let parent = after_name.split_whitespace().nth(1)?.parse().ok()?;
+        let parent = u32::try_from(stat_field(pid, 4)?).ok()?;
         Some((pid, parent))
     };
     Ok(fs::read_dir("/proc")?
         .flatten()
         .filter_map(process)
         .collect())
+}
+
+/// CPU time so far of a process, its ended threads among it; coarser than
+/// [`cpu_time`]. None if the process is gone.
+pub(crate) fn cpu_ticks(pid: u32) -> Option<u64> {
+    Some(stat_field(pid, 14)? + stat_field(pid, 15)?)
+}
+
+/// A field of `/proc/PID/stat`, numbered as in its manual page, from the
+/// fourth on.
+fn stat_field(pid: u32, number: usize) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, the second, may hold anything, brackets and spaces, too.
+    let (_, from_third) = stat.rsplit_once(')')?;
+    from_third.split_whitespace().nth(number - 3)?.parse().ok()
 }
 
 /// The arguments that a process was started with, space between.

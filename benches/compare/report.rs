@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::options::{FrontName, Options};
-use crate::rounds::{Outcome, Row};
+use crate::rounds::{Findings, Outcome, Row};
 use crate::statistics::Samples;
 use crate::targets::Target;
 
@@ -24,9 +24,11 @@ bare hand-off: the limit; accepts, hands over, closes, and cares for nothing els
 HAProxy, nginx: one thread or process, TCP mode, consistent hash of the client's address.
 Node has a Node app behind it: only its front's CPU, memory and descriptors compare directly.
 Idle bytes are the front process's own memory; a proxy's two kernel sockets come on top.
+A negative figure there is a garbage collector's doing.
+Shares are medians of the rounds' shares.
 ";
 
-pub(crate) fn text(options: &Options, rows: &[Row], targets: &[Target]) -> String {
+pub(crate) fn text(options: &Options, findings: &Findings, targets: &[Target]) -> String {
     let mut text = format!(
         "\n{} workers, median of {} x {:?} per figure, {} idle connections\n\n",
         options.workers,
@@ -34,9 +36,12 @@ pub(crate) fn text(options: &Options, rows: &[Row], targets: &[Target]) -> Strin
         options.seconds,
         options.idle_connections()
     );
-    text += &table(rows);
-    text.push('\n');
-    for row in rows {
+    text += &table(&findings.rows);
+    text += &format!(
+        "\nother programs used {:.0} % of the machine meanwhile\n",
+        findings.used_by_others * 100.0
+    );
+    for row in &findings.rows {
         text += &remarks(row);
     }
     text += NOTES;
@@ -124,7 +129,7 @@ fn remarks(row: &Row) -> String {
     text
 }
 
-pub(crate) fn json(options: &Options, rows: &[Row], targets: &[Target]) -> Value {
+pub(crate) fn json(options: &Options, findings: &Findings, targets: &[Target]) -> Value {
     let target = |target: &Target| {
         json!({
             "promise": target.promise,
@@ -137,7 +142,8 @@ pub(crate) fn json(options: &Options, rows: &[Row], targets: &[Target]) -> Value
         "seconds": options.seconds.as_secs_f64(),
         "rounds": options.rounds,
         "idle_connections": options.idle_connections(),
-        "fronts": rows.iter().map(row_json).collect::<Vec<_>>(),
+        "used_by_others": findings.used_by_others,
+        "fronts": findings.rows.iter().map(row_json).collect::<Vec<_>>(),
         "targets": targets.iter().map(target).collect::<Vec<_>>(),
     })
 }

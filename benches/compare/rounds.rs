@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::fronts::{self, Front, Start};
+use crate::machine::Machine;
 use crate::options::{FrontName, Options};
 use crate::processes::RunFolder;
 use crate::statistics::Samples;
@@ -68,13 +69,21 @@ struct Entry {
     front: Option<Front>,
 }
 
-pub(crate) fn measure(options: &Options) -> Result<Vec<Row>> {
+/// What a run comes to.
+pub(crate) struct Findings {
+    pub(crate) rows: Vec<Row>,
+    /// The share of the machine that other programs used during the rounds.
+    pub(crate) used_by_others: f64,
+}
+
+pub(crate) fn measure(options: &Options) -> Result<Findings> {
     let folder = RunFolder::create()?;
     let mut entries = Vec::new();
     for name in options.fronts() {
         eprintln!("starting {}", name.title());
         entries.push(Entry::start(name, options.workers, &folder)?);
     }
+    let machine = Machine::look()?;
     for round in 0..options.rounds {
         eprintln!("round {} of {}", round + 1, options.rounds);
         for entry in &mut entries {
@@ -83,13 +92,17 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Row>> {
         // Nobody shall always come right after the heaviest one.
         entries.rotate_left(1);
     }
+    let used_by_others = machine.used_by_others()?;
     eprintln!("holding idle connections");
     for entry in &mut entries {
         entry.step(|row, front| hold_idle(row, front, options.idle_connections()))?;
     }
     let mut rows: Vec<_> = entries.into_iter().map(|entry| entry.row).collect();
     rows.sort_by_key(|row| row.name as u8);
-    Ok(rows)
+    Ok(Findings {
+        rows,
+        used_by_others,
+    })
 }
 
 impl Entry {

@@ -30,8 +30,15 @@ impl Samples {
         self.0.iter().copied().max_by(f64::total_cmp)
     }
 
-    /// The share of another's median.
+    /// The median of the rounds' shares of another's figure. Within a round
+    /// both had the same neighbours on the machine, so this is steadier than
+    /// the share of the medians.
     pub(crate) fn share_of(&self, whole: &Self) -> Option<f64> {
-        Some(self.median()? / whole.median()?)
+        let shares = self
+            .0
+            .iter()
+            .zip(&whole.0)
+            .map(|(part, whole)| part / whole);
+        Self(shares.collect()).median()
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::options::FrontName;
 use crate::rounds::{Idle, Row};
+use crate::statistics::Samples;
 
 /// Less than a pointer: what the front keeps is not kept per connection.
 const NOTHING_BYTES: f64 = 8.0;
@@ -21,21 +22,20 @@ pub(crate) fn check(rows: &[Row]) -> Vec<Target> {
     let idle = product.and_then(|product| product.idle);
     let at_most = |limit: f64| move |value: f64| (value, value <= limit);
     let at_least = |limit: f64| move |value: f64| (value, value >= limit);
-    let share = |of: FrontName, figure: fn(&Row) -> Option<f64>| {
-        Some(figure(product?)? / figure(row(of)?)?)
-    };
+    let share =
+        |of: FrontName, figure: fn(&Row) -> &Samples| figure(product?).share_of(figure(row(of)?));
     vec![
         Target {
             promise: "front CPU per connection at most 1.3 x bare hand-off",
-            result: share(FrontName::Bare, |row| row.cpu.median()).map(at_most(1.3)),
+            result: share(FrontName::Bare, |row| &row.cpu).map(at_most(1.3)),
         },
         Target {
             promise: "connections/s at least 0.90 of direct",
-            result: share(FrontName::Direct, |row| row.connections.median()).map(at_least(0.90)),
+            result: share(FrontName::Direct, |row| &row.connections).map(at_least(0.90)),
         },
         Target {
             promise: "WebSocket round trips/s at least 0.97 of direct",
-            result: share(FrontName::Direct, |row| row.echoes.median()).map(at_least(0.97)),
+            result: share(FrontName::Direct, |row| &row.echoes).map(at_least(0.97)),
         },
         nothing_per_connection("0 bytes per idle connection", idle, |idle| {
             (idle.bytes, idle.bytes < NOTHING_BYTES)
