@@ -2,8 +2,8 @@
 //! which program that is; all rows must serve the same.
 //!
 //! A stand-in until the product has its demo worker. To switch: let `command`
-//! run `sticky-lb demo-worker --listen ADDR`, let `router` return
-//! `sticky_lb::demo::router()`, and delete the rest but `runtime`.
+//! run `fronts::product()` with `demo-worker --listen ADDR`, let `router`
+//! return the product's, and delete the rest but `runtime`, with `Mode::App`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,10 +26,10 @@ pub(crate) fn command(address: SocketAddr) -> Result<Command> {
 }
 
 /// What the workers of the bare front serve.
-pub(crate) fn router() -> Router {
-    Router::new()
+pub(crate) fn router() -> Result<Router> {
+    Ok(Router::new()
         .route("/", get(hello))
-        .route("/echo", get(upgrade))
+        .route("/echo", get(upgrade)))
 }
 
 /// What the workers of the bare front run on: the same as `command`'s.
@@ -43,10 +43,12 @@ pub(crate) fn serve(address: SocketAddr) -> Result<()> {
         let socket = TcpSocket::new_v4()?;
         socket.set_reuseaddr(true)?;
         socket.set_reuseport(true)?;
+        // What a listener has set, its connections have, too.
+        socket.set_nodelay(true)?;
         socket
             .bind(address)
             .map_err(|error| format!("failed to bind {address}: {error}"))?;
-        axum::serve(socket.listen(1024)?, router()).await?;
+        axum::serve(socket.listen(1024)?, router()?).await?;
         Ok(())
     })
 }

@@ -11,6 +11,7 @@ use std::os::unix::net;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use rustix::net::sockopt::set_tcp_nodelay;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrAny, SocketFlags, SocketType, acceptfrom_with,
@@ -28,6 +29,8 @@ pub(crate) fn front(port: u16, workers: u16) -> Result<()> {
         .map(|_| start_worker())
         .collect::<Result<Vec<_>>>()?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+    // For its connections; the other fronts have that, too.
+    set_tcp_nodelay(&listener, true)?;
     loop {
         // Non-blocking for the worker's sake: that saves it a system call.
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -84,7 +87,7 @@ pub(crate) fn worker() -> Result<()> {
             closed: Arc::clone(&closed),
         };
         tokio::select! {
-            served = axum::serve(arrivals, app::router()) => served?,
+            served = axum::serve(arrivals, app::router()?) => served?,
             () = closed.notified() => {}
         }
         Ok(())

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::{Result, client, interrupt};
 
-/// Connections underway at once. Each is a blocking thread: that costs fewer
-/// system calls per connection than an event loop would.
+/// Connections underway at once: enough to keep all cores busy. Each is a
+/// blocking thread: that costs fewer system calls than an event loop would.
 const CLIENTS: usize = 16;
 
 /// What one turn of the load came to.

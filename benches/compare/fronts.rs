@@ -99,7 +99,7 @@ fn start_sticky_lb(workers: u16, folder: &RunFolder) -> Result<Front> {
     // Whatever helper processes the product has count as front, too.
     let mut pids = vec![process.pid()];
     pids.extend(procfs::descendants(process.pid()));
-    pids.retain(|pid| !procfs::command_line(*pid).contains("demo-worker"));
+    pids.retain(|pid| !procfs::has_variable(*pid, "STICKY_LB_SLOT"));
     Ok(Front {
         port,
         pids,
@@ -162,7 +162,8 @@ fn wait_for_listeners(port: u16, count: usize, processes: &mut [Process]) -> Res
     })
 }
 
-fn product() -> OsString {
+/// The product's program.
+pub(crate) fn product() -> OsString {
     std::env::var_os("STICKY_LB_BIN")
         .unwrap_or_else(|| OsString::from(env!("CARGO_BIN_EXE_sticky-lb")))
 }

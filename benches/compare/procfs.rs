@@ -96,11 +96,14 @@ fn stat_field(pid: u32, number: usize) -> Option<u64> {
     from_third.split_whitespace().nth(number - 3)?.parse().ok()
 }
 
-/// The arguments that a process was started with, space between.
-pub(crate) fn command_line(pid: u32) -> String {
-    fs::read(format!("/proc/{pid}/cmdline"))
-        .map(|bytes| String::from_utf8_lossy(&bytes).replace('\0', " "))
-        .unwrap_or_default()
+/// Whether a process was started with this variable in its environment.
+pub(crate) fn has_variable(pid: u32, name: &str) -> bool {
+    let start = format!("{name}=");
+    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
+        environment
+            .split(|byte| *byte == 0)
+            .any(|variable| variable.starts_with(start.as_bytes()))
+    })
 }
 
 /// How many sockets listen on an IPv4 port.
