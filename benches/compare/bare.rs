@@ -25,9 +25,7 @@ use crate::{Result, app};
 
 /// Accepts, picks, hands over, closes; until it is killed.
 pub(crate) fn front(port: u16, workers: u16) -> Result<()> {
-    let channels = (0..workers)
-        .map(|_| start_worker())
-        .collect::<Result<Vec<_>>>()?;
+    let channels = (0..workers).map(|_| start_worker()).collect::<Result<Vec<_>>>()?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
     // For its connections; the other fronts have that, too.
     set_tcp_nodelay(&listener, true)?;
@@ -40,17 +38,10 @@ pub(crate) fn front(port: u16, workers: u16) -> Result<()> {
 }
 
 fn start_worker() -> Result<OwnedFd> {
-    let (ours, theirs) = socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     // Nobody waits for it: it ends when its channel does.
-    Command::new(std::env::current_exe()?)
-        .arg("bare-worker")
-        .stdin(Stdio::from(theirs))
-        .spawn()?;
+    Command::new(std::env::current_exe()?).arg("bare-worker").stdin(Stdio::from(theirs)).spawn()?;
     Ok(ours)
 }
 
@@ -67,12 +58,7 @@ fn hand_over(channel: &OwnedFd, connection: &OwnedFd) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-    sendmsg(
-        channel,
-        &[IoSlice::new(b"c")],
-        &mut ancillary,
-        SendFlags::NOSIGNAL,
-    )?;
+    sendmsg(channel, &[IoSlice::new(b"c")], &mut ancillary, SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
@@ -82,10 +68,8 @@ pub(crate) fn worker() -> Result<()> {
         let channel = net::UnixDatagram::from(io::stdin().as_fd().try_clone_to_owned()?);
         channel.set_nonblocking(true)?;
         let closed = Arc::new(Notify::new());
-        let arrivals = Arrivals {
-            channel: UnixDatagram::from_std(channel)?,
-            closed: Arc::clone(&closed),
-        };
+        let arrivals =
+            Arrivals { channel: UnixDatagram::from_std(channel)?, closed: Arc::clone(&closed) };
         tokio::select! {
             served = axum::serve(arrivals, app::router()?) => served?,
             () = closed.notified() => {}
@@ -105,10 +89,7 @@ struct Arrivals {
 
 impl Arrivals {
     async fn next(&self) -> io::Result<TcpStream> {
-        let received = self
-            .channel
-            .async_io(Interest::READABLE, || receive(&self.channel))
-            .await?;
+        let received = self.channel.async_io(Interest::READABLE, || receive(&self.channel)).await?;
         TcpStream::from_std(received.into())
     }
 }
@@ -138,12 +119,7 @@ fn receive(channel: &UnixDatagram) -> io::Result<OwnedFd> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-    recvmsg(
-        channel,
-        &mut [IoSliceMut::new(&mut [0])],
-        &mut ancillary,
-        flags,
-    )?;
+    recvmsg(channel, &mut [IoSliceMut::new(&mut [0])], &mut ancillary, flags)?;
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(mut descriptors) = message
             && let Some(descriptor) = descriptors.next()

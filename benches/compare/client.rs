@@ -40,12 +40,7 @@ fn next_address() -> Ipv4Addr {
 /// run would pile up some hundred thousand of them, and who is measured last
 /// would pay for those before.
 fn connect_as_next(port: u16) -> Result<OwnedFd> {
-    let socket = socket_with(
-        AddressFamily::INET,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // The port is picked at connect, where it may be shared between servers.
     setsockopt(&socket, IpBindAddressNoPort, &true)?;
     set_socket_linger(&socket, Some(Duration::ZERO))?;

@@ -2,7 +2,9 @@
 //! thousands of client addresses.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::{Result, client, interrupt};
 

@@ -3,12 +3,13 @@
 
 use std::os::fd::OwnedFd;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
+use tokio::time::Instant;
 
 use crate::{Result, client, interrupt};
 
@@ -16,10 +17,7 @@ const CONNECTIONS: usize = 64;
 /// Two, so that the load can use what a core has left while the other is busy.
 const THREADS: usize = 2;
 /// Longer silence on all connections of a thread is a failure.
-const PATIENCE: Timespec = Timespec {
-    tv_sec: 5,
-    tv_nsec: 0,
-};
+const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 const TEXT: &[u8; TEXT_LENGTH as usize] = b"sixteen letters.";
 const TEXT_LENGTH: u8 = 16;
@@ -28,9 +26,8 @@ const ECHO_LENGTH: usize = 2 + TEXT.len();
 
 /// Round trips per second.
 pub(crate) fn round_trips(port: u16, length: Duration) -> Result<f64> {
-    let connections = (0..THREADS)
-        .map(|_| open(port, CONNECTIONS / THREADS))
-        .collect::<Result<Vec<_>>>()?;
+    let connections =
+        (0..THREADS).map(|_| open(port, CONNECTIONS / THREADS)).collect::<Result<Vec<_>>>()?;
     let start = Instant::now();
     let deadline = start + length;
     let threads = connections
@@ -67,10 +64,7 @@ fn echo_until(sockets: Vec<OwnedFd>, deadline: Instant) -> Result<u64> {
         let data = epoll::EventData::new_u64(number as u64);
         epoll::add(&poll, &socket, data, epoll::EventFlags::IN)?;
         client::send_all(&socket, &message)?;
-        echoes.push(Echo {
-            socket,
-            received: Vec::with_capacity(ECHO_LENGTH),
-        });
+        echoes.push(Echo { socket, received: Vec::with_capacity(ECHO_LENGTH) });
     }
     let mut count = 0;
     let mut events = Vec::with_capacity(echoes.len());

@@ -31,8 +31,7 @@ pub(crate) enum Start {
 
 pub(crate) fn start(name: FrontName, workers: u16, folder: &RunFolder) -> Result<Start> {
     let missing = match name {
-        FrontName::Direct | FrontName::Bare => None,
-        FrontName::StickyLb => unfinished_product(folder)?,
+        FrontName::Direct | FrontName::Bare | FrontName::StickyLb => None,
         FrontName::Haproxy => proxies::missing("haproxy", "-v"),
         FrontName::Nginx => proxies::missing_nginx(),
         FrontName::Node => proxies::missing("node", "--version"),
@@ -61,11 +60,7 @@ fn start_direct(workers: u16, folder: &RunFolder) -> Result<Front> {
         processes.push(start_app(&format!("direct-{number}"), port, folder)?);
     }
     wait_for_listeners(port, workers.into(), &mut processes)?;
-    Ok(Front {
-        port,
-        pids: Vec::new(),
-        _processes: processes,
-    })
+    Ok(Front { port, pids: Vec::new(), _processes: processes })
 }
 
 fn start_bare(workers: u16, folder: &RunFolder) -> Result<Front> {
@@ -100,11 +95,7 @@ fn start_sticky_lb(workers: u16, folder: &RunFolder) -> Result<Front> {
     let mut pids = vec![process.pid()];
     pids.extend(procfs::descendants(process.pid()));
     pids.retain(|pid| !procfs::has_variable(*pid, "STICKY_LB_SLOT"));
-    Ok(Front {
-        port,
-        pids,
-        _processes: vec![process],
-    })
+    Ok(Front { port, pids, _processes: vec![process] })
 }
 
 /// HAProxy or nginx in front of workers that listen on ports of their own.
@@ -136,21 +127,15 @@ fn alone(name: &str, mut command: Command, port: u16, folder: &RunFolder) -> Res
     let mut pids = vec![pid];
     if name == "nginx" {
         // The master does nothing; its one process does the work.
-        wait_until("nginx's process", || {
-            Ok(!procfs::descendants(pid).is_empty())
-        })?;
+        wait_until("nginx's process", || Ok(!procfs::descendants(pid).is_empty()))?;
         pids.extend(procfs::descendants(pid));
     }
-    Ok(Front {
-        port,
-        pids,
-        _processes: processes,
-    })
+    Ok(Front { port, pids, _processes: processes })
 }
 
 fn start_app(name: &str, port: u16, folder: &RunFolder) -> Result<Process> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    Process::start(name, &mut app::command(address)?, folder)
+    Process::start(name, &mut app::command(address), folder)
 }
 
 fn wait_for_listeners(port: u16, count: usize, processes: &mut [Process]) -> Result<()> {
@@ -166,13 +151,4 @@ fn wait_for_listeners(port: u16, count: usize, processes: &mut [Process]) -> Res
 pub(crate) fn product() -> OsString {
     std::env::var_os("STICKY_LB_BIN")
         .unwrap_or_else(|| OsString::from(env!("CARGO_BIN_EXE_sticky-lb")))
-}
-
-/// Why the product can't be measured yet, if so.
-fn unfinished_product(folder: &RunFolder) -> Result<Option<String>> {
-    let mut command = Command::new(product());
-    let mut help = Process::start("sticky-lb-help", command.arg("--help"), folder)?;
-    help.finish()?;
-    let knows_port = help.output()?.contains("--port");
-    Ok((!knows_port).then(|| "this sticky-lb doesn't know --port yet".to_owned()))
 }

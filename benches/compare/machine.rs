@@ -32,11 +32,7 @@ impl Machine {
         Ok(Self {
             busy: total - ticks.iter().skip(3).take(2).sum::<u64>(),
             total,
-            own: descendants
-                .into_iter()
-                .chain([this])
-                .filter_map(procfs::cpu_ticks)
-                .sum(),
+            own: descendants.into_iter().chain([this]).filter_map(procfs::cpu_ticks).sum(),
         })
     }
 

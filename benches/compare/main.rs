@@ -4,7 +4,7 @@
 //! same run, turn by turn, so that the ratios between them mean something.
 //!
 //! `scripts/bench` runs it. The same program is also run again by itself as
-//! the bare front, as its workers and as the workers behind the proxies.
+//! the bare front and as its workers.
 
 #![expect(
     clippy::print_stdout,
@@ -54,7 +54,6 @@ fn main() -> ExitCode {
 /// Whether everything that could be started could also be measured.
 fn run(options: &Options) -> Result<bool> {
     match options.mode {
-        Some(Mode::App { listen }) => app::serve(listen).map(|()| true),
         Some(Mode::BareFront { port, workers }) => bare::front(port, workers).map(|()| true),
         Some(Mode::BareWorker) => bare::worker().map(|()| true),
         None if options.bench => compare(options),

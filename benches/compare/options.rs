@@ -1,7 +1,6 @@
 //! What may be typed after `scripts/bench`, and the modes in which the program
 //! runs itself.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,11 +42,7 @@ pub(crate) struct Options {
 impl Options {
     pub(crate) fn fronts(&self) -> Vec<FrontName> {
         let wanted = |name: &FrontName| self.only.is_empty() || self.only.contains(name);
-        FrontName::value_variants()
-            .iter()
-            .copied()
-            .filter(wanted)
-            .collect()
+        FrontName::value_variants().iter().copied().filter(wanted).collect()
     }
 
     /// How many idle connections are held to weigh one of them.
@@ -84,12 +79,6 @@ impl FrontName {
 /// What the program is when a comparison runs it again.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum Mode {
-    /// A worker that listens itself.
-    #[command(hide = true)]
-    App {
-        #[arg(long)]
-        listen: SocketAddr,
-    },
     /// The least that a front which hands descriptors over can do.
     #[command(hide = true)]
     BareFront {

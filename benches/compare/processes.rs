@@ -8,9 +8,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
+use tokio::time::Instant;
 
 use crate::{Result, interrupt, procfs};
 
@@ -69,12 +70,7 @@ impl Process {
             .process_group(0)
             .spawn()
             .map_err(|error| format!("failed to start {name}: {error}"))?;
-        Ok(Self {
-            child,
-            name: name.to_owned(),
-            output,
-            errors,
-        })
+        Ok(Self { child, name: name.to_owned(), output, errors })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -84,15 +80,6 @@ impl Process {
     /// All that it wrote to standard output up to now.
     pub(crate) fn output(&self) -> Result<String> {
         Ok(fs::read_to_string(&self.output)?)
-    }
-
-    /// Waits until it ended by itself.
-    pub(crate) fn finish(&mut self) -> Result<()> {
-        let pid = self.pid();
-        let child = &mut self.child;
-        wait_until(&format!("process {pid} to end"), || {
-            Ok(child.try_wait()?.is_some())
-        })
     }
 
     /// # Errors

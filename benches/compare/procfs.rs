@@ -28,9 +28,7 @@ pub(crate) fn memory(pids: &[u32]) -> Result<u64> {
     let mut kibibytes = 0;
     for pid in pids {
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-        let anonymous = rollup
-            .lines()
-            .find_map(|line| line.strip_prefix("Pss_Anon:"));
+        let anonymous = rollup.lines().find_map(|line| line.strip_prefix("Pss_Anon:"));
         kibibytes += anonymous
             .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
             .ok_or_else(|| format!("no Pss_Anon in the memory map of process {pid}"))?;
@@ -75,10 +73,7 @@ fn parents() -> Result<Vec<(u32, u32)>> {
         let parent = u32::try_from(stat_field(pid, 4)?).ok()?;
         Some((pid, parent))
     };
-    Ok(fs::read_dir("/proc")?
-        .flatten()
-        .filter_map(process)
-        .collect())
+    Ok(fs::read_dir("/proc")?.flatten().filter_map(process).collect())
 }
 
 /// CPU time so far of a process, its ended threads among it; coarser than
@@ -100,9 +95,7 @@ fn stat_field(pid: u32, number: usize) -> Option<u64> {
 pub(crate) fn has_variable(pid: u32, name: &str) -> bool {
     let start = format!("{name}=");
     fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
-        environment
-            .split(|byte| *byte == 0)
-            .any(|variable| variable.starts_with(start.as_bytes()))
+        environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(start.as_bytes()))
     })
 }
 

@@ -26,9 +26,7 @@ pub(crate) fn missing_nginx() -> Option<String> {
     if let Some(reason) = missing("nginx", "-v") {
         return Some(reason);
     }
-    stream_module()
-        .is_err()
-        .then(|| "nginx is installed without its stream module".to_owned())
+    stream_module().is_err().then(|| "nginx is installed without its stream module".to_owned())
 }
 
 pub(crate) fn haproxy(port: u16, workers: &[u16], folder: &RunFolder) -> Result<Command> {
@@ -99,10 +97,7 @@ fn stream_module() -> Result<String> {
     let told = Command::new("nginx").arg("-V").output()?;
     let told = String::from_utf8(told.stderr)?;
     let mut arguments = told.split_whitespace();
-    if arguments
-        .clone()
-        .any(|argument| argument == "--with-stream")
-    {
+    if arguments.clone().any(|argument| argument == "--with-stream") {
         return Ok(String::new());
     }
     let folder = arguments

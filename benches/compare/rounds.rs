@@ -99,18 +99,12 @@ pub(crate) fn measure(options: &Options) -> Result<Findings> {
     }
     let mut rows: Vec<_> = entries.into_iter().map(|entry| entry.row).collect();
     rows.sort_by_key(|row| row.name as u8);
-    Ok(Findings {
-        rows,
-        used_by_others,
-    })
+    Ok(Findings { rows, used_by_others })
 }
 
 impl Entry {
     fn start(name: FrontName, workers: u16, folder: &RunFolder) -> Result<Self> {
-        let mut entry = Self {
-            row: Row::new(name),
-            front: None,
-        };
+        let mut entry = Self { row: Row::new(name), front: None };
         match fronts::start(name, workers, folder) {
             Ok(Start::Serves(front)) => entry.front = Some(front),
             Ok(Start::Skipped(reason)) => entry.row.outcome = Outcome::Skipped(reason),

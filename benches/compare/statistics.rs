@@ -34,11 +34,7 @@ impl Samples {
     /// both had the same neighbours on the machine, so this is steadier than
     /// the share of the medians.
     pub(crate) fn share_of(&self, whole: &Self) -> Option<f64> {
-        let shares = self
-            .0
-            .iter()
-            .zip(&whole.0)
-            .map(|(part, whole)| part / whole);
+        let shares = self.0.iter().zip(&whole.0).map(|(part, whole)| part / whole);
         Self(shares.collect()).median()
     }
 }

@@ -51,8 +51,5 @@ fn nothing_per_connection(
     idle: Option<Idle>,
     judge: impl FnOnce(Idle) -> (f64, bool),
 ) -> Target {
-    Target {
-        promise,
-        result: idle.map(judge),
-    }
+    Target { promise, result: idle.map(judge) }
 }
