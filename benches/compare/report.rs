@@ -52,7 +52,8 @@ pub(crate) fn text(options: &Options, findings: &Findings, targets: &[Target]) -
             Some((value, false)) => format!("missed  {value:.3}"),
             None => "not measured".to_owned(),
         };
-        text += &format!("  {:<52}  {verdict}\n", target.promise);
+        let limit = target.limit.map(|limit| format!("  (bare hand-off: {limit:.3})"));
+        text += &format!("  {:<52}  {verdict}{}\n", target.promise, limit.unwrap_or_default());
     }
     text
 }
@@ -134,6 +135,7 @@ pub(crate) fn json(options: &Options, findings: &Findings, targets: &[Target]) -
         json!({
             "promise": target.promise,
             "value": target.result.map(|(value, _)| value),
+            "bare_hand_off": target.limit,
             "met": target.result.map(|(_, met)| met),
         })
     };
