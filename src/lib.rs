@@ -12,14 +12,15 @@ pub mod primary;
 pub mod frontend {
     //! A connection's way in: listener, affinity, placement, dispatcher. Never knows how a worker
     //! is spawned.
+    pub mod acceptor;
     pub mod affinity;
     pub mod dispatcher;
     pub mod listener;
     pub mod memory;
     pub mod placement;
+    pub mod poller;
     pub mod router;
     pub mod slot_table;
-    pub mod watched;
 }
 
 pub mod handoff {

@@ -89,7 +89,7 @@ impl Primary {
         let signals = Signals::install().map_err(start("install signal handlers"))?;
         let Self { config, listener } = self;
         let address = listener.local();
-        let (commander, events, orders) = seam();
+        let (commander, events, orders) = seam().map_err(start("make the seam to the frontend"))?;
         let mut frontend = start_frontend(listener, &config, orders)
             .map_err(start("start the frontend's thread"))?;
         report(Milestone::Listening(address));
@@ -151,12 +151,10 @@ fn start_frontend(
     let affinity = Affinity::new(settings.digest, &settings.secret, settings.prefixes);
     let router = Router::new(&config.router);
     let slots = SlotTable::new(config.workers, config.slots);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (failed, failure) = oneshot::channel();
     thread::Builder::new().name("frontend".to_owned()).spawn(move || {
-        let result = runtime.block_on(async {
-            Dispatcher::new(listener, affinity, router, slots, orders)?.run().await
-        });
+        let dispatcher = Dispatcher::new(listener, affinity, router, slots, orders);
+        let result = dispatcher.and_then(Dispatcher::run);
         if let Err(error) = result {
             // The primary may be gone already.
             let _ = failed.send(error);

@@ -10,28 +10,29 @@
 //! made at their full size. What is rare (a stall, a death, a refusal) may.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
+use crate::frontend::acceptor::{Acceptor, Arrival, Look};
 use crate::frontend::affinity::Affinity;
-use crate::frontend::listener::{AcceptBackoff, AcceptError, Accepted, Listener, WatchedListener};
+use crate::frontend::listener::Listener;
 use crate::frontend::placement::Slots;
+use crate::frontend::poller::{Poller, Source};
 use crate::frontend::router::{Route, Router};
 use crate::frontend::slot_table::{Overdue, SlotTable};
-use crate::frontend::watched::Watched;
-use crate::handoff::channel::{ChannelError, Notice, PendingConnection};
+use crate::handoff::channel::{Channel, ChannelError, Notice, PendingConnection};
 use crate::handoff::message::{ConnectionId, ConnectionRecord, SlotId, Timestamp};
 use crate::handoff::slots::{Counters, SlotCommand, SlotEventKind, SlotOrders, WorkerId};
 
-/// Connections taken in one go, before channels and commands have their turn.
+/// Connections taken in one turn, before channels and commands have theirs.
 const ACCEPT_BATCH: usize = 64;
 
 /// How often slots are looked at while something waits.
 const TICK: Duration = Duration::from_millis(5);
 
-/// How long the last connections may take to be handed over when the listener has closed.
+/// How long the last connections may take to be handed over when the supervisor stops.
 const LAST_HANDOFFS: Duration = Duration::from_secs(2);
 
 /// The frontend ended by itself.
@@ -39,14 +40,8 @@ const LAST_HANDOFFS: Duration = Duration::from_secs(2);
 #[non_exhaustive]
 pub enum DispatchError {
     /// The kernel won't watch descriptors.
-    #[error("cannot watch {what}")]
-    Watch {
-        /// What.
-        what: &'static str,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
+    #[error("cannot wait for connections")]
+    Wait(#[source] io::Error),
     /// The listener is of no use any more.
     #[error("listener failed")]
     Listener(#[source] io::Error),
@@ -55,28 +50,27 @@ pub enum DispatchError {
 /// Hands connections to workers.
 #[derive(Debug)]
 pub struct Dispatcher {
+    poller: Poller,
     orders: SlotOrders,
-    listener: Option<WatchedListener>,
+    acceptor: Acceptor,
     affinity: Affinity,
     router: Router,
     slots: SlotTable,
-    channels: Watched,
     counters: Counters,
     /// Connections that no slot can take now. While there are any, none is accepted.
     homeless: Vec<PendingConnection>,
-    /// Slots that got a connection since the last flush.
+    /// Slots that may have something to send since the last flush.
     touched: Vec<SlotId>,
+    /// The time of this turn.
+    now: Timestamp,
+    next_tick: Option<Timestamp>,
     accepting: bool,
-    /// The last batch was full.
-    more_in_backlog: bool,
-    backoff: AcceptBackoff,
-    paused_until: Option<Instant>,
-    next_tick: Option<Instant>,
-    stopping: Option<(oneshot::Sender<()>, Instant)>,
+    stopping: Option<(oneshot::Sender<()>, Timestamp)>,
+    ended: bool,
 }
 
 impl Dispatcher {
-    /// Puts the parts together. To be called on the thread's own runtime.
+    /// Puts the parts together.
     ///
     /// # Errors
     ///
@@ -88,107 +82,97 @@ impl Dispatcher {
         slots: SlotTable,
         orders: SlotOrders,
     ) -> Result<Self, DispatchError> {
-        let failed = |what| move |source| DispatchError::Watch { what, source };
+        let poller = Poller::new().map_err(DispatchError::Wait)?;
+        poller.add(Source::Commands, orders.as_fd()).map_err(DispatchError::Wait)?;
+        let acceptor = Acceptor::new(listener, &poller).map_err(DispatchError::Wait)?;
         Ok(Self {
+            poller,
             orders,
-            listener: Some(listener.watch().map_err(failed("the listener"))?),
+            acceptor,
             affinity,
             router,
             slots,
-            channels: Watched::new().map_err(failed("the channels"))?,
             counters: Counters::default(),
             homeless: Vec::with_capacity(ACCEPT_BATCH),
-            touched: Vec::with_capacity(ACCEPT_BATCH),
-            accepting: false,
-            more_in_backlog: false,
-            backoff: AcceptBackoff::default(),
-            paused_until: None,
+            touched: Vec::with_capacity(2 * ACCEPT_BATCH),
+            now: Timestamp::now(),
             next_tick: None,
+            accepting: false,
             stopping: None,
+            ended: false,
         })
     }
 
-    /// Runs until the supervisor has gone.
+    /// Runs until the supervisor ends it.
     ///
     /// # Errors
     ///
     /// If the listener breaks.
-    pub async fn run(mut self) -> Result<(), DispatchError> {
-        loop {
-            let may_accept = self.accepting && self.homeless.is_empty();
-            let listener = self.listener.as_ref().filter(|_| may_accept);
-            tokio::select! {
-                biased;
-                command = self.orders.commands.recv() => match command {
-                    Some(command) => self.obey(command),
-                    None => return Ok(()),
-                },
-                () = self.channels.readable() => self.hear(),
-                () = until(self.next_tick) => self.tick(),
-                () = until(self.paused_until) => self.paused_until = None,
-                () = readable(listener, self.stopping.is_some()), if self.paused_until.is_none() => {
-                    self.accept()?;
-                }
-            }
+    pub fn run(mut self) -> Result<(), DispatchError> {
+        let mut ready = Vec::new();
+        while !self.ended {
+            self.poller.wait(self.timeout(), &mut ready).map_err(DispatchError::Wait)?;
+            self.now = Timestamp::now();
+            self.turn(&mut ready)?;
             self.flush();
-            if self.more_in_backlog {
-                // Lets tokio look at the channels before the next batch.
-                tokio::task::yield_now().await;
+            let wanted = self.accepting && self.homeless.is_empty();
+            let heeded = self.acceptor.heed(&self.poller, wanted, self.now);
+            heeded.map_err(DispatchError::Wait)?;
+        }
+        Ok(())
+    }
+
+    /// What workers say comes before the backlog: it makes room.
+    fn turn(&mut self, ready: &mut Vec<Source>) -> Result<(), DispatchError> {
+        let mut backlog = false;
+        for source in ready.drain(..) {
+            match source {
+                Source::Commands => self.obey_all(),
+                Source::Worker(worker) => self.listen_to(worker),
+                Source::Listener => backlog = true,
             }
         }
+        if backlog {
+            self.accept()?;
+        }
+        if self.next_tick.is_some_and(|at| self.now >= at) {
+            self.tick()?;
+        }
+        Ok(())
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let next = [self.next_tick, self.acceptor.paused_until()].into_iter().flatten().min()?;
+        Some(next.since(self.now))
     }
 
     fn accept(&mut self) -> Result<(), DispatchError> {
-        let now = Timestamp::now();
-        self.more_in_backlog = false;
         for _ in 0..ACCEPT_BATCH {
-            match self.accept_one() {
-                Ok(accepted) => {
-                    let connection = self.admit(accepted, now);
-                    self.place(connection, now);
+            match self.acceptor.look(self.now).map_err(DispatchError::Listener)? {
+                Look::Arrival(arrival) => {
+                    let connection = self.admit(arrival);
+                    self.place(connection);
                     if !self.homeless.is_empty() {
                         return Ok(());
                     }
                 }
-                Err(AcceptError::Empty) => {
-                    self.backlog_is_empty();
+                Look::Empty => {
+                    if self.stopping.is_some() {
+                        self.acceptor.close();
+                    }
                     return Ok(());
                 }
-                Err(AcceptError::Skip(errno)) => {
-                    self.counters.accept_errors += 1;
-                    tracing::debug!(error = %errno, "connection failed before it was accepted");
-                }
-                Err(AcceptError::Exhausted(errno)) => {
-                    self.pause(errno);
-                    return Ok(());
-                }
-                Err(AcceptError::Broken(errno)) => {
-                    return Err(DispatchError::Listener(errno.into()));
-                }
+                Look::Paused => return Ok(()),
             }
         }
-        self.more_in_backlog = true;
         Ok(())
     }
 
-    fn accept_one(&self) -> Result<Accepted, AcceptError> {
-        match &self.listener {
-            None => Err(AcceptError::Empty),
-            Some(listener) if self.stopping.is_some() => listener.accept_last(),
-            Some(listener) => listener.accept(),
-        }
-    }
-
-    fn admit(&mut self, accepted: Accepted, now: Timestamp) -> PendingConnection {
-        let Accepted { socket, client } = accepted;
+    fn admit(&mut self, Arrival { socket, client, local }: Arrival) -> PendingConnection {
         self.counters.accepted += 1;
-        let local = match &self.listener {
-            Some(listener) => listener.local_of(&socket),
-            None => client,
-        };
         let record = ConnectionRecord {
             id: ConnectionId(self.counters.accepted),
-            accepted_at: now,
+            accepted_at: self.now,
             key: self.affinity.key(client.ip()),
             client,
             local,
@@ -196,8 +180,8 @@ impl Dispatcher {
         PendingConnection { record, socket, deaths: 0 }
     }
 
-    fn place(&mut self, connection: PendingConnection, now: Timestamp) {
-        let route = self.router.route(connection.record.key, &self.slots, now);
+    fn place(&mut self, connection: PendingConnection) {
+        let route = self.router.route(connection.record.key, &self.slots, self.now);
         self.place_by(route, connection);
     }
 
@@ -218,138 +202,138 @@ impl Dispatcher {
         self.touched.push(slot);
     }
 
-    fn place_again(&mut self, connections: Vec<PendingConnection>, now: Timestamp) {
+    fn place_again(&mut self, connections: Vec<PendingConnection>) {
         self.counters.redelivered += connections.len() as u64;
         for connection in connections {
-            self.place(connection, now);
+            self.place(connection);
         }
     }
 
-    /// Sends what the last turn has put into queues. A connection placed twice in one turn makes
-    /// its slot stand here twice; the second flush finds nothing.
+    /// Sends what this turn has put into queues. A slot may stand there twice; the second flush
+    /// finds nothing.
     fn flush(&mut self) {
-        if self.touched.is_empty() {
-            return;
-        }
-        let now = Timestamp::now();
-        self.watch_time();
         while let Some(slot) = self.touched.pop() {
-            if let Err((worker, error)) = self.slots.flush(slot, now) {
-                self.expel(worker, error, now);
+            match self.slots.flush(slot, self.now) {
+                Ok(true) => self.watch_time(),
+                Ok(false) => {}
+                Err((worker, error)) => self.expel(worker, error),
             }
         }
     }
 
-    /// Reads what workers have said, until none has anything to say.
-    fn hear(&mut self) {
-        let now = Timestamp::now();
-        while let Some(worker) = self.channels.take_ready() {
-            self.listen_to(worker, now);
-        }
-        if self.stopping.is_some() {
-            self.finish_stopping();
-        }
-    }
-
-    fn listen_to(&mut self, worker: WorkerId, now: Timestamp) {
-        loop {
-            match self.slots.receive(worker, now) {
-                Ok(Notice::Nothing) => break,
-                Ok(Notice::Acknowledged(count)) => self.counters.acknowledged += count as u64,
-                Ok(Notice::Refused(connections)) => {
-                    self.counters.refused += connections.len() as u64;
-                    tracing::warn!(slot = %worker.slot, "worker has no descriptors left");
-                    self.place_again(connections, now);
-                }
-                Ok(Notice::Ready) => self.orders.tell(worker, SlotEventKind::Ready),
-                Ok(Notice::Leave) => self.orders.tell(worker, SlotEventKind::Leave),
-                Ok(Notice::Hello | Notice::Pong) => {}
-                Err(error) => return self.expel(worker, error, now),
+    /// Reads one message of a worker's. The poller reports it again if there are more.
+    fn listen_to(&mut self, worker: WorkerId) {
+        match self.slots.receive(worker, self.now) {
+            Ok(Notice::Acknowledged(count)) => self.counters.acknowledged += count as u64,
+            Ok(Notice::Refused(connections)) => {
+                self.counters.refused += connections.len() as u64;
+                tracing::warn!(slot = %worker.slot, "worker has no descriptors left");
+                self.place_again(connections);
             }
+            Ok(Notice::Ready) => self.orders.tell(worker, SlotEventKind::Ready),
+            Ok(Notice::Leave) => self.orders.tell(worker, SlotEventKind::Leave),
+            Ok(Notice::Hello | Notice::Pong | Notice::Nothing) => {}
+            Err(error) => return self.expel(worker, error),
         }
-        // Its acknowledgements have made room for others.
+        // Its answer has made room for others.
         self.touched.push(worker.slot);
+        self.finish_stopping();
     }
 
     /// A worker that breaks the protocol gets nothing more; what it holds waits for its end.
-    fn expel(&mut self, worker: WorkerId, error: ChannelError, now: Timestamp) {
+    fn expel(&mut self, worker: WorkerId, error: ChannelError) {
         if let Some(channel) = self.slots.channel(worker) {
-            self.channels.remove(channel.as_fd());
+            self.poller.remove(channel.as_fd());
         }
-        self.slots.retire(worker, now);
+        self.slots.retire(worker, self.now);
+        self.watch_time();
         self.orders.tell(worker, SlotEventKind::Violation(error));
     }
 
-    fn obey(&mut self, command: SlotCommand) {
-        let now = Timestamp::now();
-        self.watch_time();
-        match command {
-            SlotCommand::Accept => self.accepting = true,
-            SlotCommand::Attach(worker, channel) => {
-                self.channels.add(worker, channel.as_fd());
-                self.slots.attach(worker, *channel);
-            }
-            SlotCommand::Serve(worker) => {
-                self.slots.serve(worker);
-                self.touched.push(worker.slot);
-                self.house(now);
-            }
-            SlotCommand::Drain(worker) => self.slots.drain(worker, now),
-            SlotCommand::Gone(worker) => self.bury(worker, now),
-            SlotCommand::GiveUp(slot) => {
-                let waiting = self.slots.close(slot);
-                self.place_again(waiting, now);
-            }
-            SlotCommand::StopAccepting(reply) => {
-                self.stopping = Some((reply, Instant::now() + LAST_HANDOFFS));
-                self.accepting = true;
-            }
-            SlotCommand::Count(reply) => {
-                // Nobody waits any more: nothing to do.
-                let _ = reply.send(self.counters);
+    fn obey_all(&mut self) {
+        self.orders.quiet();
+        while let Some(command) = self.orders.next_command() {
+            self.obey(command);
+            self.watch_time();
+            if self.ended {
+                return;
             }
         }
     }
 
-    fn bury(&mut self, worker: WorkerId, now: Timestamp) {
-        let Some(channel) = self.slots.remove(worker, now) else { return };
-        self.channels.remove(channel.as_fd());
+    fn obey(&mut self, command: SlotCommand) {
+        match command {
+            SlotCommand::Accept => self.accepting = true,
+            SlotCommand::Attach(worker, channel) => self.attach(worker, *channel),
+            SlotCommand::Serve(worker) => {
+                self.slots.serve(worker);
+                self.touched.push(worker.slot);
+                self.house();
+            }
+            SlotCommand::Drain(worker) => self.slots.drain(worker, self.now),
+            SlotCommand::Gone(worker) => self.bury(worker),
+            SlotCommand::GiveUp(slot) => {
+                let waiting = self.slots.close(slot);
+                self.place_again(waiting);
+            }
+            SlotCommand::StopAccepting(reply) => {
+                self.accepting = true;
+                self.stopping = Some((reply, self.now + LAST_HANDOFFS));
+            }
+            SlotCommand::Count(reply) => {
+                let counters = Counters { accept_errors: self.acceptor.errors(), ..self.counters };
+                // Nobody waits any more: nothing to do.
+                let _ = reply.send(counters);
+            }
+            SlotCommand::End => self.ended = true,
+        }
+    }
+
+    fn attach(&mut self, worker: WorkerId, channel: Channel) {
+        if let Err(error) = self.poller.add(Source::Worker(worker), channel.as_fd()) {
+            // It will not get ready in time, and be started again.
+            tracing::error!(slot = %worker.slot, %error, "cannot watch a worker's channel");
+        }
+        self.slots.attach(worker, channel);
+    }
+
+    fn bury(&mut self, worker: WorkerId) {
+        let Some(channel) = self.slots.remove(worker, self.now) else { return };
+        self.poller.remove(channel.as_fd());
         let recovered = channel.recover();
         self.counters.acknowledged += recovered.acknowledged as u64;
+        self.counters.redelivered += recovered.untouched.len() as u64;
         if recovered.lost > 0 {
             self.counters.lost += recovered.lost as u64;
             tracing::warn!(
                 slot = %worker.slot,
                 connections = recovered.lost,
-                "worker died with connections that it had not acknowledged, and that were used or \
-                 ended",
+                "worker died with connections that it had used and not acknowledged",
             );
         }
-        self.counters.redelivered += recovered.untouched.len() as u64;
         for mut connection in recovered.untouched {
             connection.deaths = connection.deaths.saturating_add(1);
             // To the successor, so that the client stays in its slot; but only once.
             let avoid = (connection.deaths > 1).then_some(worker.slot);
             let key = connection.record.key;
-            let route = self.router.route_past(avoid, key, &self.slots, now);
+            let route = self.router.route_past(avoid, key, &self.slots, self.now);
             self.place_by(route, connection);
         }
     }
 
     /// Gives those who have no slot another chance.
-    fn house(&mut self, now: Timestamp) {
+    fn house(&mut self) {
         for connection in std::mem::take(&mut self.homeless) {
-            self.place(connection, now);
+            self.place(connection);
         }
     }
 
-    fn tick(&mut self) {
-        let now = Timestamp::now();
+    fn tick(&mut self) -> Result<(), DispatchError> {
         self.next_tick = None;
-        let overdue: Vec<_> = self.slots.overdue(now).collect();
+        let overdue: Vec<_> = self.slots.overdue(self.now).collect();
         for overdue in overdue {
             match overdue {
-                Overdue::Unfilled(connections) => self.place_again(connections, now),
+                Overdue::Unfilled(connections) => self.place_again(connections),
                 Overdue::Stalled(worker, connections) => {
                     self.counters.stalls += 1;
                     tracing::warn!(
@@ -357,70 +341,37 @@ impl Dispatcher {
                         generation = %worker.generation,
                         "worker does not acknowledge, its clients go to others until it does",
                     );
-                    self.place_again(connections, now);
+                    self.place_again(connections);
                 }
             }
         }
-        self.house(now);
+        self.house();
         self.touched.extend(self.slots.ids());
+        if self.stopping.is_some() {
+            self.accept()?;
+            self.finish_stopping();
+        }
         if self.slots.is_busy() || !self.homeless.is_empty() || self.stopping.is_some() {
             self.watch_time();
         }
-        self.finish_stopping();
+        Ok(())
     }
 
     fn watch_time(&mut self) {
-        if self.next_tick.is_none() {
-            self.next_tick = Some(Instant::now() + TICK);
-        }
-    }
-
-    fn pause(&mut self, errno: rustix::io::Errno) {
-        self.counters.accept_errors += 1;
-        let (pause, first) = self.backoff.pause();
-        self.paused_until = Some(Instant::now() + pause);
-        if first {
-            tracing::warn!(error = %errno, "out of descriptors or memory, clients wait in the backlog");
-        }
-    }
-
-    fn backlog_is_empty(&mut self) {
-        if self.backoff.end() {
-            tracing::info!("accepting again");
-        }
-        if self.stopping.is_some() {
-            self.listener = None;
-            self.finish_stopping();
-        }
+        self.next_tick.get_or_insert(self.now + TICK);
     }
 
     /// The last connections are handed over, or have had their time.
     fn finish_stopping(&mut self) {
         let Some((_, deadline)) = &self.stopping else { return };
-        let done = self.listener.is_none() && self.slots.is_idle() && self.homeless.is_empty();
-        if !done && Instant::now() < *deadline {
+        let done = self.acceptor.is_closed() && self.slots.is_idle() && self.homeless.is_empty();
+        if !done && self.now < *deadline {
             return;
         }
-        self.listener = None;
+        self.acceptor.close();
         if let Some((reply, _)) = self.stopping.take() {
             // The supervisor may have been told to stop at once and wait no more.
             let _ = reply.send(());
         }
-    }
-}
-
-/// Waits until there is something to accept, or only to look whether there is.
-async fn readable(listener: Option<&WatchedListener>, at_once: bool) {
-    match listener {
-        Some(_) if at_once => {}
-        Some(listener) => listener.readable().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }

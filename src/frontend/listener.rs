@@ -1,13 +1,12 @@
 //! The listening socket: bind it, take connections from its backlog, and know which errors of
 //! `accept` mean skip, wait or stop.
 //!
-//! Never reads from a client and never registers a client's socket with epoll: tokio's own
-//! `accept` would, at two system calls a connection.
+//! Never reads from a client and never registers a client's socket with epoll, as a runtime's own
+//! `accept` would at two system calls a connection.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -15,11 +14,7 @@ use rustix::net::{
     socket_with, sockopt,
 };
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-
 use crate::frontend::affinity::fold;
-use crate::handoff::kernel;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,55 +132,18 @@ impl Listener {
         self.local
     }
 
-    /// Lets the current runtime watch it.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel refuses.
-    pub fn watch(self) -> io::Result<WatchedListener> {
-        let socket = kernel::watch(self.socket, Interest::READABLE)?;
-        Ok(WatchedListener { socket, local: self.local })
-    }
-}
-
-/// A listener that a runtime watches.
-#[derive(Debug)]
-pub struct WatchedListener {
-    socket: AsyncFd<OwnedFd>,
-    local: SocketAddr,
-}
-
-impl WatchedListener {
-    /// Waits until the backlog holds something.
-    pub async fn readable(&self) {
-        if self.socket.readable().await.is_err() {
-            // The runtime is being shut down.
-            std::future::pending::<()>().await;
-        }
-    }
-
     /// Takes one connection from the backlog, without waiting.
     ///
     /// # Errors
     ///
     /// See [`AcceptError`].
     pub fn accept(&self) -> Result<Accepted, AcceptError> {
-        // An empty backlog makes tokio wait for the next event.
-        let tried = self.socket.try_io(Interest::READABLE, |socket| match accept_from(socket) {
-            Err(AcceptError::Empty) => Err(io::ErrorKind::WouldBlock.into()),
-            other => Ok(other),
-        });
-        tried.unwrap_or(Err(AcceptError::Empty))
-    }
-
-    /// Takes one as [`Self::accept`] does, and looks into the backlog even where no event has told
-    /// of a connection yet: for the last ones.
-    ///
-    /// # Errors
-    ///
-    /// See [`AcceptError`].
-    pub fn accept_last(&self) -> Result<Accepted, AcceptError> {
-        accept_from(self.socket.get_ref())
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (socket, client) = acceptfrom_with(&self.socket, flags)?;
+        // A client that has reset already may have no address left.
+        let client = client.ok_or(Errno::NOTCONN)?;
+        let client = SocketAddr::try_from(client)?;
+        Ok(Accepted { socket, client: plain(client) })
     }
 
     /// The address that a client connected to: asked only where it can be one of several.
@@ -199,13 +157,10 @@ impl WatchedListener {
     }
 }
 
-fn accept_from(socket: &OwnedFd) -> Result<Accepted, AcceptError> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let (socket, client) = acceptfrom_with(socket, flags)?;
-    // A client that has reset already may have no address left.
-    let client = client.ok_or(Errno::NOTCONN)?;
-    let client = SocketAddr::try_from(client)?;
-    Ok(Accepted { socket, client: plain(client) })
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 /// IPv4 that came through an IPv6 listener, as IPv4.
@@ -247,29 +202,6 @@ impl From<Errno> for AcceptError {
     }
 }
 
-/// How long to leave the backlog alone while descriptors are short: twice as long each time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AcceptBackoff {
-    last: Option<Duration>,
-}
-
-impl AcceptBackoff {
-    const FIRST: Duration = Duration::from_millis(5);
-    const LONGEST: Duration = Duration::from_secs(1);
-
-    /// The next pause, and whether it is the first of a row.
-    pub fn pause(&mut self) -> (Duration, bool) {
-        let pause = self.last.map_or(Self::FIRST, |last| (last * 2).min(Self::LONGEST));
-        let first = self.last.replace(pause).is_none();
-        (pause, first)
-    }
-
-    /// Ends a row of pauses, and says whether there was one.
-    pub fn end(&mut self) -> bool {
-        self.last.take().is_some()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,14 +210,13 @@ mod tests {
         ListenerSettings { host: host.map(str::to_owned), port: 0, backlog: 16 }
     }
 
-    #[tokio::test]
-    async fn clients_of_both_families_reach_a_listener_without_a_host() {
+    #[test]
+    fn clients_of_both_families_reach_a_listener_without_a_host() {
         let listener = Listener::bind(&settings(None)).unwrap();
-        let port = listener.local().port();
-        let listener = listener.watch().unwrap();
         for host in ["127.0.0.1", "::1"] {
-            let client = std::net::TcpStream::connect((host, port)).unwrap();
-            listener.readable().await;
+            let client = std::net::TcpStream::connect((host, listener.local().port())).unwrap();
+            let mut polled = [rustix::event::PollFd::new(&listener, rustix::event::PollFlags::IN)];
+            rustix::event::poll(&mut polled, None).unwrap();
             let accepted = listener.accept().unwrap();
             assert_eq!(accepted.client, client.local_addr().unwrap());
             assert_eq!(listener.local_of(&accepted.socket), client.peer_addr().unwrap());
@@ -313,17 +244,5 @@ mod tests {
             ListenError::Listen { .. }
         ));
         assert!(Listener::bind(&settings(Some("[::1]"))).is_ok());
-    }
-
-    #[test]
-    fn pauses_double_up_to_a_second_and_begin_anew() {
-        let mut backoff = AcceptBackoff::default();
-        assert!(!backoff.end());
-        assert_eq!(backoff.pause(), (Duration::from_millis(5), true));
-        assert_eq!(backoff.pause(), (Duration::from_millis(10), false));
-        let last = (0..10).map(|_| backoff.pause().0).last();
-        assert_eq!(last, Some(Duration::from_secs(1)));
-        assert!(backoff.end());
-        assert_eq!(backoff.pause(), (Duration::from_millis(5), true));
     }
 }

@@ -181,18 +181,23 @@ impl SlotTable {
         self.slots[slot.index()].queue.push_back(connection);
     }
 
-    /// Sends what waits for a slot to its worker, as far as credits go.
+    /// Sends what waits for a slot to its worker, as far as credits go, and says whether any went.
     ///
     /// # Errors
     ///
     /// If the worker has closed its channel; what waits still waits.
-    pub fn flush(&mut self, slot: SlotId, now: Timestamp) -> Result<(), (WorkerId, ChannelError)> {
+    pub fn flush(
+        &mut self,
+        slot: SlotId,
+        now: Timestamp,
+    ) -> Result<bool, (WorkerId, ChannelError)> {
         let slot = &mut self.slots[slot.index()];
-        let State::Serving(worker) = slot.state else { return Ok(()) };
+        let State::Serving(worker) = slot.state else { return Ok(false) };
         let serving = slot.workers.iter_mut().find(|attached| attached.id == worker);
         match serving.map(|serving| serving.channel.send_from(&mut slot.queue, now)) {
             Some(Err(error)) => Err((worker, error)),
-            _ => Ok(()),
+            Some(Ok(sent)) => Ok(sent > 0),
+            None => Ok(false),
         }
     }
 

@@ -8,6 +8,11 @@
 //!   a worker whose `Ready` is lost misses its time limit, one whose `Violation` is lost finds its
 //!   channel closed.
 
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::handoff::channel::{Channel, ChannelError};
@@ -44,6 +49,8 @@ pub enum SlotCommand {
     StopAccepting(oneshot::Sender<()>),
     /// Say what was counted.
     Count(oneshot::Sender<Counters>),
+    /// All workers are gone: end.
+    End,
 }
 
 /// From the frontend to the supervisor.
@@ -91,6 +98,7 @@ pub struct Counters {
 #[derive(Clone, Debug)]
 pub struct SlotCommander {
     commands: mpsc::Sender<SlotCommand>,
+    wake: Arc<OwnedFd>,
 }
 
 /// The frontend has ended, by an error that it reported.
@@ -105,7 +113,10 @@ impl SlotCommander {
     ///
     /// If the frontend has ended.
     pub async fn send(&self, command: SlotCommand) -> Result<(), FrontendGone> {
-        self.commands.send(command).await.map_err(|_| FrontendGone)
+        self.commands.send(command).await.map_err(|_| FrontendGone)?;
+        // An eventfd takes 2^64 - 2 of these before the frontend has to read.
+        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+        Ok(())
     }
 
     /// Closes the listener once the backlog is handed out, and waits for that.
@@ -139,12 +150,27 @@ impl SlotCommander {
 /// The frontend's side.
 #[derive(Debug)]
 pub struct SlotOrders {
-    /// What the supervisor wants.
-    pub commands: mpsc::Receiver<SlotCommand>,
+    commands: mpsc::Receiver<SlotCommand>,
+    wake: Arc<OwnedFd>,
     events: mpsc::Sender<SlotEvent>,
 }
 
 impl SlotOrders {
+    /// The next command, if there is one.
+    pub fn next_command(&mut self) -> Option<SlotCommand> {
+        match self.commands.try_recv() {
+            Ok(command) => Some(command),
+            Err(mpsc::error::TryRecvError::Empty) => None,
+            Err(mpsc::error::TryRecvError::Disconnected) => Some(SlotCommand::End),
+        }
+    }
+
+    /// Before commands are taken: those that come later make the descriptor readable again.
+    pub fn quiet(&self) {
+        // There is nothing to read where nobody has written.
+        let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
+    }
+
     /// Tells the supervisor, without waiting.
     pub fn tell(&self, worker: WorkerId, kind: SlotEventKind) {
         if self.events.try_send(SlotEvent { worker, kind }).is_err() {
@@ -153,11 +179,22 @@ impl SlotOrders {
     }
 }
 
+impl AsFd for SlotOrders {
+    /// Readable when there are commands.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+}
+
 /// Makes the seam: the supervisor's side and its events, and the frontend's side.
-#[must_use]
-pub fn seam() -> (SlotCommander, mpsc::Receiver<SlotEvent>, SlotOrders) {
+///
+/// # Errors
+///
+/// If the kernel has no descriptor left.
+pub fn seam() -> io::Result<(SlotCommander, mpsc::Receiver<SlotEvent>, SlotOrders)> {
+    let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let (commands, orders) = mpsc::channel(COMMANDS);
     let (events, heard) = mpsc::channel(EVENTS);
-    let orders = SlotOrders { commands: orders, events };
-    (SlotCommander { commands }, heard, orders)
+    let commander = SlotCommander { commands, wake: Arc::clone(&wake) };
+    Ok((commander, heard, SlotOrders { commands: orders, wake, events }))
 }

@@ -177,6 +177,7 @@ impl Pool {
             self.look_at_start().await?;
         }
         let counters = self.frontend.count().await?;
+        self.frontend.send(SlotCommand::End).await?;
         Ok(Summary { counters, killed: self.killed })
     }
 

@@ -1,0 +1,193 @@
+//! The accept side of the dispatcher: whether to look at the backlog now, and what came of it.
+//!
+//! Never decides where a connection goes. Out of descriptors, it leaves the backlog alone for a
+//! while, says so once, and comes back by itself.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::frontend::listener::{AcceptError, Accepted, Listener};
+use crate::frontend::poller::{Poller, Source};
+use crate::handoff::message::Timestamp;
+
+/// Takes connections from a listener's backlog.
+#[derive(Debug)]
+pub struct Acceptor {
+    listener: Option<Listener>,
+    heeded: bool,
+    backoff: AcceptBackoff,
+    paused_until: Option<Timestamp>,
+    errors: u64,
+}
+
+/// A connection fresh from the backlog.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The client's socket.
+    pub socket: OwnedFd,
+    /// The client's address.
+    pub client: SocketAddr,
+    /// The address that it connected to.
+    pub local: SocketAddr,
+}
+
+/// What a look into the backlog brought.
+#[derive(Debug)]
+pub enum Look {
+    /// A connection.
+    Arrival(Arrival),
+    /// Nothing; it is empty.
+    Empty,
+    /// Nothing, and no more looks for now.
+    Paused,
+}
+
+impl Acceptor {
+    /// Adds the listener to what `poller` waits for; it is not heeded yet.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel won't watch it.
+    pub fn new(listener: Listener, poller: &Poller) -> io::Result<Self> {
+        poller.add(Source::Listener, listener.as_fd())?;
+        poller.heed(Source::Listener, listener.as_fd(), false)?;
+        Ok(Self {
+            listener: Some(listener),
+            heeded: false,
+            backoff: AcceptBackoff::default(),
+            paused_until: None,
+            errors: 0,
+        })
+    }
+
+    /// Takes one connection, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// If the listener is of no use any more.
+    pub fn look(&mut self, now: Timestamp) -> io::Result<Look> {
+        loop {
+            let Some(listener) = &self.listener else { return Ok(Look::Empty) };
+            match listener.accept() {
+                Ok(Accepted { socket, client }) => {
+                    let local = listener.local_of(&socket);
+                    return Ok(Look::Arrival(Arrival { socket, client, local }));
+                }
+                Err(AcceptError::Empty) => {
+                    if self.backoff.end() {
+                        tracing::info!("accepting again");
+                    }
+                    return Ok(Look::Empty);
+                }
+                Err(AcceptError::Skip(errno)) => {
+                    self.errors += 1;
+                    tracing::debug!(error = %errno, "connection failed before it was accepted");
+                }
+                Err(AcceptError::Exhausted(errno)) => {
+                    self.pause(errno, now);
+                    return Ok(Look::Paused);
+                }
+                Err(AcceptError::Broken(errno)) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Has the poller report the listener from now on, or not: it would report it all the time
+    /// while connections wait that cannot be taken.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn heed(&mut self, poller: &Poller, wanted: bool, now: Timestamp) -> io::Result<()> {
+        if self.paused_until.is_some_and(|until| now >= until) {
+            self.paused_until = None;
+        }
+        let heed = wanted && self.paused_until.is_none();
+        if let Some(listener) = &self.listener
+            && heed != self.heeded
+        {
+            poller.heed(Source::Listener, listener.as_fd(), heed)?;
+            self.heeded = heed;
+        }
+        Ok(())
+    }
+
+    /// Closes the listener: clients that come now are turned away by the kernel.
+    pub fn close(&mut self) {
+        self.listener = None;
+    }
+
+    /// Whether the listener is closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.listener.is_none()
+    }
+
+    /// When it looks again, if it is paused.
+    #[must_use]
+    pub fn paused_until(&self) -> Option<Timestamp> {
+        self.paused_until
+    }
+
+    /// Errors of accept so far.
+    #[must_use]
+    pub fn errors(&self) -> u64 {
+        self.errors
+    }
+
+    fn pause(&mut self, errno: Errno, now: Timestamp) {
+        self.errors += 1;
+        let (pause, first) = self.backoff.pause();
+        self.paused_until = Some(now + pause);
+        if first {
+            tracing::warn!(
+                error = %errno,
+                "out of descriptors or memory, clients wait in the backlog",
+            );
+        }
+    }
+}
+
+/// How long to leave the backlog alone while descriptors are short: twice as long each time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct AcceptBackoff {
+    last: Option<Duration>,
+}
+
+impl AcceptBackoff {
+    const FIRST: Duration = Duration::from_millis(5);
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    /// The next pause, and whether it is the first of a row.
+    fn pause(&mut self) -> (Duration, bool) {
+        let pause = self.last.map_or(Self::FIRST, |last| (last * 2).min(Self::LONGEST));
+        let first = self.last.replace(pause).is_none();
+        (pause, first)
+    }
+
+    /// Ends a row of pauses, and says whether there was one.
+    fn end(&mut self) -> bool {
+        self.last.take().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_second_and_begin_anew() {
+        let mut backoff = AcceptBackoff::default();
+        assert!(!backoff.end());
+        assert_eq!(backoff.pause(), (Duration::from_millis(5), true));
+        assert_eq!(backoff.pause(), (Duration::from_millis(10), false));
+        let last = (0..10).map(|_| backoff.pause().0).last();
+        assert_eq!(last, Some(Duration::from_secs(1)));
+        assert!(backoff.end());
+        assert_eq!(backoff.pause(), (Duration::from_millis(5), true));
+    }
+}
