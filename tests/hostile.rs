@@ -56,18 +56,33 @@ fn descriptors_that_nobody_asked_for() {
 }
 
 #[test]
-fn an_acknowledgement_of_nothing() {
-    breaks("acknowledges-nobody", "which is not waiting for one");
+fn a_refusal_of_nobody() {
+    breaks("refuses-somebody-else", "which is not waiting for an answer");
+}
+
+/// Slot 0 counts wrongly, which is seen when it is given something.
+fn miscounts(role: &str, expected: &str) {
+    let primary = Primary::with_workers(3).slot_zero_plays(role).start();
+    assert_ne!(ask(primary.client_of(0), primary.address()).slot(), 0);
+    primary.wait_for_log("worker breaks the protocol and is killed");
+    assert!(primary.log().contains(expected), "{expected:?} is not in the log");
+    primary.stop();
 }
 
 #[test]
-fn an_acknowledgement_given_twice() {
+fn an_acknowledgement_too_many() {
     let primary = Primary::with_workers(2).test_worker(&["acknowledges-twice"]).start();
     // Its client may be cut with it; the next one is served by the successor.
     let client = primary.client_of(0);
     let _ = common::client::get_from(client, primary.address(), "/");
-    primary.wait_for_log("which is not waiting for one");
+    let _ = common::client::get_from(client, primary.address(), "/");
+    primary.wait_for_log("scoreboard counts");
     primary.wait_for_log("slot=0 generation=1");
+}
+
+#[test]
+fn a_refusal_that_is_counted_and_never_sent() {
+    miscounts("refuses-nobody", "connections settled and 1 refused, which were not");
 }
 
 #[test]

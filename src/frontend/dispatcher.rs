@@ -32,6 +32,14 @@ const ACCEPT_BATCH: usize = 64;
 /// How often slots are looked at while something waits.
 const TICK: Duration = Duration::from_millis(5);
 
+/// How soon to look whether workers have acknowledged. Until then the primary's copy stays open,
+/// which nobody sees: a FIN is withheld only from a client whose worker closes without shutdown(2),
+/// and within that time.
+const ANSWERS_WAIT: Duration = Duration::from_millis(1);
+
+/// A worker that hasn't acknowledged within that time is not looked at more often than each tick.
+const ANSWERS_EXPECTED: Duration = Duration::from_millis(10);
+
 /// How long the last connections may take to be handed over when the supervisor stops.
 const LAST_HANDOFFS: Duration = Duration::from_secs(2);
 
@@ -61,6 +69,8 @@ pub struct Dispatcher {
     homeless: Vec<PendingConnection>,
     /// Slots that may have something to send since the last flush.
     touched: Vec<SlotId>,
+    /// When a connection was last sent to a worker.
+    handed_over_at: Timestamp,
     /// The time of this turn.
     now: Timestamp,
     next_tick: Option<Timestamp>,
@@ -95,6 +105,7 @@ impl Dispatcher {
             counters: Counters::default(),
             homeless: Vec::with_capacity(ACCEPT_BATCH),
             touched: Vec::with_capacity(2 * ACCEPT_BATCH),
+            handed_over_at: Timestamp(0),
             now: Timestamp::now(),
             next_tick: None,
             accepting: false,
@@ -113,6 +124,7 @@ impl Dispatcher {
         while !self.ended {
             self.poller.wait(self.timeout(), &mut ready).map_err(DispatchError::Wait)?;
             self.now = Timestamp::now();
+            self.settle();
             self.turn(&mut ready)?;
             self.flush();
             let wanted = self.accepting && self.homeless.is_empty();
@@ -128,7 +140,7 @@ impl Dispatcher {
         for source in ready.drain(..) {
             match source {
                 Source::Commands => self.obey_all(),
-                Source::Worker(worker) => self.listen_to(worker),
+                Source::Worker(worker) => drop(self.listen_to(worker)),
                 Source::Listener => backlog = true,
             }
         }
@@ -142,8 +154,42 @@ impl Dispatcher {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let next = [self.next_tick, self.acceptor.paused_until()].into_iter().flatten().min()?;
-        Some(next.since(self.now))
+        let expected = self.now.since(self.handed_over_at) < ANSWERS_EXPECTED;
+        let answers = (expected && self.slots.in_flight() > 0).then(|| self.now + ANSWERS_WAIT);
+        let next = [answers, self.next_tick, self.acceptor.paused_until()];
+        Some(next.into_iter().flatten().min()?.since(self.now))
+    }
+
+    /// Looks at the scoreboards of those who have something to acknowledge. Costs no system call
+    /// but the closing of what they own now.
+    fn settle(&mut self) {
+        if self.slots.in_flight() == 0 {
+            return;
+        }
+        for slot in (0..self.slots.count()).map(SlotId) {
+            let settlement = self.slots.settle(slot);
+            self.counters.acknowledged += settlement.acknowledged as u64;
+            if settlement.acknowledged > 0 {
+                self.touched.push(slot);
+            }
+            if let Some(worker) = settlement.refusals {
+                self.hear_refusals(worker);
+            }
+            if let Some((worker, error)) = settlement.breach {
+                self.expel(worker, error);
+            }
+        }
+        self.finish_stopping();
+    }
+
+    /// A refusal is sent before it is counted, so that its message is there.
+    fn hear_refusals(&mut self, worker: WorkerId) {
+        if !self.listen_to(worker)
+            && let Some(channel) = self.slots.channel(worker)
+        {
+            let error = channel.refusal_is_missing();
+            self.expel(worker, error);
+        }
     }
 
     fn accept(&mut self) -> Result<(), DispatchError> {
@@ -214,17 +260,20 @@ impl Dispatcher {
     fn flush(&mut self) {
         while let Some(slot) = self.touched.pop() {
             match self.slots.flush(slot, self.now) {
-                Ok(true) => self.watch_time(),
+                Ok(true) => self.handed_over_at = self.now,
                 Ok(false) => {}
                 Err((worker, error)) => self.expel(worker, error),
             }
         }
+        if self.slots.in_flight() > 0 {
+            self.watch_time();
+        }
     }
 
-    /// Reads one message of a worker's. The poller reports it again if there are more.
-    fn listen_to(&mut self, worker: WorkerId) {
+    /// Reads one message of a worker's, and says whether there was one. The poller reports it again
+    /// if there are more.
+    fn listen_to(&mut self, worker: WorkerId) -> bool {
         match self.slots.receive(worker, self.now) {
-            Ok(Notice::Acknowledged(count)) => self.counters.acknowledged += count as u64,
             Ok(Notice::Refused(connections)) => {
                 self.counters.refused += connections.len() as u64;
                 tracing::warn!(slot = %worker.slot, "worker has no descriptors left");
@@ -232,12 +281,13 @@ impl Dispatcher {
             }
             Ok(Notice::Ready) => self.orders.tell(worker, SlotEventKind::Ready),
             Ok(Notice::Leave) => self.orders.tell(worker, SlotEventKind::Leave),
-            Ok(Notice::Hello | Notice::Pong | Notice::Nothing) => {}
-            Err(error) => return self.expel(worker, error),
+            Ok(Notice::Hello | Notice::Pong) => {}
+            Ok(Notice::Nothing) => return false,
+            Err(error) => self.expel(worker, error),
         }
-        // Its answer has made room for others.
+        // It is not stalled, so that what waits for it can be sent.
         self.touched.push(worker.slot);
-        self.finish_stopping();
+        true
     }
 
     /// A worker that breaks the protocol gets nothing more; what it holds waits for its end.
@@ -330,8 +380,7 @@ impl Dispatcher {
 
     fn tick(&mut self) -> Result<(), DispatchError> {
         self.next_tick = None;
-        let overdue: Vec<_> = self.slots.overdue(self.now).collect();
-        for overdue in overdue {
+        for overdue in self.slots.overdue(self.now) {
             match overdue {
                 Overdue::Unfilled(connections) => self.place_again(connections),
                 Overdue::Stalled(worker, connections) => {

@@ -33,6 +33,8 @@ const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
 pub struct SlotTable {
     slots: Vec<Slot>,
     settings: SlotSettings,
+    /// Connections on their way to any worker.
+    in_flight: usize,
 }
 
 #[derive(Debug)]
@@ -64,7 +66,25 @@ enum State {
     Closed,
 }
 
+/// What a look at the scoreboards of a slot brought.
+#[derive(Debug, Default)]
+pub struct Settlement {
+    /// So many more connections are their worker's own.
+    pub acknowledged: usize,
+    /// This worker has refused some, and its messages are to be read before the next look.
+    pub refusals: Option<WorkerId>,
+    /// This worker has settled what it was not sent.
+    pub breach: Option<(WorkerId, ChannelError)>,
+}
+
 impl State {
+    /// Whoever answers is not stalled.
+    fn is_alive(&mut self, worker: WorkerId) {
+        if *self == Self::Stalled(worker) {
+            *self = Self::Serving(worker);
+        }
+    }
+
     fn worker(self) -> Option<WorkerId> {
         match self {
             Self::Serving(worker) | Self::Stalled(worker) | Self::Refusing { worker, .. } => {
@@ -93,7 +113,7 @@ impl SlotTable {
             queue: VecDeque::with_capacity(settings.queue),
             workers: Vec::new(),
         };
-        Self { slots: (0..count).map(slot).collect(), settings }
+        Self { slots: (0..count).map(slot).collect(), settings, in_flight: 0 }
     }
 
     /// A new worker's channel.
@@ -133,7 +153,9 @@ impl SlotTable {
         self.retire(worker, now);
         let workers = &mut self.slots.get_mut(worker.slot.index())?.workers;
         let position = workers.iter().position(|attached| attached.id == worker)?;
-        Some(workers.swap_remove(position).channel)
+        let channel = workers.swap_remove(position).channel;
+        self.in_flight -= channel.in_flight();
+        Some(channel)
     }
 
     /// Nobody will fill the slot soon. Returns who waited for it.
@@ -169,10 +191,27 @@ impl SlotTable {
             (Notice::Refused(_), State::Serving(serving)) if serving == worker => {
                 *state = State::Refusing { worker, until: now + REFUSAL_PAUSE };
             }
-            (_, State::Stalled(stalled)) if stalled == worker => *state = State::Serving(worker),
-            _ => {}
+            _ => state.is_alive(worker),
         }
         Ok(notice)
+    }
+
+    /// Closes the copies of what a slot's workers have acknowledged.
+    pub fn settle(&mut self, slot: SlotId) -> Settlement {
+        let mut settlement = Settlement::default();
+        let Some(slot) = self.slots.get_mut(slot.index()) else { return settlement };
+        for Attached { id, channel } in &mut slot.workers {
+            let before = channel.in_flight();
+            match channel.settle() {
+                Ok(Some(0)) => continue,
+                Ok(Some(count)) => settlement.acknowledged += count,
+                Ok(None) => settlement.refusals = Some(*id),
+                Err(error) => settlement.breach = Some((*id, error)),
+            }
+            self.in_flight -= before - channel.in_flight();
+            slot.state.is_alive(*id);
+        }
+        settlement
     }
 
     /// Puts a connection into a slot's queue.
@@ -196,34 +235,44 @@ impl SlotTable {
         let serving = slot.workers.iter_mut().find(|attached| attached.id == worker);
         match serving.map(|serving| serving.channel.send_from(&mut slot.queue, now)) {
             Some(Err(error)) => Err((worker, error)),
-            Some(Ok(sent)) => Ok(sent > 0),
+            Some(Ok(sent)) => {
+                self.in_flight += sent;
+                Ok(sent > 0)
+            }
             None => Ok(false),
         }
     }
 
-    /// Whether anything waits or is on its way, so that time matters.
+    /// Whether time changes anything: something waits or is on its way.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.slots.iter().any(|slot| {
+        let waits = |slot: &Slot| {
             !slot.queue.is_empty()
                 || matches!(slot.state, State::Vacant { .. } | State::Refusing { .. })
-                || slot.workers.iter().any(|attached| attached.channel.in_flight() > 0)
-        })
+        };
+        self.in_flight > 0 || self.slots.iter().any(waits)
     }
 
     /// Whether no connection waits or is on its way.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.slots.iter().all(|slot| {
-            slot.queue.is_empty()
-                && slot.workers.iter().all(|attached| attached.channel.in_flight() == 0)
-        })
+        self.in_flight == 0 && self.slots.iter().all(|slot| slot.queue.is_empty())
+    }
+
+    /// Connections on their way to any worker.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
     }
 
     /// What the time that has passed changes, slot by slot.
-    pub fn overdue(&mut self, now: Timestamp) -> impl Iterator<Item = Overdue> {
+    pub fn overdue(&mut self, now: Timestamp) -> Vec<Overdue> {
         let stall_after = self.settings.stall_after;
-        self.slots.iter_mut().filter_map(move |slot| slot.overdue(now, stall_after))
+        let slots = self.slots.iter_mut();
+        let overdue = slots.filter_map(|slot| slot.overdue(now, stall_after)).collect();
+        let channels = self.slots.iter().flat_map(|slot| &slot.workers);
+        self.in_flight = channels.map(|attached| attached.channel.in_flight()).sum();
+        overdue
     }
 
     fn state_of(&self, slot: SlotId) -> Option<State> {

@@ -7,7 +7,7 @@
 //!
 //! * A connection given to [`Channel::send_from`] stays in the sender's queue or is kept here until
 //!   the worker has acknowledged it. There is no third place.
-//! * The primary's copy is closed as soon as the acknowledgement is read: a copy kept longer would
+//! * The primary's copy is closed as soon as the acknowledgement is seen: a copy kept longer would
 //!   withhold the FIN from the client.
 //!
 //! # Pitfalls
@@ -48,21 +48,21 @@ pub struct Channel {
     socket: OwnedFd,
     worker_end: OwnedFd,
     scoreboard: Scoreboard,
-    unacknowledged: VecDeque<Unacknowledged>,
+    /// In the order in which the worker gets them, and settles them.
+    unsettled: VecDeque<Unsettled>,
+    /// How many it has settled so far, by its own count, and of those refused.
+    settled: u64,
+    refused: u64,
     credits: usize,
     greeted: bool,
 }
 
 #[derive(Debug)]
-struct Unacknowledged {
-    connection: PendingConnection,
+struct Unsettled {
+    id: ConnectionId,
     sent_at: Timestamp,
-}
-
-impl Unacknowledged {
-    fn has(&self, id: ConnectionId) -> bool {
-        self.connection.record.id == id
-    }
+    /// None when it was refused, and is still to be counted as settled.
+    connection: Option<PendingConnection>,
 }
 
 /// What a new worker inherits.
@@ -83,8 +83,6 @@ pub enum Notice {
     Hello,
     /// It takes connections.
     Ready,
-    /// It owns so many more.
-    Acknowledged(usize),
     /// It did not take these; they are the primary's again.
     Refused(Vec<PendingConnection>),
     /// Its loop is alive.
@@ -110,8 +108,18 @@ pub enum ChannelError {
     #[error("first message is not a hello")]
     NoHello,
     /// An answer for a connection that it doesn't hold.
-    #[error("answer for connection {}, which is not waiting for one", .0.0)]
+    #[error("refusal of connection {}, which is not waiting for an answer", .0.0)]
     UnknownConnection(ConnectionId),
+    /// It settled more than it was sent, or says that it refused and doesn't say whom.
+    #[error(
+        "scoreboard counts {settled} connections settled and {refused} refused, which were not"
+    )]
+    Scoreboard {
+        /// What it says.
+        settled: u64,
+        /// What it says.
+        refused: u64,
+    },
     /// It ended the channel without being asked.
     #[error("channel was closed by the worker")]
     Closed,
@@ -152,7 +160,9 @@ impl Channel {
             socket,
             worker_end: far.try_clone()?,
             scoreboard,
-            unacknowledged: VecDeque::with_capacity(credits),
+            unsettled: VecDeque::with_capacity(credits),
+            settled: 0,
+            refused: 0,
             credits,
             greeted: false,
         };
@@ -169,19 +179,19 @@ impl Channel {
     #[must_use]
     pub fn load(&self) -> u64 {
         let established = self.scoreboard.get(Counter::Connections);
-        established.saturating_add(self.unacknowledged.len() as u64)
+        established.saturating_add(self.unsettled.len() as u64)
     }
 
     /// How many are on their way.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.unacknowledged.len()
+        self.unsettled.len()
     }
 
     /// How long the oldest one has been on its way.
     #[must_use]
     pub fn waiting(&self, now: Timestamp) -> Option<Duration> {
-        self.unacknowledged.front().map(|oldest| now.since(oldest.sent_at))
+        self.unsettled.front().map(|oldest| now.since(oldest.sent_at))
     }
 
     /// Sends from the front of `queue` what the credits allow, [`BATCH`] to a message, and returns
@@ -197,14 +207,17 @@ impl Channel {
     ) -> Result<usize, ChannelError> {
         let mut sent = 0;
         loop {
-            let room = self.credits.saturating_sub(self.unacknowledged.len());
+            let room = self.credits.saturating_sub(self.unsettled.len());
             let count = queue.len().min(room).min(BATCH);
             if count == 0 || !self.send_message(queue, count)? {
                 return Ok(sent);
             }
             let gone = queue.drain(..count);
-            self.unacknowledged
-                .extend(gone.map(|connection| Unacknowledged { connection, sent_at: now }));
+            self.unsettled.extend(gone.map(|connection| Unsettled {
+                id: connection.record.id,
+                sent_at: now,
+                connection: Some(connection),
+            }));
             sent += count;
         }
     }
@@ -278,38 +291,60 @@ impl Channel {
                 Notice::Hello
             }
             ToPrimary::Ready => Notice::Ready,
-            ToPrimary::Acknowledge(ids) => Notice::Acknowledged(self.acknowledge(ids)?),
             ToPrimary::Refuse(ids) => Notice::Refused(self.refuse(ids)?),
             ToPrimary::Pong => Notice::Pong,
             ToPrimary::Leave => Notice::Leave,
         })
     }
 
-    fn acknowledge(&mut self, ids: Ids<'_>) -> Result<usize, ChannelError> {
-        let mut count = 0;
-        for id in ids.iter() {
-            drop(self.release(id)?);
-            count += 1;
-        }
-        Ok(count)
-    }
-
+    /// Their places stay until the worker has counted them as settled.
     fn refuse(&mut self, ids: Ids<'_>) -> Result<Vec<PendingConnection>, ChannelError> {
-        let known = |id: ConnectionId| self.unacknowledged.iter().any(|one| one.has(id));
+        let unsettled = &mut self.unsettled;
+        let known = |id: ConnectionId| unsettled.iter().any(|one| one.is_waiting(id));
         if let Some(unknown) = ids.iter().find(|id| !known(*id)) {
             return Err(ChannelError::UnknownConnection(unknown));
         }
+        let mut take = |id: ConnectionId| {
+            unsettled.iter_mut().find(|one| one.id == id).and_then(|one| one.connection.take())
+        };
         // An id that stands there twice is released once.
-        Ok(ids.iter().filter_map(|id| self.release(id).ok()).collect())
+        let refused: Vec<_> = ids.iter().filter_map(&mut take).collect();
+        self.refused += refused.len() as u64;
+        Ok(refused)
     }
 
-    /// Takes out one that is on its way. Workers answer in order, so it is nearly always the first.
-    fn release(&mut self, id: ConnectionId) -> Result<PendingConnection, ChannelError> {
-        let position = self.unacknowledged.iter().position(|one| one.has(id));
-        position
-            .and_then(|position| self.unacknowledged.remove(position))
-            .map(|one| one.connection)
-            .ok_or(ChannelError::UnknownConnection(id))
+    /// Closes the copies of what the worker has acknowledged, and returns how many there were;
+    /// `None` where it has refused some, and its messages have to be read first.
+    ///
+    /// # Errors
+    ///
+    /// If it settled more than it was sent.
+    pub fn settle(&mut self) -> Result<Option<usize>, ChannelError> {
+        // In this order: a refusal is counted before it is settled.
+        let settled = self.scoreboard.get(Counter::Settled);
+        let refused = self.scoreboard.get(Counter::Refused);
+        let more = settled.wrapping_sub(self.settled);
+        if more == 0 {
+            return Ok(Some(0));
+        }
+        let breach = ChannelError::Scoreboard { settled, refused };
+        let count = usize::try_from(more).ok().filter(|more| *more <= self.unsettled.len());
+        let Some(count) = count else { return Err(breach) };
+        if refused > self.refused {
+            return Ok(None);
+        }
+        self.settled = settled;
+        let gone = self.unsettled.drain(..count);
+        Ok(Some(gone.filter(|one| one.connection.is_some()).count()))
+    }
+
+    /// Says what is wrong with a scoreboard that counts a refusal of which no message tells.
+    #[must_use]
+    pub fn refusal_is_missing(&self) -> ChannelError {
+        ChannelError::Scoreboard {
+            settled: self.scoreboard.get(Counter::Settled),
+            refused: self.scoreboard.get(Counter::Refused),
+        }
     }
 
     /// Takes back the messages that the worker hasn't received: their connections are proven to be
@@ -321,28 +356,34 @@ impl Channel {
             scm_rights::receive_without_descriptors(&self.worker_end, &mut bytes)
         {
             if let Ok(ToWorker::Connections(records)) = decode_to_worker(&bytes[..length]) {
-                taken.extend(records.iter().filter_map(|record| self.release(record.id).ok()));
+                taken.extend(records.iter().filter_map(|record| self.withdraw(record.id)));
             }
         }
         taken
+    }
+
+    /// Takes out one that the worker will never settle.
+    fn withdraw(&mut self, id: ConnectionId) -> Option<PendingConnection> {
+        let position = self.unsettled.iter().position(|one| one.id == id)?;
+        self.unsettled.remove(position)?.connection
     }
 
     /// Takes back everything that the worker, who must be dead, did not acknowledge.
     #[must_use]
     pub fn recover(mut self) -> Recovered {
         let mut untouched = self.take_back();
-        let mut acknowledged = 0;
         // What it said before it died counts.
         loop {
             match self.receive() {
                 Ok(Notice::Nothing) | Err(_) => break,
                 Ok(Notice::Refused(connections)) => untouched.extend(connections),
-                Ok(Notice::Acknowledged(count)) => acknowledged += count,
                 Ok(_) => {}
             }
         }
+        // It may have died between a refusal and its count: then there is nothing to wait for.
+        let acknowledged = self.settle().ok().flatten().unwrap_or(0);
         let mut lost = 0;
-        for Unacknowledged { connection, .. } in self.unacknowledged {
+        for connection in self.unsettled.into_iter().filter_map(|one| one.connection) {
             if is_untouched(&connection.socket).unwrap_or(false) {
                 untouched.push(connection);
             } else {
@@ -350,5 +391,11 @@ impl Channel {
             }
         }
         Recovered { untouched, acknowledged, lost }
+    }
+}
+
+impl Unsettled {
+    fn is_waiting(&self, id: ConnectionId) -> bool {
+        self.id == id && self.connection.is_some()
     }
 }

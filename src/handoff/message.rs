@@ -44,20 +44,23 @@
 //! |---|---|---|
 //! | `0x81` | hello: the first message of all | none |
 //! | `0x82` | ready: connections may come | none |
-//! | `0x83` | acknowledge | `count` (1 to 64) ids of 8 bytes |
-//! | `0x84` | refuse: not taken, give them to another worker | `count` (1 to 64) ids of 8 bytes |
-//! | `0x85` | pong: the answer to a ping | none |
-//! | `0x86` | leave: wants to be drained, and replaced | none |
+//! | `0x83` | refuse: not taken, give them to another worker | `count` (1 to 64) ids of 8 bytes |
+//! | `0x84` | pong: the answer to a ping | none |
+//! | `0x85` | leave: wants to be drained, and replaced | none |
 //!
-//! No message to the primary carries descriptors.
+//! No message to the primary carries descriptors. Acknowledgements take no message either: they are
+//! a counter on the [scoreboard](crate::handoff::scoreboard), which costs neither side a system
+//! call.
 //!
 //! # What a worker must do
 //!
-//! * Acknowledge a connection **before** its first read of the socket. Until then the primary may
-//!   give it to somebody else; from then on it is the worker's alone.
+//! * Acknowledge a connection **before** its first read of the socket, by adding one to the
+//!   scoreboard's *settled*. Until then the primary may give it to somebody else; from then on it is
+//!   the worker's alone. Connections are settled in the order in which they came.
 //! * Refuse those for which no descriptor arrived. The kernel delivers fewer than were sent, and
 //!   sets `MSG_CTRUNC`, when the worker is at its descriptor limit. Those that did arrive are the
-//!   first of the message.
+//!   first of the message. In this order: send the refusal, add the count to *refused*, then to
+//!   *settled*.
 //! * Answer a ping with a pong, from the loop that takes the connections.
 //! * Receive with `MSG_CMSG_CLOEXEC`, into 64 descriptors' room, 8 + 64 × 72 bytes of data.
 
@@ -183,8 +186,6 @@ pub enum ToPrimary<'a> {
     Hello,
     /// Connections may come.
     Ready,
-    /// The worker owns these now.
-    Acknowledge(Ids<'a>),
     /// The worker did not take these.
     Refuse(Ids<'a>),
     /// The loop is alive.
@@ -229,10 +230,9 @@ mod kind {
     pub(super) const PING: u8 = 0x02;
     pub(super) const HELLO: u8 = 0x81;
     pub(super) const READY: u8 = 0x82;
-    pub(super) const ACKNOWLEDGE: u8 = 0x83;
-    pub(super) const REFUSE: u8 = 0x84;
-    pub(super) const PONG: u8 = 0x85;
-    pub(super) const LEAVE: u8 = 0x86;
+    pub(super) const REFUSE: u8 = 0x83;
+    pub(super) const PONG: u8 = 0x84;
+    pub(super) const LEAVE: u8 = 0x85;
 }
 
 /// A ping.
@@ -266,25 +266,9 @@ pub fn encode_connections<'a>(
     &buffer[..HEADER + usize::from(count) * RECORD]
 }
 
-/// Writes an acknowledgement and returns its bytes. Ids beyond [`BATCH`] are left out.
-pub fn encode_acknowledge(
-    buffer: &mut [u8; MAX_TO_PRIMARY],
-    ids: impl Iterator<Item = ConnectionId>,
-) -> &[u8] {
-    encode_ids(buffer, kind::ACKNOWLEDGE, ids)
-}
-
 /// Writes a refusal and returns its bytes. Ids beyond [`BATCH`] are left out.
 pub fn encode_refuse(
     buffer: &mut [u8; MAX_TO_PRIMARY],
-    ids: impl Iterator<Item = ConnectionId>,
-) -> &[u8] {
-    encode_ids(buffer, kind::REFUSE, ids)
-}
-
-fn encode_ids(
-    buffer: &mut [u8; MAX_TO_PRIMARY],
-    kind: u8,
     ids: impl Iterator<Item = ConnectionId>,
 ) -> &[u8] {
     let mut count: u16 = 0;
@@ -293,7 +277,7 @@ fn encode_ids(
         bytes.copy_from_slice(&id.0.to_le_bytes());
         count += 1;
     }
-    head.copy_from_slice(&header(kind, count));
+    head.copy_from_slice(&header(kind::REFUSE, count));
     &buffer[..HEADER + usize::from(count) * 8]
 }
 
@@ -330,7 +314,6 @@ pub fn decode_to_primary(bytes: &[u8]) -> Result<ToPrimary<'_>, MessageError> {
         kind::READY => bare(ToPrimary::Ready),
         kind::PONG => bare(ToPrimary::Pong),
         kind::LEAVE => bare(ToPrimary::Leave),
-        kind::ACKNOWLEDGE => Ok(ToPrimary::Acknowledge(Ids(body_of(kind, count, body, 8)?))),
         kind::REFUSE => Ok(ToPrimary::Refuse(Ids(body_of(kind, count, body, 8)?))),
         unknown => Err(MessageError::Kind(unknown)),
     }
@@ -485,9 +468,9 @@ mod tests {
         #[test]
         fn ids_survive_the_wire(sent in prop::collection::vec(any::<u64>(), 1..=BATCH)) {
             let mut buffer = [0xff; MAX_TO_PRIMARY];
-            let bytes = encode_acknowledge(&mut buffer, sent.iter().copied().map(ConnectionId));
-            let ToPrimary::Acknowledge(got) = decode_to_primary(bytes).unwrap() else {
-                panic!("not an acknowledgement")
+            let bytes = encode_refuse(&mut buffer, sent.iter().copied().map(ConnectionId));
+            let ToPrimary::Refuse(got) = decode_to_primary(bytes).unwrap() else {
+                panic!("not a refusal")
             };
             prop_assert_eq!(got.iter().map(|id| id.0).collect::<Vec<_>>(), sent);
         }

@@ -1,12 +1,14 @@
 //! What a worker is doing, in a page of memory that it shares with the primary: counted by the
 //! worker at each event, read by the primary when it likes, at the cost of no message.
 //!
-//! Never trusted: a worker may write what it likes, and the numbers only ever influence placement.
+//! Never trusted: a worker may write what it likes. Loads only influence placement, and more
+//! connections settled than were sent are a breach of the protocol.
 //!
 //! # Layout
 //!
 //! The worker finds the descriptor's number in `STICKY_LB_SCOREBOARD` and maps 4096 bytes of it,
-//! shared. 64-bit little-endian counters, each on a cache line of its own:
+//! shared. 64-bit counters in the machine's byte order, to be written as a whole, each on a cache
+//! line of its own:
 //!
 //! | offset | what |
 //! |---|---|
@@ -14,6 +16,8 @@
 //! | 64 | connections taken over since its start |
 //! | 128 | requests in flight |
 //! | 192 | requests finished since its start |
+//! | 256 | settled: connections acknowledged or refused since its start |
+//! | 320 | refused: of those, the refused ones |
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -40,6 +44,10 @@ pub enum Counter {
     Requests,
     /// Requests finished since the worker's start.
     RequestsTotal,
+    /// Connections acknowledged or refused since the worker's start.
+    Settled,
+    /// Connections refused since the worker's start.
+    Refused,
 }
 
 impl Counter {
@@ -51,6 +59,8 @@ impl Counter {
                 Self::ConnectionsTotal => 1,
                 Self::Requests => 2,
                 Self::RequestsTotal => 3,
+                Self::Settled => 4,
+                Self::Refused => 5,
             }
     }
 }
@@ -89,12 +99,17 @@ impl Scoreboard {
     /// Reads a counter.
     #[must_use]
     pub fn get(&self, counter: Counter) -> u64 {
-        self.cell(counter).load(Ordering::Relaxed)
+        self.cell(counter).load(Ordering::Acquire)
     }
 
     /// Adds one.
     pub fn increment(&self, counter: Counter) {
-        self.cell(counter).fetch_add(1, Ordering::Relaxed);
+        self.add(counter, 1);
+    }
+
+    /// Adds some. Whoever sees the new value sees everything that was done before.
+    pub fn add(&self, counter: Counter, count: u64) {
+        self.cell(counter).fetch_add(count, Ordering::Release);
     }
 
     /// Takes one away.

@@ -1,7 +1,7 @@
 //! The worker itself: says hello, says ready, and yields the connections that the primary sends.
 //!
-//! Never yields a connection before its acknowledgement has been sent, and so never reads from one
-//! that could be given to somebody else.
+//! Never yields a connection before it is acknowledged, and so never reads from one that could be
+//! given to somebody else.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,9 +20,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::handoff::kernel;
 use crate::handoff::message::{
     BATCH, ConnectionRecord, HELLO, LEAVE, MAX_TO_PRIMARY, MAX_TO_WORKER, MessageError, PONG,
-    READY, Records, ToWorker, decode_to_worker, encode_acknowledge, encode_refuse,
+    READY, Records, ToWorker, decode_to_worker, encode_refuse,
 };
 use crate::handoff::scm_rights::{self, Received, Sent};
+use crate::handoff::scoreboard::Counter;
 use crate::worker::attach::{AttachError, Inheritance};
 use crate::worker::connection::Connection;
 use crate::worker::drain::{Drain, Shared};
@@ -53,9 +54,12 @@ use crate::worker::drain::{Drain, Shared};
 pub struct Worker {
     channel: AsyncFd<OwnedFd>,
     shared: Arc<Shared>,
-    /// Answers that the channel had no room for. While there are any, nothing is yielded.
+    /// Answers that the channel had no room for. While there are any, nothing is settled.
     answers: VecDeque<Vec<u8>>,
-    /// Acknowledged, not yet yielded.
+    /// To be counted as settled, and of those the refused ones.
+    settled: u64,
+    refused: u64,
+    /// Not yet yielded.
     arrived: VecDeque<Connection>,
     descriptors: Vec<OwnedFd>,
     signals: [Signal; 2],
@@ -89,6 +93,8 @@ impl Worker {
                 .map_err(AttachError::Channel)?,
             shared: Shared::new(scoreboard, slot, generation),
             answers: VecDeque::new(),
+            settled: 0,
+            refused: 0,
             arrived: VecDeque::with_capacity(BATCH),
             descriptors: Vec::with_capacity(BATCH),
             signals: [watch(SignalKind::terminate())?, watch(SignalKind::interrupt())?],
@@ -153,6 +159,7 @@ impl Worker {
                 self.leave()?;
             }
             ready!(self.poll_answers(cx)).map_err(AcceptError::Channel)?;
+            self.settle();
             if let Some(connection) = self.arrived.pop_front() {
                 return Poll::Ready(Ok(Some(connection)));
             }
@@ -188,28 +195,33 @@ impl Worker {
 
     /// Descriptors that did not arrive, or that the runtime has no room for, are refused.
     fn take_connections(&mut self, records: Records<'_>) -> io::Result<()> {
-        let mut taken = Vec::with_capacity(records.len());
         let mut refused = Vec::new();
         let mut descriptors = self.descriptors.drain(..);
         for record in records.iter() {
             let opened = descriptors.next().and_then(|socket| open(socket, &record, &self.shared));
             match opened {
-                Some(connection) => {
-                    taken.push(record.id);
-                    self.arrived.push_back(connection);
-                }
+                Some(connection) => self.arrived.push_back(connection),
                 None => refused.push(record.id),
             }
         }
         drop(descriptors);
+        self.settled += records.len() as u64;
+        self.refused += refused.len() as u64;
+        if refused.is_empty() {
+            return Ok(());
+        }
         let mut buffer = [0; MAX_TO_PRIMARY];
-        if !taken.is_empty() {
-            self.answer(encode_acknowledge(&mut buffer, taken.into_iter()))?;
+        self.answer(encode_refuse(&mut buffer, refused.into_iter()))
+    }
+
+    /// Acknowledges what has arrived; refusals have been sent before.
+    fn settle(&mut self) {
+        if self.refused > 0 {
+            self.shared.scoreboard.add(Counter::Refused, std::mem::take(&mut self.refused));
         }
-        if !refused.is_empty() {
-            self.answer(encode_refuse(&mut buffer, refused.into_iter()))?;
+        if self.settled > 0 {
+            self.shared.scoreboard.add(Counter::Settled, std::mem::take(&mut self.settled));
         }
-        Ok(())
     }
 
     /// Sends now, or as soon as there is room, in order.

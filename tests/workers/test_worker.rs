@@ -12,9 +12,10 @@ use rustix::net::{Shutdown, shutdown};
 use sticky_lb::handoff::kernel::adopt;
 use sticky_lb::handoff::message::{
     BATCH, ConnectionRecord, HELLO, MAX_TO_PRIMARY, MAX_TO_WORKER, PONG, READY, ToWorker,
-    decode_to_worker, encode_acknowledge, encode_refuse,
+    decode_to_worker, encode_refuse,
 };
 use sticky_lb::handoff::scm_rights::{Received, receive, send};
+use sticky_lb::handoff::scoreboard::{Counter, Scoreboard};
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -43,6 +44,15 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         }
         "acknowledges-nobody" => {
             channel.get_ready()?;
+            channel.acknowledge();
+        }
+        "refuses-nobody" => {
+            channel.get_ready()?;
+            channel.scoreboard.increment(Counter::Refused);
+            channel.scoreboard.increment(Counter::Settled);
+        }
+        "refuses-somebody-else" => {
+            channel.get_ready()?;
             channel.say(b"SL\x01\x83\x01\0\0\0\xff\xff\xff\xff\0\0\0\0")?;
         }
         "shuts-channel" => {
@@ -50,30 +60,30 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             shutdown(&channel.socket, Shutdown::Both)?;
         }
         "acknowledges-twice" => {
-            return channel.serve(|channel, record, socket| {
-                channel.acknowledge(record)?;
-                channel.acknowledge(record)?;
+            return channel.serve(|channel, _, socket| {
+                channel.acknowledge();
+                channel.acknowledge();
                 answer(socket, "mine")
             });
         }
         "refuses-odd-slots" => return channel.serve(refuse_in_odd_slots),
         "dies-before-acknowledging" => {
-            return channel.serve(|channel, record, socket| {
+            return channel.serve(|channel, _, socket| {
                 // Slot 0 dies each time it is given something; the others serve.
                 if slot() == 0 {
                     std::process::abort()
                 }
-                channel.acknowledge(record)?;
+                channel.acknowledge();
                 answer(socket, "survived")
             });
         }
         "reads-and-dies" => {
-            return channel.serve(|channel, record, socket| {
+            return channel.serve(|channel, _, socket| {
                 if slot() == 0 {
                     rustix::io::read(&socket, &mut [0; 1])?;
                     std::process::abort()
                 }
-                channel.acknowledge(record)?;
+                channel.acknowledge();
                 answer(socket, "not read by anybody else")
             });
         }
@@ -85,11 +95,15 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 /// The worker's end of the channel.
 struct Channel {
     socket: OwnedFd,
+    scoreboard: Scoreboard,
 }
 
 impl Channel {
     fn attach() -> Result<Self, Box<dyn Error>> {
-        Ok(Self { socket: adopt(std::env::var("STICKY_LB_CHANNEL")?.parse()?)? })
+        let inherited =
+            |name| -> Result<OwnedFd, Box<dyn Error>> { Ok(adopt(std::env::var(name)?.parse()?)?) };
+        let scoreboard = Scoreboard::open(inherited("STICKY_LB_SCOREBOARD")?.as_fd())?;
+        Ok(Self { socket: inherited("STICKY_LB_CHANNEL")?, scoreboard })
     }
 
     fn get_ready(&self) -> Result<(), Box<dyn Error>> {
@@ -102,16 +116,16 @@ impl Channel {
         Ok(())
     }
 
-    fn acknowledge(&self, record: &ConnectionRecord) -> Result<(), Box<dyn Error>> {
-        let mut buffer = [0; MAX_TO_PRIMARY];
-        let message = encode_acknowledge(&mut buffer, [record.id].into_iter()).to_vec();
-        self.say(&message)
+    fn acknowledge(&self) {
+        self.scoreboard.increment(Counter::Settled);
     }
 
     fn refuse(&self, record: &ConnectionRecord) -> Result<(), Box<dyn Error>> {
         let mut buffer = [0; MAX_TO_PRIMARY];
-        let message = encode_refuse(&mut buffer, [record.id].into_iter()).to_vec();
-        self.say(&message)
+        self.say(encode_refuse(&mut buffer, [record.id].into_iter()))?;
+        self.scoreboard.increment(Counter::Refused);
+        self.scoreboard.increment(Counter::Settled);
+        Ok(())
     }
 
     fn serve(
@@ -147,7 +161,7 @@ fn refuse_in_odd_slots(
     if slot() % 2 == 1 {
         return channel.refuse(record);
     }
-    channel.acknowledge(record)?;
+    channel.acknowledge();
     answer(socket, "taken")
 }
 
