@@ -163,9 +163,14 @@ impl Primary {
 
     /// Stops it as an operator does, and returns its last line: what became of connections. Checks
     /// that it ended well and left nothing behind.
-    pub fn stop(mut self) -> Value {
-        let workers = self.workers();
+    pub fn stop(self) -> Value {
         self.signal(process::Signal::TERM);
+        self.stop_finished()
+    }
+
+    /// As [`Self::stop`], of one that was told to stop before.
+    pub fn stop_finished(mut self) -> Value {
+        let workers = self.workers();
         let stopped = self.wait_for_event("stopped");
         assert_eq!(self.wait().code(), Some(0), "exit code");
         for (pid, slot, _) in workers {

@@ -1,0 +1,75 @@
+//! The hand-off without clients: messages to bytes and back, and descriptors through a channel.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::hint::black_box;
+use std::os::fd::{AsFd, OwnedFd};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use sticky_lb::handoff::channel::{Channel, PendingConnection};
+use sticky_lb::handoff::message::{
+    AffinityKey, BATCH, ConnectionId, ConnectionRecord, MAX_TO_WORKER, Timestamp, ToWorker,
+    decode_to_worker, encode_connections,
+};
+use sticky_lb::handoff::scm_rights::receive;
+use sticky_lb::handoff::scoreboard::{Counter, Scoreboard};
+
+fn record(id: u64) -> ConnectionRecord {
+    ConnectionRecord {
+        id: ConnectionId(id),
+        accepted_at: Timestamp(id),
+        key: AffinityKey(id),
+        client: ([203, 0, 113, 9], 50_000).into(),
+        local: ([192, 0, 2, 1], 3000).into(),
+    }
+}
+
+fn messages(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("message");
+    for count in [1, BATCH as u64] {
+        let records: Vec<_> = (0..count).map(record).collect();
+        group.throughput(Throughput::Elements(count));
+        group.bench_function(BenchmarkId::new("encode", count), |bencher| {
+            let mut buffer = [0; MAX_TO_WORKER];
+            bencher.iter(|| encode_connections(&mut buffer, black_box(&records).iter()).len());
+        });
+        let mut buffer = [0; MAX_TO_WORKER];
+        let bytes = encode_connections(&mut buffer, records.iter());
+        group.bench_function(BenchmarkId::new("decode", count), |bencher| {
+            bencher.iter(|| match decode_to_worker(black_box(bytes)) {
+                Ok(ToWorker::Connections(records)) => records.iter().map(|r| r.id.0).sum::<u64>(),
+                _ => 0,
+            });
+        });
+    }
+}
+
+/// There and acknowledged: duplicate, send, receive, settle, close.
+fn channel(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("channel");
+    let file: OwnedFd = File::open("/dev/null").expect("it can be opened").into();
+    for count in [1, 8, BATCH] {
+        let (mut channel, worker) = Channel::create(256).expect("a channel");
+        let scoreboard = Scoreboard::open(worker.scoreboard.as_fd()).expect("a scoreboard");
+        let mut queue = VecDeque::with_capacity(count);
+        let mut taken = Vec::with_capacity(count);
+        let mut buffer = [0; MAX_TO_WORKER];
+        group.throughput(Throughput::Elements(count as u64));
+        group.bench_function(BenchmarkId::new("descriptors", count), |bencher| {
+            bencher.iter(|| {
+                for id in 0..count as u64 {
+                    let socket = file.try_clone().expect("a descriptor");
+                    queue.push_back(PendingConnection { record: record(id), socket, deaths: 0 });
+                }
+                let sent = channel.send_from(&mut queue, Timestamp(0)).expect("an open channel");
+                receive(&worker.channel, &mut buffer, &mut taken).expect("an open channel");
+                scoreboard.add(Counter::Settled, taken.len() as u64);
+                taken.clear();
+                assert_eq!(channel.settle().expect("nothing too many"), Some(sent));
+            });
+        });
+    }
+}
+
+criterion_group!(benches, messages, channel);
+criterion_main!(benches);

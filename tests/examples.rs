@@ -1,0 +1,158 @@
+//! The examples run as their own heads say, and keep the promises that everybody's workers do.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::net::SocketAddr;
+
+use common::client::{ask, connect_from, get_from, nth};
+use common::process::Signal;
+use common::{Primary, example};
+use futures_util::{SinkExt, StreamExt};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+type Socket = WebSocketStream<tokio::net::TcpStream>;
+
+async fn open(client: u16, to: SocketAddr, path: &str) -> Socket {
+    let stream = connect_from(nth(client), to).expect("the primary listens");
+    stream.set_nonblocking(true).expect("a socket of its own");
+    let stream = tokio::net::TcpStream::from_std(stream).expect("within a runtime");
+    client_async(format!("ws://test{path}"), stream).await.expect("a WebSocket").0
+}
+
+/// The next text that is not a welcome or somebody's coming or going.
+async fn said(socket: &mut Socket) -> String {
+    loop {
+        let message = socket.next().await.expect("still open").expect("no error");
+        if let Message::Text(text) = message
+            && text.contains("\"said\"")
+        {
+            return text.to_string();
+        }
+    }
+}
+
+async fn closes_with_going_away(mut socket: Socket) {
+    let close = loop {
+        match socket.next().await.expect("a close frame, not just an end").expect("no reset") {
+            Message::Close(frame) => break frame.expect("a reason"),
+            _ => continue,
+        }
+    };
+    assert_eq!(close.code, CloseCode::Away);
+    while let Some(Ok(_)) = socket.next().await {}
+}
+
+/// WebSockets echo, and get a close frame when the whole ends.
+async fn echoes_and_says_goodbye(primary: Primary, path: &str) {
+    let mut sockets = Vec::new();
+    for client in 0..8 {
+        let mut socket = open(client, primary.address(), path).await;
+        for text in ["one", "two"] {
+            socket.send(Message::text(text)).await.unwrap();
+            assert_eq!(socket.next().await.unwrap().unwrap(), Message::text(text));
+        }
+        sockets.push(socket);
+    }
+    primary.signal(Signal::TERM);
+    for socket in sockets {
+        closes_with_going_away(socket).await;
+    }
+    assert_eq!(primary.stop_finished()["killed_workers"], 0);
+}
+
+#[tokio::test]
+async fn echo_worker() {
+    let primary = Primary::with_workers(2).worker(&[&example("echo_worker")]).start();
+    echoes_and_says_goodbye(primary, "/").await;
+}
+
+#[tokio::test]
+async fn the_demos_echo() {
+    echoes_and_says_goodbye(Primary::with_workers(2).start(), "/echo").await;
+}
+
+async fn chats(primary: Primary) {
+    let path = |room, name| format!("/ws?room={room}&name={name}");
+    // One address, so one worker.
+    let mut anna = open(1, primary.address(), &path("blue", "anna")).await;
+    let mut ben = open(1, primary.address(), &path("blue", "ben")).await;
+    let mut carl = open(1, primary.address(), &path("red", "carl")).await;
+    ben.send(Message::text("hello anna")).await.unwrap();
+    carl.send(Message::text("hello nobody")).await.unwrap();
+    let heard = said(&mut anna).await;
+    assert!(heard.contains("hello anna") && heard.contains("\"ben\""), "{heard}");
+    assert!(said(&mut carl).await.contains("hello nobody"));
+    primary.signal(Signal::TERM);
+    for socket in [anna, ben, carl] {
+        closes_with_going_away(socket).await;
+    }
+    primary.stop_finished();
+}
+
+#[tokio::test]
+async fn chat() {
+    chats(Primary::with_workers(2).worker(&[&example("chat")]).start()).await;
+}
+
+#[tokio::test]
+async fn the_demos_chat() {
+    chats(Primary::with_workers(2).start()).await;
+}
+
+#[test]
+fn axum_app() {
+    let primary = Primary::with_workers(2).worker(&[&example("axum_app")]).start();
+    let hello = get_from(nth(1), primary.address(), "/").unwrap();
+    assert!(hello.body.starts_with(&format!("Hello {} from worker ", nth(1))), "{hello:?}");
+    let health = get_from(nth(1), primary.address(), "/health").unwrap();
+    assert!(health.body.contains("\"healthy\"") && health.pid() == hello.pid(), "{health:?}");
+    assert!(get_from(nth(1), primary.address(), "/heavy").unwrap().body.contains("\"result\""));
+    primary.stop();
+}
+
+#[test]
+fn worker_in_python() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/worker.py");
+    let primary = Primary::with_workers(3)
+        .worker(&["python3", script])
+        // A slow machine starts Python slowly.
+        .arguments(&["--listen-timeout", "20s"])
+        .start();
+    for n in 0..60 {
+        let answer = ask(nth(n), primary.address());
+        assert!(
+            answer.body.contains(&format!("Hello {} from Python worker", nth(n))),
+            "{answer:?}"
+        );
+        assert_eq!(ask(nth(n), primary.address()).pid(), answer.pid(), "client {n} moved");
+    }
+    let stopped = primary.stop();
+    assert_eq!((&stopped["lost"], &stopped["acknowledged"]), (&0.into(), &120.into()));
+}
+
+#[test]
+fn worker_in_python_without_descriptors_refuses() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/worker.py");
+    let limit = format!("ulimit -n 16; exec python3 {script}");
+    let primary =
+        Primary::with_workers(2).slot_zero(&limit).arguments(&["--listen-timeout", "20s"]).start();
+    let held: Vec<_> = primary
+        .clients_of(0, 30)
+        .into_iter()
+        .map(|client| {
+            use std::io::Write;
+            let mut stream = connect_from(client, primary.address()).unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+            (common::client::read_kept_alive(&mut stream).unwrap().slot(), stream)
+        })
+        .collect();
+    let at_home = held.iter().filter(|(slot, _)| *slot == 0).count();
+    assert!((1..16).contains(&at_home), "{at_home} of 30 with 16 descriptors");
+    drop(held);
+    let stopped = primary.stop();
+    assert!(stopped["refused"].as_u64() > Some(0) && stopped["lost"] == 0, "{stopped}");
+}
