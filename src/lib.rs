@@ -1,17 +1,57 @@
 //! Sticky sessions by handing each client's TCP connection to its own worker process.
+//!
+//! A primary accepts connections without reading them, picks a worker by the client's address, and
+//! passes the raw descriptor to that worker's process over a Unix socket. The worker serves it with
+//! whatever it likes; the primary is out of the way from then on.
+//!
+//! ```text
+//! client ─► listener ─► affinity ─► slot ─► channel ══ SCM_RIGHTS ══► worker: accept() ─► hyper, …
+//!           └───────── frontend ──────┘└── handoff ──┘                └──────── worker ────────┘
+//!                                       ▲ who fills which slot
+//!                                   supervisor ─► processes
+//! ```
+//!
+//! # For those who write a worker
+//!
+//! [`worker::Worker`] attaches to the primary and yields connections. [`worker::axum`] and
+//! [`worker::http`] serve an axum router or any hyper service with one call. Workers in other
+//! languages are written from [`handoff::message`] and [`handoff::scoreboard`], which document every
+//! byte; `examples/worker.py` is one.
+//!
+//! # For those who work on this crate
+//!
+//! Data goes one way, and every file imports from files further up in this list only:
+//!
+//! | part | what it is | must never |
+//! |---|---|---|
+//! | [`handoff`] | the border: messages, descriptors, channel, slots | contain policy |
+//! | [`frontend`] | listener, affinity, placement, dispatcher | know how a worker is started |
+//! | [`supervisor`] | lifecycle and restarts (pure), processes, pool | touch a client's socket |
+//! | [`worker`] | the library that a worker links | import the primary's side |
+//! | [`config`], [`primary`] | settings gathered, parts put together | decide anything |
+//! | [`demo`] | the worker that runs when no other is given | be needed by anything but `cli` |
+//! | [`cli`] | what may be typed, and what is printed | be needed by anything |
+//!
+//! Frontend and supervisor run on threads of their own and meet in [`handoff::slots`] alone.
 
 // So that the demo can share a file with an example, which knows this crate by its name.
 #[cfg(feature = "demo")]
 extern crate self as sticky_lb;
 
-#[cfg(feature = "cli")]
-pub mod cli;
-pub mod config;
-pub mod primary;
+pub mod handoff {
+    //! The border between the primary and its workers: what is said, how descriptors travel, and
+    //! how to get back what no worker has taken. Holds no client's bytes and no policy.
+    pub mod channel;
+    pub mod kernel;
+    pub mod message;
+    pub mod scm_rights;
+    pub mod scoreboard;
+    pub mod slots;
+    pub mod untouched;
+}
 
 pub mod frontend {
-    //! A connection's way in: listener, affinity, placement, dispatcher. Never knows how a worker
-    //! is spawned.
+    //! A connection's way in: accepted, placed, handed over. Never knows how a worker is started.
     pub mod acceptor;
     pub mod affinity;
     pub mod dispatcher;
@@ -21,17 +61,6 @@ pub mod frontend {
     pub mod poller;
     pub mod router;
     pub mod slot_table;
-}
-
-pub mod handoff {
-    //! The border between the primary and its workers.
-    pub mod channel;
-    pub mod kernel;
-    pub mod message;
-    pub mod scm_rights;
-    pub mod scoreboard;
-    pub mod slots;
-    pub mod untouched;
 }
 
 pub mod supervisor {
@@ -60,6 +89,9 @@ pub mod worker {
     pub use drain::Drain;
 }
 
+pub mod config;
+pub mod primary;
+
 #[cfg(feature = "demo")]
 pub mod demo {
     //! The built-in worker: what `sticky-lb` runs when it is given no command.
@@ -69,3 +101,6 @@ pub mod demo {
     #[path = "../../examples/chat/rooms.rs"]
     mod rooms;
 }
+
+#[cfg(all(feature = "cli", feature = "demo"))]
+pub mod cli;

@@ -1,0 +1,98 @@
+//! What the supervisor orders, carried out: workers come, serve, drain and go, and the end of it all.
+
+use std::time::Duration;
+
+use crate::frontend::dispatcher::Dispatcher;
+use crate::frontend::poller::Source;
+use crate::handoff::channel::Channel;
+use crate::handoff::slots::{Counters, SlotCommand, WorkerId};
+
+/// How long the last connections may take to be handed over when the supervisor stops.
+const LAST_HANDOFFS: Duration = Duration::from_secs(2);
+
+impl Dispatcher {
+    pub(super) fn obey_all(&mut self) {
+        self.orders.quiet();
+        while let Some(command) = self.orders.next_command() {
+            self.obey(command);
+            self.watch_time();
+            if self.ended {
+                return;
+            }
+        }
+    }
+
+    fn obey(&mut self, command: SlotCommand) {
+        match command {
+            SlotCommand::Accept => self.accepting = true,
+            SlotCommand::Attach(worker, channel) => self.attach(worker, *channel),
+            SlotCommand::Serve(worker) => {
+                self.slots.serve(worker);
+                self.touched.push(worker.slot);
+                self.house();
+            }
+            SlotCommand::Drain(worker) => self.slots.drain(worker, self.now),
+            SlotCommand::Gone(worker) => self.bury(worker),
+            SlotCommand::GiveUp(slot) => {
+                let waiting = self.slots.close(slot);
+                self.place_again(waiting);
+            }
+            SlotCommand::StopAccepting(reply) => {
+                self.accepting = true;
+                self.stopping = Some((reply, self.now + LAST_HANDOFFS));
+            }
+            SlotCommand::Count(reply) => {
+                let counters = Counters { accept_errors: self.acceptor.errors(), ..self.counters };
+                // Nobody waits any more: nothing to do.
+                let _ = reply.send(counters);
+            }
+            SlotCommand::End => self.ended = true,
+        }
+    }
+
+    fn attach(&mut self, worker: WorkerId, channel: Channel) {
+        if let Err(error) = self.poller.add(Source::Worker(worker), channel.as_fd()) {
+            // It will not get ready in time, and be started again.
+            tracing::error!(slot = %worker.slot, %error, "cannot watch a worker's channel");
+        }
+        self.slots.attach(worker, channel);
+    }
+
+    fn bury(&mut self, worker: WorkerId) {
+        let Some(channel) = self.slots.remove(worker, self.now) else { return };
+        self.poller.remove(channel.as_fd());
+        let recovered = channel.recover();
+        self.counters.acknowledged += recovered.acknowledged as u64;
+        self.counters.redelivered += recovered.untouched.len() as u64;
+        if recovered.lost > 0 {
+            self.counters.lost += recovered.lost as u64;
+            tracing::warn!(
+                slot = %worker.slot,
+                connections = recovered.lost,
+                "worker died with connections that it had used and not acknowledged",
+            );
+        }
+        for mut connection in recovered.untouched {
+            connection.deaths = connection.deaths.saturating_add(1);
+            // To the successor, so that the client stays in its slot; but only once.
+            let avoid = (connection.deaths > 1).then_some(worker.slot);
+            let key = connection.record.key;
+            let route = self.router.route_past(avoid, key, &self.slots, self.now);
+            self.place_by(route, connection);
+        }
+    }
+
+    /// The last connections are handed over, or have had their time.
+    pub(super) fn finish_stopping(&mut self) {
+        let Some((_, deadline)) = &self.stopping else { return };
+        let done = self.acceptor.is_closed() && self.slots.is_idle() && self.homeless.is_empty();
+        if !done && self.now < *deadline {
+            return;
+        }
+        self.acceptor.close();
+        if let Some((reply, _)) = self.stopping.take() {
+            // The supervisor may have been told to stop at once and wait no more.
+            let _ = reply.send(());
+        }
+    }
+}

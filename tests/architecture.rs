@@ -1,0 +1,88 @@
+//! The map in `lib.rs` cannot drift: who imports whom, and where unsafe code, processes and flags
+//! may be.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::Path;
+
+/// Folders and files from the bottom up: each imports from those that stand beside it.
+const FLOORS: [(&str, &[&str]); 8] = [
+    ("handoff", &["handoff"]),
+    ("frontend", &["handoff", "frontend"]),
+    ("supervisor", &["handoff", "supervisor"]),
+    ("worker", &["handoff", "worker"]),
+    ("config", &["frontend", "supervisor"]),
+    ("primary", &["handoff", "frontend", "supervisor", "config"]),
+    ("demo", &["worker", "demo"]),
+    ("cli", &["config", "primary", "demo", "frontend", "supervisor"]),
+];
+
+/// Words that belong to one file each.
+const BELONGS: [(&str, &str); 5] = [
+    ("unsafe ", "handoff/kernel.rs"),
+    ("from_raw_fd", "handoff/kernel.rs"),
+    ("Command::new", "supervisor/process.rs"),
+    ("clap::", "cli"),
+    ("println!", "cli.rs"),
+];
+
+fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let root = concat!(env!("CARGO_MANIFEST_DIR"), "/src/");
+            let name = path.to_str().unwrap().strip_prefix(root).unwrap().to_owned();
+            found.push((name, fs::read_to_string(&path).unwrap()));
+        }
+    }
+}
+
+fn all_sources() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    sources(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")), &mut found);
+    assert!(found.len() > 20, "the sources are not where they were");
+    found
+}
+
+/// Without comments, which may speak of anything.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.trim_start().starts_with("//"))
+}
+
+#[test]
+fn imports_go_one_way() {
+    for (name, text) in all_sources() {
+        let floor = name.split('/').next().unwrap().trim_end_matches(".rs");
+        let Some((_, allowed)) = FLOORS.iter().find(|(part, _)| *part == floor) else {
+            assert!(["lib", "main"].contains(&floor), "{name} is on no floor");
+            continue;
+        };
+        for line in code(&text) {
+            for path in line.split("crate::").skip(1) {
+                let part: String = path.chars().take_while(|c| c.is_alphanumeric()).collect();
+                assert!(allowed.contains(&part.as_str()), "{name} imports from {part}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn some_things_are_in_one_place_only() {
+    for (name, text) in all_sources() {
+        for (word, home) in BELONGS {
+            let stray = code(&text).find(|line| line.contains(word) && !line.contains("env!"));
+            assert!(name.starts_with(home) || stray.is_none(), "{word:?} in {name}: {stray:?}");
+        }
+    }
+}
+
+#[test]
+fn files_stay_short() {
+    for (name, text) in all_sources() {
+        let lines = text.split("#[cfg(test)]").next().unwrap_or_default().lines().count();
+        assert!(lines <= 420, "{name} has {lines} lines without its tests");
+    }
+}
