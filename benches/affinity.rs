@@ -10,7 +10,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use sticky_lb::frontend::affinity::{Affinity, DigestKind, Prefixes};
 use sticky_lb::frontend::placement::{Availability, Placement, Ranking, Slots};
 use sticky_lb::frontend::router::{Router, RouterSettings};
-use sticky_lb::handoff::message::{AffinityKey, SlotId, Timestamp};
+use sticky_lb::handoff::ids::{AffinityKey, SlotId, Timestamp};
 
 fn keys(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("key");

@@ -7,9 +7,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sticky_lb::handoff::channel::{Channel, PendingConnection};
+use sticky_lb::handoff::ids::{AffinityKey, ConnectionId, Timestamp};
 use sticky_lb::handoff::message::{
-    AffinityKey, BATCH, ConnectionId, ConnectionRecord, MAX_TO_WORKER, Timestamp, ToWorker,
-    decode_to_worker, encode_connections,
+    BATCH, ConnectionRecord, MAX_TO_WORKER, ToWorker, decode_to_worker, encode_connections,
 };
 use sticky_lb::handoff::scm_rights::receive;
 use sticky_lb::handoff::scoreboard::{Counter, Scoreboard};

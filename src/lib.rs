@@ -42,6 +42,7 @@ pub mod handoff {
     //! The border between the primary and its workers: what is said, how descriptors travel, and
     //! how to get back what no worker has taken. Holds no client's bytes and no policy.
     pub mod channel;
+    pub mod ids;
     pub mod kernel;
     pub mod message;
     pub mod scm_rights;

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use crate::frontend::listener::{AcceptError, Accepted, Listener};
 use crate::frontend::poller::{Poller, Source};
-use crate::handoff::message::Timestamp;
+use crate::handoff::ids::Timestamp;
 
 /// Takes connections from a listener's backlog.
 #[derive(Debug)]

@@ -23,7 +23,8 @@ use crate::frontend::poller::{Poller, Source};
 use crate::frontend::router::{Route, Router};
 use crate::frontend::slot_table::{Overdue, SlotTable};
 use crate::handoff::channel::{ChannelError, Notice, PendingConnection};
-use crate::handoff::message::{ConnectionId, ConnectionRecord, SlotId, Timestamp};
+use crate::handoff::ids::{ConnectionId, SlotId, Timestamp};
+use crate::handoff::message::ConnectionRecord;
 use crate::handoff::slots::{Counters, SlotEventKind, SlotOrders, WorkerId};
 
 mod commands;

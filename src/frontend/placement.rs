@@ -3,7 +3,7 @@
 //! Pure: functions of the key and of what is known about the slots; nothing is remembered but the
 //! turn of round-robin and the state of a random generator.
 
-use crate::handoff::message::{AffinityKey, SlotId};
+use crate::handoff::ids::{AffinityKey, SlotId};
 
 /// How slots are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

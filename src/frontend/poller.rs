@@ -11,7 +11,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
-use crate::handoff::message::{Generation, SlotId};
+use crate::handoff::ids::{Generation, SlotId};
 use crate::handoff::slots::WorkerId;
 
 /// Sources reported in one turn.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::frontend::memory::Memory;
 use crate::frontend::placement::{Availability, Placement, Ranking, Slots, Spread, modulo};
-use crate::handoff::message::{AffinityKey, SlotId, Timestamp};
+use crate::handoff::ids::{AffinityKey, SlotId, Timestamp};
 
 /// How clients find their slots.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::frontend::placement::{Availability, Slots};
 use crate::handoff::channel::{Channel, ChannelError, Notice, PendingConnection};
-use crate::handoff::message::{SlotId, Timestamp};
+use crate::handoff::ids::{SlotId, Timestamp};
 use crate::handoff::slots::WorkerId;
 
 /// How long slots are patient.

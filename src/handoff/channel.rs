@@ -23,9 +23,10 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
+use crate::handoff::ids::{ConnectionId, Timestamp};
 use crate::handoff::message::{
-    BATCH, ConnectionId, ConnectionRecord, Ids, MAX_TO_PRIMARY, MAX_TO_WORKER, MessageError, PING,
-    Timestamp, ToPrimary, ToWorker, decode_to_primary, decode_to_worker, encode_connections,
+    BATCH, ConnectionRecord, Ids, MAX_TO_PRIMARY, MAX_TO_WORKER, MessageError, PING, ToPrimary,
+    ToWorker, decode_to_primary, decode_to_worker, encode_connections,
 };
 use crate::handoff::scm_rights::{self, Received, Sent};
 use crate::handoff::scoreboard::{Counter, Scoreboard};

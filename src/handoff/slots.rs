@@ -16,7 +16,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::handoff::channel::{Channel, ChannelError};
-use crate::handoff::message::{Generation, SlotId};
+use crate::handoff::ids::{Generation, SlotId};
 
 const COMMANDS: usize = 256;
 const EVENTS: usize = 4096;

@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use crate::handoff::message::{Generation, Timestamp};
+use crate::handoff::ids::{Generation, Timestamp};
 use crate::supervisor::restart::{Deaths, RestartPolicy};
 
 /// How long each phase may take.

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::handoff::channel::Channel;
-use crate::handoff::message::{SlotId, Timestamp};
+use crate::handoff::ids::{SlotId, Timestamp};
 use crate::handoff::slots::{
     Counters, FrontendGone, SlotCommand, SlotCommander, SlotEvent, SlotEventKind, WorkerId,
 };

@@ -7,8 +7,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::str::FromStr;
 
+use crate::handoff::ids::{Generation, SlotId};
 use crate::handoff::kernel;
-use crate::handoff::message::{Generation, SlotId};
 use crate::handoff::scoreboard::Scoreboard;
 
 /// The descriptor of the channel.

@@ -12,9 +12,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::handoff::message::{
-    AffinityKey, ConnectionId, ConnectionRecord, Generation, SlotId, Timestamp,
-};
+use crate::handoff::ids::{AffinityKey, ConnectionId, Generation, SlotId, Timestamp};
+use crate::handoff::message::ConnectionRecord;
 use crate::handoff::scoreboard::Counter;
 use crate::worker::drain::Shared;
 

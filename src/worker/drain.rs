@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::handoff::message::{Generation, SlotId};
+use crate::handoff::ids::{Generation, SlotId};
 use crate::handoff::scoreboard::{Counter, Scoreboard};
 use crate::worker::connection::RequestGuard;
 

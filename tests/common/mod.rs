@@ -26,7 +26,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 use sticky_lb::frontend::affinity::{Affinity, DigestKind, Prefixes};
 use sticky_lb::frontend::placement::Ranking;
-use sticky_lb::handoff::message::SlotId;
+use sticky_lb::handoff::ids::SlotId;
 
 /// How long anything may take. Far more than needed, so that a slow machine fails no test.
 pub const PATIENCE: Duration = Duration::from_secs(20);
