@@ -2,10 +2,8 @@
 //!
 //! The one place that prints, and that knows exit codes: 0 done, 1 failed, 2 usage.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks")]
-
 use std::error::Error;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -37,7 +35,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sticky-lb: {}", chain(&*error));
+            let _ = writeln!(std::io::stderr(), "sticky-lb: {}", chain(&*error));
             ExitCode::FAILURE
         }
     }
@@ -76,27 +74,26 @@ fn run(config: Config, level: tracing::Level) -> Result<(), Box<dyn Error>> {
 /// One line of JSON on standard output for whoever waits for it.
 fn say(milestone: Milestone) {
     let pid = std::process::id();
-    match milestone {
-        Milestone::Listening(address) => println!(
-            "{}",
-            json!({"event": "listening", "address": address.to_string(), "port": address.port(), "pid": pid})
-        ),
-        Milestone::Ready(workers) => {
-            println!("{}", json!({"event": "ready", "workers": workers, "pid": pid}));
-        }
-    }
+    say_line(&match milestone {
+        Milestone::Listening(address) => json!({
+            "event": "listening", "address": address.to_string(), "port": address.port(), "pid": pid,
+        }),
+        Milestone::Ready(workers) => json!({"event": "ready", "workers": workers, "pid": pid}),
+    });
 }
 
 fn say_stopped(summary: &Summary) {
     let counters = &summary.counters;
-    println!(
-        "{}",
-        json!({
-            "event": "stopped", "killed_workers": summary.killed,
-            "accepted": counters.accepted, "acknowledged": counters.acknowledged,
-            "redelivered": counters.redelivered, "spilled": counters.spilled,
-            "refused": counters.refused, "stalls": counters.stalls, "lost": counters.lost,
-            "accept_errors": counters.accept_errors,
-        })
-    );
+    say_line(&json!({
+        "event": "stopped", "killed_workers": summary.killed,
+        "accepted": counters.accepted, "acknowledged": counters.acknowledged,
+        "redelivered": counters.redelivered, "spilled": counters.spilled,
+        "refused": counters.refused, "stalls": counters.stalls, "lost": counters.lost,
+        "accept_errors": counters.accept_errors,
+    }));
+}
+
+/// That nobody reads any more is no reason to end.
+fn say_line(line: &serde_json::Value) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -295,7 +295,7 @@ impl Dispatcher {
         if let Some(channel) = self.slots.channel(worker) {
             self.poller.remove(channel.as_fd());
         }
-        self.slots.retire(worker, self.now);
+        self.slots.expel(worker, self.now);
         self.watch_time();
         self.orders.tell(worker, SlotEventKind::Violation(error));
     }

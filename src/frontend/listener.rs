@@ -191,13 +191,24 @@ impl ListenError {
 
 impl From<Errno> for AcceptError {
     /// accept(2): errors that are pending on the new connection are reported by accept itself, and
-    /// are to be treated like EAGAIN.
+    /// are to be treated like an empty backlog. What isn't known waits: it could come for ever.
     fn from(errno: Errno) -> Self {
         match errno {
             Errno::AGAIN => Self::Empty,
-            Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => Self::Exhausted(errno),
             Errno::BADF | Errno::INVAL | Errno::NOTSOCK | Errno::FAULT => Self::Broken(errno),
-            _ => Self::Skip(errno),
+            Errno::CONNABORTED
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::INTR
+            | Errno::NETDOWN
+            | Errno::NETUNREACH
+            | Errno::NONET
+            | Errno::NOPROTOOPT
+            | Errno::NOTCONN
+            | Errno::OPNOTSUPP
+            | Errno::PERM
+            | Errno::PROTO => Self::Skip(errno),
+            _ => Self::Exhausted(errno),
         }
     }
 }

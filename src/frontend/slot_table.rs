@@ -49,6 +49,8 @@ struct Slot {
 struct Attached {
     id: WorkerId,
     channel: Channel,
+    /// It broke the protocol: nothing that it says or counts is heard until it is gone.
+    expelled: bool,
 }
 
 /// What a slot's clients meet.
@@ -119,7 +121,7 @@ impl SlotTable {
     /// A new worker's channel.
     pub fn attach(&mut self, worker: WorkerId, channel: Channel) {
         if let Some(slot) = self.slots.get_mut(worker.slot.index()) {
-            slot.workers.push(Attached { id: worker, channel });
+            slot.workers.push(Attached { id: worker, channel, expelled: false });
         }
     }
 
@@ -140,6 +142,16 @@ impl SlotTable {
         }
     }
 
+    /// Nothing more for `worker`, and nothing more from it.
+    pub fn expel(&mut self, worker: WorkerId, now: Timestamp) {
+        self.retire(worker, now);
+        if let Some(slot) = self.slots.get_mut(worker.slot.index())
+            && let Some(attached) = slot.workers.iter_mut().find(|attached| attached.id == worker)
+        {
+            attached.expelled = true;
+        }
+    }
+
     /// Tells `worker` that no more come, and ends its service.
     pub fn drain(&mut self, worker: WorkerId, now: Timestamp) {
         self.retire(worker, now);
@@ -154,7 +166,7 @@ impl SlotTable {
         let workers = &mut self.slots.get_mut(worker.slot.index())?.workers;
         let position = workers.iter().position(|attached| attached.id == worker)?;
         let channel = workers.swap_remove(position).channel;
-        self.in_flight -= channel.in_flight();
+        self.in_flight = self.in_flight.saturating_sub(channel.in_flight());
         Some(channel)
     }
 
@@ -200,7 +212,7 @@ impl SlotTable {
     pub fn settle(&mut self, slot: SlotId) -> Settlement {
         let mut settlement = Settlement::default();
         let Some(slot) = self.slots.get_mut(slot.index()) else { return settlement };
-        for Attached { id, channel } in &mut slot.workers {
+        for Attached { id, channel, .. } in slot.workers.iter_mut().filter(|one| !one.expelled) {
             let before = channel.in_flight();
             match channel.settle() {
                 Ok(Some(0)) => continue,
@@ -208,7 +220,7 @@ impl SlotTable {
                 Ok(None) => settlement.refusals = Some(*id),
                 Err(error) => settlement.breach = Some((*id, error)),
             }
-            self.in_flight -= before - channel.in_flight();
+            self.in_flight = self.in_flight.saturating_sub(before - channel.in_flight());
             slot.state.is_alive(*id);
         }
         settlement

@@ -221,22 +221,29 @@ impl Pool {
     }
 
     async fn spawn(&mut self, worker: WorkerId) -> Result<(), PoolError> {
-        let (channel, end) = Channel::create(self.settings.credits).map_err(PoolError::Channel)?;
-        self.frontend.send(SlotCommand::Attach(worker, Box::new(channel))).await?;
-        match Process::start(&self.settings.command, worker, end) {
-            Ok(process) => self.started(worker, process),
-            // A command that has worked before may come back: a deploy is replacing it, say.
-            Err(error) if self.accepting => {
-                tracing::error!(slot = %worker.slot, %error, "worker cannot be started");
-                self.frontend.send(SlotCommand::Gone(worker)).await?;
-                Box::pin(self.on(worker.slot, Fact::Exited(worker.generation, jitter()))).await?;
+        let error = match Channel::create(self.settings.credits) {
+            Err(source) if self.accepting => source,
+            Err(source) => return Err(PoolError::Channel(source)),
+            Ok((channel, end)) => {
+                self.frontend.send(SlotCommand::Attach(worker, Box::new(channel))).await?;
+                match Process::start(&self.settings.command, worker, end) {
+                    Ok(process) => {
+                        self.started(worker, process);
+                        return Ok(());
+                    }
+                    Err(source) if self.accepting => source,
+                    Err(source) => {
+                        let command = self.settings.command.program.clone();
+                        return Err(PoolError::Command { command, source });
+                    }
+                }
             }
-            Err(source) => {
-                let command = self.settings.command.program.clone();
-                return Err(PoolError::Command { command, source });
-            }
-        }
-        Ok(())
+        };
+        // It has worked before and may again: a deploy is replacing the program, say, or clients
+        // have taken all descriptors for a moment.
+        tracing::error!(slot = %worker.slot, %error, "worker cannot be started");
+        self.frontend.send(SlotCommand::Gone(worker)).await?;
+        Box::pin(self.on(worker.slot, Fact::Exited(worker.generation, jitter()))).await
     }
 
     fn started(&mut self, worker: WorkerId, process: Process) {
