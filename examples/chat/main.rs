@@ -36,5 +36,5 @@ async fn join(
     Query(member): Query<Member>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    upgrade.on_upgrade(|socket| rooms.serve(socket, member, drain))
+    rooms.admit(upgrade, member, drain)
 }

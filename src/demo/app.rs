@@ -166,5 +166,5 @@ async fn chat(
     Query(member): Query<Member>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    upgrade.on_upgrade(|socket| app.rooms.serve(socket, member, app.drain))
+    app.rooms.admit(upgrade, member, app.drain)
 }
