@@ -122,6 +122,7 @@ fn a_secret_deals_the_clients_anew() {
     assert_ne!(homes(&[]), homes(&with_secret));
     assert_eq!(homes(&with_secret), homes(&with_secret));
     assert_ne!(homes(&[]), homes(&["--digest", "sha256"]));
+    std::fs::remove_dir_all(file.parent().unwrap()).unwrap();
 }
 
 #[test]

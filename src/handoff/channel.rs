@@ -56,6 +56,8 @@ pub struct Channel {
     refused: u64,
     credits: usize,
     greeted: bool,
+    /// For a message to the worker; made once.
+    buffer: Box<[u8; MAX_TO_WORKER]>,
 }
 
 #[derive(Debug)]
@@ -166,6 +168,7 @@ impl Channel {
             refused: 0,
             credits,
             greeted: false,
+            buffer: Box::new([0; MAX_TO_WORKER]),
         };
         Ok((channel, WorkerEnd { channel: far, scoreboard: page }))
     }
@@ -224,12 +227,12 @@ impl Channel {
     }
 
     fn send_message(
-        &self,
+        &mut self,
         queue: &VecDeque<PendingConnection>,
         count: usize,
     ) -> Result<bool, ChannelError> {
-        let mut bytes = [0; MAX_TO_WORKER];
-        let message = encode_connections(&mut bytes, queue.iter().take(count).map(|c| &c.record));
+        let message =
+            encode_connections(&mut self.buffer, queue.iter().take(count).map(|c| &c.record));
         let mut descriptors = [self.socket.as_fd(); BATCH];
         for (place, connection) in descriptors.iter_mut().zip(queue) {
             *place = connection.socket.as_fd();

@@ -61,6 +61,8 @@ pub struct Worker {
     refused: u64,
     /// Not yet yielded.
     arrived: VecDeque<Connection>,
+    /// Room for a message; taken out while one is read.
+    message: Vec<u8>,
     descriptors: Vec<OwnedFd>,
     signals: [Signal; 2],
     ended: bool,
@@ -96,6 +98,7 @@ impl Worker {
             settled: 0,
             refused: 0,
             arrived: VecDeque::with_capacity(BATCH),
+            message: vec![0; MAX_TO_WORKER],
             descriptors: Vec::with_capacity(BATCH),
             signals: [watch(SignalKind::terminate())?, watch(SignalKind::interrupt())?],
             ended: false,
@@ -168,13 +171,17 @@ impl Worker {
             }
             let mut ready =
                 ready!(self.channel.poll_read_ready(cx)).map_err(AcceptError::Channel)?;
-            let mut bytes = [0; MAX_TO_WORKER];
-            let received =
-                scm_rights::receive(ready.get_inner(), &mut bytes, &mut self.descriptors);
+            let channel = ready.get_inner();
+            let received = scm_rights::receive(channel, &mut self.message, &mut self.descriptors);
             match received.map_err(|errno| AcceptError::Channel(errno.into()))? {
                 Received::Empty => ready.clear_ready(),
                 Received::Closed => self.end(),
-                Received::Message { length, .. } => self.take(&bytes[..length])?,
+                Received::Message { length, .. } => {
+                    let message = std::mem::take(&mut self.message);
+                    let taken = self.take(&message[..length]);
+                    self.message = message;
+                    taken?;
+                }
             }
         }
     }
