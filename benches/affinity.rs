@@ -48,7 +48,7 @@ fn rankings(criterion: &mut Criterion) {
     }
 }
 
-/// Slots that all serve and hold nothing.
+/// Slots that all serve, each with another number of connections.
 struct AllOpen(u16);
 
 impl Slots for AllOpen {
@@ -60,8 +60,8 @@ impl Slots for AllOpen {
         Availability::Open
     }
 
-    fn load(&self, _: SlotId) -> u64 {
-        0
+    fn load(&self, slot: SlotId) -> u64 {
+        black_box(u64::from(slot.0) * 31 % 97)
     }
 }
 
