@@ -64,6 +64,8 @@ fn who_came_just_before_the_end_still_gets_an_answer() {
     let mut silent: Vec<_> =
         (0..20).map(|n| connect_from(nth(n), primary.address()).unwrap()).collect();
     primary.signal(Signal::TERM);
+    // They speak when their workers have long been told to end.
+    primary.wait_for_log("worker drains");
     for stream in &mut silent {
         send_get(stream, "/").unwrap();
     }
