@@ -201,6 +201,7 @@ fn a_worker_without_descriptors_refuses_and_others_serve() {
     assert!((1..24).contains(&at_home), "{at_home} of 60 in a worker of 24 descriptors");
     let stopped_line = "worker has no descriptors left";
     primary.wait_for_log(stopped_line);
+    assert_eq!(primary.log().matches(stopped_line).count(), 1, "it is said once");
     drop(held);
     // Who comes too early is remembered elsewhere, so that each try is another client's.
     let clients = primary.clients_of(0, 600);

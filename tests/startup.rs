@@ -131,6 +131,32 @@ fn help_and_version_are_no_errors() {
 }
 
 #[test]
+fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
+    let primary = Primary::with_workers(1).soft_descriptor_limit(200).start();
+    for pid in [primary.pid(), primary.worker(0)] {
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        let [.., soft, hard, _] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+            panic!("{line}")
+        };
+        assert_eq!(soft, hard, "{line}");
+    }
+}
+
+#[test]
+fn a_backlog_that_the_kernel_will_not_keep_is_said_so() {
+    let primary = Primary::with_workers(1).arguments(&["--backlog", "2000000000"]).start();
+    primary.wait_for_log("raise net.core.somaxconn");
+    assert!(
+        !Primary::with_workers(1)
+            .arguments(&["--backlog", "16"])
+            .start()
+            .log()
+            .contains("somaxconn")
+    );
+}
+
+#[test]
 fn a_slot_that_fails_does_not_keep_the_others_from_serving() {
     let primary = Primary::with_workers(2).slot_zero("exit 7").start_listening();
     assert_eq!(common::client::ask(primary.client_of(1), primary.address()).slot(), 1);

@@ -242,6 +242,11 @@ impl Dispatcher {
                 self.counters.spilled += 1;
                 slot
             }
+            Route::Nowhere if self.acceptor.is_closed() && self.stopping.is_none() => {
+                // All workers drain, or have: nobody will take it. Its client is told at once.
+                self.counters.lost += 1;
+                return;
+            }
             Route::Nowhere => {
                 self.homeless.push(connection);
                 self.watch_time();
@@ -283,9 +288,7 @@ impl Dispatcher {
     fn listen_to(&mut self, worker: WorkerId) -> bool {
         match self.slots.receive(worker, self.now) {
             Ok(Notice::Refused(connections)) => {
-                self.counters.refused += connections.len() as u64;
-                tracing::warn!(slot = %worker.slot, "worker has no descriptors left");
-                self.place_again(connections);
+                self.refused(worker, connections);
             }
             Ok(Notice::Ready) => self.orders.tell(worker, SlotEventKind::Ready),
             Ok(Notice::Leave) => self.orders.tell(worker, SlotEventKind::Leave),
@@ -296,6 +299,19 @@ impl Dispatcher {
         // It is not stalled, so that what waits for it can be sent.
         self.touched.push(worker.slot);
         true
+    }
+
+    /// Said once a worker: it may refuse ten times a second for as long as it is full.
+    fn refused(&mut self, worker: WorkerId, connections: Vec<PendingConnection>) {
+        let count = connections.len() as u64;
+        self.counters.refused += count;
+        if self.slots.channel(worker).is_some_and(|channel| channel.refused() == count) {
+            tracing::warn!(
+                slot = %worker.slot,
+                "worker has no descriptors left, its new clients go to others until it has",
+            );
+        }
+        self.place_again(connections);
     }
 
     /// A worker that breaks the protocol gets nothing more; what it holds waits for its end.

@@ -192,6 +192,12 @@ impl Channel {
         self.unsettled.len()
     }
 
+    /// How many the worker has refused so far.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
     /// How long the oldest one has been on its way.
     #[must_use]
     pub fn waiting(&self, now: Timestamp) -> Option<Duration> {

@@ -58,7 +58,7 @@ pub struct Builder {
     slots: u16,
     arguments: Vec<String>,
     worker: Vec<String>,
-    descriptor_limit: Option<u64>,
+    descriptor_limit: Option<String>,
 }
 
 impl Primary {
@@ -216,7 +216,13 @@ impl Builder {
 
     /// The primary's limit of descriptors.
     pub fn descriptor_limit(mut self, limit: u64) -> Self {
-        self.descriptor_limit = Some(limit);
+        self.descriptor_limit = Some(format!("ulimit -n {limit}"));
+        self
+    }
+
+    /// The soft one only, which can be raised again.
+    pub fn soft_descriptor_limit(mut self, limit: u64) -> Self {
+        self.descriptor_limit = Some(format!("ulimit -S -n {limit}"));
         self
     }
 
@@ -267,11 +273,11 @@ impl Builder {
 
     fn command(&self) -> Command {
         let binary = env!("CARGO_BIN_EXE_sticky-lb");
-        let mut command = match self.descriptor_limit {
+        let mut command = match &self.descriptor_limit {
             None => Command::new(binary),
             Some(limit) => {
                 let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\""), binary]);
+                shell.args(["-c", &format!("{limit}; exec \"$0\" \"$@\""), binary]);
                 shell
             }
         };
