@@ -151,9 +151,10 @@ fn start_frontend(
     let affinity = Affinity::new(settings.digest, &settings.secret, settings.prefixes);
     let router = Router::new(&config.router);
     let slots = SlotTable::new(config.workers, config.slots);
+    let most_held = most_held(config.workers);
     let (failed, failure) = oneshot::channel();
     thread::Builder::new().name("frontend".to_owned()).spawn(move || {
-        let dispatcher = Dispatcher::new(listener, affinity, router, slots, orders);
+        let dispatcher = Dispatcher::new(listener, affinity, router, slots, most_held, orders);
         let result = dispatcher.and_then(Dispatcher::run);
         if let Err(error) = result {
             // The primary may be gone already.
@@ -204,6 +205,23 @@ fn raise_descriptor_limit() {
         Ok(limit) => tracing::info!(limit, "descriptor limit raised"),
         Err(error) => tracing::warn!(%error, "cannot raise the descriptor limit"),
     }
+}
+
+/// How many clients' descriptors the primary may hold and still start workers: what the limit
+/// leaves beside its own, of which each worker takes a few, and more while it is started.
+fn most_held(workers: u16) -> u64 {
+    const OWN: u64 = 32;
+    const EACH_WORKER: u64 = 4;
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+    let left = limit.saturating_sub(OWN + EACH_WORKER * u64::from(workers));
+    if left < 64 {
+        tracing::warn!(
+            limit,
+            left,
+            "descriptor limit leaves few for clients: raise it (ulimit -n)"
+        );
+    }
+    left.max(1)
 }
 
 fn check_backlog(backlog: i32) {

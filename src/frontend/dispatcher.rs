@@ -64,6 +64,9 @@ pub struct Dispatcher {
     affinity: Affinity,
     router: Router,
     slots: SlotTable,
+    most_held: u64,
+    /// As many are held as may be.
+    full: bool,
     counters: Counters,
     /// Connections that no slot can take now. While there are any, none is accepted.
     homeless: Vec<PendingConnection>,
@@ -80,7 +83,9 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Puts the parts together.
+    /// Puts the parts together. At most `most_held` connections are held at a time that no worker
+    /// owns: the descriptors that are left are the supervisor's, who could start no worker for them
+    /// otherwise.
     ///
     /// # Errors
     ///
@@ -90,6 +95,7 @@ impl Dispatcher {
         affinity: Affinity,
         router: Router,
         slots: SlotTable,
+        most_held: u64,
         orders: SlotOrders,
     ) -> Result<Self, DispatchError> {
         let poller = Poller::new().map_err(DispatchError::Wait)?;
@@ -102,6 +108,8 @@ impl Dispatcher {
             affinity,
             router,
             slots,
+            most_held,
+            full: false,
             counters: Counters::default(),
             homeless: Vec::with_capacity(ACCEPT_BATCH),
             touched: Vec::with_capacity(2 * ACCEPT_BATCH),
@@ -131,7 +139,7 @@ impl Dispatcher {
                 // acknowledge meanwhile and more clients come, which saves a wake-up for each.
                 std::thread::yield_now();
             }
-            let wanted = self.accepting && self.homeless.is_empty();
+            let wanted = self.accepting && self.homeless.is_empty() && !self.is_full();
             let heeded = self.acceptor.heed(&self.poller, wanted, self.now);
             heeded.map_err(DispatchError::Wait)?;
         }
@@ -198,6 +206,9 @@ impl Dispatcher {
 
     fn accept(&mut self) -> Result<(), DispatchError> {
         for _ in 0..ACCEPT_BATCH {
+            if self.is_full() {
+                return Ok(());
+            }
             match self.acceptor.look(self.now).map_err(DispatchError::Listener)? {
                 Look::Arrival(arrival) => {
                     let connection = self.admit(arrival);
@@ -216,6 +227,23 @@ impl Dispatcher {
             }
         }
         Ok(())
+    }
+
+    /// Whether no more connections may be taken from the backlog; said when it begins and ends.
+    fn is_full(&mut self) -> bool {
+        let Counters { accepted, acknowledged, lost, .. } = self.counters;
+        let held = accepted.saturating_sub(acknowledged + lost);
+        let full = held >= self.most_held;
+        match (self.full, full) {
+            (false, true) => tracing::warn!(
+                held = self.most_held,
+                "descriptors are short for what waits for workers, clients wait in the backlog",
+            ),
+            (true, false) => tracing::info!("accepting again"),
+            _ => {}
+        }
+        self.full = full;
+        full
     }
 
     fn admit(&mut self, Arrival { socket, client, local }: Arrival) -> PendingConnection {
