@@ -156,3 +156,35 @@ fn worker_in_python_without_descriptors_refuses() {
     let stopped = primary.stop();
     assert!(stopped["refused"].as_u64() > Some(0) && stopped["lost"] == 0, "{stopped}");
 }
+
+#[test]
+fn plain_hyper_serves_and_answers_who_came_just_before_the_end() {
+    let primary = Primary::with_workers(2).worker(&[&example("library_worker"), "hyper"]).start();
+    for n in 0..10 {
+        let answer = ask(nth(n), primary.address());
+        assert_eq!(answer.body, format!("hello {}", nth(n)));
+        assert_eq!(ask(nth(n), primary.address()).pid(), answer.pid(), "client {n} moved");
+    }
+    let late: Vec<_> = (0..10).map(|n| connect_from(nth(n), primary.address()).unwrap()).collect();
+    primary.signal(Signal::TERM);
+    primary.wait_for_log("worker drains");
+    for mut stream in late {
+        common::client::send_get(&mut stream, "/").unwrap();
+        assert!(common::client::read_answer(stream).unwrap().body.starts_with("hello"));
+    }
+    assert_eq!(primary.stop_finished()["killed_workers"], 0);
+}
+
+#[test]
+fn connections_come_as_a_stream_too() {
+    use std::io::{Read, Write};
+    let primary = Primary::with_workers(2).worker(&[&example("library_worker"), "stream"]).start();
+    for n in 0..10 {
+        let mut stream = connect_from(nth(n), primary.address()).unwrap();
+        stream.write_all(b"hello").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert_eq!(text, format!("{} hello", nth(n)));
+    }
+    assert_eq!(primary.stop()["acknowledged"], 10);
+}

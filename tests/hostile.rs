@@ -42,12 +42,12 @@ fn another_version_of_the_protocol() {
 
 #[test]
 fn something_before_the_hello() {
-    breaks("no-hello", "first message is not a hello");
+    breaks("no-hello", "hello is not the first message");
 }
 
 #[test]
 fn a_second_hello() {
-    breaks("hello-twice", "not a hello");
+    breaks("hello-twice", "or came again");
 }
 
 #[test]

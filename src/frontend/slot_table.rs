@@ -125,10 +125,11 @@ impl SlotTable {
         }
     }
 
-    /// From now on the slot's clients, waiting ones included, go to `worker`.
+    /// From now on the slot's clients, waiting ones included, go to `worker`, unless it has been
+    /// expelled since it said that it is ready.
     pub fn serve(&mut self, worker: WorkerId) {
         if let Some(slot) = self.slots.get_mut(worker.slot.index())
-            && slot.workers.iter().any(|attached| attached.id == worker)
+            && slot.workers.iter().any(|attached| attached.id == worker && !attached.expelled)
         {
             slot.state = State::Serving(worker);
         }
@@ -348,5 +349,28 @@ impl Slots for SlotTable {
         let slot = &self.slots[slot.index()];
         let channels: u64 = slot.workers.iter().map(|attached| attached.channel.load()).sum();
         channels.saturating_add(slot.queue.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handoff::ids::Generation;
+
+    #[test]
+    fn an_expelled_worker_is_not_put_into_service_by_an_order_on_its_way() {
+        let second = Duration::from_secs(1);
+        let settings = SlotSettings { stall_after: second, slot_wait: second, queue: 4 };
+        let mut slots = SlotTable::new(1, settings);
+        let worker = |generation| WorkerId { slot: SlotId(0), generation: Generation(generation) };
+        for generation in 0..2 {
+            let (channel, _end) = Channel::create(1).unwrap();
+            slots.attach(worker(generation), channel);
+        }
+        slots.expel(worker(0), Timestamp(0));
+        slots.serve(worker(0));
+        assert_eq!(slots.availability(SlotId(0)), Availability::Closed);
+        slots.serve(worker(1));
+        assert_eq!(slots.availability(SlotId(0)), Availability::Open);
     }
 }

@@ -107,8 +107,8 @@ pub enum ChannelError {
     /// A message with descriptors.
     #[error("message carries descriptors, expected none")]
     Descriptors,
-    /// Something before the hello.
-    #[error("first message is not a hello")]
+    /// Something before the hello, or another one.
+    #[error("hello is not the first message, or came again")]
     NoHello,
     /// An answer for a connection that it doesn't hold.
     #[error("refusal of connection {}, which is not waiting for an answer", .0.0)]

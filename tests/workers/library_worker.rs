@@ -1,0 +1,49 @@
+//! Workers for tests that use the library in the ways that no example shows: plain hyper, and the
+//! connections as a stream.
+
+use std::convert::Infallible;
+use std::error::Error;
+
+use futures_util::StreamExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use sticky_lb::worker::{ConnectionInfo, Worker, http};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let worker = Worker::attach()?;
+    match std::env::args().nth(1).as_deref() {
+        Some("hyper") => Ok(http::serve(worker, service_fn(hello)).await?),
+        Some("stream") => stream(worker).await,
+        other => Err(format!("no such role: {other:?}").into()),
+    }
+}
+
+async fn hello(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
+    let info = request.extensions().get::<ConnectionInfo>();
+    let client = info.map(|info| info.client.ip().to_string()).unwrap_or_default();
+    let mut response = Response::new(format!("hello {client}"));
+    response.headers_mut().insert("x-worker-id", std::process::id().into());
+    Ok(response)
+}
+
+/// Each connection is told its client's address, and back what it says.
+async fn stream(mut worker: Worker) -> Result<(), Box<dyn Error>> {
+    let drain = worker.drain();
+    worker.ready()?;
+    while let Some(connection) = worker.next().await {
+        let mut connection = connection?;
+        tokio::spawn(async move {
+            let mut said = [0; 5];
+            let client = connection.info().client.ip();
+            connection.write_all(format!("{client} ").as_bytes()).await?;
+            connection.read_exact(&mut said).await?;
+            connection.write_all(&said).await?;
+            connection.shutdown().await
+        });
+    }
+    drain.finished().await;
+    Ok(())
+}
