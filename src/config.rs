@@ -1,20 +1,31 @@
 //! What the program runs on: the settings of its parts, gathered.
 //!
-//! Nothing here can be wrong any more: what was typed is checked in `cli`.
+//! Nothing here can be wrong any more: what was written is checked in `settings`.
+
+use std::time::Duration;
 
 use crate::frontend::affinity::{DigestKind, Prefixes};
 use crate::frontend::listener::ListenerSettings;
 use crate::frontend::router::RouterSettings;
 use crate::frontend::slot_table::SlotSettings;
+use crate::supervisor::autoscale::AutoscaleSettings;
+use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::lifecycle::LifecycleSettings;
+use crate::supervisor::limits::LimitSettings;
+use crate::supervisor::output::OutputSettings;
+use crate::supervisor::rollout::RolloutSettings;
+use crate::triggers::cron::Schedule;
+use crate::triggers::watch::WatchSettings;
 
 /// Everything that can be set.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The app's name.
+    pub name: String,
     /// How many slots, 1 at least.
     pub workers: u16,
-    /// The workers' program and its arguments.
-    pub command: Vec<std::ffi::OsString>,
+    /// What the workers run.
+    pub command: WorkerCommand,
     /// Where to listen.
     pub listener: ListenerSettings,
     /// What names a client.
@@ -27,6 +38,26 @@ pub struct Config {
     pub credits: usize,
     /// How long each phase of a worker may take.
     pub lifecycle: LifecycleSettings,
+    /// A worker serves when it says that it is ready; else as soon as it has attached.
+    pub wait_ready: bool,
+    /// How replacements are done.
+    pub rollout: RolloutSettings,
+    /// When to have more workers and when fewer, if that is to be decided by load.
+    pub autoscale: Option<AutoscaleSettings>,
+    /// When workers are replaced.
+    pub limits: LimitSettings,
+    /// A worker whose event loop has stood still for so long is aborted; never if `None`.
+    pub stall_timeout: Option<Duration>,
+    /// From the order to stop until connections are no longer accepted.
+    pub lameduck: Duration,
+    /// So long workers go on serving when the primary is gone.
+    pub orphan_grace: Duration,
+    /// Which changes of files are worth a rolling restart.
+    pub watch: Option<WatchSettings>,
+    /// When to do a rolling restart.
+    pub cron_restart: Option<Schedule>,
+    /// What becomes of what workers print.
+    pub output: OutputSettings,
 }
 
 /// What names a client.

@@ -27,6 +27,7 @@
 //! | [`handoff`] | the border: messages, descriptors, channel, slots | contain policy |
 //! | [`frontend`] | listener, affinity, placement, dispatcher | know how a worker is started |
 //! | [`supervisor`] | lifecycle and restarts (pure), processes, pool | touch a client's socket |
+//! | [`triggers`] | files that change, times of day | know of workers |
 //! | [`worker`] | the library that a worker links | import the primary's side |
 //! | [`config`], [`primary`] | settings gathered, parts put together | decide anything |
 //! | [`demo`] | the worker that runs when no other is given | be needed by anything but `cli` |
@@ -67,10 +68,15 @@ pub mod frontend {
 pub mod supervisor {
     //! A worker's life: lifecycle and restarts, decided; processes, carried out. Never touches a
     //! client's socket.
+    pub mod autoscale;
+    pub mod command;
     pub mod lifecycle;
+    pub mod limits;
+    pub mod output;
     pub mod pool;
     pub mod process;
     pub mod restart;
+    pub mod rollout;
 }
 
 pub mod worker {
@@ -88,6 +94,13 @@ pub mod worker {
     pub use attach::AttachError;
     pub use connection::{Connection, ConnectionGuard, ConnectionInfo};
     pub use drain::Drain;
+}
+
+pub mod triggers {
+    //! What starts a rolling restart by itself: a changed file, the time of day. Knows nothing of
+    //! workers.
+    pub mod cron;
+    pub mod watch;
 }
 
 pub mod config;

@@ -21,7 +21,6 @@ use crate::frontend::slot_table::SlotTable;
 use crate::handoff::kernel::keep_inherited_descriptors;
 use crate::handoff::slots::{SlotOrders, seam};
 use crate::supervisor::pool::{Order, Pool, PoolError, PoolSettings, Progress, Summary};
-use crate::supervisor::process::WorkerCommand;
 
 /// Why the primary didn't start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -126,17 +125,13 @@ impl Primary {
 }
 
 fn pool_settings(config: &Config, address: SocketAddr) -> PoolSettings {
-    let mut command = config.command.iter().cloned();
     PoolSettings {
         workers: config.workers,
-        command: WorkerCommand {
-            program: command.next().unwrap_or_default(),
-            arguments: command.collect(),
-            port: address.port(),
-        },
+        command: config.command.clone(),
+        port: address.port(),
         credits: config.credits,
         slot_wait: config.slots.slot_wait,
-        lifecycle: config.lifecycle,
+        lifecycle: config.lifecycle.clone(),
     }
 }
 

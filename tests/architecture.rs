@@ -7,15 +7,18 @@ use std::fs;
 use std::path::Path;
 
 /// Folders and files from the bottom up: each imports from those that stand beside it.
-const FLOORS: [(&str, &[&str]); 8] = [
+const FLOORS: [(&str, &[&str]); 11] = [
     ("handoff", &["handoff"]),
     ("frontend", &["handoff", "frontend"]),
     ("supervisor", &["handoff", "supervisor"]),
     ("worker", &["handoff", "worker"]),
-    ("config", &["frontend", "supervisor"]),
-    ("primary", &["handoff", "frontend", "supervisor", "config"]),
+    ("triggers", &["triggers"]),
+    ("system", &["handoff", "system"]),
+    ("config", &["frontend", "supervisor", "triggers"]),
+    ("primary", &["handoff", "frontend", "supervisor", "triggers", "system", "config"]),
+    ("settings", &["config", "frontend", "supervisor", "triggers", "system", "settings"]),
     ("demo", &["worker", "demo"]),
-    ("cli", &["config", "primary", "demo", "frontend", "supervisor"]),
+    ("cli", &["settings", "config", "primary", "demo", "supervisor"]),
 ];
 
 /// Words that belong to one file each.

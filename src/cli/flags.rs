@@ -18,8 +18,12 @@ use crate::frontend::listener::ListenerSettings;
 use crate::frontend::placement::Placement;
 use crate::frontend::router::RouterSettings;
 use crate::frontend::slot_table::SlotSettings;
+use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::lifecycle::LifecycleSettings;
+use crate::supervisor::limits::LimitSettings;
+use crate::supervisor::output::OutputSettings;
 use crate::supervisor::restart::RestartPolicy;
+use crate::supervisor::rollout::RolloutSettings;
 
 /// One port, many worker processes, every client stays with its own.
 #[derive(Debug, Parser)]
@@ -169,8 +173,9 @@ pub(super) fn config(args: RunArgs) -> Result<(Config, tracing::Level), clap::Er
     let command = if args.worker.is_empty() { demo_command() } else { args.worker };
     let patience = args.patience;
     let config = Config {
+        name: "app".to_owned(),
         workers: args.workers,
-        command,
+        command: worker_command(command),
         listener: ListenerSettings { host: args.host, port: args.port, backlog: args.backlog },
         affinity: affinity(&args.placement)?,
         router: RouterSettings {
@@ -189,8 +194,20 @@ pub(super) fn config(args: RunArgs) -> Result<(Config, tracing::Level), clap::Er
         lifecycle: LifecycleSettings {
             listen_timeout: patience.listen_timeout,
             kill_timeout: patience.kill_timeout,
+            drain_timeout: Duration::from_secs(600),
+            max_draining: 2,
             restart: RestartPolicy { min_uptime: patience.min_uptime, ..RestartPolicy::default() },
         },
+        wait_ready: true,
+        rollout: RolloutSettings::default(),
+        autoscale: None,
+        limits: LimitSettings::default(),
+        stall_timeout: Some(Duration::from_secs(30)),
+        lameduck: Duration::ZERO,
+        orphan_grace: Duration::from_secs(10),
+        watch: None,
+        cron_restart: None,
+        output: OutputSettings::default(),
     };
     Ok((config, args.log_level))
 }
@@ -211,6 +228,15 @@ fn affinity(args: &PlacementArgs) -> Result<AffinitySettings, clap::Error> {
         DigestArg::Sha256 => DigestKind::Sha256,
     };
     Ok(AffinitySettings { digest, secret, prefixes: Prefixes { v4: args.ipv4_prefix, v6 } })
+}
+
+fn worker_command(command: Vec<OsString>) -> WorkerCommand {
+    let mut words = command.into_iter();
+    WorkerCommand {
+        program: words.next().unwrap_or_default(),
+        arguments: words.collect(),
+        ..WorkerCommand::default()
+    }
 }
 
 /// This program itself, even after its file was replaced.
@@ -307,7 +333,8 @@ mod tests {
     #[test]
     fn what_follows_the_dashes_is_the_workers_own() {
         let config = parse(&["--workers", "2", "--", "node", "app.js", "--port", "9"]).unwrap();
-        assert_eq!(config.command, ["node", "app.js", "--port", "9"]);
+        assert_eq!(config.command.program, "node");
+        assert_eq!(config.command.arguments, ["app.js", "--port", "9"]);
         assert_eq!(config.listener.port, 3000);
     }
 

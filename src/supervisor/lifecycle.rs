@@ -21,12 +21,17 @@ use crate::handoff::ids::{Generation, Timestamp};
 use crate::supervisor::restart::{Deaths, RestartPolicy};
 
 /// How long each phase may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LifecycleSettings {
     /// From start to ready; longer is a failure.
     pub listen_timeout: Duration,
-    /// The grace period: from the order to drain to SIGKILL.
+    /// The grace period when everything ends: from the order to drain to SIGKILL.
     pub kill_timeout: Duration,
+    /// The grace period of a worker that is replaced or removed while others go on.
+    pub drain_timeout: Duration,
+    /// Generations of a slot that may drain at a time; with one more, the oldest has only
+    /// `kill_timeout` left.
+    pub max_draining: u16,
     /// When to start again.
     pub restart: RestartPolicy,
 }
@@ -318,12 +323,9 @@ mod tests {
     const SETTINGS: LifecycleSettings = LifecycleSettings {
         listen_timeout: Duration::from_secs(3),
         kill_timeout: Duration::from_secs(10),
-        restart: RestartPolicy {
-            first_delay: Duration::from_millis(100),
-            longest_delay: Duration::from_secs(15),
-            min_uptime: Duration::from_secs(1),
-            start_attempts: 3,
-        },
+        drain_timeout: Duration::from_secs(600),
+        max_draining: 2,
+        restart: RestartPolicy::DEFAULT,
     };
 
     fn at(millis: u64) -> Timestamp {

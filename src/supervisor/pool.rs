@@ -17,8 +17,9 @@ use crate::handoff::ids::{SlotId, Timestamp};
 use crate::handoff::slots::{
     Counters, FrontendGone, SlotCommand, SlotCommander, SlotEvent, SlotEventKind, WorkerId,
 };
+use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::lifecycle::{Action, Fact, KillReason, LifecycleSettings, SlotLife};
-use crate::supervisor::process::{Exit, Process, WorkerCommand};
+use crate::supervisor::process::{Exit, Process};
 
 /// What the pool runs on.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct PoolSettings {
     pub workers: u16,
     /// What each worker runs.
     pub command: WorkerCommand,
+    /// The port that the primary listens on, as `PORT`.
+    pub port: u16,
     /// Connections that a worker may have unacknowledged.
     pub credits: usize,
     /// How long a slot's clients wait for a successor: for a later one they don't wait at all.
@@ -125,7 +128,8 @@ impl Pool {
         orders: mpsc::Receiver<Order>,
         progress: watch::Sender<Progress>,
     ) -> Self {
-        let lives = (0..settings.workers).map(|_| SlotLife::new(settings.lifecycle)).collect();
+        let lives =
+            (0..settings.workers).map(|_| SlotLife::new(settings.lifecycle.clone())).collect();
         Self {
             settings,
             lives,
@@ -226,7 +230,7 @@ impl Pool {
             Err(source) => return Err(PoolError::Channel(source)),
             Ok((channel, end)) => {
                 self.frontend.send(SlotCommand::Attach(worker, Box::new(channel))).await?;
-                match Process::start(&self.settings.command, worker, end) {
+                match Process::start(&self.settings.command, self.settings.port, worker, end) {
                     Ok(process) => {
                         self.started(worker, process);
                         return Ok(());

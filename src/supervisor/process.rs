@@ -8,7 +8,6 @@
 //! To be called on the primary's main thread: whatever follows a forking thread (parent-death
 //! signals, exec in place) must not follow one that ends.
 
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -25,21 +24,11 @@ use tokio::io::unix::AsyncFd;
 use crate::handoff::channel::WorkerEnd;
 use crate::handoff::kernel;
 use crate::handoff::slots::WorkerId;
+use crate::supervisor::command::WorkerCommand;
 
 /// Numbers of the descriptors in the worker: the first free ones behind the standard streams.
 const CHANNEL: i32 = 3;
 const SCOREBOARD: i32 = 4;
-
-/// What a worker runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WorkerCommand {
-    /// Looked for in `PATH` unless it has a slash.
-    pub program: OsString,
-    /// Its arguments.
-    pub arguments: Vec<OsString>,
-    /// The port that the primary listens on, as `PORT`.
-    pub port: u16,
-}
 
 /// A worker's process.
 #[derive(Debug)]
@@ -73,7 +62,12 @@ impl Process {
     /// # Errors
     ///
     /// If there is no such program or the kernel refuses.
-    pub fn start(command: &WorkerCommand, worker: WorkerId, end: WorkerEnd) -> io::Result<Self> {
+    pub fn start(
+        command: &WorkerCommand,
+        port: u16,
+        worker: WorkerId,
+        end: WorkerEnd,
+    ) -> io::Result<Self> {
         let mappings = vec![
             FdMapping { parent_fd: end.channel, child_fd: CHANNEL },
             FdMapping { parent_fd: end.scoreboard, child_fd: SCOREBOARD },
@@ -88,7 +82,7 @@ impl Process {
             .env("STICKY_LB_SLOT", worker.slot.to_string())
             .env("STICKY_LB_GENERATION", worker.generation.to_string())
             .env("NODE_APP_INSTANCE", worker.slot.to_string())
-            .env("PORT", command.port.to_string())
+            .env("PORT", port.to_string())
             .fd_mappings(mappings)
             .map_err(io::Error::other)?;
         let mut child = prepared.spawn()?;

@@ -4,27 +4,48 @@
 
 use std::time::Duration;
 
-/// How patient the supervisor is with workers that die.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How patient the supervisor is with workers that die. The names in brackets are PM2's.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestartPolicy {
-    /// The first delay after a death that came too soon; it doubles with each that follows.
+    /// Whether a worker that dies is followed by another (`autorestart`).
+    pub autorestart: bool,
+    /// Exit codes after which none follows (`stop_exit_codes`).
+    pub stop_exit_codes: Vec<i32>,
+    /// The delay after any death (`restart_delay`).
+    pub restart_delay: Duration,
+    /// The first delay after a death that came too soon; it doubles with each that follows
+    /// (`exp_backoff_restart_delay`).
     pub first_delay: Duration,
     /// The longest delay.
     pub longest_delay: Duration,
     /// A worker that served for so long has done well: the next is started at once.
     pub min_uptime: Duration,
+    /// So many deaths within the window, and the slot is given up (`max_restarts`).
+    pub max_restarts: u32,
+    /// The window.
+    pub restart_window: Duration,
     /// When no worker at all has become ready after so many deaths in each slot, the start failed.
     pub start_attempts: u32,
 }
 
+impl RestartPolicy {
+    /// What holds unless something else is said.
+    pub const DEFAULT: Self = Self {
+        autorestart: true,
+        stop_exit_codes: Vec::new(),
+        restart_delay: Duration::ZERO,
+        first_delay: Duration::from_millis(100),
+        longest_delay: Duration::from_secs(15),
+        min_uptime: Duration::from_secs(1),
+        max_restarts: 16,
+        restart_window: Duration::from_secs(15 * 60),
+        start_attempts: 3,
+    };
+}
+
 impl Default for RestartPolicy {
     fn default() -> Self {
-        Self {
-            first_delay: Duration::from_millis(100),
-            longest_delay: Duration::from_secs(15),
-            min_uptime: Duration::from_secs(1),
-            start_attempts: 3,
-        }
+        Self::DEFAULT
     }
 }
 
