@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::demo::server;
 use crate::primary::{Milestone, Primary};
 use crate::supervisor::pool::Summary;
+use crate::supervisor::rollout::{Outcome, Report};
 
 mod flags;
 
@@ -66,7 +67,8 @@ fn run(config: Config, level: tracing::Level) -> Result<(), Box<dyn Error>> {
         .with_writer(std::io::stderr)
         .init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let summary = runtime.block_on(async { Primary::bind(config)?.run(say).await })?;
+    let summary = runtime
+        .block_on(async { Primary::bind(config.clone())?.run(|| Ok(config.clone()), say).await })?;
     say_stopped(&summary);
     Ok(())
 }
@@ -79,13 +81,32 @@ fn say(milestone: Milestone) {
             "event": "listening", "address": address.to_string(), "port": address.port(), "pid": pid,
         }),
         Milestone::Ready(workers) => json!({"event": "ready", "workers": workers, "pid": pid}),
+        Milestone::RolledOut(report) => rolled_out(&report),
+        Milestone::ReloadRefused(error) => {
+            json!({"event": "reloaded", "result": "refused", "reason": error})
+        }
+        Milestone::Scaled(workers) => json!({"event": "scaled", "workers": workers}),
     });
+}
+
+fn rolled_out(report: &Report) -> serde_json::Value {
+    let (result, reason) = match &report.outcome {
+        Outcome::Done => ("done", String::new()),
+        Outcome::Aborted(slot, reason) => ("aborted", format!("worker in slot {slot} {reason}")),
+        Outcome::Superseded => ("superseded", "a newer one was ordered".to_owned()),
+        Outcome::Stopped => ("stopped", "everything is to end".to_owned()),
+    };
+    json!({
+        "event": "reloaded", "result": result, "reason": reason, "rollout": report.number,
+        "trigger": report.trigger.to_string(), "replaced": report.replaced, "of": report.of,
+    })
 }
 
 fn say_stopped(summary: &Summary) {
     let counters = &summary.counters;
     say_line(&json!({
-        "event": "stopped", "killed_workers": summary.killed,
+        "event": "stopped", "how": if summary.at_once { "at once" } else { "graceful" },
+        "killed_workers": summary.killed, "cut_connections": summary.cut,
         "accepted": counters.accepted, "acknowledged": counters.acknowledged,
         "redelivered": counters.redelivered, "spilled": counters.spilled,
         "refused": counters.refused, "stalls": counters.stalls, "lost": counters.lost,

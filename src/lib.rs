@@ -70,6 +70,7 @@ pub mod supervisor {
     //! client's socket.
     pub mod autoscale;
     pub mod command;
+    pub mod event;
     pub mod lifecycle;
     pub mod limits;
     pub mod output;
@@ -77,6 +78,7 @@ pub mod supervisor {
     pub mod process;
     pub mod restart;
     pub mod rollout;
+    pub mod slot_life;
 }
 
 pub mod worker {
@@ -89,6 +91,7 @@ pub mod worker {
     pub mod drain;
     #[cfg(feature = "hyper")]
     pub mod http;
+    mod orphan;
 
     pub use accept::{AcceptError, Worker};
     pub use attach::AttachError;

@@ -4,13 +4,14 @@
 //! when the first worker of each slot is ready. Stop, in reverse: the backlog is handed out and the
 //! listener closed, then the workers drain, then the frontend ends.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::thread;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::config::Config;
 use crate::frontend::affinity::Affinity;
@@ -20,7 +21,13 @@ use crate::frontend::router::Router;
 use crate::frontend::slot_table::SlotTable;
 use crate::handoff::kernel::keep_inherited_descriptors;
 use crate::handoff::slots::{SlotOrders, seam};
+use crate::supervisor::event::{Announcer, Event};
 use crate::supervisor::pool::{Order, Pool, PoolError, PoolSettings, Progress, Summary};
+use crate::supervisor::rollout::{Report, Trigger};
+
+mod signals;
+
+use signals::{Signals, Wish};
 
 /// Why the primary didn't start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -47,12 +54,18 @@ pub enum PrimaryError {
 }
 
 /// What happened that somebody outside may wait for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Milestone {
     /// The socket listens; connections wait in its backlog.
     Listening(SocketAddr),
     /// So many workers serve: all of them.
     Ready(u16),
+    /// A rolling restart has ended.
+    RolledOut(Report),
+    /// The configuration is wrong: nothing was changed.
+    ReloadRefused(String),
+    /// There are to be so many workers now.
+    Scaled(u16),
 }
 
 /// A primary that listens and has started nothing else yet.
@@ -78,12 +91,17 @@ impl Primary {
         Ok(Self { config, listener })
     }
 
-    /// Starts the workers and serves until SIGTERM or SIGINT; a second one ends it at once.
+    /// Starts the workers and serves until SIGTERM or SIGINT; a second one ends it at once. `reread`
+    /// reads the configuration again, for a rolling restart.
     ///
     /// # Errors
     ///
     /// If no worker can be run, or a part ends that should not.
-    pub async fn run(self, mut report: impl FnMut(Milestone)) -> Result<Summary, PrimaryError> {
+    pub async fn run(
+        self,
+        reread: impl Fn() -> Result<Config, String>,
+        report: impl FnMut(Milestone),
+    ) -> Result<Summary, PrimaryError> {
         let start = |what| move |source| PrimaryError::Start { what, source };
         let signals = Signals::install().map_err(start("install signal handlers"))?;
         let Self { config, listener } = self;
@@ -91,28 +109,21 @@ impl Primary {
         let (commander, events, orders) = seam().map_err(start("make the seam to the frontend"))?;
         let mut frontend = start_frontend(listener, &config, orders)
             .map_err(start("start the frontend's thread"))?;
-        report(Milestone::Listening(address));
 
-        let settings = pool_settings(&config, address);
-        // The signals wait while the pool is busy; more than two mean nothing new.
-        let (order, ordered) = mpsc::channel(2);
-        let (progress, mut progressed) = watch::channel(Progress::default());
-        let pool = Pool::new(settings, commander, events, ordered, progress).run();
-        let mut pool = std::pin::pin!(pool);
-        let mut signals = std::pin::pin!(signals.forward(order));
-        let mut all_ready = false;
-        let result = loop {
-            tokio::select! {
-                result = pool.as_mut() => break result,
-                () = signals.as_mut() => {}
-                Ok(()) = progressed.changed(), if !all_ready => {
-                    let serving = progressed.borrow_and_update().serving;
-                    if serving == config.workers {
-                        all_ready = true;
-                        report(Milestone::Ready(serving));
-                    }
-                }
-            }
+        // Signals wait while the pool is busy; more than a few mean nothing new.
+        let (order, ordered) = mpsc::channel(16);
+        let (progress, progressed) = watch::channel(Progress::default());
+        let announcer = Announcer::new();
+        let mut operator =
+            Operator { port: address.port(), signals, order, reread, report, progressed };
+        (operator.report)(Milestone::Listening(address));
+        let announced = announcer.subscribe();
+        let settings = pool_settings(&config, address.port());
+        let pool = Pool::new(settings, commander, events, ordered, progress, announcer).run();
+        let result = tokio::select! {
+            biased;
+            result = pool => result,
+            never = operator.attend(announced) => match never {},
         };
         match result {
             Err(PoolError::Frontend(gone)) => Err(match frontend.try_recv() {
@@ -124,14 +135,79 @@ impl Primary {
     }
 }
 
-fn pool_settings(config: &Config, address: SocketAddr) -> PoolSettings {
+fn pool_settings(config: &Config, port: u16) -> PoolSettings {
     PoolSettings {
         workers: config.workers,
-        command: config.command.clone(),
-        port: address.port(),
+        weights: config.router.weights.clone(),
+        command: Arc::new(config.command.clone()),
+        port,
         credits: config.credits,
         slot_wait: config.slots.slot_wait,
+        wait_ready: config.wait_ready,
         lifecycle: config.lifecycle.clone(),
+        rollout: config.rollout,
+        orphan_grace: config.orphan_grace,
+        lameduck: config.lameduck,
+    }
+}
+
+/// Turns what the operator and the time say into orders, and tells what came of them.
+struct Operator<Reread, Tell> {
+    port: u16,
+    signals: Signals,
+    order: mpsc::Sender<Order>,
+    reread: Reread,
+    report: Tell,
+    progressed: watch::Receiver<Progress>,
+}
+
+impl<Reread, Tell> Operator<Reread, Tell>
+where
+    Reread: Fn() -> Result<Config, String>,
+    Tell: FnMut(Milestone),
+{
+    async fn attend(&mut self, mut announced: broadcast::Receiver<Event>) -> Infallible {
+        let mut all_ready = false;
+        loop {
+            tokio::select! {
+                wish = self.signals.next() => self.heed(wish).await,
+                Ok(()) = self.progressed.changed() => {
+                    let Progress { serving, of } = *self.progressed.borrow_and_update();
+                    if serving == of && !all_ready {
+                        all_ready = true;
+                        (self.report)(Milestone::Ready(serving));
+                    }
+                }
+                event = announced.recv() => match event {
+                    Ok(Event::RolloutEnded(ended)) => (self.report)(Milestone::RolledOut(ended)),
+                    Ok(Event::Scaled { to, .. }) => (self.report)(Milestone::Scaled(to)),
+                    // Of events that were missed the log tells.
+                    Ok(_) | Err(_) => {}
+                },
+            }
+        }
+    }
+
+    async fn heed(&mut self, wish: Wish) {
+        let order = match wish {
+            Wish::Stop => Order::Stop,
+            Wish::StopNow => Order::StopNow,
+            Wish::OneMore => Order::ScaleBy(1),
+            Wish::OneFewer => Order::ScaleBy(-1),
+            Wish::Reload => match (self.reread)() {
+                Ok(config) => {
+                    let settings = Box::new(pool_settings(&config, self.port));
+                    Order::Reload(Trigger::Signal, settings)
+                }
+                Err(error) => {
+                    tracing::error!(error, "reload refused, nothing is changed");
+                    (self.report)(Milestone::ReloadRefused(error));
+                    return;
+                }
+            },
+        };
+        // If it fails, the pool has ended, and so will we.
+        let _ = self.order.send(order).await;
     }
 }
 
@@ -145,7 +221,7 @@ fn start_frontend(
     let settings = &config.affinity;
     let affinity = Affinity::new(settings.digest, &settings.secret, settings.prefixes);
     let router = Router::new(&config.router);
-    let slots = SlotTable::new(config.workers, config.slots);
+    let slots = SlotTable::new(config.slots);
     let most_held = most_held(config.workers);
     let (failed, failure) = oneshot::channel();
     thread::Builder::new().name("frontend".to_owned()).spawn(move || {
@@ -157,36 +233,6 @@ fn start_frontend(
         }
     })?;
     Ok(failure)
-}
-
-/// The signals that end the primary.
-#[derive(Debug)]
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn install() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    /// The first one stops, the second stops at once.
-    async fn forward(mut self, orders: mpsc::Sender<Order>) {
-        for order in [Order::Stop, Order::StopNow] {
-            tokio::select! {
-                _ = self.terminate.recv() => {}
-                _ = self.interrupt.recv() => {}
-            }
-            tracing::info!(?order, "signal received");
-            // If it fails, the pool has ended, and so will we.
-            let _ = orders.send(order).await;
-        }
-        std::future::pending().await
-    }
 }
 
 /// Each connection on its way takes a descriptor here, each established one in a worker, which

@@ -11,6 +11,7 @@ use common::{Primary, eventually, process};
 use serde_json::Value;
 use sticky_lb::frontend::affinity::{Affinity, DigestKind, Prefixes, fold};
 use sticky_lb::frontend::placement::modulo;
+use sticky_lb::handoff::ids::SlotId;
 
 #[test]
 fn every_client_stays_with_its_worker_and_all_workers_have_some() {
@@ -79,7 +80,8 @@ fn modulo_maps_as_node_does() {
             continue;
         }
         for (slots, slot) in row["slot"].as_object().unwrap() {
-            let chosen = modulo(affinity.key(address), slots.parse().unwrap()).unwrap();
+            let all: Vec<_> = (0..slots.parse().unwrap()).map(SlotId).collect();
+            let chosen = modulo(affinity.key(address), &all).unwrap();
             assert_eq!(u64::from(chosen.0), slot.as_u64().unwrap(), "{address} of {slots}");
             checked += 1;
         }

@@ -320,7 +320,8 @@ impl Dispatcher {
             }
             Ok(Notice::Ready) => self.orders.tell(worker, SlotEventKind::Ready),
             Ok(Notice::Leave) => self.orders.tell(worker, SlotEventKind::Leave),
-            Ok(Notice::Hello | Notice::Pong) => {}
+            Ok(Notice::Hello) => self.orders.tell(worker, SlotEventKind::Hello),
+            Ok(Notice::Pong) => self.orders.tell(worker, SlotEventKind::Pong),
             Ok(Notice::Nothing) => return false,
             Err(error) => self.expel(worker, error),
         }

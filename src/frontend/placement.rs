@@ -60,19 +60,35 @@ pub trait Slots {
 /// Thaler and Ravishankar 1998): each slot draws a number from the key, and the highest wins.
 #[derive(Clone, Debug)]
 pub struct Ranking {
+    slots: Vec<SlotId>,
     seeds: Vec<u64>,
     weights: Vec<f64>,
     uniform: bool,
 }
 
 impl Ranking {
-    /// For slots with these weights, each above 0: a slot of weight 2 gets twice the clients of
-    /// one of weight 1.
+    /// For the first slots, with these weights.
     #[must_use]
     pub fn new(weights: &[f64]) -> Self {
-        let seeds = (1..=weights.len() as u64).map(mix).collect();
+        let slots = (0..u16::MAX).map(SlotId).zip(weights.iter().copied());
+        Self::of(&slots.collect::<Vec<_>>())
+    }
+
+    /// For these slots, with these weights, each above 0: a slot of weight 2 gets twice the clients
+    /// of one of weight 1. What a slot draws depends on its number alone, so that those that stay
+    /// keep their clients when others come and go.
+    #[must_use]
+    pub fn of(slots: &[(SlotId, f64)]) -> Self {
+        let (slots, weights): (Vec<_>, Vec<f64>) = slots.iter().copied().unzip();
+        let seeds = slots.iter().map(|slot| mix(u64::from(slot.0) + 1)).collect();
         let uniform = weights.windows(2).all(|pair| pair[0].total_cmp(&pair[1]).is_eq());
-        Self { seeds, weights: weights.to_vec(), uniform }
+        Self { slots, seeds, weights, uniform }
+    }
+
+    /// Its slots.
+    #[must_use]
+    pub fn slots(&self) -> &[SlotId] {
+        &self.slots
     }
 
     /// The slot of a key, whatever its state.
@@ -97,7 +113,7 @@ impl Ranking {
     ) -> Option<SlotId> {
         let mut best = None;
         let mut highest = 0;
-        for (index, slot) in (0..self.seeds.len()).zip((0..u16::MAX).map(SlotId)) {
+        for (index, slot) in self.slots.iter().copied().enumerate() {
             let score = score(index);
             if (score > highest || best.is_none()) && eligible(slot) {
                 (best, highest) = (Some(slot), score);
@@ -126,10 +142,10 @@ fn mix(mut x: u64) -> u64 {
 
 /// The slot of a key by Node's rule: its first 4 bytes, little-endian, modulo the slots.
 #[must_use]
-pub fn modulo(key: AffinityKey, slots: u16) -> Option<SlotId> {
+pub fn modulo(key: AffinityKey, slots: &[SlotId]) -> Option<SlotId> {
     let first_four = key.0 & u64::from(u32::MAX);
-    let remainder = first_four.checked_rem(u64::from(slots))?;
-    u16::try_from(remainder).ok().map(SlotId)
+    let remainder = first_four.checked_rem(slots.len() as u64)?;
+    usize::try_from(remainder).ok().map(|index| slots[index])
 }
 
 /// Chooses slots where nothing needs to stick.
@@ -259,9 +275,10 @@ pub(super) mod tests {
         // Of "127.0.0.1": md5 f528764d…, read as little-endian u32 1299589365.
         let key = AffinityKey(0x29b1_4d62_4d76_28f5);
         for (slots, slot) in [(2, 1), (3, 0), (4, 1), (8, 5), (16, 5)] {
-            assert_eq!(modulo(key, slots), Some(SlotId(slot)));
+            let slots: Vec<_> = (0..slots).map(SlotId).collect();
+            assert_eq!(modulo(key, &slots), Some(SlotId(slot)));
         }
-        assert_eq!(modulo(key, 0), None);
+        assert_eq!(modulo(key, &[]), None);
     }
 
     #[test]

@@ -58,6 +58,12 @@ impl Router {
         }
     }
 
+    /// From now on clients belong to these slots, with these weights. Those that were elsewhere
+    /// still are.
+    pub fn rank(&mut self, slots: &[(SlotId, f64)]) {
+        self.ranking = Ranking::of(slots);
+    }
+
     /// The slot for a connection of the client with this key.
     pub fn route(&mut self, key: AffinityKey, slots: &impl Slots, now: Timestamp) -> Route {
         if !self.placement.is_sticky() {
@@ -65,11 +71,11 @@ impl Router {
         }
         if let Some(slot) = self.memory.recall(key, now) {
             if slots.availability(slot) != Availability::Closed {
-                return self.named(slot, key, slots);
+                return self.named(slot, key);
             }
             self.memory.forget(key);
         }
-        let Some(home) = self.home(key, slots) else { return Route::Nowhere };
+        let Some(home) = self.home(key) else { return Route::Nowhere };
         let limit = self.limit(slots);
         if slots.availability(home) != Availability::Closed && within(limit, slots, home) {
             // Under a bound, a client that is known keeps its place when the slot fills up.
@@ -80,7 +86,7 @@ impl Router {
         }
         let Some(next) = self.next(key, slots, limit) else { return Route::Nowhere };
         self.memory.remember(key, next, now);
-        self.named(next, key, slots)
+        self.named(next, key)
     }
 
     /// As [`Self::route`], but past one slot if any other can take it.
@@ -97,14 +103,14 @@ impl Router {
         }
     }
 
-    fn named(&self, slot: SlotId, key: AffinityKey, slots: &impl Slots) -> Route {
-        if self.home(key, slots) == Some(slot) { Route::Home(slot) } else { Route::Spill(slot) }
+    fn named(&self, slot: SlotId, key: AffinityKey) -> Route {
+        if self.home(key) == Some(slot) { Route::Home(slot) } else { Route::Spill(slot) }
     }
 
     /// The first slot of the key's ranking, whatever its state.
-    fn home(&self, key: AffinityKey, slots: &impl Slots) -> Option<SlotId> {
+    fn home(&self, key: AffinityKey) -> Option<SlotId> {
         match self.placement {
-            Placement::Modulo => modulo(key, slots.count()),
+            Placement::Modulo => modulo(key, self.ranking.slots()),
             _ => self.ranking.first(key),
         }
     }
@@ -248,7 +254,7 @@ mod tests {
         let (mut router, mut slots) =
             (router(Placement::Rendezvous, 4, Some(1.25)), open(&[10; 4]));
         let home = slot_of(router.route(KEY, &slots, at(0)));
-        let newcomer = (0..).map(AffinityKey).find(|key| router.home(*key, &slots) == Some(home));
+        let newcomer = (0..).map(AffinityKey).find(|key| router.home(*key) == Some(home));
         let newcomer = newcomer.unwrap();
         slots.0[home.index()].1 = 20;
         assert_eq!(router.route(KEY, &slots, at(1)), Route::Home(home), "it is known");

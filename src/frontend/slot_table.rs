@@ -107,22 +107,28 @@ pub enum Overdue {
 }
 
 impl SlotTable {
-    /// So many slots, all closed until a worker serves.
+    /// No slot yet: they are made as workers come for them.
     #[must_use]
-    pub fn new(count: u16, settings: SlotSettings) -> Self {
-        let slot = |_| Slot {
+    pub fn new(settings: SlotSettings) -> Self {
+        Self { slots: Vec::new(), settings, in_flight: 0 }
+    }
+
+    /// So many slots there are at least; new ones are closed until a worker serves.
+    pub fn grow(&mut self, count: usize) {
+        let queue = self.settings.queue;
+        let new = || Slot {
             state: State::Closed,
-            queue: VecDeque::with_capacity(settings.queue),
+            queue: VecDeque::with_capacity(queue),
             workers: Vec::new(),
         };
-        Self { slots: (0..count).map(slot).collect(), settings, in_flight: 0 }
+        self.slots.resize_with(count.max(self.slots.len()), new);
     }
 
     /// A new worker's channel.
     pub fn attach(&mut self, worker: WorkerId, channel: Channel) {
-        if let Some(slot) = self.slots.get_mut(worker.slot.index()) {
-            slot.workers.push(Attached { id: worker, channel, expelled: false });
-        }
+        self.grow(worker.slot.index() + 1);
+        let slot = &mut self.slots[worker.slot.index()];
+        slot.workers.push(Attached { id: worker, channel, expelled: false });
     }
 
     /// From now on the slot's clients, waiting ones included, go to `worker`, unless it has been
@@ -361,7 +367,7 @@ mod tests {
     fn an_expelled_worker_is_not_put_into_service_by_an_order_on_its_way() {
         let second = Duration::from_secs(1);
         let settings = SlotSettings { stall_after: second, slot_wait: second, queue: 4 };
-        let mut slots = SlotTable::new(1, settings);
+        let mut slots = SlotTable::new(settings);
         let worker = |generation| WorkerId { slot: SlotId(0), generation: Generation(generation) };
         for generation in 0..2 {
             let (channel, _end) = Channel::create(1).unwrap();

@@ -266,6 +266,7 @@ impl Channel {
     /// Ends what goes to the worker: it reads the rest, then end of file, and begins to drain. Its
     /// answers still come.
     pub fn finish(&self) {
+        self.scoreboard.increment(Counter::Drain);
         // Fails only if the worker has ended the channel already.
         let _ = shutdown(&self.socket, Shutdown::Write);
     }

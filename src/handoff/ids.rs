@@ -1,7 +1,7 @@
 //! The names of things, each a type of its own so that none is taken for another.
 
 /// A stable place among N that a worker fills and that outlives it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SlotId(pub u16);
 
 impl SlotId {

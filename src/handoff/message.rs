@@ -36,7 +36,9 @@
 //! An address: family (1 byte: 4 or 6), one zero byte, port (2), IPv6 scope id (4, else zero),
 //! then 16 bytes of IP address in network order, of which IPv4 uses the first 4.
 //!
-//! End of file is the order to drain, and a barrier: no connection comes after it.
+//! End of file is the order to drain, and a barrier: no connection comes after it. If the scoreboard
+//! says that nobody has ordered it, the primary is gone: the worker's clients have nobody else, and it
+//! serves them for another `STICKY_LB_ORPHAN_GRACE` milliseconds before it drains.
 //!
 //! ## To the primary
 //!

@@ -1,5 +1,6 @@
 //! What a worker is doing, in a page of memory that it shares with the primary: counted by the
-//! worker at each event, read by the primary when it likes, at the cost of no message.
+//! worker at each event, read by the primary when it likes, at the cost of no message. One number
+//! goes the other way: whether the worker was told to drain.
 //!
 //! Never trusted: a worker may write what it likes. Loads only influence placement, and more
 //! connections settled than were sent are a breach of the protocol.
@@ -18,6 +19,7 @@
 //! | 192 | requests finished since its start |
 //! | 256 | settled: connections acknowledged or refused since its start |
 //! | 320 | refused: of those, the refused ones |
+//! | 384 | not 0 once the primary has ordered the worker to drain; written by the primary |
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -48,6 +50,8 @@ pub enum Counter {
     Settled,
     /// Connections refused since the worker's start.
     Refused,
+    /// Orders to drain. With none, the end of the channel means that the primary is gone.
+    Drain,
 }
 
 impl Counter {
@@ -61,6 +65,7 @@ impl Counter {
                 Self::RequestsTotal => 3,
                 Self::Settled => 4,
                 Self::Refused => 5,
+                Self::Drain => 6,
             }
     }
 }

@@ -35,12 +35,16 @@ pub struct WorkerId {
 pub enum SlotCommand {
     /// Begin to accept connections.
     Accept,
+    /// Clients belong to these slots, with these weights, each above 0.
+    Rank(Vec<(SlotId, f64)>),
     /// A worker was started; listen to what it says.
     Attach(WorkerId, Box<Channel>),
     /// From now on the slot's clients go to this worker.
     Serve(WorkerId),
     /// Send it no more, and tell it so.
     Drain(WorkerId),
+    /// Ask it whether its loop is alive. Nothing is asked of one that has no room for questions.
+    Ping(WorkerId),
     /// Its process has ended: what it did not acknowledge goes to others.
     Gone(WorkerId),
     /// No worker is to come: the slot's clients need not wait.
@@ -65,8 +69,12 @@ pub struct SlotEvent {
 /// What a worker said or did.
 #[derive(Debug)]
 pub enum SlotEventKind {
+    /// It has attached.
+    Hello,
     /// It takes connections.
     Ready,
+    /// Its loop has answered a ping.
+    Pong,
     /// It wants to be drained and replaced.
     Leave,
     /// It broke the protocol; nothing goes to it any more.

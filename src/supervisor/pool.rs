@@ -1,121 +1,63 @@
 //! The one owner of all workers: carries out what each slot's life asks for.
 //!
-//! Thin: what to do is decided in `lifecycle` and `restart`; here are the processes, the timers and
-//! the log lines. Never touches a client's socket.
+//! Thin: what to do is decided in `slot_life`, `restart`, `rollout`, `autoscale`, `limits` and
+//! `watchdog`; here are the processes and the timers. Never touches a client's socket.
 
-use std::collections::HashMap;
-use std::io;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 
-use crate::handoff::channel::Channel;
-use crate::handoff::ids::{SlotId, Timestamp};
-use crate::handoff::slots::{
-    Counters, FrontendGone, SlotCommand, SlotCommander, SlotEvent, SlotEventKind, WorkerId,
-};
+use crate::handoff::ids::{Generation, SlotId, Timestamp};
+use crate::handoff::slots::{SlotCommand, SlotCommander, SlotEvent, SlotEventKind, WorkerId};
 use crate::supervisor::command::WorkerCommand;
-use crate::supervisor::lifecycle::{Action, Fact, KillReason, LifecycleSettings, SlotLife};
-use crate::supervisor::process::{Exit, Process};
+use crate::supervisor::event::{Announcer, Event, WorkerChange};
+use crate::supervisor::lifecycle::{Action, Fact, KillReason, SlotState};
+use crate::supervisor::rollout::{Planner, Step};
+use crate::supervisor::slot_life::SlotLife;
 
-/// What the pool runs on.
-#[derive(Clone, Debug)]
-pub struct PoolSettings {
-    /// How many slots.
-    pub workers: u16,
-    /// What each worker runs.
-    pub command: WorkerCommand,
-    /// The port that the primary listens on, as `PORT`.
-    pub port: u16,
-    /// Connections that a worker may have unacknowledged.
-    pub credits: usize,
-    /// How long a slot's clients wait for a successor: for a later one they don't wait at all.
-    pub slot_wait: Duration,
-    /// How long each phase may take.
-    pub lifecycle: LifecycleSettings,
-}
+mod interface;
+mod orders;
+mod replacements;
+mod stop;
+mod workers;
 
-/// What the operator wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Drain all and end.
-    Stop,
-    /// End all at once.
-    StopNow,
-}
-
-/// How far the start is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Slots that serve.
-    pub serving: u16,
-}
-
-/// Why the pool ended without being asked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PoolError {
-    /// The command cannot be run.
-    #[error("cannot run worker command {command:?}")]
-    Command {
-        /// The program.
-        command: std::ffi::OsString,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// No worker ever got ready.
-    #[error("no worker became ready: the last one, in slot {slot}, {reason}")]
-    NeverReady {
-        /// The slot of the last attempt.
-        slot: SlotId,
-        /// What became of it.
-        reason: String,
-    },
-    /// A worker's channel cannot be made.
-    #[error("cannot make a channel for a worker")]
-    Channel(#[source] io::Error),
-    /// The frontend has ended.
-    #[error(transparent)]
-    Frontend(#[from] FrontendGone),
-}
-
-/// How it all went, when it has ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// What became of connections.
-    pub counters: Counters,
-    /// Workers that had to be killed at the end.
-    pub killed: u16,
-}
+pub use interface::{MOST_WORKERS, Order, PoolError, PoolSettings, Progress, Summary};
+use stop::Stopping;
+use workers::Running;
 
 /// Supervises all workers.
 #[derive(Debug)]
 pub struct Pool {
     settings: PoolSettings,
-    lives: Vec<SlotLife>,
-    processes: HashMap<WorkerId, Running>,
+    /// What held before the rolling restart that is under way, and holds again if it is aborted.
+    before: Option<PoolSettings>,
+    /// Those that were removed stay, so that their generations go on.
+    slots: BTreeMap<SlotId, Slot>,
+    running: HashMap<WorkerId, Running>,
+    planner: Planner,
     frontend: SlotCommander,
     events: mpsc::Receiver<SlotEvent>,
     orders: mpsc::Receiver<Order>,
     progress: watch::Sender<Progress>,
+    announcer: Announcer,
     ended: (mpsc::Sender<WorkerId>, mpsc::Receiver<WorkerId>),
-    closing: Option<JoinHandle<Result<(), FrontendGone>>>,
     accepting: bool,
-    stopping: bool,
-    killed: u16,
+    stopping: Stopping,
+    summary: Summary,
     last_failure: Option<(SlotId, String)>,
 }
 
 #[derive(Debug)]
-struct Running {
-    process: Arc<Process>,
-    started: Timestamp,
-    /// Why it was killed, if it was.
-    killed: Option<KillReason>,
+struct Slot {
+    life: SlotLife,
+    /// What its workers run.
+    command: Arc<WorkerCommand>,
+    /// What they will run, once the worker that tries it has proved itself.
+    candidate: Option<Arc<WorkerCommand>>,
+    /// Clients belong to it. A new slot gets clients when its first worker serves.
+    ranked: bool,
 }
 
 impl Pool {
@@ -127,23 +69,24 @@ impl Pool {
         events: mpsc::Receiver<SlotEvent>,
         orders: mpsc::Receiver<Order>,
         progress: watch::Sender<Progress>,
+        announcer: Announcer,
     ) -> Self {
-        let lives =
-            (0..settings.workers).map(|_| SlotLife::new(settings.lifecycle.clone())).collect();
         Self {
             settings,
-            lives,
-            processes: HashMap::new(),
+            before: None,
+            slots: BTreeMap::new(),
+            running: HashMap::new(),
+            planner: Planner::default(),
             frontend,
             events,
             orders,
             progress,
+            announcer,
             // A worker's end waits its turn where there are many.
             ended: mpsc::channel(64),
-            closing: None,
             accepting: false,
-            stopping: false,
-            killed: 0,
+            stopping: Stopping::No,
+            summary: Summary::default(),
             last_failure: None,
         }
     }
@@ -152,7 +95,8 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// If no worker can be run at all, or the frontend has ended. The workers are killed then.
+    /// If no worker can be run at all, or any more, or the frontend has ended. The workers are
+    /// killed then.
     pub async fn run(mut self) -> Result<Summary, PoolError> {
         let result = self.supervise().await;
         if result.is_err() {
@@ -162,39 +106,63 @@ impl Pool {
     }
 
     async fn supervise(&mut self) -> Result<Summary, PoolError> {
-        for slot in self.slots() {
-            self.on(slot, Fact::Start).await?;
+        for slot in (0..self.settings.workers).map(SlotId) {
+            self.add_slot(slot, true);
         }
-        while !(self.stopping && self.closing.is_none() && self.processes.is_empty()) {
-            let deadline = self.lives.iter().filter_map(SlotLife::next_deadline).min();
+        self.rank().await?;
+        self.on_all(Fact::Start).await?;
+        while !self.is_over()? {
+            let deadline = self.slots.values().filter_map(|slot| slot.life.next_deadline()).min();
             tokio::select! {
                 Some(worker) = self.ended.1.recv() => self.bury(worker).await?,
                 Some(event) = self.events.recv() => self.heard(event).await?,
                 Some(order) = self.orders.recv() => self.obey(order).await?,
-                () = until(deadline) => self.on_all(Fact::Time).await?,
-                closed = join(self.closing.as_mut()) => {
-                    self.closing = None;
-                    closed?;
-                    self.on_all(Fact::Stop).await?;
-                }
+                () = until_then(deadline) => self.on_all(Fact::Time).await?,
+                step = self.stopping.next() => self.go_on_stopping(step).await?,
             }
+            self.plan().await?;
             self.look_at_start().await?;
         }
-        let counters = self.frontend.count().await?;
+        self.summary.counters = self.frontend.count().await?;
         self.frontend.send(SlotCommand::End).await?;
-        Ok(Summary { counters, killed: self.killed })
+        Ok(self.summary)
+    }
+
+    /// Whether all is done: drained as ordered, or every slot at rest.
+    fn is_over(&mut self) -> Result<bool, PoolError> {
+        if !self.running.is_empty() {
+            return Ok(false);
+        }
+        if matches!(self.stopping, Stopping::Draining) {
+            return Ok(true);
+        }
+        let states: Vec<_> = self.active().map(|(_, slot)| slot.life.state()).collect();
+        let at_rest = |state: &_| matches!(state, SlotState::Errored | SlotState::Stopped);
+        if self.stopping.is_ordered() || !states.iter().all(at_rest) {
+            return Ok(false);
+        }
+        if states.iter().all(|state| *state == SlotState::Stopped) {
+            tracing::info!("every slot is stopped: nothing is left to do");
+            return Ok(true);
+        }
+        let (slot, reason) = self.last_failure.take().unwrap_or_default();
+        Err(if self.accepting {
+            PoolError::AllErrored { slot, reason }
+        } else {
+            PoolError::NeverReady { slot, reason }
+        })
     }
 
     async fn on(&mut self, slot: SlotId, fact: Fact) -> Result<(), PoolError> {
-        let actions = self.lives[slot.index()].on(fact, Timestamp::now());
-        for action in actions {
+        let Some(found) = self.slots.get_mut(&slot) else { return Ok(()) };
+        for action in found.life.on(fact, Timestamp::now()) {
             self.carry_out(slot, action).await?;
         }
         Ok(())
     }
 
     async fn on_all(&mut self, fact: Fact) -> Result<(), PoolError> {
-        for slot in self.slots() {
+        for slot in self.slots.keys().copied().collect::<Vec<_>>() {
             self.on(slot, fact).await?;
         }
         Ok(())
@@ -204,216 +172,149 @@ impl Pool {
         let worker = |generation| WorkerId { slot, generation };
         match action {
             Action::Spawn(generation) => self.spawn(worker(generation)).await?,
-            Action::Serve(generation) => {
-                self.frontend.send(SlotCommand::Serve(worker(generation))).await?;
-                self.count_serving(worker(generation));
-            }
+            Action::Serve(generation) => self.serve(worker(generation)).await?,
             Action::Drain(generation) => {
                 self.frontend.send(SlotCommand::Drain(worker(generation))).await?;
-                tracing::info!(%slot, %generation, "worker drains");
+                self.announce_worker(worker(generation), WorkerChange::Drains);
             }
             Action::Terminate(generation) => self.signal(worker(generation), Signal::TERM),
+            Action::Abort(generation) => self.abort(worker(generation)).await?,
             Action::Kill(generation, reason) => self.kill(worker(generation), reason),
             Action::BackOff(delay) => {
-                tracing::warn!(%slot, delay_ms = delay.as_millis(), "slot waits before its next worker");
+                let state = SlotState::BackOff;
+                self.announcer.announce(Event::Slot { slot, state, delay: Some(delay) });
                 if delay > self.settings.slot_wait {
                     self.frontend.send(SlotCommand::GiveUp(slot)).await?;
                 }
             }
+            Action::Rest(state) => {
+                self.announcer.announce(Event::Slot { slot, state, delay: None });
+                self.frontend.send(SlotCommand::GiveUp(slot)).await?;
+            }
+            Action::Replaced(_) => self.replaced(slot),
+            Action::NotReplaced(_) => self.not_replaced(slot),
         }
         Ok(())
     }
 
-    async fn spawn(&mut self, worker: WorkerId) -> Result<(), PoolError> {
-        let error = match Channel::create(self.settings.credits) {
-            Err(source) if self.accepting => source,
-            Err(source) => return Err(PoolError::Channel(source)),
-            Ok((channel, end)) => {
-                self.frontend.send(SlotCommand::Attach(worker, Box::new(channel))).await?;
-                match Process::start(&self.settings.command, self.settings.port, worker, end) {
-                    Ok(process) => {
-                        self.started(worker, process);
-                        return Ok(());
-                    }
-                    Err(source) if self.accepting => source,
-                    Err(source) => {
-                        let command = self.settings.command.program.clone();
-                        return Err(PoolError::Command { command, source });
-                    }
-                }
-            }
-        };
-        // It has worked before and may again: a deploy is replacing the program, say, or clients
-        // have taken all descriptors for a moment.
-        tracing::error!(slot = %worker.slot, %error, "worker cannot be started");
-        self.frontend.send(SlotCommand::Gone(worker)).await?;
-        Box::pin(self.on(worker.slot, Fact::Exited(worker.generation, jitter()))).await
-    }
-
-    fn started(&mut self, worker: WorkerId, process: Process) {
-        tracing::debug!(
-            slot = %worker.slot, generation = %worker.generation, pid = process.pid(),
-            "worker started",
-        );
-        let process = Arc::new(process);
-        let (watched, ended) = (Arc::clone(&process), self.ended.0.clone());
-        tokio::spawn(async move {
-            watched.ended().await;
-            // Without a pool there is nobody to tell.
-            let _ = ended.send(worker).await;
-        });
-        self.processes.insert(worker, Running { process, started: Timestamp::now(), killed: None });
-    }
-
-    async fn bury(&mut self, worker: WorkerId) -> Result<(), PoolError> {
-        let Some(running) = self.processes.remove(&worker) else { return Ok(()) };
-        let reason = match running.process.reap() {
-            Ok(exit) => describe(running.killed, exit, self.settings.lifecycle.listen_timeout),
-            Err(error) => format!("ended, its status is unknown: {error}"),
-        };
-        self.frontend.send(SlotCommand::Gone(worker)).await?;
-        let expected = self.stopping || !self.is_last_of_slot(worker);
-        let uptime = Timestamp::now().since(running.started);
-        let (slot, generation, pid) = (worker.slot, worker.generation, running.process.pid());
-        if expected {
-            tracing::info!(%slot, %generation, pid, reason, ?uptime, "worker is gone");
-        } else {
-            tracing::warn!(%slot, %generation, pid, reason, ?uptime, "worker died");
-            self.last_failure = Some((slot, reason));
+    async fn serve(&mut self, worker: WorkerId) -> Result<(), PoolError> {
+        self.frontend.send(SlotCommand::Serve(worker)).await?;
+        if let Some(slot) = self.slots.get_mut(&worker.slot)
+            && !std::mem::replace(&mut slot.ranked, true)
+        {
+            self.rank().await?;
         }
-        self.on(slot, Fact::Exited(generation, jitter())).await
+        let Progress { serving, of } = self.count_serving();
+        self.announce_worker(worker, WorkerChange::Serves { serving, of });
+        self.progress.send_replace(Progress { serving, of });
+        Ok(())
     }
 
     async fn heard(&mut self, event: SlotEvent) -> Result<(), PoolError> {
         let SlotEvent { worker, kind } = event;
         let generation = worker.generation;
         let fact = match kind {
-            SlotEventKind::Ready => Fact::Ready(generation),
-            SlotEventKind::Leave if self.stopping => return Ok(()),
-            SlotEventKind::Leave => {
-                tracing::info!(slot = %worker.slot, %generation, "worker asks to be replaced");
-                Fact::Leave(generation)
-            }
+            SlotEventKind::Hello if self.settings.wait_ready => return Ok(()),
+            SlotEventKind::Hello | SlotEventKind::Ready => Fact::Ready(generation),
+            SlotEventKind::Pong => return Ok(()),
+            SlotEventKind::Leave => return self.heard_leave(worker).await,
             SlotEventKind::Violation(error) => {
                 tracing::error!(
                     slot = %worker.slot, %generation, %error,
                     "worker breaks the protocol and is killed",
                 );
-                Fact::Violation(generation)
+                Fact::Kill(generation, KillReason::Violation)
             }
         };
         self.on(worker.slot, fact).await
     }
 
-    async fn obey(&mut self, order: Order) -> Result<(), PoolError> {
-        match order {
-            Order::Stop if !self.stopping => {
-                self.stopping = true;
-                let frontend = self.frontend.clone();
-                self.closing = Some(tokio::spawn(async move { frontend.stop_accepting().await }));
-                Ok(())
-            }
-            Order::Stop => Ok(()),
-            Order::StopNow => {
-                self.stopping = true;
-                self.closing = None;
-                self.on_all(Fact::StopNow).await
-            }
-        }
-    }
-
     /// Begins to accept as soon as each slot's first worker is ready or has failed, and gives up
     /// when all have failed too often.
     async fn look_at_start(&mut self) -> Result<(), PoolError> {
-        if self.accepting || self.stopping {
+        if self.accepting || self.stopping.is_ordered() {
             return Ok(());
         }
-        if self.lives.iter().all(SlotLife::has_failed_to_start) {
-            let (slot, reason) = self.last_failure.take().unwrap_or((SlotId(0), String::new()));
+        let lives = || self.active().map(|(_, slot)| &slot.life);
+        if lives().all(SlotLife::has_failed_to_start) {
+            let (slot, reason) = self.last_failure.take().unwrap_or_default();
             return Err(PoolError::NeverReady { slot, reason });
         }
-        let some_serve = self.lives.iter().any(SlotLife::is_serving);
-        if some_serve && self.lives.iter().all(SlotLife::has_started) {
+        if lives().any(SlotLife::is_serving) && lives().all(SlotLife::has_started) {
             self.accepting = true;
             self.frontend.send(SlotCommand::Accept).await?;
         }
         Ok(())
     }
 
-    fn count_serving(&self, worker: WorkerId) {
-        let serving = self.lives.iter().filter(|life| life.is_serving()).count();
-        let serving = u16::try_from(serving).unwrap_or(u16::MAX);
-        let of = self.settings.workers;
-        let pid = self.processes.get(&worker).map(|running| running.process.pid());
-        let (slot, generation) = (worker.slot, worker.generation);
-        tracing::info!(%slot, %generation, pid, serving, of, "worker serves");
-        self.progress.send_replace(Progress { serving });
+    /// Tells the frontend which slots clients belong to.
+    async fn rank(&self) -> Result<(), PoolError> {
+        let weight = |slot: SlotId| self.settings.weights.get(slot.index()).copied();
+        let ranked = self.slots.iter().filter(|(_, slot)| slot.ranked);
+        let ranked = ranked.map(|(slot, _)| (*slot, weight(*slot).unwrap_or(1.0))).collect();
+        Ok(self.frontend.send(SlotCommand::Rank(ranked)).await?)
     }
 
-    fn kill(&mut self, worker: WorkerId, reason: KillReason) {
-        if let Some(running) = self.processes.get_mut(&worker) {
-            running.killed = Some(reason);
-            self.killed = self.killed.saturating_add(u16::from(self.stopping));
+    fn add_slot(&mut self, slot: SlotId, ranked: bool) {
+        let command = Arc::clone(&self.settings.command);
+        let life = SlotLife::new(self.settings.lifecycle.clone());
+        let new = Slot { life, command: Arc::clone(&command), candidate: None, ranked };
+        let slot = self.slots.entry(slot).or_insert(new);
+        (slot.command, slot.candidate) = (command, None);
+    }
+
+    /// The slots that are not removed.
+    fn active(&self) -> impl Iterator<Item = (SlotId, &Slot)> {
+        let slots = self.slots.iter().map(|(id, slot)| (*id, slot));
+        slots.filter(|(_, slot)| slot.life.state() != SlotState::Removed)
+    }
+
+    fn count_serving(&self) -> Progress {
+        let count = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
+        let serving = self.active().filter(|(_, slot)| slot.life.is_serving()).count();
+        Progress { serving: count(serving), of: count(self.active().count()) }
+    }
+
+    /// The worker that serves a slot.
+    fn serving(&self, slot: SlotId) -> Option<WorkerId> {
+        let (generation, _): (Generation, _) = self.slots.get(&slot)?.life.serving()?;
+        Some(WorkerId { slot, generation })
+    }
+
+    fn announce_worker(&self, worker: WorkerId, change: WorkerChange) {
+        let pid = self.running.get(&worker).map_or(0, |running| running.process.pid());
+        self.announcer.announce(Event::Worker { worker, pid, change });
+    }
+
+    /// Carries out what is planned, until nothing can be done but wait.
+    async fn plan(&mut self) -> Result<(), PoolError> {
+        loop {
+            let steps = self.planner.steps(&self.settings.rollout);
+            if steps.is_empty() {
+                return Ok(());
+            }
+            for step in steps {
+                match step {
+                    Step::Begin { number, trigger, of } => {
+                        self.announcer.announce(Event::RolloutBegun { number, trigger, of });
+                    }
+                    Step::Replace(slot, reason) => self.replace(slot, reason).await?,
+                    Step::End(report) => self.end_rollout(report).await?,
+                }
+            }
         }
-        self.signal(worker, Signal::KILL);
-    }
-
-    fn signal(&self, worker: WorkerId, signal: Signal) {
-        if let Some(running) = self.processes.get(&worker) {
-            running.process.signal(signal);
-        }
-    }
-
-    async fn kill_all(&mut self) {
-        for (_, running) in self.processes.drain() {
-            running.process.signal(Signal::KILL);
-            running.process.ended().await;
-            // Its status is of no interest any more.
-            let _ = running.process.reap();
-        }
-    }
-
-    fn is_last_of_slot(&self, worker: WorkerId) -> bool {
-        !self.processes.keys().any(|other| other.slot == worker.slot)
-    }
-
-    fn slots(&self) -> impl Iterator<Item = SlotId> + use<> {
-        (0..self.settings.workers).map(SlotId)
     }
 }
 
-fn describe(killed: Option<KillReason>, exit: Exit, listen_timeout: Duration) -> String {
-    match killed {
-        Some(KillReason::NotReady) => {
-            format!("was not ready within {listen_timeout:?} (--listen-timeout) and was killed")
-        }
-        Some(KillReason::Violation) => "broke the protocol and was killed".to_owned(),
-        Some(KillReason::GraceOver) => {
-            "was killed at the end of its grace period (--kill-timeout)".to_owned()
-        }
-        Some(KillReason::StopNow) => "was killed, as ordered".to_owned(),
-        None => exit.to_string(),
-    }
+/// An error and its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// A number from 0 to 1 that differs from slot to slot and from time to time; nothing hangs on how
-/// random it is.
-fn jitter() -> f64 {
-    f64::from(Timestamp::now().0.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()[7]) / 255.0
-}
-
-async fn until(deadline: Option<Timestamp>) {
+async fn until_then(deadline: Option<Timestamp>) {
     match deadline {
         Some(deadline) => tokio::time::sleep(deadline.since(Timestamp::now())).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn join(
-    closing: Option<&mut JoinHandle<Result<(), FrontendGone>>>,
-) -> Result<(), FrontendGone> {
-    match closing {
-        Some(closing) => closing.await.unwrap_or(Err(FrontendGone)),
         None => std::future::pending().await,
     }
 }

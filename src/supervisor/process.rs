@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::{
@@ -29,6 +30,17 @@ use crate::supervisor::command::WorkerCommand;
 /// Numbers of the descriptors in the worker: the first free ones behind the standard streams.
 const CHANNEL: i32 = 3;
 const SCOREBOARD: i32 = 4;
+
+/// What every worker is told of its primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The port that the primary listens on, as `PORT`.
+    pub port: u16,
+    /// So long it goes on serving when the primary is gone.
+    pub orphan_grace: Duration,
+    /// So long it may drain then.
+    pub kill_timeout: Duration,
+}
 
 /// A worker's process.
 #[derive(Debug)]
@@ -64,7 +76,7 @@ impl Process {
     /// If there is no such program or the kernel refuses.
     pub fn start(
         command: &WorkerCommand,
-        port: u16,
+        surroundings: Surroundings,
         worker: WorkerId,
         end: WorkerEnd,
     ) -> io::Result<Self> {
@@ -82,7 +94,9 @@ impl Process {
             .env("STICKY_LB_SLOT", worker.slot.to_string())
             .env("STICKY_LB_GENERATION", worker.generation.to_string())
             .env("NODE_APP_INSTANCE", worker.slot.to_string())
-            .env("PORT", port.to_string())
+            .env("STICKY_LB_ORPHAN_GRACE", surroundings.orphan_grace.as_millis().to_string())
+            .env("STICKY_LB_KILL_TIMEOUT", surroundings.kill_timeout.as_millis().to_string())
+            .env("PORT", surroundings.port.to_string())
             .fd_mappings(mappings)
             .map_err(io::Error::other)?;
         let mut child = prepared.spawn()?;

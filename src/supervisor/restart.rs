@@ -1,8 +1,11 @@
-//! When to start a worker again after one has died.
+//! When to start a worker again after one has died, and when to give up.
 //!
-//! Pure: facts in, a delay out.
+//! Pure: facts in, a verdict out.
 
+use std::collections::VecDeque;
 use std::time::Duration;
+
+use crate::handoff::ids::Timestamp;
 
 /// How patient the supervisor is with workers that die. The names in brackets are PM2's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +23,8 @@ pub struct RestartPolicy {
     pub longest_delay: Duration,
     /// A worker that served for so long has done well: the next is started at once.
     pub min_uptime: Duration,
-    /// So many deaths within the window, and the slot is given up (`max_restarts`).
+    /// A slot's workers are started again so many times within the window, then it is given up
+    /// (`max_restarts`).
     pub max_restarts: u32,
     /// The window.
     pub restart_window: Duration,
@@ -38,7 +42,7 @@ impl RestartPolicy {
         longest_delay: Duration::from_secs(15),
         min_uptime: Duration::from_secs(1),
         max_restarts: 16,
-        restart_window: Duration::from_secs(15 * 60),
+        restart_window: Duration::from_secs(5 * 60),
         start_attempts: 3,
     };
 }
@@ -49,36 +53,67 @@ impl Default for RestartPolicy {
     }
 }
 
-/// A slot's deaths in a row.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A worker's end that nobody ordered.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Death {
+    /// For how long it served, if it ever did.
+    pub served: Option<Duration>,
+    /// Its exit code, if it ended by itself.
+    pub status: Option<i32>,
+    /// From 0 to 1: keeps slots from moving in step.
+    pub jitter: f64,
+}
+
+/// What follows a death.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The next worker, after this delay.
+    Restart(Duration),
+    /// Too many deaths: none until an operator or a reload says so.
+    Errored,
+    /// The worker is done, and is not to be started again.
+    Stopped,
+}
+
+/// A slot's deaths.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Deaths {
+    /// Those that came too soon, one after the other.
     streak: u32,
+    /// When those within the window were; never more than the policy allows, and one.
+    recent: VecDeque<Timestamp>,
 }
 
 impl Deaths {
-    /// Notes a death of a worker that served for `served`, or never got ready, and says how long to
-    /// wait before the next is started. `jitter`, from 0 to 1, keeps slots from moving in step: it
-    /// takes away up to half of the delay.
-    pub fn after_death(
-        &mut self,
-        policy: &RestartPolicy,
-        served: Option<Duration>,
-        jitter: f64,
-    ) -> Duration {
-        if served.is_some_and(|served| served >= policy.min_uptime) {
-            self.streak = 0;
-            return Duration::ZERO;
+    /// Notes a death and says what follows. Jitter takes away up to half of a back-off.
+    pub fn after(&mut self, death: Death, policy: &RestartPolicy, now: Timestamp) -> Verdict {
+        if death.status.is_some_and(|status| policy.stop_exit_codes.contains(&status)) {
+            return Verdict::Stopped;
         }
-        let doublings = 2_u32.saturating_pow(self.streak.min(31));
-        self.streak = self.streak.saturating_add(1);
-        let delay = policy.first_delay.saturating_mul(doublings).min(policy.longest_delay);
-        delay.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
+        self.recent.retain(|at| now.since(*at) < policy.restart_window);
+        self.recent.push_back(now);
+        let did_well = death.served.is_some_and(|served| served >= policy.min_uptime);
+        self.streak = if did_well { 0 } else { self.streak.saturating_add(1) };
+        if !policy.autorestart {
+            return Verdict::Stopped;
+        }
+        if self.recent.len() > usize::try_from(policy.max_restarts).unwrap_or(usize::MAX) {
+            return Verdict::Errored;
+        }
+        Verdict::Restart(self.back_off(policy, death.jitter).max(policy.restart_delay))
     }
 
     /// Deaths that came too soon, one after the other.
     #[must_use]
-    pub fn in_a_row(self) -> u32 {
+    pub fn in_a_row(&self) -> u32 {
         self.streak
+    }
+
+    fn back_off(&self, policy: &RestartPolicy, jitter: f64) -> Duration {
+        let Some(doublings) = self.streak.checked_sub(1) else { return Duration::ZERO };
+        let factor = 2_u32.saturating_pow(doublings.min(31));
+        let delay = policy.first_delay.saturating_mul(factor).min(policy.longest_delay);
+        delay.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
     }
 }
 
@@ -88,32 +123,92 @@ mod tests {
 
     use super::*;
 
+    fn at(millis: u64) -> Timestamp {
+        Timestamp(0) + Duration::from_millis(millis)
+    }
+
+    fn death(served: Option<u64>) -> Death {
+        Death { served: served.map(Duration::from_millis), status: Some(1), jitter: 0.0 }
+    }
+
+    fn millis(verdict: Verdict) -> Option<u128> {
+        match verdict {
+            Verdict::Restart(delay) => Some(delay.as_millis()),
+            Verdict::Errored | Verdict::Stopped => None,
+        }
+    }
+
     #[test]
     fn delays_double_up_to_the_longest_and_start_anew_after_a_good_time() {
-        let policy = RestartPolicy::default();
+        let policy = RestartPolicy { max_restarts: 100, ..RestartPolicy::DEFAULT };
         let mut deaths = Deaths::default();
-        let mut next = |served: Option<u64>| {
-            let served = served.map(Duration::from_millis);
-            deaths.after_death(&policy, served, 0.0).as_millis()
-        };
+        let mut next =
+            |served| millis(deaths.after(death(served), &policy, at(0))).expect("a restart");
         assert_eq!([next(None), next(Some(999)), next(None)], [100, 200, 400]);
         assert_eq!((0..10).map(|_| next(None)).last(), Some(15_000));
         assert_eq!(next(Some(1_000)), 0);
         assert_eq!(next(None), 100);
     }
 
+    #[test]
+    fn the_fixed_delay_is_the_least() {
+        let restart_delay = Duration::from_millis(250);
+        let policy = RestartPolicy { restart_delay, ..RestartPolicy::DEFAULT };
+        let mut deaths = Deaths::default();
+        let mut next = |served| millis(deaths.after(death(served), &policy, at(0)));
+        assert_eq!(
+            [next(Some(5_000)), next(None), next(None), next(None)].map(Option::unwrap),
+            [250, 250, 250, 400]
+        );
+    }
+
+    #[test]
+    fn too_many_deaths_within_the_window_end_it_even_if_each_lived_well() {
+        let policy = RestartPolicy { max_restarts: 2, ..RestartPolicy::DEFAULT };
+        let minute = 60_000;
+        for (minutes, expected) in [
+            (&[0, 1, 2][..], Verdict::Errored),
+            (&[0, 1, 5], Verdict::Restart(Duration::ZERO)),
+            (&[0, 4, 6, 7], Verdict::Errored),
+        ] {
+            let mut deaths = Deaths::default();
+            let verdicts = minutes
+                .iter()
+                .map(|minutes| deaths.after(death(Some(5_000)), &policy, at(minutes * minute)));
+            assert_eq!(verdicts.last(), Some(expected), "{minutes:?}");
+        }
+    }
+
+    #[test]
+    fn some_ends_are_wanted() {
+        let stop_exit_codes = vec![0, 7];
+        let policy = RestartPolicy { stop_exit_codes, ..RestartPolicy::DEFAULT };
+        let ended =
+            |status| Deaths::default().after(Death { status, ..death(None) }, &policy, at(0));
+        assert_eq!([ended(Some(0)), ended(Some(7))], [Verdict::Stopped; 2]);
+        assert!(matches!(ended(Some(1)), Verdict::Restart(_)));
+        assert!(matches!(ended(None), Verdict::Restart(_)), "a signal has no code");
+        let never = RestartPolicy { autorestart: false, ..RestartPolicy::DEFAULT };
+        assert_eq!(Deaths::default().after(death(None), &never, at(0)), Verdict::Stopped);
+    }
+
     proptest! {
         #[test]
         fn no_row_of_deaths_leaves_the_bounds(
-            served in prop::collection::vec(prop::option::of(0..2_000_u64), 1..100), jitter: f64,
+            lives in prop::collection::vec((prop::option::of(0..2_000_u64), 0..100_000_u64), 1..100),
+            jitter: f64,
         ) {
-            let policy = RestartPolicy::default();
+            let policy = RestartPolicy::DEFAULT;
             let mut deaths = Deaths::default();
-            for served in served {
-                let served = served.map(Duration::from_millis);
-                let delay = deaths.after_death(&policy, served, jitter);
-                prop_assert!(delay <= policy.longest_delay);
-                prop_assert!(delay.is_zero() == (deaths.in_a_row() == 0));
+            let mut now = 0;
+            for (served, pause) in lives {
+                now += pause;
+                let verdict = deaths.after(Death { jitter, ..death(served) }, &policy, at(now));
+                prop_assert!(deaths.recent.len() <= 101);
+                if let Verdict::Restart(delay) = verdict {
+                    prop_assert!(delay <= policy.longest_delay);
+                    prop_assert_eq!(delay.is_zero(), deaths.in_a_row() == 0);
+                }
             }
         }
     }

@@ -16,6 +16,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Sleep;
 
 use crate::handoff::kernel;
 use crate::handoff::message::{
@@ -27,6 +28,7 @@ use crate::handoff::scoreboard::Counter;
 use crate::worker::attach::{AttachError, Inheritance};
 use crate::worker::connection::Connection;
 use crate::worker::drain::{Drain, Shared};
+use crate::worker::orphan::print_nowhere;
 
 /// A process that serves connections under a primary.
 ///
@@ -65,6 +67,8 @@ pub struct Worker {
     message: Vec<u8>,
     descriptors: Vec<OwnedFd>,
     signals: [Signal; 2],
+    /// The primary is gone: when to drain.
+    orphaned: Option<Pin<Box<Sleep>>>,
     ended: bool,
 }
 
@@ -87,13 +91,13 @@ impl Worker {
     ///
     /// If the process wasn't started by a primary, or has attached before.
     pub fn attach() -> Result<Self, AttachError> {
-        let Inheritance { channel, scoreboard, slot, generation } =
+        let Inheritance { channel, scoreboard, slot, generation, orphan } =
             Inheritance::from_environment()?;
         let watch = |kind| signal(kind).map_err(AttachError::Channel);
         let mut worker = Self {
             channel: kernel::watch(channel, Interest::READABLE | Interest::WRITABLE)
                 .map_err(AttachError::Channel)?,
-            shared: Shared::new(scoreboard, slot, generation),
+            shared: Shared::new((scoreboard, slot, generation, orphan)),
             answers: VecDeque::new(),
             settled: 0,
             refused: 0,
@@ -101,6 +105,7 @@ impl Worker {
             message: vec![0; MAX_TO_WORKER],
             descriptors: Vec::with_capacity(BATCH),
             signals: [watch(SignalKind::terminate())?, watch(SignalKind::interrupt())?],
+            orphaned: None,
             ended: false,
         };
         worker.answer(&HELLO).map_err(AttachError::Channel)?;
@@ -159,7 +164,11 @@ impl Worker {
     ) -> Poll<Result<Option<Connection>, AcceptError>> {
         loop {
             while self.signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()) {
-                self.leave()?;
+                if self.orphaned.is_some() {
+                    self.end_orphaned();
+                } else {
+                    self.leave()?;
+                }
             }
             ready!(self.poll_answers(cx)).map_err(AcceptError::Channel)?;
             self.settle();
@@ -169,13 +178,19 @@ impl Worker {
             if self.ended {
                 return Poll::Ready(Ok(None));
             }
+            if let Some(grace) = &mut self.orphaned {
+                ready!(grace.as_mut().poll(cx));
+                self.end_orphaned();
+                continue;
+            }
             let mut ready =
                 ready!(self.channel.poll_read_ready(cx)).map_err(AcceptError::Channel)?;
             let channel = ready.get_inner();
             let received = scm_rights::receive(channel, &mut self.message, &mut self.descriptors);
             match received.map_err(|errno| AcceptError::Channel(errno.into()))? {
                 Received::Empty => ready.clear_ready(),
-                Received::Closed => self.end(),
+                Received::Closed if self.shared.scoreboard.get(Counter::Drain) > 0 => self.end(),
+                Received::Closed => self.be_orphaned(),
                 Received::Message { length, .. } => {
                     let message = std::mem::take(&mut self.message);
                     let taken = self.take(&message[..length]);
@@ -190,6 +205,19 @@ impl Worker {
     pub(crate) fn end(&mut self) {
         self.ended = true;
         self.shared.begin_drain();
+    }
+
+    /// Nobody has ordered the end: the primary has died. Who is connected has nobody else.
+    fn be_orphaned(&mut self) {
+        print_nowhere();
+        let grace = self.shared.orphan.grace;
+        tracing::warn!(?grace, "primary is gone, worker goes on for a while");
+        self.orphaned = Some(Box::pin(tokio::time::sleep(grace)));
+    }
+
+    fn end_orphaned(&mut self) {
+        self.ended = true;
+        self.shared.begin_orphaned_drain();
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), AcceptError> {

@@ -6,10 +6,12 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::handoff::ids::{Generation, SlotId};
 use crate::handoff::kernel;
 use crate::handoff::scoreboard::Scoreboard;
+use crate::worker::orphan::OrphanTimes;
 
 /// The descriptor of the channel.
 pub const CHANNEL: &str = "STICKY_LB_CHANNEL";
@@ -19,6 +21,10 @@ pub const SCOREBOARD: &str = "STICKY_LB_SCOREBOARD";
 pub const SLOT: &str = "STICKY_LB_SLOT";
 /// The generation's number.
 pub const GENERATION: &str = "STICKY_LB_GENERATION";
+/// How long to go on serving when the primary is gone, in milliseconds.
+pub const ORPHAN_GRACE: &str = "STICKY_LB_ORPHAN_GRACE";
+/// How long to drain then at the most, in milliseconds.
+pub const KILL_TIMEOUT: &str = "STICKY_LB_KILL_TIMEOUT";
 
 /// Why a process is no worker.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +70,7 @@ pub(crate) struct Inheritance {
     pub(crate) scoreboard: Scoreboard,
     pub(crate) slot: SlotId,
     pub(crate) generation: Generation,
+    pub(crate) orphan: OrphanTimes,
 }
 
 impl Inheritance {
@@ -79,8 +86,13 @@ impl Inheritance {
         let (page, fd) = descriptor(SCOREBOARD)?;
         let unusable = |source| AttachError::Descriptor { name: SCOREBOARD, number: fd, source };
         let scoreboard = Scoreboard::open(page.as_fd()).map_err(unusable)?;
-        Ok(Self { channel, scoreboard, slot, generation })
+        let orphan = OrphanTimes { grace: millis(ORPHAN_GRACE)?, drain: millis(KILL_TIMEOUT)? };
+        Ok(Self { channel, scoreboard, slot, generation, orphan })
     }
+}
+
+fn millis(name: &'static str) -> Result<Duration, AttachError> {
+    number(name).map(Duration::from_millis)
 }
 
 fn number<N: FromStr>(name: &'static str) -> Result<N, AttachError> {

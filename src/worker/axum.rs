@@ -30,13 +30,16 @@ pub async fn serve(mut worker: Worker, router: Router) -> Result<(), AcceptError
     worker.ready()?;
     let counted = router.layer(from_fn_with_state(drain.clone(), count));
     let settled = drain.clone();
-    // It returns no errors: see `axum::serve::Listener`.
-    let _ = axum::serve(
+    let server = axum::serve(
         Listener::new(worker),
         counted.into_make_service_with_connect_info::<ConnectionInfo>(),
     )
-    .with_graceful_shutdown(async move { settled.settled().await })
-    .await;
+    .with_graceful_shutdown(async move { settled.settled().await });
+    tokio::select! {
+        // It returns no errors: see `axum::serve::Listener`.
+        _ = server.into_future() => {}
+        () = drain.abandoned() => {}
+    }
     drain.finished().await;
     Ok(())
 }

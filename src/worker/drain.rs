@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::handoff::ids::{Generation, SlotId};
 use crate::handoff::scoreboard::{Counter, Scoreboard};
 use crate::worker::connection::RequestGuard;
+use crate::worker::orphan::OrphanTimes;
 
 /// How long a connection that came just before the drain may take to send its first bytes.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -30,6 +31,9 @@ pub(crate) struct Shared {
     pub(crate) scoreboard: Scoreboard,
     pub(crate) slot: SlotId,
     pub(crate) generation: Generation,
+    pub(crate) orphan: OrphanTimes,
+    /// The primary is gone, and so is the time that is left without it.
+    abandoned: CancellationToken,
     begun: CancellationToken,
     open: AtomicUsize,
     /// Those of the open ones that nobody has read from yet.
@@ -38,11 +42,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(scoreboard: Scoreboard, slot: SlotId, generation: Generation) -> Arc<Self> {
+    pub(crate) fn new(inheritance: (Scoreboard, SlotId, Generation, OrphanTimes)) -> Arc<Self> {
+        let (scoreboard, slot, generation, orphan) = inheritance;
         Arc::new(Self {
             scoreboard,
             slot,
             generation,
+            orphan,
+            abandoned: CancellationToken::new(),
             begun: CancellationToken::new(),
             open: AtomicUsize::new(0),
             fresh: AtomicUsize::new(0),
@@ -52,6 +59,16 @@ impl Shared {
 
     pub(crate) fn begin_drain(&self) {
         self.begun.cancel();
+    }
+
+    /// Begins to drain without a primary, who would bound it.
+    pub(crate) fn begin_orphaned_drain(self: &Arc<Self>) {
+        self.begun.cancel();
+        let shared = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(shared.orphan.drain).await;
+            shared.abandoned.cancel();
+        });
     }
 
     pub(crate) fn connection_opened(&self) {
@@ -107,7 +124,9 @@ impl Drain {
     /// If the kernel has no memory or no descriptor left.
     pub fn detached() -> std::io::Result<Self> {
         let (scoreboard, _) = Scoreboard::create()?;
-        Ok(Self { shared: Shared::new(scoreboard, SlotId(0), Generation(0)) })
+        Ok(Self {
+            shared: Shared::new((scoreboard, SlotId(0), Generation(0), OrphanTimes::default())),
+        })
     }
 
     /// Waits until the worker is to end. A WebSocket's handler selects on this beside its socket,
@@ -134,10 +153,20 @@ impl Drain {
         tokio::task::yield_now().await;
     }
 
-    /// Waits until the worker is to end and its last connection is closed, WebSockets included.
+    /// Waits until the worker is to end and its last connection is closed, WebSockets included. A
+    /// worker whose primary is gone waits for no more than `kill_timeout`.
     pub async fn finished(&self) {
         self.begun().await;
-        self.shared.wait_for_zero(&self.shared.open).await;
+        tokio::select! {
+            () = self.shared.wait_for_zero(&self.shared.open) => {}
+            () = self.abandoned() => {}
+        }
+    }
+
+    /// Waits until the primary is gone and the time is over that the worker has without it: it has
+    /// to end now, whatever is open.
+    pub async fn abandoned(&self) {
+        self.shared.abandoned.cancelled().await;
     }
 
     /// Connections that are open now.

@@ -25,6 +25,11 @@ impl Dispatcher {
     fn obey(&mut self, command: SlotCommand) {
         match command {
             SlotCommand::Accept => self.accepting = true,
+            SlotCommand::Rank(slots) => {
+                let count = slots.iter().map(|(slot, _)| slot.index() + 1).max();
+                self.slots.grow(count.unwrap_or(0));
+                self.router.rank(&slots);
+            }
             SlotCommand::Attach(worker, channel) => self.attach(worker, *channel),
             SlotCommand::Serve(worker) => {
                 self.slots.serve(worker);
@@ -32,6 +37,12 @@ impl Dispatcher {
                 self.house();
             }
             SlotCommand::Drain(worker) => self.slots.drain(worker, self.now),
+            SlotCommand::Ping(worker) => {
+                if let Some(channel) = self.slots.channel(worker) {
+                    // One that is full has more to do than to answer, and doesn't.
+                    let _ = channel.ping();
+                }
+            }
             SlotCommand::Gone(worker) => self.bury(worker),
             SlotCommand::GiveUp(slot) => {
                 let waiting = self.slots.close(slot);

@@ -1,0 +1,115 @@
+//! What the pool takes and gives: its settings, orders and errors, and how it all went.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::handoff::ids::SlotId;
+use crate::handoff::slots::{Counters, FrontendGone};
+use crate::supervisor::command::WorkerCommand;
+use crate::supervisor::lifecycle::LifecycleSettings;
+use crate::supervisor::rollout::{RolloutSettings, Trigger};
+
+/// More slots than these there cannot be.
+pub const MOST_WORKERS: u16 = 1024;
+
+/// What the pool runs on.
+#[derive(Clone, Debug)]
+pub struct PoolSettings {
+    /// How many slots.
+    pub workers: u16,
+    /// The weight of each slot, in placement; 1 for those beyond.
+    pub weights: Vec<f64>,
+    /// What each worker runs.
+    pub command: Arc<WorkerCommand>,
+    /// The port that the primary listens on, as `PORT`.
+    pub port: u16,
+    /// Connections that a worker may have unacknowledged.
+    pub credits: usize,
+    /// How long a slot's clients wait for a successor: for a later one they don't wait at all.
+    pub slot_wait: Duration,
+    /// A worker serves when it says that it is ready; else as soon as it has attached.
+    pub wait_ready: bool,
+    /// How long each phase may take.
+    pub lifecycle: LifecycleSettings,
+    /// How replacements are done.
+    pub rollout: RolloutSettings,
+    /// So long workers go on serving when the primary is gone.
+    pub orphan_grace: Duration,
+    /// From the order to stop until connections are no longer accepted.
+    pub lameduck: Duration,
+}
+
+/// What the operator wants.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// Drain all and end.
+    Stop,
+    /// End all at once.
+    StopNow,
+    /// Replace all workers, slot by slot, by workers of these settings.
+    Reload(Trigger, Box<PoolSettings>),
+    /// So many workers more, or fewer.
+    ScaleBy(i32),
+}
+
+/// How far the start is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Slots that serve.
+    pub serving: u16,
+    /// Slots that are to serve.
+    pub of: u16,
+}
+
+/// Why the pool ended without being asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PoolError {
+    /// The command cannot be run.
+    #[error("cannot run worker command {command:?}")]
+    Command {
+        /// The program.
+        command: std::ffi::OsString,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// No worker ever got ready.
+    #[error("no worker became ready: the last one, in slot {slot}, {reason}")]
+    NeverReady {
+        /// The slot of the last attempt.
+        slot: SlotId,
+        /// What became of it.
+        reason: String,
+    },
+    /// Every slot is errored.
+    #[error(
+        "every slot is errored, too many workers have died: the last one, in slot {slot}, {reason}"
+    )]
+    AllErrored {
+        /// The slot of the last one.
+        slot: SlotId,
+        /// What became of it.
+        reason: String,
+    },
+    /// A worker's channel cannot be made.
+    #[error("cannot make a channel for a worker")]
+    Channel(#[source] io::Error),
+    /// The frontend has ended.
+    #[error(transparent)]
+    Frontend(#[from] FrontendGone),
+}
+
+/// How it all went, when it has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// What became of connections.
+    pub counters: Counters,
+    /// It was ended at once, not gracefully.
+    pub at_once: bool,
+    /// Workers that had to be killed at the end.
+    pub killed: u16,
+    /// Connections that were established in those.
+    pub cut: u64,
+}

@@ -1,0 +1,187 @@
+//! Workers as processes: started with their channel, signalled, buried.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use rustix::process::Signal;
+
+use crate::handoff::channel::Channel;
+use crate::handoff::ids::Timestamp;
+use crate::handoff::scoreboard::{Counter, Scoreboard};
+use crate::handoff::slots::{SlotCommand, WorkerId};
+use crate::supervisor::event::{End, WorkerChange};
+use crate::supervisor::lifecycle::{Fact, KillReason, Phase, SlotState};
+use crate::supervisor::pool::{Pool, PoolError, chain};
+use crate::supervisor::process::{Exit, Process, Surroundings};
+
+/// A worker's process and what is known of it.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) process: Arc<Process>,
+    pub(super) scoreboard: Scoreboard,
+    started: Timestamp,
+    /// Why it was killed or aborted, if it was.
+    killed: Option<KillReason>,
+}
+
+impl Pool {
+    pub(super) async fn spawn(&mut self, worker: WorkerId) -> Result<(), PoolError> {
+        let error = match self.start_process(worker).await? {
+            Ok(()) => return Ok(()),
+            Err(error) if self.accepting => error,
+            Err(error) => return Err(error),
+        };
+        // It has worked before and may again: a deploy is replacing the program, say, or clients
+        // have taken all descriptors for a moment.
+        let reason = chain(&error);
+        let end = End { reason: reason.clone(), ..End::of_nobody() };
+        self.announce_worker(worker, WorkerChange::Gone(end));
+        self.last_failure = Some((worker.slot, reason));
+        self.frontend.send(SlotCommand::Gone(worker)).await?;
+        let generation = worker.generation;
+        let fact = Fact::Exited { generation, status: None, jitter: jitter() };
+        Box::pin(self.on(worker.slot, fact)).await
+    }
+
+    async fn start_process(
+        &mut self,
+        worker: WorkerId,
+    ) -> Result<Result<(), PoolError>, PoolError> {
+        let Some(slot) = self.slots.get(&worker.slot) else { return Ok(Ok(())) };
+        let command = Arc::clone(slot.candidate.as_ref().unwrap_or(&slot.command));
+        let opened = Channel::create(self.settings.credits).and_then(|(channel, end)| {
+            let scoreboard = Scoreboard::open(end.scoreboard.as_fd())?;
+            Ok((channel, end, scoreboard))
+        });
+        let (channel, end, scoreboard) = match opened {
+            Ok(opened) => opened,
+            Err(source) => return Ok(Err(PoolError::Channel(source))),
+        };
+        self.frontend.send(SlotCommand::Attach(worker, Box::new(channel))).await?;
+        Ok(match Process::start(&command, self.surroundings(), worker, end) {
+            Ok(process) => {
+                self.started(worker, process, scoreboard);
+                Ok(())
+            }
+            Err(source) => Err(PoolError::Command { command: command.program.clone(), source }),
+        })
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            port: self.settings.port,
+            orphan_grace: self.settings.orphan_grace,
+            kill_timeout: self.settings.lifecycle.kill_timeout,
+        }
+    }
+
+    fn started(&mut self, worker: WorkerId, process: Process, scoreboard: Scoreboard) {
+        let process = Arc::new(process);
+        let (watched, ended) = (Arc::clone(&process), self.ended.0.clone());
+        tokio::spawn(async move {
+            watched.ended().await;
+            // Without a pool there is nobody to tell.
+            let _ = ended.send(worker).await;
+        });
+        let running = Running { process, scoreboard, started: Timestamp::now(), killed: None };
+        self.running.insert(worker, running);
+        self.announce_worker(worker, WorkerChange::Spawned);
+    }
+
+    pub(super) async fn bury(&mut self, worker: WorkerId) -> Result<(), PoolError> {
+        let Some(running) = self.running.get(&worker) else { return Ok(()) };
+        let exit = running.process.reap();
+        let (end, status) = self.look_at_end(worker, running, exit);
+        self.frontend.send(SlotCommand::Gone(worker)).await?;
+        if end.unexpected {
+            self.last_failure = Some((worker.slot, end.reason.clone()));
+        }
+        self.announce_worker(worker, WorkerChange::Gone(end));
+        self.running.remove(&worker);
+        let generation = worker.generation;
+        self.on(worker.slot, Fact::Exited { generation, status, jitter: jitter() }).await?;
+        let progress = self.count_serving();
+        self.progress.send_replace(progress);
+        Ok(())
+    }
+
+    fn look_at_end(
+        &self,
+        worker: WorkerId,
+        running: &Running,
+        exit: io::Result<Exit>,
+    ) -> (End, Option<i32>) {
+        let status = if let Ok(Exit::Status(status)) = exit { Some(status) } else { None };
+        let reason = match (running.killed, exit) {
+            (Some(KillReason::Stalled), Ok(exit)) => format!("stood still: {exit}"),
+            (Some(reason), _) => reason.to_string(),
+            (None, Ok(exit)) => exit.to_string(),
+            (None, Err(error)) => format!("ended, its status is unknown: {error}"),
+        };
+        let end = End {
+            reason,
+            unexpected: !self.is_ordered(worker),
+            uptime: Timestamp::now().since(running.started),
+            connections: running.scoreboard.get(Counter::ConnectionsTotal),
+        };
+        (end, status)
+    }
+
+    /// Whether somebody wanted the worker to end.
+    fn is_ordered(&self, worker: WorkerId) -> bool {
+        let Some(slot) = self.slots.get(&worker.slot) else { return true };
+        slot.life.state() == SlotState::Removed
+            || matches!(slot.life.phase(worker.generation), Some(Phase::Draining { .. }))
+    }
+
+    pub(super) fn kill(&mut self, worker: WorkerId, reason: KillReason) {
+        let Some(running) = self.running.get_mut(&worker) else { return };
+        running.killed = Some(reason);
+        if self.stopping.is_ordered() {
+            self.summary.killed = self.summary.killed.saturating_add(1);
+            self.summary.cut += running.scoreboard.get(Counter::Connections);
+        }
+        self.announce_worker(worker, WorkerChange::Killed(reason.to_string()));
+        self.signal(worker, Signal::KILL);
+    }
+
+    /// Its clients are the successor's at once; SIGABRT lets it write a core.
+    pub(super) async fn abort(&mut self, worker: WorkerId) -> Result<(), PoolError> {
+        self.frontend.send(SlotCommand::Drain(worker)).await?;
+        if let Some(running) = self.running.get_mut(&worker) {
+            running.killed = Some(KillReason::Stalled);
+        }
+        self.announce_worker(worker, WorkerChange::Killed("event loop stands still".to_owned()));
+        self.signal(worker, Signal::ABORT);
+        Ok(())
+    }
+
+    pub(super) fn signal(&self, worker: WorkerId, signal: Signal) {
+        if let Some(running) = self.running.get(&worker) {
+            running.process.signal(signal);
+        }
+    }
+
+    pub(super) async fn kill_all(&mut self) {
+        for (_, running) in self.running.drain() {
+            running.process.signal(Signal::KILL);
+            running.process.ended().await;
+            // Its status is of no interest any more.
+            let _ = running.process.reap();
+        }
+    }
+}
+
+impl End {
+    fn of_nobody() -> Self {
+        let uptime = std::time::Duration::ZERO;
+        Self { reason: String::new(), unexpected: true, uptime, connections: 0 }
+    }
+}
+
+/// A number from 0 to 1 that differs from slot to slot and from time to time; nothing hangs on how
+/// random it is.
+fn jitter() -> f64 {
+    f64::from(Timestamp::now().0.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()[7]) / 255.0
+}

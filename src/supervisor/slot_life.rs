@@ -1,0 +1,415 @@
+//! One slot's life: who starts, serves, drains and dies in it, and what is to be done about it.
+//!
+//! Pure: facts and a time in, actions out. Processes, signals and clocks are the pool's.
+//!
+//! ```text
+//! spawning ──ready──► serving ──successor ready──► standby ──it lasts──► draining ──► gone
+//!     │                  │  ▲                         │                     └─ grace over: killed
+//!     │                  │  └── successor died young ──┘
+//!     └─ not in time:    ├─ stands still: aborted
+//!        killed          └─ died: back-off, then the next generation; too often: errored
+//! ```
+//!
+//! # Promises
+//!
+//! * At most one worker of a slot serves.
+//! * A worker that is replaced drains only when its successor has served for `min_uptime`; a
+//!   successor that dies before leaves its place to its predecessor.
+//! * Once stopped or removed, a slot starts nothing any more.
+
+use std::time::Duration;
+
+use crate::handoff::ids::{Generation, Timestamp};
+use crate::supervisor::lifecycle::{Action, Fact, KillReason, LifecycleSettings, Phase, SlotState};
+use crate::supervisor::restart::{Death, Deaths, Verdict};
+
+/// How long a worker that was sent SIGABRT may take to write its core.
+const CORE_TIME: Duration = Duration::from_secs(10);
+
+/// One slot's workers.
+#[derive(Clone, Debug)]
+pub struct SlotLife {
+    settings: LifecycleSettings,
+    workers: Vec<(Generation, Phase)>,
+    next_generation: u32,
+    aim: Aim,
+    deaths: Deaths,
+    /// The worker by which the slot's worker is being replaced, as long as that is not settled.
+    candidate: Option<Generation>,
+    /// When the serving worker has proved itself, if others wait for that.
+    proven_at: Option<Timestamp>,
+    ever_ready: bool,
+}
+
+/// What the slot is to come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Aim {
+    /// To be filled, now.
+    Filled,
+    /// To be filled, at that time.
+    FilledAt(Timestamp),
+    /// As errored or stopped: nothing is started by itself.
+    Rest(SlotState),
+    /// Not wanted any more.
+    Removed,
+}
+
+impl SlotLife {
+    /// An empty slot.
+    #[must_use]
+    pub fn new(settings: LifecycleSettings) -> Self {
+        Self {
+            settings,
+            workers: Vec::new(),
+            next_generation: 0,
+            aim: Aim::Filled,
+            deaths: Deaths::default(),
+            candidate: None,
+            proven_at: None,
+            ever_ready: false,
+        }
+    }
+
+    /// From now on by other settings. What has begun keeps its time.
+    pub fn change(&mut self, settings: LifecycleSettings) {
+        self.settings = settings;
+    }
+
+    /// What to do about a fact. Facts of workers that are gone are ignored.
+    pub fn on(&mut self, fact: Fact, now: Timestamp) -> Vec<Action> {
+        match fact {
+            Fact::Start => self.start(now),
+            Fact::Replace => self.replace(now),
+            Fact::Remove => self.end(self.settings.drain_timeout, now),
+            Fact::Ready(generation) => self.ready(generation, now),
+            Fact::Leave(generation) => self.leave(generation, now),
+            Fact::Kill(generation, reason) => self.kill(generation, reason),
+            Fact::Stalled(generation) => self.stalled(generation, now),
+            Fact::Hurry(generation) => {
+                self.hurry(generation, now);
+                Vec::new()
+            }
+            Fact::Exited { generation, status, jitter } => {
+                self.exited(generation, status, jitter, now)
+            }
+            Fact::Time => self.time(now),
+            Fact::Stop => self.end(self.settings.kill_timeout, now),
+            Fact::StopNow => {
+                self.aim = Aim::Removed;
+                let all = self.generations().into_iter();
+                all.flat_map(|worker| self.kill(worker, KillReason::StopNow)).collect()
+            }
+        }
+    }
+
+    /// When time alone changes something next.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let deadlines = self.workers.iter().filter_map(|(_, phase)| match phase {
+            Phase::Spawning { deadline }
+            | Phase::Draining { deadline, .. }
+            | Phase::Aborted { deadline } => Some(*deadline),
+            Phase::Serving { .. } | Phase::Standby { .. } | Phase::Killed { .. } => None,
+        });
+        let spawn = if let Aim::FilledAt(at) = self.aim { Some(at) } else { None };
+        deadlines.chain(spawn).chain(self.proven_at).min()
+    }
+
+    /// How the slot is.
+    #[must_use]
+    pub fn state(&self) -> SlotState {
+        match self.aim {
+            Aim::Removed => SlotState::Removed,
+            _ if self.is_serving() => SlotState::Serving,
+            Aim::Filled => SlotState::Spawning,
+            Aim::FilledAt(_) => SlotState::BackOff,
+            Aim::Rest(state) => state,
+        }
+    }
+
+    /// Whether one of its workers serves.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.serving().is_some()
+    }
+
+    /// The worker that serves, and since when.
+    #[must_use]
+    pub fn serving(&self) -> Option<(Generation, Timestamp)> {
+        self.workers.iter().find_map(|(worker, phase)| match phase {
+            Phase::Serving { since } => Some((*worker, *since)),
+            _ => None,
+        })
+    }
+
+    /// Whether the slot's first worker has become ready or has failed to.
+    #[must_use]
+    pub fn has_started(&self) -> bool {
+        self.ever_ready || self.deaths.in_a_row() > 0 || matches!(self.aim, Aim::Rest(_))
+    }
+
+    /// Whether none of its workers ever became ready, in as many attempts as the policy grants.
+    #[must_use]
+    pub fn has_failed_to_start(&self) -> bool {
+        let out_of_attempts = self.deaths.in_a_row() >= self.settings.restart.start_attempts;
+        !self.ever_ready && (out_of_attempts || self.state() == SlotState::Errored)
+    }
+
+    /// Whether a worker of it is being started, or about to.
+    #[must_use]
+    pub fn is_filling(&self) -> bool {
+        !self.is_serving() && matches!(self.aim, Aim::Filled | Aim::FilledAt(_))
+    }
+
+    /// Where a worker stands.
+    #[must_use]
+    pub fn phase(&self, generation: Generation) -> Option<Phase> {
+        self.workers.iter().find(|(worker, _)| *worker == generation).map(|(_, phase)| *phase)
+    }
+
+    fn start(&mut self, now: Timestamp) -> Vec<Action> {
+        if self.is_serving() || self.is_starting() {
+            self.aim = Aim::Filled;
+            return Vec::new();
+        }
+        self.deaths = Deaths::default();
+        self.spawn(now)
+    }
+
+    /// A slot at rest is brought back, with a clean slate; one that starts is started anew, since
+    /// what it started may be outdated.
+    fn replace(&mut self, now: Timestamp) -> Vec<Action> {
+        if self.aim == Aim::Removed {
+            return Vec::new();
+        }
+        let outdated = self.workers.iter().filter(|(_, it)| matches!(it, Phase::Spawning { .. }));
+        let outdated: Vec<_> = outdated.map(|(worker, _)| *worker).collect();
+        let mut actions: Vec<_> = outdated
+            .into_iter()
+            .flat_map(|worker| self.kill(worker, KillReason::Superseded))
+            .collect();
+        if !self.is_serving() {
+            self.deaths = Deaths::default();
+        }
+        self.candidate = Some(Generation(self.next_generation));
+        actions.extend(self.spawn(now));
+        actions
+    }
+
+    fn spawn(&mut self, now: Timestamp) -> Vec<Action> {
+        let generation = Generation(self.next_generation);
+        self.next_generation += 1;
+        self.aim = Aim::Filled;
+        let deadline = now + self.settings.listen_timeout;
+        self.workers.push((generation, Phase::Spawning { deadline }));
+        vec![Action::Spawn(generation)]
+    }
+
+    fn ready(&mut self, generation: Generation, now: Timestamp) -> Vec<Action> {
+        if !matches!(self.phase(generation), Some(Phase::Spawning { .. })) {
+            return Vec::new();
+        }
+        self.ever_ready = true;
+        if let Some((predecessor, since)) = self.serving() {
+            self.set(predecessor, Phase::Standby { since });
+        }
+        self.set(generation, Phase::Serving { since: now });
+        let mut actions = vec![Action::Serve(generation)];
+        self.proven_at = Some(now + self.settings.restart.min_uptime);
+        actions.extend(self.prove(now));
+        actions
+    }
+
+    /// The serving worker has served for long enough: those that stood by for it drain.
+    fn prove(&mut self, now: Timestamp) -> Vec<Action> {
+        if self.proven_at.take_if(|at| now >= *at).is_none() {
+            return Vec::new();
+        }
+        let Some((proven, _)) = self.serving() else { return Vec::new() };
+        let standby = self.standby();
+        let grace = self.settings.drain_timeout;
+        let mut actions: Vec<_> =
+            standby.into_iter().filter_map(|worker| self.drain(worker, grace, now)).collect();
+        if self.candidate.take_if(|candidate| *candidate == proven).is_some() {
+            actions.push(Action::Replaced(proven));
+        }
+        actions
+    }
+
+    fn leave(&mut self, generation: Generation, now: Timestamp) -> Vec<Action> {
+        let starts = matches!(self.phase(generation), Some(Phase::Spawning { .. }));
+        let grace = self.settings.drain_timeout;
+        starts.then(|| self.drain(generation, grace, now)).flatten().into_iter().collect()
+    }
+
+    /// It serves no longer, so that its successor need not wait for its end.
+    fn stalled(&mut self, generation: Generation, now: Timestamp) -> Vec<Action> {
+        let Some(Phase::Serving { since }) = self.phase(generation) else { return Vec::new() };
+        self.set(generation, Phase::Aborted { deadline: now + CORE_TIME });
+        let mut actions = vec![Action::Abort(generation)];
+        let death = Death { served: Some(now.since(since)), status: None, jitter: 0.0 };
+        actions.extend(self.after_serving(generation, death, now));
+        actions
+    }
+
+    fn exited(
+        &mut self,
+        generation: Generation,
+        status: Option<i32>,
+        jitter: f64,
+        now: Timestamp,
+    ) -> Vec<Action> {
+        let Some(phase) = self.phase(generation) else { return Vec::new() };
+        self.workers.retain(|(worker, _)| *worker != generation);
+        let since = match phase {
+            Phase::Spawning { .. } => None,
+            Phase::Serving { since } => Some(since),
+            Phase::Killed { since } | Phase::Draining { since, .. } => since,
+            // Its successor was seen to when it was.
+            Phase::Aborted { .. } | Phase::Standby { .. } => return Vec::new(),
+        };
+        let served = since.map(|since| now.since(since));
+        self.after_serving(generation, Death { served, status, jitter }, now)
+    }
+
+    /// A worker serves or starts no longer: who does now?
+    fn after_serving(
+        &mut self,
+        generation: Generation,
+        death: Death,
+        now: Timestamp,
+    ) -> Vec<Action> {
+        if self.aim == Aim::Removed {
+            return Vec::new();
+        }
+        let mut actions = Vec::new();
+        if self.candidate.take_if(|candidate| *candidate == generation).is_some() {
+            actions.push(Action::NotReplaced(generation));
+        }
+        if self.is_serving() || self.is_starting() {
+            return actions;
+        }
+        self.proven_at = None;
+        // The one that serves died young: the one before it goes on.
+        if let Some(predecessor) = self.standby().last().copied() {
+            self.set(predecessor, Phase::Serving { since: now });
+            actions.push(Action::Serve(predecessor));
+            return actions;
+        }
+        if matches!(self.aim, Aim::Filled) {
+            actions.extend(self.after_death(death, now));
+        }
+        actions
+    }
+
+    fn after_death(&mut self, death: Death, now: Timestamp) -> Vec<Action> {
+        match self.deaths.after(death, &self.settings.restart, now) {
+            Verdict::Restart(delay) if delay.is_zero() => self.spawn(now),
+            Verdict::Restart(delay) => {
+                self.aim = Aim::FilledAt(now + delay);
+                vec![Action::BackOff(delay)]
+            }
+            Verdict::Errored => self.rest(SlotState::Errored),
+            Verdict::Stopped => self.rest(SlotState::Stopped),
+        }
+    }
+
+    fn rest(&mut self, state: SlotState) -> Vec<Action> {
+        self.aim = Aim::Rest(state);
+        vec![Action::Rest(state)]
+    }
+
+    fn time(&mut self, now: Timestamp) -> Vec<Action> {
+        let mut actions = self.prove(now);
+        for (generation, phase) in self.workers.clone() {
+            let reason = match phase {
+                Phase::Spawning { deadline } if now >= deadline => KillReason::NotReady,
+                Phase::Draining { deadline, .. } if now >= deadline => KillReason::GraceOver,
+                Phase::Aborted { deadline } if now >= deadline => KillReason::Stalled,
+                _ => continue,
+            };
+            actions.extend(self.kill(generation, reason));
+        }
+        if matches!(self.aim, Aim::FilledAt(at) if now >= at) {
+            actions.extend(self.spawn(now));
+        }
+        actions
+    }
+
+    /// All workers drain, within `grace` at the most, and none follows.
+    fn end(&mut self, grace: Duration, now: Timestamp) -> Vec<Action> {
+        self.aim = Aim::Removed;
+        (self.candidate, self.proven_at) = (None, None);
+        let all = self.generations().into_iter();
+        all.filter_map(|generation| self.drain(generation, grace, now)).collect()
+    }
+
+    /// One that drains already has no more time than this.
+    fn drain(&mut self, generation: Generation, grace: Duration, now: Timestamp) -> Option<Action> {
+        let deadline = now + grace;
+        let (since, action) = match self.phase(generation)? {
+            Phase::Serving { since } | Phase::Standby { since } => {
+                (Some(since), Some(Action::Drain(generation)))
+            }
+            Phase::Spawning { .. } => (None, Some(Action::Terminate(generation))),
+            Phase::Draining { since, deadline: before } => {
+                self.set(generation, Phase::Draining { since, deadline: deadline.min(before) });
+                return None;
+            }
+            Phase::Killed { .. } | Phase::Aborted { .. } => return None,
+        };
+        self.set(generation, Phase::Draining { since, deadline });
+        self.bound_draining(now);
+        action
+    }
+
+    /// The oldest of too many generations that drain has little time left.
+    fn bound_draining(&mut self, now: Timestamp) {
+        let drains = |(_, phase): &&(_, Phase)| matches!(phase, Phase::Draining { .. });
+        let draining: Vec<_> = self.workers.iter().filter(drains).map(|(it, _)| *it).collect();
+        let surplus = draining.len().saturating_sub(usize::from(self.settings.max_draining));
+        for generation in &draining[..surplus] {
+            self.hurry(*generation, now);
+        }
+    }
+
+    fn hurry(&mut self, generation: Generation, now: Timestamp) {
+        if let Some(Phase::Draining { since, deadline }) = self.phase(generation) {
+            let deadline = deadline.min(now + self.settings.kill_timeout);
+            self.set(generation, Phase::Draining { since, deadline });
+        }
+    }
+
+    fn kill(&mut self, generation: Generation, reason: KillReason) -> Vec<Action> {
+        let since = match self.phase(generation) {
+            None | Some(Phase::Killed { .. }) => return Vec::new(),
+            Some(Phase::Spawning { .. } | Phase::Aborted { .. }) => None,
+            Some(Phase::Serving { since } | Phase::Standby { since }) => Some(since),
+            Some(Phase::Draining { since, .. }) => since,
+        };
+        self.set(generation, Phase::Killed { since });
+        vec![Action::Kill(generation, reason)]
+    }
+
+    fn is_starting(&self) -> bool {
+        self.workers.iter().any(|(_, phase)| matches!(phase, Phase::Spawning { .. }))
+    }
+
+    fn standby(&self) -> Vec<Generation> {
+        let stands_by = |(_, phase): &&(_, Phase)| matches!(phase, Phase::Standby { .. });
+        self.workers.iter().filter(stands_by).map(|(worker, _)| *worker).collect()
+    }
+
+    fn generations(&self) -> Vec<Generation> {
+        self.workers.iter().map(|(worker, _)| *worker).collect()
+    }
+
+    fn set(&mut self, generation: Generation, phase: Phase) {
+        if let Some(worker) = self.workers.iter_mut().find(|(worker, _)| *worker == generation) {
+            worker.1 = phase;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

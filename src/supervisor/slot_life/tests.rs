@@ -1,0 +1,363 @@
+//! Tables of what is done about each fact, and a random walk that checks the promises after each
+//! step.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::supervisor::restart::RestartPolicy;
+
+const SETTINGS: LifecycleSettings = LifecycleSettings {
+    listen_timeout: Duration::from_secs(3),
+    kill_timeout: Duration::from_secs(10),
+    drain_timeout: Duration::from_secs(60),
+    max_draining: 2,
+    restart: RestartPolicy::DEFAULT,
+};
+
+fn at(millis: u64) -> Timestamp {
+    Timestamp(0) + Duration::from_millis(millis)
+}
+
+const G0: Generation = Generation(0);
+const G1: Generation = Generation(1);
+const G2: Generation = Generation(2);
+
+fn exited(generation: Generation) -> Fact {
+    Fact::Exited { generation, status: Some(1), jitter: 0.0 }
+}
+
+type Steps<'a> = [(u64, Fact, &'a [Action])];
+
+/// Plays facts at times, and compares what is done about each.
+fn play(settings: LifecycleSettings, steps: &Steps<'_>) -> SlotLife {
+    let mut life = SlotLife::new(settings);
+    for (step, (millis, fact, expected)) in steps.iter().enumerate() {
+        assert_eq!(life.on(*fact, at(*millis)), *expected, "step {step}: {fact:?}");
+    }
+    life
+}
+
+const STARTED: [(u64, Fact, &[Action]); 3] = [
+    (0, Fact::Start, &[Action::Spawn(G0)]),
+    (10, Fact::Ready(G0), &[Action::Serve(G0)]),
+    (1_010, Fact::Time, &[]),
+];
+
+fn play_on(steps: &Steps<'_>) -> SlotLife {
+    play(SETTINGS, &[&STARTED[..], steps].concat())
+}
+
+/// As far as the successor serves and the predecessor stands by.
+const REPLACED: [(u64, Fact, &[Action]); 2] =
+    [(5_000, Fact::Replace, &[Action::Spawn(G1)]), (5_100, Fact::Ready(G1), &[Action::Serve(G1)])];
+
+fn play_on_replaced(steps: &Steps<'_>) -> SlotLife {
+    play_on(&[&REPLACED[..], steps].concat())
+}
+
+#[test]
+fn a_death_after_a_good_time_is_followed_at_once() {
+    play_on(&[(2_000, exited(G0), &[Action::Spawn(G1)])]);
+}
+
+#[test]
+fn a_death_too_soon_is_followed_after_a_pause() {
+    let pause = Action::BackOff(Duration::from_millis(100));
+    let life = play(
+        SETTINGS,
+        &[
+            (0, Fact::Start, &[Action::Spawn(G0)]),
+            (10, Fact::Ready(G0), &[Action::Serve(G0)]),
+            (500, exited(G0), &[pause]),
+            (599, Fact::Time, &[]),
+        ],
+    );
+    assert_eq!(life.state(), SlotState::BackOff);
+    play_on(&[(2_000, exited(G0), &[Action::Spawn(G1)]), (2_001, exited(G1), &[pause])]);
+}
+
+#[test]
+fn a_worker_that_is_not_ready_in_time_is_killed_and_is_never_taken_for_ready() {
+    play(
+        SETTINGS,
+        &[
+            (0, Fact::Start, &[Action::Spawn(G0)]),
+            (2_999, Fact::Time, &[]),
+            (3_000, Fact::Time, &[Action::Kill(G0, KillReason::NotReady)]),
+            (3_001, Fact::Ready(G0), &[]),
+        ],
+    );
+}
+
+#[test]
+fn a_successor_serves_and_its_predecessor_drains_once_it_has_proved_itself() {
+    play_on_replaced(&[
+        (6_099, Fact::Time, &[]),
+        (6_100, Fact::Time, &[Action::Drain(G0), Action::Replaced(G1)]),
+        (6_200, exited(G0), &[]),
+    ]);
+}
+
+#[test]
+fn a_successor_that_dies_young_leaves_its_place_to_its_predecessor() {
+    let life = play_on_replaced(&[
+        (6_000, exited(G1), &[Action::NotReplaced(G1), Action::Serve(G0)]),
+        (9_000, Fact::Time, &[]),
+    ]);
+    assert_eq!(life.serving().unwrap().0, G0);
+}
+
+#[test]
+fn a_successor_that_does_not_come_up_changes_nothing() {
+    let life = play_on(&[
+        (5_000, Fact::Replace, &[Action::Spawn(G1)]),
+        (5_001, exited(G1), &[Action::NotReplaced(G1)]),
+        (6_000, Fact::Replace, &[Action::Spawn(G2)]),
+        (9_000, Fact::Time, &[Action::Kill(G2, KillReason::NotReady)]),
+        (9_001, exited(G2), &[Action::NotReplaced(G2)]),
+        (99_000, Fact::Time, &[]),
+    ]);
+    assert_eq!(life.serving().unwrap().0, G0);
+}
+
+#[test]
+fn a_predecessor_that_dies_meanwhile_is_followed_by_what_is_on_its_way() {
+    play_on(&[
+        (5_000, Fact::Replace, &[Action::Spawn(G1)]),
+        (5_050, exited(G0), &[]),
+        (5_100, Fact::Ready(G1), &[Action::Serve(G1)]),
+        (6_100, Fact::Time, &[Action::Replaced(G1)]),
+    ]);
+    play_on_replaced(&[(5_500, exited(G0), &[]), (6_100, Fact::Time, &[Action::Replaced(G1)])]);
+}
+
+#[test]
+fn the_proof_of_a_restarted_worker_is_not_that_of_its_successor() {
+    play_on(&[
+        (2_000, exited(G0), &[Action::Spawn(G1)]),
+        (2_100, Fact::Ready(G1), &[Action::Serve(G1)]),
+        (2_200, Fact::Replace, &[Action::Spawn(G2)]),
+        (3_100, Fact::Time, &[]),
+        (3_200, exited(G2), &[Action::NotReplaced(G2)]),
+    ]);
+}
+
+#[test]
+fn what_starts_with_the_old_configuration_is_started_anew() {
+    play(
+        SETTINGS,
+        &[
+            (0, Fact::Start, &[Action::Spawn(G0)]),
+            (10, Fact::Replace, &[Action::Kill(G0, KillReason::Superseded), Action::Spawn(G1)]),
+            (11, exited(G0), &[]),
+            (20, Fact::Ready(G1), &[Action::Serve(G1)]),
+            (1_020, Fact::Time, &[Action::Replaced(G1)]),
+        ],
+    );
+}
+
+#[test]
+fn too_many_deaths_put_the_slot_to_rest_until_somebody_brings_it_back() {
+    let restart = RestartPolicy { max_restarts: 1, ..RestartPolicy::DEFAULT };
+    let settings = LifecycleSettings { restart, ..SETTINGS };
+    let errored: [(u64, Fact, &[Action]); 4] = [
+        (0, Fact::Start, &[Action::Spawn(G0)]),
+        (1, exited(G0), &[Action::BackOff(Duration::from_millis(100))]),
+        (101, Fact::Time, &[Action::Spawn(G1)]),
+        (102, exited(G1), &[Action::Rest(SlotState::Errored)]),
+    ];
+    let life = play(settings.clone(), &errored);
+    assert_eq!((life.state(), life.next_deadline()), (SlotState::Errored, None));
+    for bring_back in [Fact::Start, Fact::Replace] {
+        let back = [(60_000, bring_back, &[Action::Spawn(G2)][..])];
+        play(settings.clone(), &[&errored[..], &back].concat());
+    }
+}
+
+#[test]
+fn some_exit_codes_put_the_slot_to_rest() {
+    let restart = RestartPolicy { stop_exit_codes: vec![1], ..RestartPolicy::DEFAULT };
+    let settings = LifecycleSettings { restart, ..SETTINGS };
+    let last = [(5_000, exited(G0), &[Action::Rest(SlotState::Stopped)][..])];
+    play(settings, &[&STARTED[..], &last].concat());
+}
+
+#[test]
+fn a_worker_that_stands_still_is_followed_before_its_core_is_written() {
+    play_on(&[
+        (5_000, Fact::Stalled(G0), &[Action::Abort(G0), Action::Spawn(G1)]),
+        (14_999, Fact::Ready(G1), &[Action::Serve(G1)]),
+        (15_000, Fact::Time, &[Action::Kill(G0, KillReason::Stalled)]),
+        (15_001, exited(G0), &[]),
+    ]);
+}
+
+#[test]
+fn a_drain_ends_with_the_grace_period() {
+    play_on(&[
+        (5_000, Fact::Stop, &[Action::Drain(G0)]),
+        (14_999, Fact::Time, &[]),
+        (15_000, Fact::Time, &[Action::Kill(G0, KillReason::GraceOver)]),
+        (15_001, exited(G0), &[]),
+    ]);
+}
+
+#[test]
+fn a_replaced_worker_has_the_longer_grace_period_until_everything_ends() {
+    let drained: [(u64, Fact, &[Action]); 1] =
+        [(7_000, Fact::Time, &[Action::Drain(G0), Action::Replaced(G1)])];
+    let killed: &[Action] = &[Action::Kill(G0, KillReason::GraceOver)];
+    let long = [(66_999, Fact::Time, &[][..]), (67_000, Fact::Time, killed)];
+    play_on_replaced(&[&drained[..], &long].concat());
+    let short = [
+        (8_000, Fact::Stop, &[Action::Drain(G1)][..]),
+        (
+            18_000,
+            Fact::Time,
+            &[Action::Kill(G0, KillReason::GraceOver), Action::Kill(G1, KillReason::GraceOver)][..],
+        ),
+    ];
+    play_on_replaced(&[&drained[..], &short].concat());
+}
+
+#[test]
+fn the_oldest_of_too_many_that_drain_has_little_time_left() {
+    let mut life = SlotLife::new(LifecycleSettings {
+        restart: RestartPolicy { min_uptime: Duration::ZERO, ..RestartPolicy::DEFAULT },
+        ..SETTINGS
+    });
+    life.on(Fact::Start, at(0));
+    life.on(Fact::Ready(G0), at(0));
+    for generation in 1..4 {
+        life.on(Fact::Replace, at(1_000));
+        life.on(Fact::Ready(Generation(generation)), at(1_000));
+    }
+    assert_eq!(life.on(Fact::Time, at(10_999)), []);
+    let killed = [Action::Kill(G0, KillReason::GraceOver)];
+    assert_eq!(life.on(Fact::Time, at(11_000)), killed);
+    life.on(Fact::Hurry(G1), at(20_000));
+    assert_eq!(life.on(Fact::Time, at(30_000)), [Action::Kill(G1, KillReason::GraceOver)]);
+}
+
+#[test]
+fn what_has_not_attached_is_terminated() {
+    for fact in [Fact::Stop, Fact::Remove, Fact::Leave(G0)] {
+        let first = (0, Fact::Start, &[Action::Spawn(G0)][..]);
+        play(SETTINGS, &[first, (1, fact, &[Action::Terminate(G0)])]);
+    }
+}
+
+#[test]
+fn a_removed_slot_drains_and_can_come_back() {
+    play_on(&[
+        (5_000, Fact::Remove, &[Action::Drain(G0)]),
+        (5_001, Fact::Replace, &[]),
+        (5_002, Fact::Start, &[Action::Spawn(G1)]),
+        (5_003, exited(G0), &[]),
+        (5_004, Fact::Ready(G1), &[Action::Serve(G1)]),
+    ]);
+}
+
+#[test]
+fn a_second_stop_ends_all_at_once() {
+    play_on(&[
+        (5_000, Fact::Stop, &[Action::Drain(G0)]),
+        (5_001, Fact::StopNow, &[Action::Kill(G0, KillReason::StopNow)]),
+        (5_002, Fact::StopNow, &[]),
+    ]);
+}
+
+#[test]
+fn whoever_breaks_the_protocol_is_killed_and_followed() {
+    let kill = Fact::Kill(G0, KillReason::Violation);
+    let life = play_on(&[
+        (5_000, kill, &[Action::Kill(G0, KillReason::Violation)]),
+        (5_001, exited(G0), &[Action::Spawn(G1)]),
+    ]);
+    assert!(life.has_started() && !life.is_serving());
+}
+
+#[test]
+fn a_start_fails_after_its_attempts() {
+    let mut life = SlotLife::new(SETTINGS);
+    life.on(Fact::Start, at(0));
+    for generation in 0..3 {
+        assert!(!life.has_failed_to_start());
+        life.on(exited(Generation(generation)), at(1));
+        life.on(Fact::Time, at(60_000));
+    }
+    assert!(life.has_failed_to_start());
+}
+
+fn facts() -> impl Strategy<Value = Fact> {
+    let generation = || (0..8_u32).prop_map(Generation);
+    prop_oneof![
+        6 => generation().prop_map(Fact::Ready),
+        1 => generation().prop_map(Fact::Leave),
+        1 => generation().prop_map(Fact::Stalled),
+        1 => generation().prop_map(Fact::Hurry),
+        1 => generation().prop_map(|g| Fact::Kill(g, KillReason::Violation)),
+        6 => (generation(), 0..3_i32, 0.0..1.0).prop_map(|(generation, status, jitter)| {
+            Fact::Exited { generation, status: Some(status), jitter }
+        }),
+        6 => Just(Fact::Time),
+        4 => Just(Fact::Replace),
+        1 => Just(Fact::Start),
+        1 => prop_oneof![9 => Just(Fact::Time), 1 => Just(Fact::Remove)],
+        1 => prop_oneof![9 => Just(Fact::Time), 1 => Just(Fact::Stop)],
+    ]
+}
+
+fn phases(life: &SlotLife, is: impl Fn(&Phase) -> bool) -> usize {
+    life.workers.iter().filter(|(_, phase)| is(phase)).count()
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_the_promises_hold(
+        steps in prop::collection::vec((0..4_000_u64, facts()), 1..120), max_restarts in 0..20_u32,
+    ) {
+        let restart = RestartPolicy {
+            max_restarts, stop_exit_codes: vec![2], ..RestartPolicy::DEFAULT
+        };
+        let mut life = SlotLife::new(LifecycleSettings { restart, ..SETTINGS });
+        let mut now = 0;
+        let mut unsettled = false;
+        life.on(Fact::Start, at(0));
+        for (millis, fact) in steps {
+            now += millis;
+            let served_before = life.serving();
+            let actions = life.on(fact, at(now));
+            let serving = phases(&life, |it| matches!(it, Phase::Serving { .. }));
+            let standby = phases(&life, |it| matches!(it, Phase::Standby { .. }));
+            let starting = phases(&life, |it| matches!(it, Phase::Spawning { .. }));
+            let ending = phases(&life, |it| matches!(it, Phase::Killed { .. }));
+            prop_assert!(serving <= 1, "two workers serve: {life:?}");
+            prop_assert!(starting <= 1, "two workers start: {life:?}");
+            prop_assert!(standby == 0 || serving == 1 || ending > 0, "nobody serves: {life:?}");
+            let has = |wanted: fn(&Action) -> bool| actions.iter().any(wanted);
+            if life.state() == SlotState::Removed {
+                prop_assert!(!has(|it| matches!(it, Action::Spawn(_))));
+            }
+            // A replacement that was asked for is settled once, and by nothing else.
+            unsettled |= fact == Fact::Replace && life.state() != SlotState::Removed;
+            if has(|it| matches!(it, Action::Replaced(_) | Action::NotReplaced(_))) {
+                prop_assert!(unsettled, "settled what nobody asked for");
+                unsettled = false;
+            }
+            unsettled &= life.state() != SlotState::Removed;
+            prop_assert!(!unsettled || life.candidate.is_some(), "never settled: {life:?}");
+            // Nobody who serves is told to go unless somebody else serves, or all is to end.
+            if let Some((before, _)) = served_before
+                && actions.contains(&Action::Drain(before))
+            {
+                prop_assert!(serving == 1 || life.state() == SlotState::Removed);
+            }
+            // Whatever is not at rest has a time at which it goes on.
+            let at_rest = serving == 1 || ending > 0 || life.state() == SlotState::Errored
+                || life.state() == SlotState::Stopped
+                || life.state() == SlotState::Removed && life.workers.is_empty();
+            prop_assert!(at_rest || life.next_deadline().is_some(), "stuck: {life:?}");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! A worker whose primary is gone: it serves those who are there for a while, then drains, then ends.
+//!
+//! Never outlives its time, so that no primary's end leaves processes behind.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, open};
+
+/// How long an orphan lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OrphanTimes {
+    /// It goes on serving.
+    pub(crate) grace: Duration,
+    /// It drains, at the most.
+    pub(crate) drain: Duration,
+}
+
+/// What the worker prints went to the primary. Without a reader, printing would be an error that
+/// most programs don't survive: from now on it goes nowhere.
+pub(crate) fn print_nowhere() {
+    let Ok(nowhere) = open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) else {
+        return;
+    };
+    // What fails here changes nothing: it was of no use before.
+    if has_no_reader(std::io::stdout()) {
+        let _ = rustix::stdio::dup2_stdout(&nowhere);
+    }
+    if has_no_reader(std::io::stderr()) {
+        let _ = rustix::stdio::dup2_stderr(&nowhere);
+    }
+}
+
+/// A pipe without a reader is in error, see poll(2).
+fn has_no_reader(stream: impl AsFd) -> bool {
+    let mut polled = [PollFd::new(&stream, PollFlags::OUT)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut polled, Some(&at_once)).is_ok() && polled[0].revents().contains(PollFlags::ERR)
+}
