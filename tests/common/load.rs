@@ -1,0 +1,74 @@
+//! A constant load of new connections, each of which has to be answered.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::client::{get_from, nth};
+
+const THREADS: u16 = 3;
+
+/// Clients that connect, ask and go, again and again, until told to stop.
+#[derive(Debug)]
+pub struct Load {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<Vec<String>>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    done: AtomicBool,
+    answered: AtomicU64,
+}
+
+impl Load {
+    /// Some hundred connections a second from a few hundred addresses.
+    pub fn start(address: SocketAddr) -> Self {
+        let shared = Arc::new(Shared::default());
+        let thread = |number| {
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || ask_again_and_again(number, address, &shared))
+        };
+        let load = Self { threads: (0..THREADS).map(thread).collect(), shared };
+        load.wait_for_more(20);
+        load
+    }
+
+    /// Waits until so many more are answered.
+    pub fn wait_for_more(&self, answers: u64) {
+        let wanted = self.shared.answered.load(Ordering::Relaxed) + answers;
+        super::eventually("answers go on", || {
+            self.shared.answered.load(Ordering::Relaxed) >= wanted
+                || self.threads.iter().any(JoinHandle::is_finished)
+        });
+    }
+
+    /// Stops, and returns how many were answered. Fails the test if one was not.
+    pub fn stop(self) -> u64 {
+        self.shared.done.store(true, Ordering::Relaxed);
+        let threads = self.threads.into_iter();
+        let failed: Vec<_> = threads.flat_map(|thread| thread.join().expect("no panic")).collect();
+        assert!(failed.is_empty(), "{} requests failed: {failed:?}", failed.len());
+        self.shared.answered.load(Ordering::Relaxed)
+    }
+}
+
+fn ask_again_and_again(thread: u16, address: SocketAddr, shared: &Shared) -> Vec<String> {
+    let mut failed = Vec::new();
+    for n in (thread..600).step_by(usize::from(THREADS)).cycle() {
+        if shared.done.load(Ordering::Relaxed) || failed.len() > 20 {
+            break;
+        }
+        match get_from(nth(n), address, "/") {
+            Ok(answer) if answer.head.starts_with("HTTP/1.1 200") => {
+                shared.answered.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(answer) => failed.push(answer.head),
+            Err(error) => failed.push(format!("client {n}: {error}")),
+        }
+        std::thread::park_timeout(Duration::from_millis(3));
+    }
+    failed
+}
