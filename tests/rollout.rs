@@ -92,7 +92,7 @@ fn code_that_does_not_come_up_changes_nothing() {
 
 #[test]
 fn code_that_dies_young_leaves_its_place_to_the_old() {
-    let primary = breakable(2, "(sleep 0.4; kill -9 $$) &").start();
+    let primary = breakable(2, "(sleep 0.4; kill -9 $$) & true").start();
     let before = pids(&primary);
     break_code(&primary);
     primary.signal(Signal::HUP);
