@@ -7,6 +7,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,12 +21,18 @@ use crate::frontend::router::Router;
 use crate::frontend::slot_table::SlotTable;
 use crate::handoff::kernel::keep_inherited_descriptors;
 use crate::handoff::slots::{SlotOrders, seam};
+use crate::supervisor::orphans::Orphans;
 use crate::supervisor::pool::{Order, Pool, PoolError, PoolSettings, Progress, Summary};
+use crate::system::activation::{ActivationError, inherited_listener};
+use crate::system::notify::Notifier;
 
 /// Why the primary didn't start, or ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PrimaryError {
+    /// The socket that the service manager has passed cannot be used.
+    #[error(transparent)]
+    Activation(#[from] ActivationError),
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -63,18 +70,26 @@ pub struct Primary {
 }
 
 impl Primary {
-    /// Binds the listener.
+    /// Binds the listener, or takes the one that the service manager has passed.
     ///
     /// # Errors
     ///
-    /// If the address cannot be had.
+    /// If the address cannot be had, or what was passed is no listener.
     pub fn bind(config: Config) -> Result<Self, PrimaryError> {
         raise_descriptor_limit();
         if let Err(error) = keep_inherited_descriptors() {
             tracing::warn!(%error, "workers inherit descriptors that this process has inherited");
         }
         check_backlog(config.listener.backlog);
-        let listener = Listener::bind(&config.listener)?;
+        let listener = match inherited_listener()? {
+            None => Listener::bind(&config.listener)?,
+            Some(socket) => {
+                let listener = Listener::inherited(socket, config.listener.backlog)?;
+                let address = listener.local();
+                tracing::info!(%address, "inherited socket is used, not --host and --port");
+                listener
+            }
+        };
         Ok(Self { config, listener })
     }
 
@@ -86,6 +101,8 @@ impl Primary {
     pub async fn run(self, mut report: impl FnMut(Milestone)) -> Result<Summary, PrimaryError> {
         let start = |what| move |source| PrimaryError::Start { what, source };
         let signals = Signals::install().map_err(start("install signal handlers"))?;
+        let orphans = Orphans::adopt().map_err(start("take care of orphaned processes"))?;
+        let notifier = Notifier::from_environment();
         let Self { config, listener } = self;
         let address = listener.local();
         let (commander, events, orders) = seam().map_err(start("make the seam to the frontend"))?;
@@ -93,23 +110,30 @@ impl Primary {
             .map_err(start("start the frontend's thread"))?;
         report(Milestone::Listening(address));
 
-        let settings = pool_settings(&config, address);
+        let heartbeat = notifier.as_ref().and_then(Notifier::watchdog_interval);
+        let settings = pool_settings(&config, address, heartbeat);
         // The signals wait while the pool is busy; more than two mean nothing new.
         let (order, ordered) = mpsc::channel(2);
         let (progress, mut progressed) = watch::channel(Progress::default());
-        let pool = Pool::new(settings, commander, events, ordered, progress).run();
+        let pool = Pool::new(settings, commander, events, ordered, progress, orphans).run();
         let mut pool = std::pin::pin!(pool);
-        let mut signals = std::pin::pin!(signals.forward(order));
+        let mut signals = std::pin::pin!(signals.forward(order, notifier.as_ref()));
         let mut all_ready = false;
+        let mut last = Progress::default();
         let result = loop {
             tokio::select! {
                 result = pool.as_mut() => break result,
                 () = signals.as_mut() => {}
-                Ok(()) = progressed.changed(), if !all_ready => {
-                    let serving = progressed.borrow_and_update().serving;
-                    if serving == config.workers {
+                Ok(()) = progressed.changed() => {
+                    let now = *progressed.borrow_and_update();
+                    notify(notifier.as_ref(), last, now, config.workers);
+                    last = now;
+                    if now.serving == config.workers && !all_ready {
                         all_ready = true;
-                        report(Milestone::Ready(serving));
+                        report(Milestone::Ready(now.serving));
+                        if let Some(notifier) = &notifier {
+                            notifier.ready(std::process::id());
+                        }
                     }
                 }
             }
@@ -124,7 +148,22 @@ impl Primary {
     }
 }
 
-fn pool_settings(config: &Config, address: SocketAddr) -> PoolSettings {
+/// Tells the service manager, if there is one, what has changed.
+fn notify(notifier: Option<&Notifier>, last: Progress, now: Progress, workers: u16) {
+    let Some(notifier) = notifier else { return };
+    if now.serving != last.serving {
+        notifier.status(&format!("{} of {workers} workers serve", now.serving));
+    }
+    if now.beats != last.beats {
+        notifier.watchdog();
+    }
+}
+
+fn pool_settings(
+    config: &Config,
+    address: SocketAddr,
+    heartbeat: Option<Duration>,
+) -> PoolSettings {
     PoolSettings {
         workers: config.workers,
         command: config.command.clone(),
@@ -132,6 +171,7 @@ fn pool_settings(config: &Config, address: SocketAddr) -> PoolSettings {
         credits: config.credits,
         slot_wait: config.slots.slot_wait,
         lifecycle: config.lifecycle.clone(),
+        heartbeat,
     }
 }
 
@@ -175,13 +215,16 @@ impl Signals {
     }
 
     /// The first one stops, the second stops at once.
-    async fn forward(mut self, orders: mpsc::Sender<Order>) {
+    async fn forward(mut self, orders: mpsc::Sender<Order>, notifier: Option<&Notifier>) {
         for order in [Order::Stop, Order::StopNow] {
             tokio::select! {
                 _ = self.terminate.recv() => {}
                 _ = self.interrupt.recv() => {}
             }
             tracing::info!(?order, "signal received");
+            if let Some(notifier) = notifier {
+                notifier.stopping();
+            }
             // If it fails, the pool has ended, and so will we.
             let _ = orders.send(order).await;
         }

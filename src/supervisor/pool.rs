@@ -19,6 +19,7 @@ use crate::handoff::slots::{
 };
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::lifecycle::{Action, Fact, KillReason, LifecycleSettings, SlotLife};
+use crate::supervisor::orphans::Orphans;
 use crate::supervisor::process::{Exit, Process};
 
 /// What the pool runs on.
@@ -36,6 +37,8 @@ pub struct PoolSettings {
     pub slot_wait: Duration,
     /// How long each phase may take.
     pub lifecycle: LifecycleSettings,
+    /// How often it is to be shown that pool and frontend go on.
+    pub heartbeat: Option<Duration>,
 }
 
 /// What the operator wants.
@@ -52,6 +55,8 @@ pub enum Order {
 pub struct Progress {
     /// Slots that serve.
     pub serving: u16,
+    /// Heartbeats since the start.
+    pub beats: u64,
 }
 
 /// Why the pool ended without being asked.
@@ -98,6 +103,7 @@ pub struct Pool {
     settings: PoolSettings,
     lives: Vec<SlotLife>,
     processes: HashMap<WorkerId, Running>,
+    orphans: Orphans,
     frontend: SlotCommander,
     events: mpsc::Receiver<SlotEvent>,
     orders: mpsc::Receiver<Order>,
@@ -127,6 +133,7 @@ impl Pool {
         events: mpsc::Receiver<SlotEvent>,
         orders: mpsc::Receiver<Order>,
         progress: watch::Sender<Progress>,
+        orphans: Orphans,
     ) -> Self {
         let lives =
             (0..settings.workers).map(|_| SlotLife::new(settings.lifecycle.clone())).collect();
@@ -134,6 +141,7 @@ impl Pool {
             settings,
             lives,
             processes: HashMap::new(),
+            orphans,
             frontend,
             events,
             orders,
@@ -158,6 +166,7 @@ impl Pool {
         if result.is_err() {
             self.kill_all().await;
         }
+        self.orphans.end().await;
         result
     }
 
@@ -165,10 +174,13 @@ impl Pool {
         for slot in self.slots() {
             self.on(slot, Fact::Start).await?;
         }
+        let mut next_beat = self.settings.heartbeat.map(|every| Timestamp::now() + every);
         while !(self.stopping && self.closing.is_none() && self.processes.is_empty()) {
             let deadline = self.lives.iter().filter_map(SlotLife::next_deadline).min();
             tokio::select! {
                 Some(worker) = self.ended.1.recv() => self.bury(worker).await?,
+                () = self.orphans.child_ended() => self.tend_orphans(),
+                () = until(next_beat) => next_beat = self.beat().await?,
                 Some(event) = self.events.recv() => self.heard(event).await?,
                 Some(order) = self.orders.recv() => self.obey(order).await?,
                 () = until(deadline) => self.on_all(Fact::Time).await?,
@@ -179,6 +191,7 @@ impl Pool {
                 }
             }
             self.look_at_start().await?;
+            self.show_progress();
         }
         let counters = self.frontend.count().await?;
         self.frontend.send(SlotCommand::End).await?;
@@ -271,6 +284,7 @@ impl Pool {
             Ok(exit) => describe(running.killed, exit, self.settings.lifecycle.listen_timeout),
             Err(error) => format!("ended, its status is unknown: {error}"),
         };
+        self.tend_orphans();
         self.frontend.send(SlotCommand::Gone(worker)).await?;
         let expected = self.stopping || !self.is_last_of_slot(worker);
         let uptime = Timestamp::now().since(running.started);
@@ -282,6 +296,19 @@ impl Pool {
             self.last_failure = Some((slot, reason));
         }
         self.on(slot, Fact::Exited(generation, jitter())).await
+    }
+
+    fn tend_orphans(&mut self) {
+        let running =
+            self.processes.iter().map(|(worker, running)| (*worker, running.process.pid()));
+        self.orphans.tend(&running.collect());
+    }
+
+    /// Asks the frontend something, so that the beat stands for both.
+    async fn beat(&self) -> Result<Option<Timestamp>, PoolError> {
+        self.frontend.count().await?;
+        self.progress.send_modify(|progress| progress.beats += 1);
+        Ok(self.settings.heartbeat.map(|every| Timestamp::now() + every))
     }
 
     async fn heard(&mut self, event: SlotEvent) -> Result<(), PoolError> {
@@ -341,13 +368,24 @@ impl Pool {
     }
 
     fn count_serving(&self, worker: WorkerId) {
-        let serving = self.lives.iter().filter(|life| life.is_serving()).count();
-        let serving = u16::try_from(serving).unwrap_or(u16::MAX);
+        self.show_progress();
+        let serving = self.serving();
         let of = self.settings.workers;
         let pid = self.processes.get(&worker).map(|running| running.process.pid());
         let (slot, generation) = (worker.slot, worker.generation);
         tracing::info!(%slot, %generation, pid, serving, of, "worker serves");
-        self.progress.send_replace(Progress { serving });
+    }
+
+    fn serving(&self) -> u16 {
+        let serving = self.lives.iter().filter(|life| life.is_serving()).count();
+        u16::try_from(serving).unwrap_or(u16::MAX)
+    }
+
+    fn show_progress(&self) {
+        let serving = self.serving();
+        self.progress.send_if_modified(|progress| {
+            std::mem::replace(&mut progress.serving, serving) != serving
+        });
     }
 
     fn kill(&mut self, worker: WorkerId, reason: KillReason) {

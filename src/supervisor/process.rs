@@ -25,6 +25,8 @@ use crate::handoff::channel::WorkerEnd;
 use crate::handoff::kernel;
 use crate::handoff::slots::WorkerId;
 use crate::supervisor::command::WorkerCommand;
+use crate::supervisor::environment;
+use crate::supervisor::start_error::{explain, surroundings};
 
 /// Numbers of the descriptors in the worker: the first free ones behind the standard streams.
 const CHANNEL: i32 = 3;
@@ -61,7 +63,8 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// If there is no such program or the kernel refuses.
+    /// If there is no such program or the kernel refuses; see
+    /// [`StartError`](crate::supervisor::start_error::StartError).
     pub fn start(
         command: &WorkerCommand,
         port: u16,
@@ -77,15 +80,12 @@ impl Process {
             .args(&command.arguments)
             .stdin(Stdio::null())
             .process_group(0)
-            .env("STICKY_LB_CHANNEL", CHANNEL.to_string())
-            .env("STICKY_LB_SCOREBOARD", SCOREBOARD.to_string())
-            .env("STICKY_LB_SLOT", worker.slot.to_string())
-            .env("STICKY_LB_GENERATION", worker.generation.to_string())
-            .env("NODE_APP_INSTANCE", worker.slot.to_string())
-            .env("PORT", port.to_string())
+            .env_clear()
+            .envs(environment::assemble(command, std::env::vars_os(), given(port, worker)))
             .fd_mappings(mappings)
             .map_err(io::Error::other)?;
-        let mut child = prepared.spawn()?;
+        kernel::before_exec(&mut prepared, surroundings(command)?);
+        let mut child = prepared.spawn().map_err(|error| explain(command, error))?;
         let pid = Pid::from_child(&child);
         let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(io::Error::from);
         match pidfd.and_then(|pidfd| kernel::watch(pidfd, Interest::READABLE)) {
@@ -120,16 +120,35 @@ impl Process {
         }
     }
 
-    /// Takes the status of a process that has ended.
+    /// Takes the status of a process that has ended, and kills what it has left behind in its
+    /// group.
     ///
     /// # Errors
     ///
     /// If it hasn't ended, or somebody else has taken its status.
     pub fn reap(&self) -> io::Result<Exit> {
+        let process = || WaitId::PidFd(self.pidfd.as_fd());
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let status = waitid(WaitId::PidFd(self.pidfd.as_fd()), options)?;
+        if waitid(process(), options | WaitIdOptions::NOWAIT)?.is_none() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        // From the moment its status is taken, its number and its group's may be somebody else's.
+        self.signal(Signal::KILL);
+        let status = waitid(process(), options)?;
         status.as_ref().map(exit).ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
+}
+
+/// What every worker finds in its environment.
+fn given(port: u16, worker: WorkerId) -> [(&'static str, String); 6] {
+    [
+        ("STICKY_LB_CHANNEL", CHANNEL.to_string()),
+        ("STICKY_LB_SCOREBOARD", SCOREBOARD.to_string()),
+        ("STICKY_LB_SLOT", worker.slot.to_string()),
+        ("STICKY_LB_GENERATION", worker.generation.to_string()),
+        ("NODE_APP_INSTANCE", worker.slot.to_string()),
+        ("PORT", port.to_string()),
+    ]
 }
 
 fn exit(status: &WaitIdStatus) -> Exit {
