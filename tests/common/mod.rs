@@ -17,6 +17,7 @@ pub mod process;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -24,6 +25,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Once, mpsc};
 use std::time::{Duration, SystemTime};
 
+use command_fds::{CommandFdExt, FdMapping};
 use serde_json::Value;
 use sticky_lb::frontend::affinity::{Affinity, DigestKind, Prefixes};
 use sticky_lb::frontend::placement::Ranking;
@@ -61,6 +63,7 @@ pub struct Builder {
     descriptor_limit: Option<String>,
     launcher: Vec<String>,
     environment: Vec<(String, String)>,
+    descriptors: Vec<OwnedFd>,
 }
 
 impl Primary {
@@ -244,6 +247,12 @@ impl Builder {
         self
     }
 
+    /// A descriptor that it inherits, from number 3 on.
+    pub fn descriptor(mut self, descriptor: OwnedFd) -> Self {
+        self.descriptors.push(descriptor);
+        self
+    }
+
     /// Starts it and waits until all workers serve.
     pub fn start(self) -> Primary {
         let primary = self.start_listening();
@@ -267,6 +276,9 @@ impl Builder {
         let mut command = self.command();
         command.current_dir(&directory).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let mappings = self.descriptors.into_iter().zip(3..);
+        let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
+        command.fd_mappings(mappings.collect()).expect("each number comes once");
         let described = format!("{command:?}");
         let mut child = command.spawn().expect("the binary starts");
         let output = BufReader::new(child.stdout.take().expect("its output is piped"));
