@@ -28,6 +28,7 @@
 //! | [`frontend`] | listener, affinity, placement, dispatcher | know how a worker is started |
 //! | [`supervisor`] | lifecycle and restarts (pure), processes, pool | touch a client's socket |
 //! | [`triggers`] | files that change, times of day | know of workers |
+//! | [`system`] | systemd and the container around the primary | know of workers |
 //! | [`worker`] | the library that a worker links | import the primary's side |
 //! | [`config`], [`primary`] | settings gathered, parts put together | decide anything |
 //! | [`demo`] | the worker that runs when no other is given | be needed by anything but `cli` |
@@ -70,15 +71,20 @@ pub mod supervisor {
     //! client's socket.
     pub mod autoscale;
     pub mod command;
+    pub mod environment;
     pub mod event;
     pub mod lifecycle;
     pub mod limits;
+    pub mod orphans;
     pub mod output;
     pub mod pool;
     pub mod process;
+    pub mod procfs;
     pub mod restart;
     pub mod rollout;
+    pub mod sample;
     pub mod slot_life;
+    pub mod start_error;
 }
 
 pub mod worker {
@@ -104,6 +110,13 @@ pub mod triggers {
     //! workers.
     pub mod cron;
     pub mod watch;
+}
+
+pub mod system {
+    //! What surrounds the primary: systemd, the container. Knows nothing of workers.
+    pub mod activation;
+    pub mod limits;
+    pub mod notify;
 }
 
 pub mod config;

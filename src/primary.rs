@@ -4,14 +4,14 @@
 //! when the first worker of each slot is ready. Stop, in reverse: the backlog is handed out and the
 //! listener closed, then the workers drain, then the frontend ends.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
 use crate::frontend::affinity::Affinity;
@@ -21,18 +21,26 @@ use crate::frontend::router::Router;
 use crate::frontend::slot_table::SlotTable;
 use crate::handoff::kernel::keep_inherited_descriptors;
 use crate::handoff::slots::{SlotOrders, seam};
-use crate::supervisor::event::{Announcer, Event};
-use crate::supervisor::pool::{Order, Pool, PoolError, PoolSettings, Progress, Summary};
-use crate::supervisor::rollout::{Report, Trigger};
+use crate::supervisor::event::Announcer;
+use crate::supervisor::orphans::Orphans;
+use crate::supervisor::pool::{Pool, PoolError, PoolSettings, Progress, Summary};
+use crate::supervisor::rollout::Report;
+use crate::system::activation::{ActivationError, inherited_listener};
+use crate::system::notify::Notifier;
 
+mod operator;
 mod signals;
 
-use signals::{Signals, Wish};
+use operator::Operator;
+use signals::Signals;
 
 /// Why the primary didn't start, or ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PrimaryError {
+    /// The socket that the service manager has passed cannot be used.
+    #[error(transparent)]
+    Activation(#[from] ActivationError),
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -76,18 +84,26 @@ pub struct Primary {
 }
 
 impl Primary {
-    /// Binds the listener.
+    /// Binds the listener, or takes the one that the service manager has passed.
     ///
     /// # Errors
     ///
-    /// If the address cannot be had.
+    /// If the address cannot be had, or what was passed is no listener.
     pub fn bind(config: Config) -> Result<Self, PrimaryError> {
         raise_descriptor_limit();
         if let Err(error) = keep_inherited_descriptors() {
             tracing::warn!(%error, "workers inherit descriptors that this process has inherited");
         }
         check_backlog(config.listener.backlog);
-        let listener = Listener::bind(&config.listener)?;
+        let listener = match inherited_listener()? {
+            None => Listener::bind(&config.listener)?,
+            Some(socket) => {
+                let listener = Listener::inherited(socket, config.listener.backlog)?;
+                let address = listener.local();
+                tracing::info!(%address, "inherited socket is used, not --host and --port");
+                listener
+            }
+        };
         Ok(Self { config, listener })
     }
 
@@ -104,6 +120,9 @@ impl Primary {
     ) -> Result<Summary, PrimaryError> {
         let start = |what| move |source| PrimaryError::Start { what, source };
         let signals = Signals::install().map_err(start("install signal handlers"))?;
+        let orphans = Orphans::adopt().map_err(start("take care of orphaned processes"))?;
+        let notifier = Notifier::from_environment();
+        let heartbeat = notifier.as_ref().and_then(Notifier::watchdog_interval);
         let Self { config, listener } = self;
         let address = listener.local();
         let (commander, events, orders) = seam().map_err(start("make the seam to the frontend"))?;
@@ -114,12 +133,14 @@ impl Primary {
         let (order, ordered) = mpsc::channel(16);
         let (progress, progressed) = watch::channel(Progress::default());
         let announcer = Announcer::new();
-        let mut operator =
-            Operator { port: address.port(), signals, order, reread, report, progressed };
-        (operator.report)(Milestone::Listening(address));
+        let pool_settings = PoolOf { port: address.port(), heartbeat };
+        let settings = pool_settings.settings(&config);
         let announced = announcer.subscribe();
-        let settings = pool_settings(&config, address.port());
-        let pool = Pool::new(settings, commander, events, ordered, progress, announcer).run();
+        let mut operator =
+            Operator { pool: pool_settings, signals, notifier, order, reread, report, progressed };
+        operator.tell(Milestone::Listening(address));
+        let pool =
+            Pool::new(settings, commander, events, ordered, progress, orphans, announcer).run();
         let result = tokio::select! {
             biased;
             result = pool => result,
@@ -135,79 +156,29 @@ impl Primary {
     }
 }
 
-fn pool_settings(config: &Config, port: u16) -> PoolSettings {
-    PoolSettings {
-        workers: config.workers,
-        weights: config.router.weights.clone(),
-        command: Arc::new(config.command.clone()),
-        port,
-        credits: config.credits,
-        slot_wait: config.slots.slot_wait,
-        wait_ready: config.wait_ready,
-        lifecycle: config.lifecycle.clone(),
-        rollout: config.rollout,
-        orphan_grace: config.orphan_grace,
-        lameduck: config.lameduck,
-    }
-}
-
-/// Turns what the operator and the time say into orders, and tells what came of them.
-struct Operator<Reread, Tell> {
+/// What the pool of this primary runs on, beside its configuration.
+#[derive(Clone, Copy, Debug)]
+struct PoolOf {
     port: u16,
-    signals: Signals,
-    order: mpsc::Sender<Order>,
-    reread: Reread,
-    report: Tell,
-    progressed: watch::Receiver<Progress>,
+    heartbeat: Option<Duration>,
 }
 
-impl<Reread, Tell> Operator<Reread, Tell>
-where
-    Reread: Fn() -> Result<Config, String>,
-    Tell: FnMut(Milestone),
-{
-    async fn attend(&mut self, mut announced: broadcast::Receiver<Event>) -> Infallible {
-        let mut all_ready = false;
-        loop {
-            tokio::select! {
-                wish = self.signals.next() => self.heed(wish).await,
-                Ok(()) = self.progressed.changed() => {
-                    let Progress { serving, of } = *self.progressed.borrow_and_update();
-                    if serving == of && !all_ready {
-                        all_ready = true;
-                        (self.report)(Milestone::Ready(serving));
-                    }
-                }
-                event = announced.recv() => match event {
-                    Ok(Event::RolloutEnded(ended)) => (self.report)(Milestone::RolledOut(ended)),
-                    Ok(Event::Scaled { to, .. }) => (self.report)(Milestone::Scaled(to)),
-                    // Of events that were missed the log tells.
-                    Ok(_) | Err(_) => {}
-                },
-            }
+impl PoolOf {
+    fn settings(self, config: &Config) -> PoolSettings {
+        PoolSettings {
+            workers: config.workers,
+            weights: config.router.weights.clone(),
+            command: Arc::new(config.command.clone()),
+            port: self.port,
+            credits: config.credits,
+            slot_wait: config.slots.slot_wait,
+            wait_ready: config.wait_ready,
+            lifecycle: config.lifecycle.clone(),
+            rollout: config.rollout,
+            orphan_grace: config.orphan_grace,
+            lameduck: config.lameduck,
+            heartbeat: self.heartbeat,
         }
-    }
-
-    async fn heed(&mut self, wish: Wish) {
-        let order = match wish {
-            Wish::Stop => Order::Stop,
-            Wish::StopNow => Order::StopNow,
-            Wish::OneMore => Order::ScaleBy(1),
-            Wish::OneFewer => Order::ScaleBy(-1),
-            Wish::Reload => match (self.reread)() {
-                Ok(config) => {
-                    let settings = Box::new(pool_settings(&config, self.port));
-                    Order::Reload(Trigger::Signal, settings)
-                }
-                Err(error) => {
-                    tracing::error!(error, "reload refused, nothing is changed");
-                    (self.report)(Milestone::ReloadRefused(error));
-                    return;
-                }
-            },
-        };
-        // If it fails, the pool has ended, and so will we.
-        let _ = self.order.send(order).await;
     }
 }
 

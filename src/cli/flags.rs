@@ -18,7 +18,7 @@ use crate::frontend::listener::ListenerSettings;
 use crate::frontend::placement::Placement;
 use crate::frontend::router::RouterSettings;
 use crate::frontend::slot_table::SlotSettings;
-use crate::supervisor::command::WorkerCommand;
+use crate::supervisor::command::{InheritedVariables, User, WorkerCommand};
 use crate::supervisor::lifecycle::LifecycleSettings;
 use crate::supervisor::limits::LimitSettings;
 use crate::supervisor::output::OutputSettings;
@@ -70,6 +70,8 @@ pub(super) struct RunArgs {
     placement: PlacementArgs,
     #[command(flatten)]
     patience: PatienceArgs,
+    #[command(flatten)]
+    process: ProcessArgs,
     /// Program to run as each worker, and its arguments [default: a demo].
     #[arg(last = true, value_name = "COMMAND")]
     worker: Vec<OsString>,
@@ -137,6 +139,51 @@ struct PatienceArgs {
     kill_timeout: Duration,
 }
 
+/// In which surroundings workers run.
+#[derive(Debug, Args)]
+struct ProcessArgs {
+    #[arg(long, hide = true)]
+    user: Option<String>,
+    #[arg(long, hide = true)]
+    group: Option<u32>,
+    #[arg(long, hide = true, value_parser = |text: &str| u32::from_str_radix(text, 8))]
+    umask: Option<u32>,
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    nice: Option<i32>,
+    #[arg(long, hide = true)]
+    cwd: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    filter_env: Vec<String>,
+}
+
+impl ProcessArgs {
+    fn apply(self, command: WorkerCommand) -> Result<WorkerCommand, clap::Error> {
+        let user = match (&self.user, self.group) {
+            (None, None) => None,
+            (None, Some(_)) => return Err(no_user("--group needs --user")),
+            (Some(name), group) => Some(look_up(name, group)?),
+        };
+        let inherited = match self.filter_env {
+            prefixes if prefixes.is_empty() => InheritedVariables::All,
+            prefixes => InheritedVariables::Without(prefixes),
+        };
+        let Self { umask, nice, cwd, .. } = self;
+        Ok(WorkerCommand { user, inherited, umask, nice, directory: cwd, ..command })
+    }
+}
+
+fn look_up(name: &str, group: Option<u32>) -> Result<User, clap::Error> {
+    let found = nix::unistd::User::from_name(name).ok().flatten();
+    let found = found.ok_or_else(|| no_user(&format!("there is no user {name}")))?;
+    let gid = group.unwrap_or(found.gid.as_raw());
+    let home = Some(found.dir);
+    Ok(User { name: Some(found.name), home, uid: found.uid.as_raw(), gid, groups: vec![gid] })
+}
+
+fn no_user(text: &str) -> clap::Error {
+    Cli::command().error(ErrorKind::ValueValidation, text)
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum PlacementArg {
     /// Sticky; one slot more or fewer moves only that slot's share of clients.
@@ -175,7 +222,7 @@ pub(super) fn config(args: RunArgs) -> Result<(Config, tracing::Level), clap::Er
     let config = Config {
         name: "app".to_owned(),
         workers: args.workers,
-        command: worker_command(command),
+        command: args.process.apply(worker_command(command))?,
         listener: ListenerSettings { host: args.host, port: args.port, backlog: args.backlog },
         affinity: affinity(&args.placement)?,
         router: RouterSettings {

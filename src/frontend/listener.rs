@@ -43,6 +43,9 @@ pub enum ListenError {
     /// The address is in use.
     #[error("port {} is in use at {}: stop what listens there, or choose another --port", .0.port(), .0.ip())]
     InUse(SocketAddr),
+    /// The socket that was passed on is of no use.
+    #[error("cannot listen on the inherited socket")]
+    Inherited(#[source] io::Error),
     /// Any other refusal.
     #[error("cannot listen on {address}")]
     Listen {
@@ -118,9 +121,24 @@ impl Listener {
         if address.is_ipv6() {
             sockopt::set_ipv6_v6only(&socket, !dual)?;
         }
+        bind(&socket, &address)?;
+        Self::listening(socket, backlog)
+    }
+
+    /// On a socket that somebody else has bound and that listens already: the same as on one of
+    /// its own, the backlog included. What cannot be set any more is `TCP_NODELAY` for clients that
+    /// have come before: whoever made the socket can (`NoDelay=` of systemd).
+    ///
+    /// # Errors
+    ///
+    /// If it is not such a socket.
+    pub fn inherited(socket: OwnedFd, backlog: i32) -> Result<Self, ListenError> {
+        Self::listening(socket, backlog).map_err(|errno| ListenError::Inherited(errno.into()))
+    }
+
+    fn listening(socket: OwnedFd, backlog: i32) -> Result<Self, Errno> {
         // Accepted sockets inherit it, at no system call a connection.
         sockopt::set_tcp_nodelay(&socket, true)?;
-        bind(&socket, &address)?;
         listen(&socket, backlog)?;
         let local = SocketAddr::try_from(getsockname(&socket)?)?;
         Ok(Self { socket, local })
@@ -233,6 +251,22 @@ mod tests {
             assert_eq!(listener.local_of(&accepted.socket), client.peer_addr().unwrap());
         }
         assert_eq!(listener.accept().unwrap_err(), AcceptError::Empty);
+    }
+
+    #[test]
+    fn a_socket_of_somebody_else_listens_like_its_own() {
+        let theirs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let local = theirs.local_addr().unwrap();
+        let before = std::net::TcpStream::connect(local).unwrap();
+        let listener = Listener::inherited(theirs.into(), 16).unwrap();
+        assert_eq!(listener.local(), local);
+        let after = std::net::TcpStream::connect(local).unwrap();
+        for (client, nodelay) in [(before, false), (after, true)] {
+            let accepted = listener.accept().unwrap();
+            assert_eq!(accepted.client, client.local_addr().unwrap());
+            assert_eq!(sockopt::tcp_nodelay(&accepted.socket).unwrap(), nodelay);
+        }
     }
 
     #[test]

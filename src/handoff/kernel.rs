@@ -4,13 +4,20 @@
 
 #![expect(unsafe_code, reason = "the one file for it; each block says why it is sound")]
 
+use std::ffi::CString;
 use std::io;
 use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
+use rustix::fs::Mode;
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::process::{Gid, Uid, chdir, setpriority_process, umask};
+use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -24,6 +31,19 @@ use tokio::io::unix::AsyncFd;
 ///
 /// If no descriptor of that number is open.
 pub fn adopt(number: RawFd) -> io::Result<OwnedFd> {
+    adopt_if(number, |_| Ok(()))
+}
+
+/// As [`adopt`], where the number is no proof: this process may have opened a descriptor of that
+/// number itself. `check` fails if it is not what can only be inherited; nothing is changed then.
+///
+/// # Errors
+///
+/// If no descriptor of that number is open, or the check's.
+pub fn adopt_if(
+    number: RawFd,
+    check: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
+) -> io::Result<OwnedFd> {
     if number <= libc::STDERR_FILENO {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a standard stream"));
     }
@@ -31,9 +51,10 @@ pub fn adopt(number: RawFd) -> io::Result<OwnedFd> {
     // error, not undefined behaviour.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     let flags = rustix::io::fcntl_getfd(borrowed)?;
+    check(borrowed)?;
     rustix::io::fcntl_setfd(borrowed, flags | rustix::io::FdFlags::CLOEXEC)?;
     // SAFETY: it is open, as fcntl said, and ours: the caller took the number from the environment
-    // that the primary made for this process, and takes it once.
+    // that was made for this process, knows that it was inherited, and takes it once.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
@@ -50,6 +71,101 @@ pub fn keep_inherited_descriptors() -> io::Result<()> {
         libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// What a new process changes about itself before it runs its program. All of it is looked up
+/// beforehand: the new process may not even allocate memory.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    /// Its file mode creation mask.
+    pub umask: Option<u32>,
+    /// Its niceness.
+    pub nice: Option<i32>,
+    /// Whom it becomes: groups, group, user.
+    pub user: Option<(Vec<Gid>, Gid, Uid)>,
+    /// Where it goes, as that user.
+    pub directory: Option<CString>,
+}
+
+/// The steps that can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Setting its niceness.
+    Nice = 1,
+    /// Becoming the user.
+    User = 2,
+    /// Going to the directory.
+    Directory = 3,
+}
+
+/// Lets `command` enter its surroundings before it runs its program, with all signals as they are
+/// by default, whatever this process was started with. What fails is told by [`failed_step`].
+pub fn before_exec(command: &mut Command, surroundings: Surroundings) {
+    let enter = move || {
+        default_signals();
+        surroundings.enter()
+    };
+    // SAFETY: after a fork, locks that other threads held stay locked for ever. So the closure
+    // takes none: it makes system calls and allocates and frees nothing, its errors included.
+    unsafe { command.pre_exec(enter) };
+}
+
+/// The step of [`before_exec`] that made a start fail, and what the kernel said to it.
+#[must_use]
+pub fn failed_step(error: &io::Error) -> Option<(Step, io::Error)> {
+    let number = error.raw_os_error()?;
+    let step = match number >> STEP_SHIFT {
+        1 => Step::Nice,
+        2 => Step::User,
+        3 => Step::Directory,
+        _ => return None,
+    };
+    Some((step, io::Error::from_raw_os_error(number & ((1 << STEP_SHIFT) - 1))))
+}
+
+/// One number is all that comes back from a process that hasn't run its program: it carries the
+/// step above what any error number can be.
+const STEP_SHIFT: i32 = 16;
+
+impl Surroundings {
+    /// As privileges go with the user, niceness comes before; and as a directory may be open to
+    /// that user alone (NFS), it comes after.
+    fn enter(&self) -> io::Result<()> {
+        if let Some(mask) = self.umask {
+            umask(Mode::from_raw_mode(mask));
+        }
+        if let Some(nice) = self.nice {
+            setpriority_process(None, nice).map_err(|errno| Step::Nice.failed(errno))?;
+        }
+        if let Some((groups, gid, uid)) = &self.user {
+            // A process between fork and exec is one thread. Groups first, the user last: nobody
+            // else may change groups.
+            set_thread_groups(groups)
+                .and_then(|()| set_thread_gid(*gid))
+                .and_then(|()| set_thread_uid(*uid))
+                .map_err(|errno| Step::User.failed(errno))?;
+        }
+        if let Some(directory) = &self.directory {
+            chdir(directory.as_c_str()).map_err(|errno| Step::Directory.failed(errno))?;
+        }
+        Ok(())
+    }
+}
+
+impl Step {
+    fn failed(self, errno: Errno) -> io::Error {
+        io::Error::from_raw_os_error((self as i32) << STEP_SHIFT | errno.raw_os_error())
+    }
+}
+
+/// Ignored signals stay so in the programs that a process runs: after `nohup`, say. The mask is
+/// cleared by the standard library.
+fn default_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: safe in a signal handler, so between fork and exec too; the default action is
+        // no function that could be unsound. That some cannot be set is as it should be.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
 }
 
 /// Lets the current tokio runtime watch a descriptor.

@@ -14,6 +14,7 @@ use crate::handoff::slots::{SlotCommand, SlotCommander, SlotEvent, SlotEventKind
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::event::{Announcer, Event, WorkerChange};
 use crate::supervisor::lifecycle::{Action, Fact, KillReason, SlotState};
+use crate::supervisor::orphans::Orphans;
 use crate::supervisor::rollout::{Planner, Step};
 use crate::supervisor::slot_life::SlotLife;
 
@@ -36,6 +37,7 @@ pub struct Pool {
     /// Those that were removed stay, so that their generations go on.
     slots: BTreeMap<SlotId, Slot>,
     running: HashMap<WorkerId, Running>,
+    orphans: Orphans,
     planner: Planner,
     frontend: SlotCommander,
     events: mpsc::Receiver<SlotEvent>,
@@ -69,6 +71,7 @@ impl Pool {
         events: mpsc::Receiver<SlotEvent>,
         orders: mpsc::Receiver<Order>,
         progress: watch::Sender<Progress>,
+        orphans: Orphans,
         announcer: Announcer,
     ) -> Self {
         Self {
@@ -76,6 +79,7 @@ impl Pool {
             before: None,
             slots: BTreeMap::new(),
             running: HashMap::new(),
+            orphans,
             planner: Planner::default(),
             frontend,
             events,
@@ -102,6 +106,7 @@ impl Pool {
         if result.is_err() {
             self.kill_all().await;
         }
+        self.orphans.end().await;
         result
     }
 
@@ -111,10 +116,13 @@ impl Pool {
         }
         self.rank().await?;
         self.on_all(Fact::Start).await?;
+        let mut next_beat = self.settings.heartbeat.map(|every| Timestamp::now() + every);
         while !self.is_over()? {
             let deadline = self.slots.values().filter_map(|slot| slot.life.next_deadline()).min();
             tokio::select! {
                 Some(worker) = self.ended.1.recv() => self.bury(worker).await?,
+                () = self.orphans.child_ended() => self.tend_orphans(),
+                () = until_then(next_beat) => next_beat = self.beat().await?,
                 Some(event) = self.events.recv() => self.heard(event).await?,
                 Some(order) = self.orders.recv() => self.obey(order).await?,
                 () = until_then(deadline) => self.on_all(Fact::Time).await?,
@@ -122,6 +130,7 @@ impl Pool {
             }
             self.plan().await?;
             self.look_at_start().await?;
+            self.show_progress();
         }
         self.summary.counters = self.frontend.count().await?;
         self.frontend.send(SlotCommand::End).await?;
@@ -204,9 +213,8 @@ impl Pool {
         {
             self.rank().await?;
         }
-        let Progress { serving, of } = self.count_serving();
+        let (serving, of) = self.count_serving();
         self.announce_worker(worker, WorkerChange::Serves { serving, of });
-        self.progress.send_replace(Progress { serving, of });
         Ok(())
     }
 
@@ -269,10 +277,27 @@ impl Pool {
         slots.filter(|(_, slot)| slot.life.state() != SlotState::Removed)
     }
 
-    fn count_serving(&self) -> Progress {
+    /// Slots that serve, and slots.
+    fn count_serving(&self) -> (u16, u16) {
         let count = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
         let serving = self.active().filter(|(_, slot)| slot.life.is_serving()).count();
-        Progress { serving: count(serving), of: count(self.active().count()) }
+        (count(serving), count(self.active().count()))
+    }
+
+    fn show_progress(&self) {
+        let (serving, of) = self.count_serving();
+        self.progress.send_if_modified(|shown| {
+            let before = (shown.serving, shown.of);
+            (shown.serving, shown.of) = (serving, of);
+            before != (serving, of)
+        });
+    }
+
+    /// Asks the frontend something, so that the beat stands for both.
+    async fn beat(&self) -> Result<Option<Timestamp>, PoolError> {
+        self.frontend.count().await?;
+        self.progress.send_modify(|progress| progress.beats += 1);
+        Ok(self.settings.heartbeat.map(|every| Timestamp::now() + every))
     }
 
     /// The worker that serves a slot.

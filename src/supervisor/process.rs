@@ -26,6 +26,8 @@ use crate::handoff::channel::WorkerEnd;
 use crate::handoff::kernel;
 use crate::handoff::slots::WorkerId;
 use crate::supervisor::command::WorkerCommand;
+use crate::supervisor::environment;
+use crate::supervisor::start_error::{explain, prepare};
 
 /// Numbers of the descriptors in the worker: the first free ones behind the standard streams.
 const CHANNEL: i32 = 3;
@@ -33,7 +35,7 @@ const SCOREBOARD: i32 = 4;
 
 /// What every worker is told of its primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Surroundings {
+pub struct PrimaryFacts {
     /// The port that the primary listens on, as `PORT`.
     pub port: u16,
     /// So long it goes on serving when the primary is gone.
@@ -73,10 +75,11 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// If there is no such program or the kernel refuses.
+    /// If there is no such program or the kernel refuses; see
+    /// [`StartError`](crate::supervisor::start_error::StartError).
     pub fn start(
         command: &WorkerCommand,
-        surroundings: Surroundings,
+        facts: PrimaryFacts,
         worker: WorkerId,
         end: WorkerEnd,
     ) -> io::Result<Self> {
@@ -89,17 +92,12 @@ impl Process {
             .args(&command.arguments)
             .stdin(Stdio::null())
             .process_group(0)
-            .env("STICKY_LB_CHANNEL", CHANNEL.to_string())
-            .env("STICKY_LB_SCOREBOARD", SCOREBOARD.to_string())
-            .env("STICKY_LB_SLOT", worker.slot.to_string())
-            .env("STICKY_LB_GENERATION", worker.generation.to_string())
-            .env("NODE_APP_INSTANCE", worker.slot.to_string())
-            .env("STICKY_LB_ORPHAN_GRACE", surroundings.orphan_grace.as_millis().to_string())
-            .env("STICKY_LB_KILL_TIMEOUT", surroundings.kill_timeout.as_millis().to_string())
-            .env("PORT", surroundings.port.to_string())
+            .env_clear()
+            .envs(environment::assemble(command, std::env::vars_os(), given(facts, worker)))
             .fd_mappings(mappings)
             .map_err(io::Error::other)?;
-        let mut child = prepared.spawn()?;
+        kernel::before_exec(&mut prepared, prepare(command)?);
+        let mut child = prepared.spawn().map_err(|error| explain(command, error))?;
         let pid = Pid::from_child(&child);
         let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(io::Error::from);
         match pidfd.and_then(|pidfd| kernel::watch(pidfd, Interest::READABLE)) {
@@ -134,16 +132,38 @@ impl Process {
         }
     }
 
-    /// Takes the status of a process that has ended.
+    /// Takes the status of a process that has ended, and kills what it has left behind in its
+    /// group.
     ///
     /// # Errors
     ///
     /// If it hasn't ended, or somebody else has taken its status.
     pub fn reap(&self) -> io::Result<Exit> {
+        let process = || WaitId::PidFd(self.pidfd.as_fd());
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let status = waitid(WaitId::PidFd(self.pidfd.as_fd()), options)?;
+        if waitid(process(), options | WaitIdOptions::NOWAIT)?.is_none() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        // From the moment its status is taken, its number and its group's may be somebody else's.
+        self.signal(Signal::KILL);
+        let status = waitid(process(), options)?;
         status.as_ref().map(exit).ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
+}
+
+/// What every worker finds in its environment.
+fn given(facts: PrimaryFacts, worker: WorkerId) -> [(&'static str, String); 8] {
+    let PrimaryFacts { port, orphan_grace, kill_timeout } = facts;
+    [
+        ("STICKY_LB_CHANNEL", CHANNEL.to_string()),
+        ("STICKY_LB_SCOREBOARD", SCOREBOARD.to_string()),
+        ("STICKY_LB_SLOT", worker.slot.to_string()),
+        ("STICKY_LB_GENERATION", worker.generation.to_string()),
+        ("STICKY_LB_ORPHAN_GRACE", orphan_grace.as_millis().to_string()),
+        ("STICKY_LB_KILL_TIMEOUT", kill_timeout.as_millis().to_string()),
+        ("NODE_APP_INSTANCE", worker.slot.to_string()),
+        ("PORT", port.to_string()),
+    ]
 }
 
 fn exit(status: &WaitIdStatus) -> Exit {

@@ -18,6 +18,7 @@ pub mod process;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -25,6 +26,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Once, mpsc};
 use std::time::{Duration, SystemTime};
 
+use command_fds::{CommandFdExt, FdMapping};
 use serde_json::Value;
 use sticky_lb::frontend::affinity::{Affinity, DigestKind, Prefixes};
 use sticky_lb::frontend::placement::Ranking;
@@ -54,19 +56,22 @@ pub struct Primary {
 }
 
 /// How a primary is to be started.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Builder {
     slots: u16,
     arguments: Vec<String>,
     worker: Vec<String>,
     descriptor_limit: Option<String>,
+    launcher: Vec<String>,
+    environment: Vec<(String, String)>,
+    descriptors: Vec<OwnedFd>,
 }
 
 impl Primary {
     /// With so many demo workers on a free port.
     pub fn with_workers(workers: u16) -> Builder {
         let arguments = ["--port", "0", "--workers"].map(str::to_owned).into();
-        Builder { slots: workers, arguments, worker: Vec::new(), descriptor_limit: None }
+        Builder { slots: workers, arguments, ..Builder::default() }
             .arguments(&[&workers.to_string()])
     }
 
@@ -109,9 +114,13 @@ impl Primary {
 
     /// All workers: pid, slot, generation.
     pub fn workers(&self) -> Vec<(u32, u16, u32)> {
+        let session = process::group_and_session(self.pid()).map(|(_, session)| session);
         let children = process::children(self.pid()).into_iter();
         children
             .filter_map(|pid| {
+                // What workers have left behind has another group or another session.
+                let leads = process::group_and_session(pid)? == (pid, session?);
+                let pid = leads.then_some(pid)?;
                 let number = |name| process::variable(pid, name)?.parse::<u32>().ok();
                 let slot = u16::try_from(number("STICKY_LB_SLOT")?).ok()?;
                 Some((pid, slot, number("STICKY_LB_GENERATION")?))
@@ -227,6 +236,24 @@ impl Builder {
         self
     }
 
+    /// Starts it by a program that is given the command to run behind its own arguments.
+    pub fn launcher(mut self, command: &[&str]) -> Self {
+        self.launcher = command.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// A variable in its environment.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A descriptor that it inherits, from number 3 on.
+    pub fn descriptor(mut self, descriptor: OwnedFd) -> Self {
+        self.descriptors.push(descriptor);
+        self
+    }
+
     /// Starts it and waits until all workers serve.
     pub fn start(self) -> Primary {
         let primary = self.start_listening();
@@ -250,6 +277,9 @@ impl Builder {
         let mut command = self.command();
         command.current_dir(&directory).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let mappings = self.descriptors.into_iter().zip(3..);
+        let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
+        command.fd_mappings(mappings.collect()).expect("each number comes once");
         let described = format!("{command:?}");
         let mut child = command.spawn().expect("the binary starts");
         let output = BufReader::new(child.stdout.take().expect("its output is piped"));
@@ -274,15 +304,16 @@ impl Builder {
 
     fn command(&self) -> Command {
         let binary = env!("CARGO_BIN_EXE_sticky-lb");
-        let mut command = match &self.descriptor_limit {
-            None => Command::new(binary),
-            Some(limit) => {
-                let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("{limit}; exec \"$0\" \"$@\""), binary]);
-                shell
-            }
-        };
-        command.args(&self.arguments);
+        let limited = self.descriptor_limit.as_ref().map(|limit| {
+            ["sh".to_owned(), "-c".to_owned(), format!("{limit}; exec \"$0\" \"$@\"")]
+        });
+        let mut words = self.launcher.iter().chain(limited.iter().flatten());
+        let mut command = Command::new(words.next().map_or(binary, String::as_str));
+        let words: Vec<_> = words.collect();
+        if !self.launcher.is_empty() || limited.is_some() {
+            command.args(words).arg(binary);
+        }
+        command.envs(self.environment.iter().cloned()).args(&self.arguments);
         if !self.worker.is_empty() {
             command.arg("--").args(&self.worker);
         }

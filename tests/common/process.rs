@@ -52,8 +52,18 @@ pub fn descriptors(pid: u32) -> Vec<(i32, String)> {
     descriptors
 }
 
+/// Its process group and session.
+pub fn group_and_session(pid: u32) -> Option<(u32, u32)> {
+    Some((number(pid, 2)?, number(pid, 3)?))
+}
+
 fn parent(pid: u32) -> Option<u32> {
-    stat(pid)?.split(' ').nth(1)?.parse().ok()
+    number(pid, 1)
+}
+
+/// A number of what stands behind the name, counted from 0, the state.
+fn number(pid: u32, index: usize) -> Option<u32> {
+    stat(pid)?.split(' ').nth(index)?.parse().ok()
 }
 
 /// From the state on: what stands behind the name, which may hold anything.

@@ -36,6 +36,8 @@ pub struct PoolSettings {
     pub rollout: RolloutSettings,
     /// So long workers go on serving when the primary is gone.
     pub orphan_grace: Duration,
+    /// How often it is to be shown that pool and frontend go on.
+    pub heartbeat: Option<Duration>,
     /// From the order to stop until connections are no longer accepted.
     pub lameduck: Duration,
 }
@@ -60,6 +62,8 @@ pub struct Progress {
     pub serving: u16,
     /// Slots that are to serve.
     pub of: u16,
+    /// Heartbeats since the start.
+    pub beats: u64,
 }
 
 /// Why the pool ended without being asked.

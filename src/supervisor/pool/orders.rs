@@ -74,8 +74,6 @@ impl Pool {
         self.planner.removed(slot);
         self.on(slot, Fact::Remove).await?;
         self.frontend.send(SlotCommand::GiveUp(slot)).await?;
-        let progress = self.count_serving();
-        self.progress.send_replace(progress);
         Ok(())
     }
 

@@ -10,10 +10,10 @@ use crate::handoff::channel::Channel;
 use crate::handoff::ids::Timestamp;
 use crate::handoff::scoreboard::{Counter, Scoreboard};
 use crate::handoff::slots::{SlotCommand, WorkerId};
-use crate::supervisor::event::{End, WorkerChange};
+use crate::supervisor::event::{End, Event, WorkerChange};
 use crate::supervisor::lifecycle::{Fact, KillReason, Phase, SlotState};
 use crate::supervisor::pool::{Pool, PoolError, chain};
-use crate::supervisor::process::{Exit, Process, Surroundings};
+use crate::supervisor::process::{Exit, PrimaryFacts, Process};
 
 /// A worker's process and what is known of it.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Pool {
             Err(source) => return Ok(Err(PoolError::Channel(source))),
         };
         self.frontend.send(SlotCommand::Attach(worker, Box::new(channel))).await?;
-        Ok(match Process::start(&command, self.surroundings(), worker, end) {
+        Ok(match Process::start(&command, self.facts(), worker, end) {
             Ok(process) => {
                 self.started(worker, process, scoreboard);
                 Ok(())
@@ -68,8 +68,8 @@ impl Pool {
         })
     }
 
-    fn surroundings(&self) -> Surroundings {
-        Surroundings {
+    fn facts(&self) -> PrimaryFacts {
+        PrimaryFacts {
             port: self.settings.port,
             orphan_grace: self.settings.orphan_grace,
             kill_timeout: self.settings.lifecycle.kill_timeout,
@@ -90,20 +90,25 @@ impl Pool {
     }
 
     pub(super) async fn bury(&mut self, worker: WorkerId) -> Result<(), PoolError> {
-        let Some(running) = self.running.get(&worker) else { return Ok(()) };
+        let Some(running) = self.running.remove(&worker) else { return Ok(()) };
         let exit = running.process.reap();
-        let (end, status) = self.look_at_end(worker, running, exit);
+        let (end, status) = self.look_at_end(worker, &running, exit);
+        self.tend_orphans();
         self.frontend.send(SlotCommand::Gone(worker)).await?;
         if end.unexpected {
             self.last_failure = Some((worker.slot, end.reason.clone()));
         }
-        self.announce_worker(worker, WorkerChange::Gone(end));
-        self.running.remove(&worker);
+        let (pid, change) = (running.process.pid(), WorkerChange::Gone(end));
+        self.announcer.announce(Event::Worker { worker, pid, change });
         let generation = worker.generation;
         self.on(worker.slot, Fact::Exited { generation, status, jitter: jitter() }).await?;
-        let progress = self.count_serving();
-        self.progress.send_replace(progress);
         Ok(())
+    }
+
+    pub(super) fn tend_orphans(&mut self) {
+        let running = self.running.iter();
+        let running = running.map(|(worker, running)| (*worker, running.process.pid()));
+        self.orphans.tend(&running.collect());
     }
 
     fn look_at_end(

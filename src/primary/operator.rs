@@ -1,0 +1,113 @@
+//! What the operator and the time want of the pool, turned into orders; and what came of it, told to
+//! whoever started the primary and to the service manager.
+
+use std::convert::Infallible;
+
+use tokio::sync::{broadcast, mpsc, watch};
+
+use crate::config::Config;
+use crate::primary::signals::{Signals, Wish};
+use crate::primary::{Milestone, PoolOf};
+use crate::supervisor::event::Event;
+use crate::supervisor::pool::{Order, Progress};
+use crate::supervisor::rollout::Trigger;
+use crate::system::notify::Notifier;
+
+/// Turns what the operator and the time say into orders, and tells what came of them.
+pub(super) struct Operator<Reread, Tell> {
+    pub(super) pool: PoolOf,
+    pub(super) signals: Signals,
+    pub(super) notifier: Option<Notifier>,
+    pub(super) order: mpsc::Sender<Order>,
+    pub(super) reread: Reread,
+    pub(super) report: Tell,
+    pub(super) progressed: watch::Receiver<Progress>,
+}
+
+impl<Reread, Tell> Operator<Reread, Tell>
+where
+    Reread: Fn() -> Result<Config, String>,
+    Tell: FnMut(Milestone),
+{
+    pub(super) async fn attend(&mut self, mut announced: broadcast::Receiver<Event>) -> Infallible {
+        let mut last = Progress::default();
+        let mut all_ready = false;
+        loop {
+            tokio::select! {
+                wish = self.signals.next() => self.heed(wish).await,
+                Ok(()) = self.progressed.changed() => {
+                    let now = *self.progressed.borrow_and_update();
+                    self.tell_manager(last, now);
+                    last = now;
+                    if now.serving == now.of && !std::mem::replace(&mut all_ready, true) {
+                        self.tell(Milestone::Ready(now.serving));
+                    }
+                }
+                event = announced.recv() => match event {
+                    Ok(event) => self.tell_of(event),
+                    // Of events that were missed the log tells.
+                    Err(_) => {}
+                },
+            }
+        }
+    }
+
+    pub(super) fn tell(&mut self, milestone: Milestone) {
+        if let (Milestone::Ready(_), Some(notifier)) = (&milestone, &self.notifier) {
+            notifier.ready(std::process::id());
+        }
+        (self.report)(milestone);
+    }
+
+    fn tell_of(&mut self, event: Event) {
+        let notifier = self.notifier.as_ref();
+        match event {
+            Event::RolloutBegun { .. } => notifier.into_iter().for_each(Notifier::reloading),
+            Event::RolloutEnded(ended) => {
+                notifier.into_iter().for_each(|notifier| notifier.ready(std::process::id()));
+                self.tell(Milestone::RolledOut(ended));
+            }
+            Event::Scaled { to, .. } => self.tell(Milestone::Scaled(to)),
+            Event::Stopping { .. } => notifier.into_iter().for_each(Notifier::stopping),
+            _ => {}
+        }
+    }
+
+    /// Tells the service manager, if there is one, what has changed.
+    fn tell_manager(&self, last: Progress, now: Progress) {
+        let Some(notifier) = &self.notifier else { return };
+        if (now.serving, now.of) != (last.serving, last.of) {
+            notifier.status(&format!("{} of {} workers serve", now.serving, now.of));
+        }
+        if now.beats != last.beats {
+            notifier.watchdog();
+        }
+    }
+
+    async fn heed(&mut self, wish: Wish) {
+        let order = match wish {
+            Wish::Stop => Order::Stop,
+            Wish::StopNow => Order::StopNow,
+            Wish::OneMore => Order::ScaleBy(1),
+            Wish::OneFewer => Order::ScaleBy(-1),
+            Wish::Reload => match self.reload(Trigger::Signal) {
+                Some(order) => order,
+                None => return,
+            },
+        };
+        // If it fails, the pool has ended, and so will we.
+        let _ = self.order.send(order).await;
+    }
+
+    /// With a configuration that is wrong, everything goes on as it was.
+    fn reload(&mut self, trigger: Trigger) -> Option<Order> {
+        match (self.reread)() {
+            Ok(config) => Some(Order::Reload(trigger, Box::new(self.pool.settings(&config)))),
+            Err(error) => {
+                tracing::error!(error, "reload refused, nothing is changed");
+                self.tell(Milestone::ReloadRefused(error));
+                None
+            }
+        }
+    }
+}
