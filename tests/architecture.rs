@@ -15,7 +15,7 @@ const FLOORS: [(&str, &[&str]); 11] = [
     ("triggers", &["triggers"]),
     ("system", &["handoff", "system"]),
     ("config", &["frontend", "supervisor", "triggers"]),
-    ("primary", &["handoff", "frontend", "supervisor", "triggers", "system", "config"]),
+    ("primary", &["handoff", "frontend", "supervisor", "triggers", "system", "config", "primary"]),
     ("settings", &["config", "frontend", "supervisor", "triggers", "system", "settings"]),
     ("demo", &["worker", "demo"]),
     ("cli", &["settings", "config", "primary", "demo", "supervisor"]),

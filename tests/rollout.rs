@@ -18,7 +18,7 @@ fn breakable(workers: u16, shell: &str) -> Builder {
 }
 
 fn break_code(primary: &Primary) {
-    fs::write(primary.directory().join("broken"), "").unwrap();
+    fs::write(primary.directory().join("broken"), "").expect("a new file");
 }
 
 fn pids(primary: &Primary) -> Vec<(u16, u32)> {

@@ -43,11 +43,8 @@ where
                         self.tell(Milestone::Ready(now.serving));
                     }
                 }
-                event = announced.recv() => match event {
-                    Ok(event) => self.tell_of(event),
-                    // Of events that were missed the log tells.
-                    Err(_) => {}
-                },
+                // Of events that were missed the log tells.
+                Ok(event) = announced.recv() => self.tell_of(event),
             }
         }
     }
