@@ -77,6 +77,7 @@ pub mod supervisor {
     pub mod process;
     pub mod restart;
     pub mod rollout;
+    pub mod watchdog;
 }
 
 pub mod worker {
