@@ -97,6 +97,7 @@ pub mod worker {
     pub use drain::Drain;
 }
 
+#[cfg(feature = "cli")]
 pub mod triggers {
     //! What starts a rolling restart by itself: a changed file, the time of day. Knows nothing of
     //! workers.
@@ -104,7 +105,9 @@ pub mod triggers {
     pub mod watch;
 }
 
+#[cfg(feature = "cli")]
 pub mod config;
+#[cfg(feature = "cli")]
 pub mod primary;
 
 #[cfg(feature = "demo")]
