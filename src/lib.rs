@@ -66,6 +66,13 @@ pub mod frontend {
     pub mod slot_table;
 }
 
+pub mod system {
+    //! What surrounds the primary: systemd, the container. Knows nothing of workers.
+    pub mod activation;
+    pub mod limits;
+    pub mod notify;
+}
+
 pub mod supervisor {
     //! A worker's life: lifecycle and restarts, decided; processes, carried out. Never touches a
     //! client's socket.
@@ -85,6 +92,7 @@ pub mod supervisor {
     pub mod sample;
     pub mod slot_life;
     pub mod start_error;
+    pub mod watchdog;
 }
 
 pub mod worker {
@@ -105,6 +113,7 @@ pub mod worker {
     pub use drain::Drain;
 }
 
+#[cfg(feature = "cli")]
 pub mod triggers {
     //! What starts a rolling restart by itself: a changed file, the time of day. Knows nothing of
     //! workers.
@@ -112,14 +121,9 @@ pub mod triggers {
     pub mod watch;
 }
 
-pub mod system {
-    //! What surrounds the primary: systemd, the container. Knows nothing of workers.
-    pub mod activation;
-    pub mod limits;
-    pub mod notify;
-}
-
+#[cfg(feature = "cli")]
 pub mod config;
+#[cfg(feature = "cli")]
 pub mod primary;
 
 #[cfg(feature = "demo")]

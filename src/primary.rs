@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::frontend::affinity::Affinity;
 use crate::frontend::dispatcher::{DispatchError, Dispatcher};
 use crate::frontend::listener::{ListenError, Listener};
+use crate::frontend::placement::Placement;
 use crate::frontend::router::Router;
 use crate::frontend::slot_table::SlotTable;
 use crate::handoff::kernel::keep_inherited_descriptors;
@@ -27,12 +28,15 @@ use crate::supervisor::pool::{Pool, PoolError, PoolSettings, Progress, Summary};
 use crate::supervisor::rollout::Report;
 use crate::system::activation::{ActivationError, inherited_listener};
 use crate::system::notify::Notifier;
+use crate::triggers::watch::WatchError;
 
 mod operator;
 mod signals;
+mod triggers;
 
 use operator::Operator;
 use signals::Signals;
+use triggers::Triggers;
 
 /// Why the primary didn't start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +45,9 @@ pub enum PrimaryError {
     /// The socket that the service manager has passed cannot be used.
     #[error(transparent)]
     Activation(#[from] ActivationError),
+    /// It cannot watch files.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -121,6 +128,7 @@ impl Primary {
         let start = |what| move |source| PrimaryError::Start { what, source };
         let signals = Signals::install().map_err(start("install signal handlers"))?;
         let orphans = Orphans::adopt().map_err(start("take care of orphaned processes"))?;
+        let triggers = Triggers::start(&self.config)?;
         let notifier = Notifier::from_environment();
         let heartbeat = notifier.as_ref().and_then(Notifier::watchdog_interval);
         let Self { config, listener } = self;
@@ -136,8 +144,16 @@ impl Primary {
         let pool_settings = PoolOf { port: address.port(), heartbeat };
         let settings = pool_settings.settings(&config);
         let announced = announcer.subscribe();
-        let mut operator =
-            Operator { pool: pool_settings, signals, notifier, order, reread, report, progressed };
+        let mut operator = Operator {
+            pool: pool_settings,
+            signals,
+            triggers,
+            notifier,
+            order,
+            reread,
+            report,
+            progressed,
+        };
         operator.tell(Milestone::Listening(address));
         let pool =
             Pool::new(settings, commander, events, ordered, progress, orphans, announcer).run();
@@ -175,6 +191,10 @@ impl PoolOf {
             wait_ready: config.wait_ready,
             lifecycle: config.lifecycle.clone(),
             rollout: config.rollout,
+            autoscale: config.autoscale,
+            dense: config.router.placement == Placement::Modulo,
+            limits: config.limits,
+            stall_timeout: config.stall_timeout,
             orphan_grace: config.orphan_grace,
             lameduck: config.lameduck,
             heartbeat: self.heartbeat,

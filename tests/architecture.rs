@@ -10,7 +10,7 @@ use std::path::Path;
 const FLOORS: [(&str, &[&str]); 11] = [
     ("handoff", &["handoff"]),
     ("frontend", &["handoff", "frontend"]),
-    ("supervisor", &["handoff", "supervisor"]),
+    ("supervisor", &["handoff", "system", "supervisor"]),
     ("worker", &["handoff", "worker"]),
     ("triggers", &["triggers"]),
     ("system", &["handoff", "system"]),

@@ -7,9 +7,10 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::config::Config;
 use crate::primary::signals::{Signals, Wish};
+use crate::primary::triggers::Triggers;
 use crate::primary::{Milestone, PoolOf};
 use crate::supervisor::event::Event;
-use crate::supervisor::pool::{Order, Progress};
+use crate::supervisor::pool::{Order, PoolSettings, Progress, chain};
 use crate::supervisor::rollout::Trigger;
 use crate::system::notify::Notifier;
 
@@ -17,6 +18,7 @@ use crate::system::notify::Notifier;
 pub(super) struct Operator<Reread, Tell> {
     pub(super) pool: PoolOf,
     pub(super) signals: Signals,
+    pub(super) triggers: Triggers,
     pub(super) notifier: Option<Notifier>,
     pub(super) order: mpsc::Sender<Order>,
     pub(super) reread: Reread,
@@ -35,6 +37,7 @@ where
         loop {
             tokio::select! {
                 wish = self.signals.next() => self.heed(wish).await,
+                trigger = self.triggers.next() => self.pull(trigger).await,
                 Ok(()) = self.progressed.changed() => {
                     let now = *self.progressed.borrow_and_update();
                     self.tell_manager(last, now);
@@ -82,29 +85,34 @@ where
     }
 
     async fn heed(&mut self, wish: Wish) {
-        let order = match wish {
-            Wish::Stop => Order::Stop,
-            Wish::StopNow => Order::StopNow,
-            Wish::OneMore => Order::ScaleBy(1),
-            Wish::OneFewer => Order::ScaleBy(-1),
-            Wish::Reload => match self.reload(Trigger::Signal) {
-                Some(order) => order,
-                None => return,
-            },
-        };
-        // If it fails, the pool has ended, and so will we.
+        match wish {
+            Wish::Stop => self.order(Order::Stop).await,
+            Wish::StopNow => self.order(Order::StopNow).await,
+            Wish::OneMore => self.order(Order::ScaleBy(1)).await,
+            Wish::OneFewer => self.order(Order::ScaleBy(-1)).await,
+            Wish::Reload => self.pull(Trigger::Signal).await,
+        }
+    }
+
+    /// If it fails, the pool has ended, and so will we.
+    async fn order(&mut self, order: Order) {
         let _ = self.order.send(order).await;
     }
 
     /// With a configuration that is wrong, everything goes on as it was.
-    fn reload(&mut self, trigger: Trigger) -> Option<Order> {
-        match (self.reread)() {
-            Ok(config) => Some(Order::Reload(trigger, Box::new(self.pool.settings(&config)))),
+    async fn pull(&mut self, trigger: Trigger) {
+        match self.reread() {
+            Ok(settings) => self.order(Order::Reload(trigger, Box::new(settings))).await,
             Err(error) => {
                 tracing::error!(error, "reload refused, nothing is changed");
                 self.tell(Milestone::ReloadRefused(error));
-                None
             }
         }
+    }
+
+    fn reread(&mut self) -> Result<PoolSettings, String> {
+        let config = (self.reread)()?;
+        self.triggers.change(&config).map_err(|error| chain(&error))?;
+        Ok(self.pool.settings(&config))
     }
 }

@@ -17,13 +17,16 @@ use crate::supervisor::lifecycle::{Action, Fact, KillReason, SlotState};
 use crate::supervisor::orphans::Orphans;
 use crate::supervisor::rollout::{Planner, Step};
 use crate::supervisor::slot_life::SlotLife;
+use crate::system::limits::oom_kills;
 
+mod health;
 mod interface;
 mod orders;
 mod replacements;
 mod stop;
 mod workers;
 
+use health::Health;
 pub use interface::{MOST_WORKERS, Order, PoolError, PoolSettings, Progress, Summary};
 use stop::Stopping;
 use workers::Running;
@@ -39,6 +42,7 @@ pub struct Pool {
     running: HashMap<WorkerId, Running>,
     orphans: Orphans,
     planner: Planner,
+    health: Health,
     frontend: SlotCommander,
     events: mpsc::Receiver<SlotEvent>,
     orders: mpsc::Receiver<Order>,
@@ -49,6 +53,8 @@ pub struct Pool {
     stopping: Stopping,
     summary: Summary,
     last_failure: Option<(SlotId, String)>,
+    /// Processes that the kernel has killed since memory ran out, where it says so.
+    oom_kills: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -81,6 +87,7 @@ impl Pool {
             running: HashMap::new(),
             orphans,
             planner: Planner::default(),
+            health: Health::default(),
             frontend,
             events,
             orders,
@@ -92,6 +99,7 @@ impl Pool {
             stopping: Stopping::No,
             summary: Summary::default(),
             last_failure: None,
+            oom_kills: oom_kills(),
         }
     }
 
@@ -116,6 +124,7 @@ impl Pool {
         }
         self.rank().await?;
         self.on_all(Fact::Start).await?;
+        self.health.change(&self.settings, Timestamp::now());
         let mut next_beat = self.settings.heartbeat.map(|every| Timestamp::now() + every);
         while !self.is_over()? {
             let deadline = self.slots.values().filter_map(|slot| slot.life.next_deadline()).min();
@@ -126,6 +135,7 @@ impl Pool {
                 Some(event) = self.events.recv() => self.heard(event).await?,
                 Some(order) = self.orders.recv() => self.obey(order).await?,
                 () = until_then(deadline) => self.on_all(Fact::Time).await?,
+                look = self.health.next() => self.look(look).await?,
                 step = self.stopping.next() => self.go_on_stopping(step).await?,
             }
             self.plan().await?;
@@ -224,7 +234,12 @@ impl Pool {
         let fact = match kind {
             SlotEventKind::Hello if self.settings.wait_ready => return Ok(()),
             SlotEventKind::Hello | SlotEventKind::Ready => Fact::Ready(generation),
-            SlotEventKind::Pong => return Ok(()),
+            SlotEventKind::Pong => {
+                if let Some(running) = self.running.get_mut(&worker) {
+                    running.vitals.watchdog.pong(Timestamp::now());
+                }
+                return Ok(());
+            }
             SlotEventKind::Leave => return self.heard_leave(worker).await,
             SlotEventKind::Violation(error) => {
                 tracing::error!(
@@ -332,7 +347,7 @@ impl Pool {
 }
 
 /// An error and its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -18,6 +18,24 @@ pub fn memory_limit() -> Option<u64> {
     limits.chain(total).min()
 }
 
+/// How many processes of this control group the kernel has killed so far since memory ran out,
+/// where it says so.
+#[must_use]
+pub fn oom_kills() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let events = |place: Place| {
+        let file = if place.file == "memory.max" { "memory.events" } else { "memory.oom_control" };
+        fs::read_to_string(place.mount.join(place.group).join(file)).ok()
+    };
+    let mut texts = places(&groups, &mounts).into_iter().filter_map(events);
+    texts.find_map(|text| counted_oom_kills(&text))
+}
+
+fn counted_oom_kills(events: &str) -> Option<u64> {
+    events.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+}
+
 /// Where a control group's limit stands.
 #[derive(Debug, PartialEq, Eq)]
 struct Place {

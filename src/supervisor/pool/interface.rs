@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use crate::handoff::ids::SlotId;
 use crate::handoff::slots::{Counters, FrontendGone};
+use crate::supervisor::autoscale::AutoscaleSettings;
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::lifecycle::LifecycleSettings;
+use crate::supervisor::limits::LimitSettings;
 use crate::supervisor::rollout::{RolloutSettings, Trigger};
 
 /// More slots than these there cannot be.
@@ -34,6 +36,14 @@ pub struct PoolSettings {
     pub lifecycle: LifecycleSettings,
     /// How replacements are done.
     pub rollout: RolloutSettings,
+    /// When to have more workers and when fewer, if load decides that.
+    pub autoscale: Option<AutoscaleSettings>,
+    /// Slots have to be numbered without gaps, lest clients move that needn't.
+    pub dense: bool,
+    /// When workers are replaced.
+    pub limits: LimitSettings,
+    /// A worker whose event loop has stood still for so long is aborted.
+    pub stall_timeout: Option<Duration>,
     /// So long workers go on serving when the primary is gone.
     pub orphan_grace: Duration,
     /// How often it is to be shown that pool and frontend go on.

@@ -1,6 +1,6 @@
 //! What the operator orders: reload, more workers or fewer.
 
-use crate::handoff::ids::SlotId;
+use crate::handoff::ids::{SlotId, Timestamp};
 use crate::handoff::slots::SlotCommand;
 use crate::supervisor::event::Event;
 use crate::supervisor::lifecycle::{Fact, SlotState};
@@ -24,22 +24,27 @@ impl Pool {
     fn reload(&mut self, trigger: Trigger, settings: PoolSettings) {
         let before = std::mem::replace(&mut self.settings, settings);
         self.before.get_or_insert(before);
-        self.change_lives();
+        self.apply_settings();
         let slots = self.active().map(|(slot, _)| slot).collect();
         self.planner.begin(trigger, slots);
     }
 
-    /// Each slot's life goes by the pool's settings.
-    pub(super) fn change_lives(&mut self) {
+    /// Each slot's life, and what is looked at, go by the pool's settings.
+    pub(super) fn apply_settings(&mut self) {
         for slot in self.slots.values_mut() {
             slot.life.change(self.settings.lifecycle.clone());
         }
+        self.health.change(&self.settings, Timestamp::now());
     }
 
     pub(super) async fn scale_by(&mut self, delta: i32, by: &'static str) -> Result<(), PoolError> {
         let now = i32::try_from(self.active().count()).unwrap_or(i32::MAX);
         let to = now.saturating_add(delta).clamp(1, i32::from(MOST_WORKERS));
-        let to = u16::try_from(to).unwrap_or(MOST_WORKERS);
+        let mut to = u16::try_from(to).unwrap_or(MOST_WORKERS);
+        if let Some(bounds) = self.settings.autoscale {
+            to = to.clamp(bounds.min_workers, bounds.max_workers);
+            self.health.scaled(Timestamp::now());
+        }
         self.scale_to(to, by).await
     }
 

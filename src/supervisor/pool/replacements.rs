@@ -70,13 +70,16 @@ impl Pool {
             Outcome::Done => {
                 self.before = None;
                 self.rank().await?;
+                if self.settings.autoscale.is_some() {
+                    return Ok(());
+                }
                 Box::pin(self.scale_to(self.settings.workers, "reload")).await
             }
             // Unless another one follows, what held before holds again.
             Outcome::Aborted(..) if !self.planner.is_rolling() => {
                 if let Some(before) = self.before.take() {
                     self.settings = before;
-                    self.change_lives();
+                    self.apply_settings();
                 }
                 Ok(())
             }

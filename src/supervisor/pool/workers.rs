@@ -12,15 +12,20 @@ use crate::handoff::scoreboard::{Counter, Scoreboard};
 use crate::handoff::slots::{SlotCommand, WorkerId};
 use crate::supervisor::event::{End, Event, WorkerChange};
 use crate::supervisor::lifecycle::{Fact, KillReason, Phase, SlotState};
+use crate::supervisor::pool::health::Vitals;
 use crate::supervisor::pool::{Pool, PoolError, chain};
 use crate::supervisor::process::{Exit, PrimaryFacts, Process};
+use crate::system::limits::oom_kills;
 
 /// A worker's process and what is known of it.
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) process: Arc<Process>,
     pub(super) scoreboard: Scoreboard,
-    started: Timestamp,
+    pub(super) started: Timestamp,
+    pub(super) vitals: Vitals,
+    /// From 0 to 1, its own for good.
+    pub(super) jitter: f64,
     /// Why it was killed or aborted, if it was.
     killed: Option<KillReason>,
 }
@@ -84,7 +89,14 @@ impl Pool {
             // Without a pool there is nobody to tell.
             let _ = ended.send(worker).await;
         });
-        let running = Running { process, scoreboard, started: Timestamp::now(), killed: None };
+        let running = Running {
+            process,
+            scoreboard,
+            started: Timestamp::now(),
+            vitals: Vitals::default(),
+            jitter: jitter(),
+            killed: None,
+        };
         self.running.insert(worker, running);
         self.announce_worker(worker, WorkerChange::Spawned);
     }
@@ -112,7 +124,7 @@ impl Pool {
     }
 
     fn look_at_end(
-        &self,
+        &mut self,
         worker: WorkerId,
         running: &Running,
         exit: io::Result<Exit>,
@@ -121,6 +133,9 @@ impl Pool {
         let reason = match (running.killed, exit) {
             (Some(KillReason::Stalled), Ok(exit)) => format!("stood still: {exit}"),
             (Some(reason), _) => reason.to_string(),
+            (None, Ok(Exit::Signal(9))) if self.has_run_out_of_memory() => {
+                "was killed by the kernel: out of memory".to_owned()
+            }
             (None, Ok(exit)) => exit.to_string(),
             (None, Err(error)) => format!("ended, its status is unknown: {error}"),
         };
@@ -131,6 +146,12 @@ impl Pool {
             connections: running.scoreboard.get(Counter::ConnectionsTotal),
         };
         (end, status)
+    }
+
+    /// Whether the kernel says that it has killed one more process.
+    fn has_run_out_of_memory(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.oom_kills, oom_kills());
+        self.oom_kills > before
     }
 
     /// Whether somebody wanted the worker to end.

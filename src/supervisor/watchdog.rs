@@ -1,0 +1,149 @@
+//! Whether a worker's event loop still turns: pings go out, pongs come back, the time between is
+//! its lag.
+//!
+//! Pure: the times of pings and pongs in, the lag out. Never sends and never kills.
+//!
+//! # Pitfalls
+//!
+//! * Whoever asks for [`Watchdog::has_stalled`] has to have read what the worker has sent: a primary
+//!   that was itself held up would else blame a worker whose pong waits to be read.
+
+use std::time::Duration;
+
+use crate::handoff::ids::Timestamp;
+
+/// What is known of one worker's event loop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watchdog {
+    /// When the ping was sent that has no pong yet.
+    open: Option<Timestamp>,
+    measured: Duration,
+}
+
+impl Watchdog {
+    /// Of a worker that was never asked.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether the next ping may be sent: none is open.
+    #[must_use]
+    pub fn wants_ping(&self) -> bool {
+        self.open.is_none()
+    }
+
+    /// Notes a ping. One that is already open goes on waiting.
+    pub fn ping_sent(&mut self, now: Timestamp) {
+        self.open.get_or_insert(now);
+    }
+
+    /// Notes a pong and says how late it came. One that nobody asked for changes nothing.
+    pub fn pong(&mut self, now: Timestamp) -> Duration {
+        if let Some(sent) = self.open.take() {
+            self.measured = now.since(sent);
+        }
+        self.measured
+    }
+
+    /// The last lag that was measured, or how long the open ping has waited if that is longer.
+    #[must_use]
+    pub fn lag(&self, now: Timestamp) -> Duration {
+        self.measured.max(self.waited(now))
+    }
+
+    /// Whether the open ping has waited for so long that the event loop has to be standing still.
+    #[must_use]
+    pub fn has_stalled(&self, now: Timestamp, stall_timeout: Duration) -> bool {
+        self.open.is_some() && self.waited(now) >= stall_timeout
+    }
+
+    fn waited(&self, now: Timestamp) -> Duration {
+        self.open.map_or(Duration::ZERO, |sent| now.since(sent))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp(0) + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn lag_is_what_was_measured_or_what_is_waited_for() {
+        enum Step {
+            Ping,
+            Pong(u64),
+            Look { lag: u64, stalled: bool },
+        }
+        use Step::{Look, Ping, Pong};
+        let steps = [
+            (0, Look { lag: 0, stalled: false }),
+            // Nobody asked.
+            (5, Pong(0)),
+            (1_000, Ping),
+            (1_010, Look { lag: 10, stalled: false }),
+            (1_020, Pong(20)),
+            (1_500, Look { lag: 20, stalled: false }),
+            // A second one changes nothing.
+            (1_600, Pong(20)),
+            (2_000, Ping),
+            (2_010, Look { lag: 20, stalled: false }),
+            // A ping too many doesn't hide how long the first has waited.
+            (4_000, Ping),
+            (6_999, Look { lag: 4_999, stalled: false }),
+            (7_000, Look { lag: 5_000, stalled: true }),
+            (8_000, Pong(6_000)),
+            (9_000, Look { lag: 6_000, stalled: false }),
+            (9_000, Ping),
+            (9_001, Pong(1)),
+            (9_002, Look { lag: 1, stalled: false }),
+        ];
+        let mut watchdog = Watchdog::new();
+        for (step, (millis, what)) in steps.into_iter().enumerate() {
+            let now = at(millis);
+            match what {
+                Ping => watchdog.ping_sent(now),
+                Pong(lag) => assert_eq!(watchdog.pong(now).as_millis(), lag.into(), "step {step}"),
+                Look { lag, stalled } => {
+                    assert_eq!(watchdog.lag(now).as_millis(), lag.into(), "step {step}");
+                    let timeout = Duration::from_secs(5);
+                    assert_eq!(watchdog.has_stalled(now, timeout), stalled, "step {step}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn only_whoever_owes_a_pong_has_stalled(
+            steps in prop::collection::vec((0..3_000_u64, any::<bool>()), 1..60),
+            timeout in 0..5_000_u64,
+        ) {
+            let mut watchdog = Watchdog::new();
+            let mut now = 0;
+            let mut oldest_open = None;
+            for (millis, ping) in steps {
+                now += millis;
+                if ping {
+                    watchdog.ping_sent(at(now));
+                    oldest_open.get_or_insert(now);
+                } else {
+                    let lag = watchdog.pong(at(now));
+                    prop_assert!(oldest_open.is_none_or(|sent| lag == at(now).since(at(sent))));
+                    oldest_open = None;
+                }
+                let later = now + 700;
+                let stalled = watchdog.has_stalled(at(later), Duration::from_millis(timeout));
+                prop_assert_eq!(stalled, oldest_open.is_some_and(|sent| later - sent >= timeout));
+                prop_assert_eq!(watchdog.wants_ping(), oldest_open.is_none());
+                let waited = oldest_open.map_or(Duration::ZERO, |sent| at(later).since(at(sent)));
+                prop_assert!(watchdog.lag(at(later)) >= waited);
+            }
+        }
+    }
+}
