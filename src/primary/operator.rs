@@ -95,7 +95,7 @@ where
     }
 
     /// If it fails, the pool has ended, and so will we.
-    async fn order(&mut self, order: Order) {
+    async fn order(&self, order: Order) {
         let _ = self.order.send(order).await;
     }
 
