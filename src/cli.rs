@@ -6,46 +6,66 @@ use std::error::Error;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use serde_json::json;
 
-use crate::config::Config;
 use crate::demo::server;
 use crate::primary::{Milestone, Primary};
+use crate::settings::file::USUAL_NAME;
+use crate::settings::problems::SettingsError;
+use crate::settings::reader::{Reader, Reading};
+use crate::settings::template;
 use crate::supervisor::pool::Summary;
 
+mod configuration;
 mod flags;
 
-use flags::{Cli, SubCommand};
+use flags::{Cli, Init, SubCommand};
+
+const FAILURE: u8 = 1;
+const USAGE: u8 = 2;
 
 /// Runs the program and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let matches = match Cli::command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => return usage(&error),
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
+    let matches = matches.subcommand().map_or(&matches, |(_, matches)| matches);
     let result = match cli.command {
         Some(SubCommand::DemoWorker { listen }) => server::run(listen),
-        None => match flags::config(cli.run) {
-            Ok((config, level)) => run(config, level),
-            Err(error) => return usage(&error),
-        },
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "sticky-lb: {}", chain(&*error));
-            ExitCode::FAILURE
+        Some(SubCommand::Check(check)) => {
+            read(matches).map(|reading| say_check(&reading, check.json))
         }
+        Some(SubCommand::Init(init)) => write_template(&init),
+        None => read(matches).and_then(run),
+    };
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    for line in chain(&*error).lines() {
+        let _ = writeln!(std::io::stderr(), "sticky-lb: {line}");
     }
+    ExitCode::from(if error.is::<SettingsError>() { USAGE } else { FAILURE })
 }
 
 /// `--help` and `--version` come here too, as errors of code 0.
 fn usage(error: &clap::Error) -> ExitCode {
     // A closed pipe is nobody's concern.
     let _ = error.print();
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
+}
+
+fn read(matches: &ArgMatches) -> Result<Reading, Box<dyn Error>> {
+    Ok(Reader::new(matches)?.read()?)
+}
+
+fn write_template(init: &Init) -> Result<(), Box<dyn Error>> {
+    let file = init.file.as_deref().unwrap_or_else(|| USUAL_NAME.as_ref());
+    configuration::write(file, &template::commented(), init.force)
 }
 
 fn chain(error: &dyn Error) -> String {
@@ -58,9 +78,10 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-fn run(config: Config, level: tracing::Level) -> Result<(), Box<dyn Error>> {
+fn run(reading: Reading) -> Result<(), Box<dyn Error>> {
+    let Reading { config, log_level, .. } = reading;
     tracing_subscriber::fmt()
-        .with_max_level(level)
+        .with_max_level(log_level)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
@@ -69,6 +90,13 @@ fn run(config: Config, level: tracing::Level) -> Result<(), Box<dyn Error>> {
     let summary = runtime.block_on(async { Primary::bind(config)?.run(say).await })?;
     say_stopped(&summary);
     Ok(())
+}
+
+fn say_check(reading: &Reading, as_json: bool) {
+    if as_json {
+        return say_line(&configuration::json(&reading.values));
+    }
+    let _ = write!(std::io::stdout(), "{}", configuration::text(&reading.values));
 }
 
 /// One line of JSON on standard output for whoever waits for it.
