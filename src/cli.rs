@@ -11,10 +11,8 @@ use serde_json::json;
 
 use crate::demo::server;
 use crate::primary::{Milestone, Primary};
-use crate::settings::file::USUAL_NAME;
 use crate::settings::problems::SettingsError;
 use crate::settings::reader::{Reader, Reading};
-use crate::settings::template;
 use crate::supervisor::pool::Summary;
 
 mod configuration;
@@ -42,7 +40,7 @@ pub fn main() -> ExitCode {
         Some(SubCommand::Check(check)) => {
             read(matches).map(|reading| say_check(&reading, check.json))
         }
-        Some(SubCommand::Init(init)) => write_template(&init),
+        Some(SubCommand::Init(arguments)) => init(&arguments),
         None => read(matches).and_then(run),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
@@ -63,9 +61,12 @@ fn read(matches: &ArgMatches) -> Result<Reading, Box<dyn Error>> {
     Ok(Reader::new(matches)?.read()?)
 }
 
-fn write_template(init: &Init) -> Result<(), Box<dyn Error>> {
-    let file = init.file.as_deref().unwrap_or_else(|| USUAL_NAME.as_ref());
-    configuration::write(file, &template::commented(), init.force)
+/// Says what couldn't be carried over.
+fn init(init: &Init) -> Result<(), Box<dyn Error>> {
+    for note in configuration::init(init)? {
+        let _ = writeln!(std::io::stderr(), "sticky-lb: {note}");
+    }
+    Ok(())
 }
 
 fn chain(error: &dyn Error) -> String {

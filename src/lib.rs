@@ -111,6 +111,7 @@ pub mod primary;
 pub mod settings {
     //! What may be written: flags and the keys of `sticky-lb.toml`, one table for both. Never does
     //! anything with it.
+    pub mod change;
     pub mod file;
     pub mod general;
     pub mod hand_off;
@@ -120,6 +121,13 @@ pub mod settings {
     pub mod machine;
     pub mod output;
     pub mod placement;
+    pub mod pm2 {
+        //! Configuration files of PM2, read and converted.
+        mod command;
+        pub mod convert;
+        pub mod ecosystem;
+        mod keys;
+    }
     pub mod problems;
     pub mod reader;
     pub mod report;

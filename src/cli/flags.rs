@@ -26,7 +26,7 @@ pub(super) enum SubCommand {
     /// Check flags and configuration file, and say what results.
     #[command(args_override_self = true)]
     Check(Box<Check>),
-    /// Write a configuration file.
+    /// Write a configuration file: with every key and its default, or from one of PM2.
     Init(Init),
     /// What is run as a worker where no command is given.
     #[command(hide = true)]
@@ -54,6 +54,12 @@ pub(super) struct Init {
     /// Write it even if there is one already.
     #[arg(long)]
     pub(super) force: bool,
+    /// Write what a file of PM2 says: ecosystem.config.js, .json or .yaml.
+    #[arg(long, value_name = "FILE")]
+    pub(super) from_pm2: Option<PathBuf>,
+    /// The app in that file, where there are several.
+    #[arg(long, value_name = "NAME", requires = "from_pm2")]
+    pub(super) app: Option<String>,
 }
 
 #[cfg(test)]

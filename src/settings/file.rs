@@ -207,3 +207,90 @@ fn unknown(settings: &Command, key: &str) -> String {
 fn line(text: &str, at: usize) -> usize {
     text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<File, SettingsError> {
+        let settings = table::settings();
+        let folder = PathBuf::from("/srv");
+        Reading { text, name: "x.toml", folder, settings: &settings, lines: Vec::new() }.file()
+    }
+
+    fn values(text: &str) -> Vec<String> {
+        let entries = read(text).unwrap().entries.into_iter();
+        entries.flat_map(|entry| entry.values).map(|value| value.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn values_may_be_written_in_several_ways() {
+        for (text, expected) in [
+            ("port = 80", &["80"][..]),
+            ("port = '80'", &["80"]),
+            ("port = 0x50", &["80"]),
+            ("backlog = 10_000", &["10000"]),
+            ("workers = 'max'", &["max"]),
+            ("instances = -1", &["-1"]),
+            ("kill_timeout = 1600", &["1600"]),
+            ("umask = 0o27", &["0o27"]),
+            ("weights = [1, 2.5]", &["1", "2.5"]),
+            ("stop_exit_codes = 3", &["3"]),
+            ("command = 'node \"a b.js\"'", &["node", "a b.js"]),
+            ("command = ['node', 'a b.js']", &["node", "a b.js"]),
+            ("args = '--x=1 -y'", &["--x=1", "-y"]),
+            ("out_file = './logs/out.log'", &["/srv/logs/out.log"]),
+            ("out_file = '/var/log/out.log'", &["/var/log/out.log"]),
+            ("watch = true", &["true"]),
+            ("watch = ['src', 'lib']", &["/srv/src", "/srv/lib"]),
+            ("wait_ready = false", &["false"]),
+            ("host = ''", &[]),
+            ("ignore_watch = []", &[]),
+        ] {
+            assert_eq!(values(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn all_problems_are_told_in_the_order_of_lines() {
+        let text = "max_memry_restart = '1G'\nport = 70000\n\nworkers = 'many'\nplacement = 1\n\
+                    wait_ready = 'yes'\ncommand = \"node 'a\"\nname = ['a']\ninstances = 3\nzzz = 1\n\
+                    workers_ = {}\nenv = 3\n[env_test]\nA = []\n'B=' = 1\n";
+        let expected = [
+            "x.toml:1: unknown key \"max_memry_restart\", did you mean \"max_memory_restart\"?",
+            "x.toml:2: port: expected a number from 0 to 65535, found 70000",
+            "x.toml:4: workers: expected a number, `max` or -K, found 'many'",
+            "x.toml:5: placement: expected `rendezvous` or `modulo` or `least-connections` or \
+             `round-robin` or `random`, found 1",
+            "x.toml:6: wait_ready: expected `true` or `false`, found 'yes'",
+            "x.toml:7: command: expected words as in a shell, with quotes closed, found \"node 'a\"",
+            "x.toml:8: name: expected a string or number, found ['a']",
+            "x.toml:10: unknown key \"zzz\": `sticky-lb init` writes a file with all that there are",
+            "x.toml:11: unknown key \"workers_\", did you mean \"workers\"?",
+            "x.toml:12: expected a table of variables, such as [env]",
+            "x.toml:14: variable A: expected a string, number or bool",
+            "x.toml:15: \"B=\" cannot be the name of a variable",
+        ];
+        assert_eq!(read(text).unwrap_err().lines, expected);
+        let twice = read("workers = 1\ninstances = 2").unwrap_err();
+        assert_eq!(twice.lines, ["x.toml:2: instances is workers too: see x.toml:1"]);
+    }
+
+    #[test]
+    fn what_is_no_toml_is_told_with_its_line() {
+        let lines = read("port = 1\nname = \n\nport = 2\n").unwrap_err().lines;
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].starts_with("x.toml:2: "), "{lines:?}");
+        assert!(lines[1].starts_with("x.toml:4: "), "{lines:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_file_makes_it_panic(text: String, key in "[a-z_]{1,12}", value in r#"[0-9a-z"'\[\]{},.=]{0,12}"#) {
+            let _ = read(&text);
+            let _ = read(&format!("{key} = {value}\nport = {value}\nargs = {value}\nenv = {value}"));
+        }
+    }
+}

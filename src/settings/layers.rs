@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
@@ -61,11 +61,16 @@ impl Entry {
             table::is_path(setting) && !(switch && (value == "true" || value == "false"))
         };
         let rooted = |value: OsString| {
-            if is_path(&value) { folder.join(value).into_os_string() } else { value }
+            if is_path(&value) { plain(&folder.join(value)).into_os_string() } else { value }
         };
         let values = values.into_iter().map(rooted).collect();
         Self { key: setting.get_id().to_string(), values, origin }
     }
+}
+
+/// Without the `.` in `folder/./file`.
+pub(super) fn plain(path: &Path) -> PathBuf {
+    path.components().collect()
 }
 
 /// What was typed.

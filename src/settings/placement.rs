@@ -92,14 +92,19 @@ impl PlacementArgs {
         AffinitySettings { digest, secret: secret.unwrap_or_default(), prefixes }
     }
 
-    /// With a weight for each of the slots that there ever may be.
-    pub(super) fn router(&self, slots: u16, problems: &mut Problems) -> RouterSettings {
-        let count = usize::from(slots);
-        if !self.weights.is_empty() && self.weights.len() != count {
+    /// `most` is how many slots there ever may be: weights are given for all of them.
+    pub(super) fn router(
+        &self,
+        workers: u16,
+        most: u16,
+        problems: &mut Problems,
+    ) -> RouterSettings {
+        if !self.weights.is_empty() && self.weights.len() != usize::from(most) {
             let given = self.weights.len();
-            problems.note("weights", format!("{given} weights given for {count} workers"));
+            problems.note("weights", format!("{given} weights given for {most} workers"));
         }
-        let weights = if self.weights.is_empty() { vec![1.0; count] } else { self.weights.clone() };
+        let alike = || vec![1.0; usize::from(workers)];
+        let weights = if self.weights.is_empty() { alike() } else { self.weights.clone() };
         RouterSettings {
             placement: self.placement.into(),
             weights,

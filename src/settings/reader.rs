@@ -145,3 +145,32 @@ fn current_directory() -> Result<PathBuf, SettingsError> {
         lines: vec![format!("cannot open the current directory: {error}")],
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_reading_follows_a_symlink_that_was_switched() {
+        let root = std::env::temp_dir().join(format!("sticky-lb-releases-{}", std::process::id()));
+        let current = root.join("current");
+        for release in ["one", "two"] {
+            fs::create_dir_all(root.join(release)).unwrap();
+            fs::write(root.join(release).join(USUAL_NAME), format!("name = {release:?}")).unwrap();
+        }
+        let reader =
+            Reader { typed: Vec::new(), config: None, profile: None, here: current.clone() };
+        for release in ["one", "two"] {
+            let _ = fs::remove_file(&current);
+            symlink(release, &current).unwrap();
+            let config = reader.read().unwrap().config;
+            assert_eq!(config.name, release);
+            let expected = root.join(release).canonicalize().unwrap();
+            assert_eq!(config.command.directory, Some(expected));
+        }
+        fs::remove_dir_all(root).unwrap();
+    }
+}

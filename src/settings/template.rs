@@ -98,6 +98,12 @@ pub(super) fn quoted(value: &str) -> String {
     serde_json::Value::from(value).to_string().replace('\u{7f}', "\\u007F")
 }
 
+/// A key, in quotes where it needs them.
+pub(super) fn key(name: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if !name.is_empty() && name.chars().all(bare) { name.to_owned() } else { quoted(name) }
+}
+
 fn wrapped(text: &str) -> Vec<String> {
     const WIDTH: usize = 96;
     let mut lines = vec![String::new()];
@@ -112,4 +118,31 @@ fn wrapped(text: &str) -> Vec<String> {
         }
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_written_as_toml() {
+        for (value, expected) in
+            [("3", "3"), ("-1", "-1"), ("007", "\"007\""), ("true", "true"), ("a\"b", "\"a\\\"b\"")]
+        {
+            assert_eq!(plain(value), expected);
+        }
+        assert_eq!(key("NODE_ENV"), "NODE_ENV");
+        assert_eq!(key("a b"), "\"a b\"");
+    }
+
+    #[test]
+    fn every_setting_is_there_once_with_a_comment() {
+        let text = commented();
+        for setting in table::settings().get_arguments() {
+            let line = format!("\n#{} = ", setting.get_id());
+            assert_eq!(text.matches(&line).count(), 1, "{line}");
+            assert!(setting.get_help().is_some(), "{line}");
+        }
+        assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+    }
 }

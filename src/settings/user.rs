@@ -28,7 +28,7 @@ pub fn find(user: Option<&str>, group: Option<&str>) -> Result<Option<User>, Ref
             ("user", format!("user {uid} is not known here: say its group too (group)"))
         })?,
     };
-    may_become(uid, gid)?;
+    may_become(user.unwrap_or_default(), uid, group.unwrap_or_default(), gid)?;
     Ok(Some(User {
         groups: supplementary(entry.as_ref(), gid),
         name: entry.as_ref().map(|entry| entry.name.clone()),
@@ -57,19 +57,14 @@ fn group_of(name: &str) -> Result<Gid, Refusal> {
     Ok(Gid::from_raw(number))
 }
 
-fn may_become(uid: Uid, gid: Gid) -> Result<(), Refusal> {
+fn may_become(user: &str, uid: Uid, group: &str, gid: Gid) -> Result<(), Refusal> {
     let (own_uid, own_gid) = (geteuid(), getegid());
     if own_uid.is_root() || (uid == own_uid && gid == own_gid) {
         return Ok(());
     }
-    let key = if uid == own_uid { "group" } else { "user" };
-    Err((
-        key,
-        format!(
-            "cannot run workers as {uid}:{gid}: this is {own_uid}:{own_gid}, and only root can \
-             become somebody else"
-        ),
-    ))
+    let (key, name) = if uid == own_uid { ("group", group) } else { ("user", user) };
+    let own = format!("this is {own_uid}:{own_gid}");
+    Err((key, format!("cannot become {key} {name}: run as root ({own})")))
 }
 
 /// The user's groups; a user that is not known has but the one.

@@ -25,8 +25,8 @@ pub struct Worker {
     pub cwd: Option<PathBuf>,
     /// Hide the primary's own variables from workers: all but PATH, HOME and their like, or those
     /// whose names begin with a prefix.
-    #[arg(long, value_name = "PREFIX,...", value_delimiter = ',', num_args = 0..)]
-    #[arg(require_equals = true, default_missing_value = "true", default_value = "false")]
+    #[arg(long, value_name = "PREFIX,...", value_delimiter = ',', num_args = 0..=1)]
+    #[arg(default_missing_value = "true", default_value = "false")]
     pub filter_env: Vec<String>,
     /// User to run workers as, by name or number [default: the primary's].
     #[arg(long)]
