@@ -18,7 +18,7 @@ pub struct Worker {
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
     /// More arguments, as words of a shell.
-    #[arg(long, value_name = "ARGS")]
+    #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
     pub args: Vec<OsString>,
     /// Directory that workers run in [default: the current one].
     #[arg(long, value_name = "DIR")]
