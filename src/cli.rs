@@ -6,47 +6,70 @@ use std::error::Error;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use serde_json::json;
 
 use crate::config::Config;
 use crate::demo::server;
 use crate::primary::{Milestone, Primary};
+use crate::settings::change::needs_restart;
+use crate::settings::problems::SettingsError;
+use crate::settings::reader::{Reader, Reading};
 use crate::supervisor::pool::Summary;
 use crate::supervisor::rollout::{Outcome, Report};
 
+mod configuration;
 mod flags;
 
-use flags::{Cli, SubCommand};
+use flags::{Cli, Init, SubCommand};
+
+const FAILURE: u8 = 1;
+const USAGE: u8 = 2;
 
 /// Runs the program and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let matches = match Cli::command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => return usage(&error),
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
+    let matches = matches.subcommand().map_or(&matches, |(_, matches)| matches);
     let result = match cli.command {
         Some(SubCommand::DemoWorker { listen }) => server::run(listen),
-        None => match flags::config(cli.run) {
-            Ok((config, level)) => run(config, level),
-            Err(error) => return usage(&error),
-        },
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "sticky-lb: {}", chain(&*error));
-            ExitCode::FAILURE
+        Some(SubCommand::Check(check)) => {
+            read(matches).map(|reading| say_check(&reading, check.json))
         }
+        Some(SubCommand::Init(arguments)) => init(&arguments),
+        None => Reader::new(matches).map_err(Into::into).and_then(|reader| run(&reader)),
+    };
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    for line in chain(&*error).lines() {
+        let _ = writeln!(std::io::stderr(), "sticky-lb: {line}");
     }
+    ExitCode::from(if error.is::<SettingsError>() { USAGE } else { FAILURE })
 }
 
 /// `--help` and `--version` come here too, as errors of code 0.
 fn usage(error: &clap::Error) -> ExitCode {
     // A closed pipe is nobody's concern.
     let _ = error.print();
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
+}
+
+fn read(matches: &ArgMatches) -> Result<Reading, Box<dyn Error>> {
+    Ok(Reader::new(matches)?.read()?)
+}
+
+/// Says what couldn't be carried over.
+fn init(init: &Init) -> Result<(), Box<dyn Error>> {
+    for note in configuration::init(init)? {
+        let _ = writeln!(std::io::stderr(), "sticky-lb: {note}");
+    }
+    Ok(())
 }
 
 fn chain(error: &dyn Error) -> String {
@@ -59,18 +82,38 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-fn run(config: Config, level: tracing::Level) -> Result<(), Box<dyn Error>> {
+fn run(reader: &Reader) -> Result<(), Box<dyn Error>> {
+    let Reading { config, log_level, .. } = reader.read()?;
     tracing_subscriber::fmt()
-        .with_max_level(level)
+        .with_max_level(log_level)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let summary = runtime
-        .block_on(async { Primary::bind(config.clone())?.run(|| Ok(config.clone()), say).await })?;
+    let begun_with = config.clone();
+    let reread = || reread(reader, &begun_with);
+    let summary = runtime.block_on(async { Primary::bind(config)?.run(reread, say).await })?;
     say_stopped(&summary);
     Ok(())
+}
+
+/// What a running primary cannot change is said, and stays as it is.
+fn reread(reader: &Reader, begun_with: &Config) -> Result<Config, String> {
+    let Reading { config, .. } = reader.read().map_err(|error| error.to_string())?;
+    let settings = needs_restart(begun_with, &config);
+    if !settings.is_empty() {
+        let settings = settings.join(", ");
+        tracing::warn!(settings, "only a new primary can change these, they stay as they are");
+    }
+    Ok(config)
+}
+
+fn say_check(reading: &Reading, as_json: bool) {
+    if as_json {
+        return say_line(&configuration::json(&reading.values));
+    }
+    let _ = write!(std::io::stdout(), "{}", configuration::text(&reading.values));
 }
 
 /// One line of JSON on standard output for whoever waits for it.

@@ -31,8 +31,9 @@
 //! | [`system`] | systemd and the container around the primary | know of workers |
 //! | [`worker`] | the library that a worker links | import the primary's side |
 //! | [`config`], [`primary`] | settings gathered, parts put together | decide anything |
+//! | [`settings`] | what may be written, and what it stands for | do anything with it |
 //! | [`demo`] | the worker that runs when no other is given | be needed by anything but `cli` |
-//! | [`cli`] | what may be typed, and what is printed | be needed by anything |
+//! | [`cli`] | what is typed, and what is printed | be needed by anything |
 //!
 //! Frontend and supervisor run on threads of their own and meet in [`handoff::slots`] alone.
 
@@ -125,6 +126,39 @@ pub mod triggers {
 pub mod config;
 #[cfg(feature = "cli")]
 pub mod primary;
+
+#[cfg(feature = "cli")]
+pub mod settings {
+    //! What may be written: flags and the keys of `sticky-lb.toml`, one table for both. Never does
+    //! anything with it.
+    pub mod change;
+    pub mod file;
+    pub mod general;
+    pub mod hand_off;
+    pub mod layers;
+    pub mod lifecycle;
+    pub mod limits;
+    pub mod output;
+    pub mod placement;
+    pub mod pm2 {
+        //! Configuration files of PM2, read and converted.
+        mod command;
+        pub mod convert;
+        pub mod ecosystem;
+        mod keys;
+    }
+    pub mod problems;
+    pub mod reader;
+    pub mod report;
+    mod resolve;
+    pub mod scaling;
+    pub mod table;
+    pub mod template;
+    pub mod triggers;
+    pub mod units;
+    pub mod user;
+    pub mod worker;
+}
 
 #[cfg(feature = "demo")]
 pub mod demo {

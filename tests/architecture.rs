@@ -21,13 +21,13 @@ const FLOORS: [(&str, &[&str]); 11] = [
     ("cli", &["settings", "config", "primary", "demo", "supervisor"]),
 ];
 
-/// Words that belong to one file each.
-const BELONGS: [(&str, &str); 5] = [
-    ("unsafe ", "handoff/kernel.rs"),
-    ("from_raw_fd", "handoff/kernel.rs"),
-    ("Command::new", "supervisor/process.rs"),
-    ("clap::", "cli"),
-    ("writeln!(std::io::stdout", "cli.rs"),
+/// Words and the files and folders that they belong to.
+const BELONGS: [(&str, &[&str]); 5] = [
+    ("unsafe ", &["handoff/kernel.rs"]),
+    ("from_raw_fd", &["handoff/kernel.rs"]),
+    ("Command::new", &["supervisor/process.rs", "settings/pm2/ecosystem.rs"]),
+    ("clap::", &["cli", "settings/"]),
+    ("io::stdout()", &["cli.rs", "worker/orphan.rs"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
@@ -75,9 +75,10 @@ fn imports_go_one_way() {
 #[test]
 fn some_things_are_in_one_place_only() {
     for (name, text) in all_sources() {
-        for (word, home) in BELONGS {
+        for (word, homes) in BELONGS {
             let stray = code(&text).find(|line| line.contains(word) && !line.contains("env!"));
-            assert!(name.starts_with(home) || stray.is_none(), "{word:?} in {name}: {stray:?}");
+            let at_home = homes.iter().any(|home| name.starts_with(home));
+            assert!(at_home || stray.is_none(), "{word:?} in {name}: {stray:?}");
         }
     }
 }

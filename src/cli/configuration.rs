@@ -1,0 +1,91 @@
+//! `sticky-lb check` and `sticky-lb init`: configuration shown, and written.
+
+use std::error::Error;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+use serde_json::{Value as Json, json};
+
+use crate::settings::file::USUAL_NAME;
+use crate::settings::layers::Origin;
+use crate::settings::pm2::convert;
+use crate::settings::pm2::ecosystem::{self, App};
+use crate::settings::report::Value;
+use crate::settings::template;
+
+use super::flags::Init;
+
+/// All values, as a file that says the same, with where each was written beside it.
+pub(super) fn text(values: &[Value]) -> String {
+    let lines: Vec<_> = values
+        .iter()
+        .map(|value| match &value.text {
+            Some(text) => format!("{} = {text}", value.key),
+            None if value.key.starts_with("env.") => format!("# {} is set", value.key),
+            None => format!("# {} is not set", value.key),
+        })
+        .collect();
+    let width = lines.iter().map(|line| line.chars().count()).filter(|width| *width < 60).max();
+    let width = width.unwrap_or(0);
+    let beside = |(line, value): (&String, &Value)| match (&value.text, &value.origin) {
+        (None, Origin::Default) => format!("{line}\n"),
+        (_, origin) => format!("{line:width$}  # {origin}\n"),
+    };
+    lines.iter().zip(values).map(beside).collect()
+}
+
+/// All values, by their keys.
+pub(super) fn json(values: &[Value]) -> Json {
+    let value = |value: &Value| {
+        let plain = value.text.as_ref().map(|text| {
+            // What a file says is JSON, but for octal numbers, which nothing here is written as.
+            serde_json::from_str(text).unwrap_or_else(|_| Json::from(text.as_str()))
+        });
+        (value.key.clone(), json!({"value": plain, "from": value.origin.to_string()}))
+    };
+    Json::Object(values.iter().map(value).collect())
+}
+
+/// Writes a file, and returns what it doesn't say of what it was made from.
+pub(super) fn init(init: &Init) -> Result<Vec<String>, Box<dyn Error>> {
+    let file = init.file.as_deref().unwrap_or_else(|| USUAL_NAME.as_ref());
+    let Some(source) = &init.from_pm2 else {
+        write(file, &template::commented(), init.force)?;
+        return Ok(Vec::new());
+    };
+    let apps = ecosystem::read(source)?;
+    let app = choose(&apps, init.app.as_deref(), source)?;
+    let folder = file.parent().unwrap_or_else(|| Path::new(""));
+    let converted = convert::convert(app, source, folder);
+    write(file, &converted.text, init.force)?;
+    Ok(converted.notes)
+}
+
+/// One primary runs one app.
+fn choose<'a>(apps: &'a [App], name: Option<&str>, source: &Path) -> Result<&'a App, String> {
+    let names: Vec<_> = apps.iter().map(|app| app.get("name")?.as_str()).collect();
+    let found = match (apps, name) {
+        ([only], None) => Some(only),
+        (_, None) => None,
+        (_, name) => apps.iter().zip(&names).find(|(_, other)| **other == name).map(|(app, _)| app),
+    };
+    found.ok_or_else(|| {
+        let known = names.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let wanted = name.map(|name| format!("no app {name:?}: ")).unwrap_or_default();
+        let source = source.display();
+        format!("{wanted}{source} describes {known}: choose by --app, one for each primary")
+    })
+}
+
+/// Writes a file that must not be there yet, unless it may be replaced.
+fn write(file: &Path, text: &str, force: bool) -> Result<(), Box<dyn Error>> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).create_new(!force);
+    let result = options.open(file).and_then(|mut open| open.write_all(text.as_bytes()));
+    let name = file.display();
+    result.map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => format!("{name} is there already: --force replaces it").into(),
+        _ => format!("cannot write {name}: {error}").into(),
+    })
+}

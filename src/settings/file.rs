@@ -1,0 +1,296 @@
+//! The configuration file: its keys with their values and lines. Knows which keys there are, and
+//! nothing of what they mean.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::Command;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::settings::layers::{Entry, Origin};
+use crate::settings::problems::{SettingsError, fail_if_any};
+use crate::settings::table;
+
+/// The file that is looked for where none is named.
+pub const USUAL_NAME: &str = "sticky-lb.toml";
+
+/// What a file says.
+#[derive(Debug, Default)]
+pub(super) struct File {
+    pub(super) entries: Vec<Entry>,
+    /// Variables for workers: those of `[env]` by the name "", those of `[env_NAME]` by NAME.
+    pub(super) profiles: Vec<(String, Vec<Variable>)>,
+}
+
+/// A variable of a worker's environment.
+#[derive(Clone, Debug)]
+pub(super) struct Variable {
+    pub(super) name: String,
+    pub(super) value: String,
+    pub(super) origin: Origin,
+}
+
+impl File {
+    /// Reads `path`, which messages call `name`.
+    pub(super) fn read(path: &Path, name: &str) -> Result<Self, SettingsError> {
+        let text = std::fs::read_to_string(path).map_err(|error| SettingsError {
+            lines: vec![format!("cannot read configuration file {name}: {error}")],
+        })?;
+        let folder = path.parent().map_or_else(PathBuf::new, Path::to_owned);
+        Reading { text: &text, name, folder, settings: &table::settings(), lines: Vec::new() }
+            .file()
+    }
+}
+
+struct Reading<'a> {
+    text: &'a str,
+    name: &'a str,
+    folder: PathBuf,
+    settings: &'a Command,
+    lines: Vec<String>,
+}
+
+impl Reading<'_> {
+    fn file(mut self) -> Result<File, SettingsError> {
+        let (document, errors) = DeTable::parse_recoverable(self.text);
+        for error in errors {
+            let at = error.span().map_or(0, |span| span.start);
+            self.problem(at, error.message().trim());
+        }
+        fail_if_any(std::mem::take(&mut self.lines))?;
+        let mut file = File::default();
+        for (key, value) in in_order(document.get_ref()) {
+            self.take(&key, value, &mut file);
+        }
+        fail_if_any(self.lines)?;
+        Ok(file)
+    }
+
+    fn take(&mut self, key: &Spanned<&str>, value: &Spanned<DeValue<'_>>, file: &mut File) {
+        let (at, key) = (key.span().start, *key.get_ref());
+        let profile = if key == "env" { Some("") } else { key.strip_prefix("env_") };
+        if let Some(profile) = profile {
+            let variables = self.variables(at, value);
+            file.profiles.push((profile.to_owned(), variables));
+            return;
+        }
+        match self.entry(at, key, value) {
+            Ok(None) => {}
+            Ok(Some(entry)) => match file.entries.iter().find(|earlier| earlier.key == entry.key) {
+                None => file.entries.push(entry),
+                Some(earlier) => {
+                    let text = format!("{key} is {} too: see {}", earlier.key, earlier.origin);
+                    self.problem(at, &text);
+                }
+            },
+            Err(text) => self.problem(at, &text),
+        }
+    }
+
+    /// None if it is `""`, which is as if it were not there.
+    fn entry(
+        &self,
+        at: usize,
+        key: &str,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Result<Option<Entry>, String> {
+        let setting = table::find(self.settings, key).ok_or_else(|| unknown(self.settings, key))?;
+        let found = self.text[value.span()].lines().next().unwrap_or_default();
+        let values = match value.get_ref() {
+            DeValue::String(text) if text.is_empty() => return Ok(None),
+            DeValue::String(text) if ["command", "args"].contains(&key) => {
+                words(text).map_err(|text| format!("{key}: {text}, found {found}"))?
+            }
+            DeValue::Array(items) if table::is_list(setting) => {
+                let items = items.iter().map(|item| scalar(item.get_ref()));
+                items.collect::<Option<_>>().ok_or_else(|| {
+                    format!("{key}: expected a list of strings or numbers, found {found}")
+                })?
+            }
+            value => vec![
+                scalar(value)
+                    .ok_or_else(|| format!("{key}: expected a string or number, found {found}"))?,
+            ],
+        };
+        let origin = self.origin(at);
+        let values: Vec<_> = values.into_iter().map(OsString::from).collect();
+        let entry = Entry::new(setting, values, origin, &self.folder);
+        match table::check(self.settings, setting, &entry.values) {
+            Ok(()) => Ok(Some(entry)),
+            Err(text) if text.starts_with("expected") => {
+                Err(format!("{key}: {text}, found {found}"))
+            }
+            Err(text) => Err(format!("{key}: {text}")),
+        }
+    }
+
+    fn variables(&mut self, at: usize, value: &Spanned<DeValue<'_>>) -> Vec<Variable> {
+        let DeValue::Table(table) = value.get_ref() else {
+            self.problem(at, "expected a table of variables, such as [env]");
+            return Vec::new();
+        };
+        let mut variables = Vec::new();
+        for (name, value) in in_order(table) {
+            let (at, name) = (name.span().start, name.get_ref().to_string());
+            match scalar(value.get_ref()) {
+                _ if name.is_empty() || name.contains(['=', '\0']) => {
+                    self.problem(at, &format!("{name:?} cannot be the name of a variable"));
+                }
+                Some(value) if !value.contains('\0') => {
+                    variables.push(Variable { name, value, origin: self.origin(at) });
+                }
+                _ => {
+                    let text = format!("variable {name}: expected a string, number or bool");
+                    self.problem(at, &text);
+                }
+            }
+        }
+        variables
+    }
+
+    fn origin(&self, at: usize) -> Origin {
+        Origin::File { name: self.name.to_owned(), line: line(self.text, at) }
+    }
+
+    fn problem(&mut self, at: usize, text: &str) {
+        let text = text.replace('\n', ", ");
+        self.lines.push(format!("{}:{}: {text}", self.name, line(self.text, at)));
+    }
+}
+
+type Pair<'a, 'i> = (Spanned<&'a str>, &'a Spanned<DeValue<'i>>);
+
+/// As they were written, so that messages are in the order of lines.
+fn in_order<'a, 'i>(table: &'a DeTable<'i>) -> Vec<Pair<'a, 'i>> {
+    let pairs =
+        table.iter().map(|(key, value)| (Spanned::new(key.span(), key.get_ref().as_ref()), value));
+    let mut pairs: Vec<_> = pairs.collect();
+    pairs.sort_by_key(|(key, _)| key.span().start);
+    pairs
+}
+
+/// None if it is a list or a table.
+fn scalar(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) if number.radix() == 8 => Some(format!("0o{}", number.as_str())),
+        DeValue::Integer(number) => {
+            let digits = i128::from_str_radix(number.as_str(), number.radix());
+            digits.ok().map(|digits| digits.to_string())
+        }
+        DeValue::Float(number) => Some(number.as_str().to_owned()),
+        DeValue::Boolean(switch) => Some(switch.to_string()),
+        DeValue::Datetime(time) => Some(time.to_string()),
+        DeValue::Array(_) | DeValue::Table(_) => None,
+    }
+}
+
+/// As a shell splits them, without running one.
+pub(super) fn words(text: &str) -> Result<Vec<String>, String> {
+    shlex::split(text).ok_or_else(|| "expected words as in a shell, with quotes closed".to_owned())
+}
+
+/// Says which key was probably meant.
+fn unknown(settings: &Command, key: &str) -> String {
+    let names = settings.get_arguments().flat_map(table::names);
+    let names = names.chain(["env".to_owned()]);
+    let near = names.map(|name| (strsim::jaro_winkler(&name, key), name));
+    match near.max_by(|(one, _), (other, _)| one.total_cmp(other)) {
+        Some((nearness, name)) if nearness > 0.8 => {
+            format!("unknown key {key:?}, did you mean {name:?}?")
+        }
+        _ => format!("unknown key {key:?}: `sticky-lb init` writes a file with all that there are"),
+    }
+}
+
+fn line(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<File, SettingsError> {
+        let settings = table::settings();
+        let folder = PathBuf::from("/srv");
+        Reading { text, name: "x.toml", folder, settings: &settings, lines: Vec::new() }.file()
+    }
+
+    fn values(text: &str) -> Vec<String> {
+        let entries = read(text).unwrap().entries.into_iter();
+        entries.flat_map(|entry| entry.values).map(|value| value.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn values_may_be_written_in_several_ways() {
+        for (text, expected) in [
+            ("port = 80", &["80"][..]),
+            ("port = '80'", &["80"]),
+            ("port = 0x50", &["80"]),
+            ("backlog = 10_000", &["10000"]),
+            ("workers = 'max'", &["max"]),
+            ("instances = -1", &["-1"]),
+            ("kill_timeout = 1600", &["1600"]),
+            ("umask = 0o27", &["0o27"]),
+            ("weights = [1, 2.5]", &["1", "2.5"]),
+            ("stop_exit_codes = 3", &["3"]),
+            ("command = 'node \"a b.js\"'", &["node", "a b.js"]),
+            ("command = ['node', 'a b.js']", &["node", "a b.js"]),
+            ("args = '--x=1 -y'", &["--x=1", "-y"]),
+            ("out_file = './logs/out.log'", &["/srv/logs/out.log"]),
+            ("out_file = '/var/log/out.log'", &["/var/log/out.log"]),
+            ("watch = true", &["true"]),
+            ("watch = ['src', 'lib']", &["/srv/src", "/srv/lib"]),
+            ("wait_ready = false", &["false"]),
+            ("host = ''", &[]),
+            ("ignore_watch = []", &[]),
+        ] {
+            assert_eq!(values(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn all_problems_are_told_in_the_order_of_lines() {
+        let text = "max_memry_restart = '1G'\nport = 70000\n\nworkers = 'many'\nplacement = 1\n\
+                    wait_ready = 'yes'\ncommand = \"node 'a\"\nname = ['a']\ninstances = 3\nzzz = 1\n\
+                    workers_ = {}\nenv = 3\n[env_test]\nA = []\n'B=' = 1\n";
+        let expected = [
+            "x.toml:1: unknown key \"max_memry_restart\", did you mean \"max_memory_restart\"?",
+            "x.toml:2: port: expected a number from 0 to 65535, found 70000",
+            "x.toml:4: workers: expected a number, `max` or -K, found 'many'",
+            "x.toml:5: placement: expected `rendezvous` or `modulo` or `least-connections` or \
+             `round-robin` or `random`, found 1",
+            "x.toml:6: wait_ready: expected `true` or `false`, found 'yes'",
+            "x.toml:7: command: expected words as in a shell, with quotes closed, found \"node 'a\"",
+            "x.toml:8: name: expected a string or number, found ['a']",
+            "x.toml:10: unknown key \"zzz\": `sticky-lb init` writes a file with all that there are",
+            "x.toml:11: unknown key \"workers_\", did you mean \"workers\"?",
+            "x.toml:12: expected a table of variables, such as [env]",
+            "x.toml:14: variable A: expected a string, number or bool",
+            "x.toml:15: \"B=\" cannot be the name of a variable",
+        ];
+        assert_eq!(read(text).unwrap_err().lines, expected);
+        let twice = read("workers = 1\ninstances = 2").unwrap_err();
+        assert_eq!(twice.lines, ["x.toml:2: instances is workers too: see x.toml:1"]);
+    }
+
+    #[test]
+    fn what_is_no_toml_is_told_with_its_line() {
+        let lines = read("port = 1\nname = \n\nport = 2\n").unwrap_err().lines;
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].starts_with("x.toml:2: "), "{lines:?}");
+        assert!(lines[1].starts_with("x.toml:4: "), "{lines:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_file_makes_it_panic(text: String, key in "[a-z_]{1,12}", value in r#"[0-9a-z"'\[\]{},.=]{0,12}"#) {
+            let _ = read(&text);
+            let _ = read(&format!("{key} = {value}\nport = {value}\nargs = {value}\nenv = {value}"));
+        }
+    }
+}

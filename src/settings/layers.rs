@@ -1,0 +1,157 @@
+//! Where settings come from: flags win over the environment, that over the file, that over
+//! defaults.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Command};
+
+use crate::settings::problems::{SettingsError, fail_if_any};
+use crate::settings::{file, table};
+
+/// Variables that set something, as people expect of programs.
+const VARIABLES: [(&str, &str); 2] = [("port", "PORT"), ("workers", "WEB_CONCURRENCY")];
+
+/// Where a value was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nowhere.
+    Default,
+    /// In a line of the configuration file.
+    File {
+        /// The file, as it was named.
+        name: String,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// In this variable of the environment.
+    Variable(&'static str),
+    /// On the command line, by this flag.
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { name, line } => write!(f, "{name}:{line}"),
+            Self::Variable(name) => write!(f, "environment variable {name}"),
+            Self::Flag(flag) => f.write_str(flag),
+        }
+    }
+}
+
+/// A setting that was written.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) values: Vec<OsString>,
+    pub(super) origin: Origin,
+}
+
+impl Entry {
+    /// Paths start at `folder`.
+    pub(super) fn new(setting: &Arg, values: Vec<OsString>, origin: Origin, folder: &Path) -> Self {
+        let is_path = |value: &OsString| {
+            // `watch = true` names no path.
+            let switch = setting.get_num_args().is_some_and(|range| range.min_values() == 0);
+            table::is_path(setting) && !(switch && (value == "true" || value == "false"))
+        };
+        let rooted = |value: OsString| {
+            if is_path(&value) { plain(&folder.join(value)).into_os_string() } else { value }
+        };
+        let values = values.into_iter().map(rooted).collect();
+        Self { key: setting.get_id().to_string(), values, origin }
+    }
+}
+
+/// Without the `.` in `folder/./file`.
+pub(super) fn plain(path: &Path) -> PathBuf {
+    path.components().collect()
+}
+
+/// What was typed.
+pub(super) fn typed(matches: &ArgMatches, here: &Path) -> Result<Vec<Entry>, SettingsError> {
+    let settings = table::settings();
+    let mut entries = Vec::new();
+    for setting in settings.get_arguments() {
+        let id = setting.get_id().as_str();
+        if matches.value_source(id) != Some(ValueSource::CommandLine) {
+            continue;
+        }
+        let flag = match setting.get_long() {
+            Some(flag) => format!("--{flag}"),
+            None => "COMMAND".to_owned(),
+        };
+        let mut values: Vec<_> =
+            matches.get_raw(id).into_iter().flatten().map(ToOwned::to_owned).collect();
+        if id == "args" {
+            values = split(&values)
+                .map_err(|text| SettingsError { lines: vec![format!("{flag}: {text}")] })?;
+        }
+        entries.push(Entry::new(setting, values, Origin::Flag(flag), here));
+    }
+    Ok(entries)
+}
+
+fn split(values: &[OsString]) -> Result<Vec<OsString>, String> {
+    let words = values.iter().map(|value| file::words(&value.to_string_lossy()));
+    let words = words.collect::<Result<Vec<_>, _>>()?;
+    Ok(words.into_iter().flatten().map(OsString::from).collect())
+}
+
+/// What the environment says. An empty variable says nothing.
+pub(super) fn variables(
+    settings: &Command,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Vec<Entry>, SettingsError> {
+    let mut entries = Vec::new();
+    let mut lines = Vec::new();
+    for (key, name) in VARIABLES {
+        let value = variable(name).filter(|value| !value.is_empty());
+        let Some((setting, value)) = table::find(settings, key).zip(value) else { continue };
+        let entry = Entry::new(setting, vec![value], Origin::Variable(name), Path::new(""));
+        match table::check(settings, setting, &entry.values) {
+            Ok(()) => entries.push(entry),
+            Err(text) => {
+                lines.push(format!("{}: {text}, found {:?}", entry.origin, entry.values[0]));
+            }
+        }
+    }
+    fail_if_any(lines)?;
+    Ok(entries)
+}
+
+/// The layers on top of each other, the first the lowest.
+pub(super) fn merge(layers: Vec<Vec<Entry>>) -> BTreeMap<String, Entry> {
+    let mut merged = BTreeMap::new();
+    for layer in layers {
+        // Arguments belong to their command: another command doesn't get them.
+        if layer.iter().any(|entry| entry.key == "command") {
+            merged.remove("args");
+        }
+        merged.extend(layer.into_iter().map(|entry| (entry.key.clone(), entry)));
+    }
+    merged
+}
+
+/// What would have to be typed to say the same.
+pub(super) fn arguments(settings: &Command, merged: &BTreeMap<String, Entry>) -> Vec<OsString> {
+    let mut arguments = Vec::new();
+    let mut command = Vec::new();
+    for entry in merged.values() {
+        match table::find(settings, &entry.key) {
+            Some(setting) if setting.is_positional() => command = entry.values.clone(),
+            Some(setting) => arguments.extend(table::typed(setting, &entry.values)),
+            None => {}
+        }
+    }
+    if !command.is_empty() {
+        arguments.push("--".into());
+        arguments.append(&mut command);
+    }
+    arguments
+}

@@ -1,0 +1,135 @@
+//! PM2's configuration file, whatever language it is written in, as the apps that it describes.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use saphyr::{LoadableYamlNode, Scalar, Yaml};
+use serde_json::{Map, Value};
+
+/// Prints what a module exports. An ES module exports by default.
+const PRINT: &str = "\
+    import(require('node:url').pathToFileURL(process.argv[1]).href).then(module => {\
+        const text = JSON.stringify(module.default ?? module);\
+        require('node:fs').writeSync(1, '\\0' + text);\
+        process.exit(0);\
+    }).catch(error => {\
+        console.error(String(error?.stack ?? error));\
+        process.exit(1);\
+    })";
+
+/// What is written of an app, key by key.
+pub type App = Map<String, Value>;
+
+/// Reads a file's apps: what `apps` holds, or the file itself if it is a list or a single app.
+///
+/// # Errors
+///
+/// If it cannot be read, or describes no app.
+pub fn read(file: &Path) -> Result<Vec<App>, String> {
+    let name = file.display();
+    let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    let value = match extension {
+        "js" | "cjs" | "mjs" => run(file),
+        "json" | "json5" => text(file).and_then(|text| {
+            serde_json::from_str(&text).map_err(|error| format!("{name} is no JSON: {error}"))
+        }),
+        "yaml" | "yml" => {
+            text(file).and_then(|text| yaml(&text).map_err(|error| format!("{name}: {error}")))
+        }
+        _ => Err(format!("cannot tell what {name} is: expected .js, .cjs, .mjs, .json or .yaml")),
+    }?;
+    let apps = match value {
+        Value::Object(mut whole) => whole.remove("apps").unwrap_or(Value::Object(whole)),
+        other => other,
+    };
+    let apps = match apps {
+        Value::Array(apps) => apps,
+        app => vec![app],
+    };
+    let apps: Vec<App> = apps
+        .into_iter()
+        .filter_map(|app| match app {
+            Value::Object(app) if app.contains_key("script") || app.contains_key("cmd") => {
+                Some(app)
+            }
+            _ => None,
+        })
+        .collect();
+    if apps.is_empty() {
+        return Err(format!("{name} describes no app: expected `apps`, each with a `script`"));
+    }
+    Ok(apps)
+}
+
+fn text(file: &Path) -> Result<String, String> {
+    std::fs::read_to_string(file)
+        .map_err(|error| format!("cannot read {}: {error}", file.display()))
+}
+
+/// Runs a file as PM2 does, by Node.
+fn run(file: &Path) -> Result<Value, String> {
+    let name = file.display();
+    let path = file.canonicalize().map_err(|error| format!("cannot read {name}: {error}"))?;
+    let mut node = Command::new("node");
+    node.arg("-e").arg(PRINT).arg(&path).stdin(Stdio::null());
+    let output = node.output().map_err(|error| {
+        format!(
+            "cannot run node, which {name} takes to be read: {error}; write it as .json instead"
+        )
+    })?;
+    if !output.status.success() {
+        let error = String::from_utf8_lossy(&output.stderr);
+        let first: Vec<_> = error.trim().lines().take(5).collect();
+        return Err(format!("{name} throws: {}", first.join("\n")));
+    }
+    // What the file itself prints comes first.
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let exported = printed.rsplit_once('\0').map_or("", |(_, exported)| exported);
+    serde_json::from_str(exported).map_err(|_| format!("{name} exports nothing"))
+}
+
+fn yaml(text: &str) -> Result<Value, String> {
+    let documents = Yaml::load_from_str(text).map_err(|error| format!("is no YAML: {error}"))?;
+    documents.first().map(json).ok_or_else(|| "is empty".to_owned())
+}
+
+fn json(node: &Yaml<'_>) -> Value {
+    match node {
+        Yaml::Value(Scalar::Boolean(switch)) => Value::from(*switch),
+        Yaml::Value(Scalar::Integer(number)) => Value::from(*number),
+        Yaml::Value(Scalar::FloatingPoint(number)) => Value::from(number.into_inner()),
+        Yaml::Value(Scalar::String(text)) => Value::from(text.as_ref()),
+        Yaml::Sequence(items) => items.iter().map(json).collect(),
+        Yaml::Mapping(pairs) => {
+            pairs.iter().map(|(key, value)| (key_text(key), json(value))).collect()
+        }
+        Yaml::Tagged(_, node) => json(node),
+        _ => Value::Null,
+    }
+}
+
+fn key_text(key: &Yaml<'_>) -> String {
+    match json(key) {
+        Value::String(text) => text,
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn yaml_is_read_as_pm2_reads_it() {
+        let text =
+            "apps:\n- script: a.js\n  instances: 2\n  env: {A: 1.5, B: 'x', C: true, D: ~}\n";
+        let env = json!({"A": 1.5, "B": "x", "C": true, "D": null});
+        let expected = json!({"apps": [{"script": "a.js", "instances": 2, "env": env}]});
+        assert_eq!(yaml(text), Ok(expected));
+        assert_eq!(yaml("a: &x [1]\nb: *x"), Ok(json!({"a": [1], "b": [1]})));
+        assert!(yaml("a: [").is_err());
+        assert!(yaml("").is_err());
+    }
+}

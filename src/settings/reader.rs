@@ -1,0 +1,177 @@
+//! Reads settings from wherever they are, as often as they are asked for.
+//!
+//! # Pitfalls
+//!
+//! A program that was started in `/srv/app/current`, a symlink, is by its physical directory in the
+//! release that was current then, for ever. So the directory is remembered by its logical name,
+//! `PWD`, and each reading follows that name anew: after the symlink is switched, a reading finds
+//! the new release's configuration file and runs workers there.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use clap::ArgMatches;
+
+use crate::config::Config;
+use crate::settings::file::{File, USUAL_NAME, Variable};
+use crate::settings::layers::{self, Entry, Origin};
+use crate::settings::problems::{Problems, SettingsError};
+use crate::settings::report::{self, Value};
+use crate::settings::resolve::{Surroundings, resolve};
+use crate::settings::table;
+use crate::system::limits::memory_limit;
+
+/// Knows what was typed, and reads the rest anew each time.
+#[derive(Debug)]
+pub struct Reader {
+    typed: Vec<Entry>,
+    config: Option<PathBuf>,
+    profile: Option<String>,
+    here: PathBuf,
+}
+
+/// What a reading found.
+#[derive(Debug)]
+pub struct Reading {
+    /// The settings.
+    pub config: Config,
+    /// The level of the log.
+    pub log_level: tracing::Level,
+    /// Each setting as it results, and where it was written.
+    pub values: Vec<Value>,
+}
+
+impl Reader {
+    /// For what was typed: matches of a command that has [`table::Arguments`].
+    ///
+    /// # Errors
+    ///
+    /// If the current directory is not there, or `--args` are no words.
+    pub fn new(matches: &ArgMatches) -> Result<Self, SettingsError> {
+        let here = current_directory()?;
+        Ok(Self {
+            typed: layers::typed(matches, &here)?,
+            config: matches.get_one("config").cloned(),
+            profile: matches.get_one("profile").cloned(),
+            here,
+        })
+    }
+
+    /// Reads file and environment.
+    ///
+    /// # Errors
+    ///
+    /// If anything that was written cannot be had: all of it, each with its place.
+    pub fn read(&self) -> Result<Reading, SettingsError> {
+        let (file, name) = self.file()?;
+        let variables = self.variables(&file, &name)?;
+        let settings = table::settings();
+        let environment = layers::variables(&settings, |name| std::env::var_os(name))?;
+        let merged = layers::merge(vec![file.entries, environment, self.typed.clone()]);
+        let arguments = layers::arguments(&settings, &merged);
+        let (table, matches) = table::parse(settings, arguments)
+            .map_err(|error| SettingsError { lines: vec![error.to_string()] })?;
+
+        let mut problems = Problems::default();
+        let surroundings = Surroundings {
+            here: &self.here,
+            workers_given: merged.contains_key("workers"),
+            memory: memory_limit().unwrap_or(u64::MAX),
+            environment: variables.iter().map(pair).collect(),
+        };
+        let config = resolve(&table, surroundings, &mut problems);
+        problems.into_error(|key| place(&merged, key))?;
+        let values = report::values(&matches, &merged, &variables, &config);
+        Ok(Reading { config, log_level: table.general.log_level, values })
+    }
+
+    /// The file, and the name by which messages call it.
+    fn file(&self) -> Result<(File, String), SettingsError> {
+        let name = self.config.as_deref().unwrap_or_else(|| Path::new(USUAL_NAME));
+        let path = self.here.join(name);
+        let name = name.display().to_string();
+        if self.config.is_none() && !path.exists() {
+            return Ok((File::default(), name));
+        }
+        Ok((File::read(&path, &name)?, name))
+    }
+
+    /// The variables of all workers, then those of the profile.
+    fn variables(&self, file: &File, name: &str) -> Result<Vec<Variable>, SettingsError> {
+        let of = |wanted: &str| file.profiles.iter().find(|(profile, _)| profile == wanted);
+        let mut variables = of("").map(|(_, variables)| variables.clone()).unwrap_or_default();
+        let Some(profile) = &self.profile else { return Ok(variables) };
+        let Some((_, more)) = of(profile).filter(|_| !profile.is_empty()) else {
+            return Err(SettingsError { lines: vec![no_profile(profile, file, name)] });
+        };
+        variables.retain(|variable| more.iter().all(|other| other.name != variable.name));
+        variables.extend_from_slice(more);
+        Ok(variables)
+    }
+}
+
+fn pair(variable: &Variable) -> (OsString, OsString) {
+    (variable.name.as_str().into(), variable.value.as_str().into())
+}
+
+fn no_profile(profile: &str, file: &File, name: &str) -> String {
+    let profiles = file.profiles.iter().map(|(profile, _)| profile);
+    let known: Vec<_> = profiles.filter(|profile| !profile.is_empty()).cloned().collect();
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    format!("--env: {name} has no [env_{profile}]; its profiles: {known}")
+}
+
+/// Where a setting was written, and its key.
+fn place(merged: &BTreeMap<String, Entry>, key: &str) -> String {
+    match merged.get(key).map(|entry| &entry.origin) {
+        None | Some(Origin::Default) => key.to_owned(),
+        Some(origin @ Origin::File { .. }) => format!("{origin}: {key}"),
+        Some(origin) => origin.to_string(),
+    }
+}
+
+/// By the name that the shell knows it by, if that is right.
+fn current_directory() -> Result<PathBuf, SettingsError> {
+    let identity = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino()));
+    let here = identity(Path::new("."));
+    let logical = std::env::var_os("PWD").map(PathBuf::from).filter(|path| path.is_absolute());
+    if let (Some(logical), Ok(here)) = (logical, here)
+        && identity(&logical).is_ok_and(|found| found == here)
+    {
+        return Ok(logical);
+    }
+    std::env::current_dir().map_err(|error| SettingsError {
+        lines: vec![format!("cannot open the current directory: {error}")],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_reading_follows_a_symlink_that_was_switched() {
+        let root = std::env::temp_dir().join(format!("sticky-lb-releases-{}", std::process::id()));
+        let current = root.join("current");
+        for release in ["one", "two"] {
+            fs::create_dir_all(root.join(release)).unwrap();
+            fs::write(root.join(release).join(USUAL_NAME), format!("name = {release:?}")).unwrap();
+        }
+        let reader =
+            Reader { typed: Vec::new(), config: None, profile: None, here: current.clone() };
+        for release in ["one", "two"] {
+            let _ = fs::remove_file(&current);
+            symlink(release, &current).unwrap();
+            let config = reader.read().unwrap().config;
+            assert_eq!(config.name, release);
+            let expected = root.join(release).canonicalize().unwrap();
+            assert_eq!(config.command.directory, Some(expected));
+        }
+        fs::remove_dir_all(root).unwrap();
+    }
+}

@@ -1,0 +1,72 @@
+//! Each setting as it results, and where it was written: what `sticky-lb check` shows.
+
+use std::collections::BTreeMap;
+
+use clap::ArgMatches;
+
+use crate::config::Config;
+use crate::settings::file::Variable;
+use crate::settings::layers::{Entry, Origin};
+use crate::settings::{table, template};
+
+/// A setting as it results.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value {
+    /// Its key in a file.
+    pub key: String,
+    /// Its value, as a file would say it; none if it is not set.
+    pub text: Option<String>,
+    /// Where it was written.
+    pub origin: Origin,
+}
+
+pub(super) fn values(
+    matches: &ArgMatches,
+    merged: &BTreeMap<String, Entry>,
+    variables: &[Variable],
+    config: &Config,
+) -> Vec<Value> {
+    let settings = table::settings();
+    let derived = derived(config);
+    let value = |setting: &clap::Arg| {
+        let key = setting.get_id().to_string();
+        let derived = derived.iter().find(|(name, _)| *name == key);
+        let text = derived.map(|(_, text)| text.clone()).or_else(|| {
+            let values = matches.get_raw(&key)?.map(|value| value.to_string_lossy().into_owned());
+            Some(template::written(setting, &values.collect::<Vec<_>>()))
+        });
+        let origin = merged.get(&key).map_or(Origin::Default, |entry| entry.origin.clone());
+        Value { key, text, origin }
+    };
+    let settings = settings.get_arguments().map(value);
+    // Their values are often secrets, and this is often printed where many can read it.
+    let variables = variables.iter().map(|variable| Value {
+        key: format!("env.{}", variable.name),
+        text: None,
+        origin: variable.origin.clone(),
+    });
+    settings.chain(variables).collect()
+}
+
+/// What depends on something else than its own value.
+fn derived(config: &Config) -> Vec<(&'static str, String)> {
+    let mut derived = vec![
+        ("workers", config.workers.to_string()),
+        ("ipv6_prefix", config.affinity.prefixes.v6.to_string()),
+        ("lameduck", template::quoted(&humantime::format_duration(config.lameduck).to_string())),
+    ];
+    if let Some(directory) = &config.command.directory {
+        derived.push(("cwd", template::quoted(&directory.to_string_lossy())));
+    }
+    if let Some(autoscale) = config.autoscale {
+        derived.push(("min_workers", autoscale.min_workers.to_string()));
+        derived.push(("scale_up_load", autoscale.scale_up_load.to_string()));
+    }
+    let sizes = [
+        ("max_memory_restart", config.limits.max_memory_restart),
+        ("max_memory_kill", config.limits.max_memory_kill),
+        ("max_draining_memory", config.rollout.max_draining_memory),
+    ];
+    derived.extend(sizes.into_iter().filter_map(|(key, size)| Some((key, size?.to_string()))));
+    derived
+}

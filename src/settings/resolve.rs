@@ -1,0 +1,161 @@
+//! What was written becomes the settings of the parts, checked against each other.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use crate::config::Config;
+use crate::settings::problems::Problems;
+use crate::settings::table::Table;
+
+/// What settings depend on beside what was written.
+#[derive(Debug)]
+pub(super) struct Surroundings<'a> {
+    pub(super) here: &'a Path,
+    /// Whether somebody wrote how many workers there are.
+    pub(super) workers_given: bool,
+    /// Bytes that the container or the machine has.
+    pub(super) memory: u64,
+    pub(super) environment: Vec<(OsString, OsString)>,
+}
+
+/// The settings, of use only if no problem was noted.
+pub(super) fn resolve(
+    table: &Table,
+    surroundings: Surroundings<'_>,
+    problems: &mut Problems,
+) -> Config {
+    let Surroundings { here, workers_given, memory, environment } = surroundings;
+    let given = (workers_given, table.general.workers);
+    let (workers, autoscale) = table.scaling.autoscale(given, problems);
+    let most = autoscale.map_or(workers, |autoscale| autoscale.max_workers);
+    let command = table.worker.command(here, environment, problems);
+    Config {
+        name: table.general.name.clone(),
+        workers,
+        listener: table.general.listener(),
+        affinity: table.placement.affinity(problems),
+        router: table.placement.router(workers, most, problems),
+        slots: table.hand_off.slots(),
+        credits: usize::from(table.hand_off.credits),
+        lifecycle: table.lifecycle.lifecycle(table.restarts.policy(problems)),
+        wait_ready: table.lifecycle.wait_ready,
+        rollout: table.lifecycle.rollout(memory),
+        autoscale,
+        limits: table.limits.limits(memory, problems),
+        stall_timeout: table.limits.stall_timeout(),
+        lameduck: table.lifecycle.lameduck(),
+        orphan_grace: table.lifecycle.orphan_grace,
+        watch: table.triggers.watch(command.directory.as_deref(), problems),
+        cron_restart: table.triggers.cron_restart.clone(),
+        output: table.output.output(&table.general.name),
+        command,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches;
+
+    use super::*;
+    use crate::settings::problems::SettingsError;
+    use crate::settings::table;
+    use crate::supervisor::command::InheritedVariables;
+    use crate::supervisor::limits::LimitSettings;
+    use crate::supervisor::output::OutputSettings;
+    use crate::supervisor::restart::RestartPolicy;
+    use crate::supervisor::rollout::RolloutSettings;
+
+    fn of(arguments: &[&str]) -> Result<Config, SettingsError> {
+        let matches = table::settings().try_get_matches_from(arguments).unwrap();
+        let surroundings = Surroundings {
+            here: Path::new("."),
+            workers_given: arguments.iter().any(|argument| argument.starts_with("--workers")),
+            memory: 1 << 30,
+            environment: Vec::new(),
+        };
+        let mut problems = Problems::default();
+        let config =
+            resolve(&Table::from_arg_matches(&matches).unwrap(), surroundings, &mut problems);
+        problems.into_error(str::to_owned).map(|()| config)
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_refused() {
+        for (arguments, expected) in [
+            (&["--workers=3", "--weights=1,2"][..], "weights: 2 weights given for 3 workers"),
+            (&["--min-workers=2"], "min_workers: does nothing without max_workers"),
+            (&["--min-workers=5", "--max-workers=4"], "min_workers: 5 is more than max_workers, 4"),
+            (&["--max-workers=4", "--workers=5"], "workers: 5 is not from min_workers, 1, to"),
+            (&["--max-workers=4", "--weights=1,2"], "weights: 2 weights given for 4 workers"),
+            (&["--max-workers=4", "--scale-down-load=100"], "scale_down_load: 100 is not below"),
+            (&["--max-memory-restart=2G", "--max-memory-kill=1G"], "max_memory_kill: 1073741824"),
+            (&["--exp-backoff-max-delay=1ms"], "exp_backoff_max_delay: is shorter than"),
+            (&["--watch", "/no/such/path"], "watch: cannot watch /no/such/path: No such file"),
+            (&["--cwd=/no/such/path"], "cwd: cannot open directory /no/such/path: No such file"),
+            (&["--cwd=/etc/passwd"], "cwd: /etc/passwd is no directory"),
+            (&["--secret-file=/no/such/file"], "secret_file: cannot read /no/such/file: No such"),
+            (&["--user=no such user"], "user: there is no user \"no such user\""),
+        ] {
+            let error = of(arguments).unwrap_err();
+            assert!(error.lines[0].starts_with(expected), "{arguments:?}: {error}");
+        }
+        let error = of(&["--min-workers=2", "--cwd=/no/such/path"]).unwrap_err();
+        assert_eq!(error.lines.len(), 2, "{error}");
+    }
+
+    #[test]
+    fn scaling_starts_with_the_fewest_unless_told_otherwise() {
+        let start = |arguments: &[&str]| of(arguments).unwrap().workers;
+        assert_eq!(start(&["--max-workers=4"]), 1);
+        assert_eq!(start(&["--max-workers=4", "--min-workers=2"]), 2);
+        assert_eq!(start(&["--max-workers=4", "--workers=3"]), 3);
+        let load = |arguments: &[&str]| of(arguments).unwrap().autoscale.unwrap().scale_up_load;
+        assert_eq!(load(&["--max-workers=4"]).to_string(), "100");
+        assert_eq!(load(&["--max-workers=4", "--scale-load=cpu"]).to_string(), "80");
+    }
+
+    #[test]
+    fn values_reach_the_parts() {
+        let config = of(&[
+            "--max-memory-restart=50%",
+            "--stall-timeout=0",
+            "--args=x",
+            "--umask=027",
+            "--nice=-5",
+            "--filter-env=AWS_,SECRET_",
+            "--",
+            "node",
+            "app.js",
+            "--port",
+            "9",
+        ])
+        .unwrap();
+        assert_eq!(config.limits.max_memory_restart, Some(1 << 29));
+        assert_eq!(config.stall_timeout, None);
+        assert_eq!(config.command.program, "node");
+        assert_eq!(config.command.arguments, ["app.js", "--port", "9", "x"]);
+        assert_eq!((config.command.umask, config.command.nice), (Some(0o27), Some(-5)));
+        let without = ["AWS_", "SECRET_"].map(str::to_owned).to_vec();
+        assert_eq!(config.command.inherited, InheritedVariables::Without(without));
+        assert_eq!(config.listener.port, 3000);
+    }
+
+    #[test]
+    fn modulo_hashes_whole_addresses_unless_told_otherwise() {
+        let v6 = |arguments: &[&str]| of(arguments).unwrap().affinity.prefixes.v6;
+        assert_eq!(v6(&[]), 64);
+        assert_eq!(v6(&["--placement=modulo"]), 128);
+        assert_eq!(v6(&["--placement=modulo", "--ipv6-prefix=56"]), 56);
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_parts() {
+        let config = of(&[]).unwrap();
+        assert_eq!(config.lifecycle.restart, RestartPolicy::DEFAULT);
+        assert_eq!(config.rollout, RolloutSettings::default());
+        assert_eq!(config.limits, LimitSettings::default());
+        assert_eq!(config.output, OutputSettings::default());
+        assert_eq!(config.autoscale, None);
+        assert_eq!(config.watch, None);
+    }
+}

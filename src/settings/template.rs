@@ -1,0 +1,148 @@
+//! A configuration file with every key, made from the table, so that it misses none.
+
+use std::fmt::Write;
+
+use clap::Arg;
+
+use crate::settings::table;
+
+const HEAD: &str = "\
+# Settings of sticky-lb. Each is here with its default: take away the # to change it. An empty
+# value, \"\", is as if the line were not there. Flags on the command line win over this file:
+# max_restarts is --max-restarts. `sticky-lb check` says what results.
+#
+# Times: 250ms, 10s, 5m; a bare number is milliseconds. Sizes: 512K, 300M, 1G; a bare number is
+# bytes. Paths start at this file's folder.
+";
+
+const TAIL: &str = "
+## Environment of workers
+
+# Variables that every worker gets.
+#[env]
+#NODE_ENV = \"development\"
+
+# Variables that they get beside them with `--env production`.
+#[env_production]
+#NODE_ENV = \"production\"
+";
+
+/// The text of a file in which everything is commented out.
+#[must_use]
+pub fn commented() -> String {
+    let mut text = HEAD.to_owned();
+    let mut heading = None;
+    for setting in table::settings().get_arguments() {
+        if heading != Some(setting.get_help_heading().map(str::to_owned)) {
+            heading = Some(setting.get_help_heading().map(str::to_owned));
+            let name = setting.get_help_heading().unwrap_or("General");
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\n## {name}\n");
+        }
+        text.push('\n');
+        text.push_str(&described(setting, &format!("#{}", default_line(setting))));
+    }
+    text + TAIL
+}
+
+/// A line with what it is above it.
+pub(super) fn described(setting: &Arg, line: &str) -> String {
+    let mut text = String::new();
+    for comment in wrapped(&help(setting)) {
+        let _ = writeln!(text, "# {comment}");
+    }
+    text + line + "\n"
+}
+
+fn help(setting: &Arg) -> String {
+    let help = setting.get_help().map(ToString::to_string).unwrap_or_default();
+    let values: Vec<_> = setting
+        .get_possible_values()
+        .into_iter()
+        .filter(|value| value.get_help().is_some())
+        .map(|value| value.get_name().to_owned())
+        .collect();
+    if values.is_empty() { help } else { format!("{help} ({})", values.join(", ")) }
+}
+
+fn default_line(setting: &Arg) -> String {
+    let defaults = setting.get_default_values();
+    let defaults: Vec<_> = defaults.iter().map(|value| value.to_string_lossy().into()).collect();
+    let value = match &defaults[..] {
+        [] if table::is_list(setting) => "[]".to_owned(),
+        [] => "\"\"".to_owned(),
+        defaults => written(setting, defaults),
+    };
+    format!("{} = {value}", setting.get_id())
+}
+
+/// A value, as a file says it.
+pub(super) fn written(setting: &Arg, values: &[String]) -> String {
+    match values {
+        [value] if !table::is_list(setting) || value == "true" || value == "false" => plain(value),
+        values => {
+            let values: Vec<_> = values.iter().map(|value| plain(value)).collect();
+            format!("[{}]", values.join(", "))
+        }
+    }
+}
+
+/// Numbers and switches as they are, all else in quotes.
+pub(super) fn plain(value: &str) -> String {
+    let number = value.parse::<i64>().is_ok_and(|number| number.to_string() == value);
+    if number || value == "true" || value == "false" { value.to_owned() } else { quoted(value) }
+}
+
+/// As a string of TOML, which are those of JSON but for one character.
+pub(super) fn quoted(value: &str) -> String {
+    serde_json::Value::from(value).to_string().replace('\u{7f}', "\\u007F")
+}
+
+/// A key, in quotes where it needs them.
+pub(super) fn key(name: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if !name.is_empty() && name.chars().all(bare) { name.to_owned() } else { quoted(name) }
+}
+
+fn wrapped(text: &str) -> Vec<String> {
+    const WIDTH: usize = 96;
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.len() + word.len() < WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_written_as_toml() {
+        for (value, expected) in
+            [("3", "3"), ("-1", "-1"), ("007", "\"007\""), ("true", "true"), ("a\"b", "\"a\\\"b\"")]
+        {
+            assert_eq!(plain(value), expected);
+        }
+        assert_eq!(key("NODE_ENV"), "NODE_ENV");
+        assert_eq!(key("a b"), "\"a b\"");
+    }
+
+    #[test]
+    fn every_setting_is_there_once_with_a_comment() {
+        let text = commented();
+        for setting in table::settings().get_arguments() {
+            let line = format!("\n#{} = ", setting.get_id());
+            assert_eq!(text.matches(&line).count(), 1, "{line}");
+            assert!(setting.get_help().is_some(), "{line}");
+        }
+        assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+    }
+}

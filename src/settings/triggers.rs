@@ -1,0 +1,58 @@
+//! What starts a rolling restart by itself.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::settings::problems::Problems;
+use crate::settings::units::duration;
+use crate::triggers::cron::Schedule;
+use crate::triggers::watch::WatchSettings;
+
+/// Rolling restarts that nobody asks for.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Rolling restarts by themselves")]
+pub struct Triggers {
+    /// A rolling restart when a file changes: in these paths, or without any in the workers'
+    /// directory.
+    #[arg(long, value_name = "PATHS", num_args = 0..)]
+    #[arg(default_missing_value = "true", default_value = "false")]
+    pub watch: Vec<PathBuf>,
+    /// Names and patterns of files whose changes don't count; `.*` is all dot files.
+    #[arg(long, value_name = "PATTERNS", num_args = 0..)]
+    #[arg(default_values = ["node_modules", "target", ".*"])]
+    pub ignore_watch: Vec<String>,
+    /// How long nothing has to change any more.
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = duration)]
+    pub watch_delay: Duration,
+    /// A rolling restart at times, in local time: "0 3 * * *" is each night at three [default:
+    /// never].
+    #[arg(long, value_name = "CRON", value_parser = schedule)]
+    pub cron_restart: Option<Schedule>,
+}
+
+impl Triggers {
+    pub(super) fn watch(
+        &self,
+        directory: Option<&Path>,
+        problems: &mut Problems,
+    ) -> Option<WatchSettings> {
+        let paths = match &self.watch[..] {
+            [] => return None,
+            [path] if path.as_os_str() == "false" => return None,
+            [path] if path.as_os_str() == "true" => vec![directory?.to_owned()],
+            paths => paths.to_owned(),
+        };
+        for path in &paths {
+            if let Err(error) = path.metadata() {
+                problems.note("watch", format!("cannot watch {}: {error}", path.display()));
+            }
+        }
+        Some(WatchSettings { paths, ignore: self.ignore_watch.clone(), delay: self.watch_delay })
+    }
+}
+
+fn schedule(text: &str) -> Result<Schedule, String> {
+    Schedule::parse(text).map_err(|error| error.to_string())
+}

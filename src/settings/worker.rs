@@ -1,0 +1,103 @@
+//! What the workers run, where, and as whom.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::settings::problems::Problems;
+use crate::settings::units::{mask, within};
+use crate::settings::user;
+use crate::supervisor::command::{InheritedVariables, User, WorkerCommand};
+
+/// The worker's process.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Worker")]
+pub struct Worker {
+    /// Program to run as each worker, and its arguments [default: a demo].
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+    /// More arguments, as words of a shell.
+    #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
+    pub args: Vec<OsString>,
+    /// Directory that workers run in [default: the current one].
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
+    /// Hide the primary's own variables from workers: all but PATH, HOME and their like, or those
+    /// whose names begin with a prefix.
+    #[arg(long, value_name = "PREFIX,...", value_delimiter = ',', num_args = 0..=1)]
+    #[arg(default_missing_value = "true", default_value = "false")]
+    pub filter_env: Vec<String>,
+    /// User to run workers as, by name or number [default: the primary's].
+    #[arg(long)]
+    pub user: Option<String>,
+    /// Group to run workers as, by name or number [default: the user's].
+    #[arg(long)]
+    pub group: Option<String>,
+    /// File mode creation mask of workers, in octal [default: the primary's].
+    #[arg(long, value_name = "MASK", value_parser = mask)]
+    pub umask: Option<u32>,
+    /// Niceness of workers, -20 to 19 [default: the primary's].
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = within(-20..=19_i32))]
+    pub nice: Option<i32>,
+}
+
+impl Worker {
+    /// `here` is where the program was started, by the name under which it was.
+    pub(super) fn command(
+        &self,
+        here: &Path,
+        environment: Vec<(OsString, OsString)>,
+        problems: &mut Problems,
+    ) -> WorkerCommand {
+        let own = self.command.clone();
+        let words = if own.is_empty() { demo_command() } else { own };
+        let mut words = words.into_iter().chain(self.args.iter().cloned());
+        WorkerCommand {
+            program: words.next().unwrap_or_default(),
+            arguments: words.collect(),
+            directory: directory(self.cwd.as_deref().unwrap_or(here), problems),
+            environment,
+            inherited: self.inherited(),
+            user: self.user(problems),
+            umask: self.umask,
+            nice: self.nice,
+        }
+    }
+
+    fn inherited(&self) -> InheritedVariables {
+        match self.filter_env.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            [] | ["false"] => InheritedVariables::All,
+            ["true"] => InheritedVariables::Few,
+            _ => InheritedVariables::Without(self.filter_env.clone()),
+        }
+    }
+
+    fn user(&self, problems: &mut Problems) -> Option<User> {
+        match user::find(self.user.as_deref(), self.group.as_deref()) {
+            Ok(user) => user,
+            Err((key, text)) => {
+                problems.note(key, text);
+                None
+            }
+        }
+    }
+}
+
+/// By its physical name, so that workers started before a symlink was switched keep their release,
+/// and those started after it get the new one.
+fn directory(path: &Path, problems: &mut Problems) -> Option<PathBuf> {
+    match path.canonicalize() {
+        Ok(found) if found.is_dir() => return Some(found),
+        Ok(_) => problems.note("cwd", format!("{} is no directory", path.display())),
+        Err(error) => {
+            problems.note("cwd", format!("cannot open directory {}: {error}", path.display()));
+        }
+    }
+    None
+}
+
+/// This program itself, even after its file was replaced.
+fn demo_command() -> Vec<OsString> {
+    vec!["/proc/self/exe".into(), "demo-worker".into()]
+}

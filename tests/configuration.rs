@@ -1,0 +1,442 @@
+//! Settings come from flags, the environment and a file, and what is wrong with them is said with
+//! its place.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use common::{Primary, own_directory, process};
+use serde_json::Value;
+
+/// A directory with files, in which the program is run to its end.
+struct Place(PathBuf);
+
+impl Place {
+    fn with(files: &[(&str, &str)]) -> Self {
+        let directory = own_directory().canonicalize().unwrap();
+        for (name, text) in files {
+            let path = directory.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        Self(directory)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sticky-lb"));
+        command.current_dir(&self.0).env("PWD", &self.0).args(arguments);
+        for variable in ["PORT", "WEB_CONCURRENCY", "KUBERNETES_SERVICE_HOST"] {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// What `check --json` says of these flags.
+    fn check(&self, arguments: &[&str]) -> Value {
+        checked(&mut self.command(&[&["check", "--json"], arguments].concat()))
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.0.join(name)).unwrap()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn checked(command: &mut Command) -> Value {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Value and origin of a setting.
+fn setting(checked: &Value, key: &str) -> (String, String) {
+    let setting = &checked[key];
+    (setting["value"].to_string(), setting["from"].as_str().unwrap().to_owned())
+}
+
+fn fails(output: &Output, code: i32, lines: &[&str]) {
+    let error = stderr(output);
+    assert_eq!(output.status.code(), Some(code), "{error}");
+    assert_eq!(error.lines().collect::<Vec<_>>(), lines);
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file_and_that_over_defaults() {
+    let place = Place::with(&[(
+        "sticky-lb.toml",
+        "port = 81\nworkers = 2\nname = 'chat'\nkill_timeout = 1600\nhost = ''\n",
+    )]);
+    let mut command = place.command(&["check", "--json", "--port", "83"]);
+    let found = checked(command.env("PORT", "82").env("WEB_CONCURRENCY", "3"));
+    for (key, value, from) in [
+        ("port", "83", "--port"),
+        ("workers", "3", "environment variable WEB_CONCURRENCY"),
+        ("name", "\"chat\"", "sticky-lb.toml:3"),
+        ("kill_timeout", "1600", "sticky-lb.toml:4"),
+        ("host", "null", "default"),
+        ("listen_timeout", "\"3s\"", "default"),
+    ] {
+        assert_eq!(setting(&found, key), (value.to_owned(), from.to_owned()), "{key}");
+    }
+    let mut command = place.command(&["check", "--json"]);
+    let found = checked(command.env("PORT", "82").env("WEB_CONCURRENCY", ""));
+    assert_eq!(setting(&found, "port").1, "environment variable PORT");
+    assert_eq!(setting(&found, "workers").1, "sticky-lb.toml:2");
+}
+
+#[test]
+fn the_primary_runs_on_its_file() {
+    let place = Place::with(&[("conf/app.toml", "workers = 2\nport = 0\nname = 'chat'\n")]);
+    let config = place.0.join("conf/app.toml");
+    let primary = Primary::with_workers(3).arguments(&["--config", config.to_str().unwrap()]);
+    let primary = primary.start();
+    assert_eq!(primary.workers().len(), 3, "the flag wins");
+    primary.stop();
+}
+
+#[test]
+#[ignore = "the supervisor doesn't look at a worker's surroundings yet"]
+fn workers_get_the_environment_of_the_profile() {
+    let text = "[env]\nCOLOUR = 'red'\nSIZE = 7\n[env_production]\nCOLOUR = 'blue'\nFAST = true\n";
+    let place = Place::with(&[("app.toml", text)]);
+    let config = place.0.join("app.toml");
+    let config = config.to_str().unwrap();
+    for (profile, expected) in [
+        (&[][..], [Some("red"), Some("7"), None]),
+        (&["--env", "production"], [Some("blue"), Some("7"), Some("true")]),
+    ] {
+        let primary = Primary::with_workers(1).arguments(&["--config", config]).arguments(profile);
+        let primary = primary.start();
+        let worker = primary.worker(0);
+        let found = ["COLOUR", "SIZE", "FAST"].map(|name| process::variable(worker, name));
+        assert_eq!(found, expected.map(|value| value.map(str::to_owned)));
+        primary.stop();
+    }
+}
+
+#[test]
+#[ignore = "the supervisor doesn't look at a worker's surroundings yet"]
+fn workers_run_in_their_directory_which_starts_at_the_file() {
+    let place = Place::with(&[("conf/app.toml", "cwd = '../data'\n"), ("data/x", "")]);
+    let config = place.0.join("conf/app.toml");
+    let primary = Primary::with_workers(1).arguments(&["--config", config.to_str().unwrap()]);
+    let primary = primary.start();
+    let cwd = fs::read_link(format!("/proc/{}/cwd", primary.worker(0))).unwrap();
+    assert_eq!(cwd, place.0.join("data"));
+    primary.stop();
+}
+
+#[test]
+fn an_unknown_profile_names_those_that_there_are() {
+    let place = Place::with(&[("sticky-lb.toml", "[env]\nA = 1\n[env_test]\n[env_production]\n")]);
+    fails(
+        &place.run(&["--env", "prod"]),
+        2,
+        &["sticky-lb: --env: sticky-lb.toml has no [env_prod]; its profiles: test, production"],
+    );
+    fails(
+        &Place::with(&[]).run(&["--env", "prod"]),
+        2,
+        &["sticky-lb: --env: sticky-lb.toml has no [env_prod]; its profiles: none"],
+    );
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_line_and_all_at_once() {
+    let place = Place::with(&[(
+        "sticky-lb.toml",
+        "# comment\nport = 80\nworkers = \"many\"\n\nmax_memry_restart = \"1G\"\n",
+    )]);
+    let expected = [
+        "sticky-lb: sticky-lb.toml:3: workers: expected a number, `max` or -K, found \"many\"",
+        "sticky-lb: sticky-lb.toml:5: unknown key \"max_memry_restart\", did you mean \
+         \"max_memory_restart\"?",
+    ];
+    fails(&place.run(&[]), 2, &expected);
+    fails(&place.run(&["check"]), 2, &expected);
+}
+
+#[test]
+fn settings_that_contradict_each_other_name_the_place_of_the_wrong_one() {
+    let place = Place::with(&[("sticky-lb.toml", "weights = [1, 2]\nmin_workers = 3\n")]);
+    fails(
+        &place.run(&["check", "--workers", "3", "--stall-timeout=2s", "--cwd=none"]),
+        2,
+        &[
+            "sticky-lb: sticky-lb.toml:2: min_workers: does nothing without max_workers: set both",
+            &format!(
+                "sticky-lb: --cwd: cannot open directory {}: No such file or directory (os error 2)",
+                place.0.join("none").display()
+            ),
+            "sticky-lb: sticky-lb.toml:1: weights: 2 weights given for 3 workers",
+        ],
+    );
+    let mut command = place.command(&["check"]);
+    let output = command.env("PORT", "many").output().unwrap();
+    let expected = "sticky-lb: environment variable PORT: expected a number from 0 to 65535, found \
+                    \"many\"";
+    fails(&output, 2, &[expected]);
+}
+
+#[test]
+fn a_file_that_is_named_has_to_be_there() {
+    let expected =
+        "sticky-lb: cannot read configuration file x.toml: No such file or directory (os error 2)";
+    fails(&Place::with(&[]).run(&["check", "--config", "x.toml"]), 2, &[expected]);
+}
+
+#[test]
+fn relative_paths_start_where_they_were_written() {
+    let place = Place::with(&[
+        ("conf/app.toml", "out_file = 'out.log'\nwatch = ['src']\ncwd = '..'\nsecret_file = 'x'\n"),
+        ("conf/src/x", ""),
+        ("conf/x", "secret"),
+    ]);
+    let found = place.check(&["--config", "conf/app.toml", "--error-file", "./err.log"]);
+    let under = |path: &str| place.0.join(path).to_str().unwrap().to_owned();
+    for (key, expected) in [
+        ("out_file", Value::from(under("conf/out.log"))),
+        ("error_file", Value::from(under("err.log"))),
+        ("watch", Value::from(vec![under("conf/src")])),
+        ("cwd", Value::from(place.0.to_str().unwrap())),
+    ] {
+        assert_eq!(found[key]["value"], expected, "{key}");
+    }
+}
+
+#[test]
+fn the_directory_is_the_one_that_pwd_names_now() {
+    let place = Place::with(&[("one/sticky-lb.toml", "name = 'one'\n")]);
+    symlink("one", place.0.join("current")).unwrap();
+    let current = place.0.join("current");
+    let mut command = place.command(&["check", "--json"]);
+    let found = checked(command.current_dir(&current).env("PWD", &current));
+    assert_eq!(found["name"]["value"], "one");
+    assert_eq!(found["cwd"]["value"], place.0.join("one").to_str().unwrap());
+    // One that lies is not believed.
+    let mut command = place.command(&["check", "--json"]);
+    let found = checked(command.env("PWD", "/etc"));
+    assert_eq!(found["cwd"]["value"], place.0.to_str().unwrap());
+}
+
+#[test]
+fn under_kubernetes_connections_are_taken_a_while_longer() {
+    let place = Place::with(&[]);
+    let mut command = place.command(&["check", "--json"]);
+    let found = checked(command.env("KUBERNETES_SERVICE_HOST", "10.0.0.1"));
+    assert_eq!(found["lameduck"]["value"], "5s");
+    assert_eq!(place.check(&[])["lameduck"]["value"], "0s");
+}
+
+#[test]
+fn a_command_that_is_typed_replaces_that_of_the_file_with_its_arguments() {
+    let place = Place::with(&[("sticky-lb.toml", "command = 'node app.js'\nargs = '--fast'\n")]);
+    let words = |found: &Value| (found["command"]["value"].clone(), found["args"]["value"].clone());
+    let found = place.check(&[]);
+    assert_eq!(words(&found), (vec!["node", "app.js"].into(), vec!["--fast"].into()));
+    let found = place.check(&["--", "./worker", "-v"]);
+    assert_eq!(words(&found), (vec!["./worker", "-v"].into(), Value::Null));
+    let found = place.check(&["--args", "--slow 'two words'"]);
+    assert_eq!(words(&found).1, Value::from(vec!["--slow", "two words"]));
+}
+
+#[test]
+fn check_says_the_same_as_text() {
+    let place = Place::with(&[("sticky-lb.toml", "port = 81\n[env]\nTOKEN = 'confidential'\n")]);
+    let output = place.run(&["check", "--workers", "2"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line = |start: &str| {
+        let line = text.lines().find(|line| line.starts_with(start)).unwrap_or_default();
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(line("port"), "port = 81 # sticky-lb.toml:1");
+    assert_eq!(line("workers"), "workers = 2 # --workers");
+    assert_eq!(line("kill_timeout"), "kill_timeout = \"10s\" # default");
+    assert_eq!(line("# host"), "# host is not set");
+    assert_eq!(line("# env"), "# env.TOKEN is set # sticky-lb.toml:3");
+    assert!(!text.contains("confidential"), "{text}");
+    // It is a configuration file that says the same.
+    let again = Place::with(&[("sticky-lb.toml", &text)]);
+    let found = place.check(&["--workers", "2"]);
+    for (key, value) in again.check(&[]).as_object().unwrap() {
+        assert_eq!(value["value"], found[key]["value"], "{key}");
+    }
+}
+
+#[test]
+fn init_writes_a_file_that_changes_nothing_even_if_all_of_it_is_said() {
+    let place = Place::with(&[]);
+    let defaults = place.check(&[]);
+    assert!(place.run(&["init"]).status.success());
+    assert_eq!(place.check(&[]), defaults, "all of it is a comment");
+    let text = place.read("sticky-lb.toml");
+    let said: Vec<_> = text
+        .lines()
+        .filter(|line| !line.starts_with("# ") && !line.starts_with("##") && *line != "#")
+        .map(|line| line.trim_start_matches('#'))
+        .take_while(|line| *line != "[env]")
+        .collect();
+    fs::write(place.0.join("sticky-lb.toml"), said.join("\n")).unwrap();
+    let found = place.check(&[]);
+    for (key, value) in defaults.as_object().unwrap() {
+        assert_eq!(found[key]["value"], value["value"], "{key}");
+    }
+    assert!(said.iter().filter(|line| line.contains('=')).count() >= 60, "{said:?}");
+}
+
+#[test]
+fn init_overwrites_nothing_unless_forced() {
+    let place = Place::with(&[("sticky-lb.toml", "mine")]);
+    let expected = "sticky-lb: sticky-lb.toml is there already: --force replaces it";
+    fails(&place.run(&["init"]), 1, &[expected]);
+    assert_eq!(place.read("sticky-lb.toml"), "mine");
+    assert!(place.run(&["init", "other.toml"]).status.success());
+    assert!(place.run(&["init", "--force"]).status.success());
+    assert_eq!(place.read("sticky-lb.toml"), place.read("other.toml"));
+}
+
+const ECOSYSTEM_JS: &str = "
+console.log('something of its own');
+module.exports = {
+  apps: [{
+    name: 'shop',
+    script: 'build/main.js',
+    instances: 3,
+    exec_mode: 'cluster',
+    env: { NODE_ENV: 'test', PORT: 4100 },
+    env_live: { NODE_ENV: 'live', PORT: 4100 },
+    max_memory_restart: '700M',
+    restart_delay: 250,
+    max_restarts: 7,
+    min_uptime: '20s',
+    log_file: 'log/both.log',
+    error_file: 'log/err.log',
+    out_file: 'log/out.log',
+    log_date_format: 'HH:mm:ss',
+    merge_logs: true,
+    kill_timeout: 4000,
+    wait_ready: true,
+    listen_timeout: 9000,
+    watch: false,
+    ignore_watch: ['log'],
+    node_args: '--max-old-space-size=512',
+    source_map_support: true,
+  }],
+};
+";
+
+#[test]
+fn a_javascript_file_of_pm2_is_converted() {
+    let place = Place::with(&[("ecosystem.config.js", ECOSYSTEM_JS)]);
+    let output = place.run(&["init", "--from-pm2", "ecosystem.config.js"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let expected = "sticky-lb: source_map_support: Node does it itself: put --enable-source-maps \
+                    into the command\n";
+    assert_eq!(stderr(&output), expected);
+    let found = place.check(&["--env", "live"]);
+    for (key, expected) in [
+        ("name", "\"shop\""),
+        ("workers", "3"),
+        ("port", "4100"),
+        ("command", r#"["node","--max-old-space-size=512","build/main.js"]"#),
+        ("max_memory_restart", &(700 << 20).to_string()),
+        ("restart_delay", "250"),
+        ("max_restarts", "7"),
+        ("min_uptime", "\"20s\""),
+        ("log_date_format", "\"HH:mm:ss\""),
+        ("merge_logs", "true"),
+        ("kill_timeout", "4000"),
+        ("wait_ready", "true"),
+        ("listen_timeout", "9000"),
+        ("watch", "false"),
+        ("ignore_watch", "[\"log\"]"),
+    ] {
+        let (value, from) = setting(&found, key);
+        assert_eq!(value, expected, "{key}");
+        assert!(from.starts_with("sticky-lb.toml:"), "{key}: {from}");
+    }
+    let out = place.0.join("log/out.log");
+    assert_eq!(found["out_file"]["value"], out.to_str().unwrap());
+    assert!(found.get("env.NODE_ENV").is_some());
+}
+
+#[test]
+fn json_and_yaml_of_pm2_say_the_same_as_javascript() {
+    let json =
+        r#"{"apps": [{"name": "a", "script": "./run", "args": ["-x"], "instances": "max"}]}"#;
+    let yaml = "apps:\n  - name: a\n    script: ./run\n    args: ['-x']\n    instances: max\n";
+    let module =
+        "export default {apps: [{name: 'a', script: './run', args: ['-x'], instances: 0}]}";
+    let place = Place::with(&[("e.json", json), ("e.yaml", yaml), ("e.mjs", module)]);
+    let converted = |name: &str| {
+        let output = place.run(&["init", "--force", "--from-pm2", name]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let text = place.read("sticky-lb.toml");
+        text.split_once('\n').map(|(_, text)| text.to_owned()).unwrap()
+    };
+    let first = converted("e.json");
+    assert!(first.contains("\ncommand = [\"./run\"]\nargs = [\"-x\"]\n"), "{first}");
+    assert!(first.contains("\nworkers = \"max\"\n"), "{first}");
+    assert_eq!(converted("e.yaml"), first);
+    assert_eq!(converted("e.mjs"), first);
+}
+
+#[test]
+fn of_several_apps_one_is_chosen() {
+    let json = r#"[{"name": "api", "script": "a.js"}, {"name": "jobs", "script": "b.js"}]"#;
+    let place = Place::with(&[("pm2/e.json", json)]);
+    let expected = "pm2/e.json describes api, jobs: choose by --app, one for each primary";
+    let output = place.run(&["init", "--from-pm2", "pm2/e.json"]);
+    fails(&output, 1, &[&format!("sticky-lb: {expected}")]);
+    let output = place.run(&["init", "--from-pm2", "pm2/e.json", "--app", "web"]);
+    fails(&output, 1, &[&format!("sticky-lb: no app \"web\": {expected}")]);
+    assert!(place.run(&["init", "--from-pm2", "pm2/e.json", "--app", "jobs"]).status.success());
+    let found = place.check(&[]);
+    assert_eq!(found["command"]["value"], Value::from(vec!["node", "b.js"]));
+    // Its paths start where they did.
+    assert_eq!(found["cwd"]["value"], place.0.join("pm2").to_str().unwrap());
+}
+
+#[test]
+fn a_file_of_pm2_that_cannot_be_had_is_said_so() {
+    let files = [
+        ("bad.js", "throw new Error('boom')"),
+        ("no.json", "{"),
+        ("e.yaml", "a: 1"),
+        ("e.txt", ""),
+    ];
+    let place = Place::with(&files);
+    for (name, expected) in [
+        ("bad.js", "sticky-lb: bad.js throws: Error: boom"),
+        ("no.json", "sticky-lb: no.json is no JSON: "),
+        ("e.yaml", "sticky-lb: e.yaml describes no app: "),
+        ("e.txt", "sticky-lb: cannot tell what e.txt is: "),
+        ("none.json", "sticky-lb: cannot read none.json: No such file"),
+    ] {
+        let output = place.run(&["init", "--from-pm2", name]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).starts_with(expected), "{}", stderr(&output));
+        assert!(!Path::new(&place.0.join("sticky-lb.toml")).exists());
+    }
+    let mut command = place.command(&["init", "--from-pm2", "bad.js"]);
+    let output = command.env("PATH", "").output().unwrap();
+    assert!(stderr(&output).contains("cannot run node, which bad.js takes"), "{}", stderr(&output));
+}
