@@ -103,7 +103,9 @@ fn kills() -> u32 {
 fn workers_killed_at_random_lose_no_connection() {
     const CLIENTS: u16 = 6;
     // Killed so often, they would be taken for a crash loop.
-    let primary = Primary::with_workers(4).arguments(&["--min-uptime", "0"]).start();
+    let primary = Primary::with_workers(4)
+        .arguments(&["--min-uptime", "0", "--max-restarts", "1000000"])
+        .start();
     let before = descriptors(primary.pid()).len();
     let (done, answered, cut) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
     let address = primary.address();
