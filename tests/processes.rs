@@ -306,6 +306,18 @@ fn an_orphan_that_hides_whose_it_is_ends_with_the_primary() {
     assert_gone(&orphan);
 }
 
+#[test]
+fn max_is_as_many_workers_as_processors_may_be_used() {
+    let allowed = status_line(std::process::id(), "Cpus_allowed_list:");
+    let first = allowed.split(['-', ',']).next().unwrap();
+    let primary = Primary::with_workers(1)
+        .arguments(&["--workers", "max"])
+        .launcher(&["taskset", "--cpu-list", first])
+        .start_listening();
+    assert_eq!(primary.wait_for_event("ready")["workers"], 1);
+    primary.stop();
+}
+
 /// As in a container.
 const AS_PID_1: &[&str] =
     &["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"];

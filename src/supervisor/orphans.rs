@@ -50,8 +50,8 @@ impl Orphans {
     ///
     /// If the handler for SIGCHLD cannot be installed.
     pub fn adopt() -> io::Result<Self> {
-        // Installed even where nobody wrote down who the parent ignored SIGCHLD for: ignored, the
-        // kernel would take the status of workers itself.
+        // Where SIGCHLD is ignored, as whoever started this process may have done, the kernel takes
+        // every status itself.
         let ended = unix::signal(SignalKind::child())?;
         set_child_subreaper(Some(getpid()))?;
         let inherited = own_children().collect();
@@ -89,18 +89,22 @@ impl Orphans {
 
     async fn end_all(&mut self) {
         loop {
-            let mut left = false;
-            // As one ends, those below it arrive.
-            for pid in self.left().collect::<Vec<_>>() {
-                if !self.bury(pid) {
-                    left = true;
+            let left: Vec<_> = self.left().collect();
+            if left.is_empty() {
+                return;
+            }
+            let mut has_buried = false;
+            for pid in left {
+                if self.bury(pid) {
+                    has_buried = true;
+                } else {
                     self.kill(pid, worker_of(pid));
                 }
             }
-            if !left {
-                return;
+            // With each that has ended, those below it have arrived.
+            if !has_buried {
+                self.child_ended().await;
             }
-            self.child_ended().await;
         }
     }
 
