@@ -8,6 +8,7 @@
 //! To be called on the primary's main thread: whatever follows a forking thread (parent-death
 //! signals, exec in place) must not follow one that ends.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -26,7 +27,7 @@ use crate::handoff::kernel;
 use crate::handoff::slots::WorkerId;
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::environment;
-use crate::supervisor::start_error::{explain, surroundings};
+use crate::supervisor::start_error::{StartError, explain, surroundings};
 
 /// Numbers of the descriptors in the worker: the first free ones behind the standard streams.
 const CHANNEL: i32 = 3;
@@ -78,7 +79,7 @@ impl Process {
         let mut prepared = Command::new(&command.program);
         prepared
             .args(&command.arguments)
-            .stdin(Stdio::null())
+            .stdin(nothing()?)
             .process_group(0)
             .env_clear()
             .envs(environment::assemble(command, std::env::vars_os(), given(port, worker)))
@@ -137,6 +138,15 @@ impl Process {
         let status = waitid(process(), options)?;
         status.as_ref().map(exit).ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
+}
+
+/// A standard input that has ended. Opened here, so that an error is not taken for the program's.
+fn nothing() -> io::Result<Stdio> {
+    let file = File::open("/dev/null").map_err(|source| {
+        let what = "open /dev/null".to_owned();
+        io::Error::new(source.kind(), StartError::Step { what, source })
+    })?;
+    Ok(file.into())
 }
 
 /// What every worker finds in its environment.
