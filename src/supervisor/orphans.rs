@@ -72,9 +72,8 @@ impl Orphans {
             if self.bury(pid) || inherited {
                 continue;
             }
-            match worker_of(pid) {
-                Some(worker) if !running.contains_key(&worker) => self.kill(pid, Some(worker)),
-                _ => {}
+            if worker_of(pid).is_some_and(|worker| !running.contains_key(&worker)) {
+                self.kill(pid);
             }
         }
     }
@@ -98,7 +97,7 @@ impl Orphans {
                 if self.bury(pid) {
                     has_buried = true;
                 } else {
-                    self.kill(pid, worker_of(pid));
+                    self.kill(pid);
                 }
             }
             // With each that has ended, those below it have arrived.
@@ -126,11 +125,10 @@ impl Orphans {
     }
 
     /// The number is still its own: it is a child, whose status nobody takes but `bury`.
-    fn kill(&mut self, pid: i32, worker: Option<WorkerId>) {
+    fn kill(&mut self, pid: i32) {
         if self.killed.insert(pid) {
-            let slot = worker.map(|worker| worker.slot.0);
-            let generation = worker.map(|worker| worker.generation.0);
-            tracing::info!(pid, slot, generation, "process left behind by a worker is killed");
+            let worker = worker_of(pid);
+            tracing::debug!(pid, ?worker, "process left behind by a worker is killed");
             // It may have ended this moment.
             let _ = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL));
         }

@@ -65,7 +65,7 @@ impl Process {
     /// # Errors
     ///
     /// If there is no such program or the kernel refuses; see
-    /// [`StartError`](crate::supervisor::start_error::StartError).
+    /// [`StartError`].
     pub fn start(
         command: &WorkerCommand,
         port: u16,
