@@ -117,6 +117,9 @@ impl Primary {
     /// Starts the workers and serves until SIGTERM or SIGINT; a second one ends it at once. `reread`
     /// reads the configuration again, for a rolling restart.
     ///
+    /// Takes care of every child that this process gets from now on, and kills what is left at the
+    /// end: nothing else in it may start any.
+    ///
     /// # Errors
     ///
     /// If no worker can be run, or a part ends that should not.

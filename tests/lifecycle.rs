@@ -157,15 +157,138 @@ fn a_worker_told_to_end_is_replaced_before_it_goes() {
 }
 
 #[test]
-fn workers_end_by_themselves_when_their_primary_is_killed() {
-    let mut primary = Primary::with_workers(2).start();
+fn workers_serve_for_a_while_without_a_primary_and_then_end() {
+    let mut primary = Primary::with_workers(2)
+        .arguments(&["--orphan-grace", "1500ms", "--kill-timeout", "500ms"])
+        .start();
     let workers = primary.workers();
+    let mut idle = connect_from(nth(0), primary.address()).unwrap();
+    let mut ask_again = || -> std::io::Result<_> {
+        idle.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")?;
+        read_kept_alive(&mut idle)
+    };
+    ask_again().expect("an answer");
+    // It holds its worker up beyond its grace.
+    let mut busy = connect_from(nth(1), primary.address()).unwrap();
+    send_get(&mut busy, "/heavy?ms=10000").unwrap();
+    eventually("its request is in progress", || {
+        let health = get_from(nth(1), primary.address(), "/health").unwrap();
+        health.body.contains("\"connections\":2") || health.body.contains("\"connections\":3")
+    });
     primary.signal(Signal::KILL);
     primary.wait();
-    for (pid, slot, _) in workers {
+    ask_again().expect("its worker goes on serving");
+    for (pid, ..) in workers {
         eventually("the orphan ends", || !exists(pid) || state(pid) == Some('Z'));
-        assert!(slot < 2);
     }
+    assert!(read_answer(busy).is_err(), "ended with its worker");
+}
+
+#[test]
+fn an_orphan_told_to_end_does_so_at_once() {
+    let mut primary = Primary::with_workers(1).arguments(&["--orphan-grace", "1h"]).start();
+    let worker = primary.worker(0);
+    primary.signal(Signal::KILL);
+    primary.wait();
+    primary.wait_for_no_primary(worker);
+    signal(worker, Signal::TERM);
+    eventually("the orphan ends", || !exists(worker) || state(worker) == Some('Z'));
+}
+
+#[test]
+fn a_slot_whose_workers_keep_dying_is_errored_until_a_reload() {
+    let primary = Primary::with_workers(2)
+        .slot_zero("if [ -e broken ]; then exit 9; fi")
+        .arguments(&["--max-restarts", "2", "--exp-backoff-restart-delay", "10ms"])
+        .start();
+    let client = primary.client_of(0);
+    std::fs::write(primary.directory().join("broken"), "").unwrap();
+    signal(primary.worker(0), Signal::KILL);
+    primary.wait_for_log("slot is errored");
+    assert_eq!(ask(client, primary.address()).slot(), 1, "the others serve its clients");
+    std::fs::remove_file(primary.directory().join("broken")).unwrap();
+    primary.signal(Signal::HUP);
+    assert_eq!(primary.wait_for_event("reloaded")["result"], "done");
+    eventually("its slot is back", || primary.workers().iter().any(|(_, slot, _)| *slot == 0));
+    primary.stop();
+}
+
+#[test]
+fn when_every_slot_is_errored_the_primary_says_so_and_fails() {
+    let mut primary = Primary::with_workers(2)
+        .worker(&[
+            "sh",
+            "-c",
+            &format!(
+                "if [ -e broken ]; then exit 9; fi; exec {} demo-worker",
+                env!("CARGO_BIN_EXE_sticky-lb"),
+            ),
+        ])
+        .arguments(&["--max-restarts", "1", "--exp-backoff-restart-delay", "10ms"])
+        .start();
+    std::fs::write(primary.directory().join("broken"), "").unwrap();
+    for (pid, ..) in primary.workers() {
+        signal(pid, Signal::KILL);
+    }
+    assert_eq!(primary.wait().code(), Some(1));
+    let log = primary.log();
+    let last = log.lines().last().unwrap();
+    assert!(
+        last.contains("every slot is errored") && last.contains("exited with status 9"),
+        "{last}"
+    );
+}
+
+#[test]
+fn workers_that_are_done_are_not_started_again() {
+    for (arguments, code) in [
+        (&["--stop-exit-codes", "9,11"][..], 9),
+        (&["--stop-exit-codes", "9,11"], 11),
+        (&["--autorestart=false"], 1),
+    ] {
+        let demo = env!("CARGO_BIN_EXE_sticky-lb");
+        let script = format!("{demo} demo-worker & trap 'kill -9 $!; exit {code}' USR1; wait");
+        // A shell that waits for its worker ends with the code when told to.
+        let mut primary =
+            Primary::with_workers(1).arguments(arguments).worker(&["sh", "-c", &script]).start();
+        let shell = children(primary.pid());
+        for pid in shell {
+            signal(pid, Signal::USR1);
+        }
+        primary.wait_for_event("stopped");
+        assert_eq!(primary.wait().code(), Some(0), "{}", primary.log());
+        assert!(primary.log().contains("every slot is stopped"));
+    }
+}
+
+#[test]
+fn a_lame_duck_still_accepts() {
+    let primary = Primary::with_workers(1).arguments(&["--lameduck", "1500ms"]).start();
+    primary.signal(Signal::TERM);
+    primary.wait_for_log("stopping gracefully");
+    ask(nth(0), primary.address());
+    let stopped = primary.stop_finished();
+    assert_eq!((&stopped["how"], &stopped["acknowledged"]), (&"graceful".into(), &1.into()));
+}
+
+#[test]
+fn the_last_line_says_how_it_ended_and_what_was_cut() {
+    let primary = Primary::with_workers(1).arguments(&["--kill-timeout", "1h"]).start();
+    let mut streams: Vec<_> =
+        (0..3).map(|n| connect_from(nth(n), primary.address()).unwrap()).collect();
+    for stream in &mut streams {
+        send_get(stream, "/heavy?ms=10000").unwrap();
+    }
+    eventually("the requests are in progress", || {
+        let health = get_from(nth(9), primary.address(), "/health").unwrap();
+        health.body.contains("\"connections\":4")
+    });
+    primary.signal(Signal::TERM);
+    primary.wait_for_log("worker drains");
+    primary.signal(Signal::INT);
+    let stopped = primary.stop_finished();
+    assert_eq!(stopped["how"], "at once");
+    assert_eq!((&stopped["killed_workers"], &stopped["cut_connections"]), (&1.into(), &3.into()));
 }
 
 #[test]

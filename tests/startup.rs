@@ -62,7 +62,7 @@ fn a_worker_that_never_attaches_or_never_gets_ready() {
         fails(
             builder.arguments(&["--listen-timeout", "150ms"]),
             1,
-            "was not ready within 150ms (--listen-timeout) and was killed",
+            "was not ready within 150ms (listen_timeout) and was killed",
         );
     }
 }

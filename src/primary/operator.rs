@@ -53,9 +53,6 @@ where
     }
 
     pub(super) fn tell(&mut self, milestone: Milestone) {
-        if let (Milestone::Ready(_), Some(notifier)) = (&milestone, &self.notifier) {
-            notifier.ready(std::process::id());
-        }
         (self.report)(milestone);
     }
 
@@ -78,6 +75,10 @@ where
         let Some(notifier) = &self.notifier else { return };
         if (now.serving, now.of) != (last.serving, last.of) {
             notifier.status(&format!("{} of {} workers serve", now.serving, now.of));
+        }
+        // A slot whose workers keep dying is no reason to fail the start: the others serve.
+        if now.accepting && !last.accepting {
+            notifier.ready(std::process::id());
         }
         if now.beats != last.beats {
             notifier.watchdog();

@@ -73,7 +73,7 @@ pub struct Restarts {
     #[arg(long, value_name = "N", default_value = "16", value_parser = within(1..=u32::MAX))]
     pub max_restarts: u32,
     /// How far back deaths are counted for that.
-    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = interval)]
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = interval)]
     pub restart_window: Duration,
 }
 

@@ -12,7 +12,7 @@ use crate::supervisor::command::{InheritedVariables, User, WorkerCommand};
 /// it is ready, or took the primary's descriptors for its own, would do harm. `WEB_CONCURRENCY` is
 /// how many workers there are, and each would start as many again. `JOURNAL_STREAM` describes the
 /// primary's own output. `INVOCATION_ID` stays: workers are part of the same run of the service.
-const OWN: [&str; 18] = [
+const OWN: [&str; 17] = [
     "FDSTORE",
     "JOURNAL_STREAM",
     "LISTEN_FDNAMES",
@@ -22,7 +22,6 @@ const OWN: [&str; 18] = [
     "MAINPID",
     "MANAGERPID",
     "MANAGERPIDFDID",
-    "NODE_APP_INSTANCE",
     "NODE_CHANNEL_FD",
     "NODE_CHANNEL_SERIALIZATION_MODE",
     "NODE_UNIQUE_ID",

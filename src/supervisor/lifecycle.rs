@@ -159,17 +159,24 @@ pub enum KillReason {
     StopNow,
 }
 
-impl fmt::Display for KillReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotReady => "was not ready within listen_timeout and was killed",
-            Self::Violation => "broke the protocol and was killed",
-            Self::GraceOver => "was killed at the end of its grace period",
-            Self::Memory => "used more than max_memory_kill and was killed",
-            Self::Stalled => "stood still and was killed",
-            Self::Superseded => "was killed since a newer one was ordered before it was ready",
-            Self::StopNow => "was killed, as ordered",
-        })
+impl LifecycleSettings {
+    /// The reason in words, with the setting that it goes back to.
+    #[must_use]
+    pub fn explain(&self, reason: KillReason) -> String {
+        let Self { listen_timeout, .. } = self;
+        match reason {
+            KillReason::NotReady => {
+                format!("was not ready within {listen_timeout:?} (listen_timeout) and was killed")
+            }
+            KillReason::Violation => "broke the protocol and was killed".to_owned(),
+            KillReason::GraceOver => "was killed at the end of its grace period".to_owned(),
+            KillReason::Memory => "used more than max_memory_kill and was killed".to_owned(),
+            KillReason::Stalled => "stood still and was killed".to_owned(),
+            KillReason::Superseded => {
+                "was killed since a newer one was ordered before it was ready".to_owned()
+            }
+            KillReason::StopNow => "was killed, as ordered".to_owned(),
+        }
     }
 }
 

@@ -50,8 +50,8 @@ impl Orphans {
     ///
     /// If the handler for SIGCHLD cannot be installed.
     pub fn adopt() -> io::Result<Self> {
-        // Installed even where nobody wrote down who the parent ignored SIGCHLD for: ignored, the
-        // kernel would take the status of workers itself.
+        // Where SIGCHLD is ignored, as whoever started this process may have done, the kernel takes
+        // every status itself.
         let ended = unix::signal(SignalKind::child())?;
         set_child_subreaper(Some(getpid()))?;
         let inherited = own_children().collect();
@@ -72,9 +72,8 @@ impl Orphans {
             if self.bury(pid) || inherited {
                 continue;
             }
-            match worker_of(pid) {
-                Some(worker) if !running.contains_key(&worker) => self.kill(pid, Some(worker)),
-                _ => {}
+            if worker_of(pid).is_some_and(|worker| !running.contains_key(&worker)) {
+                self.kill(pid);
             }
         }
     }
@@ -89,18 +88,22 @@ impl Orphans {
 
     async fn end_all(&mut self) {
         loop {
-            let mut left = false;
-            // As one ends, those below it arrive.
-            for pid in self.left().collect::<Vec<_>>() {
-                if !self.bury(pid) {
-                    left = true;
-                    self.kill(pid, worker_of(pid));
-                }
-            }
-            if !left {
+            let left: Vec<_> = self.left().collect();
+            if left.is_empty() {
                 return;
             }
-            self.child_ended().await;
+            let mut has_buried = false;
+            for pid in left {
+                if self.bury(pid) {
+                    has_buried = true;
+                } else {
+                    self.kill(pid);
+                }
+            }
+            // With each that has ended, those below it have arrived.
+            if !has_buried {
+                self.child_ended().await;
+            }
         }
     }
 
@@ -122,11 +125,10 @@ impl Orphans {
     }
 
     /// The number is still its own: it is a child, whose status nobody takes but `bury`.
-    fn kill(&mut self, pid: i32, worker: Option<WorkerId>) {
+    fn kill(&mut self, pid: i32) {
         if self.killed.insert(pid) {
-            let slot = worker.map(|worker| worker.slot.0);
-            let generation = worker.map(|worker| worker.generation.0);
-            tracing::info!(pid, slot, generation, "process left behind by a worker is killed");
+            let worker = worker_of(pid);
+            tracing::debug!(pid, ?worker, "process left behind by a worker is killed");
             // It may have ended this moment.
             let _ = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL));
         }

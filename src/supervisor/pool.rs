@@ -302,9 +302,8 @@ impl Pool {
     fn show_progress(&self) {
         let (serving, of) = self.count_serving();
         self.progress.send_if_modified(|shown| {
-            let before = (shown.serving, shown.of);
-            (shown.serving, shown.of) = (serving, of);
-            before != (serving, of)
+            let now = Progress { serving, of, accepting: self.accepting, ..*shown };
+            std::mem::replace(shown, now) != now
         });
     }
 

@@ -8,6 +8,7 @@
 //! To be called on the primary's main thread: whatever follows a forking thread (parent-death
 //! signals, exec in place) must not follow one that ends.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -27,7 +28,7 @@ use crate::handoff::kernel;
 use crate::handoff::slots::WorkerId;
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::environment;
-use crate::supervisor::start_error::{explain, prepare};
+use crate::supervisor::start_error::{StartError, explain, prepare};
 
 /// Numbers of the descriptors in the worker: the first free ones behind the standard streams.
 const CHANNEL: i32 = 3;
@@ -76,7 +77,7 @@ impl Process {
     /// # Errors
     ///
     /// If there is no such program or the kernel refuses; see
-    /// [`StartError`](crate::supervisor::start_error::StartError).
+    /// [`StartError`].
     pub fn start(
         command: &WorkerCommand,
         facts: PrimaryFacts,
@@ -90,7 +91,7 @@ impl Process {
         let mut prepared = Command::new(&command.program);
         prepared
             .args(&command.arguments)
-            .stdin(Stdio::null())
+            .stdin(nothing()?)
             .process_group(0)
             .env_clear()
             .envs(environment::assemble(command, std::env::vars_os(), given(facts, worker)))
@@ -149,6 +150,15 @@ impl Process {
         let status = waitid(process(), options)?;
         status.as_ref().map(exit).ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
+}
+
+/// A standard input that has ended. Opened here, so that an error is not taken for the program's.
+fn nothing() -> io::Result<Stdio> {
+    let file = File::open("/dev/null").map_err(|source| {
+        let what = "open /dev/null".to_owned();
+        io::Error::new(source.kind(), StartError::Step { what, source })
+    })?;
+    Ok(file.into())
 }
 
 /// What every worker finds in its environment.

@@ -157,6 +157,14 @@ impl Primary {
         eventually(&format!("log line {text:?}"), || self.log().contains(text));
     }
 
+    /// Waits until a worker knows that its primary is gone.
+    pub fn wait_for_no_primary(&self, worker: u32) {
+        eventually("the end of the channel", || {
+            let channel = process::descriptors(worker).into_iter().find(|(number, _)| *number == 3);
+            channel.is_none() || process::is_adopted(worker, self.pid())
+        });
+    }
+
     /// Sends a signal to the primary.
     pub fn signal(&self, signal: process::Signal) {
         process::signal(self.pid(), signal);

@@ -57,6 +57,11 @@ pub fn group_and_session(pid: u32) -> Option<(u32, u32)> {
     Some((number(pid, 2)?, number(pid, 3)?))
 }
 
+/// Whether its parent is no longer `parent`.
+pub fn is_adopted(pid: u32, former: u32) -> bool {
+    parent(pid) != Some(former)
+}
+
 fn parent(pid: u32) -> Option<u32> {
     number(pid, 1)
 }

@@ -72,6 +72,8 @@ pub struct Progress {
     pub serving: u16,
     /// Slots that are to serve.
     pub of: u16,
+    /// Connections are accepted.
+    pub accepting: bool,
     /// Heartbeats since the start.
     pub beats: u64,
 }

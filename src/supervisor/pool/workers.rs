@@ -132,7 +132,7 @@ impl Pool {
         let status = if let Ok(Exit::Status(status)) = exit { Some(status) } else { None };
         let reason = match (running.killed, exit) {
             (Some(KillReason::Stalled), Ok(exit)) => format!("stood still: {exit}"),
-            (Some(reason), _) => reason.to_string(),
+            (Some(reason), _) => self.settings.lifecycle.explain(reason),
             (None, Ok(Exit::Signal(9))) if self.has_run_out_of_memory() => {
                 "was killed by the kernel: out of memory".to_owned()
             }
@@ -164,11 +164,12 @@ impl Pool {
     pub(super) fn kill(&mut self, worker: WorkerId, reason: KillReason) {
         let Some(running) = self.running.get_mut(&worker) else { return };
         running.killed = Some(reason);
+        let reason = self.settings.lifecycle.explain(reason);
         if self.stopping.is_ordered() {
             self.summary.killed = self.summary.killed.saturating_add(1);
             self.summary.cut += running.scoreboard.get(Counter::Connections);
         }
-        self.announce_worker(worker, WorkerChange::Killed(reason.to_string()));
+        self.announce_worker(worker, WorkerChange::Killed(reason));
         self.signal(worker, Signal::KILL);
     }
 
