@@ -27,7 +27,7 @@ use crate::handoff::scm_rights::{self, Received, Sent};
 use crate::handoff::scoreboard::Counter;
 use crate::worker::attach::{AttachError, Inheritance};
 use crate::worker::connection::Connection;
-use crate::worker::drain::{Drain, Shared};
+use crate::worker::drain::{Drain, Own, Shared};
 use crate::worker::orphan::print_nowhere;
 
 /// A process that serves connections under a primary.
@@ -94,10 +94,12 @@ impl Worker {
         let Inheritance { channel, scoreboard, slot, generation, orphan } =
             Inheritance::from_environment()?;
         let watch = |kind| signal(kind).map_err(AttachError::Channel);
+        let own = channel.try_clone().map_err(AttachError::Channel)?;
+        let own = Own { channel: Some(own), scoreboard, slot, generation, orphan };
         let mut worker = Self {
             channel: kernel::watch(channel, Interest::READABLE | Interest::WRITABLE)
                 .map_err(AttachError::Channel)?,
-            shared: Shared::new((scoreboard, slot, generation, orphan)),
+            shared: Shared::new(own),
             answers: VecDeque::new(),
             settled: 0,
             refused: 0,

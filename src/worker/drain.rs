@@ -10,6 +10,8 @@
 //!    bytes are read, or a second has passed; only then may it be told to go.
 //! 4. When the last connection is closed, draining is *finished*, and the process can end.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,6 +20,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::handoff::ids::{Generation, SlotId};
+use crate::handoff::message::LEAVE;
+use crate::handoff::scm_rights::{self, Sent};
 use crate::handoff::scoreboard::{Counter, Scoreboard};
 use crate::worker::connection::RequestGuard;
 use crate::worker::orphan::OrphanTimes;
@@ -25,13 +29,21 @@ use crate::worker::orphan::OrphanTimes;
 /// How long a connection that came just before the drain may take to send its first bytes.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// What a worker and all of its connections share.
+/// What a worker has for itself.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct Own {
+    /// To the primary, if there is one.
+    pub(crate) channel: Option<OwnedFd>,
     pub(crate) scoreboard: Scoreboard,
     pub(crate) slot: SlotId,
     pub(crate) generation: Generation,
     pub(crate) orphan: OrphanTimes,
+}
+
+/// What a worker and all of its connections share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    own: Own,
     /// The primary is gone, and so is the time that is left without it.
     abandoned: CancellationToken,
     begun: CancellationToken,
@@ -42,13 +54,9 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(inheritance: (Scoreboard, SlotId, Generation, OrphanTimes)) -> Arc<Self> {
-        let (scoreboard, slot, generation, orphan) = inheritance;
+    pub(crate) fn new(own: Own) -> Arc<Self> {
         Arc::new(Self {
-            scoreboard,
-            slot,
-            generation,
-            orphan,
+            own,
             abandoned: CancellationToken::new(),
             begun: CancellationToken::new(),
             open: AtomicUsize::new(0),
@@ -106,6 +114,14 @@ impl Shared {
     }
 }
 
+impl std::ops::Deref for Shared {
+    type Target = Own;
+
+    fn deref(&self) -> &Own {
+        &self.own
+    }
+}
+
 /// Tells a worker's handlers of its end. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Drain {
@@ -122,10 +138,16 @@ impl Drain {
     /// # Errors
     ///
     /// If the kernel has no memory or no descriptor left.
-    pub fn detached() -> std::io::Result<Self> {
+    pub fn detached() -> io::Result<Self> {
         let (scoreboard, _) = Scoreboard::create()?;
         Ok(Self {
-            shared: Shared::new((scoreboard, SlotId(0), Generation(0), OrphanTimes::default())),
+            shared: Shared::new(Own {
+                channel: None,
+                scoreboard,
+                slot: SlotId(0),
+                generation: Generation(0),
+                orphan: OrphanTimes::default(),
+            }),
         })
     }
 
@@ -167,6 +189,24 @@ impl Drain {
     /// to end now, whatever is open.
     pub async fn abandoned(&self) {
         self.shared.abandoned.cancelled().await;
+    }
+
+    /// Asks the primary to replace this worker: a successor is started, and when it serves, this one
+    /// drains. For an app that knows when it has had its time, such as when its memory runs full.
+    /// Asking again changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// If there is no primary, or none any more, or it reads so slowly that the channel is full.
+    pub fn ask_for_replacement(&self) -> io::Result<()> {
+        let Some(channel) = &self.shared.channel else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        match scm_rights::send(channel, &LEAVE, &[])? {
+            Sent::Queued => Ok(()),
+            Sent::Full => Err(io::ErrorKind::WouldBlock.into()),
+            Sent::Closed => Err(io::ErrorKind::BrokenPipe.into()),
+        }
     }
 
     /// Connections that are open now.

@@ -75,6 +75,11 @@ impl Primary {
             .arguments(&[&workers.to_string()])
     }
 
+    /// With these flags alone.
+    pub fn from_flags(flags: &[&str]) -> Builder {
+        Builder::default().arguments(flags)
+    }
+
     /// The port that it listens on.
     pub fn port(&self) -> u16 {
         self.port

@@ -28,7 +28,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     }
     let channel = Channel::attach()?;
     match role.as_str() {
-        "hello-only" => {}
+        "hello-only" => channel.say(&HELLO)?,
         "garbage" => channel.say(b"this is not a message of the protocol")?,
         "truncated" => channel.say(&HELLO[..5])?,
         "too-long" => channel.say(&[HELLO.to_vec(), vec![0; 4096]].concat())?,
