@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::Command;
+use clap::{Arg, Command};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -96,33 +96,21 @@ impl Reading<'_> {
         value: &Spanned<DeValue<'_>>,
     ) -> Result<Option<Entry>, String> {
         let setting = table::find(self.settings, key).ok_or_else(|| unknown(self.settings, key))?;
-        let found = self.text[value.span()].lines().next().unwrap_or_default();
-        let values = match value.get_ref() {
-            DeValue::String(text) if text.is_empty() => return Ok(None),
-            DeValue::String(text) if ["command", "args"].contains(&key) => {
-                words(text).map_err(|text| format!("{key}: {text}, found {found}"))?
-            }
-            DeValue::Array(items) if table::is_list(setting) => {
-                let items = items.iter().map(|item| scalar(item.get_ref()));
-                items.collect::<Option<_>>().ok_or_else(|| {
-                    format!("{key}: expected a list of strings or numbers, found {found}")
-                })?
-            }
-            value => vec![
-                scalar(value)
-                    .ok_or_else(|| format!("{key}: expected a string or number, found {found}"))?,
-            ],
-        };
-        let origin = self.origin(at);
-        let values: Vec<_> = values.into_iter().map(OsString::from).collect();
-        let entry = Entry::new(setting, values, origin, &self.folder);
-        match table::check(self.settings, setting, &entry.values) {
-            Ok(()) => Ok(Some(entry)),
-            Err(text) if text.starts_with("expected") => {
-                Err(format!("{key}: {text}, found {found}"))
-            }
-            Err(text) => Err(format!("{key}: {text}")),
+        if value.get_ref().as_str() == Some("") {
+            return Ok(None);
         }
+        let entry = values(setting, value.get_ref()).and_then(|values| {
+            let values = values.into_iter().map(OsString::from).collect();
+            let entry = Entry::new(setting, values, self.origin(at), &self.folder);
+            table::check(self.settings, setting, &entry.values)?;
+            Ok(entry)
+        });
+        entry.map(Some).map_err(|text| {
+            let found = self.text[value.span()].lines().next().unwrap_or_default();
+            let found = Some(found).filter(|_| text.starts_with("expected"));
+            let found = found.map(|found| format!(", found {found}")).unwrap_or_default();
+            format!("{key}: {text}{found}")
+        })
     }
 
     fn variables(&mut self, at: usize, value: &Spanned<DeValue<'_>>) -> Vec<Variable> {
@@ -157,6 +145,24 @@ impl Reading<'_> {
         let text = text.replace('\n', ", ");
         self.lines.push(format!("{}:{}: {text}", self.name, line(self.text, at)));
     }
+}
+
+/// The values of a setting, as they would be typed.
+fn values(setting: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
+    let is_words = ["command", "args"].contains(&setting.get_id().as_str());
+    let values = match value {
+        DeValue::String(text) if is_words => words(text)?,
+        DeValue::Array(items) if table::is_list(setting) => {
+            let items = items.iter().map(|item| scalar(item.get_ref()));
+            items.collect::<Option<_>>().ok_or("expected a list of strings or numbers")?
+        }
+        value => vec![scalar(value).ok_or("expected a string or number")?],
+    };
+    // Neither programs nor files can be told of it.
+    if values.iter().any(|value| value.contains('\0')) {
+        return Err("expected no NUL character".to_owned());
+    }
+    Ok(values)
 }
 
 type Pair<'a, 'i> = (Spanned<&'a str>, &'a Spanned<DeValue<'i>>);
@@ -274,6 +280,8 @@ mod tests {
             "x.toml:15: \"B=\" cannot be the name of a variable",
         ];
         assert_eq!(read(text).unwrap_err().lines, expected);
+        let nul = read("name = \"a\\u0000\"").unwrap_err();
+        assert_eq!(nul.lines, ["x.toml:1: name: expected no NUL character, found \"a\\u0000\""]);
         let twice = read("workers = 1\ninstances = 2").unwrap_err();
         assert_eq!(twice.lines, ["x.toml:2: instances is workers too: see x.toml:1"]);
     }
