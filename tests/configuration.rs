@@ -113,7 +113,6 @@ fn the_primary_runs_on_its_file() {
 }
 
 #[test]
-#[ignore = "the supervisor doesn't look at a worker's surroundings yet"]
 fn workers_get_the_environment_of_the_profile() {
     let text = "[env]\nCOLOUR = 'red'\nSIZE = 7\n[env_production]\nCOLOUR = 'blue'\nFAST = true\n";
     let place = Place::with(&[("app.toml", text)]);
@@ -133,7 +132,6 @@ fn workers_get_the_environment_of_the_profile() {
 }
 
 #[test]
-#[ignore = "the supervisor doesn't look at a worker's surroundings yet"]
 fn workers_run_in_their_directory_which_starts_at_the_file() {
     let place = Place::with(&[("conf/app.toml", "cwd = '../data'\n"), ("data/x", "")]);
     let config = place.0.join("conf/app.toml");

@@ -151,13 +151,13 @@ impl Worker {
     /// The slot that this worker fills.
     #[must_use]
     pub fn slot(&self) -> u16 {
-        self.shared.slot.0
+        self.shared.own.slot.0
     }
 
     /// The generation of this worker in its slot.
     #[must_use]
     pub fn generation(&self) -> u32 {
-        self.shared.generation.0
+        self.shared.own.generation.0
     }
 
     fn poll_accept(
@@ -191,7 +191,9 @@ impl Worker {
             let received = scm_rights::receive(channel, &mut self.message, &mut self.descriptors);
             match received.map_err(|errno| AcceptError::Channel(errno.into()))? {
                 Received::Empty => ready.clear_ready(),
-                Received::Closed if self.shared.scoreboard.get(Counter::Drain) > 0 => self.end(),
+                Received::Closed if self.shared.own.scoreboard.get(Counter::Drain) > 0 => {
+                    self.end()
+                }
                 Received::Closed => self.be_orphaned(),
                 Received::Message { length, .. } => {
                     let message = std::mem::take(&mut self.message);
@@ -212,7 +214,7 @@ impl Worker {
     /// Nobody has ordered the end: the primary has died. Who is connected has nobody else.
     fn be_orphaned(&mut self) {
         print_nowhere();
-        let grace = self.shared.orphan.grace;
+        let grace = self.shared.own.orphan.grace;
         tracing::warn!(?grace, "primary is gone, worker goes on for a while");
         self.orphaned = Some(Box::pin(tokio::time::sleep(grace)));
     }
@@ -254,10 +256,10 @@ impl Worker {
     /// Acknowledges what has arrived; refusals have been sent before.
     fn settle(&mut self) {
         if self.refused > 0 {
-            self.shared.scoreboard.add(Counter::Refused, std::mem::take(&mut self.refused));
+            self.shared.own.scoreboard.add(Counter::Refused, std::mem::take(&mut self.refused));
         }
         if self.settled > 0 {
-            self.shared.scoreboard.add(Counter::Settled, std::mem::take(&mut self.settled));
+            self.shared.own.scoreboard.add(Counter::Settled, std::mem::take(&mut self.settled));
         }
     }
 

@@ -68,8 +68,8 @@ impl Connection {
             local: record.local,
             key: record.key,
             accepted_at: record.accepted_at,
-            slot: shared.slot,
-            generation: shared.generation,
+            slot: shared.own.slot,
+            generation: shared.own.generation,
         };
         shared.connection_opened();
         Self { stream, guard: ConnectionGuard { info, shared: Arc::clone(shared), fresh: true } }
@@ -161,14 +161,14 @@ pub struct RequestGuard {
 
 impl RequestGuard {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
-        shared.scoreboard.increment(Counter::Requests);
+        shared.own.scoreboard.increment(Counter::Requests);
         Self { shared: Arc::clone(shared) }
     }
 }
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.shared.scoreboard.decrement(Counter::Requests);
-        self.shared.scoreboard.increment(Counter::RequestsTotal);
+        self.shared.own.scoreboard.decrement(Counter::Requests);
+        self.shared.own.scoreboard.increment(Counter::RequestsTotal);
     }
 }

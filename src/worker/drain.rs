@@ -43,7 +43,7 @@ pub(crate) struct Own {
 /// What a worker and all of its connections share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    own: Own,
+    pub(crate) own: Own,
     /// The primary is gone, and so is the time that is left without it.
     abandoned: CancellationToken,
     begun: CancellationToken,
@@ -74,14 +74,14 @@ impl Shared {
         self.begun.cancel();
         let shared = Arc::clone(self);
         tokio::spawn(async move {
-            tokio::time::sleep(shared.orphan.drain).await;
+            tokio::time::sleep(shared.own.orphan.drain).await;
             shared.abandoned.cancel();
         });
     }
 
     pub(crate) fn connection_opened(&self) {
-        self.scoreboard.increment(Counter::Connections);
-        self.scoreboard.increment(Counter::ConnectionsTotal);
+        self.own.scoreboard.increment(Counter::Connections);
+        self.own.scoreboard.increment(Counter::ConnectionsTotal);
         self.open.fetch_add(1, Ordering::Relaxed);
         self.fresh.fetch_add(1, Ordering::Relaxed);
     }
@@ -94,7 +94,7 @@ impl Shared {
     }
 
     pub(crate) fn connection_closed(&self) {
-        self.scoreboard.decrement(Counter::Connections);
+        self.own.scoreboard.decrement(Counter::Connections);
         if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.changed.notify_waiters();
         }
@@ -111,14 +111,6 @@ impl Shared {
             }
             changed.await;
         }
-    }
-}
-
-impl std::ops::Deref for Shared {
-    type Target = Own;
-
-    fn deref(&self) -> &Own {
-        &self.own
     }
 }
 
@@ -199,7 +191,7 @@ impl Drain {
     ///
     /// If there is no primary, or none any more, or it reads so slowly that the channel is full.
     pub fn ask_for_replacement(&self) -> io::Result<()> {
-        let Some(channel) = &self.shared.channel else {
+        let Some(channel) = &self.shared.own.channel else {
             return Err(io::ErrorKind::NotConnected.into());
         };
         match scm_rights::send(channel, &LEAVE, &[])? {
