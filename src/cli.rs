@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::config::Config;
 use crate::demo::server;
 use crate::primary::{Milestone, Primary};
+use crate::supervisor::output::Output;
 use crate::supervisor::pool::Summary;
 
 mod flags;
@@ -65,35 +66,44 @@ fn run(config: Config, level: tracing::Level) -> Result<(), Box<dyn Error>> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
+    let output = Output::start(config.output.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let summary = runtime.block_on(async { Primary::bind(config)?.run(say).await })?;
-    say_stopped(&summary);
-    Ok(())
+    runtime.block_on(async {
+        let report = |milestone| say(&output, milestone);
+        let result = match Primary::bind(config) {
+            Ok(primary) => primary.run(output.clone(), report).await,
+            Err(error) => Err(error),
+        };
+        if let Ok(summary) = &result {
+            say_stopped(&output, summary);
+        }
+        // Also where it has failed: workers may have said why.
+        output.finish().await;
+        result?;
+        Ok(())
+    })
 }
 
 /// One line of JSON on standard output for whoever waits for it.
-fn say(milestone: Milestone) {
+fn say(output: &Output, milestone: Milestone) {
     let pid = std::process::id();
-    say_line(&match milestone {
+    let line = match milestone {
         Milestone::Listening(address) => json!({
             "event": "listening", "address": address.to_string(), "port": address.port(), "pid": pid,
         }),
         Milestone::Ready(workers) => json!({"event": "ready", "workers": workers, "pid": pid}),
-    });
+    };
+    output.say(line.to_string());
 }
 
-fn say_stopped(summary: &Summary) {
+fn say_stopped(output: &Output, summary: &Summary) {
     let counters = &summary.counters;
-    say_line(&json!({
+    let line = json!({
         "event": "stopped", "killed_workers": summary.killed,
         "accepted": counters.accepted, "acknowledged": counters.acknowledged,
         "redelivered": counters.redelivered, "spilled": counters.spilled,
         "refused": counters.refused, "stalls": counters.stalls, "lost": counters.lost,
         "accept_errors": counters.accept_errors,
-    }));
-}
-
-/// That nobody reads any more is no reason to end.
-fn say_line(line: &serde_json::Value) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+    });
+    output.say(line.to_string());
 }

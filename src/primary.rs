@@ -20,6 +20,7 @@ use crate::frontend::router::Router;
 use crate::frontend::slot_table::SlotTable;
 use crate::handoff::kernel::keep_inherited_descriptors;
 use crate::handoff::slots::{SlotOrders, seam};
+use crate::supervisor::output::Output;
 use crate::supervisor::pool::{Order, Pool, PoolError, PoolSettings, Progress, Summary};
 
 /// Why the primary didn't start, or ended.
@@ -78,14 +79,21 @@ impl Primary {
         Ok(Self { config, listener })
     }
 
-    /// Starts the workers and serves until SIGTERM or SIGINT; a second one ends it at once.
+    /// Starts the workers and serves until SIGTERM or SIGINT; a second one ends it at once. What
+    /// the workers print goes to `output`, whose files SIGUSR1 opens anew.
     ///
     /// # Errors
     ///
     /// If no worker can be run, or a part ends that should not.
-    pub async fn run(self, mut report: impl FnMut(Milestone)) -> Result<Summary, PrimaryError> {
+    pub async fn run(
+        self,
+        output: Output,
+        mut report: impl FnMut(Milestone),
+    ) -> Result<Summary, PrimaryError> {
         let start = |what| move |source| PrimaryError::Start { what, source };
         let signals = Signals::install().map_err(start("install signal handlers"))?;
+        let reopen = signal(SignalKind::user_defined1());
+        let reopen = reopen_on(reopen.map_err(start("install a signal handler"))?, output.clone());
         let Self { config, listener } = self;
         let address = listener.local();
         let (commander, events, orders) = seam().map_err(start("make the seam to the frontend"))?;
@@ -97,14 +105,16 @@ impl Primary {
         // The signals wait while the pool is busy; more than two mean nothing new.
         let (order, ordered) = mpsc::channel(2);
         let (progress, mut progressed) = watch::channel(Progress::default());
-        let pool = Pool::new(settings, commander, events, ordered, progress).run();
+        let pool = Pool::new(settings, commander, output, events, ordered, progress).run();
         let mut pool = std::pin::pin!(pool);
         let mut signals = std::pin::pin!(signals.forward(order));
+        let mut reopen = std::pin::pin!(reopen);
         let mut all_ready = false;
         let result = loop {
             tokio::select! {
                 result = pool.as_mut() => break result,
                 () = signals.as_mut() => {}
+                () = reopen.as_mut() => {}
                 Ok(()) = progressed.changed(), if !all_ready => {
                     let serving = progressed.borrow_and_update().serving;
                     if serving == config.workers {
@@ -189,6 +199,15 @@ impl Signals {
     }
 }
 
+/// SIGUSR1: somebody has renamed the log files.
+async fn reopen_on(mut signal: Signal, output: Output) {
+    while signal.recv().await.is_some() {
+        tracing::info!("log files are opened anew");
+        output.reopen();
+    }
+    std::future::pending().await
+}
+
 /// Each connection on its way takes a descriptor here, each established one in a worker, which
 /// inherits the limit.
 fn raise_descriptor_limit() {
@@ -206,7 +225,7 @@ fn raise_descriptor_limit() {
 /// leaves beside its own, of which each worker takes a few, and more while it is started.
 fn most_held(workers: u16) -> u64 {
     const OWN: u64 = 32;
-    const EACH_WORKER: u64 = 4;
+    const EACH_WORKER: u64 = 7;
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
     let left = limit.saturating_sub(OWN + EACH_WORKER * u64::from(workers));
     if left < 64 {

@@ -27,7 +27,7 @@ const BELONGS: [(&str, &str); 5] = [
     ("from_raw_fd", "handoff/kernel.rs"),
     ("Command::new", "supervisor/process.rs"),
     ("clap::", "cli"),
-    ("io::stdout()", "cli.rs"),
+    ("io::stdout()", "supervisor/output.rs"),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<(String, String)>) {

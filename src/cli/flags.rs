@@ -21,7 +21,7 @@ use crate::frontend::slot_table::SlotSettings;
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::lifecycle::LifecycleSettings;
 use crate::supervisor::limits::LimitSettings;
-use crate::supervisor::output::OutputSettings;
+use crate::supervisor::output::{LogFormat, OutputSettings, Prefix};
 use crate::supervisor::restart::RestartPolicy;
 use crate::supervisor::rollout::RolloutSettings;
 
@@ -70,6 +70,8 @@ pub(super) struct RunArgs {
     placement: PlacementArgs,
     #[command(flatten)]
     patience: PatienceArgs,
+    #[command(flatten)]
+    output: OutputArgs,
     /// Program to run as each worker, and its arguments [default: a demo].
     #[arg(last = true, value_name = "COMMAND")]
     worker: Vec<OsString>,
@@ -135,6 +137,79 @@ struct PatienceArgs {
     /// Grace period: a worker that hasn't drained by then is killed.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     kill_timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What workers print")]
+struct OutputArgs {
+    /// When lines on standard output begin with their slot: `3 | `. Auto: where it is a terminal.
+    #[arg(long, value_enum, default_value = "auto")]
+    log_prefix: PrefixArg,
+    /// File for standard output.
+    #[arg(long, value_name = "FILE")]
+    out_file: Option<PathBuf>,
+    /// File for standard error.
+    #[arg(long, value_name = "FILE")]
+    error_file: Option<PathBuf>,
+    /// File for both.
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+    /// One file for all workers; else each slot has its own: `out-3.log`.
+    #[arg(long)]
+    merge_logs: bool,
+    /// What lines in files look like.
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: FormatArg,
+    /// Time before each line in files: `YYYY-MM-DD HH:mm:ss Z`, or strftime, such as `%F %T %z`.
+    #[arg(long, value_name = "FORMAT")]
+    log_date_format: Option<String>,
+    /// A file of so many bytes is rotated.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    log_rotate_size: Option<u64>,
+    /// A file of that age is rotated.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    log_rotate_interval: Option<Duration>,
+    /// Rotated files that are kept.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    log_rotate_keep: u32,
+}
+
+impl From<OutputArgs> for OutputSettings {
+    fn from(args: OutputArgs) -> Self {
+        Self {
+            name: "app".to_owned(),
+            prefix: match args.log_prefix {
+                PrefixArg::Auto => Prefix::Auto,
+                PrefixArg::Always => Prefix::Always,
+                PrefixArg::Never => Prefix::Never,
+            },
+            out_file: args.out_file,
+            error_file: args.error_file,
+            log_file: args.log_file,
+            merge_logs: args.merge_logs,
+            format: match args.log_format {
+                FormatArg::Text => LogFormat::Text,
+                FormatArg::Json => LogFormat::Json,
+            },
+            date_format: args.log_date_format,
+            rotate_size: args.log_rotate_size,
+            rotate_interval: args.log_rotate_interval,
+            rotate_keep: args.log_rotate_keep,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PrefixArg {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FormatArg {
+    Text,
+    Json,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -207,7 +282,7 @@ pub(super) fn config(args: RunArgs) -> Result<(Config, tracing::Level), clap::Er
         orphan_grace: Duration::from_secs(10),
         watch: None,
         cron_restart: None,
-        output: OutputSettings::default(),
+        output: args.output.into(),
     };
     Ok((config, args.log_level))
 }
@@ -295,6 +370,18 @@ fn duration(text: &str) -> Result<Duration, String> {
         return Ok(Duration::from_millis(millis));
     }
     humantime::parse_duration(text).map_err(|error| format!("{error}; try 250ms, 10s or 5m"))
+}
+
+/// `300`, `10K`, `50M`, `1G`.
+fn size(text: &str) -> Result<u64, String> {
+    let (digits, factor) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (&text[..text.len() - 1], 1 << 10),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 1 << 20),
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 1 << 30),
+        _ => (text, 1),
+    };
+    let size = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    size.filter(|size| *size > 0).ok_or_else(|| "expected a size, such as 50M".to_owned())
 }
 
 #[cfg(test)]

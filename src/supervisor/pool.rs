@@ -19,6 +19,7 @@ use crate::handoff::slots::{
 };
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::lifecycle::{Action, Fact, KillReason, LifecycleSettings, SlotLife};
+use crate::supervisor::output::Output;
 use crate::supervisor::process::{Exit, Process};
 
 /// What the pool runs on.
@@ -99,6 +100,7 @@ pub struct Pool {
     lives: Vec<SlotLife>,
     processes: HashMap<WorkerId, Running>,
     frontend: SlotCommander,
+    output: Output,
     events: mpsc::Receiver<SlotEvent>,
     orders: mpsc::Receiver<Order>,
     progress: watch::Sender<Progress>,
@@ -124,6 +126,7 @@ impl Pool {
     pub fn new(
         settings: PoolSettings,
         frontend: SlotCommander,
+        output: Output,
         events: mpsc::Receiver<SlotEvent>,
         orders: mpsc::Receiver<Order>,
         progress: watch::Sender<Progress>,
@@ -135,6 +138,7 @@ impl Pool {
             lives,
             processes: HashMap::new(),
             frontend,
+            output,
             events,
             orders,
             progress,
@@ -231,7 +235,8 @@ impl Pool {
             Ok((channel, end)) => {
                 self.frontend.send(SlotCommand::Attach(worker, Box::new(channel))).await?;
                 match Process::start(&self.settings.command, self.settings.port, worker, end) {
-                    Ok(process) => {
+                    Ok((process, printed)) => {
+                        self.output.take(worker, process.pid(), printed.stdout, printed.stderr);
                         self.started(worker, process);
                         return Ok(());
                     }
