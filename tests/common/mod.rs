@@ -17,11 +17,12 @@ pub mod process;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Once, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, Once, mpsc};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
@@ -47,6 +48,8 @@ pub struct Primary {
     child: Child,
     directory: PathBuf,
     lines: mpsc::Receiver<Value>,
+    printed: Arc<Mutex<Vec<Vec<u8>>>>,
+    reading: Arc<Mutex<()>>,
     command: String,
     port: u16,
     slots: u16,
@@ -58,14 +61,18 @@ pub struct Builder {
     slots: u16,
     arguments: Vec<String>,
     worker: Vec<String>,
-    descriptor_limit: Option<String>,
+    variables: Vec<(String, String)>,
+    output: Option<OwnedFd>,
+    /// Shell commands, and the program that runs the shell that runs them, if any.
+    preparation: Option<(Vec<String>, String)>,
 }
 
 impl Primary {
     /// With so many demo workers on a free port.
     pub fn with_workers(workers: u16) -> Builder {
         let arguments = ["--port", "0", "--workers"].map(str::to_owned).into();
-        Builder { slots: workers, arguments, worker: Vec::new(), descriptor_limit: None }
+        let (worker, variables) = (Vec::new(), Vec::new());
+        Builder { slots: workers, arguments, worker, variables, output: None, preparation: None }
             .arguments(&[&workers.to_string()])
     }
 
@@ -147,6 +154,16 @@ impl Primary {
         eventually(&format!("log line {text:?}"), || self.log().contains(text));
     }
 
+    /// What workers have printed so far, as far as it was read: lines without their ends.
+    pub fn printed(&self) -> Vec<Vec<u8>> {
+        self.printed.lock().expect("the reader doesn't panic").clone()
+    }
+
+    /// Nobody reads its standard output until what is returned is dropped.
+    pub fn stall_output(&self) -> MutexGuard<'_, ()> {
+        self.reading.lock().expect("the reader doesn't panic")
+    }
+
     /// Sends a signal to the primary.
     pub fn signal(&self, signal: process::Signal) {
         process::signal(self.pid(), signal);
@@ -215,14 +232,31 @@ impl Builder {
     }
 
     /// The primary's limit of descriptors.
-    pub fn descriptor_limit(mut self, limit: u64) -> Self {
-        self.descriptor_limit = Some(format!("ulimit -n {limit}"));
-        self
+    pub fn descriptor_limit(self, limit: u64) -> Self {
+        self.prepared_by(&[], &format!("ulimit -n {limit}"))
     }
 
     /// The soft one only, which can be raised again.
-    pub fn soft_descriptor_limit(mut self, limit: u64) -> Self {
-        self.descriptor_limit = Some(format!("ulimit -S -n {limit}"));
+    pub fn soft_descriptor_limit(self, limit: u64) -> Self {
+        self.prepared_by(&[], &format!("ulimit -S -n {limit}"))
+    }
+
+    /// Where it runs `shell` is run before, by a shell that `launcher` starts.
+    pub fn prepared_by(mut self, launcher: &[&str], shell: &str) -> Self {
+        let launcher = launcher.iter().map(ToString::to_string).collect();
+        self.preparation = Some((launcher, shell.to_owned()));
+        self
+    }
+
+    /// A variable of its environment.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Its standard output is this; events are not heard then.
+    pub fn output(mut self, output: impl Into<OwnedFd>) -> Self {
+        self.output = Some(output.into());
         self
     }
 
@@ -243,26 +277,25 @@ impl Builder {
     }
 
     /// Starts it and waits for nothing.
-    pub fn spawn(self) -> Primary {
+    pub fn spawn(mut self) -> Primary {
         let directory = own_directory();
         let log = fs::File::create(directory.join("log")).expect("a new file");
         let mut command = self.command();
         command.current_dir(&directory).process_group(0);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let output = self.output.take().map_or_else(Stdio::piped, Stdio::from);
+        command.stdin(Stdio::null()).stdout(output).stderr(log);
         let described = format!("{command:?}");
         let mut child = command.spawn().expect("the binary starts");
-        let output = BufReader::new(child.stdout.take().expect("its output is piped"));
+        // Holds what it has given to the child.
+        drop(command);
         let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            // Workers write here too; what is no JSON is theirs.
-            let lines = output.lines().map_while(Result::ok);
-            for line in lines.filter_map(|line| serde_json::from_str(&line).ok()) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Primary { child, directory, lines, command: described, port: 0, slots: self.slots }
+        let (printed, reading) = (Arc::default(), Arc::default());
+        if let Some(output) = child.stdout.take() {
+            let (printed, reading) = (Arc::clone(&printed), Arc::clone(&reading));
+            std::thread::spawn(move || read(output, &sender, &printed, &reading));
+        }
+        let (command, port, slots) = (described, 0, self.slots);
+        Primary { child, directory, lines, printed, reading, command, port, slots }
     }
 
     /// Runs it to its end, and returns exit code and log.
@@ -273,14 +306,18 @@ impl Builder {
 
     fn command(&self) -> Command {
         let binary = env!("CARGO_BIN_EXE_sticky-lb");
-        let mut command = match &self.descriptor_limit {
+        let mut command = match &self.preparation {
             None => Command::new(binary),
-            Some(limit) => {
-                let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("{limit}; exec \"$0\" \"$@\""), binary]);
-                shell
+            Some((launcher, preparation)) => {
+                let shell = format!("{preparation}; exec \"$0\" \"$@\"");
+                let words = [launcher.as_slice(), &["sh", "-c", &shell, binary].map(str::to_owned)];
+                let words = words.concat();
+                let mut command = Command::new(&words[0]);
+                command.args(&words[1..]);
+                command
             }
         };
+        command.env_remove("NO_COLOR").envs(self.variables.iter().cloned());
         command.args(&self.arguments);
         if !self.worker.is_empty() {
             command.arg("--").args(&self.worker);
@@ -302,6 +339,26 @@ impl Drop for Primary {
             process::signal(pid, process::Signal::KILL);
         }
         let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Lines that are events of the primary go to `events`; all others are its workers'.
+fn read(
+    output: ChildStdout,
+    events: &mpsc::Sender<Value>,
+    printed: &Mutex<Vec<Vec<u8>>>,
+    reading: &Mutex<()>,
+) {
+    for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+        drop(reading.lock());
+        match serde_json::from_slice::<Value>(&line) {
+            Ok(event) if event["event"].is_string() => {
+                if events.send(event).is_err() {
+                    return;
+                }
+            }
+            _ => printed.lock().expect("nobody panics with it").push(line),
+        }
     }
 }
 
