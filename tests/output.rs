@@ -3,15 +3,18 @@
 mod common;
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::client::{ask, nth};
 use common::process::{Signal, children, descriptors, signal};
-use common::{Builder, Primary, eventually, example};
+use common::{Builder, Primary, eventually, example, own_directory};
 use serde_json::Value;
+use sticky_lb::handoff::ids::{Generation, SlotId};
+use sticky_lb::handoff::slots::WorkerId;
+use sticky_lb::supervisor::output::{Output, OutputSettings};
 
 /// A worker that runs `shell`, and then serves.
 fn prints(workers: u16, shell: &str) -> Builder {
@@ -413,4 +416,41 @@ fn nobody_wakes_up_while_nobody_prints() {
         std::thread::sleep(Duration::from_millis(500));
         switches() == before
     });
+}
+
+fn settings(file: PathBuf) -> OutputSettings {
+    OutputSettings { out_file: Some(file), merge_logs: true, ..OutputSettings::default() }
+}
+
+fn worker() -> WorkerId {
+    WorkerId { slot: SlotId(0), generation: Generation(0) }
+}
+
+fn this_process() -> i32 {
+    std::process::id().try_into().expect("process ids are positive")
+}
+
+#[tokio::test]
+async fn a_change_moves_to_other_files_or_changes_nothing() {
+    let directory = own_directory();
+    let path = |name: &str| directory.join(name);
+    let output = Output::start(settings(path("old"))).expect("a new file");
+    let (stdout, mut says) = std::io::pipe().expect("a pipe");
+    let (stderr, _silent) = std::io::pipe().expect("a pipe");
+    output.take(worker(), this_process(), stdout.into(), stderr.into());
+    let mut say = |line: &str, file: &str| {
+        says.write_all(line.as_bytes()).expect("it is read");
+        eventually(line, || fs::read_to_string(path(file)).is_ok_and(|text| text.ends_with(line)));
+    };
+    say("one\n", "old");
+    output.change(settings(path("old").join("no folder"))).expect_err("no folder");
+    say("two\n", "old");
+    output.change(settings(path("new"))).expect("a new file");
+    say("three\n", "new");
+    assert_eq!(fs::read_to_string(path("old")).expect("it stays"), "one\ntwo\n");
+    // Without an end, and never more of it: the end of the whole brings it.
+    says.write_all(b"four").expect("it is read");
+    assert_eq!(output.dropped(), 0);
+    output.finish().await;
+    assert_eq!(fs::read_to_string(path("new")).expect("it is there"), "three\nfour\n");
 }

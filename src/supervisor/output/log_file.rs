@@ -89,7 +89,10 @@ impl LogFile {
         if self.pending.is_empty() {
             return;
         }
-        if self.opened.as_ref().is_none_or(Opened::is_removed) {
+        if self.opened.take_if(|opened| opened.is_removed()).is_some() {
+            tracing::warn!(path = %self.path.display(), "log file was removed and begins anew");
+        }
+        if self.opened.is_none() {
             self.reopen();
         }
         let pending = std::mem::take(&mut self.pending);
@@ -109,14 +112,15 @@ impl LogFile {
     }
 
     /// Goes on with the file that has the name now, and creates it if there is none. If it cannot
-    /// be opened, the old one stays, unless that was removed.
+    /// be opened, the old one stays.
     pub(super) fn reopen(&mut self) {
         match Opened::open(&self.path, self.rotation) {
             Ok(opened) => self.replace(opened),
-            Err(error) => {
-                self.opened.take_if(|opened| opened.is_removed());
-                self.sink.fails(&error, 0);
+            Err(error) if self.opened.is_some() => {
+                let path = self.path.display();
+                tracing::warn!(%path, %error, "log file cannot be opened anew: the old one stays");
             }
+            Err(error) => self.sink.fails(&error, 0),
         }
     }
 

@@ -117,14 +117,15 @@ impl Reader {
                     break;
                 }
             }
-            for event in &events {
-                self.heard(event.data.u64());
-            }
-            self.close_forsaken(Timestamp::now());
+            // First, so that what is printed after a command is treated as it says.
             let woken = events.iter().any(|event| event.data.u64() == WAKE);
             if woken && self.obey().is_break() {
                 break;
             }
+            for event in &events {
+                self.heard(event.data.u64());
+            }
+            self.close_forsaken(Timestamp::now());
         }
         self.end();
     }
