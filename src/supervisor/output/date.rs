@@ -65,7 +65,7 @@ const TOKENS: [(&str, Meaning); 43] = [
     ("w", By(|time| week(time).1.to_string())),
 ];
 
-/// Refuses what [`format`] could not follow.
+/// Refuses what [`format()`] could not follow.
 pub(super) fn check(pattern: &str) -> Result<(), OutputError> {
     if !pattern.contains('%') {
         return Ok(());
