@@ -289,7 +289,8 @@ fn nobody_waits_for_who_does_not_read() {
         .worker(&[&example("library_worker"), "chatty"])
         .arguments(&arguments)
         .start();
-    let stalled = primary.stall_output();
+    let reading = primary.reading();
+    let stalled = reading.lock();
     // 110 kB each: several times what the queue takes.
     for _ in 0..200 {
         assert!(ask(nth(0), primary.address()).body.starts_with("hello"));
@@ -312,6 +313,20 @@ fn nobody_waits_for_who_does_not_read() {
     primary.stop();
 }
 
+#[test]
+fn the_end_waits_only_a_moment_for_who_does_not_read() {
+    let worker = example("library_worker");
+    let mut primary = Primary::with_workers(1).worker(&[&worker, "chatty"]).start();
+    let reading = primary.reading();
+    let _stalled = reading.lock();
+    for _ in 0..50 {
+        ask(nth(0), primary.address());
+    }
+    primary.signal(Signal::TERM);
+    assert_eq!(primary.wait().code(), Some(0));
+    assert!(primary.log().contains("output is not taken"), "{}", primary.log());
+}
+
 /// The numbers that follow `key` in the lines of a log with `text`.
 fn logged<'a>(log: &'a str, text: &'a str, key: &'a str) -> impl Iterator<Item = usize> + 'a {
     let lines = log.lines().filter(move |line| line.contains(text));
@@ -323,14 +338,15 @@ fn logged<'a>(log: &'a str, text: &'a str, key: &'a str) -> impl Iterator<Item =
 
 #[test]
 fn the_primarys_own_lines_stay_whole_amid_chatter() {
-    let shell = "(while :; do printf 'no line has an end here '; done) & (yes chatter) &";
+    let shell = "(while ! [ -e quiet ]; do printf 'no end '; yes chatter | head -c 9999; done) &";
     let primary = prints(2, shell).start();
     for _ in 0..3 {
         let old = primary.worker(0);
         signal(old, Signal::KILL);
         eventually("a successor", || primary.worker(0) != old);
     }
-    // The harness fails to understand an event that is not a line of its own.
+    fs::write(primary.directory().join("quiet"), "").expect("the directory is writable");
+    // The harness doesn't understand an event that is not a line of its own.
     primary.stop();
 }
 

@@ -22,7 +22,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Once, mpsc};
+use std::sync::{Arc, Mutex, Once, mpsc};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
@@ -159,9 +159,9 @@ impl Primary {
         self.printed.lock().expect("the reader doesn't panic").clone()
     }
 
-    /// Nobody reads its standard output until what is returned is dropped.
-    pub fn stall_output(&self) -> MutexGuard<'_, ()> {
-        self.reading.lock().expect("the reader doesn't panic")
+    /// Nobody reads its standard output while this is locked.
+    pub fn reading(&self) -> Arc<Mutex<()>> {
+        Arc::clone(&self.reading)
     }
 
     /// Sends a signal to the primary.
