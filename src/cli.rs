@@ -15,6 +15,7 @@ use crate::primary::{Milestone, Primary};
 use crate::settings::change::needs_restart;
 use crate::settings::problems::SettingsError;
 use crate::settings::reader::{Reader, Reading};
+use crate::supervisor::output::Output;
 use crate::supervisor::pool::Summary;
 use crate::supervisor::rollout::{Outcome, Report};
 
@@ -90,12 +91,24 @@ fn run(reader: &Reader) -> Result<(), Box<dyn Error>> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
+    let output = Output::start(config.output.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let begun_with = config.clone();
     let reread = || reread(reader, &begun_with);
-    let summary = runtime.block_on(async { Primary::bind(config)?.run(reread, say).await })?;
-    say_stopped(&summary);
-    Ok(())
+    runtime.block_on(async {
+        let report = |milestone| say(&output, milestone);
+        let result = match Primary::bind(config) {
+            Ok(primary) => primary.run(output.clone(), reread, report).await,
+            Err(error) => Err(error),
+        };
+        if let Ok(summary) = &result {
+            say_stopped(&output, summary);
+        }
+        // Also where it has failed: workers may have said why.
+        output.finish().await;
+        result?;
+        Ok(())
+    })
 }
 
 /// What a running primary cannot change is said, and stays as it is.
@@ -117,9 +130,9 @@ fn say_check(reading: &Reading, as_json: bool) {
 }
 
 /// One line of JSON on standard output for whoever waits for it.
-fn say(milestone: Milestone) {
+fn say(output: &Output, milestone: Milestone) {
     let pid = std::process::id();
-    say_line(&match milestone {
+    let line = match milestone {
         Milestone::Listening(address) => json!({
             "event": "listening", "address": address.to_string(), "port": address.port(), "pid": pid,
         }),
@@ -129,7 +142,8 @@ fn say(milestone: Milestone) {
             json!({"event": "reloaded", "result": "refused", "reason": error})
         }
         Milestone::Scaled(workers) => json!({"event": "scaled", "workers": workers}),
-    });
+    };
+    output.say(line.to_string());
 }
 
 fn rolled_out(report: &Report) -> serde_json::Value {
@@ -145,16 +159,17 @@ fn rolled_out(report: &Report) -> serde_json::Value {
     })
 }
 
-fn say_stopped(summary: &Summary) {
+fn say_stopped(output: &Output, summary: &Summary) {
     let counters = &summary.counters;
-    say_line(&json!({
+    let line = json!({
         "event": "stopped", "how": if summary.at_once { "at once" } else { "graceful" },
         "killed_workers": summary.killed, "cut_connections": summary.cut,
         "accepted": counters.accepted, "acknowledged": counters.acknowledged,
         "redelivered": counters.redelivered, "spilled": counters.spilled,
         "refused": counters.refused, "stalls": counters.stalls, "lost": counters.lost,
         "accept_errors": counters.accept_errors,
-    }));
+    });
+    output.say(line.to_string());
 }
 
 /// That nobody reads any more is no reason to end.

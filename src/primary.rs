@@ -24,6 +24,7 @@ use crate::handoff::kernel::keep_inherited_descriptors;
 use crate::handoff::slots::{SlotOrders, seam};
 use crate::supervisor::event::Announcer;
 use crate::supervisor::orphans::Orphans;
+use crate::supervisor::output::Output;
 use crate::supervisor::pool::{Pool, PoolError, PoolSettings, Progress, Summary};
 use crate::supervisor::rollout::Report;
 use crate::system::activation::{ActivationError, inherited_listener};
@@ -115,7 +116,8 @@ impl Primary {
     }
 
     /// Starts the workers and serves until SIGTERM or SIGINT; a second one ends it at once. `reread`
-    /// reads the configuration again, for a rolling restart.
+    /// reads the configuration again, for a rolling restart. What the workers print goes to `output`,
+    /// whose files SIGUSR1 opens anew.
     ///
     /// Takes care of every child that this process gets from now on, and kills what is left at the
     /// end: nothing else in it may start any.
@@ -125,6 +127,7 @@ impl Primary {
     /// If no worker can be run, or a part ends that should not.
     pub async fn run(
         self,
+        output: Output,
         reread: impl Fn() -> Result<Config, String>,
         report: impl FnMut(Milestone),
     ) -> Result<Summary, PrimaryError> {
@@ -150,6 +153,8 @@ impl Primary {
         let mut operator = Operator {
             pool: pool_settings,
             signals,
+            output: output.clone(),
+            output_settings: None,
             triggers,
             notifier,
             order,
@@ -159,7 +164,8 @@ impl Primary {
         };
         operator.tell(Milestone::Listening(address));
         let pool =
-            Pool::new(settings, commander, events, ordered, progress, orphans, announcer).run();
+            Pool::new(settings, commander, output, events, ordered, progress, orphans, announcer)
+                .run();
         let result = tokio::select! {
             biased;
             result = pool => result,
@@ -246,7 +252,7 @@ fn raise_descriptor_limit() {
 /// leaves beside its own, of which each worker takes a few, and more while it is started.
 fn most_held(workers: u16) -> u64 {
     const OWN: u64 = 32;
-    const EACH_WORKER: u64 = 4;
+    const EACH_WORKER: u64 = 7;
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
     let left = limit.saturating_sub(OWN + EACH_WORKER * u64::from(workers));
     if left < 64 {

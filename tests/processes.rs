@@ -212,7 +212,7 @@ fn start(command: &WorkerCommand) -> Process {
     let (_, end) = sticky_lb::handoff::channel::Channel::create(8).unwrap();
     let long = std::time::Duration::from_secs(1);
     let facts = PrimaryFacts { port: 3000, orphan_grace: long, kill_timeout: long };
-    Process::start(command, facts, worker, end).unwrap()
+    Process::start(command, facts, worker, end).unwrap().0
 }
 
 #[test]

@@ -10,8 +10,9 @@ use crate::primary::signals::{Signals, Wish};
 use crate::primary::triggers::Triggers;
 use crate::primary::{Milestone, PoolOf};
 use crate::supervisor::event::Event;
+use crate::supervisor::output::{Output, OutputSettings};
 use crate::supervisor::pool::{Order, PoolSettings, Progress, chain};
-use crate::supervisor::rollout::Trigger;
+use crate::supervisor::rollout::{Outcome, Trigger};
 use crate::system::notify::Notifier;
 
 /// Turns what the operator and the time say into orders, and tells what came of them.
@@ -19,6 +20,9 @@ pub(super) struct Operator<Reread, Tell> {
     pub(super) pool: PoolOf,
     pub(super) signals: Signals,
     pub(super) triggers: Triggers,
+    pub(super) output: Output,
+    /// To be used when the rolling restart that is under way is done.
+    pub(super) output_settings: Option<OutputSettings>,
     pub(super) notifier: Option<Notifier>,
     pub(super) order: mpsc::Sender<Order>,
     pub(super) reread: Reread,
@@ -62,11 +66,21 @@ where
             Event::RolloutBegun { .. } => notifier.into_iter().for_each(Notifier::reloading),
             Event::RolloutEnded(ended) => {
                 notifier.into_iter().for_each(|notifier| notifier.ready(std::process::id()));
+                if ended.outcome == Outcome::Done {
+                    self.change_output();
+                }
                 self.tell(Milestone::RolledOut(ended));
             }
             Event::Scaled { to, .. } => self.tell(Milestone::Scaled(to)),
             Event::Stopping { .. } => notifier.into_iter().for_each(Notifier::stopping),
             _ => {}
+        }
+    }
+
+    fn change_output(&mut self) {
+        let Some(settings) = self.output_settings.take() else { return };
+        if let Err(error) = self.output.change(settings) {
+            tracing::error!(error = chain(&error), "log files stay as they were");
         }
     }
 
@@ -91,6 +105,7 @@ where
             Wish::StopNow => self.order(Order::StopNow).await,
             Wish::OneMore => self.order(Order::ScaleBy(1)).await,
             Wish::OneFewer => self.order(Order::ScaleBy(-1)).await,
+            Wish::Reopen => self.output.reopen(),
             Wish::Reload => self.pull(Trigger::Signal).await,
         }
     }
@@ -114,6 +129,7 @@ where
     fn reread(&mut self) -> Result<PoolSettings, String> {
         let config = (self.reread)()?;
         self.triggers.change(&config).map_err(|error| chain(&error))?;
+        self.output_settings = Some(config.output.clone());
         Ok(self.pool.settings(&config))
     }
 }

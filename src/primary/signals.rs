@@ -13,6 +13,8 @@ pub(super) enum Wish {
     StopNow,
     /// HUP: read the configuration again, and replace all workers.
     Reload,
+    /// USR1: log files were renamed, and are to be opened anew.
+    Reopen,
     /// TTIN: one worker more.
     OneMore,
     /// TTOU: one worker fewer.
@@ -26,6 +28,7 @@ pub(super) struct Signals {
     interrupt: Signal,
     quit: Signal,
     hangup: Signal,
+    reopen: Signal,
     one_more: Signal,
     one_fewer: Signal,
     stopping: bool,
@@ -39,6 +42,7 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
             hangup: signal(SignalKind::hangup())?,
+            reopen: signal(SignalKind::user_defined1())?,
             one_more: signal(raw(rustix::process::Signal::TTIN))?,
             one_fewer: signal(raw(rustix::process::Signal::TTOU))?,
             stopping: false,
@@ -52,6 +56,7 @@ impl Signals {
             _ = self.interrupt.recv() => ("INT", Wish::Stop),
             _ = self.quit.recv() => ("QUIT", Wish::Stop),
             _ = self.hangup.recv() => ("HUP", Wish::Reload),
+            _ = self.reopen.recv() => ("USR1", Wish::Reopen),
             _ = self.one_more.recv() => ("TTIN", Wish::OneMore),
             _ = self.one_fewer.recv() => ("TTOU", Wish::OneFewer),
         };

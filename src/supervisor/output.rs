@@ -1,7 +1,57 @@
 //! What workers print: taken line by line, and written to where it is wanted.
+//!
+//! Three threads: one reads all pipes and never waits, so that no worker does; one writes to
+//! standard output and one to files, which both may be stopped by what they write to. Between them
+//! are queues of 8 MiB. When one is full, lines are dropped, counted, and spoken of in the log once
+//! it flows again. Nobody wakes up while nobody prints.
+//!
+//! Never fails once it has started, and never looks at what a line says.
+//!
+//! # Lines
+//!
+//! * A line of more than 64 KiB is cut into pieces, each a line in text; in JSON all but the last
+//!   have `"partial":true`. No byte is lost.
+//! * `\r\n` becomes `\n`. Anything else passes in text as it is, invalid UTF-8 too; in JSON that is
+//!   replaced.
+//! * The last line of a worker gets an end if it has none.
+//! * A pipe that somebody keeps open, whom a worker has started, is closed when the worker is gone
+//!   and nothing has come through it for 5 s.
 
+use std::io::{self, IsTerminal};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
 use std::time::Duration;
+
+use rustix::event::{EventfdFlags, eventfd};
+use tokio::sync::{Mutex, mpsc};
+
+use crate::handoff::slots::WorkerId;
+
+mod date;
+mod files;
+mod lines;
+mod log_file;
+mod queue;
+mod reader;
+mod render;
+mod sink;
+mod stdout;
+
+use files::Files;
+use queue::Queue;
+use reader::{Command, Passage, Reader};
+use sink::Sink;
+use stdout::Style;
+
+/// Commands that may wait for the reader. It waits for nobody, so that they are never that many;
+/// what comes beyond is not done, and an error in the log.
+const COMMANDS: usize = 1024;
+/// How long the end waits for those who read or store what workers printed.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where workers' lines go, and how they look there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,4 +116,163 @@ pub enum LogFormat {
     Text,
     /// JSON objects with PM2's keys.
     Json,
+}
+
+/// Why output cannot go where it is wanted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OutputError {
+    /// There is no such format.
+    #[error("date format {format:?} is wrong: {reason}")]
+    DateFormat {
+        /// What was written.
+        format: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file cannot be opened.
+    #[error("cannot open log file {path:?}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel refuses a thread or a descriptor.
+    #[error("cannot take what workers print")]
+    Start(#[from] io::Error),
+}
+
+/// Takes what workers print, and writes it. No call waits for what is written to, but for
+/// [`Output::finish`], and opening files.
+#[derive(Clone, Debug)]
+pub struct Output {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    commands: SyncSender<Command>,
+    wake: Arc<OwnedFd>,
+    dropped: Arc<AtomicU64>,
+    /// Closed when the threads have ended.
+    ended: Mutex<mpsc::Receiver<()>>,
+    is_terminal: bool,
+}
+
+impl Output {
+    /// Opens the files and starts the threads.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be opened, the date format is wrong, or the kernel refuses something.
+    pub fn start(settings: OutputSettings) -> Result<Self, OutputError> {
+        let stdout = io::stdout().as_fd().try_clone_to_owned()?;
+        let is_terminal = stdout.is_terminal();
+        let style = style(settings.prefix, is_terminal);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let files = Files::open(settings, Arc::clone(&dropped))?;
+
+        let (for_stdout, for_files) = (Queue::new(), Queue::new());
+        let passage = Passage {
+            stdout: Arc::clone(&for_stdout),
+            files: Arc::clone(&for_files),
+            wanted: files.are_wanted(),
+            dropped: Arc::clone(&dropped),
+        };
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
+        let (commands, received) = sync_channel(COMMANDS);
+        let reader = Reader::new(Arc::clone(&wake), received, passage)?;
+        let sink = Sink::new("standard output".to_owned(), Arc::clone(&dropped));
+        // Nothing is ever sent: it is closed when the last thread has ended.
+        let (running, ended) = mpsc::channel(1);
+        spawn("output-reader", &running, move || reader.run())?;
+        spawn("output-files", &running, move || files.write(&for_files))?;
+        spawn("output-stdout", &running, move || stdout::write(&for_stdout, &stdout, style, sink))?;
+        let ended = Mutex::new(ended);
+        Ok(Self { shared: Arc::new(Shared { commands, wake, dropped, ended, is_terminal }) })
+    }
+
+    /// Takes what a new worker prints, from the read ends of its pipes.
+    pub fn take(&self, worker: WorkerId, pid: i32, stdout: OwnedFd, stderr: OwnedFd) {
+        self.shared.send(Command::Take { worker, pid, stdout, stderr });
+    }
+
+    /// Opens all files anew, after somebody has renamed them.
+    pub fn reopen(&self) {
+        self.shared.send(Command::Reopen);
+    }
+
+    /// Goes on with other settings, from the next line on.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be opened or the date format is wrong. All stays as it was then.
+    pub fn change(&self, settings: OutputSettings) -> Result<(), OutputError> {
+        let style = style(settings.prefix, self.shared.is_terminal);
+        let files = Files::open(settings, Arc::clone(&self.shared.dropped))?;
+        self.shared.send(Command::Change(style, Box::new(files)));
+        Ok(())
+    }
+
+    /// Writes a line of the primary's own to standard output, behind what workers have printed so
+    /// far. It is not dropped when they print too much.
+    pub fn say(&self, line: String) {
+        self.shared.send(Command::Say(line));
+    }
+
+    /// How many lines have not arrived somewhere so far: there was no room in a queue, or they
+    /// could not be written.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Writes what there is, and ends. After 2 s it gives up: a thread that is stopped by what it
+    /// writes to is left to the end of the process.
+    pub async fn finish(self) {
+        self.shared.send(Command::End);
+        let mut ended = self.shared.ended.lock().await;
+        if tokio::time::timeout(PATIENCE, ended.recv()).await.is_err() {
+            tracing::warn!("output is not taken: some lines are lost at the end");
+        }
+    }
+}
+
+impl Shared {
+    fn send(&self, command: Command) {
+        if let Err(error) = self.commands.try_send(command) {
+            tracing::error!(%error, "output does not follow");
+        }
+        // An eventfd takes 2^64 - 2 of these before the reader has to read.
+        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // After `finish` there is nobody any more.
+        let _ = self.commands.try_send(Command::End);
+        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+    }
+}
+
+fn style(prefix: Prefix, is_terminal: bool) -> Style {
+    // https://no-color.org
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    Style::new(prefix, is_terminal, no_color)
+}
+
+fn spawn(
+    name: &str,
+    running: &mpsc::Sender<()>,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
+    let running = running.clone();
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
+        run();
+        drop(running);
+    })?;
+    Ok(())
 }

@@ -15,6 +15,7 @@ use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::event::{Announcer, Event, WorkerChange};
 use crate::supervisor::lifecycle::{Action, Fact, KillReason, SlotState};
 use crate::supervisor::orphans::Orphans;
+use crate::supervisor::output::Output;
 use crate::supervisor::rollout::{Planner, Step};
 use crate::supervisor::slot_life::SlotLife;
 use crate::system::limits::oom_kills;
@@ -44,6 +45,7 @@ pub struct Pool {
     planner: Planner,
     health: Health,
     frontend: SlotCommander,
+    output: Output,
     events: mpsc::Receiver<SlotEvent>,
     orders: mpsc::Receiver<Order>,
     progress: watch::Sender<Progress>,
@@ -74,6 +76,7 @@ impl Pool {
     pub fn new(
         settings: PoolSettings,
         frontend: SlotCommander,
+        output: Output,
         events: mpsc::Receiver<SlotEvent>,
         orders: mpsc::Receiver<Order>,
         progress: watch::Sender<Progress>,
@@ -89,6 +92,7 @@ impl Pool {
             planner: Planner::default(),
             health: Health::default(),
             frontend,
+            output,
             events,
             orders,
             progress,

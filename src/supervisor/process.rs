@@ -45,6 +45,15 @@ pub struct PrimaryFacts {
     pub kill_timeout: Duration,
 }
 
+/// The read ends of a worker's standard output and standard error.
+#[derive(Debug)]
+pub struct Printed {
+    /// Standard output.
+    pub stdout: OwnedFd,
+    /// Standard error.
+    pub stderr: OwnedFd,
+}
+
 /// A worker's process.
 #[derive(Debug)]
 pub struct Process {
@@ -72,7 +81,7 @@ impl std::fmt::Display for Exit {
 
 impl Process {
     /// Starts `command` as `worker`, in a process group of its own, so that a Ctrl-C in the
-    /// terminal reaches the primary alone.
+    /// terminal reaches the primary alone. What it prints is to be read from what is returned.
     ///
     /// # Errors
     ///
@@ -83,7 +92,9 @@ impl Process {
         facts: PrimaryFacts,
         worker: WorkerId,
         end: WorkerEnd,
-    ) -> io::Result<Self> {
+    ) -> io::Result<(Self, Printed)> {
+        let (stdout, stdout_of_worker) = io::pipe()?;
+        let (stderr, stderr_of_worker) = io::pipe()?;
         let mappings = vec![
             FdMapping { parent_fd: end.channel, child_fd: CHANNEL },
             FdMapping { parent_fd: end.scoreboard, child_fd: SCOREBOARD },
@@ -92,6 +103,8 @@ impl Process {
         prepared
             .args(&command.arguments)
             .stdin(nothing()?)
+            .stdout(stdout_of_worker)
+            .stderr(stderr_of_worker)
             .process_group(0)
             .env_clear()
             .envs(environment::assemble(command, std::env::vars_os(), given(facts, worker)))
@@ -103,7 +116,10 @@ impl Process {
         let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(io::Error::from);
         match pidfd.and_then(|pidfd| kernel::watch(pidfd, Interest::READABLE)) {
             // The child is dropped and not waited for: that is done through the pidfd.
-            Ok(pidfd) => Ok(Self { pid, pidfd }),
+            Ok(pidfd) => {
+                let printed = Printed { stdout: stdout.into(), stderr: stderr.into() };
+                Ok((Self { pid, pidfd }, printed))
+            }
             Err(error) => {
                 child.kill()?;
                 child.wait()?;

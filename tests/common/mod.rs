@@ -21,9 +21,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Once, mpsc};
+use std::sync::{Arc, Mutex, Once, mpsc};
 use std::time::{Duration, SystemTime};
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -50,6 +50,8 @@ pub struct Primary {
     child: Child,
     directory: PathBuf,
     lines: mpsc::Receiver<Value>,
+    printed: Arc<Mutex<Vec<Vec<u8>>>>,
+    reading: Arc<Mutex<()>>,
     command: String,
     port: u16,
     slots: u16,
@@ -61,10 +63,12 @@ pub struct Builder {
     slots: u16,
     arguments: Vec<String>,
     worker: Vec<String>,
-    descriptor_limit: Option<String>,
     launcher: Vec<String>,
+    /// Shell commands that are run before it.
+    preparation: Option<String>,
     environment: Vec<(String, String)>,
     descriptors: Vec<OwnedFd>,
+    output: Option<OwnedFd>,
 }
 
 impl Primary {
@@ -170,6 +174,16 @@ impl Primary {
         });
     }
 
+    /// What workers have printed so far, as far as it was read: lines without their ends.
+    pub fn printed(&self) -> Vec<Vec<u8>> {
+        self.printed.lock().expect("the reader doesn't panic").clone()
+    }
+
+    /// Nobody reads its standard output while this is locked.
+    pub fn reading(&self) -> Arc<Mutex<()>> {
+        Arc::clone(&self.reading)
+    }
+
     /// Sends a signal to the primary.
     pub fn signal(&self, signal: process::Signal) {
         process::signal(self.pid(), signal);
@@ -238,14 +252,25 @@ impl Builder {
     }
 
     /// The primary's limit of descriptors.
-    pub fn descriptor_limit(mut self, limit: u64) -> Self {
-        self.descriptor_limit = Some(format!("ulimit -n {limit}"));
-        self
+    pub fn descriptor_limit(self, limit: u64) -> Self {
+        self.prepared_by(&[], &format!("ulimit -n {limit}"))
     }
 
     /// The soft one only, which can be raised again.
-    pub fn soft_descriptor_limit(mut self, limit: u64) -> Self {
-        self.descriptor_limit = Some(format!("ulimit -S -n {limit}"));
+    pub fn soft_descriptor_limit(self, limit: u64) -> Self {
+        self.prepared_by(&[], &format!("ulimit -S -n {limit}"))
+    }
+
+    /// Where it runs `shell` is run before, by a shell that `launcher` starts.
+    pub fn prepared_by(mut self, launcher: &[&str], shell: &str) -> Self {
+        let launcher = launcher.iter().map(ToString::to_string).collect();
+        (self.launcher, self.preparation) = (launcher, Some(shell.to_owned()));
+        self
+    }
+
+    /// Its standard output is this; events are not heard then.
+    pub fn output(mut self, output: impl Into<OwnedFd>) -> Self {
+        self.output = Some(output.into());
         self
     }
 
@@ -284,29 +309,28 @@ impl Builder {
     }
 
     /// Starts it and waits for nothing.
-    pub fn spawn(self) -> Primary {
+    pub fn spawn(mut self) -> Primary {
         let directory = own_directory();
         let log = fs::File::create(directory.join("log")).expect("a new file");
         let mut command = self.command();
         command.current_dir(&directory).process_group(0);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-        let mappings = self.descriptors.into_iter().zip(3..);
-        let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
+        let output = self.output.take().map_or_else(Stdio::piped, Stdio::from);
+        command.stdin(Stdio::null()).stdout(output).stderr(log);
+        let descriptors = std::mem::take(&mut self.descriptors).into_iter().zip(3..);
+        let mappings = descriptors.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
         command.fd_mappings(mappings.collect()).expect("each number comes once");
         let described = format!("{command:?}");
         let mut child = command.spawn().expect("the binary starts");
-        let output = BufReader::new(child.stdout.take().expect("its output is piped"));
+        // Holds what it has given to the child.
+        drop(command);
         let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            // Workers write here too; what is no JSON is theirs.
-            let lines = output.lines().map_while(Result::ok);
-            for line in lines.filter_map(|line| serde_json::from_str(&line).ok()) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Primary { child, directory, lines, command: described, port: 0, slots: self.slots }
+        let (printed, reading) = (Arc::default(), Arc::default());
+        if let Some(output) = child.stdout.take() {
+            let (printed, reading) = (Arc::clone(&printed), Arc::clone(&reading));
+            std::thread::spawn(move || read(output, &sender, &printed, &reading));
+        }
+        let (command, port, slots) = (described, 0, self.slots);
+        Primary { child, directory, lines, printed, reading, command, port, slots }
     }
 
     /// Runs it to its end, and returns exit code and log.
@@ -317,16 +341,17 @@ impl Builder {
 
     fn command(&self) -> Command {
         let binary = env!("CARGO_BIN_EXE_sticky-lb");
-        let limited = self.descriptor_limit.as_ref().map(|limit| {
-            ["sh".to_owned(), "-c".to_owned(), format!("{limit}; exec \"$0\" \"$@\"")]
+        let prepared = self.preparation.as_ref().map(|preparation| {
+            ["sh".to_owned(), "-c".to_owned(), format!("{preparation}; exec \"$0\" \"$@\"")]
         });
-        let mut words = self.launcher.iter().chain(limited.iter().flatten());
+        let mut words = self.launcher.iter().chain(prepared.iter().flatten());
         let mut command = Command::new(words.next().map_or(binary, String::as_str));
         let words: Vec<_> = words.collect();
-        if !self.launcher.is_empty() || limited.is_some() {
+        if !self.launcher.is_empty() || prepared.is_some() {
             command.args(words).arg(binary);
         }
-        command.envs(self.environment.iter().cloned()).args(&self.arguments);
+        command.env_remove("NO_COLOR").envs(self.environment.iter().cloned());
+        command.args(&self.arguments);
         if !self.worker.is_empty() {
             command.arg("--").args(&self.worker);
         }
@@ -347,6 +372,26 @@ impl Drop for Primary {
             process::signal(pid, process::Signal::KILL);
         }
         let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Lines that are events of the primary go to `events`; all others are its workers'.
+fn read(
+    output: ChildStdout,
+    events: &mpsc::Sender<Value>,
+    printed: &Mutex<Vec<Vec<u8>>>,
+    reading: &Mutex<()>,
+) {
+    for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+        drop(reading.lock());
+        match serde_json::from_slice::<Value>(&line) {
+            Ok(event) if event["event"].is_string() => {
+                if events.send(event).is_err() {
+                    return;
+                }
+            }
+            _ => printed.lock().expect("nobody panics with it").push(line),
+        }
     }
 }
 

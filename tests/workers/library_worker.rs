@@ -3,6 +3,8 @@
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::StreamExt;
 use hyper::body::Incoming;
@@ -16,6 +18,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let worker = Worker::attach()?;
     match std::env::args().nth(1).as_deref() {
         Some("hyper") => Ok(http::serve(worker, service_fn(hello)).await?),
+        Some("chatty") => Ok(http::serve(worker, service_fn(chatter)).await?),
         Some("stream") => stream(worker).await,
         other => Err(format!("no such role: {other:?}").into()),
     }
@@ -27,6 +30,20 @@ async fn hello(request: Request<Incoming>) -> Result<Response<String>, Infallibl
     let mut response = Response::new(format!("hello {client}"));
     response.headers_mut().insert("x-worker-id", std::process::id().into());
     Ok(response)
+}
+
+/// Says very much for each request before it is answered.
+async fn chatter(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
+    static SAID: AtomicU64 = AtomicU64::new(0);
+    let mut text = String::new();
+    for _ in 0..1_000 {
+        let number = SAID.fetch_add(1, Ordering::Relaxed);
+        text.push_str(&format!("chatter {number:06} {}\n", "x".repeat(100)));
+    }
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => hello(request).await,
+        Err(error) => Ok(Response::new(error.to_string())),
+    }
 }
 
 /// Each connection is told its client's address, and back what it says.

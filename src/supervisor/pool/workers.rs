@@ -65,7 +65,8 @@ impl Pool {
         };
         self.frontend.send(SlotCommand::Attach(worker, Box::new(channel))).await?;
         Ok(match Process::start(&command, self.facts(), worker, end) {
-            Ok(process) => {
+            Ok((process, printed)) => {
+                self.output.take(worker, process.pid(), printed.stdout, printed.stderr);
                 self.started(worker, process, scoreboard);
                 Ok(())
             }

@@ -1,0 +1,302 @@
+//! The thread that reads what workers print. It always reads, so that no worker waits.
+//!
+//! Never writes, and never waits for those that do: what their queues don't take is dropped there.
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::pipe::fcntl_setpipe_size;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::time::Timespec;
+
+use crate::handoff::ids::Timestamp;
+use crate::handoff::slots::WorkerId;
+use crate::supervisor::output::files::{Files, FilesOrder};
+use crate::supervisor::output::lines::{Chunk, LONGEST, Lines, Origin, Stream, Text};
+use crate::supervisor::output::queue::Queue;
+use crate::supervisor::output::stdout::{StdoutOrder, Style};
+
+/// A pipe that holds more takes more of a burst at once. Where it is not granted, less will do.
+const PIPE_SIZE: usize = 256 * 1024;
+/// A pipe whose worker is gone is closed when nothing has come through it for so long: somebody
+/// else holds it open, whom the worker has started.
+const FORSAKEN_AFTER: Duration = Duration::from_secs(5);
+/// What is read in one go before something is said, at most: more than any pipe holds.
+const READS: usize = 64;
+/// Names the eventfd; the others count from 0.
+const WAKE: u64 = u64::MAX;
+
+/// What the reader is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// A worker was started.
+    Take { worker: WorkerId, pid: i32, stdout: OwnedFd, stderr: OwnedFd },
+    /// Say this, behind what workers have printed so far.
+    Say(String),
+    /// Open the files anew.
+    Reopen,
+    /// Go on with these.
+    Change(Style, Box<Files>),
+    /// Pass on what is there, and end.
+    End,
+}
+
+/// Reads all pipes.
+#[derive(Debug)]
+pub(super) struct Reader {
+    epoll: OwnedFd,
+    wake: Arc<OwnedFd>,
+    commands: Receiver<Command>,
+    sources: HashMap<u64, Source>,
+    next: u64,
+    buffer: Vec<u8>,
+    passage: Passage,
+}
+
+#[derive(Debug)]
+enum Source {
+    Pipe(Pipe),
+    /// A worker's process, which is heard of when it has ended.
+    Process {
+        _pidfd: OwnedFd,
+        pipes: [u64; 2],
+    },
+}
+
+#[derive(Debug)]
+struct Pipe {
+    descriptor: OwnedFd,
+    origin: Origin,
+    lines: Lines,
+    /// When something has come last, once the worker is gone.
+    gone: Option<Timestamp>,
+}
+
+/// Where lines go from here.
+#[derive(Debug)]
+pub(super) struct Passage {
+    pub(super) stdout: Arc<Queue<StdoutOrder>>,
+    pub(super) files: Arc<Queue<FilesOrder>>,
+    /// Whether there are any files.
+    pub(super) wanted: bool,
+    pub(super) dropped: Arc<AtomicU64>,
+}
+
+impl Reader {
+    /// Reads nothing yet. After a command is sent, `wake` is to be written to.
+    pub(super) fn new(
+        wake: Arc<OwnedFd>,
+        commands: Receiver<Command>,
+        passage: Passage,
+    ) -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &*wake, EventData::new_u64(WAKE), EventFlags::IN)?;
+        let (sources, buffer) = (HashMap::new(), vec![0; LONGEST]);
+        Ok(Self { epoll, wake, commands, sources, next: 0, buffer, passage })
+    }
+
+    /// Reads until it is told to end.
+    pub(super) fn run(mut self) {
+        let mut events = Vec::with_capacity(64);
+        loop {
+            events.clear();
+            let timeout = self.timeout();
+            let spare = rustix::buffer::spare_capacity(&mut events);
+            match epoll::wait(&self.epoll, spare, timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => {
+                    tracing::error!(%error, "what workers print cannot be read any more");
+                    break;
+                }
+            }
+            // First, so that what is printed after a command is treated as it says.
+            let woken = events.iter().any(|event| event.data.u64() == WAKE);
+            if woken && self.obey().is_break() {
+                break;
+            }
+            for event in &events {
+                self.heard(event.data.u64());
+            }
+            self.close_forsaken(Timestamp::now());
+        }
+        self.end();
+    }
+
+    fn heard(&mut self, token: u64) {
+        match self.sources.get(&token) {
+            Some(Source::Pipe(_)) => {
+                self.read(token, 1);
+            }
+            Some(Source::Process { pipes, .. }) => {
+                for pipe in *pipes {
+                    if let Some(Source::Pipe(pipe)) = self.sources.get_mut(&pipe) {
+                        pipe.gone = Some(Timestamp::now());
+                    }
+                }
+                self.sources.remove(&token);
+            }
+            None => {}
+        }
+    }
+
+    /// Reads from a pipe so many times, unless it is empty before.
+    fn read(&mut self, token: u64, times: usize) {
+        let Some(Source::Pipe(pipe)) = self.sources.get_mut(&token) else { return };
+        for _ in 0..times {
+            match rustix::io::read(&pipe.descriptor, &mut *self.buffer) {
+                Err(Errno::AGAIN | Errno::INTR) => return,
+                // A pipe that cannot be read has ended, too.
+                Ok(0) | Err(_) => {
+                    pipe.end(&self.passage);
+                    self.sources.remove(&token);
+                    return;
+                }
+                Ok(count) => pipe.feed(&self.buffer[..count], &self.passage),
+            }
+        }
+    }
+
+    fn read_all(&mut self) {
+        let tokens: Vec<_> = self.sources.keys().copied().collect();
+        for token in tokens {
+            self.read(token, READS);
+        }
+    }
+
+    fn obey(&mut self) -> ControlFlow<()> {
+        // It is woken again for what is sent from here on.
+        let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Take { worker, pid, stdout, stderr } => {
+                    self.take(worker, pid, stdout, stderr);
+                }
+                Command::Say(line) => {
+                    self.read_all();
+                    self.passage.stdout.order(StdoutOrder::Say(line));
+                }
+                Command::Reopen => self.passage.files.order(FilesOrder::Reopen),
+                Command::Change(style, files) => {
+                    self.passage.wanted = files.are_wanted();
+                    self.passage.stdout.order(StdoutOrder::Change(style));
+                    self.passage.files.order(FilesOrder::Change(files));
+                }
+                Command::End => return ControlFlow::Break(()),
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn take(&mut self, worker: WorkerId, pid: i32, stdout: OwnedFd, stderr: OwnedFd) {
+        let out = self.add_pipe(stdout, Origin { worker, pid, stream: Stream::Out });
+        let err = self.add_pipe(stderr, Origin { worker, pid, stream: Stream::Err });
+        let process = Pid::from_raw(pid).ok_or(Errno::SRCH);
+        let process = process.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()));
+        let token = self.token();
+        match process.and_then(|process| self.watch(process.as_fd(), token).map(|()| process)) {
+            Ok(process) => {
+                let source = Source::Process { _pidfd: process, pipes: [out, err] };
+                self.sources.insert(token, source);
+            }
+            // It is gone already, and its pipes will end when they are read to their end.
+            Err(error) => tracing::debug!(pid, %error, "end of a worker is not watched for"),
+        }
+    }
+
+    fn add_pipe(&mut self, descriptor: OwnedFd, origin: Origin) -> u64 {
+        let token = self.token();
+        let _ = fcntl_setpipe_size(&descriptor, PIPE_SIZE);
+        let ready = rustix::io::ioctl_fionbio(&descriptor, true);
+        match ready.and_then(|()| self.watch(descriptor.as_fd(), token)) {
+            Ok(()) => {
+                let pipe = Pipe { descriptor, origin, lines: Lines::default(), gone: None };
+                self.sources.insert(token, Source::Pipe(pipe));
+            }
+            Err(error) => {
+                let slot = origin.worker.slot;
+                tracing::error!(%slot, pid = origin.pid, %error, "what a worker prints is lost");
+            }
+        }
+        token
+    }
+
+    fn watch(&self, descriptor: BorrowedFd<'_>, token: u64) -> Result<(), Errno> {
+        epoll::add(&self.epoll, descriptor, EventData::new_u64(token), EventFlags::IN)
+    }
+
+    fn token(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// How long to wait: for ever, unless there is a forsaken pipe.
+    fn timeout(&self) -> Option<Timespec> {
+        let since = self.pipes().filter_map(|(_, pipe)| pipe.gone).min()?;
+        // A moment more, so that the time is over when it is looked at.
+        let due = since + FORSAKEN_AFTER + Duration::from_millis(1);
+        Timespec::try_from(due.since(Timestamp::now())).ok()
+    }
+
+    fn close_forsaken(&mut self, now: Timestamp) {
+        let over = |pipe: &Pipe| pipe.gone.is_some_and(|since| now.since(since) >= FORSAKEN_AFTER);
+        let forsaken: Vec<_> =
+            self.pipes().filter(|(_, pipe)| over(pipe)).map(|(token, _)| token).collect();
+        for token in forsaken {
+            if let Some(Source::Pipe(mut pipe)) = self.sources.remove(&token) {
+                pipe.end(&self.passage);
+            }
+        }
+    }
+
+    fn pipes(&self) -> impl Iterator<Item = (u64, &Pipe)> {
+        self.sources.iter().filter_map(|(token, source)| match source {
+            Source::Pipe(pipe) => Some((*token, pipe)),
+            Source::Process { .. } => None,
+        })
+    }
+
+    fn end(mut self) {
+        self.read_all();
+        for source in self.sources.values_mut() {
+            if let Source::Pipe(pipe) = source {
+                pipe.end(&self.passage);
+            }
+        }
+        self.passage.stdout.close();
+        self.passage.files.close();
+    }
+}
+
+impl Pipe {
+    fn feed(&mut self, bytes: &[u8], passage: &Passage) {
+        let origin = self.origin;
+        self.lines.feed(bytes, |text| passage.pass(origin, text));
+        self.gone = self.gone.map(|_| Timestamp::now());
+    }
+
+    fn end(&mut self, passage: &Passage) {
+        let origin = self.origin;
+        self.lines.end(|text| passage.pass(origin, text));
+    }
+}
+
+impl Passage {
+    fn pass(&self, origin: Origin, text: Text) {
+        let chunk = Arc::new(Chunk { origin, time: jiff::Timestamp::now(), text });
+        let mut dropped = self.stdout.push(&chunk);
+        if self.wanted {
+            dropped += self.files.push(&chunk);
+        }
+        if dropped > 0 {
+            self.dropped.fetch_add(dropped, Ordering::Relaxed);
+        }
+    }
+}
