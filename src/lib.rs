@@ -54,6 +54,7 @@ pub mod handoff {
     pub mod untouched;
 }
 
+#[cfg(feature = "cli")]
 pub mod frontend {
     //! A connection's way in: accepted, placed, handed over. Never knows how a worker is started.
     pub mod acceptor;
@@ -67,6 +68,7 @@ pub mod frontend {
     pub mod slot_table;
 }
 
+#[cfg(feature = "cli")]
 pub mod system {
     //! What surrounds the primary: systemd, the container. Knows nothing of workers.
     pub mod activation;
@@ -74,6 +76,7 @@ pub mod system {
     pub mod notify;
 }
 
+#[cfg(feature = "cli")]
 pub mod supervisor {
     //! A worker's life: lifecycle and restarts, decided; processes, carried out. Never touches a
     //! client's socket.

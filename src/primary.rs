@@ -25,7 +25,7 @@ use crate::handoff::slots::{SlotOrders, seam};
 use crate::supervisor::event::Announcer;
 use crate::supervisor::orphans::Orphans;
 use crate::supervisor::output::Output;
-use crate::supervisor::pool::{Pool, PoolError, PoolSettings, Progress, Summary};
+use crate::supervisor::pool::{Pool, PoolError, PoolLinks, PoolSettings, Progress, Summary};
 use crate::supervisor::rollout::Report;
 use crate::system::activation::{ActivationError, inherited_listener};
 use crate::system::notify::Notifier;
@@ -163,9 +163,16 @@ impl Primary {
             progressed,
         };
         operator.tell(Milestone::Listening(address));
-        let pool =
-            Pool::new(settings, commander, output, events, ordered, progress, orphans, announcer)
-                .run();
+        let links = PoolLinks {
+            frontend: commander,
+            events,
+            output,
+            orphans,
+            orders: ordered,
+            progress,
+            announcer,
+        };
+        let pool = Pool::new(settings, links).run();
         let result = tokio::select! {
             biased;
             result = pool => result,

@@ -65,9 +65,12 @@ fn workers_inherit_channel_and_scoreboard_and_nothing_else() {
     });
     let mut seen = HashSet::new();
     for (pid, ..) in primary.workers() {
-        let inherited = descriptors(pid);
-        let numbers: Vec<_> = inherited.iter().map(|(number, _)| *number).collect();
-        assert_eq!(numbers, [0, 1, 2, 3, 4], "{inherited:?}");
+        let mut inherited = Vec::new();
+        // The C library opens one of its own for a moment as it starts.
+        eventually("five descriptors", || {
+            inherited = descriptors(pid);
+            inherited.iter().map(|(number, _)| *number).eq(0..5)
+        });
         assert!(seen.insert(inherited[3].1.clone()), "two workers share a channel");
         assert!(inherited[4].1.contains("scoreboard"), "{inherited:?}");
     }

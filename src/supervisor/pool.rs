@@ -7,15 +7,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use rustix::process::Signal;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use crate::handoff::ids::{Generation, SlotId, Timestamp};
-use crate::handoff::slots::{SlotCommand, SlotCommander, SlotEvent, SlotEventKind, WorkerId};
+use crate::handoff::slots::{SlotCommand, SlotEvent, SlotEventKind, WorkerId};
 use crate::supervisor::command::WorkerCommand;
-use crate::supervisor::event::{Announcer, Event, WorkerChange};
+use crate::supervisor::event::{Event, WorkerChange};
 use crate::supervisor::lifecycle::{Action, Fact, KillReason, SlotState};
-use crate::supervisor::orphans::Orphans;
-use crate::supervisor::output::Output;
 use crate::supervisor::rollout::{Planner, Step};
 use crate::supervisor::slot_life::SlotLife;
 use crate::system::limits::oom_kills;
@@ -28,7 +26,7 @@ mod stop;
 mod workers;
 
 use health::Health;
-pub use interface::{MOST_WORKERS, Order, PoolError, PoolSettings, Progress, Summary};
+pub use interface::{MOST_WORKERS, Order, PoolError, PoolLinks, PoolSettings, Progress, Summary};
 use stop::Stopping;
 use workers::Running;
 
@@ -36,20 +34,14 @@ use workers::Running;
 #[derive(Debug)]
 pub struct Pool {
     settings: PoolSettings,
+    links: PoolLinks,
     /// What held before the rolling restart that is under way, and holds again if it is aborted.
     before: Option<PoolSettings>,
     /// Those that were removed stay, so that their generations go on.
     slots: BTreeMap<SlotId, Slot>,
     running: HashMap<WorkerId, Running>,
-    orphans: Orphans,
     planner: Planner,
     health: Health,
-    frontend: SlotCommander,
-    output: Output,
-    events: mpsc::Receiver<SlotEvent>,
-    orders: mpsc::Receiver<Order>,
-    progress: watch::Sender<Progress>,
-    announcer: Announcer,
     ended: (mpsc::Sender<WorkerId>, mpsc::Receiver<WorkerId>),
     accepting: bool,
     stopping: Stopping,
@@ -73,30 +65,15 @@ struct Slot {
 impl Pool {
     /// A pool that has started nothing yet.
     #[must_use]
-    pub fn new(
-        settings: PoolSettings,
-        frontend: SlotCommander,
-        output: Output,
-        events: mpsc::Receiver<SlotEvent>,
-        orders: mpsc::Receiver<Order>,
-        progress: watch::Sender<Progress>,
-        orphans: Orphans,
-        announcer: Announcer,
-    ) -> Self {
+    pub fn new(settings: PoolSettings, links: PoolLinks) -> Self {
         Self {
             settings,
+            links,
             before: None,
             slots: BTreeMap::new(),
             running: HashMap::new(),
-            orphans,
             planner: Planner::default(),
             health: Health::default(),
-            frontend,
-            output,
-            events,
-            orders,
-            progress,
-            announcer,
             // A worker's end waits its turn where there are many.
             ended: mpsc::channel(64),
             accepting: false,
@@ -118,7 +95,7 @@ impl Pool {
         if result.is_err() {
             self.kill_all().await;
         }
-        self.orphans.end().await;
+        self.links.orphans.end().await;
         result
     }
 
@@ -134,10 +111,10 @@ impl Pool {
             let deadline = self.slots.values().filter_map(|slot| slot.life.next_deadline()).min();
             tokio::select! {
                 Some(worker) = self.ended.1.recv() => self.bury(worker).await?,
-                () = self.orphans.child_ended() => self.tend_orphans(),
+                () = self.links.orphans.child_ended() => self.tend_orphans(),
                 () = until_then(next_beat) => next_beat = self.beat().await?,
-                Some(event) = self.events.recv() => self.heard(event).await?,
-                Some(order) = self.orders.recv() => self.obey(order).await?,
+                Some(event) = self.links.events.recv() => self.heard(event).await?,
+                Some(order) = self.links.orders.recv() => self.obey(order).await?,
                 () = until_then(deadline) => self.on_all(Fact::Time).await?,
                 look = self.health.next() => self.look(look).await?,
                 step = self.stopping.next() => self.go_on_stopping(step).await?,
@@ -146,8 +123,8 @@ impl Pool {
             self.look_at_start().await?;
             self.show_progress();
         }
-        self.summary.counters = self.frontend.count().await?;
-        self.frontend.send(SlotCommand::End).await?;
+        self.summary.counters = self.links.frontend.count().await?;
+        self.links.frontend.send(SlotCommand::End).await?;
         Ok(self.summary)
     }
 
@@ -197,7 +174,7 @@ impl Pool {
             Action::Spawn(generation) => self.spawn(worker(generation)).await?,
             Action::Serve(generation) => self.serve(worker(generation)).await?,
             Action::Drain(generation) => {
-                self.frontend.send(SlotCommand::Drain(worker(generation))).await?;
+                self.links.frontend.send(SlotCommand::Drain(worker(generation))).await?;
                 self.announce_worker(worker(generation), WorkerChange::Drains);
             }
             Action::Terminate(generation) => self.signal(worker(generation), Signal::TERM),
@@ -205,14 +182,14 @@ impl Pool {
             Action::Kill(generation, reason) => self.kill(worker(generation), reason),
             Action::BackOff(delay) => {
                 let state = SlotState::BackOff;
-                self.announcer.announce(Event::Slot { slot, state, delay: Some(delay) });
+                self.links.announcer.announce(Event::Slot { slot, state, delay: Some(delay) });
                 if delay > self.settings.slot_wait {
-                    self.frontend.send(SlotCommand::GiveUp(slot)).await?;
+                    self.links.frontend.send(SlotCommand::GiveUp(slot)).await?;
                 }
             }
             Action::Rest(state) => {
-                self.announcer.announce(Event::Slot { slot, state, delay: None });
-                self.frontend.send(SlotCommand::GiveUp(slot)).await?;
+                self.links.announcer.announce(Event::Slot { slot, state, delay: None });
+                self.links.frontend.send(SlotCommand::GiveUp(slot)).await?;
             }
             Action::Replaced(_) => self.replaced(slot),
             Action::NotReplaced(_) => self.not_replaced(slot),
@@ -221,7 +198,7 @@ impl Pool {
     }
 
     async fn serve(&mut self, worker: WorkerId) -> Result<(), PoolError> {
-        self.frontend.send(SlotCommand::Serve(worker)).await?;
+        self.links.frontend.send(SlotCommand::Serve(worker)).await?;
         if let Some(slot) = self.slots.get_mut(&worker.slot)
             && !std::mem::replace(&mut slot.ranked, true)
         {
@@ -269,7 +246,7 @@ impl Pool {
         }
         if lives().any(SlotLife::is_serving) && lives().all(SlotLife::has_started) {
             self.accepting = true;
-            self.frontend.send(SlotCommand::Accept).await?;
+            self.links.frontend.send(SlotCommand::Accept).await?;
         }
         Ok(())
     }
@@ -279,7 +256,7 @@ impl Pool {
         let weight = |slot: SlotId| self.settings.weights.get(slot.index()).copied();
         let ranked = self.slots.iter().filter(|(_, slot)| slot.ranked);
         let ranked = ranked.map(|(slot, _)| (*slot, weight(*slot).unwrap_or(1.0))).collect();
-        Ok(self.frontend.send(SlotCommand::Rank(ranked)).await?)
+        Ok(self.links.frontend.send(SlotCommand::Rank(ranked)).await?)
     }
 
     fn add_slot(&mut self, slot: SlotId, ranked: bool) {
@@ -305,7 +282,7 @@ impl Pool {
 
     fn show_progress(&self) {
         let (serving, of) = self.count_serving();
-        self.progress.send_if_modified(|shown| {
+        self.links.progress.send_if_modified(|shown| {
             let now = Progress { serving, of, accepting: self.accepting, ..*shown };
             std::mem::replace(shown, now) != now
         });
@@ -313,8 +290,8 @@ impl Pool {
 
     /// Asks the frontend something, so that the beat stands for both.
     async fn beat(&self) -> Result<Option<Timestamp>, PoolError> {
-        self.frontend.count().await?;
-        self.progress.send_modify(|progress| progress.beats += 1);
+        self.links.frontend.count().await?;
+        self.links.progress.send_modify(|progress| progress.beats += 1);
         Ok(self.settings.heartbeat.map(|every| Timestamp::now() + every))
     }
 
@@ -326,7 +303,7 @@ impl Pool {
 
     fn announce_worker(&self, worker: WorkerId, change: WorkerChange) {
         let pid = self.running.get(&worker).map_or(0, |running| running.process.pid());
-        self.announcer.announce(Event::Worker { worker, pid, change });
+        self.links.announcer.announce(Event::Worker { worker, pid, change });
     }
 
     /// Carries out what is planned, until nothing can be done but wait.
@@ -339,7 +316,7 @@ impl Pool {
             for step in steps {
                 match step {
                     Step::Begin { number, trigger, of } => {
-                        self.announcer.announce(Event::RolloutBegun { number, trigger, of });
+                        self.links.announcer.announce(Event::RolloutBegun { number, trigger, of });
                     }
                     Step::Replace(slot, reason) => self.replace(slot, reason).await?,
                     Step::End(report) => self.end_rollout(report).await?,

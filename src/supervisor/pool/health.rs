@@ -156,7 +156,7 @@ impl Pool {
                 continue;
             }
             watchdog.ping_sent(now);
-            self.frontend.send(SlotCommand::Ping(worker)).await?;
+            self.links.frontend.send(SlotCommand::Ping(worker)).await?;
         }
         Ok(())
     }
@@ -265,7 +265,7 @@ impl Pool {
         if self.settings.dense {
             return self.scale_to(to, "load").await;
         }
-        self.announcer.announce(Event::Scaled { from, to, by: "load" });
+        self.links.announcer.announce(Event::Scaled { from, to, by: "load" });
         self.settings.workers = to;
         self.remove_slot(slot).await
     }

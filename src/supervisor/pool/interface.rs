@@ -4,12 +4,17 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{mpsc, watch};
+
 use crate::handoff::ids::SlotId;
-use crate::handoff::slots::{Counters, FrontendGone};
+use crate::handoff::slots::{Counters, FrontendGone, SlotCommander, SlotEvent};
 use crate::supervisor::autoscale::AutoscaleSettings;
 use crate::supervisor::command::WorkerCommand;
+use crate::supervisor::event::Announcer;
 use crate::supervisor::lifecycle::LifecycleSettings;
 use crate::supervisor::limits::LimitSettings;
+use crate::supervisor::orphans::Orphans;
+use crate::supervisor::output::Output;
 use crate::supervisor::rollout::{RolloutSettings, Trigger};
 
 /// More slots than these there cannot be.
@@ -50,6 +55,25 @@ pub struct PoolSettings {
     pub heartbeat: Option<Duration>,
     /// From the order to stop until connections are no longer accepted.
     pub lameduck: Duration,
+}
+
+/// What the pool is connected to.
+#[derive(Debug)]
+pub struct PoolLinks {
+    /// Takes what workers are to be given.
+    pub frontend: SlotCommander,
+    /// What workers say on their channels.
+    pub events: mpsc::Receiver<SlotEvent>,
+    /// What workers print.
+    pub output: Output,
+    /// What workers leave behind.
+    pub orphans: Orphans,
+    /// What the operator wants.
+    pub orders: mpsc::Receiver<Order>,
+    /// How far the start is.
+    pub progress: watch::Sender<Progress>,
+    /// What happens.
+    pub announcer: Announcer,
 }
 
 /// What the operator wants.

@@ -55,7 +55,7 @@ impl Pool {
         if from == to {
             return Ok(());
         }
-        self.announcer.announce(Event::Scaled { from, to, by });
+        self.links.announcer.announce(Event::Scaled { from, to, by });
         for _ in from..to {
             let free = (0..MOST_WORKERS).map(SlotId).find(|slot| !self.is_active(*slot));
             let Some(slot) = free else { break };
@@ -78,7 +78,7 @@ impl Pool {
         self.rank().await?;
         self.planner.removed(slot);
         self.on(slot, Fact::Remove).await?;
-        self.frontend.send(SlotCommand::GiveUp(slot)).await?;
+        self.links.frontend.send(SlotCommand::GiveUp(slot)).await?;
         Ok(())
     }
 

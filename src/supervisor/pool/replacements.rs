@@ -65,7 +65,7 @@ impl Pool {
 
     pub(super) async fn end_rollout(&mut self, report: Report) -> Result<(), PoolError> {
         let outcome = report.outcome.clone();
-        self.announcer.announce(Event::RolloutEnded(report));
+        self.links.announcer.announce(Event::RolloutEnded(report));
         match outcome {
             Outcome::Done => {
                 self.before = None;

@@ -45,13 +45,13 @@ impl Pool {
         if self.stopping.is_ordered() {
             return;
         }
-        self.announcer.announce(Event::Stopping { at_once: false });
+        self.links.announcer.announce(Event::Stopping { at_once: false });
         self.planner.stop();
         self.stopping = Stopping::LameDuck(Timestamp::now() + self.settings.lameduck);
     }
 
     pub(super) async fn stop_now(&mut self) -> Result<(), PoolError> {
-        self.announcer.announce(Event::Stopping { at_once: true });
+        self.links.announcer.announce(Event::Stopping { at_once: true });
         self.planner.stop();
         self.stopping = Stopping::Draining;
         self.summary.at_once = true;
@@ -65,7 +65,7 @@ impl Pool {
     ) -> Result<(), PoolError> {
         step?;
         if matches!(self.stopping, Stopping::LameDuck(_)) {
-            let frontend = self.frontend.clone();
+            let frontend = self.links.frontend.clone();
             let closing = tokio::spawn(async move { frontend.stop_accepting().await });
             self.stopping = Stopping::Closing(closing);
             return Ok(());

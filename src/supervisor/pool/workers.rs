@@ -43,7 +43,7 @@ impl Pool {
         let end = End { reason: reason.clone(), ..End::of_nobody() };
         self.announce_worker(worker, WorkerChange::Gone(end));
         self.last_failure = Some((worker.slot, reason));
-        self.frontend.send(SlotCommand::Gone(worker)).await?;
+        self.links.frontend.send(SlotCommand::Gone(worker)).await?;
         let generation = worker.generation;
         let fact = Fact::Exited { generation, status: None, jitter: jitter() };
         Box::pin(self.on(worker.slot, fact)).await
@@ -63,10 +63,10 @@ impl Pool {
             Ok(opened) => opened,
             Err(source) => return Ok(Err(PoolError::Channel(source))),
         };
-        self.frontend.send(SlotCommand::Attach(worker, Box::new(channel))).await?;
+        self.links.frontend.send(SlotCommand::Attach(worker, Box::new(channel))).await?;
         Ok(match Process::start(&command, self.facts(), worker, end) {
             Ok((process, printed)) => {
-                self.output.take(worker, process.pid(), printed.stdout, printed.stderr);
+                self.links.output.take(worker, process.pid(), printed.stdout, printed.stderr);
                 self.started(worker, process, scoreboard);
                 Ok(())
             }
@@ -107,12 +107,12 @@ impl Pool {
         let exit = running.process.reap();
         let (end, status) = self.look_at_end(worker, &running, exit);
         self.tend_orphans();
-        self.frontend.send(SlotCommand::Gone(worker)).await?;
+        self.links.frontend.send(SlotCommand::Gone(worker)).await?;
         if end.unexpected {
             self.last_failure = Some((worker.slot, end.reason.clone()));
         }
         let (pid, change) = (running.process.pid(), WorkerChange::Gone(end));
-        self.announcer.announce(Event::Worker { worker, pid, change });
+        self.links.announcer.announce(Event::Worker { worker, pid, change });
         let generation = worker.generation;
         self.on(worker.slot, Fact::Exited { generation, status, jitter: jitter() }).await?;
         Ok(())
@@ -121,7 +121,7 @@ impl Pool {
     pub(super) fn tend_orphans(&mut self) {
         let running = self.running.iter();
         let running = running.map(|(worker, running)| (*worker, running.process.pid()));
-        self.orphans.tend(&running.collect());
+        self.links.orphans.tend(&running.collect());
     }
 
     fn look_at_end(
@@ -176,7 +176,7 @@ impl Pool {
 
     /// Its clients are the successor's at once; SIGABRT lets it write a core.
     pub(super) async fn abort(&mut self, worker: WorkerId) -> Result<(), PoolError> {
-        self.frontend.send(SlotCommand::Drain(worker)).await?;
+        self.links.frontend.send(SlotCommand::Drain(worker)).await?;
         if let Some(running) = self.running.get_mut(&worker) {
             running.killed = Some(KillReason::Stalled);
         }
