@@ -286,14 +286,18 @@ impl SlotLife {
         if self.candidate.take_if(|candidate| *candidate == generation).is_some() {
             actions.push(Action::NotReplaced(generation));
         }
-        if self.is_serving() || self.is_starting() {
+        if self.is_serving() {
             return actions;
         }
         self.proven_at = None;
-        // The one that serves died young: the one before it goes on.
+        // The one that served died young: the one before it goes on.
         if let Some(predecessor) = self.standby().last().copied() {
             self.set(predecessor, Phase::Serving { since: now });
+            self.proven_at = Some(now + self.settings.restart.min_uptime);
             actions.push(Action::Serve(predecessor));
+            return actions;
+        }
+        if self.is_starting() {
             return actions;
         }
         if matches!(self.aim, Aim::Filled) {

@@ -108,6 +108,16 @@ fn a_successor_that_dies_young_leaves_its_place_to_its_predecessor() {
 }
 
 #[test]
+fn of_two_that_stand_by_the_younger_goes_on_and_the_older_drains() {
+    play_on_replaced(&[
+        (5_200, Fact::Replace, &[Action::Spawn(G2)]),
+        (5_300, Fact::Ready(G2), &[Action::Serve(G2)]),
+        (5_400, exited(G2), &[Action::NotReplaced(G2), Action::Serve(G1)]),
+        (6_400, Fact::Time, &[Action::Drain(G0)]),
+    ]);
+}
+
+#[test]
 fn a_successor_that_does_not_come_up_changes_nothing() {
     let life = play_on(&[
         (5_000, Fact::Replace, &[Action::Spawn(G1)]),
