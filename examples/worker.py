@@ -12,7 +12,7 @@ import threading
 
 HEADER, RECORD, BATCH = struct.Struct("<2sBBHH"), struct.Struct("<QQQ24s24s"), 64
 PING, HELLO, READY, REFUSE, PONG = 0x02, 0x81, 0x82, 0x83, 0x84
-NOW, SETTLED, REFUSED = 0, 32, 40  # counters on the scoreboard, in words of 8 bytes
+NOW, SETTLED, REFUSED, DRAIN = 0, 32, 40, 48  # counters on the scoreboard, in words of 8 bytes
 
 channel = socket.socket(fileno=int(os.environ["STICKY_LB_CHANNEL"]))
 board = memoryview(mmap.mmap(int(os.environ["STICKY_LB_SCOREBOARD"]), 4096)).cast("Q")
@@ -77,3 +77,9 @@ while True:
     else:
         numbers = array.array("i", b"".join(right[2] for right in rights))
         take(list(RECORD.iter_unpack(data[8:])), [socket.socket(fileno=fd) for fd in numbers])
+
+if not board[DRAIN]:  # Nobody has ordered it: the primary is gone. Serve who is there, for a while.
+    time = sum(int(os.environ[name]) for name in ("STICKY_LB_ORPHAN_GRACE", "STICKY_LB_KILL_TIMEOUT"))
+    end = threading.Timer(time / 1000, os._exit, (0,))
+    end.daemon = True
+    end.start()

@@ -26,9 +26,9 @@
 //! |---|---|---|
 //! | [`handoff`] | the border: messages, descriptors, channel, slots | contain policy |
 //! | [`frontend`] | listener, affinity, placement, dispatcher | know how a worker is started |
-//! | [`supervisor`] | lifecycle and restarts (pure), processes, pool | touch a client's socket |
-//! | [`triggers`] | files that change, times of day | know of workers |
 //! | [`system`] | systemd and the container around the primary | know of workers |
+//! | [`supervisor`] | a worker's life: decided (pure), carried out; what it prints | touch a client's socket |
+//! | [`triggers`] | files that change, times of day | know of workers |
 //! | [`worker`] | the library that a worker links | import the primary's side |
 //! | [`config`], [`primary`] | settings gathered, parts put together | decide anything |
 //! | [`settings`] | what may be written, and what it stands for | do anything with it |

@@ -10,10 +10,10 @@ use std::path::Path;
 const FLOORS: [(&str, &[&str]); 11] = [
     ("handoff", &["handoff"]),
     ("frontend", &["handoff", "frontend"]),
+    ("system", &["handoff", "system"]),
     ("supervisor", &["handoff", "system", "supervisor"]),
     ("worker", &["handoff", "worker"]),
     ("triggers", &["triggers"]),
-    ("system", &["handoff", "system"]),
     ("config", &["frontend", "supervisor", "triggers"]),
     ("primary", &["handoff", "frontend", "supervisor", "triggers", "system", "config", "primary"]),
     ("settings", &["config", "frontend", "supervisor", "triggers", "system", "settings"]),

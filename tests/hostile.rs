@@ -60,6 +60,11 @@ fn a_refusal_of_nobody() {
     breaks("refuses-somebody-else", "which is not waiting for an answer");
 }
 
+#[test]
+fn a_pong_that_nobody_asked_for() {
+    breaks("pongs", "pong without a ping");
+}
+
 /// Slot 0 counts wrongly, which is seen when it is given something.
 fn miscounts(role: &str, expected: &str) {
     let primary = Primary::with_workers(3).slot_zero_plays(role).start();

@@ -119,6 +119,77 @@ fn a_crash_after_an_aborted_roll_out_is_mended_with_what_worked() {
 }
 
 #[test]
+fn clients_of_a_worker_that_stands_still_are_not_left_behind_with_it() {
+    let primary = Primary::with_workers(1)
+        .arguments(&["--min-uptime", "0", "--stall-after", "2s", "--slot-wait", "10s"])
+        .start();
+    let old = primary.worker(0);
+    signal(old, Signal::STOP);
+    // On their way to it, and not received.
+    let mut streams: Vec<_> = (0..5)
+        .map(|n| {
+            let mut stream = connect_from(common::client::nth(n), primary.address()).unwrap();
+            send_get(&mut stream, "/").unwrap();
+            stream
+        })
+        .collect();
+    primary.signal(Signal::HUP);
+    assert_eq!(primary.wait_for_event("reloaded")["result"], "done");
+    for stream in streams.drain(..) {
+        assert_ne!(read_answer(stream).expect("an answer").pid(), old);
+    }
+    signal(old, Signal::CONT);
+    let stopped = primary.stop();
+    assert_eq!((&stopped["lost"], &stopped["redelivered"]), (&0.into(), &5.into()));
+}
+
+/// A request that takes longer than anybody waits, in slot 0.
+fn long_request(primary: &Primary) -> std::net::TcpStream {
+    let client = primary.client_of(0);
+    let mut stream = connect_from(client, primary.address()).expect("a connection");
+    send_get(&mut stream, "/heavy?ms=10000").expect("a request");
+    eventually("the request is in progress", || {
+        let health = common::client::get_from(client, primary.address(), "/health");
+        health.is_ok_and(|health| health.body.contains("\"connections\":2"))
+    });
+    stream
+}
+
+#[test]
+fn old_workers_are_bounded_in_time() {
+    let primary = Primary::with_workers(1)
+        .arguments(&["--min-uptime", "0", "--drain-timeout", "500ms", "--kill-timeout", "1h"])
+        .start();
+    let (old, stream) = (primary.worker(0), long_request(&primary));
+    primary.signal(Signal::HUP);
+    assert_eq!(primary.wait_for_event("reloaded")["result"], "done");
+    primary.wait_for_log("was killed at the end of its grace period");
+    eventually("the old one is gone", || !exists(old));
+    assert!(read_answer(stream).is_err());
+    primary.stop();
+}
+
+#[test]
+fn old_workers_are_bounded_in_number() {
+    let primary = Primary::with_workers(1)
+        .arguments(&["--min-uptime", "0", "--max-draining", "1", "--kill-timeout", "300ms"])
+        .start();
+    let mut held = Vec::new();
+    let mut old = Vec::new();
+    for _ in 0..3 {
+        old.push(primary.worker(0));
+        held.push(long_request(&primary));
+        primary.signal(Signal::HUP);
+        assert_eq!(primary.wait_for_event("reloaded")["result"], "done");
+    }
+    eventually("the two oldest are gone", || !exists(old[0]) && !exists(old[1]));
+    assert!(exists(old[2]), "the youngest of them goes on");
+    drop(held);
+    primary.signal(Signal::TERM);
+    primary.wait_for_event("stopped");
+}
+
+#[test]
 fn a_second_order_takes_the_place_of_the_first() {
     let primary = Primary::with_workers(4).start();
     primary.signal(Signal::HUP);

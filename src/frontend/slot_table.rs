@@ -288,7 +288,7 @@ impl SlotTable {
     pub fn overdue(&mut self, now: Timestamp) -> Vec<Overdue> {
         let stall_after = self.settings.stall_after;
         let slots = self.slots.iter_mut();
-        let overdue = slots.filter_map(|slot| slot.overdue(now, stall_after)).collect();
+        let overdue = slots.flat_map(|slot| slot.all_overdue(now, stall_after)).collect();
         let channels = self.slots.iter().flat_map(|slot| &slot.workers);
         self.in_flight = channels.map(|attached| attached.channel.in_flight()).sum();
         overdue
@@ -300,6 +300,22 @@ impl SlotTable {
 }
 
 impl Slot {
+    fn all_overdue(&mut self, now: Timestamp, stall_after: Duration) -> Vec<Overdue> {
+        let mut overdue = self.left_behind(now, stall_after);
+        overdue.extend(self.overdue(now, stall_after));
+        overdue
+    }
+
+    /// What workers have not received that serve no longer: one that was replaced since it had
+    /// stalled has years to drain, and its last clients haven't.
+    fn left_behind(&mut self, now: Timestamp, stall_after: Duration) -> Vec<Overdue> {
+        let serving = self.state.worker();
+        let others = self.workers.iter_mut().filter(|one| Some(one.id) != serving && !one.expelled);
+        let late = others.filter(|one| one.channel.waiting(now) >= Some(stall_after));
+        let freed = late.map(|one| Overdue::Stalled(one.id, one.channel.take_back()));
+        freed.filter(|it| matches!(it, Overdue::Stalled(_, freed) if !freed.is_empty())).collect()
+    }
+
     fn overdue(&mut self, now: Timestamp, stall_after: Duration) -> Option<Overdue> {
         match self.state {
             State::Vacant { until } if now >= until => {

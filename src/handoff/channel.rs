@@ -56,6 +56,8 @@ pub struct Channel {
     refused: u64,
     credits: usize,
     greeted: bool,
+    /// Pings without a pong.
+    pings: u64,
     /// For a message to the worker; made once.
     buffer: Box<[u8; MAX_TO_WORKER]>,
 }
@@ -110,6 +112,9 @@ pub enum ChannelError {
     /// Something before the hello, or another one.
     #[error("hello is not the first message, or came again")]
     NoHello,
+    /// An answer to a ping that was not sent.
+    #[error("pong without a ping")]
+    NoPing,
     /// An answer for a connection that it doesn't hold.
     #[error("refusal of connection {}, which is not waiting for an answer", .0.0)]
     UnknownConnection(ConnectionId),
@@ -168,6 +173,7 @@ impl Channel {
             refused: 0,
             credits,
             greeted: false,
+            pings: 0,
             buffer: Box::new([0; MAX_TO_WORKER]),
         };
         Ok((channel, WorkerEnd { channel: far, scoreboard: page }))
@@ -256,9 +262,13 @@ impl Channel {
     /// # Errors
     ///
     /// If the worker has closed the channel or the kernel failed.
-    pub fn ping(&self) -> Result<(), ChannelError> {
+    pub fn ping(&mut self) -> Result<(), ChannelError> {
         match scm_rights::send(&self.socket, &PING, &[])? {
-            Sent::Queued | Sent::Full => Ok(()),
+            Sent::Queued => {
+                self.pings += 1;
+                Ok(())
+            }
+            Sent::Full => Ok(()),
             Sent::Closed => Err(ChannelError::Closed),
         }
     }
@@ -303,7 +313,10 @@ impl Channel {
             }
             ToPrimary::Ready => Notice::Ready,
             ToPrimary::Refuse(ids) => Notice::Refused(self.refuse(ids)?),
-            ToPrimary::Pong => Notice::Pong,
+            ToPrimary::Pong => {
+                self.pings = self.pings.checked_sub(1).ok_or(ChannelError::NoPing)?;
+                Notice::Pong
+            }
             ToPrimary::Leave => Notice::Leave,
         })
     }
@@ -366,8 +379,12 @@ impl Channel {
         while let Ok(Received::Message { length, .. }) =
             scm_rights::receive_without_descriptors(&self.worker_end, &mut bytes)
         {
-            if let Ok(ToWorker::Connections(records)) = decode_to_worker(&bytes[..length]) {
-                taken.extend(records.iter().filter_map(|record| self.withdraw(record.id)));
+            match decode_to_worker(&bytes[..length]) {
+                Ok(ToWorker::Connections(records)) => {
+                    taken.extend(records.iter().filter_map(|record| self.withdraw(record.id)));
+                }
+                Ok(ToWorker::Ping) => self.pings = self.pings.saturating_sub(1),
+                Err(_) => {}
             }
         }
         taken

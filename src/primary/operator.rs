@@ -105,6 +105,8 @@ where
             Wish::StopNow => self.order(Order::StopNow).await,
             Wish::OneMore => self.order(Order::ScaleBy(1)).await,
             Wish::OneFewer => self.order(Order::ScaleBy(-1)).await,
+            // Left to the system, the signal would end the primary.
+            Wish::Upgrade => tracing::warn!("an upgrade in place is not there yet"),
             Wish::Reopen => self.output.reopen(),
             Wish::Reload => self.pull(Trigger::Signal).await,
         }

@@ -15,6 +15,8 @@ pub(super) enum Wish {
     Reload,
     /// USR1: log files were renamed, and are to be opened anew.
     Reopen,
+    /// USR2: upgrade in place.
+    Upgrade,
     /// TTIN: one worker more.
     OneMore,
     /// TTOU: one worker fewer.
@@ -29,6 +31,7 @@ pub(super) struct Signals {
     quit: Signal,
     hangup: Signal,
     reopen: Signal,
+    upgrade: Signal,
     one_more: Signal,
     one_fewer: Signal,
     stopping: bool,
@@ -43,6 +46,7 @@ impl Signals {
             quit: signal(SignalKind::quit())?,
             hangup: signal(SignalKind::hangup())?,
             reopen: signal(SignalKind::user_defined1())?,
+            upgrade: signal(SignalKind::user_defined2())?,
             one_more: signal(raw(rustix::process::Signal::TTIN))?,
             one_fewer: signal(raw(rustix::process::Signal::TTOU))?,
             stopping: false,
@@ -57,6 +61,7 @@ impl Signals {
             _ = self.quit.recv() => ("QUIT", Wish::Stop),
             _ = self.hangup.recv() => ("HUP", Wish::Reload),
             _ = self.reopen.recv() => ("USR1", Wish::Reopen),
+            _ = self.upgrade.recv() => ("USR2", Wish::Upgrade),
             _ = self.one_more.recv() => ("TTIN", Wish::OneMore),
             _ = self.one_fewer.recv() => ("TTOU", Wish::OneFewer),
         };

@@ -78,8 +78,8 @@ pub enum WorkerChange {
     },
     /// It is to be replaced, for this reason.
     Outdated(String),
-    /// It finishes what it has.
-    Drains,
+    /// It finishes what it has, for this reason.
+    Drains(&'static str),
     /// It is killed, for this reason.
     Killed(String),
     /// It has ended.
@@ -136,7 +136,9 @@ impl WorkerChange {
             Self::Outdated(reason) => {
                 tracing::info!(%slot, %generation, pid, reason, "worker is to be replaced");
             }
-            Self::Drains => tracing::info!(%slot, %generation, pid, "worker drains"),
+            Self::Drains(reason) => {
+                tracing::info!(%slot, %generation, pid, reason, "worker drains");
+            }
             Self::Killed(reason) => {
                 tracing::warn!(%slot, %generation, pid, reason, "worker is killed");
             }

@@ -175,7 +175,8 @@ impl Pool {
             Action::Serve(generation) => self.serve(worker(generation)).await?,
             Action::Drain(generation) => {
                 self.links.frontend.send(SlotCommand::Drain(worker(generation))).await?;
-                self.announce_worker(worker(generation), WorkerChange::Drains);
+                let reason = self.reason_to_drain(slot);
+                self.announce_worker(worker(generation), WorkerChange::Drains(reason));
             }
             Action::Terminate(generation) => self.signal(worker(generation), Signal::TERM),
             Action::Abort(generation) => self.abort(worker(generation)).await?,
@@ -299,6 +300,14 @@ impl Pool {
     fn serving(&self, slot: SlotId) -> Option<WorkerId> {
         let (generation, _): (Generation, _) = self.slots.get(&slot)?.life.serving()?;
         Some(WorkerId { slot, generation })
+    }
+
+    fn reason_to_drain(&self, slot: SlotId) -> &'static str {
+        match self.slots.get(&slot).map(|slot| slot.life.state()) {
+            _ if self.stopping.is_ordered() => "everything ends",
+            Some(SlotState::Removed) => "its slot is removed",
+            _ => "its successor has proved itself",
+        }
     }
 
     fn announce_worker(&self, worker: WorkerId, change: WorkerChange) {

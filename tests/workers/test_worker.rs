@@ -38,6 +38,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             channel.say(&HELLO)?;
             channel.say(&HELLO)?;
         }
+        "pongs" => {
+            channel.say(&HELLO)?;
+            channel.say(&PONG)?;
+        }
         "surplus-descriptors" => {
             let gift = channel.socket.as_fd();
             send(&channel.socket, &HELLO, &[gift, gift])?;
