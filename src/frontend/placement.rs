@@ -60,10 +60,18 @@ pub trait Slots {
 /// Thaler and Ravishankar 1998): each slot draws a number from the key, and the highest wins.
 #[derive(Clone, Debug)]
 pub struct Ranking {
+    /// Together, for they are read together, for each connection.
+    draws: Vec<Draw>,
     slots: Vec<SlotId>,
-    seeds: Vec<u64>,
-    weights: Vec<f64>,
     uniform: bool,
+}
+
+/// What a slot draws with.
+#[derive(Clone, Copy, Debug)]
+struct Draw {
+    seed: u64,
+    weight: f64,
+    slot: SlotId,
 }
 
 impl Ranking {
@@ -79,10 +87,14 @@ impl Ranking {
     /// keep their clients when others come and go.
     #[must_use]
     pub fn of(slots: &[(SlotId, f64)]) -> Self {
-        let (slots, weights): (Vec<_>, Vec<f64>) = slots.iter().copied().unzip();
-        let seeds = slots.iter().map(|slot| mix(u64::from(slot.0) + 1)).collect();
-        let uniform = weights.windows(2).all(|pair| pair[0].total_cmp(&pair[1]).is_eq());
-        Self { slots, seeds, weights, uniform }
+        let draw = |(slot, weight): &(SlotId, f64)| Draw {
+            seed: mix(u64::from(slot.0) + 1),
+            weight: *weight,
+            slot: *slot,
+        };
+        let uniform = slots.windows(2).all(|pair| pair[0].1.total_cmp(&pair[1].1).is_eq());
+        let draws = slots.iter().map(draw).collect();
+        Self { draws, slots: slots.iter().map(|(slot, _)| *slot).collect(), uniform }
     }
 
     /// Its slots.
@@ -100,34 +112,36 @@ impl Ranking {
     /// The first slot of the key's order that is `eligible`.
     pub fn first_of(&self, key: AffinityKey, eligible: impl Fn(SlotId) -> bool) -> Option<SlotId> {
         if self.uniform {
-            self.highest(eligible, |index| mix(key.0 ^ self.seeds[index]))
+            self.highest(eligible, |draw| mix(key.0 ^ draw.seed))
         } else {
-            self.highest(eligible, |index| self.weighted(key, index).to_bits())
+            self.highest(eligible, |draw| draw.weighted(key).to_bits())
         }
     }
 
     fn highest(
         &self,
         eligible: impl Fn(SlotId) -> bool,
-        score: impl Fn(usize) -> u64,
+        score: impl Fn(&Draw) -> u64,
     ) -> Option<SlotId> {
         let mut best = None;
         let mut highest = 0;
-        for (index, slot) in self.slots.iter().copied().enumerate() {
-            let score = score(index);
-            if (score > highest || best.is_none()) && eligible(slot) {
-                (best, highest) = (Some(slot), score);
+        for draw in &self.draws {
+            let score = score(draw);
+            if (score > highest || best.is_none()) && eligible(draw.slot) {
+                (best, highest) = (Some(draw.slot), score);
             }
         }
         best
     }
+}
 
+impl Draw {
     /// `-weight / ln(u)` for u in (0, 1): positive, so that its bits are in the order of its value.
-    fn weighted(&self, key: AffinityKey, index: usize) -> f64 {
-        let drawn = mix(key.0 ^ self.seeds[index]) >> 11;
+    fn weighted(&self, key: AffinityKey) -> f64 {
+        let drawn = mix(key.0 ^ self.seed) >> 11;
         #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
         let unit = (drawn as f64 + 0.5) / (1_u64 << 53) as f64;
-        -self.weights[index] / unit.ln()
+        -self.weight / unit.ln()
     }
 }
 
