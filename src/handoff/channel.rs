@@ -25,12 +25,16 @@ use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, so
 
 use crate::handoff::ids::{ConnectionId, Timestamp};
 use crate::handoff::message::{
-    BATCH, ConnectionRecord, Ids, MAX_TO_PRIMARY, MAX_TO_WORKER, MessageError, PING, ToPrimary,
-    ToWorker, decode_to_primary, decode_to_worker, encode_connections,
+    BATCH, ConnectionRecord, Ids, MAX_TO_PRIMARY, MAX_TO_WORKER, PING, ToPrimary, ToWorker,
+    decode_to_primary, decode_to_worker, encode_connections,
 };
 use crate::handoff::scm_rights::{self, Received, Sent};
 use crate::handoff::scoreboard::{Counter, Scoreboard};
 use crate::handoff::untouched::is_untouched;
+
+mod error;
+
+pub use error::ChannelError;
 
 /// An accepted connection that no worker owns yet. Dropping it closes it.
 #[derive(Debug)]
@@ -94,52 +98,6 @@ pub enum Notice {
     Pong,
     /// It wants to be drained and replaced.
     Leave,
-}
-
-/// What a worker may not do.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ChannelError {
-    /// Bytes that are no message.
-    #[error(transparent)]
-    Message(#[from] MessageError),
-    /// A message that no kind could be so long.
-    #[error("message is longer than {MAX_TO_PRIMARY} bytes")]
-    Long,
-    /// A message with descriptors.
-    #[error("message carries descriptors, expected none")]
-    Descriptors,
-    /// Something before the hello, or another one.
-    #[error("hello is not the first message, or came again")]
-    NoHello,
-    /// An answer to a ping that was not sent.
-    #[error("pong without a ping")]
-    NoPing,
-    /// An answer for a connection that it doesn't hold.
-    #[error("refusal of connection {}, which is not waiting for an answer", .0.0)]
-    UnknownConnection(ConnectionId),
-    /// It settled more than it was sent, or says that it refused and doesn't say whom.
-    #[error(
-        "scoreboard counts {settled} connections settled and {refused} refused, which were not"
-    )]
-    Scoreboard {
-        /// What it says.
-        settled: u64,
-        /// What it says.
-        refused: u64,
-    },
-    /// It ended the channel without being asked.
-    #[error("channel was closed by the worker")]
-    Closed,
-    /// The kernel failed.
-    #[error("channel failed")]
-    Io(#[source] std::io::Error),
-}
-
-impl From<Errno> for ChannelError {
-    fn from(errno: Errno) -> Self {
-        Self::Io(errno.into())
-    }
 }
 
 /// What is left when a worker is gone.
