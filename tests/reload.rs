@@ -81,6 +81,9 @@ fn a_command_that_is_not_there_aborts_the_reload() {
     let reloaded = reload(&primary);
     assert_eq!(reloaded["result"], "aborted", "{reloaded}");
     assert_eq!(primary.workers(), before);
+    let old = primary.worker(0);
+    common::process::signal(old, Signal::KILL);
+    eventually("a successor of what worked", || primary.worker(0) != old);
     primary.signal(Signal::TTIN);
     eventually("one more of what worked", || primary.workers().len() == 3);
     primary.stop();

@@ -93,6 +93,30 @@ fn the_manager_learns_of_ready_progress_and_the_end() {
 }
 
 #[test]
+fn the_manager_learns_of_a_rolling_restart() {
+    let mut manager = Manager::at_path();
+    let primary = Primary::with_workers(2)
+        .environment("NOTIFY_SOCKET", &manager.name)
+        .arguments(&["--min-uptime", "0"])
+        .start();
+    manager.wait_for("READY=1");
+    primary.signal(Signal::HUP);
+    assert!(manager.wait_for("RELOADING=1").contains("MONOTONIC_USEC="));
+    manager.wait_for("READY=1");
+    primary.stop();
+}
+
+#[test]
+fn one_slot_whose_workers_keep_dying_does_not_fail_the_start() {
+    let mut manager = Manager::at_path();
+    let _primary = Primary::with_workers(2)
+        .environment("NOTIFY_SOCKET", &manager.name)
+        .slot_zero("exit 3")
+        .start_listening();
+    manager.wait_for("READY=1");
+}
+
+#[test]
 fn nobody_is_told_that_all_is_ready_before_it_is() {
     let manager = Manager::at_path();
     let (code, _) = Primary::with_workers(2)
