@@ -7,7 +7,7 @@ use std::net::TcpStream;
 
 use common::client::{ask, connect_from, get_from, nth, read_answer, send_get};
 use common::load::Load;
-use common::process::{children, exists};
+use common::process::{Signal, children, exists};
 use common::{Builder, Primary, eventually, example};
 
 fn unhealthy(workers: u16) -> Builder {
@@ -63,6 +63,25 @@ fn a_worker_far_beyond_its_limit_is_killed_at_once() {
     eventually("the hog is gone", || !exists(hog));
     primary.wait_for_log("used more than max_memory_kill and was killed");
     assert_eq!(ask(primary.client_of(0), primary.address()).slot(), 0);
+    primary.stop();
+}
+
+#[test]
+fn draining_workers_that_take_too_much_memory_together_end() {
+    let primary = unhealthy(1)
+        .arguments(&["--min-uptime", "0", "--max-draining-memory", "60M"])
+        .arguments(&["--drain-timeout", "1h", "--kill-timeout", "300ms"])
+        .start();
+    let hog = primary.worker(0);
+    get_from(nth(0), primary.address(), "/leak?mb=90").unwrap();
+    let mut held = connect_from(nth(0), primary.address()).unwrap();
+    send_get(&mut held, "/sleep?ms=3600000").unwrap();
+    // Taken up before the next request of the same loop.
+    ask(nth(0), primary.address());
+    primary.signal(Signal::HUP);
+    assert_eq!(primary.wait_for_event("reloaded")["result"], "done");
+    eventually("the hog is gone", || !exists(hog));
+    primary.wait_for_log("was killed at the end of its grace period");
     primary.stop();
 }
 

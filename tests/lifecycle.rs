@@ -262,13 +262,18 @@ fn workers_that_are_done_are_not_started_again() {
 }
 
 #[test]
-fn a_lame_duck_still_accepts() {
-    let primary = Primary::with_workers(1).arguments(&["--lameduck", "1500ms"]).start();
+fn a_lame_duck_goes_on_until_its_time_is_over() {
+    let primary = Primary::with_workers(1).arguments(&["--lameduck", "1h"]).start();
+    let old = primary.worker(0);
     primary.signal(Signal::TERM);
     primary.wait_for_log("stopping gracefully");
-    ask(nth(0), primary.address());
-    let stopped = primary.stop_finished();
-    assert_eq!((&stopped["how"], &stopped["acknowledged"]), (&"graceful".into(), &1.into()));
+    // Even a worker that dies is followed.
+    signal(old, Signal::KILL);
+    eventually("its successor answers", || ask(nth(0), primary.address()).pid() != old);
+    primary.signal(Signal::TERM);
+    assert_eq!(primary.stop_finished()["how"], "at once");
+    let short = Primary::with_workers(1).arguments(&["--lameduck", "100ms"]).start();
+    assert_eq!(short.stop()["how"], "graceful");
 }
 
 #[test]

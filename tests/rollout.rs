@@ -173,20 +173,25 @@ fn old_workers_are_bounded_in_time() {
 fn old_workers_are_bounded_in_number() {
     let primary = Primary::with_workers(1)
         .arguments(&["--min-uptime", "0", "--max-draining", "1", "--kill-timeout", "300ms"])
+        .worker(&[&common::example("unhealthy_worker")])
         .start();
+    let client = primary.client_of(0);
     let mut held = Vec::new();
     let mut old = Vec::new();
     for _ in 0..3 {
         old.push(primary.worker(0));
-        held.push(long_request(&primary));
+        // It would hold its worker up for an hour.
+        let mut stream = connect_from(client, primary.address()).unwrap();
+        send_get(&mut stream, "/sleep?ms=3600000").unwrap();
+        held.push(stream);
+        ask(client, primary.address());
         primary.signal(Signal::HUP);
         assert_eq!(primary.wait_for_event("reloaded")["result"], "done");
     }
     eventually("the two oldest are gone", || !exists(old[0]) && !exists(old[1]));
     assert!(exists(old[2]), "the youngest of them goes on");
-    drop(held);
-    primary.signal(Signal::TERM);
-    primary.wait_for_event("stopped");
+    let stopped = primary.stop();
+    assert_eq!((&stopped["killed_workers"], &stopped["cut_connections"]), (&1.into(), &1.into()));
 }
 
 #[test]
@@ -246,5 +251,7 @@ fn one_more_worker_and_one_fewer() {
     primary.signal(Signal::TTIN);
     // The last worker stays.
     assert_eq!(primary.wait_for_event("scaled")["workers"], 2);
-    assert_eq!(primary.stop()["lost"], 0);
+    let stopped = primary.stop();
+    // Nobody was sent elsewhere: clients belong to a slot only while it serves.
+    assert_eq!((&stopped["lost"], &stopped["spilled"]), (&0.into(), &0.into()));
 }

@@ -20,6 +20,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/", get(async || answer("well\n")))
         .route("/leak", get(leak))
         .route("/stall", get(stall))
+        .route("/sleep", get(sleep))
         .route("/leave", get(leave))
         .with_state(drain);
     Ok(server::serve(worker, router).await?)
@@ -42,6 +43,12 @@ async fn leak(Query(query): Query<HashMap<String, usize>>) -> Answer {
     // Written to, or the kernel doesn't give it.
     std::mem::forget(vec![1_u8; bytes]);
     answer("leaked\n")
+}
+
+/// This request alone, for so many milliseconds.
+async fn sleep(Query(query): Query<HashMap<String, u64>>) -> Answer {
+    tokio::time::sleep(Duration::from_millis(query.get("ms").copied().unwrap_or(1_000))).await;
+    answer("rested\n")
 }
 
 /// The whole event loop, for so many milliseconds.
