@@ -10,21 +10,22 @@ use std::error::Error;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request};
-use axum::http::HeaderValue;
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{Json, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
-use sticky_lb::worker::{ConnectionInfo, Worker};
+use sticky_lb::worker::{ConnectionInfo, Drain, Worker};
 use tokio::time::Instant;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let worker = Worker::attach()?;
     let started = Instant::now();
+    let drain = worker.drain();
     let app = Router::new()
         .route("/", get(hello))
-        .route("/health", get(move || health(started)))
+        .route("/health", get(move || health(started, drain)))
         .route("/heavy", get(heavy))
         .layer(from_fn(name_worker));
     Ok(sticky_lb::worker::axum::serve(worker, app).await?)
@@ -41,9 +42,14 @@ async fn hello(ConnectInfo(connection): ConnectInfo<ConnectionInfo>) -> String {
     format!("Hello {client} from worker {pid} in slot {slot}\n")
 }
 
-async fn health(started: Instant) -> Json<Value> {
+async fn health(started: Instant, drain: Drain) -> (StatusCode, Json<Value>) {
     let uptime = started.elapsed().as_secs_f64();
-    Json(json!({"status": "healthy", "worker": std::process::id(), "uptime": uptime}))
+    // Fails as soon as everything is to end, so that load balancers send nobody any more.
+    let (code, status) = match drain.is_ready() {
+        true => (StatusCode::OK, "healthy"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+    };
+    (code, Json(json!({"status": status, "worker": std::process::id(), "uptime": uptime})))
 }
 
 async fn heavy() -> Json<Value> {

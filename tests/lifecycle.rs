@@ -267,9 +267,13 @@ fn a_lame_duck_goes_on_until_its_time_is_over() {
     let old = primary.worker(0);
     primary.signal(Signal::TERM);
     primary.wait_for_log("stopping gracefully");
+    let health = get_from(nth(1), primary.address(), "/health").unwrap();
+    assert!(health.head.starts_with("HTTP/1.1 503") && health.body.contains("stopping"));
     // Even a worker that dies is followed.
     signal(old, Signal::KILL);
     eventually("its successor answers", || ask(nth(0), primary.address()).pid() != old);
+    let health = get_from(nth(1), primary.address(), "/health").unwrap();
+    assert!(health.head.starts_with("HTTP/1.1 503"), "{health:?}");
     primary.signal(Signal::TERM);
     assert_eq!(primary.stop_finished()["how"], "at once");
     let short = Primary::with_workers(1).arguments(&["--lameduck", "100ms"]).start();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Json, Response};
 use axum::routing::{any, get};
@@ -82,15 +82,20 @@ async fn hello(State(app): State<App>, headers: HeaderMap) -> Response {
 }
 
 async fn health(State(app): State<App>) -> impl IntoResponse {
-    let draining = app.drain.has_begun();
-    Json(json!({
-        "status": if draining { "draining" } else { "healthy" },
+    let (code, status) = match (app.drain.is_ready(), app.drain.has_begun()) {
+        (true, _) => (StatusCode::OK, "healthy"),
+        (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        (false, true) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+    };
+    let health = Json(json!({
+        "status": status,
         "worker": app.worker.pid,
         "slot": app.worker.slot.parse::<u16>().ok(),
         "uptime": app.worker.started.elapsed().as_secs_f64(),
         "memory": {"rss": resident_bytes()},
         "connections": app.drain.connections(),
-    }))
+    }));
+    (code, health)
 }
 
 /// From `/proc/self/statm`, whose second number counts pages.
@@ -119,7 +124,7 @@ async fn heavy(State(app): State<App>, Query(heavy): Query<Heavy>) -> Response {
     // On a thread of its own: the worker's loop goes on serving.
     let burnt = tokio::task::spawn_blocking(move || burn(time)).await;
     let Ok((rounds, duration)) = burnt else {
-        return axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let duration = duration.as_secs_f64() * 1_000.0;
     Json(json!({"worker": app.worker.pid, "duration": duration, "rounds": rounds})).into_response()

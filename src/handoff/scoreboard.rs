@@ -1,6 +1,6 @@
 //! What a worker is doing, in a page of memory that it shares with the primary: counted by the
-//! worker at each event, read by the primary when it likes, at the cost of no message. One number
-//! goes the other way: whether the worker was told to drain.
+//! worker at each event, read by the primary when it likes, at the cost of no message. Two numbers
+//! go the other way: whether the worker was told to drain, and whether everything is to end.
 //!
 //! Never trusted: a worker may write what it likes. Loads only influence placement, and more
 //! connections settled than were sent are a breach of the protocol.
@@ -20,6 +20,7 @@
 //! | 256 | settled: connections acknowledged or refused since its start |
 //! | 320 | refused: of those, the refused ones |
 //! | 384 | not 0 once the primary has ordered the worker to drain; written by the primary |
+//! | 448 | not 0 once everything is to end: health checks should fail; written by the primary |
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -52,6 +53,8 @@ pub enum Counter {
     Refused,
     /// Orders to drain. With none, the end of the channel means that the primary is gone.
     Drain,
+    /// Orders to the primary to stop. Connections still come for a while.
+    Stop,
 }
 
 impl Counter {
@@ -66,6 +69,7 @@ impl Counter {
                 Self::Settled => 4,
                 Self::Refused => 5,
                 Self::Drain => 6,
+                Self::Stop => 7,
             }
     }
 }

@@ -155,6 +155,14 @@ impl Drain {
         self.shared.begun.is_cancelled()
     }
 
+    /// What a health check should say: whether new clients are welcome. They are not once this
+    /// worker drains, and not once everything is to end, though connections come for as long as
+    /// `lameduck` says, so that load balancers have time to notice.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.has_begun() && self.shared.own.scoreboard.get(Counter::Stop) == 0
+    }
+
     /// Waits until the worker is to end and no connection is left that was never read from, or for
     /// a second longer. This is what to give to a server's graceful shutdown: told to shut down
     /// earlier, hyper closes a connection that it hasn't read from without an answer.

@@ -3,6 +3,7 @@
 use tokio::task::JoinHandle;
 
 use crate::handoff::ids::Timestamp;
+use crate::handoff::scoreboard::Counter;
 use crate::handoff::slots::FrontendGone;
 use crate::supervisor::event::Event;
 use crate::supervisor::lifecycle::Fact;
@@ -47,6 +48,9 @@ impl Pool {
         }
         self.links.announcer.announce(Event::Stopping { at_once: false });
         self.planner.stop();
+        for running in self.running.values() {
+            running.scoreboard.increment(Counter::Stop);
+        }
         self.stopping = Stopping::LameDuck(Timestamp::now() + self.settings.lameduck);
     }
 

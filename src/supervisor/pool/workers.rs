@@ -83,6 +83,9 @@ impl Pool {
     }
 
     fn started(&mut self, worker: WorkerId, process: Process, scoreboard: Scoreboard) {
+        if self.stopping.is_ordered() {
+            scoreboard.increment(Counter::Stop);
+        }
         let process = Arc::new(process);
         let (watched, ended) = (Arc::clone(&process), self.ended.0.clone());
         tokio::spawn(async move {
