@@ -145,6 +145,51 @@ fn a_worker_that_is_slow_for_less_than_the_time_is_left_alone() {
 }
 
 #[test]
+fn a_primary_that_stood_still_itself_blames_no_worker() {
+    let primary = unhealthy(2).arguments(&["--stall-timeout", "1s"]).start();
+    let before = primary.workers();
+    let rest = |millis: u32| {
+        // Its connection is the worker's already: the primary is not needed.
+        let mut stream = connect_from(nth(0), primary.address()).unwrap();
+        ask(nth(0), primary.address());
+        send_get(&mut stream, &format!("/sleep?ms={millis}")).unwrap();
+        stream
+    };
+    let long = rest(3_000);
+    primary.signal(Signal::STOP);
+    read_answer(long).unwrap();
+    primary.signal(Signal::CONT);
+    // Some pings later.
+    read_answer(rest(1_500)).unwrap();
+    assert_eq!(primary.workers(), before);
+    assert!(!primary.log().contains("stands still"));
+    primary.stop();
+}
+
+#[test]
+fn load_is_also_requests_processor_time_and_lag() {
+    for (measure, up, path) in [
+        ("requests", "3", "/sleep?ms=10000"),
+        ("cpu", "50", "/burn?ms=10000"),
+        ("lag", "200", "/stall?ms=1000"),
+    ] {
+        let primary = Primary::with_workers(1)
+            .arguments(&["--max-workers", "2", "--scale-load", measure, "--scale-up-load", up])
+            .arguments(&["--scale-down-load", "1", "--scale-interval", "200ms"])
+            .worker(&[&example("unhealthy_worker")])
+            .start();
+        let ask_for_it = |n| {
+            let mut stream = connect_from(nth(n), primary.address()).unwrap();
+            send_get(&mut stream, path).unwrap();
+            stream
+        };
+        let busy: Vec<_> = (0..5).map(ask_for_it).collect();
+        eventually(&format!("a second worker for {measure}"), || primary.workers().len() == 2);
+        drop(busy);
+    }
+}
+
+#[test]
 fn there_are_as_many_workers_as_the_load_asks_for() {
     let primary = Primary::with_workers(1)
         .arguments(&["--min-workers", "1", "--max-workers", "3"])

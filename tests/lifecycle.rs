@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::client::{
     ask, connect_from, ends_within, get_from, nth, read_answer, read_kept_alive, send_get,
 };
-use common::process::{Signal, children, exists, signal, state};
+use common::process::{Signal, children, descriptors, exists, signal, state};
 use common::{Primary, eventually};
 
 #[test]
@@ -182,6 +182,28 @@ fn workers_serve_for_a_while_without_a_primary_and_then_end() {
         eventually("the orphan ends", || !exists(pid) || state(pid) == Some('Z'));
     }
     assert!(read_answer(busy).is_err(), "ended with its worker");
+}
+
+#[test]
+fn an_orphan_that_prints_does_not_die_of_it() {
+    let mut primary = Primary::with_workers(1)
+        .arguments(&["--orphan-grace", "1h"])
+        .worker(&[&common::example("library_worker"), "chatty"])
+        .start();
+    let worker = primary.worker(0);
+    let mut stream = connect_from(nth(0), primary.address()).unwrap();
+    let mut ask_again = || {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+        read_kept_alive(&mut stream).expect("an answer").body
+    };
+    assert!(ask_again().contains("hello"));
+    primary.signal(Signal::KILL);
+    primary.wait();
+    eventually("the worker prints nowhere", || {
+        descriptors(worker).iter().any(|(number, link)| *number == 1 && link == "/dev/null")
+    });
+    assert!(ask_again().contains("hello"));
+    signal(worker, Signal::KILL);
 }
 
 #[test]

@@ -21,6 +21,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/leak", get(leak))
         .route("/stall", get(stall))
         .route("/sleep", get(sleep))
+        .route("/burn", get(burn))
         .route("/leave", get(leave))
         .with_state(drain);
     Ok(server::serve(worker, router).await?)
@@ -49,6 +50,16 @@ async fn leak(Query(query): Query<HashMap<String, usize>>) -> Answer {
 async fn sleep(Query(query): Query<HashMap<String, u64>>) -> Answer {
     tokio::time::sleep(Duration::from_millis(query.get("ms").copied().unwrap_or(1_000))).await;
     answer("rested\n")
+}
+
+/// A processor, beside the event loop, for so many milliseconds.
+async fn burn(Query(query): Query<HashMap<String, u64>>) -> Answer {
+    let time = Duration::from_millis(query.get("ms").copied().unwrap_or(1_000));
+    let end = tokio::time::Instant::now() + time;
+    // Without anybody to wait for it, a worker that is to end would wait.
+    std::thread::spawn(move || while tokio::time::Instant::now() < end {});
+    tokio::time::sleep(time).await;
+    answer("burnt\n")
 }
 
 /// The whole event loop, for so many milliseconds.
