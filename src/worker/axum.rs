@@ -14,6 +14,7 @@ use axum::serve::IncomingStream;
 use crate::worker::accept::{AcceptError, Worker};
 use crate::worker::connection::{Connection, ConnectionInfo};
 use crate::worker::drain::Drain;
+use crate::worker::http::mark_last;
 
 /// Says ready, serves until the worker is to end, and returns when the last connection is closed,
 /// WebSockets included.
@@ -46,7 +47,10 @@ pub async fn serve(mut worker: Worker, router: Router) -> Result<(), AcceptError
 
 async fn count(State(drain): State<Drain>, request: Request, next: Next) -> Response {
     let _in_flight = drain.request();
-    next.run(request).await
+    let version = request.version();
+    let mut response = next.run(request).await;
+    mark_last(&drain, version, &mut response);
+    response
 }
 
 /// A worker as a listener for `axum::serve`.

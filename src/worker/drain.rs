@@ -7,7 +7,8 @@
 //! 1. The primary ends the channel. No connection comes any more: draining has *begun*.
 //! 2. Handlers finish what they have: WebSockets send a close frame, HTTP answers its last request.
 //! 3. A connection that came just before has not been read from yet. It is *settled* when its first
-//!    bytes are read, or a second has passed; only then may it be told to go.
+//!    bytes are read, or a second has passed; only then may it be told to go. One that is kept alive has
+//!    half a second to be used once more, and its answer says `Connection: close`.
 //! 4. When the last connection is closed, draining is *finished*, and the process can end.
 
 use std::io;
@@ -28,6 +29,11 @@ use crate::worker::orphan::OrphanTimes;
 
 /// How long a connection that came just before the drain may take to send its first bytes.
 const SETTLE: Duration = Duration::from_secs(1);
+
+/// How long connections that are kept alive may take to be used once more. Their answer then tells the
+/// client to make a new one; closed without that, the next request of a busy client would meet the
+/// end of the connection (RFC 9112, 9.5 and 9.6).
+const LINGER: Duration = Duration::from_millis(500);
 
 /// What a worker has for itself.
 #[derive(Debug)]
@@ -163,14 +169,18 @@ impl Drain {
         !self.has_begun() && self.shared.own.scoreboard.get(Counter::Stop) == 0
     }
 
-    /// Waits until the worker is to end and no connection is left that was never read from, or for
-    /// a second longer. This is what to give to a server's graceful shutdown: told to shut down
+    /// Waits until the worker is to end and no connection is left that was never read from, for half a
+    /// second at least and a second at most. This is what to give to a server's graceful shutdown: told to shut down
     /// earlier, hyper closes a connection that it hasn't read from without an answer.
     pub async fn settled(&self) {
         self.begun().await;
-        let settled = self.shared.wait_for_zero(&self.shared.fresh);
-        // That it takes longer means that some client says nothing. It gets no more time.
-        let _ = tokio::time::timeout(SETTLE, settled).await;
+        let used = self.shared.wait_for_zero(&self.shared.fresh);
+        let settled = async { tokio::join!(used, tokio::time::sleep(LINGER)) };
+        tokio::select! {
+            // That it takes longer means that some client says nothing. It gets no more time.
+            _ = tokio::time::timeout(SETTLE, settled) => {}
+            () = self.shared.wait_for_zero(&self.shared.open) => {}
+        }
         // What has come on idle connections is read first, so that its request is answered.
         tokio::task::yield_now().await;
     }

@@ -7,8 +7,9 @@ use std::error::Error;
 use std::pin::{Pin, pin};
 
 use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::service::Service;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 
@@ -80,9 +81,9 @@ struct Counted<S> {
     drain: Drain,
 }
 
-impl<S> Service<Request<Incoming>> for Counted<S>
+impl<S, B> Service<Request<Incoming>> for Counted<S>
 where
-    S: Service<Request<Incoming>>,
+    S: Service<Request<Incoming>, Response = Response<B>>,
     S::Future: Send + 'static,
 {
     type Response = S::Response;
@@ -92,10 +93,22 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let in_flight = self.drain.request();
         request.extensions_mut().insert(self.info);
+        let (version, drain) = (request.version(), self.drain.clone());
         let answer = self.service.call(request);
         Box::pin(async move {
             let _in_flight = in_flight;
-            answer.await
+            let mut response = answer.await?;
+            mark_last(&drain, version, &mut response);
+            Ok(response)
         })
+    }
+}
+
+/// Lets an answer say, when the worker drains, that it is its connection's last. HTTP/2 says so in
+/// another way, which is hyper's; an upgraded connection goes on.
+pub(crate) fn mark_last<B>(drain: &Drain, version: Version, response: &mut Response<B>) {
+    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if drain.has_begun() && version <= Version::HTTP_11 && !upgraded {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
 }

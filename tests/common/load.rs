@@ -1,12 +1,14 @@
-//! A constant load of new connections, each of which has to be answered.
+//! A constant load of new connections, and of some that are kept alive for as long as their answers
+//! allow it. Each request has to be answered.
 
-use std::net::SocketAddr;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::client::{get_from, nth};
+use super::client::{connect_from, get_from, nth, read_kept_alive};
 
 const THREADS: u16 = 3;
 
@@ -31,7 +33,10 @@ impl Load {
             let shared = Arc::clone(&shared);
             std::thread::spawn(move || ask_again_and_again(number, address, &shared))
         };
-        let load = Self { threads: (0..THREADS).map(thread).collect(), shared };
+        let mut threads: Vec<_> = (0..THREADS).map(thread).collect();
+        let kept_alive = Arc::clone(&shared);
+        threads.push(std::thread::spawn(move || ask_kept_alive(address, &kept_alive)));
+        let load = Self { threads, shared };
         load.wait_for_more(20);
         load
     }
@@ -53,6 +58,37 @@ impl Load {
         assert!(failed.is_empty(), "{} requests failed: {failed:?}", failed.len());
         self.shared.answered.load(Ordering::Relaxed)
     }
+}
+
+/// On one connection, until an answer says that it is the last.
+fn ask_kept_alive(address: SocketAddr, shared: &Shared) -> Vec<String> {
+    let mut failed = Vec::new();
+    let mut stream = None;
+    while !shared.done.load(Ordering::Relaxed) && failed.len() < 20 {
+        match ask_on(&mut stream, address) {
+            Ok(()) => {
+                shared.answered.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => {
+                failed.push(format!("kept alive: {error}"));
+                stream = None;
+            }
+        }
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    failed
+}
+
+fn ask_on(stream: &mut Option<TcpStream>, address: SocketAddr) -> io::Result<()> {
+    let open = match stream {
+        Some(open) => open,
+        None => stream.insert(connect_from(nth(700), address)?),
+    };
+    open.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")?;
+    if read_kept_alive(open)?.header("connection") == Some("close") {
+        *stream = None;
+    }
+    Ok(())
 }
 
 fn ask_again_and_again(thread: u16, address: SocketAddr, shared: &Shared) -> Vec<String> {
