@@ -229,7 +229,8 @@ fn start_frontend(
     let affinity = Affinity::new(settings.digest, &settings.secret, settings.prefixes);
     let router = Router::new(&config.router);
     let slots = SlotTable::new(config.slots);
-    let most_held = most_held(config.workers);
+    let most = config.autoscale.map_or(config.workers, |bounds| bounds.max_workers);
+    let most_held = most_held(most.max(config.workers));
     let (failed, failure) = oneshot::channel();
     thread::Builder::new().name("frontend".to_owned()).spawn(move || {
         let dispatcher = Dispatcher::new(listener, affinity, router, slots, most_held, orders);
@@ -256,12 +257,12 @@ fn raise_descriptor_limit() {
 }
 
 /// How many clients' descriptors the primary may hold and still start workers: what the limit
-/// leaves beside its own, of which each worker takes a few, and more while it is started.
+/// leaves beside its own, of which each worker takes a few, and its successor beside it.
 fn most_held(workers: u16) -> u64 {
     const OWN: u64 = 32;
     const EACH_WORKER: u64 = 7;
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-    let left = limit.saturating_sub(OWN + EACH_WORKER * u64::from(workers));
+    let left = limit.saturating_sub(OWN + 2 * EACH_WORKER * u64::from(workers));
     if left < 64 {
         tracing::warn!(
             limit,

@@ -57,8 +57,12 @@ fn a_broken_configuration_is_refused_and_everything_goes_on() {
         ("workers = \"many\"\n", "sticky-lb.toml:1"),
         ("workers = [\n", "sticky-lb.toml"),
         ("workers = 2\nwatch = [\"/nonexistent\"]\n", "/nonexistent"),
+        ("", "cannot read configuration file"),
     ] {
         fs::write(&file, broken).unwrap();
+        if broken.is_empty() {
+            fs::remove_file(&file).unwrap();
+        }
         let reloaded = reload(&primary);
         assert_eq!(reloaded["result"], "refused", "{broken}");
         let said = reloaded["reason"].as_str().unwrap();

@@ -7,6 +7,7 @@
 //! `PWD`, and each reading follows that name anew: after the symlink is switched, a reading finds
 //! the new release's configuration file and runs workers there.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
@@ -30,6 +31,8 @@ pub struct Reader {
     config: Option<PathBuf>,
     profile: Option<String>,
     here: PathBuf,
+    /// A file was there once: that it is not any more is then no choice of defaults.
+    had_file: Cell<bool>,
 }
 
 /// What a reading found.
@@ -56,6 +59,7 @@ impl Reader {
             config: matches.get_one("config").cloned(),
             profile: matches.get_one("profile").cloned(),
             here,
+            had_file: Cell::new(false),
         })
     }
 
@@ -92,10 +96,12 @@ impl Reader {
         let name = self.config.as_deref().unwrap_or_else(|| Path::new(USUAL_NAME));
         let path = self.here.join(name);
         let name = name.display().to_string();
-        if self.config.is_none() && !path.exists() {
+        if self.config.is_none() && !self.had_file.get() && !path.exists() {
             return Ok((File::default(), name));
         }
-        Ok((File::read(&path, &name)?, name))
+        let file = File::read(&path, &name)?;
+        self.had_file.set(true);
+        Ok((file, name))
     }
 
     /// The variables of all workers, then those of the profile.
@@ -162,8 +168,13 @@ mod tests {
             fs::create_dir_all(root.join(release)).unwrap();
             fs::write(root.join(release).join(USUAL_NAME), format!("name = {release:?}")).unwrap();
         }
-        let reader =
-            Reader { typed: Vec::new(), config: None, profile: None, here: current.clone() };
+        let reader = Reader {
+            typed: Vec::new(),
+            config: None,
+            profile: None,
+            here: current.clone(),
+            had_file: Cell::new(false),
+        };
         for release in ["one", "two"] {
             let _ = fs::remove_file(&current);
             symlink(release, &current).unwrap();
@@ -173,5 +184,6 @@ mod tests {
             assert_eq!(config.command.directory, Some(expected));
         }
         fs::remove_dir_all(root).unwrap();
+        assert!(reader.read().is_err(), "a file that has gone is no choice of defaults");
     }
 }
