@@ -80,7 +80,8 @@ impl Reading<'_> {
             Ok(Some(entry)) => match file.entries.iter().find(|earlier| earlier.key == entry.key) {
                 None => file.entries.push(entry),
                 Some(earlier) => {
-                    let text = format!("{key} is {} too: see {}", earlier.key, earlier.origin);
+                    let text =
+                        format!("{key}: {} is set already, in {}", earlier.key, earlier.origin);
                     self.problem(at, &text);
                 }
             },
@@ -283,7 +284,7 @@ mod tests {
         let nul = read("name = \"a\\u0000\"").unwrap_err();
         assert_eq!(nul.lines, ["x.toml:1: name: expected no NUL character, found \"a\\u0000\""]);
         let twice = read("workers = 1\ninstances = 2").unwrap_err();
-        assert_eq!(twice.lines, ["x.toml:2: instances is workers too: see x.toml:1"]);
+        assert_eq!(twice.lines, ["x.toml:2: instances: workers is set already, in x.toml:1"]);
     }
 
     #[test]

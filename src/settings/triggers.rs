@@ -8,7 +8,7 @@ use clap::Args;
 use crate::settings::problems::Problems;
 use crate::settings::units::duration;
 use crate::triggers::cron::Schedule;
-use crate::triggers::watch::WatchSettings;
+use crate::triggers::watch::{IGNORED_BY_DEFAULT, WatchSettings};
 
 /// Rolling restarts that nobody asks for.
 #[derive(Clone, Debug, Args)]
@@ -21,7 +21,7 @@ pub struct Triggers {
     pub watch: Vec<PathBuf>,
     /// Names and patterns of files whose changes don't count; `.*` is all dot files.
     #[arg(long, value_name = "PATTERNS", num_args = 0..)]
-    #[arg(default_values = ["node_modules", "target", ".*"])]
+    #[arg(default_values = IGNORED_BY_DEFAULT)]
     pub ignore_watch: Vec<String>,
     /// How long nothing has to change any more.
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = duration)]

@@ -42,9 +42,9 @@ pub struct WatchSettings {
     pub delay: Duration,
 }
 
-/// What is best ignored where nothing else is said: hidden files, what package managers install,
-/// and what editors leave behind for a moment.
-pub const IGNORED_BY_DEFAULT: [&str; 5] = [".*", "node_modules", "*~", "#*#", "4913"];
+/// What is best ignored where nothing else is said: hidden files, what package managers install and
+/// compilers build, and what editors leave behind for a moment.
+pub const IGNORED_BY_DEFAULT: [&str; 6] = [".*", "node_modules", "target", "*~", "#*#", "4913"];
 
 /// Why files cannot be watched.
 #[derive(Debug, thiserror::Error)]
