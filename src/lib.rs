@@ -78,25 +78,29 @@ pub mod system {
 
 #[cfg(feature = "cli")]
 pub mod supervisor {
-    //! A worker's life: lifecycle and restarts, decided; processes, carried out. Never touches a
-    //! client's socket.
+    //! A worker's life: what is decided, what is carried out, and what workers print. Never touches
+    //! a client's socket.
+
+    // Decided: functions of facts and of the time.
     pub mod autoscale;
+    pub mod lifecycle;
+    pub mod limits;
+    pub mod restart;
+    pub mod rollout;
+    pub mod slot_life;
+    pub mod watchdog;
+
+    // Carried out: one owner, and what it does it with.
     pub mod command;
     pub mod environment;
     pub mod event;
-    pub mod lifecycle;
-    pub mod limits;
     pub mod orphans;
     pub mod output;
     pub mod pool;
     pub mod process;
     pub mod procfs;
-    pub mod restart;
-    pub mod rollout;
     pub mod sample;
-    pub mod slot_life;
     pub mod start_error;
-    pub mod watchdog;
 }
 
 pub mod worker {
