@@ -94,6 +94,21 @@ fn a_command_that_is_not_there_aborts_the_reload() {
 }
 
 #[test]
+fn workers_ordered_during_a_reload_are_of_the_kind_that_works() {
+    let (builder, file) = configured("workers = 2\nlisten_timeout = \"700ms\"\n");
+    let primary = builder.start();
+    let text = "workers = 4\nlisten_timeout = \"700ms\"\ncommand = \"sleep 100\"\n";
+    fs::write(&file, text).unwrap();
+    primary.signal(Signal::HUP);
+    primary.wait_for_log("rolling restart begins");
+    primary.signal(Signal::TTIN);
+    assert_eq!(primary.wait_for_event("reloaded")["result"], "aborted");
+    assert_eq!(primary.wait_for_event("scaled")["workers"], 3);
+    primary.wait_for_log("serving=3 of=3");
+    primary.stop();
+}
+
+#[test]
 fn what_only_a_new_primary_can_change_is_said() {
     let (builder, file) = configured("workers = 1\n");
     let primary = builder.start();

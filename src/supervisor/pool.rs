@@ -37,6 +37,8 @@ pub struct Pool {
     links: PoolLinks,
     /// What held before the rolling restart that is under way, and holds again if it is aborted.
     before: Option<PoolSettings>,
+    /// Workers more or fewer, ordered meanwhile: it is not known yet of which kind.
+    deferred: i32,
     /// Those that were removed stay, so that their generations go on.
     slots: BTreeMap<SlotId, Slot>,
     running: HashMap<WorkerId, Running>,
@@ -70,6 +72,7 @@ impl Pool {
             settings,
             links,
             before: None,
+            deferred: 0,
             slots: BTreeMap::new(),
             running: HashMap::new(),
             planner: Planner::default(),

@@ -15,6 +15,9 @@ impl Pool {
             // The end is near: nothing is begun any more.
             _ if self.stopping.is_ordered() => {}
             Order::Reload(trigger, settings) => self.reload(trigger, *settings),
+            Order::ScaleBy(delta) if self.planner.is_rolling() => {
+                self.deferred = self.deferred.saturating_add(delta);
+            }
             Order::ScaleBy(delta) => self.scale_by(delta, "signal").await?,
         }
         Ok(())

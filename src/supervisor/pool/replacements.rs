@@ -66,24 +66,23 @@ impl Pool {
     pub(super) async fn end_rollout(&mut self, report: Report) -> Result<(), PoolError> {
         let outcome = report.outcome.clone();
         self.links.announcer.announce(Event::RolloutEnded(report));
-        match outcome {
-            Outcome::Done => {
-                self.before = None;
-                self.rank().await?;
-                if self.settings.autoscale.is_some() {
-                    return Ok(());
-                }
-                Box::pin(self.scale_to(self.settings.workers, "reload")).await
+        // Whatever follows settles it.
+        if self.planner.is_rolling() || outcome == Outcome::Stopped {
+            return Ok(());
+        }
+        let before = self.before.take();
+        if outcome == Outcome::Done {
+            self.rank().await?;
+            if self.settings.autoscale.is_none() {
+                Box::pin(self.scale_to(self.settings.workers, "reload")).await?;
             }
-            // Unless another one follows, what held before holds again.
-            Outcome::Aborted(..) if !self.planner.is_rolling() => {
-                if let Some(before) = self.before.take() {
-                    self.settings = before;
-                    self.apply_settings();
-                }
-                Ok(())
-            }
-            Outcome::Aborted(..) | Outcome::Superseded | Outcome::Stopped => Ok(()),
+        } else if let Some(before) = before {
+            self.settings = before;
+            self.apply_settings();
+        }
+        match std::mem::take(&mut self.deferred) {
+            0 => Ok(()),
+            delta => Box::pin(self.scale_by(delta, "signal")).await,
         }
     }
 }
