@@ -12,6 +12,9 @@ use super::client::{connect_from, get_from, nth, read_kept_alive};
 
 const THREADS: u16 = 3;
 
+/// Then nothing is to be expected any more.
+const MOST_FAILED: usize = 1_000;
+
 /// Clients that connect, ask and go, again and again, until told to stop.
 #[derive(Debug)]
 pub struct Load {
@@ -26,6 +29,9 @@ struct Shared {
 }
 
 impl Load {
+    /// Connections that are open at a time, at the most.
+    pub const CLIENTS: usize = THREADS as usize + 1;
+
     /// Some hundred connections a second from a few hundred addresses.
     pub fn start(address: SocketAddr) -> Self {
         let shared = Arc::new(Shared::default());
@@ -52,11 +58,17 @@ impl Load {
 
     /// Stops, and returns how many were answered. Fails the test if one was not.
     pub fn stop(self) -> u64 {
+        let (answered, failed) = self.stop_and_count();
+        assert!(failed.is_empty(), "{} requests failed: {failed:?}", failed.len());
+        answered
+    }
+
+    /// Stops, and returns how many were answered, and what became of the others.
+    pub fn stop_and_count(self) -> (u64, Vec<String>) {
         self.shared.done.store(true, Ordering::Relaxed);
         let threads = self.threads.into_iter();
-        let failed: Vec<_> = threads.flat_map(|thread| thread.join().expect("no panic")).collect();
-        assert!(failed.is_empty(), "{} requests failed: {failed:?}", failed.len());
-        self.shared.answered.load(Ordering::Relaxed)
+        let failed = threads.flat_map(|thread| thread.join().expect("no panic")).collect();
+        (self.shared.answered.load(Ordering::Relaxed), failed)
     }
 }
 
@@ -64,7 +76,7 @@ impl Load {
 fn ask_kept_alive(address: SocketAddr, shared: &Shared) -> Vec<String> {
     let mut failed = Vec::new();
     let mut stream = None;
-    while !shared.done.load(Ordering::Relaxed) && failed.len() < 20 {
+    while !shared.done.load(Ordering::Relaxed) && failed.len() < MOST_FAILED {
         match ask_on(&mut stream, address) {
             Ok(()) => {
                 shared.answered.fetch_add(1, Ordering::Relaxed);
@@ -94,7 +106,7 @@ fn ask_on(stream: &mut Option<TcpStream>, address: SocketAddr) -> io::Result<()>
 fn ask_again_and_again(thread: u16, address: SocketAddr, shared: &Shared) -> Vec<String> {
     let mut failed = Vec::new();
     for n in (thread..600).step_by(usize::from(THREADS)).cycle() {
-        if shared.done.load(Ordering::Relaxed) || failed.len() > 20 {
+        if shared.done.load(Ordering::Relaxed) || failed.len() > MOST_FAILED {
             break;
         }
         match get_from(nth(n), address, "/") {

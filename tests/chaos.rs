@@ -1,0 +1,73 @@
+//! Everything at once: rolling restarts, scaling, kills, stalls and reopened files, in random order
+//! under a constant load. Only what a killed worker had acknowledged may be cut, and afterwards
+//! everything is as it was.
+
+mod common;
+
+use std::time::{Duration, SystemTime};
+
+use common::load::Load;
+use common::process::{Signal, children, descriptors, signal, state};
+use common::{Primary, eventually};
+
+/// How long: `scripts/prove-chaos` asks for more.
+fn duration() -> Duration {
+    let seconds = std::env::var("STICKY_LB_CHAOS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(12))
+}
+
+/// The same row for the same seed (Knuth's MMIX generator).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, count: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.0 >> 33) as usize % count.max(1)
+    }
+}
+
+#[test]
+fn whatever_happens_nobody_is_lost_and_all_returns_to_its_base() {
+    let primary = Primary::with_workers(3)
+        .arguments(&["--min-uptime", "50ms", "--max-restarts", "1000000"])
+        .arguments(&["--exp-backoff-restart-delay", "10ms", "--exp-backoff-max-delay", "50ms"])
+        .start();
+    let base = descriptors(primary.pid()).len();
+    let load = Load::start(primary.address());
+    let (mut random, mut kills) = (Random(0x2545_f491_4f6c_dd1d), 0);
+    let start = SystemTime::now();
+    while start.elapsed().unwrap() < duration() {
+        let workers = primary.workers();
+        let victim = workers.get(random.below(workers.len())).map(|(pid, ..)| *pid);
+        match (random.below(7), victim) {
+            (0 | 1, _) => primary.signal(Signal::HUP),
+            (2, _) => primary.signal(Signal::TTIN),
+            (3, _) => primary.signal(Signal::TTOU),
+            (4, _) => primary.signal(Signal::USR1),
+            (5, Some(pid)) => {
+                signal(pid, Signal::KILL);
+                kills += 1;
+            }
+            (_, Some(pid)) => {
+                signal(pid, Signal::STOP);
+                // Longer than stall_after.
+                std::thread::park_timeout(Duration::from_millis(400));
+                signal(pid, Signal::CONT);
+            }
+            _ => {}
+        }
+        std::thread::park_timeout(Duration::from_millis(random.below(300) as u64));
+    }
+    let (answered, failed) = load.stop_and_count();
+    println!("{answered} answered, {} cut by {kills} kills", failed.len());
+    assert!(failed.len() <= kills * Load::CLIENTS, "{failed:?}");
+    assert!(!failed.iter().any(|text| text.contains("os error 11")), "somebody hangs: {failed:?}");
+    // Back to the number of workers that was configured.
+    primary.signal(Signal::HUP);
+    eventually("three workers and their descriptors", || {
+        primary.workers().len() == 3 && descriptors(primary.pid()).len() == base
+    });
+    assert!(children(primary.pid()).iter().all(|pid| state(*pid) != Some('Z')), "a zombie");
+    let stopped = primary.stop();
+    assert_eq!((&stopped["lost"], &stopped["accepted"]), (&0.into(), &stopped["acknowledged"]));
+}
