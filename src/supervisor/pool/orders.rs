@@ -27,6 +27,8 @@ impl Pool {
     fn reload(&mut self, trigger: Trigger, settings: PoolSettings) {
         let before = std::mem::replace(&mut self.settings, settings);
         self.before.get_or_insert(before);
+        // What was ordered before the number of workers was read anew counts no more.
+        self.deferred = 0;
         self.apply_settings();
         let slots = self.active().map(|(slot, _)| slot).collect();
         self.planner.begin(trigger, slots);
