@@ -16,7 +16,7 @@ use crate::settings::change::needs_restart;
 use crate::settings::problems::SettingsError;
 use crate::settings::reader::{Reader, Reading};
 use crate::supervisor::output::Output;
-use crate::supervisor::pool::Summary;
+use crate::supervisor::pool::{Summary, chain};
 use crate::supervisor::rollout::{Outcome, Report};
 
 mod configuration;
@@ -71,16 +71,6 @@ fn init(init: &Init) -> Result<(), Box<dyn Error>> {
         let _ = writeln!(std::io::stderr(), "sticky-lb: {note}");
     }
     Ok(())
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 fn run(reader: &Reader) -> Result<(), Box<dyn Error>> {
