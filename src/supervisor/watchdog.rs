@@ -27,12 +27,6 @@ impl Watchdog {
         Self::default()
     }
 
-    /// Whether the next ping may be sent: none is open.
-    #[must_use]
-    pub fn wants_ping(&self) -> bool {
-        self.open.is_none()
-    }
-
     /// Notes a ping. One that is already open goes on waiting.
     pub fn ping_sent(&mut self, now: Timestamp) {
         self.open.get_or_insert(now);
@@ -140,7 +134,7 @@ mod tests {
                 let later = now + 700;
                 let stalled = watchdog.has_stalled(at(later), Duration::from_millis(timeout));
                 prop_assert_eq!(stalled, oldest_open.is_some_and(|sent| later - sent >= timeout));
-                prop_assert_eq!(watchdog.wants_ping(), oldest_open.is_none());
+                prop_assert_eq!(watchdog.open, oldest_open.map(at));
                 let waited = oldest_open.map_or(Duration::ZERO, |sent| at(later).since(at(sent)));
                 prop_assert!(watchdog.lag(at(later)) >= waited);
             }
