@@ -3,7 +3,7 @@
 //! The one place that prints, and that knows exit codes: 0 done, 1 failed, 2 usage.
 
 use std::error::Error;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
@@ -74,13 +74,8 @@ fn init(init: &Init) -> Result<(), Box<dyn Error>> {
 }
 
 fn run(reader: &Reader) -> Result<(), Box<dyn Error>> {
-    let Reading { config, log_level, .. } = reader.read()?;
-    tracing_subscriber::fmt()
-        .with_max_level(log_level)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+    let Reading { config, .. } = reader.read()?;
+    let _log = crate::log::start(&config.log);
     let output = Output::start(config.output.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let begun_with = config.clone();

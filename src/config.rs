@@ -4,10 +4,12 @@
 
 use std::time::Duration;
 
+use crate::control::settings::{AdminSettings, ControlSettings};
 use crate::frontend::affinity::{DigestKind, Prefixes};
 use crate::frontend::listener::ListenerSettings;
 use crate::frontend::router::RouterSettings;
 use crate::frontend::slot_table::SlotSettings;
+use crate::log::LogSettings;
 use crate::supervisor::autoscale::AutoscaleSettings;
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::lifecycle::LifecycleSettings;
@@ -58,6 +60,12 @@ pub struct Config {
     pub cron_restart: Option<Schedule>,
     /// What becomes of what workers print.
     pub output: OutputSettings,
+    /// Where operators come in.
+    pub control: ControlSettings,
+    /// Where browsers, Prometheus and health checks come in, if anywhere.
+    pub admin: Option<AdminSettings>,
+    /// The primary's own log.
+    pub log: LogSettings,
 }
 
 /// What names a client.

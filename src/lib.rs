@@ -60,6 +60,7 @@ pub mod frontend {
     pub mod acceptor;
     pub mod affinity;
     pub mod dispatcher;
+    pub mod inquiry;
     pub mod listener;
     pub mod memory;
     pub mod placement;
@@ -130,7 +131,22 @@ pub mod triggers {
 }
 
 #[cfg(feature = "cli")]
+pub mod control {
+    //! How operators see and steer a running primary: control socket, admin listener, dashboard,
+    //! metrics. Reaches frontend and supervisor through their handles alone.
+
+    // Agreed by both ends.
+    pub mod protocol;
+    pub mod report;
+
+    // The primary's end.
+    pub mod settings;
+}
+
+#[cfg(feature = "cli")]
 pub mod config;
+#[cfg(feature = "cli")]
+pub mod log;
 #[cfg(feature = "cli")]
 pub mod primary;
 
@@ -139,6 +155,7 @@ pub mod settings {
     //! What may be written: flags and the keys of `sticky-lb.toml`, one table for both. Never does
     //! anything with it.
     pub mod change;
+    pub mod control;
     pub mod file;
     pub mod general;
     pub mod hand_off;

@@ -11,11 +11,12 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use crate::config::Config;
 use crate::frontend::affinity::Affinity;
 use crate::frontend::dispatcher::{DispatchError, Dispatcher};
+use crate::frontend::inquiry::{Inquiries, inquiries};
 use crate::frontend::listener::{ListenError, Listener};
 use crate::frontend::placement::Placement;
 use crate::frontend::router::Router;
@@ -25,6 +26,7 @@ use crate::handoff::slots::{SlotOrders, seam};
 use crate::supervisor::event::Announcer;
 use crate::supervisor::orphans::Orphans;
 use crate::supervisor::output::Output;
+use crate::supervisor::pool::handle::PoolHandle;
 use crate::supervisor::pool::{Pool, PoolError, PoolLinks, PoolSettings, Progress, Summary};
 use crate::supervisor::rollout::Report;
 use crate::system::activation::{ActivationError, inherited_listener};
@@ -140,11 +142,12 @@ impl Primary {
         let Self { config, listener } = self;
         let address = listener.local();
         let (commander, events, orders) = seam().map_err(start("make the seam to the frontend"))?;
-        let mut frontend = start_frontend(listener, &config, orders)
+        let (_frontend_handle, inquiries) =
+            inquiries().map_err(start("make the way in for questions"))?;
+        let mut frontend = start_frontend(listener, &config, orders, inquiries)
             .map_err(start("start the frontend's thread"))?;
 
-        // Signals wait while the pool is busy; more than a few mean nothing new.
-        let (order, ordered) = mpsc::channel(16);
+        let (handle, ordered) = PoolHandle::new();
         let (progress, progressed) = watch::channel(Progress::default());
         let announcer = Announcer::new();
         let pool_settings = PoolOf { port: address.port(), heartbeat };
@@ -157,7 +160,7 @@ impl Primary {
             output_settings: None,
             triggers,
             notifier,
-            order,
+            handle,
             reread,
             report,
             progressed,
@@ -224,6 +227,7 @@ fn start_frontend(
     listener: Listener,
     config: &Config,
     orders: SlotOrders,
+    inquiries: Inquiries,
 ) -> io::Result<oneshot::Receiver<DispatchError>> {
     let settings = &config.affinity;
     let affinity = Affinity::new(settings.digest, &settings.secret, settings.prefixes);
@@ -233,7 +237,8 @@ fn start_frontend(
     let most_held = most_held(most.max(config.workers));
     let (failed, failure) = oneshot::channel();
     thread::Builder::new().name("frontend".to_owned()).spawn(move || {
-        let dispatcher = Dispatcher::new(listener, affinity, router, slots, most_held, orders);
+        let dispatcher =
+            Dispatcher::new(listener, affinity, router, slots, most_held, orders, inquiries);
         let result = dispatcher.and_then(Dispatcher::run);
         if let Err(error) = result {
             // The primary may be gone already.

@@ -7,18 +7,36 @@ use std::fs;
 use std::path::Path;
 
 /// Folders and files from the bottom up: each imports from those that stand beside it.
-const FLOORS: [(&str, &[&str]); 11] = [
+const FLOORS: [(&str, &[&str]); 13] = [
     ("handoff", &["handoff"]),
     ("frontend", &["handoff", "frontend"]),
     ("system", &["handoff", "system"]),
     ("supervisor", &["handoff", "system", "supervisor"]),
     ("worker", &["handoff", "worker"]),
     ("triggers", &["triggers"]),
-    ("config", &["frontend", "supervisor", "triggers"]),
-    ("primary", &["handoff", "frontend", "supervisor", "triggers", "system", "config", "primary"]),
-    ("settings", &["config", "frontend", "supervisor", "triggers", "system", "settings"]),
+    ("log", &["log"]),
+    ("control", &["handoff", "frontend", "supervisor", "log", "control"]),
+    ("config", &["frontend", "supervisor", "triggers", "control", "log"]),
+    (
+        "primary",
+        &[
+            "handoff",
+            "frontend",
+            "supervisor",
+            "triggers",
+            "system",
+            "log",
+            "control",
+            "config",
+            "primary",
+        ],
+    ),
+    (
+        "settings",
+        &["config", "frontend", "supervisor", "triggers", "system", "log", "control", "settings"],
+    ),
     ("demo", &["worker", "demo"]),
-    ("cli", &["settings", "config", "primary", "demo", "supervisor"]),
+    ("cli", &["settings", "config", "primary", "demo", "supervisor", "log", "control"]),
 ];
 
 /// Words and the files and folders that they belong to.

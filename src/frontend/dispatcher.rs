@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::frontend::acceptor::{Acceptor, Arrival, Look};
 use crate::frontend::affinity::Affinity;
+use crate::frontend::inquiry::Inquiries;
 use crate::frontend::listener::Listener;
 use crate::frontend::placement::Slots;
 use crate::frontend::poller::{Poller, Source};
@@ -27,6 +28,7 @@ use crate::handoff::ids::{ConnectionId, SlotId, Timestamp};
 use crate::handoff::message::ConnectionRecord;
 use crate::handoff::slots::{Counters, SlotEventKind, SlotOrders, WorkerId};
 
+mod answers;
 mod commands;
 
 /// Connections taken in one turn, before channels and commands have theirs.
@@ -60,6 +62,7 @@ pub enum DispatchError {
 pub struct Dispatcher {
     poller: Poller,
     orders: SlotOrders,
+    inquiries: Inquiries,
     acceptor: Acceptor,
     affinity: Affinity,
     router: Router,
@@ -97,13 +100,16 @@ impl Dispatcher {
         slots: SlotTable,
         most_held: u64,
         orders: SlotOrders,
+        inquiries: Inquiries,
     ) -> Result<Self, DispatchError> {
         let poller = Poller::new().map_err(DispatchError::Wait)?;
         poller.add(Source::Commands, orders.as_fd()).map_err(DispatchError::Wait)?;
+        poller.add(Source::Inquiries, inquiries.as_fd()).map_err(DispatchError::Wait)?;
         let acceptor = Acceptor::new(listener, &poller).map_err(DispatchError::Wait)?;
         Ok(Self {
             poller,
             orders,
+            inquiries,
             acceptor,
             affinity,
             router,
@@ -152,6 +158,7 @@ impl Dispatcher {
         for source in ready.drain(..) {
             match source {
                 Source::Commands => self.obey_all(),
+                Source::Inquiries => self.answer_all(),
                 Source::Worker(worker) => drop(self.listen_to(worker)),
                 Source::Listener => backlog = true,
             }

@@ -24,6 +24,8 @@ pub enum Source {
     Listener,
     /// The supervisor has sent a command.
     Commands,
+    /// Somebody has asked something.
+    Inquiries,
     /// A worker has said something.
     Worker(WorkerId),
 }
@@ -101,11 +103,13 @@ impl Poller {
 /// Numbers that no worker has: slots end at 16 bits.
 const LISTENER: u64 = u64::MAX;
 const COMMANDS: u64 = u64::MAX - 1;
+const INQUIRIES: u64 = u64::MAX - 2;
 
 fn data(source: Source) -> EventData {
     EventData::new_u64(match source {
         Source::Listener => LISTENER,
         Source::Commands => COMMANDS,
+        Source::Inquiries => INQUIRIES,
         Source::Worker(WorkerId { slot, generation }) => {
             u64::from(slot.0) << 32 | u64::from(generation.0)
         }
@@ -117,6 +121,7 @@ fn source(data: u64) -> Source {
     match data {
         LISTENER => Source::Listener,
         COMMANDS => Source::Commands,
+        INQUIRIES => Source::Inquiries,
         worker => Source::Worker(WorkerId {
             slot: SlotId((worker >> 32) as u16),
             generation: Generation(worker as u32),
@@ -134,7 +139,8 @@ mod tests {
     fn sources_are_told_apart_and_can_be_ignored() {
         let (mut poller, mut ready) = (Poller::new().unwrap(), Vec::new());
         let worker = WorkerId { slot: SlotId(u16::MAX), generation: Generation(u32::MAX) };
-        let sources = [Source::Listener, Source::Commands, Source::Worker(worker)];
+        let sources =
+            [Source::Listener, Source::Commands, Source::Inquiries, Source::Worker(worker)];
         let pipes: Vec<_> = sources.iter().map(|_| io::pipe().unwrap()).collect();
         for (source, (reader, _)) in sources.iter().zip(&pipes) {
             poller.add(*source, reader.as_fd()).unwrap();

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, watch};
 
 use crate::config::Config;
 use crate::primary::signals::{Signals, Wish};
@@ -11,6 +11,7 @@ use crate::primary::triggers::Triggers;
 use crate::primary::{Milestone, PoolOf};
 use crate::supervisor::event::Event;
 use crate::supervisor::output::{Output, OutputSettings};
+use crate::supervisor::pool::handle::{PoolHandle, Scale};
 use crate::supervisor::pool::{Order, PoolSettings, Progress, chain};
 use crate::supervisor::rollout::{Outcome, Trigger};
 use crate::system::notify::Notifier;
@@ -24,7 +25,7 @@ pub(super) struct Operator<Reread, Tell> {
     /// To be used when the rolling restart that is under way is done.
     pub(super) output_settings: Option<OutputSettings>,
     pub(super) notifier: Option<Notifier>,
-    pub(super) order: mpsc::Sender<Order>,
+    pub(super) handle: PoolHandle,
     pub(super) reread: Reread,
     pub(super) report: Tell,
     pub(super) progressed: watch::Receiver<Progress>,
@@ -101,10 +102,10 @@ where
 
     async fn heed(&mut self, wish: Wish) {
         match wish {
-            Wish::Stop => self.order(Order::Stop).await,
-            Wish::StopNow => self.order(Order::StopNow).await,
-            Wish::OneMore => self.order(Order::ScaleBy(1)).await,
-            Wish::OneFewer => self.order(Order::ScaleBy(-1)).await,
+            Wish::Stop => self.handle.stop(false).await,
+            Wish::StopNow => self.handle.stop(true).await,
+            Wish::OneMore => self.handle.order(Order::Scale(Scale::By(1), None)).await,
+            Wish::OneFewer => self.handle.order(Order::Scale(Scale::By(-1), None)).await,
             // Left to the system, the signal would end the primary.
             Wish::Upgrade => tracing::warn!("an upgrade in place is not there yet"),
             Wish::Reopen => self.output.reopen(),
@@ -112,15 +113,12 @@ where
         }
     }
 
-    /// If it fails, the pool has ended, and so will we.
-    async fn order(&self, order: Order) {
-        let _ = self.order.send(order).await;
-    }
-
     /// With a configuration that is wrong, everything goes on as it was.
     async fn pull(&mut self, trigger: Trigger) {
         match self.reread() {
-            Ok(settings) => self.order(Order::Reload(trigger, Box::new(settings))).await,
+            Ok(settings) => {
+                self.handle.order(Order::Reload(trigger, Box::new(settings), None)).await;
+            }
             Err(error) => {
                 tracing::error!(error, "reload refused, nothing is changed");
                 self.tell(Milestone::ReloadRefused(error));

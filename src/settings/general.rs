@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use clap::Args;
 
 use crate::frontend::listener::ListenerSettings;
+use crate::log::Levels;
 use crate::settings::units::within;
 
 /// The most workers that there may be.
@@ -29,19 +30,16 @@ pub struct General {
     /// Connections that the kernel keeps until they are accepted.
     #[arg(long, value_name = "N", default_value = "4096", value_parser = within(1..=i32::MAX))]
     pub backlog: i32,
-    /// Lines of the log below this level are left out.
-    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = level)]
-    pub log_level: tracing::Level,
+    /// Lines of the log below this level are left out; parts may have their own:
+    /// info,frontend=debug.
+    #[arg(long, value_name = "LEVELS", default_value = "info")]
+    pub log_level: Levels,
 }
 
 impl General {
     pub(super) fn listener(&self) -> ListenerSettings {
         ListenerSettings { host: self.host.clone(), port: self.port, backlog: self.backlog }
     }
-}
-
-fn level(text: &str) -> Result<tracing::Level, String> {
-    text.parse().map_err(|_| "expected error, warn, info, debug or trace".to_owned())
 }
 
 /// A number of workers, which may be relative to the CPUs.

@@ -40,8 +40,6 @@ pub struct Reader {
 pub struct Reading {
     /// The settings.
     pub config: Config,
-    /// The level of the log.
-    pub log_level: tracing::Level,
     /// Each setting as it results, and where it was written.
     pub values: Vec<Value>,
 }
@@ -88,7 +86,7 @@ impl Reader {
         let config = resolve(&table, surroundings, &mut problems);
         problems.into_error(|key| place(&merged, key))?;
         let values = report::values(&matches, &merged, &variables, &config);
-        Ok(Reading { config, log_level: table.general.log_level, values })
+        Ok(Reading { config, values })
     }
 
     /// The file, and the name by which messages call it.

@@ -48,6 +48,9 @@ pub(super) fn resolve(
         watch: table.triggers.watch(command.directory.as_deref(), problems),
         cron_restart: table.triggers.cron_restart.clone(),
         output: table.output.output(&table.general.name),
+        control: table.control.control(),
+        admin: table.control.admin(problems),
+        log: table.control.log(&table.general.log_level),
         command,
     }
 }

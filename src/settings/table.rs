@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, ValueHint};
 
+use crate::settings::control::Control;
 use crate::settings::general::General;
 use crate::settings::hand_off::HandOff;
 use crate::settings::lifecycle::{Lifecycle, Restarts};
@@ -57,6 +58,8 @@ pub struct Table {
     pub hand_off: HandOff,
     #[command(flatten)]
     pub output: Output,
+    #[command(flatten)]
+    pub control: Control,
 }
 
 /// The table, to be asked for its settings.

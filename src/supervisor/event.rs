@@ -47,6 +47,18 @@ pub enum Event {
     },
     /// A rolling restart has ended.
     RolloutEnded(Report),
+    /// A slot has the new worker that it was to get.
+    Replaced {
+        /// Which.
+        slot: SlotId,
+    },
+    /// A slot keeps its worker: the one that was to replace it came to nothing.
+    NotReplaced {
+        /// Which.
+        slot: SlotId,
+        /// What became of the new one.
+        reason: String,
+    },
     /// There are to be more workers, or fewer.
     Scaled {
         /// So many there were to be.
@@ -118,6 +130,10 @@ impl Event {
                 tracing::info!(rollout = number, %trigger, slots = of, "rolling restart begins");
             }
             Self::RolloutEnded(report) => log_report(report),
+            Self::Replaced { slot } => tracing::debug!(%slot, "worker is replaced"),
+            Self::NotReplaced { slot, reason } => {
+                tracing::debug!(%slot, reason, "worker is not replaced");
+            }
             Self::Scaled { from, to, by } => tracing::info!(from, to, by, "scaling"),
             Self::Stopping { at_once: false } => tracing::info!("stopping gracefully"),
             Self::Stopping { at_once: true } => tracing::warn!("stopping at once"),

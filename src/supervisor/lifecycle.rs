@@ -62,6 +62,21 @@ pub enum Phase {
     },
 }
 
+impl Phase {
+    /// A word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Spawning { .. } => "spawning",
+            Self::Serving { .. } => "serving",
+            Self::Standby { .. } => "standby",
+            Self::Draining { .. } => "draining",
+            Self::Aborted { .. } => "aborted",
+            Self::Killed { .. } => "killed",
+        }
+    }
+}
+
 /// What a slot's clients can expect of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotState {

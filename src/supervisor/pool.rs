@@ -18,10 +18,13 @@ use crate::supervisor::rollout::{Planner, Step};
 use crate::supervisor::slot_life::SlotLife;
 use crate::system::limits::oom_kills;
 
+pub mod handle;
 mod health;
 mod interface;
 mod orders;
 mod replacements;
+mod show;
+pub mod status;
 mod stop;
 mod workers;
 

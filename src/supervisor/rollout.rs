@@ -40,6 +40,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(60);
 pub enum Trigger {
     /// SIGHUP.
     Signal,
+    /// An operator's command.
+    Command,
     /// This file has changed.
     Watch(std::path::PathBuf),
     /// It is time.
@@ -50,6 +52,7 @@ impl fmt::Display for Trigger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Signal => f.write_str("signal"),
+            Self::Command => f.write_str("command"),
             Self::Watch(path) => write!(f, "change of {}", path.display()),
             Self::Cron => f.write_str("cron_restart"),
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::frontend::dispatcher::Dispatcher;
 use crate::frontend::poller::Source;
 use crate::handoff::channel::Channel;
-use crate::handoff::slots::{Counters, SlotCommand, WorkerId};
+use crate::handoff::slots::{SlotCommand, WorkerId};
 
 /// How long the last connections may take to be handed over when the supervisor stops.
 const LAST_HANDOFFS: Duration = Duration::from_secs(2);
@@ -53,9 +53,8 @@ impl Dispatcher {
                 self.stopping = Some((reply, self.now + LAST_HANDOFFS));
             }
             SlotCommand::Count(reply) => {
-                let counters = Counters { accept_errors: self.acceptor.errors(), ..self.counters };
                 // Nobody waits any more: nothing to do.
-                let _ = reply.send(counters);
+                let _ = reply.send(self.counters());
             }
             SlotCommand::End => self.ended = true,
         }

@@ -15,6 +15,8 @@ use crate::supervisor::lifecycle::LifecycleSettings;
 use crate::supervisor::limits::LimitSettings;
 use crate::supervisor::orphans::Orphans;
 use crate::supervisor::output::Output;
+use crate::supervisor::pool::handle::{Reply, Scale, Scaled, SlotOrder};
+use crate::supervisor::pool::status::PoolStatus;
 use crate::supervisor::rollout::{RolloutSettings, Trigger};
 
 /// More slots than these there cannot be.
@@ -77,16 +79,20 @@ pub struct PoolLinks {
 }
 
 /// What the operator wants.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Order {
     /// Drain all and end.
     Stop,
     /// End all at once.
     StopNow,
     /// Replace all workers, slot by slot, by workers of these settings.
-    Reload(Trigger, Box<PoolSettings>),
-    /// So many workers more, or fewer.
-    ScaleBy(i32),
+    Reload(Trigger, Box<PoolSettings>, Option<Reply<u64>>),
+    /// More workers, or fewer.
+    Scale(Scale, Option<Reply<Scaled>>),
+    /// Something for a single slot.
+    Slot(SlotId, SlotOrder, Reply<()>),
+    /// Say how all is.
+    Status(Reply<PoolStatus>),
 }
 
 /// How far the start is.

@@ -4,6 +4,7 @@ use crate::handoff::ids::{SlotId, Timestamp};
 use crate::handoff::slots::SlotCommand;
 use crate::supervisor::event::Event;
 use crate::supervisor::lifecycle::{Fact, SlotState};
+use crate::supervisor::pool::handle::Scale;
 use crate::supervisor::pool::{MOST_WORKERS, Order, Pool, PoolError, PoolSettings};
 use crate::supervisor::rollout::Trigger;
 
@@ -12,13 +13,15 @@ impl Pool {
         match order {
             Order::Stop => self.stop(),
             Order::StopNow => self.stop_now().await?,
+            Order::Status(reply) => drop(reply.send(Ok(self.status()))),
             // The end is near: nothing is begun any more.
             _ if self.stopping.is_ordered() => {}
-            Order::Reload(trigger, settings) => self.reload(trigger, *settings),
-            Order::ScaleBy(delta) if self.planner.is_rolling() => {
+            Order::Reload(trigger, settings, _) => self.reload(trigger, *settings),
+            Order::Scale(Scale::By(delta), _) if self.planner.is_rolling() => {
                 self.deferred = self.deferred.saturating_add(delta);
             }
-            Order::ScaleBy(delta) => self.scale_by(delta, "signal").await?,
+            Order::Scale(Scale::By(delta), _) => self.scale_by(delta, "signal").await?,
+            Order::Scale(Scale::To(_), _) | Order::Slot(..) => {}
         }
         Ok(())
     }

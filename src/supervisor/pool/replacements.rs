@@ -32,6 +32,7 @@ impl Pool {
         {
             found.command = command;
         }
+        self.links.announcer.announce(Event::Replaced { slot });
         self.planner.replaced(slot);
     }
 
@@ -40,10 +41,11 @@ impl Pool {
             found.candidate = None;
         }
         let reason = match &self.last_failure {
-            Some((failed, reason)) if *failed == slot => reason.as_str(),
-            _ => "was ended before it had proved itself",
+            Some((failed, reason)) if *failed == slot => reason.clone(),
+            _ => "was ended before it had proved itself".to_owned(),
         };
-        self.planner.failed(slot, reason, Timestamp::now());
+        self.planner.failed(slot, &reason, Timestamp::now());
+        self.links.announcer.announce(Event::NotReplaced { slot, reason });
     }
 
     /// A worker asks to be replaced. One that isn't ready just ends.

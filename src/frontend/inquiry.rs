@@ -1,0 +1,278 @@
+//! Questions to the frontend: what it has counted, where a client goes, and to forget who went
+//! elsewhere.
+//!
+//! Never changes where connections go but by [`FrontendHandle::forget`]. Asked through a bounded
+//! queue of its own; where it is full, whoever asks waits. The frontend answers between two turns,
+//! so that an answer also shows that its loop turns.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, eventfd};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::frontend::placement::{Availability, Placement};
+use crate::handoff::ids::{AffinityKey, SlotId};
+use crate::handoff::slots::{Counters, FrontendGone};
+
+/// Questions that may wait.
+const INQUIRIES: usize = 64;
+
+/// A question, and where the answer goes.
+#[derive(Debug)]
+pub enum Inquiry {
+    /// What was counted.
+    Facts(oneshot::Sender<FrontendFacts>),
+    /// Where a client goes.
+    Whereabouts(Client, oneshot::Sender<Whereabouts>),
+    /// Forget which clients went elsewhere; says how many there were.
+    Forget(oneshot::Sender<u64>),
+}
+
+/// Who is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// Whoever has this address.
+    Address(IpAddr),
+    /// Whoever has this key.
+    Key(AffinityKey),
+}
+
+/// What the frontend has counted and measured, and how things are.
+#[derive(Clone, Debug, Default)]
+pub struct FrontendFacts {
+    /// What became of connections since the start.
+    pub counters: Counters,
+    /// Connections that went elsewhere than to the first of their ranking, by reason.
+    pub spills: Vec<(SpillReason, u64)>,
+    /// Errors of accept by the kernel's name for them, `EMFILE`.
+    pub accept_errors: Vec<(&'static str, u64)>,
+    /// Connections accepted in the last second.
+    pub accepts_per_second: f64,
+    /// From accept to acknowledgement, over all slots, lately.
+    pub recent: Quantiles,
+    /// The same since the start, as how many took up to how long: upper bounds, rising, and counts
+    /// of each alone.
+    pub handoff_times: Vec<(Duration, u64)>,
+    /// The client with the largest share of connections lately.
+    pub heaviest: Option<Heaviest>,
+    /// Connections accepted that no worker owns yet.
+    pub waiting: u64,
+    /// Connections are taken from the backlog.
+    pub accepting: bool,
+    /// All slots that the frontend knows, from 0.
+    pub slots: Vec<SlotFacts>,
+}
+
+/// What the frontend knows of one slot.
+#[derive(Clone, Debug)]
+pub struct SlotFacts {
+    /// Which.
+    pub slot: SlotId,
+    /// Whether it takes connections now.
+    pub availability: Availability,
+    /// Connections established, by its workers' count, and on their way.
+    pub load: u64,
+    /// Connections that wait for it.
+    pub queued: u64,
+    /// Connections on their way to its workers.
+    pub in_flight: u64,
+    /// Connections acknowledged by its workers since the start.
+    pub handed_off: u64,
+    /// The same in the last second.
+    pub handoffs_per_second: f64,
+    /// From accept to acknowledgement, lately.
+    pub recent: Quantiles,
+    /// Times one of its workers didn't acknowledge in time.
+    pub stalls: u64,
+    /// Connections that its workers refused.
+    pub refused: u64,
+}
+
+/// Half take up to `p50`, all but one in a hundred up to `p99`; nothing if there were none lately.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quantiles {
+    /// The median.
+    pub p50: Option<Duration>,
+    /// The 99th percentile.
+    pub p99: Option<Duration>,
+}
+
+/// A client with many connections.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Heaviest {
+    /// The client's address, as it connected last.
+    pub address: IpAddr,
+    /// Its share of connections lately, 0 to 1.
+    pub share: f64,
+}
+
+/// Why a connection goes elsewhere than to the first slot of its ranking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SpillReason {
+    /// Its client went there before and is remembered.
+    Remembered,
+    /// No worker serves there, and none is expected soon.
+    NotServing,
+    /// Its worker doesn't acknowledge.
+    Stalled,
+    /// Its worker has no descriptors left.
+    Refusing,
+    /// As many wait for it as may.
+    QueueFull,
+    /// It has more connections than the load bound allows.
+    OverBound,
+    /// Two workers have died on this connection there.
+    Deaths,
+}
+
+impl SpillReason {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Remembered,
+        Self::NotServing,
+        Self::Stalled,
+        Self::Refusing,
+        Self::QueueFull,
+        Self::OverBound,
+        Self::Deaths,
+    ];
+
+    /// A word for it, as metrics and JSON have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Remembered => "remembered",
+            Self::NotServing => "not-serving",
+            Self::Stalled => "stalled",
+            Self::Refusing => "refusing",
+            Self::QueueFull => "queue-full",
+            Self::OverBound => "over-bound",
+            Self::Deaths => "deaths",
+        }
+    }
+}
+
+/// Where a client goes, and why.
+#[derive(Clone, Debug)]
+pub struct Whereabouts {
+    /// What of its address counts: folded and cut to its prefix. Nothing if a key was given.
+    pub counts: Option<IpAddr>,
+    /// The digest of that in hexadecimal, with its name, `md5`. Nothing if a key was given.
+    pub digest: Option<(&'static str, String)>,
+    /// Its key.
+    pub key: AffinityKey,
+    /// How slots are chosen.
+    pub placement: Placement,
+    /// All slots that clients belong to, its own first. By their numbers where nothing sticks.
+    pub ranking: Vec<Ranked>,
+    /// The slot that is remembered for it, and for how long if it doesn't come back.
+    pub remembered: Option<(SlotId, Duration)>,
+    /// The slot that its next connection goes to.
+    pub goes_to: Option<SlotId>,
+    /// Why that isn't the first, if it isn't.
+    pub why: Option<SpillReason>,
+}
+
+/// A slot in a client's ranking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ranked {
+    /// Which.
+    pub slot: SlotId,
+    /// Whether it takes connections now.
+    pub availability: Availability,
+    /// Its connections, established and on their way.
+    pub load: u64,
+    /// Why this client's next connection doesn't go there, if it would be its turn.
+    pub passed_over: Option<SpillReason>,
+}
+
+/// Asks the frontend.
+#[derive(Clone, Debug)]
+pub struct FrontendHandle {
+    inquiries: mpsc::Sender<Inquiry>,
+    wake: Arc<OwnedFd>,
+}
+
+/// The frontend's side.
+#[derive(Debug)]
+pub struct Inquiries {
+    inquiries: mpsc::Receiver<Inquiry>,
+    wake: Arc<OwnedFd>,
+}
+
+impl FrontendHandle {
+    /// What was counted.
+    ///
+    /// # Errors
+    ///
+    /// If the frontend has ended.
+    pub async fn facts(&self) -> Result<FrontendFacts, FrontendGone> {
+        self.ask(Inquiry::Facts).await
+    }
+
+    /// Where a client goes.
+    ///
+    /// # Errors
+    ///
+    /// If the frontend has ended.
+    pub async fn whereabouts(&self, client: Client) -> Result<Whereabouts, FrontendGone> {
+        self.ask(|answer| Inquiry::Whereabouts(client, answer)).await
+    }
+
+    /// Forgets which clients went elsewhere, so that they come back to the first slot of their
+    /// ranking with their next connection. Says how many there were.
+    ///
+    /// # Errors
+    ///
+    /// If the frontend has ended.
+    pub async fn forget(&self) -> Result<u64, FrontendGone> {
+        self.ask(Inquiry::Forget).await
+    }
+
+    async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> Inquiry,
+    ) -> Result<T, FrontendGone> {
+        let (reply, answer) = oneshot::channel();
+        self.inquiries.send(question(reply)).await.map_err(|_| FrontendGone)?;
+        // An eventfd takes 2^64 - 2 of these before the frontend has to read.
+        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+        answer.await.map_err(|_| FrontendGone)
+    }
+}
+
+impl Inquiries {
+    /// The next question, if there is one.
+    pub fn next_inquiry(&mut self) -> Option<Inquiry> {
+        self.inquiries.try_recv().ok()
+    }
+
+    /// Before questions are taken: those that come later make the descriptor readable again.
+    pub fn quiet(&self) {
+        // There is nothing to read where nobody has written.
+        let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
+    }
+}
+
+impl AsFd for Inquiries {
+    /// Readable when there are questions.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+}
+
+/// Makes both sides.
+///
+/// # Errors
+///
+/// If the kernel has no descriptor left.
+pub fn inquiries() -> io::Result<(FrontendHandle, Inquiries)> {
+    let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let (sender, receiver) = mpsc::channel(INQUIRIES);
+    let handle = FrontendHandle { inquiries: sender, wake: Arc::clone(&wake) };
+    Ok((handle, Inquiries { inquiries: receiver, wake }))
+}

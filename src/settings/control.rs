@@ -1,0 +1,97 @@
+//! How operators reach the primary: control socket, admin listener, its own log.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::control::settings::{AdminSettings, ControlSettings, Token};
+use crate::log::{Levels, LogFormat, LogSettings};
+use crate::settings::problems::Problems;
+
+/// Where operators come in.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Control")]
+pub struct Control {
+    /// Control socket [default: NAME-PORT.sock in the runtime directory].
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+    /// Address of the admin listener: dashboard, metrics, health checks, API [default: none].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub admin: Option<SocketAddr>,
+    /// File with the token that admin requests have to bear; needed beyond loopback [default: none].
+    #[arg(long, value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
+    /// Name under which browsers may reach the admin listener, beside its address and localhost;
+    /// may be given several times [default: none].
+    #[arg(long, value_name = "NAME")]
+    pub admin_host: Vec<String>,
+    /// What lines of the primary's own log look like.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub own_log_format: OwnLogFormat,
+}
+
+/// What lines of the primary's own log look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OwnLogFormat {
+    /// For people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+impl Control {
+    pub(super) fn control(&self) -> ControlSettings {
+        ControlSettings { path: self.control.clone() }
+    }
+
+    /// What is reachable from elsewhere has a token.
+    pub(super) fn admin(&self, problems: &mut Problems) -> Option<AdminSettings> {
+        let token = self.token(problems);
+        let Some(address) = self.admin else {
+            for (given, key) in [
+                (self.admin_token_file.is_some(), "admin_token_file"),
+                (!self.admin_host.is_empty(), "admin_host"),
+            ] {
+                if given {
+                    problems.note(key, "does nothing without admin".to_owned());
+                }
+            }
+            return None;
+        };
+        if !address.ip().is_loopback() && self.admin_token_file.is_none() {
+            problems.note(
+                "admin",
+                format!("{address} can be reached from elsewhere: set admin_token_file"),
+            );
+        }
+        Some(AdminSettings { address, token, hosts: self.admin_host.clone() })
+    }
+
+    fn token(&self, problems: &mut Problems) -> Option<Token> {
+        let file = self.admin_token_file.as_ref()?;
+        let key = "admin_token_file";
+        let text = match std::fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) => {
+                problems.note(key, format!("cannot read {}: {error}", file.display()));
+                return None;
+            }
+        };
+        let token = text.trim();
+        if token.len() < 16 || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let name = file.display();
+            problems.note(key, format!("{name} holds no token: 16 or more visible characters"));
+            return None;
+        }
+        Some(Token::new(token))
+    }
+
+    pub(super) fn log(&self, levels: &Levels) -> LogSettings {
+        let format = match self.own_log_format {
+            OwnLogFormat::Text => LogFormat::Text,
+            OwnLogFormat::Json => LogFormat::Json,
+        };
+        LogSettings { levels: levels.clone(), format }
+    }
+}

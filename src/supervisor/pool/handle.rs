@@ -1,0 +1,158 @@
+//! How others steer the pool: orders that are answered, and its status.
+//!
+//! The only way in. Orders go through one bounded queue; where it is full, whoever orders waits.
+
+use rustix::process::Signal;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::handoff::ids::SlotId;
+use crate::supervisor::pool::status::PoolStatus;
+use crate::supervisor::pool::{Order, PoolSettings};
+use crate::supervisor::rollout::Trigger;
+
+/// Orders that may wait. Whoever signals or asks more often waits until the pool has time.
+const ORDERS: usize = 64;
+
+/// How many workers there are to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// So many.
+    To(u16),
+    /// So many more, or fewer.
+    By(i32),
+}
+
+/// What came of an order to scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scaled {
+    /// So many slots there were to be before.
+    pub from: u16,
+    /// So many there are to be.
+    pub to: u16,
+    /// It is done when the rolling restart that is under way has ended.
+    pub deferred: bool,
+}
+
+/// What a single slot is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotOrder {
+    /// Its clients go to others; its worker finishes what it has and ends, and none follows until
+    /// it is undrained. A rolling restart leaves it alone.
+    Drain,
+    /// What was drained, errored or stopped is filled again.
+    Undrain,
+    /// Its worker is replaced by a new one, which serves before the old one drains. What became of
+    /// it is announced as `Replaced` or `NotReplaced`.
+    Restart,
+    /// Its serving worker gets SIGKILL; what follows is what follows a crash.
+    Kill,
+    /// Its serving worker gets this signal.
+    Signal(Signal),
+}
+
+/// Why an order was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// There is no such slot.
+    #[error("there is no slot {slot}: slots are {slots}")]
+    NoSlot {
+        /// The one that was named.
+        slot: SlotId,
+        /// Those that there are, `0 to 3`.
+        slots: String,
+    },
+    /// Nobody serves there.
+    #[error("no worker serves in slot {0}")]
+    NoWorker(SlotId),
+    /// It is the last that serves.
+    #[error("slot {0} is the last one that serves: `stop` ends everything")]
+    LastServing(SlotId),
+    /// It does what it is to do already.
+    #[error("slot {0} is {1} already")]
+    Already(SlotId, &'static str),
+    /// So many there cannot be.
+    #[error("{0} workers are not from {1} to {2}")]
+    OutOfRange(i64, u16, u16),
+    /// Everything ends.
+    #[error("everything is being stopped")]
+    Stopping,
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Configuration(String),
+    /// The pool has ended.
+    #[error("the primary has ended")]
+    Gone,
+}
+
+/// Where the answer to an order goes.
+pub type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// Steers the pool.
+#[derive(Clone, Debug)]
+pub struct PoolHandle {
+    orders: mpsc::Sender<Order>,
+}
+
+impl PoolHandle {
+    /// Makes the handle, and what the pool takes orders from.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::Receiver<Order>) {
+        let (orders, ordered) = mpsc::channel(ORDERS);
+        (Self { orders }, ordered)
+    }
+
+    /// How all slots and workers are.
+    ///
+    /// # Errors
+    ///
+    /// If the pool has ended.
+    pub async fn status(&self) -> Result<PoolStatus, Refusal> {
+        self.ask(Order::Status).await
+    }
+
+    /// More workers, or fewer.
+    ///
+    /// # Errors
+    ///
+    /// If there cannot be so many, or everything ends.
+    pub async fn scale(&self, scale: Scale) -> Result<Scaled, Refusal> {
+        self.ask(|reply| Order::Scale(scale, Some(reply))).await
+    }
+
+    /// Has a single slot do something.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such slot, it cannot do that now, or everything ends.
+    pub async fn slot(&self, slot: SlotId, order: SlotOrder) -> Result<(), Refusal> {
+        self.ask(|reply| Order::Slot(slot, order, reply)).await
+    }
+
+    /// Replaces all workers, slot by slot. Returns the rolling restart's number, by which events
+    /// tell what becomes of it.
+    ///
+    /// # Errors
+    ///
+    /// If everything ends.
+    pub async fn reload(&self, trigger: Trigger, settings: PoolSettings) -> Result<u64, Refusal> {
+        self.ask(|reply| Order::Reload(trigger, Box::new(settings), Some(reply))).await
+    }
+
+    /// Ends everything: gracefully, or at once.
+    pub async fn stop(&self, at_once: bool) {
+        self.order(if at_once { Order::StopNow } else { Order::Stop }).await;
+    }
+
+    /// Orders something whose outcome nobody waits for.
+    pub async fn order(&self, order: Order) {
+        // If it fails, the pool has ended, and so will whoever orders.
+        let _ = self.orders.send(order).await;
+    }
+
+    async fn ask<T>(&self, order: impl FnOnce(Reply<T>) -> Order) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.orders.send(order(reply)).await.map_err(|_| Refusal::Gone)?;
+        answer.await.map_err(|_| Refusal::Gone)?
+    }
+}
