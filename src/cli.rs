@@ -75,7 +75,7 @@ fn init(init: &Init) -> Result<(), Box<dyn Error>> {
 
 fn run(reader: &Reader) -> Result<(), Box<dyn Error>> {
     let Reading { config, .. } = reader.read()?;
-    let _log = crate::log::start(&config.log);
+    let log = crate::log::start(&config.log);
     let output = Output::start(config.output.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let begun_with = config.clone();
@@ -83,7 +83,7 @@ fn run(reader: &Reader) -> Result<(), Box<dyn Error>> {
     runtime.block_on(async {
         let report = |milestone| say(&output, milestone);
         let result = match Primary::bind(config) {
-            Ok(primary) => primary.run(output.clone(), reread, report).await,
+            Ok(primary) => primary.run(output.clone(), log, reread, report).await,
             Err(error) => Err(error),
         };
         if let Ok(summary) = &result {

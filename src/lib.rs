@@ -138,9 +138,20 @@ pub mod control {
     // Agreed by both ends.
     pub mod protocol;
     pub mod report;
+    pub mod socket;
 
     // The primary's end.
+    pub mod answers;
+    pub mod history;
+    pub mod links;
+    pub mod server;
     pub mod settings;
+    pub mod snapshot;
+    pub mod usage;
+
+    // The operator's end.
+    pub mod client;
+    pub mod discovery;
 }
 
 #[cfg(feature = "cli")]

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io::IsTerminal;
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -57,13 +58,21 @@ impl fmt::Display for Levels {
 #[derive(Clone, Debug)]
 pub struct LogHandle {
     filter: reload::Handle<Targets, Registry>,
+    levels: Arc<Mutex<Levels>>,
 }
 
 impl LogHandle {
+    /// Those that count now.
+    #[must_use]
+    pub fn levels(&self) -> Levels {
+        self.levels.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// From now on these levels count.
     pub fn change(&self, levels: &Levels) {
         // Fails only where there is no log any more.
         let _ = self.filter.reload(levels.targets.clone());
+        *self.levels.lock().unwrap_or_else(PoisonError::into_inner) = levels.clone();
     }
 }
 
@@ -80,5 +89,5 @@ pub fn start(settings: &LogSettings) -> LogHandle {
         LogFormat::Json => lines.json().boxed(),
     };
     tracing_subscriber::registry().with(filter).with(lines).init();
-    LogHandle { filter: handle }
+    LogHandle { filter: handle, levels: Arc::new(Mutex::new(settings.levels.clone())) }
 }

@@ -14,6 +14,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{oneshot, watch};
 
 use crate::config::Config;
+use crate::control::links::Reloader;
+use crate::control::socket::{ControlSocket, SocketError};
 use crate::frontend::affinity::Affinity;
 use crate::frontend::dispatcher::{DispatchError, Dispatcher};
 use crate::frontend::inquiry::{Inquiries, inquiries};
@@ -23,6 +25,7 @@ use crate::frontend::router::Router;
 use crate::frontend::slot_table::SlotTable;
 use crate::handoff::kernel::keep_inherited_descriptors;
 use crate::handoff::slots::{SlotOrders, seam};
+use crate::log::LogHandle;
 use crate::supervisor::event::Announcer;
 use crate::supervisor::orphans::Orphans;
 use crate::supervisor::output::Output;
@@ -33,6 +36,7 @@ use crate::system::activation::{ActivationError, inherited_listener};
 use crate::system::notify::Notifier;
 use crate::triggers::watch::WatchError;
 
+mod control;
 mod operator;
 mod signals;
 mod triggers;
@@ -51,6 +55,9 @@ pub enum PrimaryError {
     /// It cannot watch files.
     #[error(transparent)]
     Watch(#[from] WatchError),
+    /// It cannot have its control socket.
+    #[error(transparent)]
+    Control(#[from] SocketError),
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -91,6 +98,7 @@ pub enum Milestone {
 pub struct Primary {
     config: Config,
     listener: Listener,
+    socket: Option<ControlSocket>,
 }
 
 impl Primary {
@@ -114,7 +122,8 @@ impl Primary {
                 listener
             }
         };
-        Ok(Self { config, listener })
+        let socket = control::socket(&config, listener.local().port())?;
+        Ok(Self { config, listener, socket })
     }
 
     /// Starts the workers and serves until SIGTERM or SIGINT; a second one ends it at once. `reread`
@@ -130,6 +139,7 @@ impl Primary {
     pub async fn run(
         self,
         output: Output,
+        log: LogHandle,
         reread: impl Fn() -> Result<Config, String>,
         report: impl FnMut(Milestone),
     ) -> Result<Summary, PrimaryError> {
@@ -139,10 +149,10 @@ impl Primary {
         let triggers = Triggers::start(&self.config)?;
         let notifier = Notifier::from_environment();
         let heartbeat = notifier.as_ref().and_then(Notifier::watchdog_interval);
-        let Self { config, listener } = self;
+        let Self { config, listener, socket } = self;
         let address = listener.local();
         let (commander, events, orders) = seam().map_err(start("make the seam to the frontend"))?;
-        let (_frontend_handle, inquiries) =
+        let (frontend_handle, inquiries) =
             inquiries().map_err(start("make the way in for questions"))?;
         let mut frontend = start_frontend(listener, &config, orders, inquiries)
             .map_err(start("start the frontend's thread"))?;
@@ -153,6 +163,16 @@ impl Primary {
         let pool_settings = PoolOf { port: address.port(), heartbeat };
         let settings = pool_settings.settings(&config);
         let announced = announcer.subscribe();
+        let (reloader, reloads) = Reloader::new();
+        let parts = control::Parts {
+            frontend: frontend_handle,
+            pool: handle.clone(),
+            reloader,
+            output: output.clone(),
+            log,
+        };
+        let _server = control::start(parts, &config, address, socket.as_ref(), &announcer)
+            .map_err(start("start the thread of the control socket"))?;
         let mut operator = Operator {
             pool: pool_settings,
             signals,
@@ -160,7 +180,8 @@ impl Primary {
             output_settings: None,
             triggers,
             notifier,
-            handle,
+            handle: handle.clone(),
+            reloads,
             reread,
             report,
             progressed,

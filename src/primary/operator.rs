@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::config::Config;
 use crate::primary::signals::{Signals, Wish};
@@ -11,7 +11,7 @@ use crate::primary::triggers::Triggers;
 use crate::primary::{Milestone, PoolOf};
 use crate::supervisor::event::Event;
 use crate::supervisor::output::{Output, OutputSettings};
-use crate::supervisor::pool::handle::{PoolHandle, Scale};
+use crate::supervisor::pool::handle::{PoolHandle, Refusal, Reply, Scale};
 use crate::supervisor::pool::{Order, PoolSettings, Progress, chain};
 use crate::supervisor::rollout::{Outcome, Trigger};
 use crate::system::notify::Notifier;
@@ -26,6 +26,7 @@ pub(super) struct Operator<Reread, Tell> {
     pub(super) output_settings: Option<OutputSettings>,
     pub(super) notifier: Option<Notifier>,
     pub(super) handle: PoolHandle,
+    pub(super) reloads: mpsc::Receiver<Reply<u64>>,
     pub(super) reread: Reread,
     pub(super) report: Tell,
     pub(super) progressed: watch::Receiver<Progress>,
@@ -42,7 +43,10 @@ where
         loop {
             tokio::select! {
                 wish = self.signals.next() => self.heed(wish).await,
-                trigger = self.triggers.next() => self.pull(trigger).await,
+                trigger = self.triggers.next() => self.pull(trigger, None).await,
+                Some(reply) = self.reloads.recv() => {
+                    self.pull(Trigger::Command, Some(reply)).await;
+                }
                 Ok(()) = self.progressed.changed() => {
                     let now = *self.progressed.borrow_and_update();
                     self.tell_manager(last, now);
@@ -109,18 +113,20 @@ where
             // Left to the system, the signal would end the primary.
             Wish::Upgrade => tracing::warn!("an upgrade in place is not there yet"),
             Wish::Reopen => self.output.reopen(),
-            Wish::Reload => self.pull(Trigger::Signal).await,
+            Wish::Reload => self.pull(Trigger::Signal, None).await,
         }
     }
 
     /// With a configuration that is wrong, everything goes on as it was.
-    async fn pull(&mut self, trigger: Trigger) {
+    async fn pull(&mut self, trigger: Trigger, reply: Option<Reply<u64>>) {
         match self.reread() {
             Ok(settings) => {
-                self.handle.order(Order::Reload(trigger, Box::new(settings), None)).await;
+                self.handle.order(Order::Reload(trigger, Box::new(settings), reply)).await;
             }
             Err(error) => {
                 tracing::error!(error, "reload refused, nothing is changed");
+                // Whoever has ordered it may not wait any more.
+                reply.map(|reply| reply.send(Err(Refusal::Configuration(error.clone()))));
                 self.tell(Milestone::ReloadRefused(error));
             }
         }

@@ -314,6 +314,10 @@ impl Builder {
         let log = fs::File::create(directory.join("log")).expect("a new file");
         let mut command = self.command();
         command.current_dir(&directory).process_group(0);
+        // Its control socket, where nobody else looks; unless the test sets it itself.
+        if !self.environment.iter().any(|(name, _)| name == "STICKY_LB_RUNTIME_DIR") {
+            command.env("STICKY_LB_RUNTIME_DIR", &directory);
+        }
         let output = self.output.take().map_or_else(Stdio::piped, Stdio::from);
         command.stdin(Stdio::null()).stdout(output).stderr(log);
         let descriptors = std::mem::take(&mut self.descriptors).into_iter().zip(3..);

@@ -1,0 +1,83 @@
+//! Requests carried out, whatever way they came in.
+//!
+//! Knows nothing of sockets: items go into a bounded channel, and whoever asked waits for the end.
+//! When that channel is full, whoever asked is too slow, and its own answer waits.
+
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::control::history::History;
+use crate::control::links::Links;
+use crate::control::protocol::{Code, Problem, Request};
+use crate::control::snapshot::Snapshots;
+use crate::supervisor::pool::handle::Refusal;
+
+mod clients;
+mod follow;
+mod show;
+mod steer;
+
+/// Everything that answers are made from.
+#[derive(Clone, Debug)]
+pub struct Control {
+    /// What can be asked and steered.
+    pub links: Links,
+    /// What has happened.
+    pub history: History,
+    /// How everything is.
+    pub snapshots: Snapshots,
+}
+
+/// Where items of an answer go.
+pub type Items = mpsc::Sender<Value>;
+
+impl Control {
+    /// Carries out a request.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be done, or came to nothing.
+    pub async fn answer(&self, request: Request, items: &Items) -> Result<Value, Problem> {
+        match request {
+            Request::Status {} => to_json(&self.snapshots.take().await?.status),
+            Request::Workers {} => to_json(&self.snapshots.take().await?.workers),
+            Request::Describe { slot } => to_json(&self.describe(slot).await?),
+            Request::Where { address, key } => to_json(&self.whereabouts(address, key).await?),
+            Request::Conns { slot, address, limit } => {
+                to_json(&self.connections(slot, address, limit).await?)
+            }
+            Request::Live {} => self.live(items).await,
+            Request::Reload {} => self.reload(items).await,
+            Request::Scale { to } => to_json(&self.scale(&to).await?),
+            Request::Drain { slot, wait } => self.drain(slot, wait).await,
+            Request::Undrain { slot } => self.undrain(slot).await,
+            Request::Restart { slot } => self.restart(slot).await,
+            Request::Stop { now } => self.stop(now).await,
+            Request::Kill { slot } => self.kill(slot).await,
+            Request::Send { slot, signal } => self.send(slot, &signal).await,
+            Request::Events { follow, last } => self.events(follow, last, items).await,
+            Request::LogLevel { levels } => to_json(&self.log_level(levels)?),
+            Request::Rebalance {} => to_json(&self.rebalance().await?),
+            Request::Logs { follow, slot, err, lines } => {
+                self.logs(follow, slot, err, lines, items).await
+            }
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(Code::Refused, refusal.to_string())
+    }
+}
+
+fn to_json(value: &impl Serialize) -> Result<Value, Problem> {
+    serde_json::to_value(value).map_err(|error| Problem::new(Code::Failed, error.to_string()))
+}
+
+/// Sends an item. Fails when nobody reads any more.
+async fn item(items: &Items, value: &impl Serialize) -> Result<(), Problem> {
+    let sent = items.send(to_json(value)?).await;
+    sent.map_err(|_| Problem::new(Code::Failed, "nobody reads any more"))
+}

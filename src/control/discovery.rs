@@ -1,0 +1,115 @@
+//! Finds running primaries by their control sockets.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::control::client::{ClientError, Conversation};
+use crate::control::protocol::Request;
+use crate::control::report::Status;
+use crate::control::socket::directories;
+
+/// How long a primary may take to say who it is.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Which primary is meant.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// The one with this control socket.
+    pub control: Option<PathBuf>,
+    /// The one of this name.
+    pub name: Option<String>,
+}
+
+/// A running primary.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its control socket.
+    pub path: PathBuf,
+    /// What it says of itself; nothing if it doesn't speak our version, or not in time.
+    pub status: Option<Status>,
+}
+
+/// Why it isn't clear which primary is meant.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DiscoveryError {
+    /// There is none.
+    #[error("no running primary found{}: looked in {}", of(.0), list(.1))]
+    None(Option<String>, Vec<PathBuf>),
+    /// There are several.
+    #[error("several primaries run: choose one by --name or --control\n{}", table(.0))]
+    Several(Vec<Found>),
+}
+
+/// The control socket of the primary that is meant.
+///
+/// # Errors
+///
+/// If there is none, or several.
+pub fn find(wanted: &Wanted) -> Result<PathBuf, DiscoveryError> {
+    if let Some(path) = &wanted.control {
+        return Ok(path.clone());
+    }
+    let folders = directories();
+    let mut found: Vec<_> = folders.iter().flat_map(|folder| running(folder)).collect();
+    if let Some(name) = &wanted.name {
+        found.retain(|it| it.is_called(name));
+    }
+    match found.len() {
+        0 => Err(DiscoveryError::None(wanted.name.clone(), folders)),
+        1 => Ok(found.remove(0).path),
+        _ => Err(DiscoveryError::Several(found)),
+    }
+}
+
+/// Primaries that have their socket in a folder.
+fn running(folder: &Path) -> Vec<Found> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let sockets = entries.map(|entry| entry.path());
+    let mut sockets: Vec<_> =
+        sockets.filter(|path| path.extension().is_some_and(|it| it == "sock")).collect();
+    sockets.sort();
+    sockets.into_iter().filter_map(probe).collect()
+}
+
+/// A socket that nobody listens on is left by somebody who was killed.
+fn probe(path: PathBuf) -> Option<Found> {
+    let begun = Conversation::begin(&path, &Request::Status {}, Some(PATIENCE));
+    match begun.and_then(|conversation| conversation.finish(|_| Ok::<_, ClientError>(()))) {
+        Ok(status) => Some(Found { path, status: Some(status) }),
+        Err(ClientError::Connect { .. }) => None,
+        Err(_) => Some(Found { path, status: None }),
+    }
+}
+
+impl Found {
+    /// One that doesn't say its name has it in its path.
+    fn is_called(&self, name: &str) -> bool {
+        match &self.status {
+            Some(status) => status.name == name,
+            None => {
+                let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
+                stem.rsplit_once('-').is_some_and(|(called, _)| called == name)
+            }
+        }
+    }
+}
+
+fn of(name: &Option<String>) -> String {
+    name.as_ref().map(|name| format!(" of name {name:?}")).unwrap_or_default()
+}
+
+fn list(folders: &[PathBuf]) -> String {
+    folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn table(found: &[Found]) -> String {
+    let line = |found: &Found| {
+        let who = found.status.as_ref().map_or_else(
+            || "does not answer in our version".to_owned(),
+            |it| format!("{}, pid {}, {}", it.name, it.pid, it.listening.join(" ")),
+        );
+        format!("  --control {}  ({who})", found.path.display())
+    };
+    found.iter().map(line).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,82 @@
+//! Everything at a glance.
+
+use std::time::Duration;
+
+use crate::control::links::Links;
+use crate::control::report::{Heaviest, Rollout, Status};
+use crate::frontend::inquiry::FrontendFacts;
+use crate::frontend::placement::Placement;
+use crate::handoff::ids::Timestamp;
+use crate::supervisor::pool::status::{PoolStatus, RolloutStatus};
+
+/// Puts it together.
+pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts) -> Status {
+    let (facts, counters) = (&links.facts, &frontend.counters);
+    let workers = || pool.slots.iter().flat_map(|slot| &slot.workers);
+    Status {
+        name: facts.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime_s: Timestamp::now().since(facts.started).as_secs_f64(),
+        listening: vec![facts.address.to_string()],
+        admin: facts.admin.map(|address| address.to_string()),
+        control: facts.control.as_ref().map(|path| path.display().to_string()),
+        placement: placement_name(facts.placement).to_owned(),
+        serving: pool.serving,
+        workers: pool.of,
+        autoscale: pool.autoscale,
+        accepting: frontend.accepting,
+        stopping: pool.stopping,
+        connections: workers().map(|worker| worker.connections).sum(),
+        requests: workers().map(|worker| worker.requests).sum(),
+        waiting: frontend.waiting,
+        accepts_per_second: frontend.accepts_per_second,
+        handoff_p50_ms: frontend.recent.p50.map(millis),
+        handoff_p99_ms: frontend.recent.p99.map(millis),
+        accepted: counters.accepted,
+        acknowledged: counters.acknowledged,
+        redelivered: counters.redelivered,
+        spilled: counters.spilled,
+        stalls: counters.stalls,
+        refused: counters.refused,
+        lost: counters.lost,
+        accept_errors: counters.accept_errors,
+        deaths: pool.slots.iter().map(|slot| slot.deaths).sum(),
+        heaviest: frontend.heaviest.map(|heaviest| Heaviest {
+            address: heaviest.address.to_string(),
+            share: heaviest.share,
+        }),
+        rollout: pool.rollout.as_ref().map(rollout),
+        log_levels: links.log.levels().to_string(),
+        dropped_lines: links.output.dropped(),
+    }
+}
+
+/// A rolling restart that goes on.
+pub(in crate::control) fn rollout(status: &RolloutStatus) -> Rollout {
+    let under_way = status.under_way.iter();
+    Rollout {
+        number: status.number,
+        trigger: status.trigger.clone(),
+        replaced: status.replaced,
+        of: status.of,
+        under_way: under_way.map(|(slot, waits_for)| (slot.0, (*waits_for).to_owned())).collect(),
+        ..Rollout::default()
+    }
+}
+
+/// A placement as settings have it.
+pub(in crate::control) fn placement_name(placement: Placement) -> &'static str {
+    match placement {
+        Placement::Rendezvous => "rendezvous",
+        Placement::Modulo => "modulo",
+        Placement::LeastConnections => "least-connections",
+        Placement::RoundRobin => "round-robin",
+        Placement::Random => "random",
+    }
+}
+
+/// Milliseconds.
+pub(in crate::control) fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1_000.0
+}

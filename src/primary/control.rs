@@ -1,0 +1,69 @@
+//! The primary's end of control, put together and started.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::control::answers::Control;
+use crate::control::history::History;
+use crate::control::links::{Facts, Links, Reloader};
+use crate::control::server::{Doors, Server};
+use crate::control::snapshot::Snapshots;
+use crate::control::socket::{ControlSocket, SocketError};
+use crate::frontend::inquiry::FrontendHandle;
+use crate::handoff::ids::Timestamp;
+use crate::log::LogHandle;
+use crate::supervisor::event::Announcer;
+use crate::supervisor::output::Output;
+use crate::supervisor::pool::chain;
+use crate::supervisor::pool::handle::PoolHandle;
+
+/// What can be seen and steered.
+pub(super) struct Parts {
+    pub(super) frontend: FrontendHandle,
+    pub(super) pool: PoolHandle,
+    pub(super) reloader: Reloader,
+    pub(super) output: Output,
+    pub(super) log: LogHandle,
+}
+
+/// Without one the primary still serves, unless the socket was asked for, or is another's.
+pub(super) fn socket(config: &Config, port: u16) -> Result<Option<ControlSocket>, SocketError> {
+    let path = config.control.path.as_deref();
+    match ControlSocket::bind(path, &config.name, port) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if path.is_none() && !matches!(error, SocketError::Taken(_)) => {
+            tracing::warn!(
+                error = chain(&error),
+                "no control socket: commands reach it by --control"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Starts the thread that answers. It ends when what is returned is dropped.
+pub(super) fn start(
+    parts: Parts,
+    config: &Config,
+    address: SocketAddr,
+    socket: Option<&ControlSocket>,
+    announcer: &Announcer,
+) -> io::Result<Server> {
+    let facts = Facts {
+        name: config.name.clone(),
+        started: Timestamp::now(),
+        address,
+        placement: config.router.placement,
+        admin: config.admin.as_ref().map(|admin| admin.address),
+        control: socket.map(|socket| socket.path().to_owned()),
+    };
+    let Parts { frontend, pool, reloader, output, log } = parts;
+    let links = Links { frontend, pool, reloader, output, log, facts: Arc::new(facts) };
+    let snapshots = Snapshots::new(links.clone());
+    let control = Control { links, history: History::new(), snapshots };
+    let doors = Doors { control: socket.map(ControlSocket::listener).transpose()? };
+    Server::start(control, announcer.subscribe(), doors)
+}
