@@ -1,36 +1,42 @@
 //! The program as a person meets it: runs what was typed, prints what came of it.
 //!
-//! The one place that prints, and that knows exit codes: 0 done, 1 failed, 2 usage.
+//! The one place that prints, and that knows exit codes: 0 done, 1 failed, 2 usage, 130 not waited
+//! for.
 
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use clap::{ArgMatches, FromArgMatches};
 use serde_json::json;
 
 use crate::config::Config;
 use crate::demo::server;
 use crate::primary::{Milestone, Primary};
 use crate::settings::change::needs_restart;
-use crate::settings::problems::SettingsError;
 use crate::settings::reader::{Reader, Reading};
 use crate::supervisor::output::Output;
 use crate::supervisor::pool::{Summary, chain};
 use crate::supervisor::rollout::{Outcome, Report};
 
+mod commands;
 mod configuration;
+mod documents;
+mod failure;
 mod flags;
+mod operator;
+mod screen;
+mod table;
+mod units;
+mod waiting;
 
 use flags::{Cli, Init, SubCommand};
-
-const FAILURE: u8 = 1;
-const USAGE: u8 = 2;
 
 /// Runs the program and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let matches = match Cli::command().try_get_matches() {
+    let words = flags::command_first(std::env::args_os().collect());
+    let matches = match flags::command().try_get_matches_from(words) {
         Ok(matches) => matches,
         Err(error) => return usage(&error),
     };
@@ -45,20 +51,35 @@ pub fn main() -> ExitCode {
             read(matches).map(|reading| say_check(&reading, check.json))
         }
         Some(SubCommand::Init(arguments)) => init(&arguments),
+        Some(SubCommand::Operate(command)) => commands::run(command, matches).map_err(Into::into),
+        Some(SubCommand::Completions { shell }) => {
+            documents::completions(shell).map_err(Into::into)
+        }
+        Some(SubCommand::Man) => documents::man().map_err(Into::into),
         None => Reader::new(matches).map_err(Into::into).and_then(|reader| run(&reader)),
     };
-    let Err(error) = result else { return ExitCode::SUCCESS };
-    for line in chain(&*error).lines() {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if failure::is_closed_pipe(&*error) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&chain(&*error));
+            ExitCode::from(failure::code(&*error))
+        }
+    }
+}
+
+/// Says something on standard error.
+fn complain(text: &str) {
+    for line in text.lines() {
         let _ = writeln!(std::io::stderr(), "sticky-lb: {line}");
     }
-    ExitCode::from(if error.is::<SettingsError>() { USAGE } else { FAILURE })
 }
 
 /// `--help` and `--version` come here too, as errors of code 0.
 fn usage(error: &clap::Error) -> ExitCode {
     // A closed pipe is nobody's concern.
     let _ = error.print();
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::USAGE))
 }
 
 fn read(matches: &ArgMatches) -> Result<Reading, Box<dyn Error>> {
@@ -68,7 +89,7 @@ fn read(matches: &ArgMatches) -> Result<Reading, Box<dyn Error>> {
 /// Says what couldn't be carried over.
 fn init(init: &Init) -> Result<(), Box<dyn Error>> {
     for note in configuration::init(init)? {
-        let _ = writeln!(std::io::stderr(), "sticky-lb: {note}");
+        complain(&note);
     }
     Ok(())
 }

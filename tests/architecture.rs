@@ -45,7 +45,7 @@ const BELONGS: [(&str, &[&str]); 5] = [
     ("from_raw_fd", &["handoff/kernel.rs"]),
     ("Command::new", &["supervisor/process.rs", "settings/pm2/ecosystem.rs"]),
     ("clap::", &["cli", "settings/"]),
-    ("io::stdout()", &["cli.rs", "supervisor/output.rs", "worker/orphan.rs"]),
+    ("io::stdout()", &["cli.rs", "cli/", "supervisor/output.rs", "worker/orphan.rs"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
