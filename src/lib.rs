@@ -142,6 +142,7 @@ pub mod control {
 
     // The primary's end.
     pub mod answers;
+    pub mod connections;
     pub mod history;
     pub mod links;
     pub mod server;

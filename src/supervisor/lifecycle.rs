@@ -90,6 +90,9 @@ pub enum SlotState {
     Errored,
     /// Its worker was done, and none is to follow.
     Stopped,
+    /// An operator took it out of service: its workers finish what they have, and none is started
+    /// until an operator says so. It stays one of the slots, and its clients come back.
+    Drained,
     /// It was taken out of service.
     Removed,
 }
@@ -203,6 +206,7 @@ impl fmt::Display for SlotState {
             Self::BackOff => "back-off",
             Self::Errored => "errored",
             Self::Stopped => "stopped",
+            Self::Drained => "drained",
             Self::Removed => "removed",
         })
     }
