@@ -268,6 +268,125 @@ fn a_removed_slot_drains_and_can_come_back() {
     ]);
 }
 
+const SAYS_DRAINED: &[Action] = &[Action::Rest(SlotState::Drained)];
+
+#[test]
+fn a_drained_slot_finishes_what_it_has_and_waits_for_an_order() {
+    let life = play_on(&[
+        (5_000, Fact::Drain, &[Action::Drain(G0)]),
+        (5_001, Fact::Drain, &[]),
+        (5_002, Fact::Replace, &[]),
+        (5_003, exited(G0), SAYS_DRAINED),
+        (99_000, Fact::Time, &[]),
+        (99_001, Fact::Replace, &[]),
+    ]);
+    assert_eq!((life.state(), life.next_deadline()), (SlotState::Drained, None));
+    assert!(!life.is_filling() && life.has_started() && !life.has_failed_to_start());
+    play_on(&[
+        (5_000, Fact::Drain, &[Action::Drain(G0)]),
+        (64_999, Fact::Time, &[]),
+        (65_000, Fact::Time, &[Action::Kill(G0, KillReason::GraceOver)]),
+        (65_001, exited(G0), SAYS_DRAINED),
+    ]);
+}
+
+#[test]
+fn an_undrained_slot_is_filled_even_if_its_last_worker_still_drains() {
+    let life = play_on(&[
+        (5_000, Fact::Drain, &[Action::Drain(G0)]),
+        (5_001, Fact::Start, &[Action::Spawn(G1)]),
+        (5_002, exited(G0), &[]),
+        (5_003, Fact::Ready(G1), &[Action::Serve(G1)]),
+    ]);
+    assert_eq!(life.state(), SlotState::Serving);
+}
+
+#[test]
+fn what_is_on_its_way_is_drained_too() {
+    play(
+        SETTINGS,
+        &[
+            (0, Fact::Start, &[Action::Spawn(G0)]),
+            (1, Fact::Drain, &[Action::Terminate(G0)]),
+            (2, exited(G0), SAYS_DRAINED),
+        ],
+    );
+    // Two that stood by or served, in the middle of a replacement.
+    play_on_replaced(&[
+        (5_200, Fact::Drain, &[Action::Drain(G0), Action::Drain(G1)]),
+        (5_300, exited(G1), &[]),
+        (6_100, Fact::Time, &[]),
+        (6_200, exited(G0), SAYS_DRAINED),
+    ]);
+    // One that is killed or aborted ends as it would.
+    play_on(&[
+        (5_000, Fact::Stalled(G0), &[Action::Abort(G0), Action::Spawn(G1)]),
+        (5_001, Fact::Drain, &[Action::Terminate(G1)]),
+        (5_002, exited(G1), &[]),
+        (15_000, Fact::Time, &[Action::Kill(G0, KillReason::Stalled)]),
+        (15_001, exited(G0), SAYS_DRAINED),
+    ]);
+}
+
+#[test]
+fn a_slot_without_a_worker_is_drained_at_once_and_comes_back_with_a_clean_slate() {
+    let restart = RestartPolicy { max_restarts: 1, ..RestartPolicy::DEFAULT };
+    let settings = LifecycleSettings { restart, ..SETTINGS };
+    let pause = Action::BackOff(Duration::from_millis(100));
+    let life = play(
+        settings,
+        &[
+            (0, Fact::Start, &[Action::Spawn(G0)]),
+            (1, exited(G0), &[pause]),
+            (2, Fact::Drain, SAYS_DRAINED),
+            (101, Fact::Time, &[]),
+            (102, Fact::Start, &[Action::Spawn(G1)]),
+            (103, exited(G1), &[pause]),
+        ],
+    );
+    assert_eq!(life.next_start(), Some(at(203)));
+}
+
+#[test]
+fn a_drained_slot_is_removed_and_stopped_as_any_other() {
+    for fact in [Fact::Remove, Fact::Stop] {
+        let life = play_on(&[
+            (5_000, Fact::Drain, &[Action::Drain(G0)]),
+            (5_001, fact, &[]),
+            (5_002, Fact::Drain, &[]),
+            (5_003, exited(G0), &[]),
+        ]);
+        assert_eq!(life.state(), SlotState::Removed);
+    }
+    // The grace period is that of the end.
+    play_on(&[
+        (5_000, Fact::Drain, &[Action::Drain(G0)]),
+        (6_000, Fact::Stop, &[]),
+        (16_000, Fact::Time, &[Action::Kill(G0, KillReason::GraceOver)]),
+    ]);
+}
+
+#[test]
+fn whoever_is_killed_by_command_is_followed_as_after_a_crash() {
+    play_on(&[
+        (2_000, Fact::Kill(G0, KillReason::Ordered), &[Action::Kill(G0, KillReason::Ordered)]),
+        (2_001, exited(G0), &[Action::Spawn(G1)]),
+        (2_002, Fact::Ready(G1), &[Action::Serve(G1)]),
+        (2_003, Fact::Kill(G1, KillReason::Ordered), &[Action::Kill(G1, KillReason::Ordered)]),
+        (2_004, exited(G1), &[Action::BackOff(Duration::from_millis(100))]),
+    ]);
+}
+
+#[test]
+fn it_is_known_what_a_replacement_waits_for() {
+    let mut life = play_on(&[(5_000, Fact::Replace, &[Action::Spawn(G1)])]);
+    assert_eq!(life.waits_for(), "its new worker to be ready");
+    life.on(Fact::Ready(G1), at(5_100));
+    assert_eq!(life.waits_for(), "its new worker to last for min_uptime");
+    life.on(Fact::Kill(G1, KillReason::Violation), at(5_200));
+    assert_eq!(life.waits_for(), "its new worker to end");
+}
+
 #[test]
 fn a_second_stop_ends_all_at_once() {
     play_on(&[
@@ -312,7 +431,8 @@ fn facts() -> impl Strategy<Value = Fact> {
         }),
         6 => Just(Fact::Time),
         4 => Just(Fact::Replace),
-        1 => Just(Fact::Start),
+        2 => Just(Fact::Start),
+        1 => prop_oneof![3 => Just(Fact::Time), 1 => Just(Fact::Drain)],
         1 => prop_oneof![9 => Just(Fact::Time), 1 => Just(Fact::Remove)],
         1 => prop_oneof![9 => Just(Fact::Time), 1 => Just(Fact::Stop)],
     ]
@@ -333,6 +453,8 @@ proptest! {
         let mut life = SlotLife::new(LifecycleSettings { restart, ..SETTINGS });
         let mut now = 0;
         let mut unsettled = false;
+        // Whether it was said that a drained slot's last worker has ended.
+        let mut said = false;
         life.on(Fact::Start, at(0));
         for (millis, fact) in steps {
             now += millis;
@@ -346,27 +468,36 @@ proptest! {
             prop_assert!(starting <= 1, "two workers start: {life:?}");
             prop_assert!(standby == 0 || serving == 1 || ending > 0, "nobody serves: {life:?}");
             let has = |wanted: fn(&Action) -> bool| actions.iter().any(wanted);
-            if life.state() == SlotState::Removed {
+            let out = matches!(life.state(), SlotState::Removed | SlotState::Drained);
+            if out {
                 prop_assert!(!has(|it| matches!(it, Action::Spawn(_))));
             }
             // A replacement that was asked for is settled once, and by nothing else.
-            unsettled |= fact == Fact::Replace && life.state() != SlotState::Removed;
+            unsettled |= fact == Fact::Replace && !out;
             if has(|it| matches!(it, Action::Replaced(_) | Action::NotReplaced(_))) {
                 prop_assert!(unsettled, "settled what nobody asked for");
                 unsettled = false;
             }
-            unsettled &= life.state() != SlotState::Removed;
+            unsettled &= !out;
             prop_assert!(!unsettled || life.candidate.is_some(), "never settled: {life:?}");
             // Nobody who serves is told to go unless somebody else serves, or all is to end.
             if let Some((before, _)) = served_before
                 && actions.contains(&Action::Drain(before))
             {
-                prop_assert!(serving == 1 || life.state() == SlotState::Removed);
+                prop_assert!(serving == 1 || out);
+            }
+            // A drained slot says once that its last worker has ended, and then has none.
+            if life.state() == SlotState::Drained {
+                let says = has(|it| *it == Action::Rest(SlotState::Drained));
+                prop_assert!(!says || !said, "said twice");
+                said |= says;
+                prop_assert_eq!(said, life.workers.is_empty());
+            } else {
+                said = false;
             }
             // Whatever is not at rest has a time at which it goes on.
             let at_rest = serving == 1 || ending > 0 || life.state() == SlotState::Errored
-                || life.state() == SlotState::Stopped
-                || life.state() == SlotState::Removed && life.workers.is_empty();
+                || life.state() == SlotState::Stopped || out && life.workers.is_empty();
             prop_assert!(at_rest || life.next_deadline().is_some(), "stuck: {life:?}");
         }
     }
