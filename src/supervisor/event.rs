@@ -124,7 +124,7 @@ impl Event {
             Self::Slot { slot, state: SlotState::Errored, .. } => tracing::error!(
                 %slot,
                 "slot is errored: too many of its workers died, others serve its clients until a \
-                 reload",
+                 reload or `undrain`",
             ),
             Self::Slot { slot, state, .. } => tracing::info!(%slot, %state, "slot is at rest"),
             Self::RolloutBegun { number, trigger, of } => {

@@ -1,10 +1,10 @@
-//! Tables of what is done about each fact, and a random walk that checks the promises after each
-//! step.
-
-use proptest::prelude::*;
+//! Tables of what is done about each fact.
 
 use super::*;
 use crate::supervisor::restart::RestartPolicy;
+
+mod drained;
+mod walk;
 
 const SETTINGS: LifecycleSettings = LifecycleSettings {
     listen_timeout: Duration::from_secs(3),
@@ -268,104 +268,6 @@ fn a_removed_slot_drains_and_can_come_back() {
     ]);
 }
 
-const SAYS_DRAINED: &[Action] = &[Action::Rest(SlotState::Drained)];
-
-#[test]
-fn a_drained_slot_finishes_what_it_has_and_waits_for_an_order() {
-    let life = play_on(&[
-        (5_000, Fact::Drain, &[Action::Drain(G0)]),
-        (5_001, Fact::Drain, &[]),
-        (5_002, Fact::Replace, &[]),
-        (5_003, exited(G0), SAYS_DRAINED),
-        (99_000, Fact::Time, &[]),
-        (99_001, Fact::Replace, &[]),
-    ]);
-    assert_eq!((life.state(), life.next_deadline()), (SlotState::Drained, None));
-    assert!(!life.is_filling() && life.has_started() && !life.has_failed_to_start());
-    play_on(&[
-        (5_000, Fact::Drain, &[Action::Drain(G0)]),
-        (64_999, Fact::Time, &[]),
-        (65_000, Fact::Time, &[Action::Kill(G0, KillReason::GraceOver)]),
-        (65_001, exited(G0), SAYS_DRAINED),
-    ]);
-}
-
-#[test]
-fn an_undrained_slot_is_filled_even_if_its_last_worker_still_drains() {
-    let life = play_on(&[
-        (5_000, Fact::Drain, &[Action::Drain(G0)]),
-        (5_001, Fact::Start, &[Action::Spawn(G1)]),
-        (5_002, exited(G0), &[]),
-        (5_003, Fact::Ready(G1), &[Action::Serve(G1)]),
-    ]);
-    assert_eq!(life.state(), SlotState::Serving);
-}
-
-#[test]
-fn what_is_on_its_way_is_drained_too() {
-    play(
-        SETTINGS,
-        &[
-            (0, Fact::Start, &[Action::Spawn(G0)]),
-            (1, Fact::Drain, &[Action::Terminate(G0)]),
-            (2, exited(G0), SAYS_DRAINED),
-        ],
-    );
-    // Two that stood by or served, in the middle of a replacement.
-    play_on_replaced(&[
-        (5_200, Fact::Drain, &[Action::Drain(G0), Action::Drain(G1)]),
-        (5_300, exited(G1), &[]),
-        (6_100, Fact::Time, &[]),
-        (6_200, exited(G0), SAYS_DRAINED),
-    ]);
-    // One that is killed or aborted ends as it would.
-    play_on(&[
-        (5_000, Fact::Stalled(G0), &[Action::Abort(G0), Action::Spawn(G1)]),
-        (5_001, Fact::Drain, &[Action::Terminate(G1)]),
-        (5_002, exited(G1), &[]),
-        (15_000, Fact::Time, &[Action::Kill(G0, KillReason::Stalled)]),
-        (15_001, exited(G0), SAYS_DRAINED),
-    ]);
-}
-
-#[test]
-fn a_slot_without_a_worker_is_drained_at_once_and_comes_back_with_a_clean_slate() {
-    let restart = RestartPolicy { max_restarts: 1, ..RestartPolicy::DEFAULT };
-    let settings = LifecycleSettings { restart, ..SETTINGS };
-    let pause = Action::BackOff(Duration::from_millis(100));
-    let life = play(
-        settings,
-        &[
-            (0, Fact::Start, &[Action::Spawn(G0)]),
-            (1, exited(G0), &[pause]),
-            (2, Fact::Drain, SAYS_DRAINED),
-            (101, Fact::Time, &[]),
-            (102, Fact::Start, &[Action::Spawn(G1)]),
-            (103, exited(G1), &[pause]),
-        ],
-    );
-    assert_eq!(life.next_start(), Some(at(203)));
-}
-
-#[test]
-fn a_drained_slot_is_removed_and_stopped_as_any_other() {
-    for fact in [Fact::Remove, Fact::Stop] {
-        let life = play_on(&[
-            (5_000, Fact::Drain, &[Action::Drain(G0)]),
-            (5_001, fact, &[]),
-            (5_002, Fact::Drain, &[]),
-            (5_003, exited(G0), &[]),
-        ]);
-        assert_eq!(life.state(), SlotState::Removed);
-    }
-    // The grace period is that of the end.
-    play_on(&[
-        (5_000, Fact::Drain, &[Action::Drain(G0)]),
-        (6_000, Fact::Stop, &[]),
-        (16_000, Fact::Time, &[Action::Kill(G0, KillReason::GraceOver)]),
-    ]);
-}
-
 #[test]
 fn whoever_is_killed_by_command_is_followed_as_after_a_crash() {
     play_on(&[
@@ -416,89 +318,4 @@ fn a_start_fails_after_its_attempts() {
         life.on(Fact::Time, at(60_000));
     }
     assert!(life.has_failed_to_start());
-}
-
-fn facts() -> impl Strategy<Value = Fact> {
-    let generation = || (0..8_u32).prop_map(Generation);
-    prop_oneof![
-        6 => generation().prop_map(Fact::Ready),
-        1 => generation().prop_map(Fact::Leave),
-        1 => generation().prop_map(Fact::Stalled),
-        1 => generation().prop_map(Fact::Hurry),
-        1 => generation().prop_map(|g| Fact::Kill(g, KillReason::Violation)),
-        6 => (generation(), 0..3_i32, 0.0..1.0).prop_map(|(generation, status, jitter)| {
-            Fact::Exited { generation, status: Some(status), jitter }
-        }),
-        6 => Just(Fact::Time),
-        4 => Just(Fact::Replace),
-        2 => Just(Fact::Start),
-        1 => prop_oneof![3 => Just(Fact::Time), 1 => Just(Fact::Drain)],
-        1 => prop_oneof![9 => Just(Fact::Time), 1 => Just(Fact::Remove)],
-        1 => prop_oneof![9 => Just(Fact::Time), 1 => Just(Fact::Stop)],
-    ]
-}
-
-fn phases(life: &SlotLife, is: impl Fn(&Phase) -> bool) -> usize {
-    life.workers.iter().filter(|(_, phase)| is(phase)).count()
-}
-
-proptest! {
-    #[test]
-    fn whatever_happens_the_promises_hold(
-        steps in prop::collection::vec((0..4_000_u64, facts()), 1..120), max_restarts in 0..20_u32,
-    ) {
-        let restart = RestartPolicy {
-            max_restarts, stop_exit_codes: vec![2], ..RestartPolicy::DEFAULT
-        };
-        let mut life = SlotLife::new(LifecycleSettings { restart, ..SETTINGS });
-        let mut now = 0;
-        let mut unsettled = false;
-        // Whether it was said that a drained slot's last worker has ended.
-        let mut said = false;
-        life.on(Fact::Start, at(0));
-        for (millis, fact) in steps {
-            now += millis;
-            let served_before = life.serving();
-            let actions = life.on(fact, at(now));
-            let serving = phases(&life, |it| matches!(it, Phase::Serving { .. }));
-            let standby = phases(&life, |it| matches!(it, Phase::Standby { .. }));
-            let starting = phases(&life, |it| matches!(it, Phase::Spawning { .. }));
-            let ending = phases(&life, |it| matches!(it, Phase::Killed { .. }));
-            prop_assert!(serving <= 1, "two workers serve: {life:?}");
-            prop_assert!(starting <= 1, "two workers start: {life:?}");
-            prop_assert!(standby == 0 || serving == 1 || ending > 0, "nobody serves: {life:?}");
-            let has = |wanted: fn(&Action) -> bool| actions.iter().any(wanted);
-            let out = matches!(life.state(), SlotState::Removed | SlotState::Drained);
-            if out {
-                prop_assert!(!has(|it| matches!(it, Action::Spawn(_))));
-            }
-            // A replacement that was asked for is settled once, and by nothing else.
-            unsettled |= fact == Fact::Replace && !out;
-            if has(|it| matches!(it, Action::Replaced(_) | Action::NotReplaced(_))) {
-                prop_assert!(unsettled, "settled what nobody asked for");
-                unsettled = false;
-            }
-            unsettled &= !out;
-            prop_assert!(!unsettled || life.candidate.is_some(), "never settled: {life:?}");
-            // Nobody who serves is told to go unless somebody else serves, or all is to end.
-            if let Some((before, _)) = served_before
-                && actions.contains(&Action::Drain(before))
-            {
-                prop_assert!(serving == 1 || out);
-            }
-            // A drained slot says once that its last worker has ended, and then has none.
-            if life.state() == SlotState::Drained {
-                let says = has(|it| *it == Action::Rest(SlotState::Drained));
-                prop_assert!(!says || !said, "said twice");
-                said |= says;
-                prop_assert_eq!(said, life.workers.is_empty());
-            } else {
-                said = false;
-            }
-            // Whatever is not at rest has a time at which it goes on.
-            let at_rest = serving == 1 || ending > 0 || life.state() == SlotState::Errored
-                || life.state() == SlotState::Stopped || out && life.workers.is_empty();
-            prop_assert!(at_rest || life.next_deadline().is_some(), "stuck: {life:?}");
-        }
-    }
 }
