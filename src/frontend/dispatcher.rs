@@ -343,7 +343,7 @@ impl Dispatcher {
         self.counters.refused += count;
         if self.slots.channel(worker).is_some_and(|channel| channel.refused() == count) {
             tracing::warn!(
-                slot = %worker.slot,
+                slot = worker.slot.0,
                 "worker has no descriptors left, its new clients go to others until it has",
             );
         }
@@ -375,8 +375,8 @@ impl Dispatcher {
                 Overdue::Stalled(worker, connections) => {
                     self.counters.stalls += 1;
                     tracing::warn!(
-                        slot = %worker.slot,
-                        generation = %worker.generation,
+                        slot = worker.slot.0,
+                        generation = worker.generation.0,
                         "worker does not acknowledge, its clients go to others until it does",
                     );
                     self.place_again(connections);

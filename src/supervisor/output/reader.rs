@@ -224,8 +224,8 @@ impl Reader {
                 self.sources.insert(token, Source::Pipe(pipe));
             }
             Err(error) => {
-                let slot = origin.worker.slot;
-                tracing::error!(%slot, pid = origin.pid, %error, "what a worker prints is lost");
+                let slot = origin.worker.slot.0;
+                tracing::error!(slot, pid = origin.pid, %error, "what a worker prints is lost");
             }
         }
         token
