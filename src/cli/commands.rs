@@ -77,9 +77,9 @@ pub(super) enum Command {
     },
     /// What has happened.
     Events(follow::Events),
-    /// Change the levels of the primary's log; without levels, back to those of its configuration.
+    /// Show the levels of the primary's log, or change them until it ends.
     LogLevel {
-        /// For all parts, or for single ones: debug, info,frontend=debug.
+        /// For all parts, and for single ones: debug; info,frontend=debug.
         levels: Option<String>,
     },
     /// Forget which clients went elsewhere while their slot was away, so that they come back to it.

@@ -41,8 +41,8 @@ pub(super) fn events(operator: &mut Operator, wanted: &Events) -> Result<(), Fai
     let request = Request::Events { follow: wanted.follow, last: wanted.last };
     let mut before = None;
     operator.stream(&request, |event: &Event, look| {
-        let missed = missed(before.replace(event.number), event.number);
-        missed + &event_line(event, look)
+        let gap = gap(before.replace(event.number), event.number);
+        missed(gap, "event") + &event_line(event, look)
     })
 }
 
@@ -51,10 +51,14 @@ pub(super) fn logs(operator: &mut Operator, wanted: &Logs) -> Result<(), Failure
     operator.stream(&Request::Logs { follow, slot, err, lines }, log_line)
 }
 
+/// Events between two that came one after the other.
+fn gap(before: Option<u64>, number: u64) -> u64 {
+    before.map_or(0, |before| number.saturating_sub(before.saturating_add(1)))
+}
+
 /// Whoever reads too slowly misses some.
-fn missed(before: Option<u64>, number: u64) -> String {
-    let missed = before.map_or(0, |before| number.saturating_sub(before.saturating_add(1)));
-    if missed == 0 { String::new() } else { format!("({} missed)\n", counted(missed, "event")) }
+fn missed(count: u64, what: &str) -> String {
+    if count == 0 { String::new() } else { format!("({} missed)\n", counted(count, what)) }
 }
 
 /// Time, slot and generation, words.
@@ -81,7 +85,7 @@ fn tone(kind: &str) -> Tone {
 
 /// What a worker prints is shown as it is, colours and all.
 fn log_line(line: &LogLine, look: Look) -> String {
-    format!("{}{}\n", look.prefix(line.slot, line.err), line.text)
+    missed(line.missed, "line") + &look.prefix(line.slot, line.err) + &line.text + "\n"
 }
 
 #[cfg(test)]
@@ -104,10 +108,10 @@ mod tests {
 
     #[test]
     fn gaps_are_told() {
-        assert_eq!(missed(None, 17), "");
-        assert_eq!(missed(Some(17), 18), "");
-        assert_eq!(missed(Some(17), 20), "(2 events missed)\n");
-        assert_eq!(missed(Some(17), 1), "");
+        assert_eq!([gap(None, 17), gap(Some(17), 18), gap(Some(17), 1)], [0; 3]);
+        assert_eq!(missed(gap(Some(17), 20), "event"), "(2 events missed)\n");
+        let line = LogLine { missed: 1, ..LogLine::default() };
+        assert_eq!(log_line(&line, Look::default()), "(1 line missed)\n0 | \n");
     }
 
     #[test]
