@@ -120,7 +120,7 @@ fn run_with(reader: &Reader, config: Config, log: &LogHandle) -> Result<(), Box<
     let output = Output::start(config.output.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let begun_with = config.clone();
-    let reread = || reread(reader, &begun_with, log);
+    let reread = || reread(reader, &begun_with);
     runtime.block_on(async {
         let report = |milestone| say(&output, milestone);
         let result = match Primary::bind(config) {
@@ -138,9 +138,8 @@ fn run_with(reader: &Reader, config: Config, log: &LogHandle) -> Result<(), Box<
 }
 
 /// What a running primary cannot change is said, and stays as it is.
-fn reread(reader: &Reader, begun_with: &Config, log: &LogHandle) -> Result<Config, String> {
+fn reread(reader: &Reader, begun_with: &Config) -> Result<Config, String> {
     let Reading { config, .. } = reader.read().map_err(|error| error.to_string())?;
-    log.configure(&config.log.levels);
     let settings = needs_restart(begun_with, &config);
     if !settings.is_empty() {
         let settings = settings.join(", ");

@@ -169,7 +169,7 @@ impl Primary {
             pool: handle.clone(),
             reloader,
             output: output.clone(),
-            log,
+            log: log.clone(),
         };
         let _server = control::start(parts, &config, address, socket.as_ref(), &announcer)
             .map_err(start("start the thread of the control socket"))?;
@@ -177,6 +177,7 @@ impl Primary {
             pool: pool_settings,
             signals,
             output: output.clone(),
+            log,
             output_settings: None,
             triggers,
             notifier,

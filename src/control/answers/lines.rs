@@ -20,9 +20,10 @@ impl Control {
         let filter = LineFilter { slot: slot.map(SlotId), err };
         let Recent { printed, mut follower } = self.links.output.recent(filter, lines);
         tell(&printed, items).await?;
-        while follow {
-            let Some(printed) = follower.next().await else { break };
-            tell(&printed, items).await?;
+        if follow {
+            while let Some(printed) = follower.next().await {
+                tell(&printed, items).await?;
+            }
         }
         Ok(json!({}))
     }
