@@ -38,7 +38,7 @@ const FLOORS: [(&str, &[&str]); 13] = [
         &["config", "frontend", "supervisor", "triggers", "system", "log", "control", "settings"],
     ),
     ("demo", &["worker", "demo"]),
-    ("cli", &["settings", "config", "primary", "demo", "supervisor", "log", "control"]),
+    ("cli", &["settings", "config", "primary", "demo", "supervisor", "log", "control", "cli"]),
 ];
 
 /// Words and the files and folders that they belong to.
