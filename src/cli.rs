@@ -21,6 +21,7 @@ use crate::supervisor::rollout::{Outcome, Report};
 
 mod configuration;
 mod flags;
+mod top;
 
 use flags::{Cli, Init, SubCommand};
 
@@ -45,13 +46,15 @@ pub fn main() -> ExitCode {
             read(matches).map(|reading| say_check(&reading, check.json))
         }
         Some(SubCommand::Init(arguments)) => init(&arguments),
+        Some(SubCommand::Top(arguments)) => top::run(&arguments),
         None => Reader::new(matches).map_err(Into::into).and_then(|reader| run(&reader)),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
     for line in chain(&*error).lines() {
         let _ = writeln!(std::io::stderr(), "sticky-lb: {line}");
     }
-    ExitCode::from(if error.is::<SettingsError>() { USAGE } else { FAILURE })
+    let is_usage = error.is::<SettingsError>() || error.is::<top::NoTerminal>();
+    ExitCode::from(if is_usage { USAGE } else { FAILURE })
 }
 
 /// `--help` and `--version` come here too, as errors of code 0.

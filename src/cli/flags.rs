@@ -28,6 +28,9 @@ pub(super) enum SubCommand {
     Check(Box<Check>),
     /// Write a configuration file: with every key and its default, or from one of PM2.
     Init(Init),
+    /// Watch everything live in a terminal, and steer it by keys.
+    #[command(visible_alias = "monit")]
+    Top(Top),
     /// What is run as a worker where no command is given.
     #[command(hide = true)]
     DemoWorker {
@@ -60,6 +63,16 @@ pub(super) struct Init {
     /// The app in that file, where there are several.
     #[arg(long, value_name = "NAME", requires = "from_pm2")]
     pub(super) app: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Top {
+    /// The primary of this name, where several run.
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<String>,
+    /// The primary with this control socket.
+    #[arg(long, value_name = "PATH")]
+    pub(super) control: Option<PathBuf>,
 }
 
 #[cfg(test)]
