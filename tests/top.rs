@@ -21,18 +21,15 @@ impl Terminal {
         let terminal = Self { directory: own_directory() };
         let variable = |name: &str, value: &str| ["-e".to_owned(), format!("{name}={value}")];
         let runtime = runtime.to_str().expect("a path of UTF-8");
-        let variables = [
-            variable("STICKY_LB_RUNTIME_DIR", runtime),
-            variable("LC_ALL", "C.UTF-8"),
-            variable("TERM", "screen-256color"),
-            variable("PS1", "$ "),
-        ];
+        let variables = [variable("STICKY_LB_RUNTIME_DIR", runtime), variable("LC_ALL", "C.UTF-8")];
         let size = ["-x", "80", "-y", "24"].map(str::to_owned);
         let new = ["new-session", "-d"].map(str::to_owned).into_iter();
         let arguments: Vec<_> = new.chain(size).chain(variables.into_iter().flatten()).collect();
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         terminal.tmux(&[&arguments[..], &["sh"]].concat());
-        terminal.wait_for("$ ");
+        // Root has another prompt.
+        terminal.enter("PS1='$ '; clear");
+        terminal.wait_until("an empty screen", |screen| screen.starts_with("$\n"));
         terminal
     }
 
@@ -194,9 +191,10 @@ fn the_view_takes_the_room_that_there_is() {
     terminal.tmux(&["resize-window", "-x", "160", "-y", "40"]);
     terminal.wait_for("answered");
     terminal.tmux(&["resize-window", "-x", "60", "-y", "20"]);
-    terminal.wait_until("fewer columns", |screen| !screen.contains("load"));
-    let rows = rows(&terminal.screen());
-    assert_eq!(rows.iter().map(|row| &row[0]).collect::<Vec<_>>(), ["0", "1"]);
+    terminal.wait_until("fewer columns", |screen| {
+        let slots: Vec<_> = rows(screen).into_iter().map(|[slot, ..]| slot).collect();
+        slots == ["0", "1"] && !screen.contains("load") && screen.contains(" slot     pid state")
+    });
 }
 
 #[test]
