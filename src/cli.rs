@@ -11,8 +11,9 @@ use serde_json::json;
 
 use crate::config::Config;
 use crate::demo::server;
+use crate::log::{LogFormat, LogHandle};
 use crate::primary::{Milestone, Primary};
-use crate::settings::change::needs_restart;
+use crate::settings::change::{needs_restart, renames_control};
 use crate::settings::problems::SettingsError;
 use crate::settings::reader::{Reader, Reading};
 use crate::supervisor::output::Output;
@@ -50,12 +51,19 @@ pub fn main() -> ExitCode {
         None => Reader::new(matches).map_err(Into::into).and_then(|reader| run(&reader)),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
-    for line in chain(&*error).lines() {
-        let _ = writeln!(std::io::stderr(), "sticky-lb: {line}");
+    if !error.is::<Logged>() {
+        for line in chain(&*error).lines() {
+            let _ = writeln!(std::io::stderr(), "sticky-lb: {line}");
+        }
     }
     let is_usage = error.is::<SettingsError>() || error.is::<top::NoTerminal>();
     ExitCode::from(if is_usage { USAGE } else { FAILURE })
 }
+
+/// What failed is a line of the log already.
+#[derive(Debug, thiserror::Error)]
+#[error("failed")]
+struct Logged;
 
 /// `--help` and `--version` come here too, as errors of code 0.
 fn usage(error: &clap::Error) -> ExitCode {
@@ -79,14 +87,26 @@ fn init(init: &Init) -> Result<(), Box<dyn Error>> {
 fn run(reader: &Reader) -> Result<(), Box<dyn Error>> {
     let Reading { config, .. } = reader.read()?;
     let log = crate::log::start(&config.log);
+    let format = config.log.format;
+    run_with(reader, config, &log).map_err(|error| match format {
+        LogFormat::Text => error,
+        // Whoever reads the log as JSON reads nothing else.
+        LogFormat::Json => {
+            tracing::error!(error = chain(&*error), "primary failed");
+            Logged.into()
+        }
+    })
+}
+
+fn run_with(reader: &Reader, config: Config, log: &LogHandle) -> Result<(), Box<dyn Error>> {
     let output = Output::start(config.output.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let begun_with = config.clone();
-    let reread = || reread(reader, &begun_with);
+    let reread = || reread(reader, &begun_with, log);
     runtime.block_on(async {
         let report = |milestone| say(&output, milestone);
         let result = match Primary::bind(config) {
-            Ok(primary) => primary.run(output.clone(), log, reread, report).await,
+            Ok(primary) => primary.run(output.clone(), log.clone(), reread, report).await,
             Err(error) => Err(error),
         };
         if let Ok(summary) = &result {
@@ -100,12 +120,17 @@ fn run(reader: &Reader) -> Result<(), Box<dyn Error>> {
 }
 
 /// What a running primary cannot change is said, and stays as it is.
-fn reread(reader: &Reader, begun_with: &Config) -> Result<Config, String> {
+fn reread(reader: &Reader, begun_with: &Config, log: &LogHandle) -> Result<Config, String> {
     let Reading { config, .. } = reader.read().map_err(|error| error.to_string())?;
+    log.configure(&config.log.levels);
     let settings = needs_restart(begun_with, &config);
     if !settings.is_empty() {
         let settings = settings.join(", ");
         tracing::warn!(settings, "only a new primary can change these, they stay as they are");
+    }
+    if renames_control(begun_with, &config) {
+        let name = &begun_with.name;
+        tracing::warn!(name, "control socket keeps the old name, workers' lines have the new one");
     }
     Ok(config)
 }

@@ -21,6 +21,8 @@ use crate::supervisor::pool::status::PoolStatus;
 mod status;
 mod workers;
 
+pub(super) use status::{placement_name, rollout};
+
 /// How long a snapshot is of use.
 const FRESH: Duration = Duration::from_millis(200);
 
@@ -70,6 +72,11 @@ impl Snapshots {
         let taken = Arc::new(self.gather().await?);
         *last = Some(Arc::clone(&taken));
         Ok(taken)
+    }
+
+    /// Something has changed: whoever asks next gets a new one.
+    pub async fn expire(&self) {
+        *self.last.lock().await = None;
     }
 
     async fn gather(&self) -> Result<Snapshot, Refusal> {

@@ -16,6 +16,7 @@ use crate::supervisor::event::Event;
 use crate::supervisor::lifecycle::{Fact, KillReason, Phase};
 use crate::supervisor::limits::{LimitSettings, Verdict, WorkerUse, judge};
 use crate::supervisor::pool::{Pool, PoolError, PoolSettings, until_then};
+use crate::supervisor::rollout::Cause;
 use crate::supervisor::sample;
 use crate::supervisor::watchdog::Watchdog;
 
@@ -84,6 +85,11 @@ impl Health {
         if let Some(autoscaler) = &mut self.autoscaler {
             autoscaler.scaled(now);
         }
+    }
+
+    /// Whether event loops are asked.
+    pub(super) fn asks(&self) -> bool {
+        self.ping_at.is_some()
     }
 
     /// Waits until something is to be looked at. May be dropped and called again.
@@ -205,12 +211,12 @@ impl Pool {
         };
         match judge(&self.settings.limits, &usage, running.jitter) {
             Verdict::Kill(reason) => {
-                tracing::warn!(slot = %worker.slot, %reason, "worker is far beyond its limit");
+                tracing::warn!(slot = worker.slot.0, %reason, "worker is far beyond its limit");
                 let fact = Fact::Kill(worker.generation, KillReason::Memory);
                 self.on(worker.slot, fact).await
             }
             Verdict::Replace(reason) if serving_since.is_some() => {
-                self.planner.want(worker.slot, &reason.to_string(), now);
+                self.planner.want(worker.slot, Cause::Limit(reason), now);
                 Ok(())
             }
             Verdict::Replace(_) | Verdict::Fine => Ok(()),
