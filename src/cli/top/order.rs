@@ -82,7 +82,7 @@ fn reload(path: &Path) -> Result<Result<String, String>, ClientError> {
     let mut last = None;
     let conversation = Conversation::begin(path, &Request::Reload {}, None)?;
     conversation.finish::<Value, ClientError>(|item| {
-        last = serde_json::from_value::<Rollout>(item).ok().or(last.take());
+        last = Some(serde_json::from_value::<Rollout>(item).map_err(ClientError::Answer)?);
         Ok(())
     })?;
     Ok(last.map_or_else(|| Ok("done".to_owned()), |rollout| ended(&rollout)))

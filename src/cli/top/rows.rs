@@ -117,7 +117,8 @@ impl Rows {
             let its = self.workers.iter().enumerate().filter(|(_, worker)| worker.slot == slot);
             its.max_by_key(|(_, it)| (it.generation == generation, it.generation))
         });
-        self.selected = found.map_or(self.selected.min(self.last()), |(place, _)| place);
+        let place = found.map(|(place, _)| place);
+        self.selected = place.unwrap_or(self.selected).min(self.last());
     }
 
     fn last(&self) -> usize {

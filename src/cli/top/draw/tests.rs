@@ -279,7 +279,7 @@ prop_compose! {
         under_way in prop::collection::vec((any::<u16>(), text()), 0..5),
         workers in prop::collection::vec(any_worker(), 0..20),
     ) -> Live {
-        let event = Event { number: a, time_ms, text: words.clone(), ..Event::default() };
+        let event = Event { number: a, time_ms, text: words, ..Event::default() };
         let rollout = Rollout { number: a, under_way, ..Rollout::default() };
         let status = Status {
             name, pid, serving, workers: slots, autoscale, uptime_s: one, spilled: b, stalls: c,
