@@ -20,7 +20,8 @@ use crate::control::protocol::{Line, Request};
 /// How long a primary may take to answer what it knows.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Which primary is meant, and how to show what it says. Part of every command that asks one.
+// Which primary is meant, and how to show what it says: part of every command that asks one. As a
+// doc comment, this would be said to be what each of them does.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Which primary")]
 pub(super) struct Reach {
