@@ -413,6 +413,7 @@ fn what_is_typed_wrongly_is_usage() {
         &["dance"],
     ] {
         let complaint = complaint(&folder, words, 2);
+        // Said by whoever has read the command line, before anybody is looked for.
         assert!(complaint.starts_with("error: "), "{words:?}: {complaint}");
     }
     fs::remove_dir_all(folder).unwrap();
@@ -654,6 +655,15 @@ fn the_manual_page_has_every_command() {
     for command in commands.iter().filter(|command| **command != "help") {
         let title = format!(".SH \"COMMAND {}\"", command.to_uppercase());
         assert!(page.contains(&title), "{title}");
+    }
+    // Each says what it does itself.
+    for (command, does) in
+        [("events", "What has happened"), ("drain", "Take a slot out of service")]
+    {
+        let help = said(&folder, &[command, "--help"]);
+        assert!(help.starts_with(does), "{help}");
+        assert!(help.contains("--control"), "{help}");
+        assert!(page.contains(does), "{does}");
     }
     let file = folder.join("sticky-lb.1");
     fs::write(&file, &page).unwrap();
