@@ -13,6 +13,7 @@
 pub mod browser;
 pub mod client;
 pub mod control;
+pub mod frontend;
 pub mod load;
 pub mod process;
 
