@@ -141,6 +141,7 @@ pub mod control {
     pub mod socket;
 
     // The primary's end.
+    pub mod admin;
     pub mod answers;
     pub mod history;
     pub mod links;
