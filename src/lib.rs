@@ -67,6 +67,15 @@ pub mod frontend {
     pub mod poller;
     pub mod router;
     pub mod slot_table;
+    pub mod spill;
+
+    pub mod measure {
+        //! What is counted and measured on the way. Fixed in size, pure, and told the time.
+        pub mod heaviest;
+        pub mod rate;
+        pub mod tally;
+        pub mod times;
+    }
 }
 
 #[cfg(feature = "cli")]
@@ -143,6 +152,7 @@ pub mod control {
     // The primary's end.
     pub mod admin;
     pub mod answers;
+    pub mod connections;
     pub mod history;
     pub mod links;
     pub mod server;
