@@ -41,6 +41,16 @@ impl Control {
     ///
     /// If it can't be done, or came to nothing.
     pub async fn answer(&self, request: Request, items: &Items) -> Result<Value, Problem> {
+        let is_order = request.is_order();
+        let done = self.carry_out(request, items).await;
+        if is_order {
+            // Whoever looks now is to see it.
+            self.snapshots.outdate().await;
+        }
+        done
+    }
+
+    async fn carry_out(&self, request: Request, items: &Items) -> Result<Value, Problem> {
         match request {
             Request::Status {} => to_json(&self.snapshots.take().await?.status),
             Request::Workers {} => to_json(&self.snapshots.take().await?.workers),
