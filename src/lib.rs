@@ -150,10 +150,12 @@ pub mod control {
     pub mod socket;
 
     // The primary's end.
+    pub mod admin;
     pub mod answers;
     pub mod connections;
     pub mod history;
     pub mod links;
+    pub mod metrics;
     pub mod server;
     pub mod settings;
     pub mod snapshot;

@@ -41,17 +41,20 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     all.filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
 }
 
-fn operators(old: &Config, new: &Config) -> [(&'static str, bool); 5] {
-    let admin = |config: &Config| match config.admin.clone() {
-        Some(AdminSettings { address, token, hosts }) => (Some(address), token, hosts),
-        None => (None, None, Vec::new()),
+fn operators(old: &Config, new: &Config) -> [(&'static str, bool); 6] {
+    let (was, is) = (old.admin.as_ref(), new.admin.as_ref());
+    // Without an admin listener there are none: "admin" says it all.
+    let both = was.zip(is);
+    let differ = |differ: fn(&AdminSettings, &AdminSettings) -> bool| {
+        both.is_some_and(|(was, is)| differ(was, is))
     };
-    let (was, is) = (admin(old), admin(new));
+    let address = |admin: Option<&AdminSettings>| admin.map(|admin| admin.address);
     [
         ("control", old.control.path != new.control.path),
-        ("admin", was.0 != is.0),
-        ("admin_token_file", was.1 != is.1),
-        ("admin_host", was.2 != is.2),
+        ("admin", address(was) != address(is)),
+        ("admin_token_file", differ(|was, is| was.token != is.token)),
+        ("admin_host", differ(|was, is| was.hosts != is.hosts)),
+        ("ready_workers", differ(|was, is| was.ready != is.ready)),
         ("own_log_format", old.log.format != new.log.format),
     ]
 }

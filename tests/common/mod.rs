@@ -10,6 +10,7 @@
     reason = "each test file uses its share, and a failed one prints the log"
 )]
 
+pub mod admin;
 pub mod browser;
 pub mod client;
 pub mod control;
