@@ -10,6 +10,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use sticky_lb::frontend::affinity::{Affinity, DigestKind, Prefixes};
 use sticky_lb::frontend::placement::{Availability, Placement, Ranking, Slots};
 use sticky_lb::frontend::router::{Router, RouterSettings};
+use sticky_lb::frontend::spill::SpillReason;
 use sticky_lb::handoff::ids::{AffinityKey, SlotId, Timestamp};
 
 fn keys(criterion: &mut Criterion) {
@@ -62,6 +63,10 @@ impl Slots for AllOpen {
 
     fn load(&self, slot: SlotId) -> u64 {
         black_box(u64::from(slot.0) * 31 % 97)
+    }
+
+    fn closed_because(&self, _: SlotId) -> SpillReason {
+        SpillReason::NotServing
     }
 }
 

@@ -65,7 +65,7 @@ fn channel(criterion: &mut Criterion) {
                 receive(&worker.channel, &mut buffer, &mut taken).expect("an open channel");
                 scoreboard.add(Counter::Settled, taken.len() as u64);
                 taken.clear();
-                assert_eq!(channel.settle().expect("nothing too many"), Some(sent));
+                assert_eq!(channel.settle(|_| {}).expect("nothing too many"), Some(sent));
             });
         });
     }

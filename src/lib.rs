@@ -67,6 +67,15 @@ pub mod frontend {
     pub mod poller;
     pub mod router;
     pub mod slot_table;
+    pub mod spill;
+
+    pub mod measure {
+        //! What is counted and measured on the way. Fixed in size, pure, and told the time.
+        pub mod heaviest;
+        pub mod rate;
+        pub mod tally;
+        pub mod times;
+    }
 }
 
 #[cfg(feature = "cli")]
@@ -141,7 +150,9 @@ pub mod control {
     pub mod socket;
 
     // The primary's end.
+    pub mod admin;
     pub mod answers;
+    pub mod connections;
     pub mod history;
     pub mod links;
     pub mod server;

@@ -14,6 +14,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{oneshot, watch};
 
 use crate::config::Config;
+use crate::control::admin::{self, AdminError, AdminListener};
 use crate::control::links::Reloader;
 use crate::control::socket::{ControlSocket, SocketError};
 use crate::frontend::affinity::Affinity;
@@ -58,6 +59,9 @@ pub enum PrimaryError {
     /// It cannot have its control socket.
     #[error(transparent)]
     Control(#[from] SocketError),
+    /// It cannot have its admin listener.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -99,6 +103,7 @@ pub struct Primary {
     config: Config,
     listener: Listener,
     socket: Option<ControlSocket>,
+    admin: Option<AdminListener>,
 }
 
 impl Primary {
@@ -123,7 +128,8 @@ impl Primary {
             }
         };
         let socket = control::socket(&config, listener.local().port())?;
-        Ok(Self { config, listener, socket })
+        let admin = config.admin.as_ref().map(AdminListener::bind).transpose()?;
+        Ok(Self { config, listener, socket, admin })
     }
 
     /// Starts the workers and serves until SIGTERM or SIGINT; a second one ends it at once. `reread`
@@ -149,7 +155,7 @@ impl Primary {
         let triggers = Triggers::start(&self.config)?;
         let notifier = Notifier::from_environment();
         let heartbeat = notifier.as_ref().and_then(Notifier::watchdog_interval);
-        let Self { config, listener, socket } = self;
+        let Self { config, listener, socket, admin } = self;
         let address = listener.local();
         let (commander, events, orders) = seam().map_err(start("make the seam to the frontend"))?;
         let (frontend_handle, inquiries) =
@@ -171,7 +177,8 @@ impl Primary {
             output: output.clone(),
             log,
         };
-        let _server = control::start(parts, &config, address, socket.as_ref(), &announcer)
+        let doors = control::Doors { socket: socket.as_ref(), admin };
+        let _server = control::start(parts, &config, address, doors, &announcer)
             .map_err(start("start the thread of the control socket"))?;
         let mut operator = Operator {
             pool: pool_settings,
@@ -255,7 +262,7 @@ fn start_frontend(
     let router = Router::new(&config.router);
     let slots = SlotTable::new(config.slots);
     let most = config.autoscale.map_or(config.workers, |bounds| bounds.max_workers);
-    let most_held = most_held(most.max(config.workers));
+    let most_held = most_held(most.max(config.workers), config.admin.is_some());
     let (failed, failure) = oneshot::channel();
     thread::Builder::new().name("frontend".to_owned()).spawn(move || {
         let dispatcher =
@@ -284,11 +291,12 @@ fn raise_descriptor_limit() {
 
 /// How many clients' descriptors the primary may hold and still start workers: what the limit
 /// leaves beside its own, of which each worker takes a few, and its successor beside it.
-fn most_held(workers: u16) -> u64 {
+fn most_held(workers: u16, admin: bool) -> u64 {
     const OWN: u64 = 32;
     const EACH_WORKER: u64 = 7;
+    let admin = if admin { admin::CONNECTIONS as u64 } else { 0 };
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-    let left = limit.saturating_sub(OWN + 2 * EACH_WORKER * u64::from(workers));
+    let left = limit.saturating_sub(OWN + admin + 2 * EACH_WORKER * u64::from(workers));
     if left < 64 {
         tracing::warn!(
             limit,

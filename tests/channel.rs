@@ -123,8 +123,10 @@ impl Play {
     /// As the dispatcher: refusals first, where there are any.
     fn settle(&mut self) {
         loop {
-            match self.channel.settle().unwrap() {
+            let mut acknowledged = Vec::new();
+            match self.channel.settle(|record| acknowledged.push(record.id.0)).unwrap() {
                 Some(count) => {
+                    assert_eq!(count, acknowledged.len());
                     self.acknowledged += count as u64;
                     return;
                 }
@@ -151,7 +153,7 @@ impl Play {
             assert!(self.returned.insert(connection.record.id.0), "given back twice");
         }
         assert_eq!(recovered.lost, 0, "nobody has read anything");
-        let acknowledged = self.acknowledged + recovered.acknowledged as u64;
+        let acknowledged = self.acknowledged + recovered.acknowledged.len() as u64;
         assert_eq!(acknowledged, self.acknowledged_by_worker);
         assert_eq!(acknowledged + self.returned.len() as u64, self.next);
     }

@@ -17,6 +17,8 @@ pub(crate) struct Front {
     /// The processes that make up the front itself, without its workers.
     /// Empty where the workers listen themselves.
     pub(crate) pids: Vec<u32>,
+    /// The port that watchers look at during a turn, if any are to.
+    pub(crate) admin: Option<u16>,
     /// The front comes first and so stops first: without its workers it would
     /// only complain.
     _processes: Vec<Process>,
@@ -31,7 +33,7 @@ pub(crate) enum Start {
 
 pub(crate) fn start(name: FrontName, workers: u16, folder: &RunFolder) -> Result<Start> {
     let missing = match name {
-        FrontName::Direct | FrontName::Bare | FrontName::StickyLb => None,
+        FrontName::Direct | FrontName::Bare | FrontName::StickyLb | FrontName::Watched => None,
         FrontName::Haproxy => proxies::missing("haproxy", "-v"),
         FrontName::Nginx => proxies::missing_nginx(),
         FrontName::Node => proxies::missing("node", "--version"),
@@ -42,7 +44,8 @@ pub(crate) fn start(name: FrontName, workers: u16, folder: &RunFolder) -> Result
     let front = match name {
         FrontName::Direct => start_direct(workers, folder),
         FrontName::Bare => start_bare(workers, folder),
-        FrontName::StickyLb => start_sticky_lb(workers, folder),
+        FrontName::StickyLb => start_sticky_lb(workers, None, folder),
+        FrontName::Watched => start_sticky_lb(workers, Some(free_port()?), folder),
         FrontName::Haproxy => start_proxy("haproxy", workers, folder),
         FrontName::Nginx => start_proxy("nginx", workers, folder),
         FrontName::Node => start_node(workers, folder),
@@ -60,7 +63,7 @@ fn start_direct(workers: u16, folder: &RunFolder) -> Result<Front> {
         processes.push(start_app(&format!("direct-{number}"), port, folder)?);
     }
     wait_for_listeners(port, workers.into(), &mut processes)?;
-    Ok(Front { port, pids: Vec::new(), _processes: processes })
+    Ok(Front { port, pids: Vec::new(), admin: None, _processes: processes })
 }
 
 fn start_bare(workers: u16, folder: &RunFolder) -> Result<Front> {
@@ -81,12 +84,18 @@ fn start_node(workers: u16, folder: &RunFolder) -> Result<Front> {
     alone("node", command, port, folder)
 }
 
-fn start_sticky_lb(workers: u16, folder: &RunFolder) -> Result<Front> {
+fn start_sticky_lb(workers: u16, admin: Option<u16>, folder: &RunFolder) -> Result<Front> {
     let port = free_port()?;
     let mut command = Command::new(product());
     command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
+    // Its control socket is nobody's concern.
+    command.env("STICKY_LB_RUNTIME_DIR", folder.file("control"));
     command.args(["--workers", &workers.to_string()]);
-    let mut process = Process::start("sticky-lb", &mut command, folder)?;
+    if let Some(admin) = admin {
+        command.args(["--admin", &format!("127.0.0.1:{admin}")]);
+    }
+    let name = if admin.is_some() { "sticky-lb-watched" } else { "sticky-lb" };
+    let mut process = Process::start(name, &mut command, folder)?;
     wait_until("sticky-lb to be ready", || {
         process.ensure_running()?;
         Ok(process.output()?.contains(r#""event":"ready""#))
@@ -95,7 +104,7 @@ fn start_sticky_lb(workers: u16, folder: &RunFolder) -> Result<Front> {
     let mut pids = vec![process.pid()];
     pids.extend(procfs::descendants(process.pid()));
     pids.retain(|pid| !procfs::has_variable(*pid, "STICKY_LB_SLOT"));
-    Ok(Front { port, pids, _processes: vec![process] })
+    Ok(Front { port, pids, admin, _processes: vec![process] })
 }
 
 /// HAProxy or nginx in front of workers that listen on ports of their own.
@@ -130,7 +139,7 @@ fn alone(name: &str, mut command: Command, port: u16, folder: &RunFolder) -> Res
         wait_until("nginx's process", || Ok(!procfs::descendants(pid).is_empty()))?;
         pids.extend(procfs::descendants(pid));
     }
-    Ok(Front { port, pids, _processes: processes })
+    Ok(Front { port, pids, admin: None, _processes: processes })
 }
 
 fn start_app(name: &str, port: u16, folder: &RunFolder) -> Result<Process> {

@@ -28,6 +28,7 @@ mod report;
 mod rounds;
 mod statistics;
 mod targets;
+mod watchers;
 
 use std::error::Error;
 use std::fs;

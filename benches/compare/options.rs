@@ -57,6 +57,8 @@ pub(crate) enum FrontName {
     Direct,
     Bare,
     StickyLb,
+    /// With the admin listener on, a scrape a second and the dashboard open.
+    Watched,
     Haproxy,
     Nginx,
     Node,
@@ -69,6 +71,7 @@ impl FrontName {
             Self::Direct => "direct",
             Self::Bare => "bare hand-off",
             Self::StickyLb => "sticky-lb",
+            Self::Watched => "sticky-lb, watched",
             Self::Haproxy => "HAProxy",
             Self::Nginx => "nginx",
             Self::Node => "Node",

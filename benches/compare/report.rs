@@ -21,6 +21,7 @@ const HEADINGS: [&str; 8] = [
 const NOTES: &str = "\
 direct: the workers listen themselves (SO_REUSEPORT), nobody is in front: clients don't stick.
 bare hand-off: the limit; accepts, hands over, closes, and cares for nothing else.
+watched: with a scrape of the metrics a second and the dashboard open during each turn.
 HAProxy, nginx: one thread or process, TCP mode, consistent hash of the client's address.
 Node has a Node app behind it: only its front's CPU, memory and descriptors compare directly.
 Idle bytes are the front process's own memory; a proxy's two kernel sockets come on top.

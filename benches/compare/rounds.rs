@@ -10,6 +10,7 @@ use crate::machine::Machine;
 use crate::options::{FrontName, Options};
 use crate::processes::RunFolder;
 use crate::statistics::Samples;
+use crate::watchers::Watchers;
 use crate::{Result, connection_load, echo_load, interrupt, procfs};
 
 /// First connections after the start are slower, and not what is measured.
@@ -128,6 +129,7 @@ impl Entry {
 }
 
 fn take_turn(row: &mut Row, front: &Front, length: Duration) -> Result<()> {
+    let watchers = front.admin.map(Watchers::start).transpose()?;
     let before = procfs::cpu_time(&front.pids)?;
     let turn = connection_load::run(front.port, length)?;
     let spent = procfs::cpu_time(&front.pids)?.saturating_sub(before);
@@ -143,6 +145,7 @@ fn take_turn(row: &mut Row, front: &Front, length: Duration) -> Result<()> {
         row.cpu.push(spent.as_secs_f64() * 1e6 / served);
     }
     row.echoes.push(echo_load::round_trips(front.port, length)?);
+    drop(watchers);
     Ok(())
 }
 

@@ -27,6 +27,8 @@ pub(crate) fn check(rows: &[Row]) -> Vec<Target> {
     let at_least = |limit: f64| move |value: f64| (value, value >= limit);
     let share =
         |of: FrontName, figure: fn(&Row) -> &Samples| figure(product?).share_of(figure(row(of)?));
+    let watched =
+        |figure: fn(&Row) -> &Samples| figure(row(FrontName::Watched)?).share_of(figure(product?));
     let limit = |figure: fn(&Row) -> &Samples| {
         figure(row(FrontName::Bare)?).share_of(figure(row(FrontName::Direct)?))
     };
@@ -45,6 +47,16 @@ pub(crate) fn check(rows: &[Row]) -> Vec<Target> {
             promise: "WebSocket round trips/s at least 0.97 of direct",
             result: share(FrontName::Direct, |row| &row.echoes).map(at_least(0.97)),
             limit: limit(|row| &row.echoes),
+        },
+        Target {
+            promise: "watched: connections/s at least 0.98 of unwatched",
+            result: watched(|row| &row.connections).map(at_least(0.98)),
+            limit: None,
+        },
+        Target {
+            promise: "watched: front CPU per connection at most 1.02 x unwatched",
+            result: watched(|row| &row.cpu).map(at_most(1.02)),
+            limit: None,
         },
         nothing_per_connection("0 bytes per idle connection", idle, |idle| {
             (idle.bytes, idle.bytes < NOTHING_BYTES)

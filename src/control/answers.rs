@@ -15,6 +15,8 @@ use crate::supervisor::pool::handle::Refusal;
 
 mod clients;
 mod follow;
+mod lines;
+mod outcomes;
 mod show;
 mod steer;
 

@@ -73,6 +73,12 @@ impl History {
         (last, live)
     }
 
+    /// The number of the newest event.
+    #[must_use]
+    pub fn newest(&self) -> Option<u64> {
+        self.lock().back().map(|entry| entry.report.number)
+    }
+
     fn add(&self, number: u64, event: event::Event) {
         let report = words::report(number, Timestamp::now().as_millisecond(), &event);
         let entry = Arc::new(Entry { report, event });

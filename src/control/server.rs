@@ -16,6 +16,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 use tokio::time::timeout;
 
+use crate::control::admin::AdminListener;
 use crate::control::answers::Control;
 use crate::control::protocol::{Code, LONGEST_REQUEST, Line, Problem, parse};
 use crate::control::socket::is_allowed;
@@ -44,6 +45,8 @@ pub struct Server {
 pub struct Doors {
     /// The control socket, if there is one.
     pub control: Option<std::os::unix::net::UnixListener>,
+    /// The admin listener, if there is one.
+    pub admin: Option<AdminListener>,
 }
 
 impl Server {
@@ -78,11 +81,21 @@ impl Server {
 }
 
 async fn serve(control: &Control, doors: Doors) {
-    match doors.control.map(UnixListener::from_std) {
-        Some(Ok(listener)) => listen(control, &listener).await,
-        Some(Err(error)) => tracing::error!(%error, "control socket is of no use"),
-        None => {}
-    }
+    let socket = async {
+        match doors.control.map(UnixListener::from_std) {
+            Some(Ok(listener)) => listen(control, &listener).await,
+            Some(Err(error)) => tracing::error!(%error, "control socket is of no use"),
+            None => {}
+        }
+    };
+    let admin = async {
+        if let Some(listener) = doors.admin
+            && let Err(error) = listener.serve(control.clone()).await
+        {
+            tracing::error!(%error, "admin listener is of no use");
+        }
+    };
+    tokio::join!(socket, admin);
     std::future::pending().await
 }
 

@@ -1,14 +1,24 @@
-//! Runs the demo as a worker, or by itself for comparison.
+//! Runs the demo as a worker, or by itself for comparison. What it logs goes to standard error, from
+//! the level on that `STICKY_LB_LOG` says.
 
 use std::error::Error;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use tokio::net::TcpListener;
 
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
 use crate::demo::app::router;
 use crate::worker::{Drain, Worker, axum};
+
+/// Levels of the log, for all parts and for single ones: `info,sticky_lb::worker=debug`. Without it,
+/// warnings and errors.
+pub const LOG: &str = "STICKY_LB_LOG";
 
 /// Serves until the primary says to end; with `listen`, that address itself, until killed.
 ///
@@ -16,6 +26,7 @@ use crate::worker::{Drain, Worker, axum};
 ///
 /// If there is no primary, or the address cannot be had.
 pub fn run(address: Option<SocketAddr>) -> Result<(), Box<dyn Error>> {
+    start_log();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let Some(address) = address else {
@@ -26,6 +37,24 @@ pub fn run(address: Option<SocketAddr>) -> Result<(), Box<dyn Error>> {
         let listener = shared_listener(address)?;
         Ok(::axum::serve(listener, router(Drain::detached()?).into_make_service()).await?)
     })
+}
+
+fn start_log() {
+    let text = std::env::var(LOG).unwrap_or_default();
+    let levels = text.parse::<Targets>().ok().filter(|_| !text.is_empty());
+    let usual = || Targets::new().with_default(LevelFilter::WARN);
+    let misspelt = levels.is_none() && !text.is_empty();
+    let lines = tracing_subscriber::fmt::layer()
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .with_filter(levels.unwrap_or_else(usual));
+    // Fails only where there is a log already.
+    let _ = tracing_subscriber::registry().with(lines).try_init();
+    if misspelt {
+        // No reason for a worker not to come up.
+        tracing::warn!(value = text, "{LOG} is not understood, expected a level such as debug");
+    }
 }
 
 /// A listener that several processes may have at one address (`SO_REUSEPORT`). Its connections

@@ -21,7 +21,7 @@ pub struct Acceptor {
     heeded: bool,
     backoff: AcceptBackoff,
     paused_until: Option<Timestamp>,
-    errors: u64,
+    errors: AcceptErrors,
 }
 
 /// A connection fresh from the backlog.
@@ -60,7 +60,7 @@ impl Acceptor {
             heeded: false,
             backoff: AcceptBackoff::default(),
             paused_until: None,
-            errors: 0,
+            errors: AcceptErrors::default(),
         })
     }
 
@@ -84,7 +84,7 @@ impl Acceptor {
                     return Ok(Look::Empty);
                 }
                 Err(AcceptError::Skip(errno)) => {
-                    self.errors += 1;
+                    self.errors.count(errno);
                     tracing::debug!(error = %errno, "connection failed before it was accepted");
                 }
                 Err(AcceptError::Exhausted(errno)) => {
@@ -135,12 +135,12 @@ impl Acceptor {
 
     /// Errors of accept so far.
     #[must_use]
-    pub fn errors(&self) -> u64 {
-        self.errors
+    pub fn errors(&self) -> &AcceptErrors {
+        &self.errors
     }
 
     fn pause(&mut self, errno: Errno, now: Timestamp) {
-        self.errors += 1;
+        self.errors.count(errno);
         let (pause, first) = self.backoff.pause();
         self.paused_until = Some(now + pause);
         if first {
@@ -149,6 +149,52 @@ impl Acceptor {
                 "out of descriptors or memory, clients wait in the backlog",
             );
         }
+    }
+}
+
+/// Errors of accept that have names here, as the kernel has them.
+const NAMES: [(Errno, &str); 16] = [
+    (Errno::CONNABORTED, "ECONNABORTED"),
+    (Errno::HOSTDOWN, "EHOSTDOWN"),
+    (Errno::HOSTUNREACH, "EHOSTUNREACH"),
+    (Errno::INTR, "EINTR"),
+    (Errno::MFILE, "EMFILE"),
+    (Errno::NETDOWN, "ENETDOWN"),
+    (Errno::NETUNREACH, "ENETUNREACH"),
+    (Errno::NFILE, "ENFILE"),
+    (Errno::NOBUFS, "ENOBUFS"),
+    (Errno::NOMEM, "ENOMEM"),
+    (Errno::NONET, "ENONET"),
+    (Errno::NOPROTOOPT, "ENOPROTOOPT"),
+    (Errno::NOTCONN, "ENOTCONN"),
+    (Errno::OPNOTSUPP, "EOPNOTSUPP"),
+    (Errno::PERM, "EPERM"),
+    (Errno::PROTO, "EPROTO"),
+];
+
+/// Errors of accept since the start, by name; all that have none here together.
+#[derive(Clone, Debug, Default)]
+pub struct AcceptErrors {
+    named: [u64; NAMES.len()],
+    other: u64,
+}
+
+impl AcceptErrors {
+    fn count(&mut self, errno: Errno) {
+        let named = NAMES.iter().position(|(named, _)| *named == errno);
+        *named.map_or(&mut self.other, |index| &mut self.named[index]) += 1;
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.other + self.named.iter().sum::<u64>()
+    }
+
+    /// Those that have come, with their counts.
+    pub fn by_name(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let named = NAMES.iter().zip(self.named).map(|((_, name), count)| (*name, count));
+        named.chain([("other", self.other)]).filter(|(_, count)| *count > 0)
     }
 }
 
@@ -178,6 +224,17 @@ impl AcceptBackoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_are_counted_by_name() {
+        let mut errors = AcceptErrors::default();
+        for errno in [Errno::MFILE, Errno::IO, Errno::MFILE, Errno::CONNABORTED, Errno::XDEV] {
+            errors.count(errno);
+        }
+        let expected = [("ECONNABORTED", 1), ("EMFILE", 2), ("other", 2)];
+        assert_eq!(errors.by_name().collect::<Vec<_>>(), expected);
+        assert_eq!(errors.total(), 5);
+    }
 
     #[test]
     fn pauses_double_up_to_a_second_and_begin_anew() {

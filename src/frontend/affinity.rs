@@ -66,17 +66,37 @@ impl Affinity {
     /// address as text, folded and cut to its prefix.
     #[must_use]
     pub fn key(&self, address: IpAddr) -> AffinityKey {
-        let address = cut(fold(address), self.prefixes);
+        AffinityKey(self.digested(address, first_eight))
+    }
+
+    /// What of the address counts: it is folded and cut to its prefix.
+    #[must_use]
+    pub fn counts(&self, address: IpAddr) -> IpAddr {
+        cut(fold(address), self.prefixes)
+    }
+
+    /// The whole digest that the key is the beginning of, in hexadecimal, and its name, as the
+    /// setting has it. Not for the way of connections: it allocates.
+    #[must_use]
+    pub fn digest(&self, address: IpAddr) -> (&'static str, String) {
+        let name = match &self.seeded {
+            Seeded::Md5(_) => "md5",
+            Seeded::Sha256(_) => "sha256",
+        };
+        (name, self.digested(address, hexadecimal))
+    }
+
+    fn digested<T>(&self, address: IpAddr, take: impl FnOnce(&[u8]) -> T) -> T {
         let mut text = [0; LONGEST];
         let mut rest = &mut text[..];
         // The longest address fits, so that this cannot fail.
-        let _ = write!(rest, "{address}");
+        let _ = write!(rest, "{}", self.counts(address));
         let unused = rest.len();
         let text = &text[..LONGEST - unused];
-        AffinityKey(match &self.seeded {
-            Seeded::Md5(state) => first_eight(&state.clone().chain_update(text).finalize()),
-            Seeded::Sha256(state) => first_eight(&state.clone().chain_update(text).finalize()),
-        })
+        match &self.seeded {
+            Seeded::Md5(state) => take(&state.clone().chain_update(text).finalize()),
+            Seeded::Sha256(state) => take(&state.clone().chain_update(text).finalize()),
+        }
     }
 }
 
@@ -114,6 +134,10 @@ fn first_eight(digest: &[u8]) -> u64 {
     digest.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
+fn hexadecimal(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -136,6 +160,19 @@ mod tests {
         );
         let sha = Affinity::new(DigestKind::Sha256, b"", WHOLE).key(Ipv4Addr::LOCALHOST.into());
         assert_eq!(sha.0, u64::from_le_bytes(*b"\x12\xca\x17\xb4\x9a\xf2\x28\x94"));
+    }
+
+    #[test]
+    fn the_whole_digest_is_told_with_what_it_was_made_of() {
+        let client = "::ffff:127.0.0.1".parse().unwrap();
+        let md5 = Affinity::new(DigestKind::Md5, b"", USUAL);
+        assert_eq!(md5.counts(client), IpAddr::from(Ipv4Addr::LOCALHOST));
+        assert_eq!(md5.digest(client), ("md5", "f528764d624db129b32c21fbca0cb8d6".to_owned()));
+        let sha256 = Affinity::new(DigestKind::Sha256, b"secret", USUAL);
+        let (name, text) = sha256.digest(client);
+        assert_eq!((name, text.len()), ("sha256", 64));
+        let first = u64::from_str_radix(&text[..16], 16).unwrap();
+        assert_eq!(first.swap_bytes(), sha256.key(client).0);
     }
 
     #[test]

@@ -17,19 +17,23 @@ use tokio::sync::oneshot;
 
 use crate::frontend::acceptor::{Acceptor, Arrival, Look};
 use crate::frontend::affinity::Affinity;
+use crate::frontend::dispatcher::lines::TakenBack;
 use crate::frontend::inquiry::Inquiries;
 use crate::frontend::listener::Listener;
+use crate::frontend::measure::tally::Tally;
 use crate::frontend::placement::Slots;
 use crate::frontend::poller::{Poller, Source};
 use crate::frontend::router::{Route, Router};
 use crate::frontend::slot_table::{Overdue, SlotTable};
-use crate::handoff::channel::{ChannelError, Notice, PendingConnection};
+use crate::handoff::channel::PendingConnection;
 use crate::handoff::ids::{ConnectionId, SlotId, Timestamp};
 use crate::handoff::message::ConnectionRecord;
-use crate::handoff::slots::{Counters, SlotEventKind, SlotOrders, WorkerId};
+use crate::handoff::slots::{Counters, SlotOrders};
 
 mod answers;
 mod commands;
+mod lines;
+mod workers;
 
 /// Connections taken in one turn, before channels and commands have theirs.
 const ACCEPT_BATCH: usize = 64;
@@ -71,6 +75,7 @@ pub struct Dispatcher {
     /// As many are held as may be.
     full: bool,
     counters: Counters,
+    tally: Tally,
     /// Connections that no slot can take now. While there are any, none is accepted.
     homeless: Vec<PendingConnection>,
     /// Slots that may have something to send since the last flush.
@@ -117,6 +122,7 @@ impl Dispatcher {
             most_held,
             full: false,
             counters: Counters::default(),
+            tally: Tally::default(),
             homeless: Vec::with_capacity(ACCEPT_BATCH),
             touched: Vec::with_capacity(2 * ACCEPT_BATCH),
             handed_over_at: Timestamp(0),
@@ -179,38 +185,6 @@ impl Dispatcher {
         Some(next.into_iter().flatten().min()?.since(self.now))
     }
 
-    /// Looks at the scoreboards of those who have something to acknowledge. Costs no system call
-    /// but the closing of what they own now.
-    fn settle(&mut self) {
-        if self.slots.in_flight() == 0 {
-            return;
-        }
-        for slot in (0..self.slots.count()).map(SlotId) {
-            let settlement = self.slots.settle(slot);
-            self.counters.acknowledged += settlement.acknowledged as u64;
-            if settlement.acknowledged > 0 {
-                self.touched.push(slot);
-            }
-            if let Some(worker) = settlement.refusals {
-                self.hear_refusals(worker);
-            }
-            if let Some((worker, error)) = settlement.breach {
-                self.expel(worker, error);
-            }
-        }
-        self.finish_stopping();
-    }
-
-    /// A refusal is sent before it is counted, so that its message is there.
-    fn hear_refusals(&mut self, worker: WorkerId) {
-        if !self.listen_to(worker)
-            && let Some(channel) = self.slots.channel(worker)
-        {
-            let error = channel.refusal_is_missing();
-            self.expel(worker, error);
-        }
-    }
-
     fn accept(&mut self) -> Result<(), DispatchError> {
         for _ in 0..ACCEPT_BATCH {
             if self.is_full() {
@@ -255,13 +229,10 @@ impl Dispatcher {
 
     fn admit(&mut self, Arrival { socket, client, local }: Arrival) -> PendingConnection {
         self.counters.accepted += 1;
-        let record = ConnectionRecord {
-            id: ConnectionId(self.counters.accepted),
-            accepted_at: self.now,
-            key: self.affinity.key(client.ip()),
-            client,
-            local,
-        };
+        let key = self.affinity.key(client.ip());
+        self.tally.accepted(key, client.ip(), self.now);
+        let id = ConnectionId(self.counters.accepted);
+        let record = ConnectionRecord { id, accepted_at: self.now, key, client, local };
         PendingConnection { record, socket, deaths: 0 }
     }
 
@@ -273,8 +244,9 @@ impl Dispatcher {
     fn place_by(&mut self, route: Route, connection: PendingConnection) {
         let slot = match route {
             Route::Home(slot) => slot,
-            Route::Spill(slot) => {
-                self.counters.spilled += 1;
+            Route::Spill(slot, reason) => {
+                self.tally.spilled(reason);
+                lines::spilled(&connection.record, slot, reason);
                 slot
             }
             Route::Nowhere if self.acceptor.is_closed() && self.stopping.is_none() => {
@@ -292,72 +264,18 @@ impl Dispatcher {
         self.touched.push(slot);
     }
 
-    fn place_again(&mut self, connections: Vec<PendingConnection>) {
+    /// Connections that were taken back from a slot's worker or queue.
+    fn place_again(
+        &mut self,
+        slot: SlotId,
+        reason: TakenBack,
+        connections: Vec<PendingConnection>,
+    ) {
         self.counters.redelivered += connections.len() as u64;
         for connection in connections {
+            lines::redelivered(&connection.record, slot, reason);
             self.place(connection);
         }
-    }
-
-    /// Sends what this turn has put into queues, and says whether anything went. A slot may stand
-    /// there twice; the second time finds nothing.
-    fn flush(&mut self) -> bool {
-        let mut any = false;
-        while let Some(slot) = self.touched.pop() {
-            match self.slots.flush(slot, self.now) {
-                Ok(sent) => any |= sent,
-                Err((worker, error)) => self.expel(worker, error),
-            }
-        }
-        if any {
-            self.handed_over_at = self.now;
-        }
-        if self.slots.in_flight() > 0 {
-            self.watch_time();
-        }
-        any
-    }
-
-    /// Reads one message of a worker's, and says whether there was one. The poller reports it again
-    /// if there are more.
-    fn listen_to(&mut self, worker: WorkerId) -> bool {
-        match self.slots.receive(worker, self.now) {
-            Ok(Notice::Refused(connections)) => {
-                self.refused(worker, connections);
-            }
-            Ok(Notice::Ready) => self.orders.tell(worker, SlotEventKind::Ready),
-            Ok(Notice::Leave) => self.orders.tell(worker, SlotEventKind::Leave),
-            Ok(Notice::Hello) => self.orders.tell(worker, SlotEventKind::Hello),
-            Ok(Notice::Pong) => self.orders.tell(worker, SlotEventKind::Pong),
-            Ok(Notice::Nothing) => return false,
-            Err(error) => self.expel(worker, error),
-        }
-        // It is not stalled, so that what waits for it can be sent.
-        self.touched.push(worker.slot);
-        true
-    }
-
-    /// Said once a worker: it may refuse ten times a second for as long as it is full.
-    fn refused(&mut self, worker: WorkerId, connections: Vec<PendingConnection>) {
-        let count = connections.len() as u64;
-        self.counters.refused += count;
-        if self.slots.channel(worker).is_some_and(|channel| channel.refused() == count) {
-            tracing::warn!(
-                slot = %worker.slot,
-                "worker has no descriptors left, its new clients go to others until it has",
-            );
-        }
-        self.place_again(connections);
-    }
-
-    /// A worker that breaks the protocol gets nothing more; what it holds waits for its end.
-    fn expel(&mut self, worker: WorkerId, error: ChannelError) {
-        if let Some(channel) = self.slots.channel(worker) {
-            self.poller.remove(channel.as_fd());
-        }
-        self.slots.expel(worker, self.now);
-        self.watch_time();
-        self.orders.tell(worker, SlotEventKind::Violation(error));
     }
 
     /// Gives those who have no slot another chance.
@@ -371,15 +289,18 @@ impl Dispatcher {
         self.next_tick = None;
         for overdue in self.slots.overdue(self.now) {
             match overdue {
-                Overdue::Unfilled(connections) => self.place_again(connections),
+                Overdue::Unfilled(slot, connections) => {
+                    self.place_again(slot, TakenBack::Unfilled, connections);
+                }
                 Overdue::Stalled(worker, connections) => {
                     self.counters.stalls += 1;
+                    self.tally.stalled(worker.slot);
                     tracing::warn!(
                         slot = %worker.slot,
                         generation = %worker.generation,
                         "worker does not acknowledge, its clients go to others until it does",
                     );
-                    self.place_again(connections);
+                    self.place_again(worker.slot, TakenBack::Stalled, connections);
                 }
             }
         }

@@ -15,6 +15,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::frontend::placement::{Availability, Placement};
+pub use crate::frontend::spill::SpillReason;
 use crate::handoff::ids::{AffinityKey, SlotId};
 use crate::handoff::slots::{Counters, FrontendGone};
 
@@ -57,6 +58,8 @@ pub struct FrontendFacts {
     /// The same since the start, as how many took up to how long: upper bounds, rising, and counts
     /// of each alone.
     pub handoff_times: Vec<(Duration, u64)>,
+    /// All of those times together.
+    pub handoff_total: Duration,
     /// The client with the largest share of connections lately.
     pub heaviest: Option<Heaviest>,
     /// Connections accepted that no worker owns yet.
@@ -108,52 +111,6 @@ pub struct Heaviest {
     pub address: IpAddr,
     /// Its share of connections lately, 0 to 1.
     pub share: f64,
-}
-
-/// Why a connection goes elsewhere than to the first slot of its ranking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum SpillReason {
-    /// Its client went there before and is remembered.
-    Remembered,
-    /// No worker serves there, and none is expected soon.
-    NotServing,
-    /// Its worker doesn't acknowledge.
-    Stalled,
-    /// Its worker has no descriptors left.
-    Refusing,
-    /// As many wait for it as may.
-    QueueFull,
-    /// It has more connections than the load bound allows.
-    OverBound,
-    /// Two workers have died on this connection there.
-    Deaths,
-}
-
-impl SpillReason {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Remembered,
-        Self::NotServing,
-        Self::Stalled,
-        Self::Refusing,
-        Self::QueueFull,
-        Self::OverBound,
-        Self::Deaths,
-    ];
-
-    /// A word for it, as metrics and JSON have it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Remembered => "remembered",
-            Self::NotServing => "not-serving",
-            Self::Stalled => "stalled",
-            Self::Refusing => "refusing",
-            Self::QueueFull => "queue-full",
-            Self::OverBound => "over-bound",
-            Self::Deaths => "deaths",
-        }
-    }
 }
 
 /// Where a client goes, and why.

@@ -37,12 +37,19 @@ impl Memory {
             return None;
         }
         let entry = self.entries.get_mut(&key)?;
-        if now.since(entry.last_used) > self.lifetime {
+        if entry.remaining(self.lifetime, now).is_none() {
             self.entries.pop(&key);
             return None;
         }
         entry.last_used = now;
         Some(entry.slot)
+    }
+
+    /// Where the client went, and how long it is remembered without coming back. Changes nothing.
+    #[must_use]
+    pub fn peek(&self, key: AffinityKey, now: Timestamp) -> Option<(SlotId, Duration)> {
+        let entry = self.entries.peek(&key)?;
+        Some((entry.slot, entry.remaining(self.lifetime, now)?))
     }
 
     /// Notes where the client goes.
@@ -53,6 +60,22 @@ impl Memory {
     /// Drops what is noted of the client.
     pub fn forget(&mut self, key: AffinityKey) {
         self.entries.pop(&key);
+    }
+
+    /// Drops everything, and says how many clients were still remembered.
+    pub fn clear(&mut self, now: Timestamp) -> u64 {
+        let entries = self.entries.iter().map(|(_, entry)| entry);
+        let remembered = entries.filter(|entry| entry.remaining(self.lifetime, now).is_some());
+        let count = remembered.count() as u64;
+        self.entries.clear();
+        count
+    }
+}
+
+impl Entry {
+    /// Until it expires; nothing if it has.
+    fn remaining(&self, lifetime: Duration, now: Timestamp) -> Option<Duration> {
+        lifetime.checked_sub(now.since(self.last_used))
     }
 }
 
@@ -78,6 +101,30 @@ mod tests {
         assert_eq!(memory.recall(key, at(19)), Some(SlotId(3)));
         assert_eq!(memory.recall(key, at(30)), None);
         assert_eq!(memory.recall(key, at(30)), None);
+    }
+
+    #[test]
+    fn a_look_prolongs_nothing() {
+        let (mut memory, key) = (memory(2), AffinityKey(1));
+        assert_eq!(memory.peek(key, at(0)), None);
+        memory.remember(key, SlotId(3), at(0));
+        memory.remember(AffinityKey(2), SlotId(2), at(1));
+        assert_eq!(memory.peek(key, at(4)), Some((SlotId(3), 6 * SECOND)));
+        assert_eq!(memory.peek(key, at(10)), Some((SlotId(3), Duration::ZERO)));
+        assert_eq!(memory.peek(key, at(11)), None);
+        memory.remember(AffinityKey(3), SlotId(3), at(5));
+        assert_eq!(memory.peek(key, at(5)), None, "it is still the one away longest");
+    }
+
+    #[test]
+    fn whoever_has_expired_is_not_counted_when_all_are_forgotten() {
+        let mut memory = memory(4);
+        memory.remember(AffinityKey(1), SlotId(1), at(0));
+        memory.remember(AffinityKey(2), SlotId(2), at(5));
+        memory.remember(AffinityKey(3), SlotId(3), at(6));
+        assert_eq!(memory.clear(at(12)), 2);
+        assert_eq!(memory.recall(AffinityKey(2), at(12)), None);
+        assert_eq!(memory.clear(at(12)), 0);
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //! Pure: functions of the key and of what is known about the slots; nothing is remembered but the
 //! turn of round-robin and the state of a random generator.
 
+use std::cmp::Reverse;
+
+use crate::frontend::spill::SpillReason;
 use crate::handoff::ids::{AffinityKey, SlotId};
 
 /// How slots are chosen.
@@ -49,6 +52,8 @@ pub trait Slots {
     fn availability(&self, slot: SlotId) -> Availability;
     /// Its connections, established and on their way.
     fn load(&self, slot: SlotId) -> u64;
+    /// Why it takes none, of one that is closed.
+    fn closed_because(&self, slot: SlotId) -> SpillReason;
 
     /// All of them.
     fn ids(&self) -> impl Iterator<Item = SlotId> {
@@ -112,10 +117,22 @@ impl Ranking {
     /// The first slot of the key's order that is `eligible`.
     pub fn first_of(&self, key: AffinityKey, eligible: impl Fn(SlotId) -> bool) -> Option<SlotId> {
         if self.uniform {
-            self.highest(eligible, |draw| mix(key.0 ^ draw.seed))
+            self.highest(eligible, |draw| draw.plain(key))
         } else {
             self.highest(eligible, |draw| draw.weighted(key).to_bits())
         }
+    }
+
+    /// All slots in the key's order: each is the [`Self::first_of`] those that follow.
+    #[must_use]
+    pub fn order(&self, key: AffinityKey) -> Vec<SlotId> {
+        let score = |draw: &Draw| {
+            if self.uniform { draw.plain(key) } else { draw.weighted(key).to_bits() }
+        };
+        let mut draws = self.draws.clone();
+        // Stable: of two that draw the same, the first is the first.
+        draws.sort_by_cached_key(|draw| Reverse(score(draw)));
+        draws.iter().map(|draw| draw.slot).collect()
     }
 
     fn highest(
@@ -136,6 +153,10 @@ impl Ranking {
 }
 
 impl Draw {
+    fn plain(&self, key: AffinityKey) -> u64 {
+        mix(key.0 ^ self.seed)
+    }
+
     /// `-weight / ln(u)` for u in (0, 1): positive, so that its bits are in the order of its value.
     fn weighted(&self, key: AffinityKey) -> f64 {
         let drawn = mix(key.0 ^ self.seed) >> 11;
@@ -207,6 +228,7 @@ impl Spread {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use proptest::collection::SizeRange;
     use proptest::prelude::*;
 
     use super::*;
@@ -226,6 +248,12 @@ pub(super) mod tests {
 
         fn load(&self, slot: SlotId) -> u64 {
             self.0[slot.index()].1
+        }
+
+        /// One of several, so that tests see whether the right slot was asked.
+        fn closed_because(&self, slot: SlotId) -> SpillReason {
+            let reasons = [SpillReason::NotServing, SpillReason::Stalled, SpillReason::QueueFull];
+            reasons[slot.index() % 3]
         }
     }
 
@@ -319,18 +347,18 @@ pub(super) mod tests {
         assert!(hits.iter().all(|hits| *hits > 100), "{hits:?}");
     }
 
-    fn facts() -> impl Strategy<Value = Facts> {
+    pub(in crate::frontend) fn facts(count: impl Into<SizeRange>) -> impl Strategy<Value = Facts> {
         let state = prop_oneof![
             Just(Availability::Open),
             Just(Availability::Holding),
             Just(Availability::Closed)
         ];
-        prop::collection::vec((state, 0..50_u64), 0..20).prop_map(Facts)
+        prop::collection::vec((state, 0..50_u64), count).prop_map(Facts)
     }
 
     proptest! {
         #[test]
-        fn whoever_is_chosen_can_take_it(facts in facts(), turns in 1..40_u64) {
+        fn whoever_is_chosen_can_take_it(facts in facts(0..20), turns in 1..40_u64) {
             for placement in [Placement::LeastConnections, Placement::RoundRobin, Placement::Random] {
                 let mut spread = Spread { turn: turns };
                 let chosen = spread.choose(placement, &facts).map(|slot| facts.availability(slot));
@@ -338,6 +366,20 @@ pub(super) mod tests {
                 let best = states().find(|state| *state == Availability::Open)
                     .or_else(|| states().find(|state| *state == Availability::Holding));
                 prop_assert_eq!(chosen, best);
+            }
+        }
+
+        #[test]
+        fn each_in_the_order_is_the_first_of_those_that_follow(
+            key: u64, weights in prop::collection::vec(0.1..9.0_f64, 0..20), equal: bool,
+        ) {
+            let weights = if equal { vec![1.0; weights.len()] } else { weights };
+            let (key, ranking) = (AffinityKey(key), Ranking::new(&weights));
+            let order = ranking.order(key);
+            prop_assert_eq!(order.len(), weights.len());
+            for (place, slot) in order.iter().enumerate() {
+                let rest = &order[place..];
+                prop_assert_eq!(ranking.first_of(key, |slot| rest.contains(&slot)), Some(*slot));
             }
         }
 

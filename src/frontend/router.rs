@@ -7,7 +7,12 @@ use std::time::Duration;
 
 use crate::frontend::memory::Memory;
 use crate::frontend::placement::{Availability, Placement, Ranking, Slots, Spread, modulo};
+use crate::frontend::spill::SpillReason;
 use crate::handoff::ids::{AffinityKey, SlotId, Timestamp};
+
+mod explain;
+
+pub use explain::Explanation;
 
 /// How clients find their slots.
 #[derive(Clone, Debug)]
@@ -30,9 +35,26 @@ pub enum Route {
     /// To this slot, where its client belongs.
     Home(SlotId),
     /// To this slot, since its client's own cannot take it, or could not before.
-    Spill(SlotId),
+    Spill(SlotId, SpillReason),
     /// No slot can take it now.
     Nowhere,
+}
+
+/// What is decided for a client, and what is to be noted of it.
+#[derive(Clone, Copy, Debug)]
+struct Decision {
+    route: Route,
+    note: Note,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Note {
+    /// What is remembered stays.
+    Nothing,
+    /// It goes there from now on.
+    Remember(SlotId),
+    /// What is remembered is of no use.
+    Forget,
 }
 
 /// Finds slots for clients.
@@ -69,24 +91,14 @@ impl Router {
         if !self.placement.is_sticky() {
             return self.spread.choose(self.placement, slots).map_or(Route::Nowhere, Route::Home);
         }
-        if let Some(slot) = self.memory.recall(key, now) {
-            if slots.availability(slot) != Availability::Closed {
-                return self.named(slot, key);
-            }
-            self.memory.forget(key);
+        let remembered = self.memory.recall(key, now);
+        let Decision { route, note } = self.decide(key, remembered, slots);
+        match note {
+            Note::Nothing => {}
+            Note::Remember(slot) => self.memory.remember(key, slot, now),
+            Note::Forget => self.memory.forget(key),
         }
-        let Some(home) = self.home(key) else { return Route::Nowhere };
-        let limit = self.limit(slots);
-        if slots.availability(home) != Availability::Closed && within(limit, slots, home) {
-            // Under a bound, a client that is known keeps its place when the slot fills up.
-            if limit.is_some() {
-                self.memory.remember(key, home, now);
-            }
-            return Route::Home(home);
-        }
-        let Some(next) = self.next(key, slots, limit) else { return Route::Nowhere };
-        self.memory.remember(key, next, now);
-        self.named(next, key)
+        route
     }
 
     /// As [`Self::route`], but past one slot if any other can take it.
@@ -103,8 +115,35 @@ impl Router {
         }
     }
 
-    fn named(&self, slot: SlotId, key: AffinityKey) -> Route {
-        if self.home(key) == Some(slot) { Route::Home(slot) } else { Route::Spill(slot) }
+    /// Forgets which clients went elsewhere, and says how many were still remembered: they come
+    /// back to the first slot of their ranking with their next connection.
+    pub fn forget_all(&mut self, now: Timestamp) -> u64 {
+        self.memory.clear(now)
+    }
+
+    /// Where a client of a sticky placement goes, if that slot is remembered for it.
+    fn decide(&self, key: AffinityKey, remembered: Option<SlotId>, slots: &impl Slots) -> Decision {
+        let mut note = Note::Nothing;
+        if let Some(slot) = remembered {
+            if slots.availability(slot) != Availability::Closed {
+                let at_home = self.home(key) == Some(slot);
+                return Decision { route: named(slot, at_home, SpillReason::Remembered), note };
+            }
+            note = Note::Forget;
+        }
+        let Some(home) = self.home(key) else { return Decision { route: Route::Nowhere, note } };
+        let limit = self.limit(slots);
+        let Some(reason) = obstacle(home, slots, limit) else {
+            // Under a bound, a client that is known keeps its place when the slot fills up.
+            let note = limit.map_or(note, |_| Note::Remember(home));
+            return Decision { route: Route::Home(home), note };
+        };
+        match self.next(key, slots, limit) {
+            Some(next) => {
+                Decision { route: named(next, next == home, reason), note: Note::Remember(next) }
+            }
+            None => Decision { route: Route::Nowhere, note },
+        }
     }
 
     /// The first slot of the key's ranking, whatever its state.
@@ -160,6 +199,25 @@ impl<S: Slots> Slots for Without<'_, S> {
     fn load(&self, slot: SlotId) -> u64 {
         self.slots.load(slot)
     }
+
+    fn closed_because(&self, slot: SlotId) -> SpillReason {
+        if self.avoid == Some(slot) { SpillReason::Deaths } else { self.slots.closed_because(slot) }
+    }
+}
+
+fn named(slot: SlotId, at_home: bool, reason: SpillReason) -> Route {
+    if at_home { Route::Home(slot) } else { Route::Spill(slot, reason) }
+}
+
+/// Why a client that is not remembered is not sent to a slot.
+fn obstacle(slot: SlotId, slots: &impl Slots, limit: Option<f64>) -> Option<SpillReason> {
+    if slots.availability(slot) == Availability::Closed {
+        Some(slots.closed_because(slot))
+    } else if within(limit, slots, slot) {
+        None
+    } else {
+        Some(SpillReason::OverBound)
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of connections are far below 2^53")]
@@ -190,7 +248,7 @@ mod tests {
 
     fn slot_of(route: Route) -> SlotId {
         match route {
-            Route::Home(slot) | Route::Spill(slot) => slot,
+            Route::Home(slot) | Route::Spill(slot, _) => slot,
             Route::Nowhere => panic!("nowhere to go"),
         }
     }
@@ -203,10 +261,14 @@ mod tests {
             let (mut router, mut slots) = (router(placement, 4, None), open(&[0; 4]));
             let home = slot_of(router.route(KEY, &slots, at(0)));
             slots.0[home.index()].0 = Availability::Closed;
-            let Route::Spill(away) = router.route(KEY, &slots, at(1)) else { panic!("at home") };
+            let Route::Spill(away, reason) = router.route(KEY, &slots, at(1)) else {
+                panic!("at home")
+            };
+            assert_eq!(reason, slots.closed_because(home));
             assert_ne!(away, home);
             slots.0[home.index()].0 = Availability::Open;
-            assert_eq!(router.route(KEY, &slots, at(50)), Route::Spill(away));
+            let stays = Route::Spill(away, SpillReason::Remembered);
+            assert_eq!(router.route(KEY, &slots, at(50)), stays);
             assert_eq!(router.route(KEY, &slots, at(111)), Route::Home(home));
         }
     }
@@ -237,8 +299,9 @@ mod tests {
     fn a_slot_can_be_passed_unless_there_is_no_other() {
         let (mut router, mut slots) = (router(Placement::Rendezvous, 3, None), open(&[0; 3]));
         let home = slot_of(router.route(KEY, &slots, at(0)));
-        let Route::Spill(next) = router.route_past(Some(home), KEY, &slots, at(0)) else {
-            panic!("not past its home")
+        let past = router.route_past(Some(home), KEY, &slots, at(0));
+        let Route::Spill(next, SpillReason::Deaths) = past else {
+            panic!("not past its home, for the deaths there: {past:?}")
         };
         for slot in slots.ids().collect::<Vec<_>>() {
             if slot != home {
@@ -258,9 +321,15 @@ mod tests {
         let newcomer = newcomer.unwrap();
         slots.0[home.index()].1 = 20;
         assert_eq!(router.route(KEY, &slots, at(1)), Route::Home(home), "it is known");
-        let Route::Spill(away) = router.route(newcomer, &slots, at(1)) else { panic!("at home") };
+        let route = router.route(newcomer, &slots, at(1));
+        let Route::Spill(away, SpillReason::OverBound) = route else {
+            panic!("not elsewhere, for the bound: {route:?}")
+        };
         slots.0[home.index()].1 = 0;
-        assert_eq!(router.route(newcomer, &slots, at(2)), Route::Spill(away));
+        let stays = Route::Spill(away, SpillReason::Remembered);
+        assert_eq!(router.route(newcomer, &slots, at(2)), stays);
+        assert_eq!(router.forget_all(at(2)), 2, "the one at home is remembered, too");
+        assert_eq!(router.route(newcomer, &slots, at(3)), Route::Home(home));
     }
 
     #[test]
@@ -300,7 +369,7 @@ mod tests {
                     _ => (Availability::Closed, 0),
                 }).collect());
                 match router.route(AffinityKey(key), &facts, at(second)) {
-                    Route::Home(slot) | Route::Spill(slot) =>
+                    Route::Home(slot) | Route::Spill(slot, _) =>
                         prop_assert!(facts.availability(slot) != Availability::Closed),
                     Route::Nowhere =>
                         prop_assert!(states.iter().all(|state| *state == 2)),

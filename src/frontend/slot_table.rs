@@ -10,8 +10,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::frontend::placement::{Availability, Slots};
+use crate::frontend::spill::SpillReason;
 use crate::handoff::channel::{Channel, ChannelError, Notice, PendingConnection};
 use crate::handoff::ids::{SlotId, Timestamp};
+use crate::handoff::message::ConnectionRecord;
 use crate::handoff::slots::WorkerId;
 
 /// How long slots are patient.
@@ -103,7 +105,7 @@ pub enum Overdue {
     /// Its worker has stalled; these connections can go elsewhere.
     Stalled(WorkerId, Vec<PendingConnection>),
     /// No successor came in time; these connections can go elsewhere.
-    Unfilled(Vec<PendingConnection>),
+    Unfilled(SlotId, Vec<PendingConnection>),
 }
 
 impl SlotTable {
@@ -215,13 +217,18 @@ impl SlotTable {
         Ok(notice)
     }
 
-    /// Closes the copies of what a slot's workers have acknowledged.
-    pub fn settle(&mut self, slot: SlotId) -> Settlement {
+    /// Closes the copies of what a slot's workers have acknowledged, and tells `acknowledged` of
+    /// each.
+    pub fn settle(
+        &mut self,
+        slot: SlotId,
+        mut acknowledged: impl FnMut(WorkerId, &ConnectionRecord),
+    ) -> Settlement {
         let mut settlement = Settlement::default();
         let Some(slot) = self.slots.get_mut(slot.index()) else { return settlement };
         for Attached { id, channel, .. } in slot.workers.iter_mut().filter(|one| !one.expelled) {
             let before = channel.in_flight();
-            match channel.settle() {
+            match channel.settle(|record| acknowledged(*id, record)) {
                 Ok(Some(0)) => continue,
                 Ok(Some(count)) => settlement.acknowledged += count,
                 Ok(None) => settlement.refusals = Some(*id),
@@ -239,7 +246,8 @@ impl SlotTable {
         self.slots[slot.index()].queue.push_back(connection);
     }
 
-    /// Sends what waits for a slot to its worker, as far as credits go, and says whether any went.
+    /// Sends what waits for a slot to its worker, as far as credits go, tells `handed_over` of each,
+    /// and says whether any went.
     ///
     /// # Errors
     ///
@@ -248,18 +256,16 @@ impl SlotTable {
         &mut self,
         slot: SlotId,
         now: Timestamp,
+        mut handed_over: impl FnMut(WorkerId, &ConnectionRecord),
     ) -> Result<bool, (WorkerId, ChannelError)> {
         let slot = &mut self.slots[slot.index()];
         let State::Serving(worker) = slot.state else { return Ok(false) };
         let serving = slot.workers.iter_mut().find(|attached| attached.id == worker);
-        match serving.map(|serving| serving.channel.send_from(&mut slot.queue, now)) {
-            Some(Err(error)) => Err((worker, error)),
-            Some(Ok(sent)) => {
-                self.in_flight += sent;
-                Ok(sent > 0)
-            }
-            None => Ok(false),
-        }
+        let Some(Attached { channel, .. }) = serving else { return Ok(false) };
+        let sent = channel.send_from(&mut slot.queue, now).map_err(|error| (worker, error))?;
+        channel.last_sent(sent).for_each(|record| handed_over(worker, record));
+        self.in_flight += sent;
+        Ok(sent > 0)
     }
 
     /// Whether time changes anything: something waits or is on its way.
@@ -284,11 +290,19 @@ impl SlotTable {
         self.in_flight
     }
 
+    /// Connections that wait for a slot, and those on their way to its workers.
+    #[must_use]
+    pub fn held_for(&self, slot: SlotId) -> (usize, usize) {
+        let Some(slot) = self.slots.get(slot.index()) else { return (0, 0) };
+        let in_flight = slot.workers.iter().map(|attached| attached.channel.in_flight()).sum();
+        (slot.queue.len(), in_flight)
+    }
+
     /// What the time that has passed changes, slot by slot.
     pub fn overdue(&mut self, now: Timestamp) -> Vec<Overdue> {
         let stall_after = self.settings.stall_after;
-        let slots = self.slots.iter_mut();
-        let overdue = slots.flat_map(|slot| slot.all_overdue(now, stall_after)).collect();
+        let slots = (0..).map(SlotId).zip(&mut self.slots);
+        let overdue = slots.flat_map(|(id, slot)| slot.all_overdue(id, now, stall_after)).collect();
         let channels = self.slots.iter().flat_map(|slot| &slot.workers);
         self.in_flight = channels.map(|attached| attached.channel.in_flight()).sum();
         overdue
@@ -300,9 +314,9 @@ impl SlotTable {
 }
 
 impl Slot {
-    fn all_overdue(&mut self, now: Timestamp, stall_after: Duration) -> Vec<Overdue> {
+    fn all_overdue(&mut self, id: SlotId, now: Timestamp, stall_after: Duration) -> Vec<Overdue> {
         let mut overdue = self.left_behind(now, stall_after);
-        overdue.extend(self.overdue(now, stall_after));
+        overdue.extend(self.overdue(id, now, stall_after));
         overdue
     }
 
@@ -316,11 +330,11 @@ impl Slot {
         freed.filter(|it| matches!(it, Overdue::Stalled(_, freed) if !freed.is_empty())).collect()
     }
 
-    fn overdue(&mut self, now: Timestamp, stall_after: Duration) -> Option<Overdue> {
+    fn overdue(&mut self, id: SlotId, now: Timestamp, stall_after: Duration) -> Option<Overdue> {
         match self.state {
             State::Vacant { until } if now >= until => {
                 self.state = State::Closed;
-                Some(Overdue::Unfilled(self.queue.drain(..).collect()))
+                Some(Overdue::Unfilled(id, self.queue.drain(..).collect()))
             }
             State::Refusing { worker, until } if now >= until => {
                 self.state = State::Serving(worker);
@@ -355,8 +369,9 @@ impl Slots for SlotTable {
         u16::try_from(self.slots.len()).unwrap_or(u16::MAX)
     }
 
+    /// An operator may ask before the slot is there.
     fn availability(&self, slot: SlotId) -> Availability {
-        let slot = &self.slots[slot.index()];
+        let Some(slot) = self.slots.get(slot.index()) else { return Availability::Closed };
         if slot.queue.len() >= self.settings.queue {
             return Availability::Closed;
         }
@@ -368,9 +383,18 @@ impl Slots for SlotTable {
     }
 
     fn load(&self, slot: SlotId) -> u64 {
-        let slot = &self.slots[slot.index()];
+        let Some(slot) = self.slots.get(slot.index()) else { return 0 };
         let channels: u64 = slot.workers.iter().map(|attached| attached.channel.load()).sum();
         channels.saturating_add(slot.queue.len() as u64)
+    }
+
+    fn closed_because(&self, slot: SlotId) -> SpillReason {
+        match self.state_of(slot) {
+            Some(State::Stalled(_)) => SpillReason::Stalled,
+            Some(State::Refusing { .. }) => SpillReason::Refusing,
+            Some(State::Closed) | None => SpillReason::NotServing,
+            Some(State::Serving(_) | State::Vacant { .. }) => SpillReason::QueueFull,
+        }
     }
 }
 

@@ -104,8 +104,8 @@ pub enum Notice {
 pub struct Recovered {
     /// Nobody has touched these: they can go to another worker.
     pub untouched: Vec<PendingConnection>,
-    /// So many more were acknowledged before the end.
-    pub acknowledged: usize,
+    /// These were acknowledged before the end, and that was not seen yet.
+    pub acknowledged: Vec<ConnectionRecord>,
     /// So many were used without an acknowledgement, or ended by their clients; closed.
     pub lost: usize,
 }
@@ -193,6 +193,12 @@ impl Channel {
             }));
             sent += count;
         }
+    }
+
+    /// The last ones that went, the first of them first.
+    pub fn last_sent(&self, count: usize) -> impl Iterator<Item = &ConnectionRecord> {
+        let last = self.unsettled.iter().skip(self.unsettled.len().saturating_sub(count));
+        last.filter_map(|one| one.connection.as_ref()).map(|connection| &connection.record)
     }
 
     fn send_message(
@@ -294,13 +300,17 @@ impl Channel {
         Ok(refused)
     }
 
-    /// Closes the copies of what the worker has acknowledged, and returns how many there were;
-    /// `None` where it has refused some, and its messages have to be read first.
+    /// Closes the copies of what the worker has acknowledged, tells `acknowledged` of each, and
+    /// returns how many there were; `None` where it has refused some, and its messages have to be
+    /// read first.
     ///
     /// # Errors
     ///
     /// If it settled more than it was sent.
-    pub fn settle(&mut self) -> Result<Option<usize>, ChannelError> {
+    pub fn settle(
+        &mut self,
+        mut acknowledged: impl FnMut(&ConnectionRecord),
+    ) -> Result<Option<usize>, ChannelError> {
         // In this order: a refusal is counted before it is settled.
         let settled = self.scoreboard.get(Counter::Settled);
         let refused = self.scoreboard.get(Counter::Refused);
@@ -315,8 +325,8 @@ impl Channel {
             return Ok(None);
         }
         self.settled = settled;
-        let gone = self.unsettled.drain(..count);
-        Ok(Some(gone.filter(|one| one.connection.is_some()).count()))
+        let gone = self.unsettled.drain(..count).filter_map(|one| one.connection);
+        Ok(Some(gone.inspect(|connection| acknowledged(&connection.record)).count()))
     }
 
     /// Says what is wrong with a scoreboard that counts a refusal of which no message tells.
@@ -366,7 +376,8 @@ impl Channel {
             }
         }
         // It may have died between a refusal and its count: then there is nothing to wait for.
-        let acknowledged = self.settle().ok().flatten().unwrap_or(0);
+        let mut acknowledged = Vec::new();
+        let _ = self.settle(|record| acknowledged.push(*record));
         let mut lost = 0;
         for connection in self.unsettled.into_iter().filter_map(|one| one.connection) {
             if is_untouched(&connection.socket).unwrap_or(false) {

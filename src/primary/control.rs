@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::control::admin::AdminListener;
 use crate::control::answers::Control;
 use crate::control::history::History;
 use crate::control::links::{Facts, Links, Reloader};
-use crate::control::server::{Doors, Server};
+use crate::control::server::{self, Server};
 use crate::control::snapshot::Snapshots;
 use crate::control::socket::{ControlSocket, SocketError};
 use crate::frontend::inquiry::FrontendHandle;
@@ -26,6 +27,12 @@ pub(super) struct Parts {
     pub(super) reloader: Reloader,
     pub(super) output: Output,
     pub(super) log: LogHandle,
+}
+
+/// Where operators come in.
+pub(super) struct Doors<'a> {
+    pub(super) socket: Option<&'a ControlSocket>,
+    pub(super) admin: Option<AdminListener>,
 }
 
 /// Without one the primary still serves, unless the socket was asked for, or is another's.
@@ -49,21 +56,26 @@ pub(super) fn start(
     parts: Parts,
     config: &Config,
     address: SocketAddr,
-    socket: Option<&ControlSocket>,
+    doors: Doors<'_>,
     announcer: &Announcer,
 ) -> io::Result<Server> {
+    let Doors { socket, admin } = doors;
+    let admin_address = admin.as_ref().map(AdminListener::address);
+    if let Some(address) = admin_address {
+        tracing::info!(%address, "admin listener");
+    }
     let facts = Facts {
         name: config.name.clone(),
         started: Timestamp::now(),
         address,
         placement: config.router.placement,
-        admin: config.admin.as_ref().map(|admin| admin.address),
+        admin: admin_address,
         control: socket.map(|socket| socket.path().to_owned()),
     };
     let Parts { frontend, pool, reloader, output, log } = parts;
     let links = Links { frontend, pool, reloader, output, log, facts: Arc::new(facts) };
     let snapshots = Snapshots::new(links.clone());
     let control = Control { links, history: History::new(), snapshots };
-    let doors = Doors { control: socket.map(ControlSocket::listener).transpose()? };
+    let doors = server::Doors { control: socket.map(ControlSocket::listener).transpose()?, admin };
     Server::start(control, announcer.subscribe(), doors)
 }

@@ -27,7 +27,7 @@ pub struct WorkerCommand {
 }
 
 /// Which of the primary's own variables a worker inherits. What concerns the primary alone
-/// (`STICKY_LB_*`, systemd's, a Node parent's) it never does.
+/// (`STICKY_LB_*` but `STICKY_LB_LOG`, systemd's, a Node parent's) it never does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum InheritedVariables {
     /// All.

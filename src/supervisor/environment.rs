@@ -32,6 +32,8 @@ const OWN: [&str; 17] = [
     "WEB_CONCURRENCY",
 ];
 const OWN_PREFIX: &[u8] = b"STICKY_LB_";
+/// Concerns workers alone: what the demo logs.
+const NOT_OWN: &str = "STICKY_LB_LOG";
 
 /// What [`InheritedVariables::Few`] leaves.
 const FEW: [&str; 9] = ["HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER"];
@@ -62,7 +64,8 @@ pub fn assemble(
 
 fn is_inherited(name: &OsStr, inherited: &InheritedVariables) -> bool {
     let bytes = name.as_bytes();
-    if bytes.starts_with(OWN_PREFIX) || OWN.iter().any(|own| name == *own) {
+    let prefixed = bytes.starts_with(OWN_PREFIX) && name != NOT_OWN;
+    if prefixed || OWN.iter().any(|own| name == *own) {
         return false;
     }
     match inherited {
@@ -109,10 +112,11 @@ mod tests {
     #[test]
     fn a_worker_inherits_nothing_that_concerns_the_primary_alone() {
         let own = OWN.map(|name| format!("{name}=1")).join(" ");
-        let primarys = format!("A=1 INVOCATION_ID=x PWD=/p STICKY_LB_CHANNEL=7 {own}");
+        let its = "STICKY_LB_CHANNEL=7 STICKY_LB_LOG=debug STICKY_LB_LOGS=1";
+        let primarys = format!("A=1 INVOCATION_ID=x PWD=/p {its} {own}");
         assert_eq!(
             assembled(&WorkerCommand::default(), &primarys),
-            "A=1 INVOCATION_ID=x PORT=3000 PWD=/p STICKY_LB_SLOT=2",
+            "A=1 INVOCATION_ID=x PORT=3000 PWD=/p STICKY_LB_LOG=debug STICKY_LB_SLOT=2",
         );
     }
 

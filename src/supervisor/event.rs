@@ -27,7 +27,7 @@ pub enum Event {
         /// What.
         change: WorkerChange,
     },
-    /// A slot has no worker for now.
+    /// A slot has no worker for now. One that is drained has none any more.
     Slot {
         /// Which.
         slot: SlotId,
@@ -52,11 +52,12 @@ pub enum Event {
         /// Which.
         slot: SlotId,
     },
-    /// A slot keeps its worker: the one that was to replace it came to nothing.
+    /// A replacement that was under way, or ordered, came to nothing: the slot keeps its worker, or
+    /// is to have none. Whoever has ordered one hears of either this or `Replaced`.
     NotReplaced {
         /// Which.
         slot: SlotId,
-        /// What became of the new one.
+        /// What became of the new one, or why there is to be none.
         reason: String,
     },
     /// There are to be more workers, or fewer.
@@ -65,7 +66,7 @@ pub enum Event {
         from: u16,
         /// So many there are to be.
         to: u16,
-        /// Who wanted it.
+        /// Who wanted it: `command`, `signal`, `load` or `reload`.
         by: &'static str,
     },
     /// Everything is to end.
@@ -123,7 +124,7 @@ impl Event {
             Self::Slot { slot, state: SlotState::Errored, .. } => tracing::error!(
                 %slot,
                 "slot is errored: too many of its workers died, others serve its clients until a \
-                 reload",
+                 reload or `undrain`",
             ),
             Self::Slot { slot, state, .. } => tracing::info!(%slot, %state, "slot is at rest"),
             Self::RolloutBegun { number, trigger, of } => {

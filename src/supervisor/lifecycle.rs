@@ -15,7 +15,7 @@ pub struct LifecycleSettings {
     pub listen_timeout: Duration,
     /// The grace period when everything ends: from the order to drain to SIGKILL.
     pub kill_timeout: Duration,
-    /// The grace period of a worker that is replaced or removed while others go on.
+    /// The grace period of a worker that is replaced, drained or removed while others go on.
     pub drain_timeout: Duration,
     /// Generations of a slot that may drain at a time; with one more, the oldest has only
     /// `kill_timeout` left.
@@ -90,6 +90,9 @@ pub enum SlotState {
     Errored,
     /// Its worker was done, and none is to follow.
     Stopped,
+    /// An operator took it out of service: its workers finish what they have, and none is started
+    /// until an operator says so. It stays one of the slots, and its clients come back.
+    Drained,
     /// It was taken out of service.
     Removed,
 }
@@ -101,6 +104,8 @@ pub enum Fact {
     Start,
     /// The slot's worker is to be followed by a new one, which serves before the old one drains.
     Replace,
+    /// The slot is to be out of service until the next `Start`.
+    Drain,
     /// The slot is no longer wanted.
     Remove,
     /// A worker takes connections.
@@ -147,7 +152,8 @@ pub enum Action {
     Kill(Generation, KillReason),
     /// The next start is at that time.
     BackOff(Duration),
-    /// No worker is started any more: the slot is errored, or stopped.
+    /// No worker is started any more: the slot is errored, or stopped; or drained, and its last
+    /// worker has ended.
     Rest(SlotState),
     /// The replacement that was asked for is done: this worker has proved itself.
     Replaced(Generation),
@@ -172,6 +178,8 @@ pub enum KillReason {
     Superseded,
     /// Everything is to end at once.
     StopNow,
+    /// An operator wants to see what follows.
+    Ordered,
 }
 
 impl LifecycleSettings {
@@ -191,6 +199,7 @@ impl LifecycleSettings {
                 "was killed since a newer one was ordered before it was ready".to_owned()
             }
             KillReason::StopNow => "was killed, as ordered".to_owned(),
+            KillReason::Ordered => "was killed by command".to_owned(),
         }
     }
 }
@@ -203,6 +212,7 @@ impl fmt::Display for SlotState {
             Self::BackOff => "back-off",
             Self::Errored => "errored",
             Self::Stopped => "stopped",
+            Self::Drained => "drained",
             Self::Removed => "removed",
         })
     }

@@ -23,14 +23,19 @@ mod health;
 mod interface;
 mod orders;
 mod replacements;
+mod scaling;
 mod show;
+mod slot_orders;
 pub mod status;
 mod stop;
+mod tally;
 mod workers;
 
 use health::Health;
 pub use interface::{MOST_WORKERS, Order, PoolError, PoolLinks, PoolSettings, Progress, Summary};
+use scaling::Deferred;
 use stop::Stopping;
+use tally::Tally;
 use workers::Running;
 
 /// Supervises all workers.
@@ -40,8 +45,8 @@ pub struct Pool {
     links: PoolLinks,
     /// What held before the rolling restart that is under way, and holds again if it is aborted.
     before: Option<PoolSettings>,
-    /// Workers more or fewer, ordered meanwhile: it is not known yet of which kind.
-    deferred: i32,
+    /// More workers or fewer, ordered meanwhile: it is not known yet of which kind.
+    deferred: Option<Deferred>,
     /// Those that were removed stay, so that their generations go on.
     slots: BTreeMap<SlotId, Slot>,
     running: HashMap<WorkerId, Running>,
@@ -51,6 +56,7 @@ pub struct Pool {
     accepting: bool,
     stopping: Stopping,
     summary: Summary,
+    tally: Tally,
     last_failure: Option<(SlotId, String)>,
     /// Processes that the kernel has killed since memory ran out, where it says so.
     oom_kills: Option<u64>,
@@ -75,7 +81,7 @@ impl Pool {
             settings,
             links,
             before: None,
-            deferred: 0,
+            deferred: None,
             slots: BTreeMap::new(),
             running: HashMap::new(),
             planner: Planner::default(),
@@ -85,6 +91,7 @@ impl Pool {
             accepting: false,
             stopping: Stopping::No,
             summary: Summary::default(),
+            tally: Tally::default(),
             last_failure: None,
             oom_kills: oom_kills(),
         }
@@ -134,7 +141,8 @@ impl Pool {
         Ok(self.summary)
     }
 
-    /// Whether all is done: drained as ordered, or every slot at rest.
+    /// Whether all is done: drained as ordered, or every slot at rest. A drained one may be wanted
+    /// again.
     fn is_over(&mut self) -> Result<bool, PoolError> {
         if !self.running.is_empty() {
             return Ok(false);
@@ -312,6 +320,7 @@ impl Pool {
         match self.slots.get(&slot).map(|slot| slot.life.state()) {
             _ if self.stopping.is_ordered() => "everything ends",
             Some(SlotState::Removed) => "its slot is removed",
+            Some(SlotState::Drained) => "its slot is drained",
             _ => "its successor has proved itself",
         }
     }
@@ -333,7 +342,7 @@ impl Pool {
                     Step::Begin { number, trigger, of } => {
                         self.links.announcer.announce(Event::RolloutBegun { number, trigger, of });
                     }
-                    Step::Replace(slot, reason) => self.replace(slot, reason).await?,
+                    Step::Replace(slot, cause) => self.replace(slot, cause).await?,
                     Step::End(report) => self.end_rollout(report).await?,
                 }
             }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, pidfd_open,
-    waitid,
+    pidfd_send_signal, waitid,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -138,6 +138,11 @@ impl Process {
     pub fn signal(&self, signal: Signal) {
         // It is its group's leader and not waited for yet, so that the number is still its own.
         let _ = kill_process_group(self.pid, signal);
+    }
+
+    /// Sends a signal to it alone. That it has ended is no error.
+    pub fn signal_alone(&self, signal: Signal) {
+        let _ = pidfd_send_signal(&self.pidfd, signal);
     }
 
     /// Waits until it has ended. It stays a zombie, and its number its own, until

@@ -10,12 +10,15 @@
 //!        killed          └─ died: back-off, then the next generation; too often: errored
 //! ```
 //!
+//! Who begins, serves and follows is decided here; how workers go, in `ending`.
+//!
 //! # Promises
 //!
 //! * At most one worker of a slot serves.
 //! * A worker that is replaced drains only when its successor has served for `min_uptime`; a
 //!   successor that dies before leaves its place to its predecessor.
-//! * Once stopped or removed, a slot starts nothing any more.
+//! * Once stopped or removed, a slot starts nothing any more; a drained one nothing until it is
+//!   ordered to. It says when the last worker that it had has ended.
 
 use std::time::Duration;
 
@@ -23,8 +26,13 @@ use crate::handoff::ids::{Generation, Timestamp};
 use crate::supervisor::lifecycle::{Action, Fact, KillReason, LifecycleSettings, Phase, SlotState};
 use crate::supervisor::restart::{Death, Deaths, Verdict};
 
+mod ending;
+
 /// How long a worker that was sent SIGABRT may take to write its core.
 const CORE_TIME: Duration = Duration::from_secs(10);
+
+/// Out of service until it is ordered to start.
+const DRAINED: Aim = Aim::Rest(SlotState::Drained);
 
 /// One slot's workers.
 #[derive(Clone, Debug)]
@@ -48,7 +56,7 @@ enum Aim {
     Filled,
     /// To be filled, at that time.
     FilledAt(Timestamp),
-    /// As errored or stopped: nothing is started by itself.
+    /// As errored, stopped or drained: nothing is started by itself.
     Rest(SlotState),
     /// Not wanted any more.
     Removed,
@@ -80,6 +88,7 @@ impl SlotLife {
         match fact {
             Fact::Start => self.start(now),
             Fact::Replace => self.replace(now),
+            Fact::Drain => self.take_out(now),
             Fact::Remove => self.end(self.settings.drain_timeout, now),
             Fact::Ready(generation) => self.ready(generation, now),
             Fact::Leave(generation) => self.leave(generation, now),
@@ -94,11 +103,7 @@ impl SlotLife {
             }
             Fact::Time => self.time(now),
             Fact::Stop => self.end(self.settings.kill_timeout, now),
-            Fact::StopNow => {
-                self.aim = Aim::Removed;
-                let all = self.generations().into_iter();
-                all.flat_map(|worker| self.kill(worker, KillReason::StopNow)).collect()
-            }
+            Fact::StopNow => self.end_at_once(),
         }
     }
 
@@ -111,8 +116,7 @@ impl SlotLife {
             | Phase::Aborted { deadline } => Some(*deadline),
             Phase::Serving { .. } | Phase::Standby { .. } | Phase::Killed { .. } => None,
         });
-        let spawn = if let Aim::FilledAt(at) = self.aim { Some(at) } else { None };
-        deadlines.chain(spawn).chain(self.proven_at).min()
+        deadlines.chain(self.next_start()).chain(self.proven_at).min()
     }
 
     /// How the slot is.
@@ -152,7 +156,9 @@ impl SlotLife {
     #[must_use]
     pub fn has_failed_to_start(&self) -> bool {
         let out_of_attempts = self.deaths.in_a_row() >= self.settings.restart.start_attempts;
-        !self.ever_ready && (out_of_attempts || self.state() == SlotState::Errored)
+        let failed = out_of_attempts || self.state() == SlotState::Errored;
+        // Whoever has drained it is there to see to it.
+        failed && !self.ever_ready && self.aim != DRAINED
     }
 
     /// Whether a worker of it is being started, or about to.
@@ -167,6 +173,27 @@ impl SlotLife {
         self.workers.iter().find(|(worker, _)| *worker == generation).map(|(_, phase)| *phase)
     }
 
+    /// Its workers and where they stand, the oldest first.
+    pub fn workers(&self) -> impl Iterator<Item = (Generation, Phase)> {
+        self.workers.iter().copied()
+    }
+
+    /// When the next worker is started, if that takes a pause.
+    #[must_use]
+    pub fn next_start(&self) -> Option<Timestamp> {
+        if let Aim::FilledAt(at) = self.aim { Some(at) } else { None }
+    }
+
+    /// What a replacement that is under way waits for.
+    #[must_use]
+    pub fn waits_for(&self) -> &'static str {
+        match self.candidate.and_then(|candidate| self.phase(candidate)) {
+            Some(Phase::Spawning { .. }) => "its new worker to be ready",
+            Some(Phase::Serving { .. }) => "its new worker to last for min_uptime",
+            _ => "its new worker to end",
+        }
+    }
+
     fn start(&mut self, now: Timestamp) -> Vec<Action> {
         if self.is_serving() || self.is_starting() {
             self.aim = Aim::Filled;
@@ -179,7 +206,7 @@ impl SlotLife {
     /// A slot at rest is brought back, with a clean slate; one that starts is started anew, since
     /// what it started may be outdated.
     fn replace(&mut self, now: Timestamp) -> Vec<Action> {
-        if self.aim == Aim::Removed {
+        if matches!(self.aim, Aim::Removed | DRAINED) {
             return Vec::new();
         }
         let outdated = self.workers.iter().filter(|(_, it)| matches!(it, Phase::Spawning { .. }));
@@ -236,12 +263,6 @@ impl SlotLife {
         actions
     }
 
-    fn leave(&mut self, generation: Generation, now: Timestamp) -> Vec<Action> {
-        let starts = matches!(self.phase(generation), Some(Phase::Spawning { .. }));
-        let grace = self.settings.drain_timeout;
-        starts.then(|| self.drain(generation, grace, now)).flatten().into_iter().collect()
-    }
-
     /// It serves no longer, so that its successor need not wait for its end.
     fn stalled(&mut self, generation: Generation, now: Timestamp) -> Vec<Action> {
         let Some(Phase::Serving { since }) = self.phase(generation) else { return Vec::new() };
@@ -261,6 +282,9 @@ impl SlotLife {
     ) -> Vec<Action> {
         let Some(phase) = self.phase(generation) else { return Vec::new() };
         self.workers.retain(|(worker, _)| *worker != generation);
+        if self.aim == DRAINED {
+            return self.drained();
+        }
         let since = match phase {
             Phase::Spawning { .. } => None,
             Phase::Serving { since } => Some(since),
@@ -340,61 +364,6 @@ impl SlotLife {
         actions
     }
 
-    /// All workers drain, within `grace` at the most, and none follows.
-    fn end(&mut self, grace: Duration, now: Timestamp) -> Vec<Action> {
-        self.aim = Aim::Removed;
-        (self.candidate, self.proven_at) = (None, None);
-        let all = self.generations().into_iter();
-        all.filter_map(|generation| self.drain(generation, grace, now)).collect()
-    }
-
-    /// One that drains already has no more time than this.
-    fn drain(&mut self, generation: Generation, grace: Duration, now: Timestamp) -> Option<Action> {
-        let deadline = now + grace;
-        let (since, action) = match self.phase(generation)? {
-            Phase::Serving { since } | Phase::Standby { since } => {
-                (Some(since), Some(Action::Drain(generation)))
-            }
-            Phase::Spawning { .. } => (None, Some(Action::Terminate(generation))),
-            Phase::Draining { since, deadline: before } => {
-                self.set(generation, Phase::Draining { since, deadline: deadline.min(before) });
-                return None;
-            }
-            Phase::Killed { .. } | Phase::Aborted { .. } => return None,
-        };
-        self.set(generation, Phase::Draining { since, deadline });
-        self.bound_draining(now);
-        action
-    }
-
-    /// The oldest of too many generations that drain has little time left.
-    fn bound_draining(&mut self, now: Timestamp) {
-        let drains = |(_, phase): &&(_, Phase)| matches!(phase, Phase::Draining { .. });
-        let draining: Vec<_> = self.workers.iter().filter(drains).map(|(it, _)| *it).collect();
-        let surplus = draining.len().saturating_sub(usize::from(self.settings.max_draining));
-        for generation in &draining[..surplus] {
-            self.hurry(*generation, now);
-        }
-    }
-
-    fn hurry(&mut self, generation: Generation, now: Timestamp) {
-        if let Some(Phase::Draining { since, deadline }) = self.phase(generation) {
-            let deadline = deadline.min(now + self.settings.kill_timeout);
-            self.set(generation, Phase::Draining { since, deadline });
-        }
-    }
-
-    fn kill(&mut self, generation: Generation, reason: KillReason) -> Vec<Action> {
-        let since = match self.phase(generation) {
-            None | Some(Phase::Killed { .. }) => return Vec::new(),
-            Some(Phase::Spawning { .. } | Phase::Aborted { .. }) => None,
-            Some(Phase::Serving { since } | Phase::Standby { since }) => Some(since),
-            Some(Phase::Draining { since, .. }) => since,
-        };
-        self.set(generation, Phase::Killed { since });
-        vec![Action::Kill(generation, reason)]
-    }
-
     fn is_starting(&self) -> bool {
         self.workers.iter().any(|(_, phase)| matches!(phase, Phase::Spawning { .. }))
     }
@@ -402,10 +371,6 @@ impl SlotLife {
     fn standby(&self) -> Vec<Generation> {
         let stands_by = |(_, phase): &&(_, Phase)| matches!(phase, Phase::Standby { .. });
         self.workers.iter().filter(stands_by).map(|(worker, _)| *worker).collect()
-    }
-
-    fn generations(&self) -> Vec<Generation> {
-        self.workers.iter().map(|(worker, _)| *worker).collect()
     }
 
     fn set(&mut self, generation: Generation, phase: Phase) {

@@ -17,7 +17,8 @@ use crate::handoff::ids::Timestamp;
 pub struct Watchdog {
     /// When the ping was sent that has no pong yet.
     open: Option<Timestamp>,
-    measured: Duration,
+    /// The last one, once there was one.
+    measured: Option<Duration>,
 }
 
 impl Watchdog {
@@ -35,15 +36,21 @@ impl Watchdog {
     /// Notes a pong and says how late it came. One that nobody asked for changes nothing.
     pub fn pong(&mut self, now: Timestamp) -> Duration {
         if let Some(sent) = self.open.take() {
-            self.measured = now.since(sent);
+            self.measured = Some(now.since(sent));
         }
-        self.measured
+        self.measured.unwrap_or_default()
     }
 
     /// The last lag that was measured, or how long the open ping has waited if that is longer.
     #[must_use]
     pub fn lag(&self, now: Timestamp) -> Duration {
-        self.measured.max(self.waited(now))
+        self.last_lag(now).unwrap_or_default()
+    }
+
+    /// The same; nothing of a worker that was never asked.
+    #[must_use]
+    pub fn last_lag(&self, now: Timestamp) -> Option<Duration> {
+        self.measured.max(self.open.map(|sent| now.since(sent)))
     }
 
     /// Whether the open ping has waited for so long that the event loop has to be standing still.
@@ -98,6 +105,7 @@ mod tests {
             (9_002, Look { lag: 1, stalled: false }),
         ];
         let mut watchdog = Watchdog::new();
+        assert_eq!(watchdog.last_lag(at(0)), None);
         for (step, (millis, what)) in steps.into_iter().enumerate() {
             let now = at(millis);
             match what {

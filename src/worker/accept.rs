@@ -175,6 +175,7 @@ impl Worker {
             ready!(self.poll_answers(cx)).map_err(AcceptError::Channel)?;
             self.settle();
             if let Some(connection) = self.arrived.pop_front() {
+                connection.accepted();
                 return Poll::Ready(Ok(Some(connection)));
             }
             if self.ended {

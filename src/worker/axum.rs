@@ -6,10 +6,11 @@
 
 use axum::Router;
 use axum::extract::connect_info::Connected;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::serve::IncomingStream;
+use tracing::{Instrument, Span};
 
 use crate::worker::accept::{AcceptError, Worker};
 use crate::worker::connection::{Connection, ConnectionInfo};
@@ -20,7 +21,8 @@ use crate::worker::http::mark_last;
 /// WebSockets included.
 ///
 /// Handlers find what is known of their connection in
-/// `axum::extract::ConnectInfo<ConnectionInfo>`. WebSocket handlers end when [`Drain::begun`] says
+/// `axum::extract::ConnectInfo<ConnectionInfo>`, and run in its span ([`ConnectionInfo::span`]).
+/// WebSocket handlers end when [`Drain::begun`] says
 /// so.
 ///
 /// # Errors
@@ -48,7 +50,10 @@ pub async fn serve(mut worker: Worker, router: Router) -> Result<(), AcceptError
 async fn count(State(drain): State<Drain>, request: Request, next: Next) -> Response {
     let _in_flight = drain.request();
     let version = request.version();
-    let mut response = next.run(request).await;
+    let info = request.extensions().get::<ConnectInfo<ConnectionInfo>>();
+    // axum's task for the connection is out of reach.
+    let span = info.map_or_else(Span::none, |ConnectInfo(info)| info.span());
+    let mut response = next.run(request).instrument(span).await;
     mark_last(&drain, version, &mut response);
     response
 }

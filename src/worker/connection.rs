@@ -1,6 +1,15 @@
 //! One client's connection, as the worker's code gets it: a stream, and what is known of it.
 //!
 //! Reads and writes go straight to the socket; nothing is buffered or looked at.
+//!
+//! # In the log
+//!
+//! Each connection has a span, `connection`, at level debug, whose fields name it as the primary's
+//! lines do: `connection` is its id, which is the same on both sides. What an app logs within the
+//! span carries them. [`worker::http`](crate::worker::http) and [`worker::axum`](crate::worker::axum)
+//! handle requests in it; those who serve themselves use [`Connection::span`] or, where they have no
+//! more than the [`ConnectionInfo`], [`ConnectionInfo::span`]. What a handler spawns, and what it does
+//! with an upgraded connection, is outside unless it is instrumented with the span as well.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -11,6 +20,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tracing::Span;
 
 use crate::handoff::ids::{AffinityKey, ConnectionId, Generation, SlotId, Timestamp};
 use crate::handoff::message::ConnectionRecord;
@@ -50,12 +60,41 @@ impl ConnectionInfo {
     pub fn age(&self) -> Duration {
         Timestamp::now().since(self.accepted_at)
     }
+
+    /// A span for what is logged about this connection, with the fields `connection`, `client`,
+    /// `slot`, `generation` and `pid`. It has no parent, and does nothing where level debug is off.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use sticky_lb::worker::Connection;
+    /// # async fn serve(connection: Connection) {}
+    /// # fn run(connection: Connection) {
+    /// use tracing::Instrument;
+    ///
+    /// let span = connection.info().span();
+    /// tokio::spawn(serve(connection).instrument(span));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn span(&self) -> Span {
+        tracing::debug_span!(
+            parent: None,
+            "connection",
+            connection = self.id.0,
+            client = %self.client,
+            slot = self.slot.0,
+            generation = self.generation.0,
+            pid = std::process::id(),
+        )
+    }
 }
 
 /// Counts a connection as established for as long as it lives. A drained worker waits for it.
 #[derive(Debug)]
 pub struct ConnectionGuard {
     info: ConnectionInfo,
+    span: Span,
     shared: Arc<Shared>,
     fresh: bool,
 }
@@ -72,13 +111,25 @@ impl Connection {
             generation: shared.own.generation,
         };
         shared.connection_opened();
-        Self { stream, guard: ConnectionGuard { info, shared: Arc::clone(shared), fresh: true } }
+        let (span, shared) = (info.span(), Arc::clone(shared));
+        Self { stream, guard: ConnectionGuard { info, span, shared, fresh: true } }
+    }
+
+    /// It is the worker's own now.
+    pub(crate) fn accepted(&self) {
+        tracing::debug!(parent: &self.guard.span, "connection accepted");
     }
 
     /// What is known of it.
     #[must_use]
     pub fn info(&self) -> ConnectionInfo {
         self.guard.info
+    }
+
+    /// The span of what is logged about it, see [`ConnectionInfo::span`].
+    #[must_use]
+    pub fn span(&self) -> &Span {
+        &self.guard.span
     }
 
     /// The bare stream, and what must be kept for as long as it is open.
@@ -97,6 +148,12 @@ impl ConnectionGuard {
         self.info
     }
 
+    /// The span of what is logged about it, see [`ConnectionInfo::span`].
+    #[must_use]
+    pub fn span(&self) -> &Span {
+        &self.span
+    }
+
     fn used(&mut self) {
         if std::mem::take(&mut self.fresh) {
             self.shared.connection_used();
@@ -108,6 +165,7 @@ impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.used();
         self.shared.connection_closed();
+        tracing::debug!(parent: &self.span, "connection ended");
     }
 }
 

@@ -12,6 +12,7 @@ use hyper::service::Service;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
+use tracing::{Instrument, Span};
 
 use crate::worker::accept::{AcceptError, Worker};
 use crate::worker::connection::{Connection, ConnectionInfo};
@@ -21,7 +22,8 @@ type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Says ready, serves until the worker is to end, and returns when the last connection is closed.
 ///
-/// Each request carries its [`ConnectionInfo`] as an extension. An upgraded connection is the
+/// Each request carries its [`ConnectionInfo`] as an extension, and is handled in its connection's
+/// span ([`ConnectionInfo::span`]). An upgraded connection is the
 /// handler's: it ends it when [`Drain::begun`] says so.
 ///
 /// # Errors
@@ -39,9 +41,10 @@ where
     let drain = worker.drain();
     worker.ready()?;
     while let Some(connection) = worker.accept().await? {
-        let service =
-            Counted { service: service.clone(), info: connection.info(), drain: drain.clone() };
-        tokio::spawn(serve_connection(connection, service));
+        let (info, span) = (connection.info(), connection.span().clone());
+        let counted =
+            Counted { service: service.clone(), info, span: span.clone(), drain: drain.clone() };
+        tokio::spawn(serve_connection(connection, counted).instrument(span));
     }
     drain.finished().await;
     Ok(())
@@ -56,7 +59,7 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let (drain, id) = (service.drain.clone(), connection.info().id.0);
+    let drain = service.drain.clone();
     let builder = Builder::new(TokioExecutor::new());
     let mut serving =
         pin!(builder.serve_connection_with_upgrades(TokioIo::new(connection), service));
@@ -70,7 +73,7 @@ where
     };
     if let Err(error) = result {
         // What clients do wrong is no more than this worth.
-        tracing::debug!(connection = id, %error, "connection ended with an error");
+        tracing::debug!(%error, "connection ended with an error");
     }
 }
 
@@ -78,6 +81,7 @@ where
 struct Counted<S> {
     service: S,
     info: ConnectionInfo,
+    span: Span,
     drain: Drain,
 }
 
@@ -95,12 +99,14 @@ where
         request.extensions_mut().insert(self.info);
         let (version, drain) = (request.version(), self.drain.clone());
         let answer = self.service.call(request);
-        Box::pin(async move {
+        let answered = async move {
             let _in_flight = in_flight;
             let mut response = answer.await?;
             mark_last(&drain, version, &mut response);
             Ok(response)
-        })
+        };
+        // In HTTP/2 a request has a task of its own, outside of the connection's.
+        Box::pin(answered.instrument(self.span.clone()))
     }
 }
 

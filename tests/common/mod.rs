@@ -12,6 +12,7 @@
 
 pub mod browser;
 pub mod client;
+pub mod control;
 pub mod load;
 pub mod process;
 

@@ -6,11 +6,13 @@ use std::error::Error;
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use axum::Router;
+use axum::http::Uri;
 use futures_util::StreamExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use sticky_lb::worker::{ConnectionInfo, Worker, http};
+use sticky_lb::worker::{ConnectionInfo, Worker, axum as worker_axum, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::main(flavor = "current_thread")]
@@ -19,6 +21,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     match std::env::args().nth(1).as_deref() {
         Some("hyper") => Ok(http::serve(worker, service_fn(hello)).await?),
         Some("chatty") => Ok(http::serve(worker, service_fn(chatter)).await?),
+        Some("logs-hyper") => {
+            start_log();
+            Ok(http::serve(worker, service_fn(logging)).await?)
+        }
+        Some("logs-axum") => {
+            start_log();
+            Ok(worker_axum::serve(worker, Router::new().fallback(log_path)).await?)
+        }
         Some("stream") => stream(worker).await,
         other => Err(format!("no such role: {other:?}").into()),
     }
@@ -30,6 +40,20 @@ async fn hello(request: Request<Incoming>) -> Result<Response<String>, Infallibl
     let mut response = Response::new(format!("hello {client}"));
     response.headers_mut().insert("x-worker-id", std::process::id().into());
     Ok(response)
+}
+
+/// Logs as an app does that knows nothing of connections.
+async fn logging(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
+    log_path(request.uri().clone()).await;
+    hello(request).await
+}
+
+async fn log_path(uri: Uri) {
+    tracing::info!(path = uri.path(), "request");
+}
+
+fn start_log() {
+    tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false).init();
 }
 
 /// Says very much for each request before it is answered.

@@ -3,38 +3,111 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde_json::Value;
 
-use crate::control::answers::{Control, Items};
+use crate::control::answers::Control;
+use crate::control::answers::show::{availability, find};
+use crate::control::connections::{Holder, Wanted, connections};
 use crate::control::protocol::{Code, Problem};
-use crate::control::report::{Connections, Whereabouts};
+use crate::control::report::{self, Connections, Ranked};
+use crate::control::snapshot::placement_name;
+use crate::frontend::inquiry::{Client, SpillReason, Whereabouts};
+use crate::handoff::ids::AffinityKey;
+use crate::handoff::slots::WorkerId;
+use crate::supervisor::pool::handle::Refusal;
+use crate::supervisor::pool::status::PoolStatus;
+
+/// Connections that are told of if nobody says how many.
+const CONNECTIONS: usize = 1_000;
 
 impl Control {
     pub(super) async fn whereabouts(
         &self,
-        _address: Option<IpAddr>,
-        _key: Option<String>,
-    ) -> Result<Whereabouts, Problem> {
-        Err(Problem::new(Code::Refused, "not there yet"))
+        address: Option<IpAddr>,
+        key: Option<String>,
+    ) -> Result<report::Whereabouts, Problem> {
+        let client = client(address, key.as_deref())?;
+        let found = self.links.frontend.whereabouts(client).await.map_err(|_| Refusal::Gone)?;
+        let pool = self.links.pool.status().await?;
+        Ok(told(address, &found, &pool))
     }
 
     pub(super) async fn connections(
         &self,
-        _slot: Option<u16>,
-        _address: Option<IpNet>,
-        _limit: Option<usize>,
+        slot: Option<u16>,
+        address: Option<IpNet>,
+        limit: Option<usize>,
     ) -> Result<Connections, Problem> {
-        Err(Problem::new(Code::Refused, "not there yet"))
+        let pool = self.links.pool.status().await?;
+        if let Some(slot) = slot {
+            find(&pool, slot)?;
+        }
+        let slots = pool.slots.iter().filter(|it| slot.is_none_or(|slot| it.slot.0 == slot));
+        let holders = slots.flat_map(|slot| {
+            slot.workers.iter().map(|worker| Holder {
+                worker: WorkerId { slot: slot.slot, generation: worker.generation },
+                pid: worker.pid,
+            })
+        });
+        let holders = holders.collect::<Vec<_>>();
+        let port = self.links.facts.address.port();
+        let wanted = Wanted { port, clients: address, limit: limit.unwrap_or(CONNECTIONS) };
+        // Thousands of links in /proc are read for it.
+        let looked = tokio::task::spawn_blocking(move || connections(&holders, &wanted)).await;
+        let failed = |text: String| Problem::new(Code::Failed, text);
+        looked
+            .map_err(|error| failed(error.to_string()))?
+            .map_err(|error| failed(format!("cannot list connections: {error}")))
     }
+}
 
-    pub(super) async fn logs(
-        &self,
-        _follow: bool,
-        _slot: Option<u16>,
-        _err: bool,
-        _lines: usize,
-        _items: &Items,
-    ) -> Result<Value, Problem> {
-        Err(Problem::new(Code::Refused, "not there yet"))
+fn client(address: Option<IpAddr>, key: Option<&str>) -> Result<Client, Problem> {
+    let bad = |text: String| Problem::new(Code::BadRequest, text);
+    match (address, key) {
+        (Some(address), None) => Ok(Client::Address(address)),
+        (None, Some(key)) if key.len() == 16 => u64::from_str_radix(key, 16)
+            .map(|key| Client::Key(AffinityKey(key)))
+            .map_err(|_| bad(format!("key: expected 16 hexadecimal digits, found {key:?}"))),
+        (None, Some(key)) => {
+            Err(bad(format!("key: expected 16 hexadecimal digits, found {key:?}")))
+        }
+        _ => Err(bad("where: expected an address or a key".to_owned())),
+    }
+}
+
+fn told(address: Option<IpAddr>, found: &Whereabouts, pool: &PoolStatus) -> report::Whereabouts {
+    let ranking = found.ranking.iter().map(|ranked| {
+        let slot = pool.slots.iter().find(|slot| slot.slot == ranked.slot);
+        let serving = slot.and_then(|it| it.workers.iter().find(|it| it.phase == "serving"));
+        Ranked {
+            slot: ranked.slot.0,
+            state: slot.map_or_else(|| "removed".to_owned(), |slot| slot.state.to_string()),
+            availability: availability(ranked.availability).to_owned(),
+            pid: serving.map(|worker| worker.pid),
+            load: ranked.load,
+            passed_over: ranked.passed_over.map(|reason| in_words(reason).to_owned()),
+        }
+    });
+    report::Whereabouts {
+        address: address.map(|address| address.to_string()),
+        counts: found.counts.map(|counts| counts.to_string()),
+        digest: found.digest.as_ref().map(|(name, digest)| ((*name).to_owned(), digest.clone())),
+        key: format!("{:016x}", found.key.0),
+        placement: placement_name(found.placement).to_owned(),
+        ranking: ranking.collect(),
+        remembered: found.remembered.map(|(slot, left)| (slot.0, left.as_secs_f64())),
+        goes_to: found.goes_to.map(|slot| slot.0),
+        why: found.why.map(|reason| in_words(reason).to_owned()),
+    }
+}
+
+fn in_words(reason: SpillReason) -> &'static str {
+    match reason {
+        SpillReason::Remembered => "the client went elsewhere before and is remembered there",
+        SpillReason::NotServing => "no worker serves there",
+        SpillReason::Stalled => "its worker does not acknowledge",
+        SpillReason::Refusing => "its worker has no descriptors left",
+        SpillReason::QueueFull => "as many connections wait for it as may",
+        SpillReason::OverBound => "it has more connections than load_bound allows",
+        SpillReason::Deaths => "two workers have died on this connection there",
     }
 }

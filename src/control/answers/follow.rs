@@ -32,11 +32,25 @@ impl Control {
     ///
     /// If the primary ends.
     pub async fn live_since(&self, seen: &mut Option<u64>) -> Result<Live, Problem> {
-        let snapshot = self.snapshots.take().await?;
         let last = *seen;
-        let (events, _) = self.history.last(PAST, |it| Some(it.report.number) > last);
+        let live = self.live_with(|number| Some(number) > last).await?;
+        *seen = live.events.last().map(|event| event.number).or(last);
+        Ok(live)
+    }
+
+    /// A snapshot with the events up to that of number `seen`; without any if there was none.
+    ///
+    /// # Errors
+    ///
+    /// If the primary ends.
+    pub async fn live_until(&self, seen: Option<u64>) -> Result<Live, Problem> {
+        self.live_with(|number| Some(number) <= seen).await
+    }
+
+    async fn live_with(&self, wanted: impl Fn(u64) -> bool) -> Result<Live, Problem> {
+        let snapshot = self.snapshots.take().await?;
+        let (events, _) = self.history.last(PAST, |it| wanted(it.report.number));
         let events: Vec<Event> = events.iter().map(|entry| entry.report.clone()).collect();
-        *seen = events.last().map(|event| event.number).or(last);
         Ok(Live {
             time_ms: Timestamp::now().as_millisecond(),
             status: snapshot.status.clone(),

@@ -1,8 +1,9 @@
-//! What operators order.
+//! What operators order: passed on, and where that takes time, followed to its end.
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::control::answers::{Control, Items};
+use crate::control::answers::Control;
 use crate::control::protocol::{Code, Problem};
 use crate::control::report::{Levels, Rebalanced, Scaled};
 use crate::handoff::ids::SlotId;
@@ -10,45 +11,54 @@ use crate::supervisor::pool::handle::{Refusal, Scale, SlotOrder};
 
 impl Control {
     pub(super) async fn scale(&self, to: &str) -> Result<Scaled, Problem> {
-        let bad =
-            || Problem::new(Code::BadRequest, format!("scale: expected N, +N or -N, found {to:?}"));
-        let scale = if to.starts_with(['+', '-']) {
-            Scale::By(to.parse().map_err(|_| bad())?)
-        } else {
-            Scale::To(to.parse().map_err(|_| bad())?)
-        };
+        let scale = scale(to).ok_or_else(|| {
+            Problem::new(Code::BadRequest, format!("scale: expected N, +N or -N, found {to:?}"))
+        })?;
         let scaled = self.links.pool.scale(scale).await?;
         Ok(Scaled { from: scaled.from, to: scaled.to, deferred: scaled.deferred })
     }
 
-    pub(super) async fn reload(&self, _items: &Items) -> Result<Value, Problem> {
-        let number = self.links.reloader.reload().await?;
-        Ok(json!({ "number": number }))
-    }
-
-    pub(super) async fn drain(&self, slot: u16, _wait: bool) -> Result<Value, Problem> {
-        self.order(slot, SlotOrder::Drain).await
+    pub(super) async fn drain(&self, slot: u16, wait: bool) -> Result<Value, Problem> {
+        let follow = self.follow();
+        self.order(slot, SlotOrder::Drain).await?;
+        if wait {
+            follow.until_drained(SlotId(slot)).await?;
+        }
+        Ok(json!({}))
     }
 
     pub(super) async fn undrain(&self, slot: u16) -> Result<Value, Problem> {
-        self.order(slot, SlotOrder::Undrain).await
+        let follow = self.follow();
+        self.order(slot, SlotOrder::Undrain).await?;
+        follow.until_serving(SlotId(slot)).await?;
+        Ok(json!({}))
     }
 
     pub(super) async fn restart(&self, slot: u16) -> Result<Value, Problem> {
-        self.order(slot, SlotOrder::Restart).await
+        let follow = self.follow();
+        self.order(slot, SlotOrder::Restart).await?;
+        follow.until_replaced(SlotId(slot)).await?;
+        Ok(json!({}))
     }
 
     pub(super) async fn kill(&self, slot: u16) -> Result<Value, Problem> {
-        self.order(slot, SlotOrder::Kill).await
+        self.order(slot, SlotOrder::Kill).await?;
+        Ok(json!({}))
     }
 
-    pub(super) async fn send(&self, _slot: u16, _signal: &str) -> Result<Value, Problem> {
-        Err(Refusal::Gone.into())
+    pub(super) async fn send(&self, slot: u16, name: &str) -> Result<Value, Problem> {
+        let signal = signal(name).ok_or_else(|| {
+            let text = format!("expected a signal such as USR2, SIGUSR2 or 12, found {name:?}");
+            Problem::new(Code::BadRequest, text)
+        })?;
+        self.order(slot, SlotOrder::Signal(signal)).await?;
+        Ok(json!({}))
     }
 
     pub(super) async fn stop(&self, now: bool) -> Result<Value, Problem> {
         self.links.pool.stop(now).await;
-        Ok(json!({}))
+        // The connection ends with the process, so that whoever waits for its end sees it.
+        std::future::pending().await
     }
 
     pub(super) async fn rebalance(&self) -> Result<Rebalanced, Problem> {
@@ -64,8 +74,50 @@ impl Control {
         Ok(Levels { levels: self.links.log.levels().to_string() })
     }
 
-    async fn order(&self, slot: u16, order: SlotOrder) -> Result<Value, Problem> {
-        self.links.pool.slot(SlotId(slot), order).await?;
-        Ok(json!({}))
+    async fn order(&self, slot: u16, order: SlotOrder) -> Result<(), Refusal> {
+        self.links.pool.slot(SlotId(slot), order).await
+    }
+}
+
+fn scale(text: &str) -> Option<Scale> {
+    if text.starts_with(['+', '-']) {
+        text.parse().ok().map(Scale::By)
+    } else {
+        text.parse().ok().map(Scale::To)
+    }
+}
+
+/// By its number, or its name with or without `SIG`.
+fn signal(text: &str) -> Option<Signal> {
+    let number = text.parse().ok().or_else(|| {
+        let name = text.to_uppercase();
+        let name = format!("SIG{}", name.strip_prefix("SIG").unwrap_or(&name));
+        name.parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32)
+    })?;
+    Signal::from_named_raw(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for text in ["USR2", "usr2", "SIGUSR2", "sigusr2", "12"] {
+            assert_eq!(signal(text), Some(Signal::USR2), "{text}");
+        }
+        for wrong in ["", "SIG", "USR3", "-1", "0", "99999999999", "SIG12", "US R2"] {
+            assert_eq!(signal(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_sign_means_more_or_fewer() {
+        assert_eq!(scale("4"), Some(Scale::To(4)));
+        assert_eq!(scale("+2"), Some(Scale::By(2)));
+        assert_eq!(scale("-2"), Some(Scale::By(-2)));
+        for wrong in ["", "+", "-", "four", "70000", "1.5", "--1", "+99999999999"] {
+            assert_eq!(scale(wrong), None, "{wrong}");
+        }
     }
 }

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use crate::frontend::dispatcher::Dispatcher;
+use crate::frontend::dispatcher::lines::{self, TakenBack};
+use crate::frontend::dispatcher::workers::note_acknowledged;
+use crate::frontend::placement::Slots;
 use crate::frontend::poller::Source;
 use crate::handoff::channel::Channel;
 use crate::handoff::slots::{SlotCommand, WorkerId};
@@ -28,6 +31,7 @@ impl Dispatcher {
             SlotCommand::Rank(slots) => {
                 let count = slots.iter().map(|(slot, _)| slot.index() + 1).max();
                 self.slots.grow(count.unwrap_or(0));
+                self.tally.grow(self.slots.count());
                 self.router.rank(&slots);
             }
             SlotCommand::Attach(worker, channel) => self.attach(worker, *channel),
@@ -46,7 +50,7 @@ impl Dispatcher {
             SlotCommand::Gone(worker) => self.bury(worker),
             SlotCommand::GiveUp(slot) => {
                 let waiting = self.slots.close(slot);
-                self.place_again(waiting);
+                self.place_again(slot, TakenBack::Unfilled, waiting);
             }
             SlotCommand::StopAccepting(reply) => {
                 self.accepting = true;
@@ -66,13 +70,17 @@ impl Dispatcher {
             tracing::error!(slot = %worker.slot, %error, "cannot watch a worker's channel");
         }
         self.slots.attach(worker, channel);
+        self.tally.grow(self.slots.count());
     }
 
     fn bury(&mut self, worker: WorkerId) {
         let Some(channel) = self.slots.remove(worker, self.now) else { return };
         self.poller.remove(channel.as_fd());
         let recovered = channel.recover();
-        self.counters.acknowledged += recovered.acknowledged as u64;
+        self.counters.acknowledged += recovered.acknowledged.len() as u64;
+        for record in &recovered.acknowledged {
+            note_acknowledged(&mut self.tally, worker, record, self.now);
+        }
         self.counters.redelivered += recovered.untouched.len() as u64;
         if recovered.lost > 0 {
             self.counters.lost += recovered.lost as u64;
@@ -83,6 +91,7 @@ impl Dispatcher {
             );
         }
         for mut connection in recovered.untouched {
+            lines::redelivered(&connection.record, worker.slot, TakenBack::Died);
             connection.deaths = connection.deaths.saturating_add(1);
             // To the successor, so that the client stays in its slot; but only once.
             let avoid = (connection.deaths > 1).then_some(worker.slot);

@@ -16,6 +16,7 @@ use crate::supervisor::event::Event;
 use crate::supervisor::lifecycle::{Fact, KillReason, Phase};
 use crate::supervisor::limits::{LimitSettings, Verdict, WorkerUse, judge};
 use crate::supervisor::pool::{Pool, PoolError, PoolSettings, until_then};
+use crate::supervisor::rollout::Cause;
 use crate::supervisor::sample;
 use crate::supervisor::watchdog::Watchdog;
 
@@ -84,6 +85,11 @@ impl Health {
         if let Some(autoscaler) = &mut self.autoscaler {
             autoscaler.scaled(now);
         }
+    }
+
+    /// Whether event loops are asked.
+    pub(super) fn asks(&self) -> bool {
+        self.ping_at.is_some()
     }
 
     /// Waits until something is to be looked at. May be dropped and called again.
@@ -210,7 +216,7 @@ impl Pool {
                 self.on(worker.slot, fact).await
             }
             Verdict::Replace(reason) if serving_since.is_some() => {
-                self.planner.want(worker.slot, &reason.to_string(), now);
+                self.planner.want(worker.slot, Cause::Limit(reason), now);
                 Ok(())
             }
             Verdict::Replace(_) | Verdict::Fine => Ok(()),

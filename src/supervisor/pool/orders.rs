@@ -1,11 +1,9 @@
-//! What the operator orders: reload, more workers or fewer.
+//! What the operator orders: each order is carried out, or refused, and answered.
 
-use crate::handoff::ids::{SlotId, Timestamp};
-use crate::handoff::slots::SlotCommand;
-use crate::supervisor::event::Event;
-use crate::supervisor::lifecycle::{Fact, SlotState};
-use crate::supervisor::pool::handle::Scale;
-use crate::supervisor::pool::{MOST_WORKERS, Order, Pool, PoolError, PoolSettings};
+use crate::handoff::ids::Timestamp;
+use crate::supervisor::lifecycle::SlotState;
+use crate::supervisor::pool::handle::{Refusal, Reply};
+use crate::supervisor::pool::{Order, Pool, PoolError, PoolSettings};
 use crate::supervisor::rollout::Trigger;
 
 impl Pool {
@@ -13,28 +11,36 @@ impl Pool {
         match order {
             Order::Stop => self.stop(),
             Order::StopNow => self.stop_now().await?,
-            Order::Status(reply) => drop(reply.send(Ok(self.status()))),
+            Order::Status(reply) => answer(Some(reply), Ok(self.status())),
             // The end is near: nothing is begun any more.
-            _ if self.stopping.is_ordered() => {}
-            Order::Reload(trigger, settings, _) => self.reload(trigger, *settings),
-            Order::Scale(Scale::By(delta), _) if self.planner.is_rolling() => {
-                self.deferred = self.deferred.saturating_add(delta);
+            Order::Reload(_, _, reply) if self.is_stopping() => refuse(reply),
+            Order::Scale(_, reply) if self.is_stopping() => refuse(reply),
+            Order::Slot(_, _, reply) if self.is_stopping() => refuse(Some(reply)),
+            Order::Reload(trigger, settings, reply) => {
+                let number = self.reload(trigger, *settings);
+                answer(reply, Ok(number));
             }
-            Order::Scale(Scale::By(delta), _) => self.scale_by(delta, "signal").await?,
-            Order::Scale(Scale::To(_), _) | Order::Slot(..) => {}
+            Order::Scale(scale, None) => self.scale_as_signalled(scale).await?,
+            Order::Scale(scale, reply) => answer(reply, self.scale_as_ordered(scale).await?),
+            Order::Slot(slot, order, reply) => {
+                let result = self.obey_for_slot(slot, order).await?;
+                answer(Some(reply), result);
+            }
         }
         Ok(())
     }
 
-    /// Slots are added and removed when the new workers have proved themselves.
-    fn reload(&mut self, trigger: Trigger, settings: PoolSettings) {
+    /// Slots are added and removed when the new workers have proved themselves; drained ones are
+    /// left alone. Returns the number of the rolling restart.
+    fn reload(&mut self, trigger: Trigger, settings: PoolSettings) -> u64 {
         let before = std::mem::replace(&mut self.settings, settings);
         self.before.get_or_insert(before);
         // What was ordered before the number of workers was read anew counts no more.
-        self.deferred = 0;
+        self.deferred = None;
         self.apply_settings();
-        let slots = self.active().map(|(slot, _)| slot).collect();
-        self.planner.begin(trigger, slots);
+        let slots = self.active().filter(|(_, slot)| slot.life.state() != SlotState::Drained);
+        let slots = slots.map(|(slot, _)| slot).collect();
+        self.planner.begin(trigger, slots)
     }
 
     /// Each slot's life, and what is looked at, go by the pool's settings.
@@ -45,53 +51,18 @@ impl Pool {
         self.health.change(&self.settings, Timestamp::now());
     }
 
-    pub(super) async fn scale_by(&mut self, delta: i32, by: &'static str) -> Result<(), PoolError> {
-        let now = i32::try_from(self.active().count()).unwrap_or(i32::MAX);
-        let to = now.saturating_add(delta).clamp(1, i32::from(MOST_WORKERS));
-        let mut to = u16::try_from(to).unwrap_or(MOST_WORKERS);
-        if let Some(bounds) = self.settings.autoscale {
-            to = to.clamp(bounds.min_workers, bounds.max_workers);
-            self.health.scaled(Timestamp::now());
-        }
-        self.scale_to(to, by).await
+    fn is_stopping(&self) -> bool {
+        self.stopping.is_ordered()
     }
+}
 
-    /// Lowest free numbers come first and highest go first, so that numbers stay dense.
-    pub(super) async fn scale_to(&mut self, to: u16, by: &'static str) -> Result<(), PoolError> {
-        let from = u16::try_from(self.active().count()).unwrap_or(u16::MAX);
-        self.settings.workers = to;
-        if from == to {
-            return Ok(());
-        }
-        self.links.announcer.announce(Event::Scaled { from, to, by });
-        for _ in from..to {
-            let free = (0..MOST_WORKERS).map(SlotId).find(|slot| !self.is_active(*slot));
-            let Some(slot) = free else { break };
-            self.add_slot(slot, false);
-            self.on(slot, Fact::Start).await?;
-        }
-        for _ in to..from {
-            let highest = self.active().map(|(slot, _)| slot).last();
-            let Some(slot) = highest else { break };
-            self.remove_slot(slot).await?;
-        }
-        Ok(())
-    }
+fn refuse<T>(reply: Option<Reply<T>>) {
+    answer(reply, Err(Refusal::Stopping));
+}
 
-    /// Its clients go to the others before it drains.
-    pub(super) async fn remove_slot(&mut self, slot: SlotId) -> Result<(), PoolError> {
-        if let Some(removed) = self.slots.get_mut(&slot) {
-            removed.ranked = false;
-        }
-        self.rank().await?;
-        self.planner.removed(slot);
-        self.on(slot, Fact::Remove).await?;
-        self.links.frontend.send(SlotCommand::GiveUp(slot)).await?;
-        Ok(())
-    }
-
-    fn is_active(&self, slot: SlotId) -> bool {
-        let slot = self.slots.get(&slot);
-        slot.is_some_and(|slot| slot.life.state() != SlotState::Removed)
+/// Whoever has ordered may have gone.
+fn answer<T>(reply: Option<Reply<T>>, answer: Result<T, Refusal>) {
+    if let Some(reply) = reply {
+        let _ = reply.send(answer);
     }
 }

@@ -4,24 +4,25 @@ use std::sync::Arc;
 
 use crate::handoff::ids::{SlotId, Timestamp};
 use crate::handoff::slots::WorkerId;
+use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::event::{Event, WorkerChange};
 use crate::supervisor::lifecycle::{Fact, Phase};
 use crate::supervisor::pool::{Pool, PoolError};
-use crate::supervisor::rollout::{Outcome, Report};
+use crate::supervisor::rollout::{Cause, Outcome, Part, Report};
 
 impl Pool {
     /// A slot by itself gets a worker of the kind that it has; in a rolling restart, a new one.
     pub(super) async fn replace(
         &mut self,
         slot: SlotId,
-        reason: Option<String>,
+        cause: Option<Cause>,
     ) -> Result<(), PoolError> {
         let worker = self.serving(slot);
         let Some(found) = self.slots.get_mut(&slot) else { return Ok(()) };
-        let command = if reason.is_some() { &found.command } else { &self.settings.command };
+        let command = if cause.is_some() { &found.command } else { &self.settings.command };
         found.candidate = Some(Arc::clone(command));
-        if let (Some(worker), Some(reason)) = (worker, reason) {
-            self.announce_worker(worker, WorkerChange::Outdated(reason));
+        if let (Some(worker), Some(cause)) = (worker, cause) {
+            self.announce_worker(worker, WorkerChange::Outdated(cause.to_string()));
         }
         self.on(slot, Fact::Replace).await
     }
@@ -32,8 +33,11 @@ impl Pool {
         {
             found.command = command;
         }
+        let Some(part) = self.planner.replaced(slot) else { return };
         self.links.announcer.announce(Event::Replaced { slot });
-        self.planner.replaced(slot);
+        if let Part::Single(cause) = part {
+            self.tally.replaced(cause);
+        }
     }
 
     pub(super) fn not_replaced(&mut self, slot: SlotId) {
@@ -44,8 +48,34 @@ impl Pool {
             Some((failed, reason)) if *failed == slot => reason.clone(),
             _ => "was ended before it had proved itself".to_owned(),
         };
-        self.planner.failed(slot, &reason, Timestamp::now());
-        self.links.announcer.announce(Event::NotReplaced { slot, reason });
+        if self.planner.failed(slot, &reason, Timestamp::now()).is_some() {
+            self.links.announcer.announce(Event::NotReplaced { slot, reason });
+        }
+    }
+
+    /// Nothing of a slot is replaced any more.
+    pub(super) fn give_up_replacing(&mut self, slot: SlotId, reason: &str) {
+        if let Some(found) = self.slots.get_mut(&slot) {
+            found.candidate = None;
+        }
+        if self.planner.removed(slot) {
+            let reason = reason.to_owned();
+            self.links.announcer.announce(Event::NotReplaced { slot, reason });
+        }
+    }
+
+    /// Nothing at all is replaced any more.
+    pub(super) fn give_up_all_replacing(&mut self) {
+        for slot in self.planner.stop() {
+            let reason = "everything ends".to_owned();
+            self.links.announcer.announce(Event::NotReplaced { slot, reason });
+        }
+    }
+
+    /// What a slot that comes back runs: of a rolling restart that is under way it isn't known yet
+    /// whether its workers are any good.
+    pub(super) fn proven_command(&self) -> Arc<WorkerCommand> {
+        Arc::clone(&self.before.as_ref().unwrap_or(&self.settings).command)
     }
 
     /// A worker asks to be replaced. One that isn't ready just ends.
@@ -58,7 +88,7 @@ impl Pool {
         match phase {
             Some(Phase::Spawning { .. }) => self.on(slot, Fact::Leave(generation)).await?,
             Some(Phase::Serving { .. }) => {
-                self.planner.want(slot, "asks for it", Timestamp::now());
+                self.planner.want(slot, Cause::Asked, Timestamp::now());
             }
             _ => {}
         }
@@ -67,6 +97,7 @@ impl Pool {
 
     pub(super) async fn end_rollout(&mut self, report: Report) -> Result<(), PoolError> {
         let outcome = report.outcome.clone();
+        self.tally.rolled_out(&outcome);
         self.links.announcer.announce(Event::RolloutEnded(report));
         // Whatever follows settles it.
         if self.planner.is_rolling() || outcome == Outcome::Stopped {
@@ -82,9 +113,6 @@ impl Pool {
             self.settings = before;
             self.apply_settings();
         }
-        match std::mem::take(&mut self.deferred) {
-            0 => Ok(()),
-            delta => Box::pin(self.scale_by(delta, "signal")).await,
-        }
+        Box::pin(self.scale_as_deferred()).await
     }
 }

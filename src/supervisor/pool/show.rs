@@ -1,11 +1,10 @@
-//! The pool shows itself.
+//! The pool shows itself, in one pass over all workers: it may be asked several times a second.
 
 use crate::handoff::ids::{SlotId, Timestamp};
 use crate::handoff::scoreboard::Counter;
 use crate::handoff::slots::WorkerId;
 use crate::supervisor::lifecycle::{Phase, SlotState};
-use crate::supervisor::pool::status::{PoolStatus, SlotStatus, WorkerStatus};
-use crate::supervisor::pool::workers::Running;
+use crate::supervisor::pool::status::{PoolStatus, RolloutStatus, SlotStatus, WorkerStatus};
 use crate::supervisor::pool::{Pool, Slot};
 
 impl Pool {
@@ -20,42 +19,74 @@ impl Pool {
             of,
             accepting: self.accepting,
             stopping: self.stopping.is_ordered(),
+            rollout: self.rollout_status(),
             autoscale: self.settings.autoscale.map(|it| (it.min_workers, it.max_workers)),
-            ..PoolStatus::default()
+            deaths: self.tally.deaths(),
+            replacements: self.tally.replacements(),
+            rollouts: self.tally.rollouts(),
         }
     }
 
+    fn rollout_status(&self) -> Option<RolloutStatus> {
+        let standing = self.planner.standing()?;
+        let waits = |slot: &SlotId| {
+            let waits_for = self.slots.get(slot).map(|slot| slot.life.waits_for());
+            (*slot, waits_for.unwrap_or_default())
+        };
+        Some(RolloutStatus {
+            number: standing.number,
+            trigger: standing.trigger.to_string(),
+            replaced: standing.replaced,
+            of: standing.of,
+            under_way: standing.under_way.iter().map(waits).collect(),
+        })
+    }
+
     fn slot_status(&self, id: SlotId, slot: &Slot, now: Timestamp) -> SlotStatus {
-        let running = self.running.iter().filter(|(worker, _)| worker.slot == id);
-        let mut workers: Vec<_> =
-            running.map(|(worker, running)| worker_status(*worker, running, slot, now)).collect();
-        workers.sort_by_key(|worker| worker.generation);
+        let tally = self.tally.slot(id);
+        let workers: Vec<_> = slot
+            .life
+            .workers()
+            .filter_map(|(generation, phase)| {
+                self.worker_status(WorkerId { slot: id, generation }, phase, now)
+            })
+            .collect();
+        let sum = |gone: u64, count: fn(&WorkerStatus) -> u64| {
+            workers.iter().map(count).fold(gone, u64::saturating_add)
+        };
         SlotStatus {
             slot: id,
             state: slot.life.state(),
             weight: self.settings.weights.get(id.index()).copied().unwrap_or(1.0),
-            deaths: 0,
-            started: 0,
-            delay: None,
-            last_failure: None,
-            connections_total: 0,
-            requests_total: 0,
+            deaths: tally.deaths,
+            started: tally.started,
+            delay: slot.life.next_start().map(|at| at.since(now)),
+            last_failure: tally.last_failure,
+            connections_total: sum(tally.connections, |worker| worker.connections_total),
+            requests_total: sum(tally.requests, |worker| worker.requests_total),
             workers,
         }
     }
-}
 
-fn worker_status(worker: WorkerId, running: &Running, slot: &Slot, now: Timestamp) -> WorkerStatus {
-    let count = |counter| running.scoreboard.get(counter);
-    WorkerStatus {
-        generation: worker.generation,
-        pid: running.process.pid(),
-        phase: slot.life.phase(worker.generation).map_or("killed", Phase::name),
-        uptime: now.since(running.started),
-        connections: count(Counter::Connections),
-        connections_total: count(Counter::ConnectionsTotal),
-        requests: count(Counter::Requests),
-        requests_total: count(Counter::RequestsTotal),
-        lag: None,
+    fn worker_status(
+        &self,
+        worker: WorkerId,
+        phase: Phase,
+        now: Timestamp,
+    ) -> Option<WorkerStatus> {
+        let running = self.running.get(&worker)?;
+        let count = |counter| running.scoreboard.get(counter);
+        let lag = running.vitals.watchdog.last_lag(now);
+        Some(WorkerStatus {
+            generation: worker.generation,
+            pid: running.process.pid(),
+            phase: phase.name(),
+            uptime: now.since(running.started),
+            connections: count(Counter::Connections),
+            connections_total: count(Counter::ConnectionsTotal),
+            requests: count(Counter::Requests),
+            requests_total: count(Counter::RequestsTotal),
+            lag: lag.filter(|_| self.health.asks()),
+        })
     }
 }

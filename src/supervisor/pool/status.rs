@@ -5,6 +5,29 @@ use std::time::Duration;
 use crate::handoff::ids::{Generation, SlotId};
 use crate::supervisor::lifecycle::SlotState;
 
+/// The words of [`PoolStatus::deaths`]: it ended by itself; by a signal; the kernel had no memory
+/// left; it was killed since it was not ready in time, stood still, used more than
+/// `max_memory_kill`, broke the protocol; its program could not be run; it was killed by an
+/// operator's command.
+pub const DEATHS: [&str; 9] = [
+    "exited",
+    "signal",
+    "out-of-memory",
+    "not-ready",
+    "stalled",
+    "memory",
+    "violation",
+    "not-started",
+    "ordered",
+];
+
+/// The words of [`PoolStatus::replacements`]: `max_memory_restart`, `max_age`,
+/// `max_connections_served`; the worker asked for it; an operator's command.
+pub const REPLACEMENTS: [&str; 5] = ["memory", "age", "connections", "asked", "ordered"];
+
+/// The words of [`PoolStatus::rollouts`].
+pub const ROLLOUTS: [&str; 4] = ["done", "aborted", "superseded", "stopped"];
+
 /// The pool, at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct PoolStatus {
@@ -22,13 +45,12 @@ pub struct PoolStatus {
     pub rollout: Option<RolloutStatus>,
     /// Between how many workers load decides.
     pub autoscale: Option<(u16, u16)>,
-    /// How often workers ended without being told to, by a word for the reason: `exited`,
-    /// `signal`, `out-of-memory`, `not-ready`, `stalled`, `memory`, `violation`, `not-started`.
+    /// How often workers ended without being told to, by a word for the reason: all of [`DEATHS`],
+    /// from the start.
     pub deaths: Vec<(&'static str, u64)>,
-    /// Single slots whose worker was replaced, by a word for the reason: `memory`, `age`,
-    /// `connections`, `asked`, `ordered`.
+    /// Single slots whose worker was replaced, by a word for the reason: all of [`REPLACEMENTS`].
     pub replacements: Vec<(&'static str, u64)>,
-    /// Rolling restarts that have ended, by result: `done`, `aborted`, `superseded`, `stopped`.
+    /// Rolling restarts that have ended, by result: all of [`ROLLOUTS`].
     pub rollouts: Vec<(&'static str, u64)>,
 }
 

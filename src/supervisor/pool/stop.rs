@@ -47,7 +47,7 @@ impl Pool {
             return;
         }
         self.links.announcer.announce(Event::Stopping { at_once: false });
-        self.planner.stop();
+        self.give_up_all_replacing();
         for running in self.running.values() {
             running.scoreboard.increment(Counter::Stop);
         }
@@ -56,7 +56,7 @@ impl Pool {
 
     pub(super) async fn stop_now(&mut self) -> Result<(), PoolError> {
         self.links.announcer.announce(Event::Stopping { at_once: true });
-        self.planner.stop();
+        self.give_up_all_replacing();
         self.stopping = Stopping::Draining;
         self.summary.at_once = true;
         self.on_all(Fact::StopNow).await

@@ -13,6 +13,7 @@ use crate::handoff::slots::{SlotCommand, WorkerId};
 use crate::supervisor::event::{End, Event, WorkerChange};
 use crate::supervisor::lifecycle::{Fact, KillReason, Phase, SlotState};
 use crate::supervisor::pool::health::Vitals;
+use crate::supervisor::pool::tally::Death;
 use crate::supervisor::pool::{Pool, PoolError, chain};
 use crate::supervisor::process::{Exit, PrimaryFacts, Process};
 use crate::system::limits::oom_kills;
@@ -42,6 +43,7 @@ impl Pool {
         let reason = chain(&error);
         let end = End { reason: reason.clone(), ..End::of_nobody() };
         self.announce_worker(worker, WorkerChange::Gone(end));
+        self.tally.died(worker.slot, Death::NotStarted, &reason);
         self.last_failure = Some((worker.slot, reason));
         self.links.frontend.send(SlotCommand::Gone(worker)).await?;
         let generation = worker.generation;
@@ -102,6 +104,7 @@ impl Pool {
             killed: None,
         };
         self.running.insert(worker, running);
+        self.tally.started(worker.slot);
         self.announce_worker(worker, WorkerChange::Spawned);
     }
 
@@ -111,9 +114,8 @@ impl Pool {
         let (end, status) = self.look_at_end(worker, &running, exit);
         self.tend_orphans();
         self.links.frontend.send(SlotCommand::Gone(worker)).await?;
-        if end.unexpected {
-            self.last_failure = Some((worker.slot, end.reason.clone()));
-        }
+        let requests = running.scoreboard.get(Counter::RequestsTotal);
+        self.tally.buried(worker.slot, end.connections, requests);
         let (pid, change) = (running.process.pid(), WorkerChange::Gone(end));
         self.links.announcer.announce(Event::Worker { worker, pid, change });
         let generation = worker.generation;
@@ -134,18 +136,25 @@ impl Pool {
         exit: io::Result<Exit>,
     ) -> (End, Option<i32>) {
         let status = if let Ok(Exit::Status(status)) = exit { Some(status) } else { None };
+        let mut death = Death::of(running.killed, exit.as_ref().ok().copied());
         let reason = match (running.killed, exit) {
             (Some(KillReason::Stalled), Ok(exit)) => format!("stood still: {exit}"),
             (Some(reason), _) => self.settings.lifecycle.explain(reason),
             (None, Ok(Exit::Signal(9))) if self.has_run_out_of_memory() => {
+                death = Some(Death::OutOfMemory);
                 "was killed by the kernel: out of memory".to_owned()
             }
             (None, Ok(exit)) => exit.to_string(),
             (None, Err(error)) => format!("ended, its status is unknown: {error}"),
         };
+        let death = death.filter(|_| !self.is_ordered(worker));
+        if let Some(death) = death {
+            self.tally.died(worker.slot, death, &reason);
+            self.last_failure = Some((worker.slot, reason.clone()));
+        }
         let end = End {
             reason,
-            unexpected: !self.is_ordered(worker),
+            unexpected: death.is_some(),
             uptime: Timestamp::now().since(running.started),
             connections: running.scoreboard.get(Counter::ConnectionsTotal),
         };

@@ -1,10 +1,10 @@
-//! Tables of what is done about each fact, and a random walk that checks the promises after each
-//! step.
-
-use proptest::prelude::*;
+//! Tables of what is done about each fact.
 
 use super::*;
 use crate::supervisor::restart::RestartPolicy;
+
+mod drained;
+mod walk;
 
 const SETTINGS: LifecycleSettings = LifecycleSettings {
     listen_timeout: Duration::from_secs(3),
@@ -269,6 +269,27 @@ fn a_removed_slot_drains_and_can_come_back() {
 }
 
 #[test]
+fn whoever_is_killed_by_command_is_followed_as_after_a_crash() {
+    play_on(&[
+        (2_000, Fact::Kill(G0, KillReason::Ordered), &[Action::Kill(G0, KillReason::Ordered)]),
+        (2_001, exited(G0), &[Action::Spawn(G1)]),
+        (2_002, Fact::Ready(G1), &[Action::Serve(G1)]),
+        (2_003, Fact::Kill(G1, KillReason::Ordered), &[Action::Kill(G1, KillReason::Ordered)]),
+        (2_004, exited(G1), &[Action::BackOff(Duration::from_millis(100))]),
+    ]);
+}
+
+#[test]
+fn it_is_known_what_a_replacement_waits_for() {
+    let mut life = play_on(&[(5_000, Fact::Replace, &[Action::Spawn(G1)])]);
+    assert_eq!(life.waits_for(), "its new worker to be ready");
+    life.on(Fact::Ready(G1), at(5_100));
+    assert_eq!(life.waits_for(), "its new worker to last for min_uptime");
+    life.on(Fact::Kill(G1, KillReason::Violation), at(5_200));
+    assert_eq!(life.waits_for(), "its new worker to end");
+}
+
+#[test]
 fn a_second_stop_ends_all_at_once() {
     play_on(&[
         (5_000, Fact::Stop, &[Action::Drain(G0)]),
@@ -297,77 +318,4 @@ fn a_start_fails_after_its_attempts() {
         life.on(Fact::Time, at(60_000));
     }
     assert!(life.has_failed_to_start());
-}
-
-fn facts() -> impl Strategy<Value = Fact> {
-    let generation = || (0..8_u32).prop_map(Generation);
-    prop_oneof![
-        6 => generation().prop_map(Fact::Ready),
-        1 => generation().prop_map(Fact::Leave),
-        1 => generation().prop_map(Fact::Stalled),
-        1 => generation().prop_map(Fact::Hurry),
-        1 => generation().prop_map(|g| Fact::Kill(g, KillReason::Violation)),
-        6 => (generation(), 0..3_i32, 0.0..1.0).prop_map(|(generation, status, jitter)| {
-            Fact::Exited { generation, status: Some(status), jitter }
-        }),
-        6 => Just(Fact::Time),
-        4 => Just(Fact::Replace),
-        1 => Just(Fact::Start),
-        1 => prop_oneof![9 => Just(Fact::Time), 1 => Just(Fact::Remove)],
-        1 => prop_oneof![9 => Just(Fact::Time), 1 => Just(Fact::Stop)],
-    ]
-}
-
-fn phases(life: &SlotLife, is: impl Fn(&Phase) -> bool) -> usize {
-    life.workers.iter().filter(|(_, phase)| is(phase)).count()
-}
-
-proptest! {
-    #[test]
-    fn whatever_happens_the_promises_hold(
-        steps in prop::collection::vec((0..4_000_u64, facts()), 1..120), max_restarts in 0..20_u32,
-    ) {
-        let restart = RestartPolicy {
-            max_restarts, stop_exit_codes: vec![2], ..RestartPolicy::DEFAULT
-        };
-        let mut life = SlotLife::new(LifecycleSettings { restart, ..SETTINGS });
-        let mut now = 0;
-        let mut unsettled = false;
-        life.on(Fact::Start, at(0));
-        for (millis, fact) in steps {
-            now += millis;
-            let served_before = life.serving();
-            let actions = life.on(fact, at(now));
-            let serving = phases(&life, |it| matches!(it, Phase::Serving { .. }));
-            let standby = phases(&life, |it| matches!(it, Phase::Standby { .. }));
-            let starting = phases(&life, |it| matches!(it, Phase::Spawning { .. }));
-            let ending = phases(&life, |it| matches!(it, Phase::Killed { .. }));
-            prop_assert!(serving <= 1, "two workers serve: {life:?}");
-            prop_assert!(starting <= 1, "two workers start: {life:?}");
-            prop_assert!(standby == 0 || serving == 1 || ending > 0, "nobody serves: {life:?}");
-            let has = |wanted: fn(&Action) -> bool| actions.iter().any(wanted);
-            if life.state() == SlotState::Removed {
-                prop_assert!(!has(|it| matches!(it, Action::Spawn(_))));
-            }
-            // A replacement that was asked for is settled once, and by nothing else.
-            unsettled |= fact == Fact::Replace && life.state() != SlotState::Removed;
-            if has(|it| matches!(it, Action::Replaced(_) | Action::NotReplaced(_))) {
-                prop_assert!(unsettled, "settled what nobody asked for");
-                unsettled = false;
-            }
-            unsettled &= life.state() != SlotState::Removed;
-            prop_assert!(!unsettled || life.candidate.is_some(), "never settled: {life:?}");
-            // Nobody who serves is told to go unless somebody else serves, or all is to end.
-            if let Some((before, _)) = served_before
-                && actions.contains(&Action::Drain(before))
-            {
-                prop_assert!(serving == 1 || life.state() == SlotState::Removed);
-            }
-            // Whatever is not at rest has a time at which it goes on.
-            let at_rest = serving == 1 || ending > 0 || life.state() == SlotState::Errored
-                || life.state() == SlotState::Stopped
-                || life.state() == SlotState::Removed && life.workers.is_empty();
-            prop_assert!(at_rest || life.next_deadline().is_some(), "stuck: {life:?}");
-        }
-    }
 }

@@ -1,0 +1,80 @@
+//! Which request goes where.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::response::Response;
+use axum::routing::{get, post};
+
+use crate::control::admin::answer::Rejection;
+use crate::control::admin::guard::{self, Guard};
+use crate::control::admin::stream::{Live, Viewers};
+use crate::control::admin::{health, page, show, steer, stream};
+use crate::control::answers::Control;
+use crate::control::protocol::Code;
+use crate::control::settings::AdminSettings;
+
+/// What requests are answered from.
+#[derive(Clone, Debug)]
+pub(super) struct Admin {
+    pub(super) control: Control,
+    pub(super) live: Arc<Live>,
+    pub(super) viewers: Viewers,
+}
+
+/// All routes. Spawns what viewers are served by.
+pub(super) fn router(control: Control, settings: AdminSettings) -> Router {
+    let guard = Arc::new(Guard::new(settings));
+    let live = Live::start(control.clone());
+    let admin = Admin { control, live, viewers: Viewers::default() };
+    let page = Router::new()
+        .route("/", get(page::page))
+        .layer(from_fn_with_state(Arc::clone(&guard), guard::check_origin));
+    let closed = closed().layer(from_fn_with_state(guard, guard::check));
+    let open =
+        Router::new().route("/livez", get(health::livez)).route("/readyz", get(health::readyz));
+    open.merge(page)
+        .merge(closed)
+        .method_not_allowed_fallback(not_allowed)
+        .fallback(not_found)
+        .layer(map_response(finish))
+        .with_state(admin)
+}
+
+/// What needs the token.
+fn closed() -> Router<Admin> {
+    let orders = steer::ORDERS.into_iter().fold(Router::new(), |router, name| {
+        let order = post(move |admin, request| steer::order(name, admin, request));
+        router.route(&format!("/api/{name}"), order)
+    });
+    orders
+        .route("/api/status", get(show::status))
+        .route("/api/workers", get(show::workers))
+        .route("/api/slots/{slot}", get(show::slot))
+        .route("/api/where", get(show::whereabouts))
+        .route("/api/conns", get(show::connections))
+        .route("/api/events", get(stream::events))
+        .route("/api/logs", get(stream::logs))
+        .route("/api/live", get(stream::live))
+}
+
+/// Nothing of it is to be kept, or taken for something else.
+async fn finish(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn not_found(uri: Uri) -> Rejection {
+    let text = format!("there is no {}", uri.path());
+    Rejection::new(StatusCode::NOT_FOUND, Code::BadRequest, text)
+}
+
+async fn not_allowed(method: Method, uri: Uri) -> Rejection {
+    let text = format!("{} doesn't take {method}", uri.path());
+    Rejection::new(StatusCode::METHOD_NOT_ALLOWED, Code::BadRequest, text)
+}

@@ -1,0 +1,91 @@
+//! `GET /api/…`: what the control socket answers at the end, as it is; of answers with items the
+//! items.
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::Uri;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::control::admin::answer::Rejection;
+use crate::control::admin::routes::Admin;
+use crate::control::answers::Control;
+use crate::control::protocol::{Problem, Request};
+
+/// Items of an answer that may wait until they are taken.
+const ITEMS: usize = 16;
+
+pub(super) type Shown = Result<Json<Value>, Rejection>;
+
+pub(super) async fn status(State(admin): State<Admin>) -> Shown {
+    show(&admin, Request::Status {}).await
+}
+
+pub(super) async fn workers(State(admin): State<Admin>) -> Shown {
+    show(&admin, Request::Workers {}).await
+}
+
+pub(super) async fn slot(State(admin): State<Admin>, Path(slot): Path<String>) -> Shown {
+    let slot = slot.parse().map_err(|_| Rejection::bad(format!("{slot:?} is no slot")))?;
+    show(&admin, Request::Describe { slot }).await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Whom {
+    address: Option<std::net::IpAddr>,
+    key: Option<String>,
+}
+
+pub(super) async fn whereabouts(State(admin): State<Admin>, uri: Uri) -> Shown {
+    let Whom { address, key } = query(&uri)?;
+    show(&admin, Request::Where { address, key }).await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    slot: Option<u16>,
+    address: Option<ipnet::IpNet>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn connections(State(admin): State<Admin>, uri: Uri) -> Shown {
+    let Which { slot, address, limit } = query(&uri)?;
+    show(&admin, Request::Conns { slot, address, limit }).await
+}
+
+async fn show(admin: &Admin, request: Request) -> Shown {
+    Ok(Json(carry_out(&admin.control, request, drop).await?))
+}
+
+/// The items of an answer that ends by itself.
+pub(super) async fn items(admin: &Admin, request: Request) -> Shown {
+    let mut items = Vec::new();
+    carry_out(&admin.control, request, |item| items.push(item)).await?;
+    Ok(Json(Value::Array(items)))
+}
+
+/// What ends the answer; `each` is given the items before it.
+pub(super) async fn carry_out(
+    control: &Control,
+    request: Request,
+    mut each: impl FnMut(Value),
+) -> Result<Value, Problem> {
+    let (items, mut made) = mpsc::channel(ITEMS);
+    let answer = async move { control.answer(request, &items).await };
+    let take = async {
+        while let Some(item) = made.recv().await {
+            each(item);
+        }
+    };
+    tokio::join!(answer, take).0
+}
+
+/// What stands behind the question mark.
+pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Rejection> {
+    let parsed = Query::try_from_uri(uri);
+    parsed.map(|Query(query)| query).map_err(|error| Rejection::bad(error.body_text()))
+}

@@ -1,0 +1,123 @@
+//! What is sent to workers, and what they say: acknowledgements, refusals, messages to the
+//! supervisor. Never decides where a connection goes.
+
+use crate::frontend::dispatcher::Dispatcher;
+use crate::frontend::dispatcher::lines::{self, TakenBack};
+use crate::frontend::measure::tally::Tally;
+use crate::frontend::placement::Slots;
+use crate::handoff::channel::{ChannelError, Notice, PendingConnection};
+use crate::handoff::ids::{SlotId, Timestamp};
+use crate::handoff::message::ConnectionRecord;
+use crate::handoff::slots::{SlotEventKind, WorkerId};
+
+impl Dispatcher {
+    /// Looks at the scoreboards of those who have something to acknowledge. Costs no system call
+    /// but the closing of what they own now.
+    pub(super) fn settle(&mut self) {
+        if self.slots.in_flight() == 0 {
+            return;
+        }
+        let now = self.now;
+        for slot in (0..self.slots.count()).map(SlotId) {
+            let tally = &mut self.tally;
+            let settlement = self.slots.settle(slot, |worker, record| {
+                note_acknowledged(tally, worker, record, now);
+            });
+            self.counters.acknowledged += settlement.acknowledged as u64;
+            if settlement.acknowledged > 0 {
+                self.touched.push(slot);
+            }
+            if let Some(worker) = settlement.refusals {
+                self.hear_refusals(worker);
+            }
+            if let Some((worker, error)) = settlement.breach {
+                self.expel(worker, error);
+            }
+        }
+        self.finish_stopping();
+    }
+
+    /// A refusal is sent before it is counted, so that its message is there.
+    fn hear_refusals(&mut self, worker: WorkerId) {
+        if !self.listen_to(worker)
+            && let Some(channel) = self.slots.channel(worker)
+        {
+            let error = channel.refusal_is_missing();
+            self.expel(worker, error);
+        }
+    }
+
+    /// Sends what this turn has put into queues, and says whether anything went. A slot may stand
+    /// there twice; the second time finds nothing.
+    pub(super) fn flush(&mut self) -> bool {
+        let mut any = false;
+        while let Some(slot) = self.touched.pop() {
+            match self.slots.flush(slot, self.now, lines::handed_over) {
+                Ok(sent) => any |= sent,
+                Err((worker, error)) => self.expel(worker, error),
+            }
+        }
+        if any {
+            self.handed_over_at = self.now;
+        }
+        if self.slots.in_flight() > 0 {
+            self.watch_time();
+        }
+        any
+    }
+
+    /// Reads one message of a worker's, and says whether there was one. The poller reports it again
+    /// if there are more.
+    pub(super) fn listen_to(&mut self, worker: WorkerId) -> bool {
+        match self.slots.receive(worker, self.now) {
+            Ok(Notice::Refused(connections)) => {
+                self.refused(worker, connections);
+            }
+            Ok(Notice::Ready) => self.orders.tell(worker, SlotEventKind::Ready),
+            Ok(Notice::Leave) => self.orders.tell(worker, SlotEventKind::Leave),
+            Ok(Notice::Hello) => self.orders.tell(worker, SlotEventKind::Hello),
+            Ok(Notice::Pong) => self.orders.tell(worker, SlotEventKind::Pong),
+            Ok(Notice::Nothing) => return false,
+            Err(error) => self.expel(worker, error),
+        }
+        // It is not stalled, so that what waits for it can be sent.
+        self.touched.push(worker.slot);
+        true
+    }
+
+    /// Said once a worker: it may refuse ten times a second for as long as it is full.
+    fn refused(&mut self, worker: WorkerId, connections: Vec<PendingConnection>) {
+        let count = connections.len() as u64;
+        self.counters.refused += count;
+        self.tally.refused(worker.slot, count);
+        if self.slots.channel(worker).is_some_and(|channel| channel.refused() == count) {
+            tracing::warn!(
+                slot = %worker.slot,
+                "worker has no descriptors left, its new clients go to others until it has",
+            );
+        }
+        self.place_again(worker.slot, TakenBack::Refused, connections);
+    }
+
+    /// A worker that breaks the protocol gets nothing more; what it holds waits for its end.
+    pub(super) fn expel(&mut self, worker: WorkerId, error: ChannelError) {
+        if let Some(channel) = self.slots.channel(worker) {
+            self.poller.remove(channel.as_fd());
+        }
+        self.slots.expel(worker, self.now);
+        self.watch_time();
+        self.orders.tell(worker, SlotEventKind::Violation(error));
+    }
+}
+
+/// A worker owns the connection from now on, as far as the primary sees.
+pub(super) fn note_acknowledged(
+    tally: &mut Tally,
+    worker: WorkerId,
+    record: &ConnectionRecord,
+    now: Timestamp,
+) {
+    let time = now.since(record.accepted_at);
+    tally.acknowledged(worker.slot, time, now);
+    lines::acknowledged(worker, record, time);
+}

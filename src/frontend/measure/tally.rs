@@ -1,0 +1,141 @@
+//! Everything that the frontend counts and measures, over all slots and for each. Knows nothing of
+//! connections but how long they took; what it says of itself is put together by the dispatcher.
+//!
+//! # Pitfalls
+//!
+//! The primary looks at acknowledgements in each turn of its loop, and within a millisecond while
+//! some are expected. So a hand-off's time is up to that much longer than the hand-off, and more
+//! where the primary has to wait for a processor.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::frontend::inquiry::SpillReason;
+use crate::frontend::measure::heaviest::HeaviestClient;
+use crate::frontend::measure::rate::Rate;
+use crate::frontend::measure::times::{RecentTimes, Times};
+use crate::handoff::ids::{AffinityKey, SlotId, Timestamp};
+
+/// What was counted and measured.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Connections accepted.
+    pub accepts: Rate,
+    /// Who makes the most of them.
+    pub heaviest: HeaviestClient,
+    /// From accept to acknowledgement, since the start.
+    pub times: Times,
+    /// The same, lately.
+    pub recent: RecentTimes,
+    spills: [u64; SpillReason::ALL.len()],
+    slots: Vec<SlotTally>,
+}
+
+/// What was counted and measured of a slot, with all of its workers so far.
+#[derive(Clone, Debug, Default)]
+pub struct SlotTally {
+    /// Connections acknowledged.
+    pub handed_off: u64,
+    /// The same, in the last second.
+    pub handoffs: Rate,
+    /// From accept to acknowledgement, lately.
+    pub recent: RecentTimes,
+    /// Times one of its workers didn't acknowledge in time.
+    pub stalls: u64,
+    /// Connections that its workers refused.
+    pub refused: u64,
+}
+
+impl Tally {
+    /// So many slots there are at least: room is made here, and nowhere else.
+    pub fn grow(&mut self, count: u16) {
+        let count = self.slots.len().max(usize::from(count));
+        self.slots.resize_with(count, SlotTally::default);
+    }
+
+    /// A slot's own, if there is such a slot.
+    #[must_use]
+    pub fn slot(&self, slot: SlotId) -> Option<&SlotTally> {
+        self.slots.get(slot.index())
+    }
+
+    /// A connection has come.
+    pub fn accepted(&mut self, key: AffinityKey, client: IpAddr, now: Timestamp) {
+        self.accepts.count(1, now);
+        self.heaviest.count(key, client, now);
+    }
+
+    /// A connection went elsewhere than to the first slot of its ranking.
+    pub fn spilled(&mut self, reason: SpillReason) {
+        self.spills[reason as usize] += 1;
+    }
+
+    /// A slot's worker has taken a connection over that came so long ago.
+    pub fn acknowledged(&mut self, slot: SlotId, time: Duration, now: Timestamp) {
+        self.times.record(time);
+        self.recent.record(time, now);
+        if let Some(slot) = self.slots.get_mut(slot.index()) {
+            slot.handed_off += 1;
+            slot.handoffs.count(1, now);
+            slot.recent.record(time, now);
+        }
+    }
+
+    /// A slot's worker hasn't acknowledged in time.
+    pub fn stalled(&mut self, slot: SlotId) {
+        if let Some(slot) = self.slots.get_mut(slot.index()) {
+            slot.stalls += 1;
+        }
+    }
+
+    /// A slot's worker has refused some.
+    pub fn refused(&mut self, slot: SlotId, count: u64) {
+        if let Some(slot) = self.slots.get_mut(slot.index()) {
+            slot.refused += count;
+        }
+    }
+
+    /// Connections that went elsewhere, by reason.
+    pub fn spills(&self) -> impl Iterator<Item = (SpillReason, u64)> {
+        SpillReason::ALL.into_iter().map(|reason| (reason, self.spills[reason as usize]))
+    }
+
+    /// Connections that went elsewhere, for whatever reason.
+    #[must_use]
+    pub fn all_spills(&self) -> u64 {
+        self.spills.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_has_its_own_count() {
+        let mut tally = Tally::default();
+        for (times, reason) in (1..).zip(SpillReason::ALL) {
+            (0..times).for_each(|_| tally.spilled(reason));
+        }
+        let expected: Vec<_> = SpillReason::ALL.into_iter().zip(1..).collect();
+        assert_eq!(tally.spills().collect::<Vec<_>>(), expected);
+        assert_eq!(tally.all_spills(), 28);
+    }
+
+    #[test]
+    fn a_slot_that_is_not_there_counts_in_the_whole_only() {
+        let (mut tally, now) = (Tally::default(), Timestamp(0));
+        tally.grow(2);
+        tally.grow(1);
+        for slot in [1, 1, 2] {
+            tally.acknowledged(SlotId(slot), Duration::from_millis(1), now);
+            tally.stalled(SlotId(slot));
+            tally.refused(SlotId(slot), 3);
+        }
+        let of = |slot| {
+            tally.slot(SlotId(slot)).map(|slot| (slot.handed_off, slot.stalls, slot.refused))
+        };
+        assert_eq!([of(0), of(1), of(2)], [Some((0, 0, 0)), Some((2, 2, 6)), None]);
+        assert_eq!(tally.times.buckets().map(|(_, count)| count).sum::<u64>(), 3);
+    }
+}

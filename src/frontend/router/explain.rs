@@ -1,0 +1,227 @@
+//! Says where a client's next connection would go and why, by the router's own decision, and
+//! changes nothing: what is remembered is remembered no longer for it.
+
+use std::time::Duration;
+
+use crate::frontend::inquiry::Ranked;
+use crate::frontend::placement::{Placement, Slots};
+use crate::frontend::router::{Route, Router, obstacle};
+use crate::frontend::spill::SpillReason;
+use crate::handoff::ids::{AffinityKey, SlotId, Timestamp};
+
+/// Where a client goes, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// All slots that clients belong to, its own first. By their numbers where nothing sticks.
+    pub ranking: Vec<Ranked>,
+    /// The slot that is remembered for it, and for how long if it doesn't come back.
+    pub remembered: Option<(SlotId, Duration)>,
+    /// The slot that its next connection goes to.
+    pub goes_to: Option<SlotId>,
+    /// Why that isn't the first, if it isn't.
+    pub why: Option<SpillReason>,
+}
+
+impl Router {
+    /// How slots are chosen.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    /// Where [`Self::route`] would send a connection of the client with this key now. Not for the
+    /// way of connections: it allocates.
+    #[must_use]
+    pub fn explain(&self, key: AffinityKey, slots: &impl Slots, now: Timestamp) -> Explanation {
+        if self.placement.is_sticky() {
+            self.explain_sticky(key, slots, now)
+        } else {
+            self.explain_spread(slots)
+        }
+    }
+
+    fn explain_sticky(&self, key: AffinityKey, slots: &impl Slots, now: Timestamp) -> Explanation {
+        let remembered = self.memory.peek(key, now);
+        let route = self.decide(key, remembered.map(|(slot, _)| slot), slots).route;
+        let (goes_to, why) = match route {
+            Route::Home(slot) => (Some(slot), None),
+            Route::Spill(slot, reason) => (Some(slot), Some(reason)),
+            Route::Nowhere => (None, None),
+        };
+        let limit = self.limit(slots);
+        let stays = why == Some(SpillReason::Remembered);
+        let passed_over = |slot| match obstacle(slot, slots, limit) {
+            _ if stays => SpillReason::Remembered,
+            Some(reason) => reason,
+            // Its worker is about to come, and another slot's is there.
+            None => SpillReason::NotServing,
+        };
+        let order = self.order(key);
+        let turns = order.iter().position(|slot| Some(*slot) == goes_to).unwrap_or(order.len());
+        let ranked = order.iter().enumerate().map(|(turn, slot)| {
+            let passed_over = (turn < turns).then(|| passed_over(*slot));
+            ranked(*slot, slots, passed_over)
+        });
+        let ranking: Vec<_> = ranked.collect();
+        let why = why.or_else(|| ranking.first().and_then(|first| first.passed_over));
+        Explanation { ranking, remembered, goes_to, why }
+    }
+
+    /// Whose turn it is says nothing about the client. Passed over is who takes nobody.
+    fn explain_spread(&self, slots: &impl Slots) -> Explanation {
+        let goes_to = self.spread.clone().choose(self.placement, slots);
+        let mut order = self.ranking.slots().to_vec();
+        order.sort_unstable();
+        let ranked = |slot| ranked(slot, slots, obstacle(slot, slots, None));
+        let ranking = order.into_iter().map(ranked).collect();
+        Explanation { ranking, remembered: None, goes_to, why: None }
+    }
+
+    /// The order in which slots have their turn: home first.
+    fn order(&self, key: AffinityKey) -> Vec<SlotId> {
+        let mut order = self.ranking.order(key);
+        if let Some(home) = self.home(key)
+            && let Some(place) = order.iter().position(|slot| *slot == home)
+        {
+            order[..=place].rotate_right(1);
+        }
+        order
+    }
+}
+
+fn ranked(slot: SlotId, slots: &impl Slots, passed_over: Option<SpillReason>) -> Ranked {
+    let (availability, load) = (slots.availability(slot), slots.load(slot));
+    Ranked { slot, availability, load, passed_over }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::frontend::placement::Availability;
+    use crate::frontend::placement::tests::{Facts, facts, open};
+    use crate::frontend::router::RouterSettings;
+
+    const SLOTS: usize = 6;
+
+    fn router(placement: Placement, load_bound: Option<f64>) -> Router {
+        Router::new(&RouterSettings {
+            placement,
+            weights: vec![1.0; SLOTS],
+            load_bound,
+            memory_capacity: NonZeroUsize::new(4).unwrap(),
+            memory_lifetime: Duration::from_secs(60),
+        })
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp(0) + Duration::from_secs(seconds)
+    }
+
+    /// What a route says, in an explanation's words.
+    fn told(route: Route) -> (Option<SlotId>, Option<SpillReason>) {
+        match route {
+            Route::Home(slot) => (Some(slot), None),
+            Route::Spill(slot, reason) => (Some(slot), Some(reason)),
+            Route::Nowhere => (None, None),
+        }
+    }
+
+    #[test]
+    fn each_slot_before_the_one_that_it_goes_to_has_a_reason() {
+        let (key, mut slots) = (AffinityKey(0x1234_5678_9abc_def0), open(&[0; SLOTS]));
+        let mut router = router(Placement::Rendezvous, None);
+        let ranking = router.explain(key, &slots, at(0)).ranking;
+        assert!(ranking.iter().all(|ranked| ranked.passed_over.is_none()));
+        let place = |place: usize| ranking[place].slot;
+        slots.0[place(0).index()].0 = Availability::Closed;
+        slots.0[place(1).index()].0 = Availability::Holding;
+        let reasons = |explanation: &Explanation| -> Vec<_> {
+            explanation.ranking.iter().map(|ranked| ranked.passed_over).collect()
+        };
+        let told = router.explain(key, &slots, at(0));
+        let home = Some(slots.closed_because(place(0)));
+        assert_eq!((told.goes_to, told.why), (Some(place(2)), home));
+        let waits = Some(SpillReason::NotServing);
+        assert_eq!(reasons(&told), [home, waits, None, None, None, None]);
+
+        router.route(key, &slots, at(0));
+        let told = router.explain(key, &open(&[0; SLOTS]), at(20));
+        assert_eq!(told.remembered, Some((place(2), Duration::from_secs(40))));
+        let stays = Some(SpillReason::Remembered);
+        assert_eq!((told.goes_to, told.why), (Some(place(2)), stays));
+        assert_eq!(reasons(&told), [stays, stays, None, None, None, None]);
+
+        slots.0.fill((Availability::Closed, 0));
+        let told = router.explain(key, &slots, at(20));
+        assert_eq!((told.goes_to, told.why), (None, home));
+        assert!(reasons(&told).iter().all(Option::is_some));
+    }
+
+    #[test]
+    fn modulo_has_its_home_first_and_then_the_usual_order() {
+        let (key, mut slots) = (AffinityKey(0x29b1_4d62_4d76_28f5), open(&[0; SLOTS]));
+        let mut router = router(Placement::Modulo, None);
+        let ranking = router.explain(key, &slots, at(0)).ranking;
+        let mut passed = Vec::new();
+        while let (Some(slot), _) = told(router.route(key, &slots, at(0))) {
+            passed.push(slot);
+            slots.0[slot.index()].0 = Availability::Closed;
+        }
+        let order: Vec<_> = ranking.iter().map(|ranked| ranked.slot).collect();
+        assert_eq!(passed, order);
+        assert_eq!(passed[0], SlotId(3), "1299589365 modulo 6");
+    }
+
+    /// What came before: clients, and how slots were then.
+    fn past() -> impl Strategy<Value = Vec<(u64, Facts, u64)>> {
+        prop::collection::vec((0..6_u64, facts(SLOTS), 0..40_u64), 0..12)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        #[test]
+        fn what_is_explained_is_what_happens_then(
+            past in past(), slots in facts(SLOTS), key in 0..6_u64, pause in 0..70_u64,
+            bound in prop::option::of(1.0..2.0_f64),
+            placement in prop::sample::select(vec![
+                Placement::Rendezvous, Placement::Modulo, Placement::LeastConnections,
+                Placement::RoundRobin, Placement::Random,
+            ]),
+        ) {
+            let (mut asked, mut unasked) = (router(placement, bound), router(placement, bound));
+            let (key, mut now) = (AffinityKey(key.wrapping_mul(0x9e37_79b9_7f4a_7c15)), 0);
+            for (other, slots, pause) in &past {
+                now += pause;
+                let other = AffinityKey(other.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                let before = asked.explain(key, slots, at(now));
+                prop_assert_eq!(&asked.explain(key, slots, at(now)), &before);
+                let route = asked.route(other, slots, at(now));
+                prop_assert_eq!(route, unasked.route(other, slots, at(now)), "it was changed");
+            }
+            let now = at(now + pause);
+            let explanation = asked.explain(key, &slots, now);
+            let (goes_to, why) = told(asked.route(key, &slots, now));
+            prop_assert_eq!(goes_to, explanation.goes_to);
+            if goes_to.is_some() || !placement.is_sticky() {
+                prop_assert_eq!(why, explanation.why);
+            }
+            let mut numbers: Vec<_> = explanation.ranking.iter().map(|one| one.slot.0).collect();
+            if placement.is_sticky() {
+                let turn = numbers.iter().position(|slot| goes_to == Some(SlotId(*slot)));
+                for (place, ranked) in explanation.ranking.iter().enumerate() {
+                    let passed = place < turn.unwrap_or(SLOTS);
+                    prop_assert_eq!(ranked.passed_over.is_some(), passed);
+                }
+                prop_assert_eq!(explanation.why, explanation.ranking[0].passed_over);
+                prop_assert_eq!(why.is_some(), turn.is_some_and(|turn| turn > 0));
+            }
+            numbers.sort_unstable();
+            prop_assert!(numbers.into_iter().eq(0..6));
+        }
+    }
+}

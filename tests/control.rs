@@ -1,0 +1,196 @@
+//! The control socket: whose it is, who may come in, and that nobody can do harm there.
+
+mod common;
+
+use std::fs;
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Command;
+
+use common::client::{ask, nth};
+use common::control::Asked;
+use common::process::Signal;
+use common::{Primary, eventually};
+use serde_json::json;
+
+fn status(primary: &Primary) -> serde_json::Value {
+    primary.ask("status", json!({}))
+}
+
+#[test]
+fn the_socket_is_its_users_alone_and_goes_with_the_primary() {
+    let primary = Primary::with_workers(1).start();
+    let path = primary.control();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+    assert_eq!(status(&primary)["pid"], primary.pid());
+    let folder = primary.directory().to_owned();
+    let sockets = || {
+        let names = fs::read_dir(&folder).unwrap().map(|it| it.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().contains(".sock")).count()
+    };
+    assert_eq!(sockets(), 1, "nothing is left of how it was made");
+    primary.signal(Signal::TERM);
+    eventually("the socket is gone", || !path.exists());
+    primary.stop_finished();
+}
+
+#[test]
+fn requests_that_are_wrong_are_answered_with_what_is_wrong() {
+    let primary = Primary::with_workers(1).start();
+    let long = format!("{{\"version\":1,\"request\":\"{}\"}}\n", "x".repeat(100_000));
+    for (bytes, code, said) in [
+        (&b"hello\n"[..], "bad-request", "no JSON"),
+        (b"\n", "bad-request", "no JSON"),
+        (b"\x00\xff\xfe\n", "bad-request", "no JSON"),
+        (b"[1,2]\n", "bad-request", "no JSON object"),
+        (b"{\"request\":\"status\"}\n", "bad-request", "no version"),
+        (b"{\"version\":1,\"request\":\"dance\"}\n", "bad-request", "dance"),
+        (b"{\"version\":1,\"request\":\"drain\"}\n", "bad-request", "slot"),
+        (b"{\"version\":1,\"request\":\"status\",\"x\":1}\n", "bad-request", "x"),
+        (b"{\"version\":7,\"request\":\"of the future\"}\n", "version", "version 7"),
+        (long.as_bytes(), "bad-request", "no JSON"),
+    ] {
+        let (code_found, message) = Asked::raw(&primary.control(), bytes).end().unwrap_err();
+        assert_eq!(code_found, code, "{message}");
+        assert!(message.contains(said), "{message:?}, expected {said:?}");
+    }
+    assert_eq!(status(&primary)["serving"], 1);
+    primary.stop();
+}
+
+#[test]
+fn a_client_that_only_closes_its_writing_half_still_gets_its_answer() {
+    let primary = Primary::with_workers(1).start();
+    let asked = primary.begin("workers", json!({}));
+    asked.socket().shutdown(Shutdown::Write).unwrap();
+    assert_eq!(asked.end().unwrap().as_array().map(Vec::len), Some(1));
+    primary.stop();
+}
+
+#[test]
+fn more_clients_than_there_is_room_for_are_told_so_and_those_that_leave_make_room() {
+    let primary = Primary::with_workers(1).start();
+    let mut following: Vec<_> = (0..64).map(|_| primary.begin("live", json!({}))).collect();
+    for asked in &mut following {
+        asked.item();
+    }
+    let (code, message) = primary.ask_in_vain("status", json!({}));
+    assert_eq!(code, "busy", "{message}");
+    drop(following);
+    eventually("room again", || primary.begin("status", json!({})).end().is_ok());
+    primary.stop();
+}
+
+#[test]
+fn clients_that_never_read_or_never_ask_cost_nobody_else_anything() {
+    let primary = Primary::with_workers(2).start();
+    let silent: Vec<_> = (0..20).map(|_| UnixStream::connect(primary.control()).unwrap()).collect();
+    let deaf: Vec<_> = (0..20).map(|_| primary.begin("live", json!({}))).collect();
+    for _ in 0..20 {
+        assert_eq!(status(&primary)["serving"], 2);
+    }
+    ask(nth(0), primary.address());
+    drop((silent, deaf));
+    primary.stop();
+}
+
+#[test]
+fn a_socket_that_a_killed_primary_has_left_is_replaced() {
+    let mut primary = Primary::with_workers(1).start();
+    let (folder, port) = (primary.directory().to_owned(), primary.port());
+    let left = folder.join("left-9.sock");
+    primary.signal(Signal::KILL);
+    primary.wait();
+    fs::rename(folder.join(format!("app-{port}.sock")), &left).unwrap();
+    let path = left.to_str().unwrap();
+    let next = Primary::with_workers(1).arguments(&["--control", path]).start();
+    assert!(Asked::raw(&left, b"{\"version\":1,\"request\":\"status\"}\n").end().is_ok());
+    next.stop();
+}
+
+#[test]
+fn the_socket_of_a_running_primary_is_never_taken_away() {
+    let primary = Primary::with_workers(1).start();
+    let path = primary.control();
+    let path = path.to_str().unwrap();
+    let (code, log) = Primary::with_workers(1).arguments(&["--control", path]).run();
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("belongs to a running primary"), "{log}");
+    assert_eq!(status(&primary)["pid"], primary.pid());
+    // Also not one that is too busy to answer.
+    let folder = common::own_directory();
+    let busy = folder.join("busy.sock");
+    let listener = UnixListener::bind(&busy).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let (code, _) =
+        Primary::with_workers(1).arguments(&["--control", busy.to_str().unwrap()]).run();
+    assert_eq!(code, Some(1));
+    assert!(busy.exists());
+    primary.stop();
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_left_alone() {
+    let file = common::own_directory().join("precious");
+    fs::write(&file, "data").unwrap();
+    let (code, log) =
+        Primary::with_workers(1).arguments(&["--control", file.to_str().unwrap()]).run();
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("is no socket"), "{log}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "data");
+}
+
+#[test]
+fn without_a_place_for_its_socket_a_primary_serves_all_the_same() {
+    let folder = common::own_directory();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+    let primary = Primary::with_workers(1)
+        .environment("STICKY_LB_RUNTIME_DIR", folder.to_str().unwrap())
+        .start();
+    assert!(primary.log().contains("no control socket"), "{}", primary.log());
+    ask(nth(0), primary.address());
+    primary.stop();
+}
+
+/// Needs root, as `tests/processes.rs` does.
+#[test]
+fn other_users_are_turned_away_even_where_the_file_lets_them_in() {
+    let primary = Primary::with_workers(1).start();
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = folder.path().join("open.sock");
+    let other = Primary::with_workers(1).arguments(&["--control", path.to_str().unwrap()]).start();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    let script = format!(
+        "import os, socket; os.setuid(65534); \
+         s = socket.socket(socket.AF_UNIX); s.connect({:?}); \
+         s.sendall(b'{{\"version\":1,\"request\":\"stop\",\"now\":true}}\\n'); \
+         print(s.recv(4096).decode())",
+        path.to_str().unwrap(),
+    );
+    let output = Command::new("python3").args(["-c", &script]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("forbidden"), "{said} {output:?}");
+    assert!(Asked::raw(&path, b"{\"version\":1,\"request\":\"status\"}\n").end().is_ok());
+    other.stop();
+    primary.stop();
+}
+
+#[test]
+fn a_thousand_hasty_clients_leave_nothing_behind() {
+    let primary = Primary::with_workers(1).start();
+    let descriptors = || common::process::descriptors(primary.pid()).len();
+    status(&primary);
+    let before = descriptors();
+    for n in 0..1_000 {
+        let mut socket = UnixStream::connect(primary.control()).unwrap();
+        // Some go before they have asked, some in the middle, some before the answer.
+        let request = &b"{\"version\":1,\"request\":\"workers\"}\n"[..(n % 4) * 11];
+        let _ = socket.write_all(request);
+    }
+    eventually("descriptors as before", || descriptors() <= before);
+    status(&primary);
+    primary.stop();
+}
