@@ -15,6 +15,7 @@ pub mod client;
 pub mod control;
 pub mod load;
 pub mod process;
+pub mod stand_in;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
