@@ -155,6 +155,7 @@ pub mod control {
     pub mod connections;
     pub mod history;
     pub mod links;
+    pub mod metrics;
     pub mod server;
     pub mod settings;
     pub mod snapshot;

@@ -11,9 +11,9 @@ use tokio::sync::Mutex;
 
 use crate::control::links::Links;
 use crate::control::report::{Status, Worker};
-use crate::control::usage::{Subject, Usage, UsageTable};
+use crate::control::usage::{Subject, Usage, UsageTable, Used};
 use crate::frontend::inquiry::FrontendFacts;
-use crate::handoff::ids::Timestamp;
+use crate::handoff::ids::{SlotId, Timestamp};
 use crate::handoff::slots::WorkerId;
 use crate::supervisor::pool::handle::Refusal;
 use crate::supervisor::pool::status::PoolStatus;
@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub frontend: FrontendFacts,
     /// What workers use.
     pub usage: HashMap<WorkerId, Usage>,
+    /// Processor time of each slot's workers.
+    pub cpu_time: HashMap<SlotId, Duration>,
     /// Both, at a glance.
     pub status: Status,
     /// All workers.
@@ -77,14 +79,14 @@ impl Snapshots {
     async fn gather(&self) -> Result<Snapshot, Refusal> {
         let pool = self.links.pool.status().await?;
         let frontend = self.links.frontend.facts().await.map_err(|_| Refusal::Gone)?;
-        let usage = self.usage(&pool).await;
+        let Used { workers: usage, cpu_time } = self.usage(&pool).await;
         let workers = workers::workers(&pool, &frontend, &usage);
         let status = status::status(&self.links, &pool, &frontend);
-        Ok(Snapshot { at: Timestamp::now(), pool, frontend, usage, status, workers })
+        Ok(Snapshot { at: Timestamp::now(), pool, frontend, usage, cpu_time, status, workers })
     }
 
     /// On a thread of its own: it takes some milliseconds for each gigabyte.
-    async fn usage(&self, pool: &PoolStatus) -> HashMap<WorkerId, Usage> {
+    async fn usage(&self, pool: &PoolStatus) -> Used {
         let workers = pool.slots.iter().flat_map(|slot| {
             slot.workers.iter().map(|worker| Subject {
                 worker: WorkerId { slot: slot.slot, generation: worker.generation },

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::handoff::ids::Timestamp;
+use crate::handoff::ids::{SlotId, Timestamp};
 use crate::handoff::slots::WorkerId;
 use crate::supervisor::sample;
 
@@ -24,6 +24,8 @@ pub struct Usage {
 #[derive(Debug, Default)]
 pub struct UsageTable {
     seen: HashMap<WorkerId, Seen>,
+    /// Processor time of each slot's workers up to the last look, those that are gone included.
+    spent: HashMap<SlotId, Duration>,
     next: Option<Timestamp>,
 }
 
@@ -32,6 +34,16 @@ struct Seen {
     at: Timestamp,
     cpu_time: Option<Duration>,
     usage: Usage,
+}
+
+/// What all workers use.
+#[derive(Clone, Debug, Default)]
+pub struct Used {
+    /// By worker.
+    pub workers: HashMap<WorkerId, Usage>,
+    /// Processor time that each slot's workers have used, those that are gone included up to the
+    /// last look before their end.
+    pub cpu_time: HashMap<SlotId, Duration>,
 }
 
 /// A worker to look at.
@@ -47,14 +59,26 @@ pub struct Subject {
 
 impl UsageTable {
     /// What these workers use. Blocks while the kernel walks their pages.
-    pub fn look(&mut self, subjects: &[Subject]) -> HashMap<WorkerId, Usage> {
+    pub fn look(&mut self, subjects: &[Subject]) -> Used {
         let now = Timestamp::now();
         if self.next.is_none_or(|next| now >= next) {
-            self.seen = subjects.iter().map(|it| (it.worker, self.look_at(it, now))).collect();
+            let seen = subjects.iter().map(|it| (it.worker, self.look_at(it, now))).collect();
+            self.add(&seen);
+            self.seen = seen;
             let took = Timestamp::now().since(now);
             self.next = Some(now + SHORTEST.max(took * 20));
         }
-        self.seen.iter().map(|(worker, seen)| (*worker, seen.usage)).collect()
+        let workers = self.seen.iter().map(|(worker, seen)| (*worker, seen.usage)).collect();
+        Used { workers, cpu_time: self.spent.clone() }
+    }
+
+    /// What was used since the last look.
+    fn add(&mut self, seen: &HashMap<WorkerId, Seen>) {
+        for (worker, now) in seen {
+            let before = self.seen.get(worker).and_then(|seen| seen.cpu_time).unwrap_or_default();
+            let used = now.cpu_time.unwrap_or_default().saturating_sub(before);
+            *self.spent.entry(worker.slot).or_default() += used;
+        }
     }
 
     fn look_at(&self, subject: &Subject, now: Timestamp) -> Seen {

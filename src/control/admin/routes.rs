@@ -14,6 +14,7 @@ use crate::control::admin::guard::{self, Guard};
 use crate::control::admin::stream::{Live, Viewers};
 use crate::control::admin::{health, page, show, steer, stream};
 use crate::control::answers::Control;
+use crate::control::metrics::Metrics;
 use crate::control::protocol::Code;
 use crate::control::settings::AdminSettings;
 
@@ -23,13 +24,15 @@ pub(super) struct Admin {
     pub(super) control: Control,
     pub(super) live: Arc<Live>,
     pub(super) viewers: Viewers,
+    pub(super) metrics: Metrics,
 }
 
 /// All routes. Spawns what viewers are served by.
 pub(super) fn router(control: Control, settings: AdminSettings) -> Router {
     let guard = Arc::new(Guard::new(settings));
     let live = Live::start(control.clone());
-    let admin = Admin { control, live, viewers: Viewers::default() };
+    let metrics = Metrics::new(control.links.clone(), control.snapshots.clone());
+    let admin = Admin { control, live, viewers: Viewers::default(), metrics };
     let page = Router::new()
         .route("/", get(page::page))
         .layer(from_fn_with_state(Arc::clone(&guard), guard::check_origin));
@@ -51,6 +54,7 @@ fn closed() -> Router<Admin> {
         router.route(&format!("/api/{name}"), order)
     });
     orders
+        .route("/metrics", get(show::metrics))
         .route("/api/status", get(show::status))
         .route("/api/workers", get(show::workers))
         .route("/api/slots/{slot}", get(show::slot))

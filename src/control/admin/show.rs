@@ -1,9 +1,11 @@
 //! `GET /api/…`: what the control socket answers at the end, as it is; of answers with items the
-//! items.
+//! items. And `GET /metrics`.
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::Uri;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -55,6 +57,12 @@ struct Which {
 pub(super) async fn connections(State(admin): State<Admin>, uri: Uri) -> Shown {
     let Which { slot, address, limit } = query(&uri)?;
     show(&admin, Request::Conns { slot, address, limit }).await
+}
+
+/// `GET /metrics`.
+pub(super) async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Rejection> {
+    let text = admin.metrics.text().await.map_err(Problem::from)?;
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
 }
 
 async fn show(admin: &Admin, request: Request) -> Shown {

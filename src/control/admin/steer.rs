@@ -26,8 +26,6 @@ use crate::control::protocol::{Code, Problem, Request};
 const LONGEST_BODY: usize = 64 * 1024;
 /// How long a body may take.
 const BODY_TIME: Duration = Duration::from_secs(10);
-/// So long the answer to `stop` waits for what is said before everything ends.
-const STOP_TIME: Duration = Duration::from_secs(1);
 
 /// What may be ordered: requests that change something.
 pub(super) const ORDERS: [&str; 10] = [
@@ -56,9 +54,10 @@ pub(super) async fn order(
     let waits = name != "reload" || keys.remove("wait") != Some(Value::Bool(false));
     let request = parse(name, keys)?;
     let done = match request {
-        Request::Stop { .. } => {
-            let answer = carry_out(&admin.control, request, drop);
-            timeout(STOP_TIME, answer).await.unwrap_or_else(|_| Ok(json!({})))
+        // The control socket answers by its end.
+        Request::Stop { now } => {
+            admin.control.links.pool.stop(now).await;
+            Ok(json!({}))
         }
         request if waits => carry_out(&admin.control, request, drop).await,
         request => begin(&admin.control, request).await,

@@ -1,0 +1,157 @@
+//! Everything that is counted, as Prometheus reads it.
+//!
+//! Nothing is recorded while connections are handed over: each snapshot is turned into text as a
+//! whole, by a recorder of its own. So a slot that is removed has no series any more, and however
+//! many scrape, nothing is counted twice. Labels are slots, and words from fixed lists; all words are
+//! there from the start.
+//!
+//! Names begin with `sticky_lb_` and end with their unit; what only rises ends with `_total`.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::body::Bytes;
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::sync::Mutex;
+
+use crate::control::links::Links;
+use crate::control::snapshot::{Snapshot, Snapshots};
+use crate::handoff::ids::Timestamp;
+use crate::supervisor::pool::handle::Refusal;
+
+mod frontend;
+mod pool;
+mod seconds;
+mod slots;
+
+/// Makes the text.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    links: Links,
+    snapshots: Snapshots,
+    /// Since 1970.
+    started: Duration,
+    /// Of which snapshot, and the text. Whoever comes while it is made waits for it.
+    last: Arc<Mutex<Option<(Timestamp, Bytes)>>>,
+}
+
+impl Metrics {
+    /// Of the primary that these links lead to.
+    #[must_use]
+    pub fn new(links: Links, snapshots: Snapshots) -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let started = now.saturating_sub(Timestamp::now().since(links.facts.started));
+        Self { links, snapshots, started, last: Arc::default() }
+    }
+
+    /// The text, made anew if there is a new snapshot.
+    ///
+    /// # Errors
+    ///
+    /// If pool or frontend have ended.
+    pub async fn text(&self) -> Result<Bytes, Refusal> {
+        let snapshot = self.snapshots.take().await?;
+        let mut last = self.last.lock().await;
+        if let Some((_, text)) = last.as_ref().filter(|(at, _)| *at >= snapshot.at) {
+            return Ok(text.clone());
+        }
+        let (at, started, dropped) = (snapshot.at, self.started, self.links.output.dropped());
+        // A thousand slots take some milliseconds, in which others are answered.
+        let make = move || Bytes::from(render(&snapshot, started, dropped));
+        let text = tokio::task::spawn_blocking(make).await.map_err(|_| Refusal::Gone)?;
+        *last = Some((at, text.clone()));
+        Ok(text)
+    }
+}
+
+fn render(snapshot: &Snapshot, started: Duration, dropped: u64) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    metrics::with_local_recorder(&recorder, || {
+        let version = ("version", env!("CARGO_PKG_VERSION"));
+        labelled("sticky_lb_build_info", "The primary's release.", [([version], 1.0)]);
+        gauge(
+            "sticky_lb_start_time_seconds",
+            "When the primary was started, since 1970.",
+            started.as_secs_f64(),
+        );
+        count(
+            "sticky_lb_dropped_output_lines_total",
+            "Lines of workers that could not be kept.",
+            dropped,
+        );
+        frontend::record(&snapshot.frontend);
+        pool::record(&snapshot.pool);
+        slots::record(snapshot);
+    });
+    in_order(&recorder.handle().render()) + &seconds::render(snapshot)
+}
+
+/// Families by name and series by label, since people read them too.
+fn in_order(text: &str) -> String {
+    let mut families: Vec<Vec<&str>> =
+        text.split("\n\n").map(|family| family.lines().collect()).collect();
+    // `# HELP` and `# TYPE` come before the series, and end with nothing that differs before the
+    // name does.
+    families.iter_mut().for_each(|lines| lines.sort_unstable());
+    families.retain(|lines| !lines.is_empty());
+    families.sort_unstable();
+    families.iter().map(|lines| lines.join("\n") + "\n\n").collect()
+}
+
+/// One number that only rises.
+fn count(name: &'static str, help: &'static str, value: u64) {
+    describe_counter!(name, help);
+    counter!(name).absolute(value);
+}
+
+/// Such numbers, by one label.
+fn counts<V: ToString>(
+    name: &'static str,
+    help: &'static str,
+    label: &'static str,
+    series: impl IntoIterator<Item = (V, u64)>,
+) {
+    describe_counter!(name, help);
+    for (value, number) in series {
+        counter!(name, label => value.to_string()).absolute(number);
+    }
+}
+
+/// One number that rises and falls.
+fn gauge(name: &'static str, help: &'static str, value: f64) {
+    describe_gauge!(name, help);
+    gauge!(name).set(value);
+}
+
+/// Such numbers, by their labels.
+fn labelled<V: ToString, const N: usize>(
+    name: &'static str,
+    help: &'static str,
+    series: impl IntoIterator<Item = ([(&'static str, V); N], f64)>,
+) {
+    describe_gauge!(name, help);
+    for (labels, value) in series {
+        let labels = labels.map(|(name, value)| (name, value.to_string()));
+        gauge!(name, &labels).set(value);
+    }
+}
+
+/// Yes or no.
+fn flag(is: bool) -> f64 {
+    if is { 1.0 } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_and_series_have_an_order() {
+        let text = "# HELP b x\n# TYPE b gauge\nb{slot=\"1\"} 1\nb{slot=\"0\"} 1\n\n\
+                    # HELP a x\n# TYPE a gauge\na 1\n\n";
+        let expected = "# HELP a x\n# TYPE a gauge\na 1\n\n\
+                        # HELP b x\n# TYPE b gauge\nb{slot=\"0\"} 1\nb{slot=\"1\"} 1\n\n";
+        assert_eq!(in_order(text), expected);
+    }
+}

@@ -1,0 +1,64 @@
+//! What becomes of connections.
+
+use crate::control::metrics::{count, counts, flag, gauge};
+use crate::frontend::inquiry::FrontendFacts;
+
+/// Errors of accept that mean something is wrong here, and are there before they come.
+const ERRORS: [&str; 4] = ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"];
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+pub(super) fn record(facts: &FrontendFacts) {
+    let counters = &facts.counters;
+    count(
+        "sticky_lb_accepted_connections_total",
+        "Connections taken from the backlog.",
+        counters.accepted,
+    );
+    count(
+        "sticky_lb_acknowledged_connections_total",
+        "Connections that workers took over.",
+        counters.acknowledged,
+    );
+    count(
+        "sticky_lb_redelivered_connections_total",
+        "Connections taken back from one worker and given to another.",
+        counters.redelivered,
+    );
+    count(
+        "sticky_lb_lost_connections_total",
+        "Connections that ended before a worker had taken them over.",
+        counters.lost,
+    );
+    counts(
+        "sticky_lb_spilled_connections_total",
+        "Connections that went elsewhere than to the first slot of their ranking, by reason.",
+        "reason",
+        facts.spills.iter().map(|(reason, number)| (reason.name(), *number)),
+    );
+    counts(
+        "sticky_lb_accept_errors_total",
+        "Errors of accept, by the kernel's name for them.",
+        "errno",
+        accept_errors(&facts.accept_errors),
+    );
+    gauge(
+        "sticky_lb_waiting_connections",
+        "Connections accepted that no worker has taken over yet.",
+        facts.waiting as f64,
+    );
+    gauge(
+        "sticky_lb_accepting",
+        "Whether connections are taken from the backlog.",
+        flag(facts.accepting),
+    );
+    gauge(
+        "sticky_lb_heaviest_client_ratio",
+        "Share of recent connections of the client that had most.",
+        facts.heaviest.map_or(0.0, |heaviest| heaviest.share),
+    );
+}
+
+fn accept_errors(found: &[(&'static str, u64)]) -> Vec<(&'static str, u64)> {
+    let missing = ERRORS.into_iter().filter(|name| found.iter().all(|(it, _)| it != name));
+    found.iter().copied().chain(missing.map(|name| (name, 0))).collect()
+}

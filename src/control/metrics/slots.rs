@@ -1,0 +1,129 @@
+//! How each slot is, and what its workers do and use. What workers that are gone have counted counts
+//! on.
+
+use crate::control::metrics::{counts, flag, labelled};
+use crate::control::snapshot::Snapshot;
+use crate::frontend::inquiry::SlotFacts;
+use crate::handoff::slots::WorkerId;
+use crate::supervisor::pool::status::{SlotStatus, WorkerStatus};
+
+/// States that a slot may be in.
+const STATES: [&str; 7] =
+    ["serving", "spawning", "back-off", "errored", "stopped", "drained", "removed"];
+
+pub(super) fn record(snapshot: &Snapshot) {
+    states(&snapshot.pool.slots);
+    work(&snapshot.pool.slots);
+    handoffs(snapshot);
+    memory(snapshot);
+}
+
+fn states(slots: &[SlotStatus]) {
+    let states = slots.iter().flat_map(|slot| {
+        let (number, current) = (slot.slot.to_string(), slot.state.to_string());
+        STATES.map(|state| {
+            ([("slot", number.clone()), ("state", state.to_owned())], flag(state == current))
+        })
+    });
+    labelled("sticky_lb_slot_state", "Which state a slot is in: 1 for that, 0 for others.", states);
+    gauges(
+        "sticky_lb_slot_workers",
+        "Workers of a slot, such as drain included.",
+        slots.iter().map(|slot| (slot, slot.workers.len() as u64)),
+    );
+    by_slot(
+        "sticky_lb_slot_deaths_total",
+        "Workers of a slot that ended without being told to.",
+        slots.iter().map(|slot| (slot, slot.deaths)),
+    );
+    by_slot(
+        "sticky_lb_slot_started_workers_total",
+        "Workers that were started in a slot.",
+        slots.iter().map(|slot| (slot, slot.started)),
+    );
+}
+
+fn work(slots: &[SlotStatus]) {
+    let sum = |slot: &SlotStatus, of: fn(&WorkerStatus) -> u64| slot.workers.iter().map(of).sum();
+    gauges(
+        "sticky_lb_established_connections",
+        "Connections established in workers of a slot.",
+        slots.iter().map(|slot| (slot, sum(slot, |worker| worker.connections))),
+    );
+    gauges(
+        "sticky_lb_requests_in_flight",
+        "Requests that workers of a slot have begun and not finished.",
+        slots.iter().map(|slot| (slot, sum(slot, |worker| worker.requests))),
+    );
+    by_slot(
+        "sticky_lb_connections_total",
+        "Connections that workers of a slot say that they took over.",
+        slots.iter().map(|slot| (slot, slot.connections_total)),
+    );
+    by_slot(
+        "sticky_lb_requests_total",
+        "Requests that workers of a slot have finished.",
+        slots.iter().map(|slot| (slot, slot.requests_total)),
+    );
+}
+
+/// What the frontend counts for each slot.
+fn handoffs(snapshot: &Snapshot) {
+    let facts = || {
+        let slots = snapshot.pool.slots.iter();
+        slots.filter_map(|slot| Some((slot, snapshot.frontend.slots.get(slot.slot.index())?)))
+    };
+    let of = |count: fn(&SlotFacts) -> u64| facts().map(move |(slot, facts)| (slot, count(facts)));
+    by_slot(
+        "sticky_lb_handed_off_connections_total",
+        "Connections of a slot that its workers took over, as the primary counts.",
+        of(|facts| facts.handed_off),
+    );
+    by_slot(
+        "sticky_lb_refused_connections_total",
+        "Connections of a slot that its workers refused.",
+        of(|facts| facts.refused),
+    );
+    by_slot(
+        "sticky_lb_stalls_total",
+        "Times a worker of a slot didn't take over a connection in time.",
+        of(|facts| facts.stalls),
+    );
+    gauges(
+        "sticky_lb_slot_waiting_connections",
+        "Connections that wait for a slot or are on their way to its workers.",
+        of(|facts| facts.queued + facts.in_flight),
+    );
+}
+
+fn memory(snapshot: &Snapshot) {
+    let memory = |slot: &SlotStatus| {
+        let workers = slot.workers.iter().map(|worker| {
+            let worker = WorkerId { slot: slot.slot, generation: worker.generation };
+            snapshot.usage.get(&worker).and_then(|usage| usage.memory).unwrap_or(0)
+        });
+        workers.sum::<u64>()
+    };
+    gauges(
+        "sticky_lb_worker_memory_bytes",
+        "Memory of a slot's workers, with all that they have started.",
+        snapshot.pool.slots.iter().map(|slot| (slot, memory(slot))),
+    );
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+fn gauges<'a>(
+    name: &'static str,
+    help: &'static str,
+    series: impl Iterator<Item = (&'a SlotStatus, u64)>,
+) {
+    labelled(name, help, series.map(|(slot, value)| ([("slot", slot.slot)], value as f64)));
+}
+
+fn by_slot<'a>(
+    name: &'static str,
+    help: &'static str,
+    series: impl Iterator<Item = (&'a SlotStatus, u64)>,
+) {
+    counts(name, help, "slot", series.map(|(slot, value)| (slot.slot, value)));
+}
