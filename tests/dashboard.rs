@@ -133,6 +133,14 @@ fn it_is_shown_where_a_client_goes() {
     tab.wait_for_text("#ranking .goes", "slot 2");
     let key = primary.ask("where", json!({"address": client}))["key"].clone();
     tab.wait_for_text("#whereabouts", key.as_str().expect("a key"));
+    // Where its slot takes nobody, it says where else, and why.
+    primary.ask("drain", json!({"slot": 2}));
+    eventually("a drained slot", || shown(&tab, 2, "state") == "drained");
+    tab.enter("#address", &client.to_string());
+    let why = "not to slot 2, the first of its ranking: no worker serves there";
+    tab.wait_for_text("#whereabouts", why);
+    tab.wait_for_text("#ranking", "passed over: no worker serves there");
+    assert_ne!(tab.text("#ranking .goes"), "");
     assert_is_quiet(&tab, &url);
     tab.enter("#address", "no address");
     tab.wait_for_text("#whereabouts", "Not found: ");
