@@ -28,6 +28,7 @@ mod flags;
 mod operator;
 mod screen;
 mod table;
+mod top;
 mod units;
 mod waiting;
 
@@ -57,6 +58,7 @@ pub fn main() -> ExitCode {
             documents::completions(shell).map_err(Into::into)
         }
         Some(SubCommand::Man) => documents::man().map_err(Into::into),
+        Some(SubCommand::Top(arguments)) => top::run(&arguments),
         None => Reader::new(matches).map_err(Into::into).and_then(|reader| run(&reader)),
     };
     match result {

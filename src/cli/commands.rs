@@ -97,7 +97,8 @@ pub(super) fn augment(command: clap::Command) -> clap::Command {
 
 /// Whether it is the name of a command.
 pub(super) fn is_command(word: &str) -> bool {
-    definitions().find_subcommand(word).is_some()
+    // `top` is one that asks more than once.
+    matches!(word, "top" | "monit") || definitions().find_subcommand(word).is_some()
 }
 
 fn definitions() -> clap::Command {

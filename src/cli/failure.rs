@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use crate::cli::top::NoTerminal;
 use crate::control::client::ClientError;
 use crate::control::discovery::DiscoveryError;
 use crate::control::protocol::Code;
@@ -54,7 +55,7 @@ impl Failure {
 pub(super) fn code(error: &(dyn Error + 'static)) -> u8 {
     match error.downcast_ref::<Failure>() {
         Some(failure) => failure.code(),
-        None if error.is::<SettingsError>() => USAGE,
+        None if error.is::<SettingsError>() || error.is::<NoTerminal>() => USAGE,
         None => FAILED,
     }
 }

@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::cli::commands;
+use crate::cli::operator::Which;
 use crate::settings::table::Arguments;
 
 /// One port, many worker processes, every client stays with its own.
@@ -42,6 +43,9 @@ pub(super) enum SubCommand {
     },
     /// Print the manual page: `sticky-lb man | man -l -`.
     Man,
+    /// Watch everything live in a terminal, and steer it by keys.
+    #[command(visible_alias = "monit")]
+    Top(Which),
     /// What is run as a worker where no command is given.
     #[command(hide = true)]
     DemoWorker {

@@ -20,17 +20,32 @@ use crate::control::protocol::{Line, Request};
 /// How long a primary may take to answer what it knows.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-// Which primary is meant, and how to show what it says: part of every command that asks one. As a
-// doc comment, this would be said to be what each of them does.
+// No doc comments on these two: they would be said to be what each command does.
+
+// Which primary is meant.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Which primary")]
-pub(super) struct Reach {
+pub(super) struct Which {
     /// Name of its app [default: the only one that runs].
     #[arg(long, value_name = "NAME")]
-    pub(super) name: Option<String>,
+    name: Option<String>,
     /// Its control socket.
     #[arg(long, value_name = "PATH", conflicts_with = "name")]
-    pub(super) control: Option<PathBuf>,
+    control: Option<PathBuf>,
+}
+
+impl Which {
+    /// To be looked for.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted { control: self.control.clone(), name: self.name.clone() }
+    }
+}
+
+// Which primary is meant, and how to show what it says. Part of every command that asks one.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Reach {
+    #[command(flatten)]
+    which: Which,
     /// As JSON: what the primary says, an object a line.
     #[arg(long, help_heading = None)]
     pub(super) json: bool,
@@ -53,8 +68,7 @@ impl Operator {
     ///
     /// If there is none, or several.
     pub(super) fn find(reach: &Reach) -> Result<Self, Failure> {
-        let wanted = Wanted { control: reach.control.clone(), name: reach.name.clone() };
-        Ok(Self { path: find(&wanted)?, json: reach.json, screen: Screen::new() })
+        Ok(Self { path: find(&reach.which.wanted())?, json: reach.json, screen: Screen::new() })
     }
 
     /// Asks for something that the primary knows.
