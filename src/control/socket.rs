@@ -130,13 +130,16 @@ pub fn is_allowed(socket: impl std::os::fd::AsFd) -> io::Result<bool> {
     Ok(peer.is_root() || peer == geteuid())
 }
 
-/// Where sockets of this user's primaries may be; for root, of everybody's.
+/// Where sockets of this user's primaries may be; for root, of everybody's. Where a primary has been
+/// given a folder, which a unit's commands are as well, in that one alone.
 #[must_use]
 pub fn directories() -> Vec<PathBuf> {
-    if let Some(only) = variable(RUNTIME_DIRECTORY) {
-        return vec![only.into()];
+    if let Some(only) = given_directory() {
+        return vec![only];
     }
     let mut found = vec![PathBuf::from("/run/sticky-lb")];
+    // Each unit has one of its own there.
+    found.extend(entries("/run/sticky-lb").filter(|path| path.is_dir()));
     found.extend(variable("XDG_RUNTIME_DIR").map(|folder| Path::new(&folder).join("sticky-lb")));
     found.push(temporary(geteuid().as_raw()));
     if geteuid().is_root() {
@@ -153,13 +156,7 @@ pub fn directories() -> Vec<PathBuf> {
 
 /// Where this primary's own socket goes. Made if it isn't there.
 fn own_directory() -> Result<PathBuf, SocketError> {
-    let folder = variable(RUNTIME_DIRECTORY)
-        .map(PathBuf::from)
-        // systemd names several by colons.
-        .or_else(|| {
-            let given = variable("RUNTIME_DIRECTORY")?;
-            given.to_str()?.split(':').next().map(PathBuf::from)
-        })
+    let folder = given_directory()
         .or_else(|| Some(Path::new(&variable("XDG_RUNTIME_DIR")?).join("sticky-lb")))
         .unwrap_or_else(|| {
             let user = geteuid();
@@ -174,6 +171,15 @@ fn own_directory() -> Result<PathBuf, SocketError> {
         return Err(SocketError::Stranger(folder));
     }
     Ok(folder)
+}
+
+/// What the environment says.
+fn given_directory() -> Option<PathBuf> {
+    variable(RUNTIME_DIRECTORY).map(PathBuf::from).or_else(|| {
+        let given = variable("RUNTIME_DIRECTORY")?;
+        // systemd names several by colons.
+        given.to_str()?.split(':').next().map(PathBuf::from)
+    })
 }
 
 /// Takes away what a primary has left that is gone.
