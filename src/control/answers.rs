@@ -41,13 +41,13 @@ impl Control {
     ///
     /// If it can't be done, or came to nothing.
     pub async fn answer(&self, request: Request, items: &Items) -> Result<Value, Problem> {
-        let is_order = request.is_order();
-        let done = self.carry_out(request, items).await;
-        if is_order {
-            // Whoever looks now is to see it.
-            self.snapshots.outdate().await;
+        let steers = request.steers();
+        let answer = self.carry_out(request, items).await;
+        if steers {
+            // Whoever has changed something sees it changed.
+            self.snapshots.expire().await;
         }
-        done
+        answer
     }
 
     async fn carry_out(&self, request: Request, items: &Items) -> Result<Value, Problem> {

@@ -159,7 +159,7 @@ pub enum Request {
 impl Request {
     /// Whether it changes something.
     #[must_use]
-    pub fn is_order(&self) -> bool {
+    pub fn steers(&self) -> bool {
         match self {
             Self::Status {}
             | Self::Workers {}

@@ -76,8 +76,8 @@ impl Snapshots {
         Ok(taken)
     }
 
-    /// Something was changed: whoever comes now is to see it.
-    pub async fn outdate(&self) {
+    /// Something has changed: whoever asks next gets a new one.
+    pub async fn expire(&self) {
         *self.last.lock().await = None;
     }
 

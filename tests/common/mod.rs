@@ -14,6 +14,7 @@ pub mod admin;
 pub mod browser;
 pub mod client;
 pub mod control;
+pub mod frontend;
 pub mod load;
 pub mod process;
 
