@@ -1,6 +1,8 @@
 //! The way of a connection through the primary allocates nothing: not when it is accepted, counted
 //! and placed, not when it is handed over, not when it is acknowledged and measured.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::client::{connect_from, nth};

@@ -334,6 +334,33 @@ fn workers_are_added_and_taken_away() {
 }
 
 #[test]
+fn a_real_primary_is_steered_by_what_is_typed() {
+    let primary = Primary::with_workers(2).arguments(&["--min-uptime", "50ms"]).start();
+    let folder = primary.directory();
+    let before = primary.workers();
+    let output = run(folder, &["reload"]);
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    assert_eq!(text(&output), "rolling restart 1 is done: 2 of 2 slots have new workers\n");
+    assert!(errors(&output).contains("0 of 2 slots replaced, slot 0 waits for"), "{output:?}");
+    assert!(!before.contains(&(primary.worker(1), 1, 0)), "{before:?}");
+
+    assert_eq!(
+        said(folder, &["drain", "1", "--wait"]),
+        "slot 1 is drained: its worker has ended\n"
+    );
+    let status = said(folder, &["status"]);
+    assert!(status.starts_with("! only 1 of 2 workers serve\n! slot 1 is drained: "), "{status}");
+    let client = primary.client_of(1).to_string();
+    let found: Whereabouts = report(folder, &["where", &client, "--json"]);
+    assert_eq!((found.ranking[0].slot, found.goes_to), (1, Some(0)));
+    assert!(said(folder, &["where", &client]).contains("slot 0, not to slot 1: "));
+    assert_eq!(said(folder, &["undrain", "1"]), "slot 1 serves\n");
+    let refused = complaint(folder, &["drain", "7"], 1);
+    assert_eq!(refused, "sticky-lb: there is no slot 7: slots are 0 to 1\n");
+    complaint(folder, &["send", "1", "USR9"], 2);
+}
+
+#[test]
 fn stopping_waits_for_the_end() {
     let mut primary = Primary::with_workers(2).start();
     let workers = primary.workers();

@@ -1,5 +1,7 @@
 //! What operators are told of the frontend is what has happened, and what will.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::net::IpAddr;

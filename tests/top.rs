@@ -69,10 +69,8 @@ impl Terminal {
                 condition(&screen)
             });
         });
-        if let Err(panic) = std::panic::catch_unwind(watched) {
-            eprintln!("--- the screen\n{screen}--- end of the screen");
-            std::panic::resume_unwind(panic);
-        }
+        let came = std::panic::catch_unwind(watched).is_ok();
+        assert!(came, "{what} never came on the screen:\n{screen}");
     }
 
     /// Starts the view from a shell that remembers how the terminal was.
@@ -180,6 +178,19 @@ fn an_order_is_carried_out_after_a_yes_alone() {
     terminal.press("y");
     terminal.wait_for_workers(3);
     terminal.wait_for("scale up: from 2 workers to 3");
+    for (key, question, outcome) in [
+        ("d", "Drain slot 0?", "drain slot 0: done"),
+        ("u", "Undrain slot 0?", "undrain slot 0: done"),
+        ("R", "Restart slot 0?", "restart slot 0: done"),
+        ("-", "Scale down?", "scale down: from 3 workers to 2"),
+        ("r", "Reload?", "reload: rolling restart 1 is done, 2 of 2 slots replaced"),
+    ] {
+        terminal.press(key);
+        terminal.wait_for(question);
+        terminal.press("y");
+        terminal.wait_for(outcome);
+    }
+    terminal.wait_for_workers(2);
 }
 
 #[test]

@@ -20,7 +20,9 @@ use crate::control::protocol::{Line, Request};
 /// How long a primary may take to answer what it knows.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-// Which primary is meant. No doc comment: it would be said to be what each command does.
+// No doc comments on these two: they would be said to be what each command does.
+
+// Which primary is meant.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Which primary")]
 pub(super) struct Which {
@@ -39,7 +41,7 @@ impl Which {
     }
 }
 
-// Which primary is meant, and how to show what it says: part of every command that asks one.
+// Which primary is meant, and how to show what it says. Part of every command that asks one.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Reach {
     #[command(flatten)]

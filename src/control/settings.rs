@@ -34,13 +34,6 @@ pub enum Enough {
     Percent(f64),
 }
 
-/// Half.
-impl Default for Enough {
-    fn default() -> Self {
-        Self::Percent(50.0)
-    }
-}
-
 impl Enough {
     /// Where there are to be `slots`: at least one.
     #[must_use]

@@ -4,7 +4,7 @@
 //! Pure: two configurations in, names of settings out.
 
 use crate::config::Config;
-use crate::control::settings::{AdminSettings, Enough};
+use crate::control::settings::AdminSettings;
 
 /// Settings that differ and that a running primary cannot change: those of its listener, of its
 /// frontend, of where operators come in and of what its log looks like, by their keys.
@@ -42,19 +42,19 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 }
 
 fn operators(old: &Config, new: &Config) -> [(&'static str, bool); 6] {
-    let admin = |config: &Config| match config.admin.clone() {
-        Some(AdminSettings { address, token, hosts, ready }) => {
-            (Some(address), token, hosts, ready)
-        }
-        None => (None, None, Vec::new(), Enough::default()),
+    let (was, is) = (old.admin.as_ref(), new.admin.as_ref());
+    // Without an admin listener there are none: "admin" says it all.
+    let both = was.zip(is);
+    let differ = |differ: fn(&AdminSettings, &AdminSettings) -> bool| {
+        both.is_some_and(|(was, is)| differ(was, is))
     };
-    let (was, is) = (admin(old), admin(new));
+    let address = |admin: Option<&AdminSettings>| admin.map(|admin| admin.address);
     [
         ("control", old.control.path != new.control.path),
-        ("admin", was.0 != is.0),
-        ("admin_token_file", was.1 != is.1),
-        ("admin_host", was.2 != is.2),
-        ("ready_workers", was.3 != is.3),
+        ("admin", address(was) != address(is)),
+        ("admin_token_file", differ(|was, is| was.token != is.token)),
+        ("admin_host", differ(|was, is| was.hosts != is.hosts)),
+        ("ready_workers", differ(|was, is| was.ready != is.ready)),
         ("own_log_format", old.log.format != new.log.format),
     ]
 }
@@ -129,7 +129,6 @@ mod tests {
         let old = config(&[admin]);
         for (argument, expected) in [
             ("--admin-host=lb.internal", "admin_host"),
-            ("--ready-workers=2", "ready_workers"),
             ("--admin-token-file=/proc/sys/kernel/random/boot_id", "admin_token_file"),
         ] {
             assert_eq!(needs_restart(&old, &config(&[admin, argument])), [expected]);

@@ -71,7 +71,7 @@ impl Control {
                 format!("{address} can be reached from elsewhere: set admin_token_file"),
             );
         }
-        let ready = self.ready_workers.unwrap_or_default();
+        let ready = self.ready_workers.unwrap_or(Enough::Percent(50.0));
         Some(AdminSettings { address, token, hosts: self.admin_host.clone(), ready })
     }
 

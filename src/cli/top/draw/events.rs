@@ -29,10 +29,14 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, rows: usize, state: &State
     let zone = TimeZone::system();
     let (width, height) = (usize::from(list.width), usize::from(list.height));
     // As many lines as fit, from the last one up.
-    let newest_first = state.events.iter().rev();
-    let up = newest_first.flat_map(|event| lines(event, &zone, width, look).into_iter().rev());
-    let mut fitting: Vec<_> = up.take(height).collect();
-    fitting.reverse();
+    let mut fitting = Vec::new();
+    for event in state.events.iter().rev() {
+        let lines = lines(event, &zone, width, look);
+        if !fitting.is_empty() && fitting.len() + lines.len() > height {
+            break;
+        }
+        fitting.splice(..0, lines);
+    }
     frame.render_widget(Text::from(fitting), list);
 }
 

@@ -1,4 +1,4 @@
-//! The first two lines: which primary it is, and how it is.
+//! The first lines: which primary it is, how it is, and the rolling restart that is under way.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -16,18 +16,22 @@ const SILENT: u64 = 3;
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, look: Look) {
     let (who, how) = (who(&state.status), how(state, look));
     // Where there is room for one line, a loss is what counts.
-    let lines = if area.height == 1 && state.lost.is_some() { vec![how] } else { vec![who, how] };
+    let mut lines =
+        if area.height == 1 && state.lost.is_some() { vec![how] } else { vec![who, how] };
+    if let Some(rollout) = &state.status.rollout {
+        lines.push(Line::styled(progress(rollout), look.warning()));
+    }
     frame.render_widget(Text::from(lines), area);
 }
 
 fn who(status: &Status) -> Line<'_> {
     let rest = format!(
-        "  sticky-lb {}  pid {}  up {}  {}  {}",
+        "  sticky-lb {}  {}  pid {}  up {}  {}",
         status.version,
+        status.listening.join(" "),
         status.pid,
         duration(status.uptime_s),
         status.placement,
-        status.listening.join(" "),
     );
     Line::from(vec![status.name.as_str().bold(), Span::raw(rest)])
 }
@@ -46,9 +50,6 @@ fn how(state: &State, look: Look) -> Line<'_> {
     if status.waiting > 0 {
         let text = format!("  {} connections wait for a worker", count(status.waiting));
         spans.push(Span::styled(text, look.warning()));
-    }
-    if let Some(rollout) = &status.rollout {
-        spans.extend([Span::raw("  "), Span::styled(progress(rollout), look.warning())]);
     }
     Line::from(spans)
 }
@@ -75,7 +76,7 @@ fn doing(status: &Status, look: Look) -> Span<'static> {
 
 fn progress(rollout: &Rollout) -> String {
     let Rollout { number, replaced, of, under_way, .. } = rollout;
-    let mut text = format!("rolling restart {number} {replaced}/{of}");
+    let mut text = format!("rolling restart {number}: {replaced} of {of}");
     for (slot, waits_for) in under_way.iter().take(2) {
         text += &format!(", slot {slot} waits for {waits_for}");
     }

@@ -76,7 +76,7 @@ fn eighty_by_twenty_four_shows_everything() {
         event.replace_range(..8, "--:--:--");
     }
     let expected = "\
-shop  sticky-lb 0.1.0  pid 4711  up 3h12m  rendezvous  0.0.0.0:3000
+shop  sticky-lb 0.1.0  0.0.0.0:3000  pid 4711  up 3h12m  rendezvous
 serving 4/4  accepting
 accepts/s     1234 ███████ p50 ms        0.08 ███████ spilled         14
 connections    290 ▆▆▆▇▇▇█ p99 ms        0.31 ███████ redelivered      3
@@ -161,7 +161,8 @@ fn the_selected_worker_is_in_sight_wherever_it_is() {
 fn a_rollout_says_what_it_waits_for() {
     let text = lines(&in_a_rollout(), (80, 24)).join("\n");
     for part in [
-        "serving 2/3  accepting  rolling restart 7 1/3, slot 1 waits for its new worker",
+        "\nserving 2/3  accepting\n",
+        "\nrolling restart 7: 1 of 3, slot 1 waits for its new worker to be ready\n",
         ">   0     1    4712 draining",
         "    0     2    4712 serving",
         "    2     -       - back-off      -      0             0      -     -     -    0",

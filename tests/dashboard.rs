@@ -1,0 +1,337 @@
+//! The dashboard in a real browser: what it shows of a running primary, what it orders, and what
+//! becomes of it when there is much to show, or nobody to ask.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::browser::{Browser, Tab};
+use common::process::{self, Signal};
+use common::stand_in::{StandIn, live};
+use common::{Builder, Primary, client, eventually};
+use serde_json::json;
+use sticky_lb::control::report::Worker;
+
+const DESK: [u32; 2] = [1_280, 900];
+const PHONE: [u32; 2] = [360, 780];
+const TOKEN: &str = "a-token-of-20-letters";
+
+#[test]
+fn all_slots_are_shown_with_their_workers() {
+    let (primary, url) = start(Primary::with_workers(4));
+    let browser = Browser::start();
+    let tab = browser.open(&url);
+    tab.wait_for_text("#serving", "4 of 4 slots serve");
+    for slot in 0..4 {
+        tab.wait_for_text(&row(slot), &primary.worker(slot).to_string());
+        assert_eq!(shown(&tab, slot, "state"), "serving");
+    }
+    let clients = (0..20).map(client::nth);
+    let held: Vec<_> =
+        clients.map(|it| client::connect_from(it, primary.address()).expect("room")).collect();
+    tab.wait_for_text("#tiles", "20 since the start");
+    eventually("all connections, each in its slot", || {
+        let loads = (0..4).map(|slot| shown(&tab, slot, "connections").trim().parse::<u32>());
+        loads.map(Result::unwrap_or_default).sum::<u32>() == 20
+    });
+    tab.wait_for_text("#spread ~ figcaption", "Mean 5.0; least");
+    eventually("title", || tab.evaluate("document.title") == "4/4 serve – app");
+    screenshots(&tab, "dashboard-4");
+    drop(held);
+    assert_is_quiet(&tab, &url);
+}
+
+#[test]
+fn a_killed_worker_gives_way_to_its_successor() {
+    let (primary, url) = start(Primary::with_workers(3));
+    let browser = Browser::start();
+    let tab = browser.open(&url);
+    let killed = primary.worker(1);
+    tab.wait_for_text(&row(1), &killed.to_string());
+    process::signal(killed, Signal::KILL);
+    eventually("its successor in the row", || {
+        let pid = shown(&tab, 1, "pid");
+        shown(&tab, 1, "state") == "serving" && pid != killed.to_string() && !pid.is_empty()
+    });
+    assert_eq!(shown(&tab, 1, "pid"), primary.worker(1).to_string());
+    assert_eq!(shown(&tab, 1, "generation"), "1");
+    assert_eq!(shown(&tab, 1, "deaths"), "1");
+    tab.wait_for_text("#events", "worker died after");
+    tab.wait_for_text("#axis ~ figcaption", "1 death");
+    // Whoever can't see it hears of it.
+    tab.wait_for_text("#news", "the last: slot 1");
+    assert_is_quiet(&tab, &url);
+}
+
+#[test]
+fn a_slot_is_drained_and_taken_back_by_keys_alone() {
+    let (_primary, url) = start(Primary::with_workers(2));
+    let browser = Browser::start();
+    let tab = browser.open(&url);
+    tab.wait_for_text(&row(1), "serving");
+    choose(&tab, 1, "drain");
+    tab.wait_for_text("#confirm", "Its clients go to others");
+    tab.press("Escape");
+    eventually("no dialog", || tab.evaluate("document.querySelector('dialog[open]')").is_null());
+    assert_eq!(tab.text("#outcomes"), "", "something was ordered");
+    // Where one was is where one stays.
+    assert_eq!(tab.evaluate("document.activeElement.dataset.order"), "drain");
+    tab.press("Enter");
+    confirm(&tab);
+    tab.wait_for_text("#outcomes", "Drain slot 1: its clients go to others");
+    eventually("a drained slot", || shown(&tab, 1, "state") == "drained");
+    tab.wait_for_text("#spread ~ figcaption", "1 slot without a serving worker: 1");
+    // Why not is said in words.
+    choose(&tab, 0, "drain");
+    confirm(&tab);
+    tab.wait_for_text("#outcomes", "Drain slot 0: not done: slot 0 is the last one that serves");
+    choose(&tab, 1, "undrain");
+    confirm(&tab);
+    tab.wait_for_text("#outcomes", "Undrain slot 1: it is back in service");
+    eventually("a slot that serves", || shown(&tab, 1, "state") == "serving");
+    // The browser says that of the refusal.
+    let complaints = tab.complaints();
+    assert!(complaints.iter().all(|it| it.contains("409")), "{complaints:?}");
+}
+
+#[test]
+fn workers_are_scaled_and_replaced() {
+    let (primary, url) = start(Primary::with_workers(2));
+    let browser = Browser::start();
+    let tab = browser.open(&url);
+    tab.wait_for_text(&row(1), "serving");
+    tab.click("[data-to='+1']");
+    tab.wait_for_text("#confirm", "Scale to 3 workers?");
+    tab.click("#confirm .main");
+    tab.wait_for_text("#outcomes", "Scale to 3 workers: from 2 workers to 3");
+    tab.wait_for_text("#serving", "3 of 3 slots serve");
+    let before = primary.worker(0);
+    tab.click("[data-order=reload]");
+    tab.click("#confirm .main");
+    eventually("a new worker", || shown(&tab, 0, "generation") == "1");
+    tab.wait_for_text("#events", "rolling restart 1 is done");
+    assert_ne!(primary.worker(0), before);
+    tab.click(&format!("{} [data-order=about]", row(0)));
+    tab.wait_for_text("#slot dl", "open: clients get its worker");
+    tab.wait_for_text("#slot .events", "worker serves");
+    tab.press("Escape");
+    assert_is_quiet(&tab, &url);
+}
+
+#[test]
+fn it_is_shown_where_a_client_goes() {
+    let (primary, url) = start(Primary::with_workers(3));
+    let browser = Browser::start();
+    let tab = browser.open(&url);
+    tab.wait_for_text("#serving", "3 of 3");
+    let (client, worker) = (primary.client_of(2), primary.worker(2));
+    tab.enter("#address", &client.to_string());
+    let goes = format!("of {client} goes to slot 2 (pid {worker}), the first of its ranking");
+    tab.wait_for_text("#whereabouts", &goes);
+    assert_eq!(count(&tab, "#ranking li"), 3);
+    tab.wait_for_text("#ranking .goes", "slot 2");
+    let key = primary.ask("where", json!({"address": client}))["key"].clone();
+    tab.wait_for_text("#whereabouts", key.as_str().expect("a key"));
+    // Where its slot takes nobody, it says where else, and why.
+    primary.ask("drain", json!({"slot": 2}));
+    eventually("a drained slot", || shown(&tab, 2, "state") == "drained");
+    tab.enter("#address", &client.to_string());
+    let why = "not to slot 2, the first of its ranking: no worker serves there";
+    tab.wait_for_text("#whereabouts", why);
+    tab.wait_for_text("#ranking", "passed over: no worker serves there");
+    assert_ne!(tab.text("#ranking .goes"), "");
+    assert_is_quiet(&tab, &url);
+    tab.enter("#address", "no address");
+    tab.wait_for_text("#whereabouts", "Not found: ");
+    assert_eq!(count(&tab, "#ranking li"), 0);
+}
+
+#[test]
+fn the_token_is_asked_for_until_it_is_right() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard-token");
+    fs::write(&file, TOKEN).expect("the target directory is writable");
+    let file = file.to_str().expect("a path of text");
+    let (_primary, url) = start(Primary::with_workers(2).arguments(&["--admin-token-file", file]));
+    let browser = Browser::start();
+    let tab = browser.open(&url);
+    tab.wait_for_text("#lost", "Not signed in");
+    eventually("the dialog", || is_open(&tab, "#sign-in"));
+    tab.enter("#token", "another-token-of-letters");
+    tab.wait_for_text("#sign-in", "That token is not the right one");
+    assert_eq!(tab.text("#serving"), "No figures yet");
+    tab.enter("#token", TOKEN);
+    tab.wait_for_text("#serving", "2 of 2 slots serve");
+    assert!(!is_open(&tab, "#sign-in"));
+    assert_eq!(count(&tab, "#lost:not([hidden])"), 0);
+    assert_eq!(tab.evaluate("[localStorage.length, sessionStorage.length]"), json!([0, 1]));
+    // Known for as long as the tab is there, and sent nowhere but in a header.
+    tab.evaluate("location.reload()");
+    tab.wait_for_text("#serving", "2 of 2 slots serve");
+    let requests = tab.requests();
+    assert!(requests.iter().all(|it| it.starts_with(&url) && !it.contains(TOKEN)), "{requests:?}");
+}
+
+#[test]
+fn a_lost_primary_is_shown_and_found_again() {
+    let stand_in = StandIn::start();
+    let browser = Browser::start();
+    let tab = browser.open(&stand_in.url());
+    stand_in.tell(&live(4, 1));
+    tab.wait_for_text("#link", "Live");
+    stand_in.go_away(true);
+    tab.wait_for_text("#lost", "No connection to the primary");
+    tab.wait_for_text("#lost", "Figures are old");
+    tab.wait_for_text("#link", "Not connected");
+    assert_eq!(tab.evaluate("document.title"), "lost – shop");
+    stand_in.go_away(false);
+    stand_in.tell(&live(4, 2));
+    tab.wait_for_text("#link", "Live");
+    tab.wait_for_text("#events", "happened in second 2");
+    assert_eq!(count(&tab, "#lost:not([hidden])"), 0);
+    // What was known before has come again, and is shown once.
+    assert_eq!(count(&tab, "#events li"), 2);
+}
+
+#[test]
+fn what_looks_like_html_stays_text() {
+    let evil = r#"<img src=x onerror="document.title='gone'"><script>oops()</script>"#;
+    let stand_in = StandIn::start();
+    let browser = Browser::start();
+    let tab = browser.open(&stand_in.url());
+    let mut figures = live(4, 1);
+    let status = &mut figures.status;
+    for text in [&mut status.name, &mut status.placement, &mut status.version] {
+        evil.clone_into(text);
+    }
+    status.listening = vec![evil.to_owned()];
+    figures.workers.push(Worker { slot: 9, state: evil.to_owned(), ..Worker::default() });
+    let event = &mut figures.events[0];
+    for text in [&mut event.kind, &mut event.text] {
+        evil.clone_into(text);
+    }
+    stand_in.tell(&figures);
+    for place in ["#name", "#facts", "tbody", "#events"] {
+        tab.wait_for_text(place, evil);
+    }
+    // What is refused is told in the primary's words.
+    tab.enter("#address", "127.0.0.1");
+    tab.wait_for_text("#whereabouts", "not <b>here</b>");
+    assert_eq!(count(&tab, "img, main script, b b, #whereabouts b"), 0);
+    assert_eq!(tab.evaluate("document.title"), format!("3/4 serve – {evil}"));
+    assert_is_quiet(&tab, &stand_in.url());
+}
+
+#[test]
+fn a_thousand_workers_don_t_break_it() {
+    let stand_in = StandIn::start();
+    let browser = Browser::start();
+    let tab = browser.open(&stand_in.url());
+    tab.emulate(DESK, "light");
+    let tell_until = |last: u32, from: u32| {
+        (from..=last).for_each(|n| stand_in.tell(&live(1_000, n)));
+        tab.wait_for_text("#events", &format!("happened in second {last}"));
+        tab.wait_for_text("#facts", &uptime(last));
+    };
+    tell_until(60, 1);
+    tab.wait_for_text("#serving", "999 of 1,000 slots serve");
+    tab.wait_for_text("#states", "back-off 1");
+    let (elements, rows) = (count(&tab, "*"), count(&tab, "tbody tr"));
+    assert!((10..=100).contains(&rows), "{rows} rows at once");
+    // While figures come, whoever types gets what was asked for.
+    (61..=200).for_each(|n| stand_in.tell(&live(1_000, n)));
+    tab.enter("#filter", "990-994");
+    eventually("five rows", || count(&tab, "tbody tr") == 5);
+    tab.wait_for_text(&row(992), "10992");
+    tab.enter("#filter", "");
+    tab.click("#pages [data-turn='1']");
+    tab.wait_for_text("#shown", "51 to 100 of 1,000 rows");
+    tab.click("th.connections button");
+    eventually("rows in order", || {
+        let text = "[...document.querySelectorAll('td.connections')].map((it) => +it.innerText)";
+        let loads: Vec<u64> = serde_json::from_value(tab.evaluate(text)).expect("numbers");
+        loads.len() == 50 && loads.is_sorted_by(|a, b| a >= b)
+    });
+    assert_eq!(tab.evaluate("document.querySelector('th.connections').ariaSort"), "descending");
+    tab.click("#states [data-state=back-off]");
+    eventually("one row", || count(&tab, "tbody tr") == 1);
+    tab.click("#states [data-state='']");
+    tab.click("th.slot button");
+    tell_until(260, 201);
+    // Nothing piles up but the list of events, which ends at some point.
+    assert_eq!(count(&tab, "#events li"), 200);
+    let more = count(&tab, "*") - elements;
+    assert!(more < 6 * 200, "{more} elements more");
+    tab.evaluate("document.activeElement.blur(), scrollTo(0, 0)");
+    screenshots(&tab, "dashboard-1000");
+    tab.emulate(PHONE, "light");
+    let width = "document.documentElement.scrollWidth <= document.documentElement.clientWidth";
+    eventually("a page as wide as the phone", || tab.evaluate(width) == true);
+    assert_is_quiet(&tab, &stand_in.url());
+}
+
+/// As the page has it.
+fn uptime(seconds: u32) -> String {
+    format!("up {} min {} s", seconds / 60, seconds % 60)
+}
+
+/// Starts a primary with an admin listener, and says where that is.
+fn start(builder: Builder) -> (Primary, String) {
+    let primary = builder.arguments(&["--admin", "127.0.0.1:0"]).start();
+    let address = primary.ask("status", json!({}))["admin"].clone();
+    (primary, format!("http://{}/", address.as_str().expect("an address")))
+}
+
+/// The row of a slot: the newest, if there are several.
+fn row(slot: u16) -> String {
+    format!("tr:nth-last-child(1 of :has([data-slot='{slot}']))")
+}
+
+/// What is shown of a slot in a column.
+fn shown(tab: &Tab, slot: u16, column: &str) -> String {
+    tab.text(&format!("{} .{column}", row(slot)))
+}
+
+fn count(tab: &Tab, selector: &str) -> u64 {
+    let found = tab.evaluate(&format!("document.querySelectorAll({selector:?}).length"));
+    found.as_u64().unwrap_or_default()
+}
+
+fn is_open(tab: &Tab, dialog: &str) -> bool {
+    tab.evaluate(&format!("document.querySelector({dialog:?}).open")) == true
+}
+
+/// Presses a slot's button, without a mouse.
+fn choose(tab: &Tab, slot: u16, order: &str) {
+    let button = format!("{} [data-order={order}]:not([hidden])", row(slot));
+    eventually(&button, || count(tab, &button) == 1);
+    tab.evaluate(&format!("document.querySelector({button:?}).focus()"));
+    tab.press("Enter");
+    eventually("a question", || is_open(tab, "#confirm"));
+}
+
+/// Says yes, without a mouse: what is focused first is no.
+fn confirm(tab: &Tab) {
+    eventually("a question", || is_open(tab, "#confirm"));
+    tab.press("Tab");
+    tab.press("Enter");
+    eventually("an answer", || !is_open(tab, "#confirm"));
+}
+
+/// The page has complained of nothing, and has asked nobody else.
+fn assert_is_quiet(tab: &Tab, url: &str) {
+    assert_eq!(tab.complaints(), [""; 0]);
+    let foreign = |it: &String| !it.starts_with(url) && !it.starts_with("data:");
+    assert_eq!(tab.requests().into_iter().find(foreign), None);
+}
+
+/// For people to look at: `NAME-light.png` and its like in the target directory.
+fn screenshots(tab: &Tab, name: &str) {
+    for (kind, size, scheme) in
+        [("light", DESK, "light"), ("dark", DESK, "dark"), ("phone", PHONE, "light")]
+    {
+        tab.emulate(size, scheme);
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{kind}.png"));
+        if name.ends_with("-4") { tab.screenshot_all(&file) } else { tab.screenshot(&file) }
+    }
+}
