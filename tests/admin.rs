@@ -338,30 +338,48 @@ fn the_page_can_reach_nobody_else_and_is_not_kept() {
     primary.stop();
 }
 
+/// The next snapshot; its events go on where those before have ended.
+fn next_live(viewer: &mut Viewer, last: &mut Option<u64>) -> Value {
+    let live = viewer.expect("live");
+    for event in live["events"].as_array().unwrap() {
+        let number = event["number"].as_u64().unwrap();
+        assert!(last.is_none_or(|last| number == last + 1), "{number} after {last:?}: {live}");
+        *last = Some(number);
+    }
+    live
+}
+
 #[test]
-fn a_viewer_sees_a_worker_die_and_each_event_once() {
+fn viewers_see_a_worker_die_and_each_event_once() {
     let primary = with_admin(2).start();
-    let mut viewer = Viewer::of(primary.admin(), "/api/live");
-    let first = viewer.expect("live");
-    assert_eq!(first["status"]["serving"], 2, "{first}");
-    assert_eq!(serving(&first["workers"]).len(), 2);
-    let mut last = first["events"].as_array().unwrap().last().unwrap()["number"].as_u64().unwrap();
+    let (mut viewer, mut last) = (Viewer::of(primary.admin(), "/api/live"), None);
+    let first = next_live(&mut viewer, &mut last);
+    assert_eq!(serving(&first["workers"]).len(), 2, "{first}");
+    assert!(last.is_some(), "what has happened comes first: {first}");
     let old = primary.worker(1);
     common::process::signal(old, Signal::KILL);
     let mut died = false;
-    loop {
-        let live = viewer.expect("live");
-        for event in live["events"].as_array().unwrap() {
-            last += 1;
-            assert_eq!(event["number"], last, "none twice, none missing: {live}");
-            died |= event["kind"] == "worker-died" && event["pid"] == old;
-        }
+    eventually("its successor", || {
+        let live = next_live(&mut viewer, &mut last);
+        let mut events = live["events"].as_array().unwrap().iter();
+        died |= events.any(|event| event["kind"] == "worker-died" && event["pid"] == old);
         let now = serving(&live["workers"]);
-        if died && now.len() == 2 {
-            assert!(now.iter().all(|(_, pid)| *pid != u64::from(old)), "{now:?}");
-            break;
-        }
+        died && now.len() == 2 && now.iter().all(|(_, pid)| *pid != u64::from(old))
+    });
+    // Another one, who comes while something happens, gets the same.
+    primary.order("restart", &json!({"slot": 0}));
+    let (mut other, mut others_last) = (Viewer::of(primary.admin(), "/api/live"), None);
+    primary.order("restart", &json!({"slot": 1}));
+    for _ in 0..3 {
+        next_live(&mut viewer, &mut last);
+        next_live(&mut other, &mut others_last);
     }
+    let newest = primary.get("/api/events?last=1").json()[0]["number"].as_u64();
+    eventually("all events", || {
+        next_live(&mut viewer, &mut last);
+        next_live(&mut other, &mut others_last);
+        last >= newest && others_last == last
+    });
     primary.stop();
 }
 
