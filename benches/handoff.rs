@@ -1,13 +1,16 @@
-//! The hand-off without clients: messages to bytes and back, and descriptors through a channel.
+//! The hand-off without clients: messages to bytes and back, descriptors through a channel, and what
+//! is counted and measured on the way.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::hint::black_box;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use sticky_lb::frontend::measure::tally::Tally;
 use sticky_lb::handoff::channel::{Channel, PendingConnection};
-use sticky_lb::handoff::ids::{AffinityKey, ConnectionId, Timestamp};
+use sticky_lb::handoff::ids::{AffinityKey, ConnectionId, SlotId, Timestamp};
 use sticky_lb::handoff::message::{
     BATCH, ConnectionRecord, MAX_TO_WORKER, ToWorker, decode_to_worker, encode_connections,
 };
@@ -71,5 +74,34 @@ fn channel(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, messages, channel);
+/// What counting and measuring adds to each connection: with one client, and with so many that none
+/// is known to the search for the heaviest.
+fn tally(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("tally");
+    for (name, clients) in [("one client", 1), ("many clients", u64::MAX)] {
+        let (mut tally, mut count) = (Tally::default(), 0_u64);
+        tally.grow(8);
+        group.bench_function(BenchmarkId::new("accepted", name), |bencher| {
+            bencher.iter(|| {
+                count += 1;
+                let key = AffinityKey(count % clients);
+                tally.accepted(key, black_box([203, 0, 113, 9].into()), Timestamp(count * 10_000));
+            });
+        });
+    }
+    let (mut tally, mut count) = (Tally::default(), 0_u64);
+    tally.grow(8);
+    group.bench_function("acknowledged", |bencher| {
+        bencher.iter(|| {
+            count += 1;
+            let (slot, time) = (SlotId((count % 8) as u16), Duration::from_micros(count % 2_000));
+            tally.acknowledged(slot, black_box(time), Timestamp(count * 10_000));
+        });
+    });
+    group.bench_function("quantiles", |bencher| {
+        bencher.iter(|| tally.recent.quantiles(Timestamp(count * 10_000)));
+    });
+}
+
+criterion_group!(benches, messages, channel, tally);
 criterion_main!(benches);

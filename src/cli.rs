@@ -1,36 +1,44 @@
 //! The program as a person meets it: runs what was typed, prints what came of it.
 //!
-//! The one place that prints, and that knows exit codes: 0 done, 1 failed, 2 usage.
+//! The one place that prints, and that knows exit codes: 0 done, 1 failed, 2 usage, 130 not waited
+//! for.
 
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use clap::{ArgMatches, FromArgMatches};
 use serde_json::json;
 
 use crate::config::Config;
 use crate::demo::server;
+use crate::log::{LogFormat, LogHandle};
 use crate::primary::{Milestone, Primary};
-use crate::settings::change::needs_restart;
-use crate::settings::problems::SettingsError;
+use crate::settings::change::{needs_restart, renames_control};
 use crate::settings::reader::{Reader, Reading};
 use crate::supervisor::output::Output;
 use crate::supervisor::pool::{Summary, chain};
 use crate::supervisor::rollout::{Outcome, Report};
 
+mod commands;
 mod configuration;
+mod documents;
+mod failure;
 mod flags;
+mod operator;
+mod screen;
+mod table;
+mod top;
+mod units;
+mod waiting;
 
 use flags::{Cli, Init, SubCommand};
-
-const FAILURE: u8 = 1;
-const USAGE: u8 = 2;
 
 /// Runs the program and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let matches = match Cli::command().try_get_matches() {
+    let words = flags::command_first(std::env::args_os().collect());
+    let matches = match flags::command().try_get_matches_from(words) {
         Ok(matches) => matches,
         Err(error) => return usage(&error),
     };
@@ -45,20 +53,43 @@ pub fn main() -> ExitCode {
             read(matches).map(|reading| say_check(&reading, check.json))
         }
         Some(SubCommand::Init(arguments)) => init(&arguments),
+        Some(SubCommand::Operate(command)) => commands::run(command, matches).map_err(Into::into),
+        Some(SubCommand::Completions { shell }) => {
+            documents::completions(shell).map_err(Into::into)
+        }
+        Some(SubCommand::Man) => documents::man().map_err(Into::into),
+        Some(SubCommand::Top(arguments)) => top::run(&arguments),
         None => Reader::new(matches).map_err(Into::into).and_then(|reader| run(&reader)),
     };
-    let Err(error) = result else { return ExitCode::SUCCESS };
-    for line in chain(&*error).lines() {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if failure::is_closed_pipe(&*error) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !error.is::<Logged>() {
+                complain(&chain(&*error));
+            }
+            ExitCode::from(failure::code(&*error))
+        }
+    }
+}
+
+/// Says something on standard error.
+fn complain(text: &str) {
+    for line in text.lines() {
         let _ = writeln!(std::io::stderr(), "sticky-lb: {line}");
     }
-    ExitCode::from(if error.is::<SettingsError>() { USAGE } else { FAILURE })
 }
+
+/// What failed is a line of the log already.
+#[derive(Debug, thiserror::Error)]
+#[error("failed")]
+struct Logged;
 
 /// `--help` and `--version` come here too, as errors of code 0.
 fn usage(error: &clap::Error) -> ExitCode {
     // A closed pipe is nobody's concern.
     let _ = error.print();
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::USAGE))
 }
 
 fn read(matches: &ArgMatches) -> Result<Reading, Box<dyn Error>> {
@@ -68,7 +99,7 @@ fn read(matches: &ArgMatches) -> Result<Reading, Box<dyn Error>> {
 /// Says what couldn't be carried over.
 fn init(init: &Init) -> Result<(), Box<dyn Error>> {
     for note in configuration::init(init)? {
-        let _ = writeln!(std::io::stderr(), "sticky-lb: {note}");
+        complain(&note);
     }
     Ok(())
 }
@@ -76,6 +107,18 @@ fn init(init: &Init) -> Result<(), Box<dyn Error>> {
 fn run(reader: &Reader) -> Result<(), Box<dyn Error>> {
     let Reading { config, .. } = reader.read()?;
     let log = crate::log::start(&config.log);
+    let format = config.log.format;
+    run_with(reader, config, &log).map_err(|error| match format {
+        LogFormat::Text => error,
+        // Whoever reads the log as JSON reads nothing else.
+        LogFormat::Json => {
+            tracing::error!(error = chain(&*error), "primary failed");
+            Logged.into()
+        }
+    })
+}
+
+fn run_with(reader: &Reader, config: Config, log: &LogHandle) -> Result<(), Box<dyn Error>> {
     let output = Output::start(config.output.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let begun_with = config.clone();
@@ -83,7 +126,7 @@ fn run(reader: &Reader) -> Result<(), Box<dyn Error>> {
     runtime.block_on(async {
         let report = |milestone| say(&output, milestone);
         let result = match Primary::bind(config) {
-            Ok(primary) => primary.run(output.clone(), log, reread, report).await,
+            Ok(primary) => primary.run(output.clone(), log.clone(), reread, report).await,
             Err(error) => Err(error),
         };
         if let Ok(summary) = &result {
@@ -103,6 +146,10 @@ fn reread(reader: &Reader, begun_with: &Config) -> Result<Config, String> {
     if !settings.is_empty() {
         let settings = settings.join(", ");
         tracing::warn!(settings, "only a new primary can change these, they stay as they are");
+    }
+    if renames_control(begun_with, &config) {
+        let name = &begun_with.name;
+        tracing::warn!(name, "control socket keeps the old name, workers' lines have the new one");
     }
     Ok(config)
 }

@@ -175,7 +175,7 @@ impl Primary {
             pool: handle.clone(),
             reloader,
             output: output.clone(),
-            log,
+            log: log.clone(),
         };
         let doors = control::Doors { socket: socket.as_ref(), admin };
         let _server = control::start(parts, &config, address, doors, &announcer)
@@ -184,6 +184,7 @@ impl Primary {
             pool: pool_settings,
             signals,
             output: output.clone(),
+            log,
             output_settings: None,
             triggers,
             notifier,

@@ -6,6 +6,8 @@
 use std::fs;
 use std::path::Path;
 
+use sticky_lb::log::PARTS;
+
 /// Folders and files from the bottom up: each imports from those that stand beside it.
 const FLOORS: [(&str, &[&str]); 13] = [
     ("handoff", &["handoff"]),
@@ -36,7 +38,7 @@ const FLOORS: [(&str, &[&str]); 13] = [
         &["config", "frontend", "supervisor", "triggers", "system", "log", "control", "settings"],
     ),
     ("demo", &["worker", "demo"]),
-    ("cli", &["settings", "config", "primary", "demo", "supervisor", "log", "control"]),
+    ("cli", &["settings", "config", "primary", "demo", "supervisor", "log", "control", "cli"]),
 ];
 
 /// Words and the files and folders that they belong to.
@@ -45,7 +47,7 @@ const BELONGS: [(&str, &[&str]); 5] = [
     ("from_raw_fd", &["handoff/kernel.rs"]),
     ("Command::new", &["supervisor/process.rs", "settings/pm2/ecosystem.rs"]),
     ("clap::", &["cli", "settings/"]),
-    ("io::stdout()", &["cli.rs", "supervisor/output.rs", "worker/orphan.rs"]),
+    ("io::stdout()", &["cli.rs", "cli/", "supervisor/output.rs", "worker/orphan.rs"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
@@ -107,4 +109,35 @@ fn files_stay_short() {
         let lines = text.split("#[cfg(test)]").next().unwrap_or_default().lines().count();
         assert!(lines <= 420, "{name} has {lines} lines without its tests");
     }
+}
+
+#[test]
+fn whatever_speaks_in_the_log_is_a_part_that_can_have_a_level() {
+    // Workers have logs of their own, and panics are to be seen whatever the levels are.
+    let others = ["worker", "demo", "log"];
+    for part in PARTS {
+        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).join(part);
+        assert!(path.is_dir() || path.with_extension("rs").is_file(), "there is no {part}");
+    }
+    for (name, text) in all_sources() {
+        let part = name.split('/').next().unwrap().trim_end_matches(".rs");
+        let speaks = code(&text).any(|line| line.contains("tracing::"));
+        assert!(!speaks || PARTS.contains(&part) || others.contains(&part), "{name} is of no part");
+    }
+}
+
+#[test]
+fn messages_of_the_log_are_constant() {
+    let mut count = 0;
+    for (name, text) in all_sources() {
+        let code = code(&text).collect::<Vec<_>>().join("\n");
+        for level in ["error", "warn", "info", "debug", "trace"] {
+            for call in code.split(&format!("tracing::{level}!(")).skip(1) {
+                let message = call.split('"').nth(1).unwrap();
+                assert!(!message.contains('{'), "{name}: {message:?}");
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 50, "the log is not where it was: {count}");
 }

@@ -14,7 +14,7 @@ use common::{Builder, Primary, eventually, example, own_directory};
 use serde_json::Value;
 use sticky_lb::handoff::ids::{Generation, SlotId};
 use sticky_lb::handoff::slots::WorkerId;
-use sticky_lb::supervisor::output::{Output, OutputSettings};
+use sticky_lb::supervisor::output::{LineFilter, Output, OutputSettings, Recent, Stream};
 
 /// A worker that runs `shell`, and then serves.
 fn prints(workers: u16, shell: &str) -> Builder {
@@ -470,4 +470,39 @@ async fn a_change_moves_to_other_files_or_changes_nothing() {
     assert_eq!(output.dropped(), 0);
     output.finish().await;
     assert_eq!(fs::read_to_string(path("new")).expect("it is there"), "three\nfour\n");
+}
+
+#[tokio::test]
+async fn the_last_lines_can_be_seen_and_followed() {
+    let output = Output::start(OutputSettings::default()).expect("threads");
+    let (stdout, mut says) = std::io::pipe().expect("a pipe");
+    let (stderr, mut complains) = std::io::pipe().expect("a pipe");
+    output.take(worker(), this_process(), stdout.into(), stderr.into());
+    let seen = |filter, count| -> Vec<String> {
+        let printed = output.recent(filter, count).printed;
+        printed.lines().map(|line| String::from_utf8_lossy(line.text).into_owned()).collect()
+    };
+    let (all, err) = (LineFilter::default(), LineFilter { err: true, ..LineFilter::default() });
+    says.write_all(b"one\ntwo\nthree\nbegun").expect("it is read");
+    eventually("three lines", || seen(all, 9).len() == 3);
+    complains.write_all(b"oh\r\n").expect("it is read");
+    eventually("a fourth", || seen(all, 9).len() == 4);
+    assert_eq!(seen(all, 3), ["two", "three", "oh"]);
+    assert_eq!(seen(err, 3), ["oh"]);
+    assert_eq!(seen(LineFilter { slot: Some(SlotId(1)), ..all }, 3), [""; 0]);
+
+    let Recent { printed, mut follower } = output.recent(all, 1);
+    let last = printed.lines().next().expect("a line");
+    let whence = (last.worker, last.pid, last.stream, last.partial);
+    assert_eq!(whence, (worker(), this_process(), Stream::Err, false));
+    let mut of_stderr = output.recent(err, 0).follower;
+    says.write_all(b" and ended\n").expect("it is read");
+    let printed = follower.next().await.expect("a line");
+    assert_eq!((printed.missed, printed.lines().count()), (0, 1));
+    assert_eq!(printed.lines().next().map(|line| line.text), Some(&b"begun and ended"[..]));
+    complains.write_all(b"at the end").expect("it is read");
+    output.finish().await;
+    let printed = of_stderr.next().await.expect("a line");
+    assert_eq!(printed.lines().map(|line| line.text).collect::<Vec<_>>(), [b"at the end"]);
+    assert!(of_stderr.next().await.is_none(), "nothing more comes");
 }

@@ -1,10 +1,14 @@
 //! What may be typed: commands, and flags that are no settings.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
+use crate::cli::commands;
+use crate::cli::operator::Which;
 use crate::settings::table::Arguments;
 
 /// One port, many worker processes, every client stays with its own.
@@ -13,7 +17,9 @@ use crate::settings::table::Arguments;
 #[command(after_help = "\
 Each flag is a key of sticky-lb.toml too: --max-restarts is max_restarts. Flags win over the
 environment (PORT for --port, WEB_CONCURRENCY for --workers), that over the file. Times: 250ms,
-10s, 5m, a bare number is milliseconds; sizes: 512K, 300M, 1G, a bare number is bytes.")]
+10s, 5m, a bare number is milliseconds; sizes: 512K, 300M, 1G, a bare number is bytes.
+
+Exit codes: 0 done; 1 failed; 2 wrong usage; 130 when Ctrl-C ends the waiting for what goes on.")]
 pub(super) struct Cli {
     #[command(flatten)]
     pub(super) run: Arguments,
@@ -28,6 +34,18 @@ pub(super) enum SubCommand {
     Check(Box<Check>),
     /// Write a configuration file: with every key and its default, or from one of PM2.
     Init(Init),
+    #[command(flatten)]
+    Operate(commands::Command),
+    /// Print what a shell reads to complete the command line.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Print the manual page: `sticky-lb man | man -l -`.
+    Man,
+    /// Watch everything live in a terminal, and steer it by keys.
+    #[command(visible_alias = "monit")]
+    Top(Which),
     /// What is run as a worker where no command is given.
     #[command(hide = true)]
     DemoWorker {
@@ -62,14 +80,54 @@ pub(super) struct Init {
     pub(super) app: Option<String>,
 }
 
+/// All that may be typed.
+pub(super) fn command() -> clap::Command {
+    commands::augment(Cli::command())
+}
+
+/// Which primary is meant may be said before the command too: `--name` and `--control` are settings
+/// only where none follows.
+pub(super) fn command_first(mut words: Vec<OsString>) -> Vec<OsString> {
+    let mut at = 1;
+    while let Some(word) = words.get(at).and_then(|word| word.to_str()) {
+        match word.split('=').next() {
+            Some("--name" | "--control") => at += if word.contains('=') { 1 } else { 2 },
+            _ => break,
+        }
+    }
+    let is_command = words.get(at).and_then(|word| word.to_str()).is_some_and(commands::is_command);
+    if is_command {
+        words[1..=at].rotate_right(1);
+    }
+    words
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_definition_of_the_flags_is_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn which_primary_is_meant_may_come_first() {
+        let ordered = |line: &str| {
+            let words = command_first(line.split(' ').map(OsString::from).collect());
+            words.join(OsString::from(" ").as_os_str()).into_string().unwrap()
+        };
+        for (line, expected) in [
+            ("it --name x status --json", "it status --name x --json"),
+            ("it --name=x --control y ls", "it ls --name=x --control y"),
+            ("it status --name x", "it status --name x"),
+            // A run.
+            ("it --name status", "it --name status"),
+            ("it --name x --port 1", "it --name x --port 1"),
+            ("it --name x check", "it --name x check"),
+            ("it", "it"),
+        ] {
+            assert_eq!(ordered(line), expected);
+        }
     }
 }

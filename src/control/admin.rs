@@ -48,7 +48,7 @@ pub const CONNECTIONS: usize = 256;
 /// How long a request's head may take, and how long a connection may be idle.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// How long a client may leave what it was sent.
-const UNREAD_TIME: Duration = Duration::from_secs(20);
+const UNREAD_TIME: Duration = Duration::from_secs(10);
 
 /// Why there is no admin listener.
 #[derive(Debug, thiserror::Error)]

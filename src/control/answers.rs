@@ -41,6 +41,16 @@ impl Control {
     ///
     /// If it can't be done, or came to nothing.
     pub async fn answer(&self, request: Request, items: &Items) -> Result<Value, Problem> {
+        let steers = request.steers();
+        let answer = self.carry_out(request, items).await;
+        if steers {
+            // Whoever has changed something sees it changed.
+            self.snapshots.expire().await;
+        }
+        answer
+    }
+
+    async fn carry_out(&self, request: Request, items: &Items) -> Result<Value, Problem> {
         match request {
             Request::Status {} => to_json(&self.snapshots.take().await?.status),
             Request::Workers {} => to_json(&self.snapshots.take().await?.workers),

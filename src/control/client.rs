@@ -2,7 +2,8 @@
 //!
 //! Blocks, since a command has nothing else to do.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::control::protocol::{Envelope, Line, Problem, Request, VERSION};
+use crate::control::protocol::{Code, Envelope, Line, Problem, Request, VERSION};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,9 @@ pub enum ClientError {
     /// The connection broke.
     #[error("lost the primary")]
     Lost(#[source] io::Error),
+    /// The primary says nothing.
+    #[error("primary doesn't answer in time: is its process stopped, or its machine overloaded?")]
+    Silent,
     /// The primary ended before it had answered.
     #[error("primary ended before it had answered")]
     Ended,
@@ -66,11 +70,36 @@ impl Conversation {
         // A primary that refuses whoever asks has said why already.
         let sent = socket.write_all(&line);
         if let Err(error) = sent
-            && error.kind() != io::ErrorKind::BrokenPipe
+            && error.kind() != ErrorKind::BrokenPipe
         {
             return Err(ClientError::Lost(error));
         }
         Ok(Self { reader: BufReader::new(socket) })
+    }
+
+    /// The next line of the answer.
+    ///
+    /// # Errors
+    ///
+    /// If the primary is gone, or says what isn't understood.
+    pub fn next_line(&mut self) -> Result<Line, ClientError> {
+        let mut text = Vec::new();
+        match self.reader.read_until(b'\n', &mut text) {
+            Ok(0) => return Err(ClientError::Ended),
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return Err(ClientError::Silent);
+            }
+            Err(error) => return Err(ClientError::Lost(error)),
+        }
+        let line = serde_json::from_slice(&text).map_err(ClientError::Answer)?;
+        Ok(if let Line::Error(problem) = line { Line::Error(explained(problem)) } else { line })
+    }
+
+    /// Whether the next line was read already, and its descriptor will not tell of it.
+    #[must_use]
+    pub fn has_read_ahead(&self) -> bool {
+        self.reader.buffer().contains(&b'\n')
     }
 
     /// Hands each item of the answer to `each`, and returns what ends it.
@@ -82,15 +111,8 @@ impl Conversation {
         mut self,
         mut each: impl FnMut(Value) -> Result<(), E>,
     ) -> Result<T, E> {
-        let mut text = String::new();
         loop {
-            text.clear();
-            match self.reader.read_line(&mut text) {
-                Ok(0) => return Err(ClientError::Ended.into()),
-                Ok(_) => {}
-                Err(error) => return Err(ClientError::Lost(error).into()),
-            }
-            match serde_json::from_str(&text).map_err(ClientError::Answer)? {
+            match self.next_line()? {
                 Line::Item(item) => each(item)?,
                 Line::Done(done) => {
                     return Ok(serde_json::from_value(done).map_err(ClientError::Answer)?);
@@ -101,6 +123,22 @@ impl Conversation {
     }
 }
 
+impl AsFd for Conversation {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.reader.get_ref().as_fd()
+    }
+}
+
+/// The primary doesn't know which release it was asked by.
+fn explained(mut problem: Problem) -> Problem {
+    if problem.code == Code::Version {
+        let release = env!("CARGO_PKG_VERSION");
+        problem.message +=
+            &format!(" (this command is of sticky-lb {release} and speaks version {VERSION})");
+    }
+    problem
+}
+
 /// Asks for something that has no items.
 ///
 /// # Errors
@@ -108,4 +146,51 @@ impl Conversation {
 /// As [`Conversation::begin`] and [`Conversation::finish`].
 pub fn ask<T: DeserializeOwned>(path: &Path, request: &Request) -> Result<T, ClientError> {
     Conversation::begin(path, request, None)?.finish(|_| Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// What somebody says who listens only, and then says this.
+    fn answer(said: &[u8], patience: Duration) -> Result<Value, ClientError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let begun = Conversation::begin(&path, &Request::Status {}, Some(patience)).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        BufReader::new(&peer).read_line(&mut String::new()).unwrap();
+        peer.write_all(said).unwrap();
+        // Whoever says nothing stays.
+        let _peer = said.is_empty().then_some(peer);
+        begun.finish(|_| Ok(()))
+    }
+
+    #[test]
+    fn who_says_nothing_is_not_waited_for() {
+        let silent = answer(b"", Duration::from_millis(20));
+        assert!(matches!(silent, Err(ClientError::Silent)), "{silent:?}");
+    }
+
+    #[test]
+    fn what_is_no_answer_is_said_to_be_none() {
+        let patience = Duration::from_secs(20);
+        for garbage in [&b"HTTP/1.1 400 Bad Request\r\n"[..], b"\xff\xfe\n", b"{}\n", b"[\n", b"{"]
+        {
+            let answer = answer(garbage, patience);
+            assert!(matches!(answer, Err(ClientError::Answer(_))), "{answer:?}");
+        }
+        let cut = answer(b"{\"item\":1}\n", patience);
+        assert!(matches!(cut, Err(ClientError::Ended)), "{cut:?}");
+    }
+
+    #[test]
+    fn both_versions_are_named() {
+        let said = b"{\"error\":{\"code\":\"version\",\"message\":\"9.9.9 speaks version 7\"}}\n";
+        let error = answer(said, Duration::from_secs(20)).unwrap_err().to_string();
+        assert!(error.contains("9.9.9 speaks version 7"), "{error}");
+        assert!(error.contains(env!("CARGO_PKG_VERSION")), "{error}");
+    }
 }

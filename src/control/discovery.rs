@@ -34,7 +34,7 @@ pub struct Found {
 #[non_exhaustive]
 pub enum DiscoveryError {
     /// There is none.
-    #[error("no running primary found{}: looked in {}", of(.0), list(.1))]
+    #[error("no running primary found{}: looked in {}; --control names a socket elsewhere", of(.0), list(.1))]
     None(Option<String>, Vec<PathBuf>),
     /// There are several.
     #[error("several primaries run: choose one by --name or --control\n{}", table(.0))]

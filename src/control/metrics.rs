@@ -144,7 +144,53 @@ fn flag(is: bool) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
+    use crate::control::report::Status;
+    use crate::frontend::inquiry::FrontendFacts;
+    use crate::handoff::ids::SlotId;
+    use crate::supervisor::lifecycle::SlotState;
+    use crate::supervisor::pool::status::{PoolStatus, SlotStatus};
+
+    fn slot(number: u16) -> SlotStatus {
+        SlotStatus {
+            slot: SlotId(number),
+            state: SlotState::Serving,
+            weight: 1.0,
+            deaths: 0,
+            started: 1,
+            delay: None,
+            last_failure: None,
+            connections_total: 0,
+            requests_total: 0,
+            workers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn each_slot_adds_as_many_series() {
+        let series = |slots: u16| {
+            let pool =
+                PoolStatus { slots: (0..slots).map(slot).collect(), ..PoolStatus::default() };
+            let snapshot = Snapshot {
+                at: Timestamp(0),
+                pool,
+                frontend: FrontendFacts::default(),
+                usage: HashMap::new(),
+                cpu_time: HashMap::new(),
+                status: Status::default(),
+                workers: Vec::new(),
+            };
+            let begin = Timestamp::now();
+            let text = render(&snapshot, Duration::ZERO, 0);
+            println!("{slots} slots: {} bytes in {:?}", text.len(), Timestamp::now().since(begin));
+            text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count()
+        };
+        let (none, one, many) = (series(0), series(1), series(1024));
+        assert_eq!(many - none, 1024 * (one - none));
+        assert!(one - none < 25, "{}", one - none);
+    }
 
     #[test]
     fn families_and_series_have_an_order() {

@@ -156,6 +156,33 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether it changes something.
+    #[must_use]
+    pub fn steers(&self) -> bool {
+        match self {
+            Self::Status {}
+            | Self::Workers {}
+            | Self::Describe { .. }
+            | Self::Where { .. }
+            | Self::Conns { .. }
+            | Self::Live {}
+            | Self::Events { .. }
+            | Self::Logs { .. } => false,
+            Self::Reload {}
+            | Self::Scale { .. }
+            | Self::Drain { .. }
+            | Self::Undrain { .. }
+            | Self::Restart { .. }
+            | Self::Stop { .. }
+            | Self::Kill { .. }
+            | Self::Send { .. }
+            | Self::LogLevel { .. }
+            | Self::Rebalance {} => true,
+        }
+    }
+}
+
 fn last_events() -> usize {
     50
 }

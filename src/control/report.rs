@@ -295,6 +295,9 @@ pub struct LogLine {
     pub err: bool,
     /// The line without its end; what is no UTF-8 is replaced.
     pub text: String,
+    /// So many lines before this one were missed: they were read too slowly.
+    #[serde(default)]
+    pub missed: u64,
 }
 
 /// Levels of the log.

@@ -76,6 +76,11 @@ impl Snapshots {
         Ok(taken)
     }
 
+    /// Something has changed: whoever asks next gets a new one.
+    pub async fn expire(&self) {
+        *self.last.lock().await = None;
+    }
+
     async fn gather(&self) -> Result<Snapshot, Refusal> {
         let pool = self.links.pool.status().await?;
         let frontend = self.links.frontend.facts().await.map_err(|_| Refusal::Gone)?;

@@ -53,7 +53,11 @@ fn start_log() {
     let _ = tracing_subscriber::registry().with(lines).try_init();
     if misspelt {
         // No reason for a worker not to come up.
-        tracing::warn!(value = text, "{LOG} is not understood, expected a level such as debug");
+        tracing::warn!(
+            variable = LOG,
+            value = text,
+            "level of the log is not understood, expected one such as debug",
+        );
     }
 }
 

@@ -296,8 +296,8 @@ impl Dispatcher {
                     self.counters.stalls += 1;
                     self.tally.stalled(worker.slot);
                     tracing::warn!(
-                        slot = %worker.slot,
-                        generation = %worker.generation,
+                        slot = worker.slot.0,
+                        generation = worker.generation.0,
                         "worker does not acknowledge, its clients go to others until it does",
                     );
                     self.place_again(worker.slot, TakenBack::Stalled, connections);

@@ -182,7 +182,7 @@ impl SlotOrders {
     /// Tells the supervisor, without waiting.
     pub fn tell(&self, worker: WorkerId, kind: SlotEventKind) {
         if self.events.try_send(SlotEvent { worker, kind }).is_err() {
-            tracing::error!(slot = %worker.slot, "supervisor is too busy to hear of a worker");
+            tracing::error!(slot = worker.slot.0, "supervisor is too busy to hear of a worker");
         }
     }
 }

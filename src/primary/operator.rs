@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::config::Config;
+use crate::log::LogHandle;
 use crate::primary::signals::{Signals, Wish};
 use crate::primary::triggers::Triggers;
 use crate::primary::{Milestone, PoolOf};
@@ -22,6 +23,7 @@ pub(super) struct Operator<Reread, Tell> {
     pub(super) signals: Signals,
     pub(super) triggers: Triggers,
     pub(super) output: Output,
+    pub(super) log: LogHandle,
     /// To be used when the rolling restart that is under way is done.
     pub(super) output_settings: Option<OutputSettings>,
     pub(super) notifier: Option<Notifier>,
@@ -135,6 +137,7 @@ where
     fn reread(&mut self) -> Result<PoolSettings, String> {
         let config = (self.reread)()?;
         self.triggers.change(&config).map_err(|error| chain(&error))?;
+        self.log.configure(&config.log.levels);
         self.output_settings = Some(config.output.clone());
         Ok(self.pool.settings(&config))
     }

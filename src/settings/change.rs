@@ -1,11 +1,13 @@
-//! What a reload can change, and what takes a new primary.
+//! What a reload can change, and what takes a new primary. The name is both: lines of workers have
+//! the new one at once, the control socket that is called by it stays.
 //!
 //! Pure: two configurations in, names of settings out.
 
 use crate::config::Config;
+use crate::control::settings::AdminSettings;
 
-/// Settings that differ and that a running primary cannot change: those of its listener and of its
-/// frontend, by their keys.
+/// Settings that differ and that a running primary cannot change: those of its listener, of its
+/// frontend, of where operators come in and of what its log looks like, by their keys.
 #[must_use]
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let (was, is) = (&old.listener, &new.listener);
@@ -35,7 +37,32 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("slot_queue", was.queue != is.queue),
     ];
     let all = listener.into_iter().chain(affinity).chain(router).chain(slots);
+    let all = all.chain(operators(old, new));
     all.filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
+}
+
+fn operators(old: &Config, new: &Config) -> [(&'static str, bool); 6] {
+    let (was, is) = (old.admin.as_ref(), new.admin.as_ref());
+    // Without an admin listener there are none: "admin" says it all.
+    let both = was.zip(is);
+    let differ = |differ: fn(&AdminSettings, &AdminSettings) -> bool| {
+        both.is_some_and(|(was, is)| differ(was, is))
+    };
+    let address = |admin: Option<&AdminSettings>| admin.map(|admin| admin.address);
+    [
+        ("control", old.control.path != new.control.path),
+        ("admin", address(was) != address(is)),
+        ("admin_token_file", differ(|was, is| was.token != is.token)),
+        ("admin_host", differ(|was, is| was.hosts != is.hosts)),
+        ("ready_workers", differ(|was, is| was.ready != is.ready)),
+        ("own_log_format", old.log.format != new.log.format),
+    ]
+}
+
+/// Whether the control socket keeps the name that the app had before.
+#[must_use]
+pub fn renames_control(old: &Config, new: &Config) -> bool {
+    old.name != new.name && old.control.path.is_none() && new.control.path.is_none()
 }
 
 #[cfg(test)]
@@ -81,6 +108,11 @@ mod tests {
             ("--slot-wait=9s", &["slot_wait"]),
             ("--stall-after=9s", &["stall_after"]),
             ("--slot-queue=9", &["slot_queue"]),
+            ("--control=/run/x.sock", &["control"]),
+            ("--admin=127.0.0.1:9900", &["admin"]),
+            ("--own-log-format=json", &["own_log_format"]),
+            ("--log-level=debug", &[]),
+            ("--name=other", &[]),
             ("--credits=9", &[]),
             ("--kill-timeout=9s", &[]),
             ("--max-restarts=9", &[]),
@@ -90,5 +122,25 @@ mod tests {
             assert_eq!(needs_restart(&old, &new), expected, "{argument}");
         }
         assert!(needs_restart(&old, &config(&["--workers=8"])).is_empty());
+    }
+    #[test]
+    fn the_way_to_the_admin_listener_takes_a_new_primary() {
+        let admin = "--admin=127.0.0.1:9900";
+        let old = config(&[admin]);
+        for (argument, expected) in [
+            ("--admin-host=lb.internal", "admin_host"),
+            ("--admin-token-file=/proc/sys/kernel/random/boot_id", "admin_token_file"),
+        ] {
+            assert_eq!(needs_restart(&old, &config(&[admin, argument])), [expected]);
+        }
+    }
+
+    #[test]
+    fn a_new_name_leaves_the_control_socket_unless_that_has_its_own() {
+        for (others, expected) in [(&[][..], true), (&["--control=x"], false)] {
+            let with = |name| config(&[&[name], others].concat());
+            assert_eq!(renames_control(&with("--name=a"), &with("--name=b")), expected);
+            assert!(!renames_control(&with("--name=a"), &with("--name=a")));
+        }
     }
 }

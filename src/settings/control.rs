@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::control::settings::{AdminSettings, ControlSettings, Token};
+use crate::control::settings::{AdminSettings, ControlSettings, Enough, Token};
 use crate::log::{Levels, LogFormat, LogSettings};
 use crate::settings::problems::Problems;
+use crate::settings::units::enough;
 
 /// Where operators come in.
 #[derive(Clone, Debug, Args)]
@@ -22,10 +23,14 @@ pub struct Control {
     /// File with the token that admin requests have to bear; needed beyond loopback [default: none].
     #[arg(long, value_name = "FILE")]
     pub admin_token_file: Option<PathBuf>,
-    /// Name under which browsers may reach the admin listener, beside its address and localhost;
+    /// Name under which browsers may reach the admin listener, beside addresses and localhost;
     /// may be given several times [default: none].
     #[arg(long, value_name = "NAME")]
     pub admin_host: Vec<String>,
+    /// Slots that must serve for `/readyz` of the admin listener to say so: `3` or `80%`
+    /// [default: 50%].
+    #[arg(long, value_name = "N|PERCENT", value_parser = enough)]
+    pub ready_workers: Option<Enough>,
     /// What lines of the primary's own log look like.
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     pub own_log_format: OwnLogFormat,
@@ -52,6 +57,7 @@ impl Control {
             for (given, key) in [
                 (self.admin_token_file.is_some(), "admin_token_file"),
                 (!self.admin_host.is_empty(), "admin_host"),
+                (self.ready_workers.is_some(), "ready_workers"),
             ] {
                 if given {
                     problems.note(key, "does nothing without admin".to_owned());
@@ -65,7 +71,8 @@ impl Control {
                 format!("{address} can be reached from elsewhere: set admin_token_file"),
             );
         }
-        Some(AdminSettings { address, token, hosts: self.admin_host.clone() })
+        let ready = self.ready_workers.unwrap_or(Enough::Percent(50.0));
+        Some(AdminSettings { address, token, hosts: self.admin_host.clone(), ready })
     }
 
     fn token(&self, problems: &mut Problems) -> Option<Token> {

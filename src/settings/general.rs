@@ -30,8 +30,8 @@ pub struct General {
     /// Connections that the kernel keeps until they are accepted.
     #[arg(long, value_name = "N", default_value = "4096", value_parser = within(1..=i32::MAX))]
     pub backlog: i32,
-    /// Lines of the log below this level are left out; parts may have their own:
-    /// info,frontend=debug.
+    /// Lines of the primary's own log below this level are left out: error, warn, info, debug or
+    /// trace. Parts may have their own, also off: info,frontend=debug,supervisor=warn.
     #[arg(long, value_name = "LEVELS", default_value = "info")]
     pub log_level: Levels,
 }

@@ -7,6 +7,8 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::control::settings::Enough;
+
 /// Nothing is waited for longer, so that no sum of times overflows: ten years.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 
@@ -131,6 +133,24 @@ pub fn memory(text: &str) -> Result<Memory, String> {
     }
 }
 
+/// How many slots are enough: `3`, or `80%` of them.
+///
+/// # Errors
+///
+/// If it is neither, or 0.
+pub fn enough(text: &str) -> Result<Enough, String> {
+    let enough = match text.strip_suffix('%') {
+        Some(number) => number.trim_end().parse().ok().map(Enough::Percent),
+        None => text.parse().ok().map(Enough::Slots),
+    };
+    enough
+        .filter(|enough| match enough {
+            Enough::Slots(slots) => *slots > 0,
+            Enough::Percent(percent) => *percent > 0.0 && *percent <= 100.0,
+        })
+        .ok_or_else(|| "expected a number such as 3, or a share such as 80%".to_owned())
+}
+
 /// A file mode creation mask, in octal: `022`, `0o22`.
 ///
 /// # Errors
@@ -210,6 +230,15 @@ mod tests {
         assert_eq!(error, "expected a number from 1 to 9");
     }
 
+    #[test]
+    fn enough_slots_are_a_number_or_a_share() {
+        assert_eq!(enough("3"), Ok(Enough::Slots(3)));
+        assert_eq!(enough("80 %"), Ok(Enough::Percent(80.0)));
+        for wrong in ["", "0", "-1", "0%", "101%", "nan%", "%", "70000", "many"] {
+            assert!(enough(wrong).is_err(), "{wrong}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_text_makes_them_panic(text: String, number: u64, unit in "[a-zA-Z% ]{0,5}") {
@@ -217,6 +246,7 @@ mod tests {
                 let _ = (duration(&text), interval(&text), size(&text), mask(&text));
                 let _ = (above_zero(&text), not_negative(&text), within(1..=9_u16)(&text));
                 let _ = memory(&text).map(|memory| memory.of(number));
+                let _ = enough(&text).map(|enough| enough.of(9));
             }
         }
     }

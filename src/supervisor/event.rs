@@ -119,21 +119,24 @@ impl Event {
             Self::Worker { worker, pid, change } => change.log(*worker, *pid),
             Self::Slot { slot, state: SlotState::BackOff, delay } => {
                 let delay_ms = delay.unwrap_or_default().as_millis();
-                tracing::warn!(%slot, delay_ms, "slot waits before its next worker");
+                let delay_ms = u64::try_from(delay_ms).unwrap_or(u64::MAX);
+                tracing::warn!(slot = slot.0, delay_ms, "slot waits before its next worker");
             }
             Self::Slot { slot, state: SlotState::Errored, .. } => tracing::error!(
-                %slot,
+                slot = slot.0,
                 "slot is errored: too many of its workers died, others serve its clients until a \
                  reload or `undrain`",
             ),
-            Self::Slot { slot, state, .. } => tracing::info!(%slot, %state, "slot is at rest"),
+            Self::Slot { slot, state, .. } => {
+                tracing::info!(slot = slot.0, %state, "slot is at rest")
+            }
             Self::RolloutBegun { number, trigger, of } => {
                 tracing::info!(rollout = number, %trigger, slots = of, "rolling restart begins");
             }
             Self::RolloutEnded(report) => log_report(report),
-            Self::Replaced { slot } => tracing::debug!(%slot, "worker is replaced"),
+            Self::Replaced { slot } => tracing::debug!(slot = slot.0, "worker is replaced"),
             Self::NotReplaced { slot, reason } => {
-                tracing::debug!(%slot, reason, "worker is not replaced");
+                tracing::debug!(slot = slot.0, reason, "worker is not replaced");
             }
             Self::Scaled { from, to, by } => tracing::info!(from, to, by, "scaling"),
             Self::Stopping { at_once: false } => tracing::info!("stopping gracefully"),
@@ -144,27 +147,33 @@ impl Event {
 
 impl WorkerChange {
     fn log(&self, worker: WorkerId, pid: i32) {
-        let WorkerId { slot, generation } = worker;
+        let (slot, generation) = (worker.slot.0, worker.generation.0);
         match self {
-            Self::Spawned => tracing::info!(%slot, %generation, pid, "worker started"),
+            Self::Spawned => tracing::info!(slot, generation, pid, "worker started"),
             Self::Serves { serving, of } => {
-                tracing::info!(%slot, %generation, pid, serving, of, "worker serves");
+                tracing::info!(slot, generation, pid, serving, of, "worker serves");
             }
             Self::Outdated(reason) => {
-                tracing::info!(%slot, %generation, pid, reason, "worker is to be replaced");
+                tracing::info!(slot, generation, pid, reason, "worker is to be replaced");
             }
             Self::Drains(reason) => {
-                tracing::info!(%slot, %generation, pid, reason, "worker drains");
+                tracing::info!(slot, generation, pid, reason, "worker drains");
             }
             Self::Killed(reason) => {
-                tracing::warn!(%slot, %generation, pid, reason, "worker is killed");
+                tracing::warn!(slot, generation, pid, reason, "worker is killed");
             }
             Self::Gone(End { reason, unexpected: false, uptime, connections }) => tracing::info!(
-                %slot, %generation, pid, reason, ?uptime, connections, "worker is gone",
+                slot,
+                generation,
+                pid,
+                reason,
+                ?uptime,
+                connections,
+                "worker is gone",
             ),
-            Self::Gone(End { reason, unexpected: true, uptime, connections }) => tracing::warn!(
-                %slot, %generation, pid, reason, ?uptime, connections, "worker died",
-            ),
+            Self::Gone(End { reason, unexpected: true, uptime, connections }) => {
+                tracing::warn!(slot, generation, pid, reason, ?uptime, connections, "worker died",)
+            }
         }
     }
 }
@@ -175,7 +184,7 @@ fn log_report(Report { number, trigger, outcome, replaced, of }: &Report) {
             tracing::info!(rollout = number, %trigger, replaced, of, "rolling restart is done");
         }
         Outcome::Aborted(slot, reason) => tracing::error!(
-            rollout = number, %trigger, replaced, of, %slot, reason,
+            rollout = number, %trigger, replaced, of, slot = slot.0, reason,
             "rolling restart is aborted, the other slots keep their workers",
         ),
         Outcome::Superseded => tracing::warn!(

@@ -128,7 +128,8 @@ impl Orphans {
     fn kill(&mut self, pid: i32) {
         if self.killed.insert(pid) {
             let worker = worker_of(pid);
-            tracing::debug!(pid, ?worker, "process left behind by a worker is killed");
+            let slot = worker.map(|worker| worker.slot.0);
+            tracing::debug!(pid, slot, "process left behind by a worker is killed");
             // It may have ended this moment.
             let _ = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL));
         }

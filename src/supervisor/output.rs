@@ -5,6 +5,9 @@
 //! are queues of 8 MiB. When one is full, lines are dropped, counted, and spoken of in the log once
 //! it flows again. Nobody wakes up while nobody prints.
 //!
+//! The last 1 MiB of lines stays in memory for those who look while it runs ([`Output::recent`]), and
+//! who may follow: the chunks that were read, shared with the queues and not copied.
+//!
 //! Never fails once it has started, and never looks at what a line says.
 //!
 //! # Lines
@@ -40,12 +43,17 @@ mod reader;
 mod render;
 mod sink;
 mod stdout;
+mod tail;
+
+pub use lines::Stream;
+pub use tail::{Follower, LineFilter, Printed, PrintedLine, Recent};
 
 use files::Files;
 use queue::Queue;
 use reader::{Command, Passage, Reader};
 use sink::Sink;
 use stdout::Style;
+use tail::Tail;
 
 /// Commands that may wait for the reader. It waits for nobody, so that they are never that many;
 /// what comes beyond is not done, and an error in the log.
@@ -156,6 +164,7 @@ struct Shared {
     commands: SyncSender<Command>,
     wake: Arc<OwnedFd>,
     dropped: Arc<AtomicU64>,
+    tail: Arc<Tail>,
     /// Closed when the threads have ended.
     ended: Mutex<mpsc::Receiver<()>>,
     is_terminal: bool,
@@ -175,10 +184,12 @@ impl Output {
         let files = Files::open(settings, Arc::clone(&dropped))?;
 
         let (for_stdout, for_files) = (Queue::new(), Queue::new());
+        let tail = Arc::<Tail>::default();
         let passage = Passage {
             stdout: Arc::clone(&for_stdout),
             files: Arc::clone(&for_files),
             wanted: files.are_wanted(),
+            tail: Arc::clone(&tail),
             dropped: Arc::clone(&dropped),
         };
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
@@ -191,7 +202,7 @@ impl Output {
         spawn("output-files", &running, move || files.write(&for_files))?;
         spawn("output-stdout", &running, move || stdout::write(&for_stdout, &stdout, style, sink))?;
         let ended = Mutex::new(ended);
-        Ok(Self { shared: Arc::new(Shared { commands, wake, dropped, ended, is_terminal }) })
+        Ok(Self { shared: Arc::new(Shared { commands, wake, dropped, tail, ended, is_terminal }) })
     }
 
     /// Takes what a new worker prints, from the read ends of its pipes.
@@ -227,6 +238,13 @@ impl Output {
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    /// The last `count` lines that `filter` takes, as far as they are kept, and what follows them.
+    /// Whoever follows may live on any runtime; workers and files wait for nobody who does.
+    #[must_use]
+    pub fn recent(&self, filter: LineFilter, count: usize) -> Recent {
+        self.shared.tail.recent(filter, count)
     }
 
     /// Writes what there is, and ends. After 2 s it gives up: a thread that is stopped by what it

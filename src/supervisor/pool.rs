@@ -239,7 +239,7 @@ impl Pool {
             SlotEventKind::Leave => return self.heard_leave(worker).await,
             SlotEventKind::Violation(error) => {
                 tracing::error!(
-                    slot = %worker.slot, %generation, %error,
+                    slot = worker.slot.0, generation = generation.0, %error,
                     "worker breaks the protocol and is killed",
                 );
                 Fact::Kill(generation, KillReason::Violation)

@@ -10,9 +10,11 @@
     reason = "each test file uses its share, and a failed one prints the log"
 )]
 
+pub mod admin;
 pub mod browser;
 pub mod client;
 pub mod control;
+pub mod frontend;
 pub mod load;
 pub mod process;
 pub mod stand_in;

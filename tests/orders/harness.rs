@@ -128,7 +128,7 @@ pub(crate) fn with_pool(workers: u16, test: impl AsyncFnOnce(&mut Harness)) -> S
 impl Frontend {
     fn play(&self, mut orders: SlotOrders) {
         let mut channels = HashMap::new();
-        let mut kept = Vec::new();
+        let (mut kept, mut held) = (Vec::new(), Vec::new());
         loop {
             orders.quiet();
             while let Some(command) = orders.next_command() {
@@ -139,7 +139,7 @@ impl Frontend {
                     }
                     SlotCommand::Drain(worker) => {
                         self.note(format!("drain {}.{}", worker.slot, worker.generation));
-                        channels.remove(&worker);
+                        held.extend(channels.remove(&worker));
                     }
                     SlotCommand::Gone(worker) => drop(channels.remove(&worker)),
                     SlotCommand::GiveUp(slot) => self.note(format!("give up {slot}")),
@@ -152,6 +152,7 @@ impl Frontend {
             }
             if !self.deaf.load(Ordering::SeqCst) {
                 kept.drain(..).for_each(|worker| orders.tell(worker, SlotEventKind::Ready));
+                held.clear();
             }
             // Short, since nothing wakes it when it isn't deaf any more.
             let mut wake = [PollFd::new(&orders, PollFlags::IN)];
@@ -185,14 +186,29 @@ impl Harness {
         }
     }
 
-    /// Workers that are started from now on are not ready until this is over.
+    /// Workers that are started from now on are not ready until this is over, those that drain go
+    /// on until then.
     pub(crate) fn deafen(&self, deaf: bool) {
         self.frontend.deaf.store(deaf, Ordering::SeqCst);
     }
 
-    /// What the frontend was told since it was asked last.
-    pub(crate) fn told(&self) -> Vec<String> {
-        std::mem::take(&mut *self.frontend.told.lock().unwrap())
+    /// Forgets what the frontend was told so far.
+    pub(crate) fn forget_told(&self) {
+        self.frontend.told.lock().unwrap().clear();
+    }
+
+    /// What the frontend was told, as soon as it is so much.
+    pub(crate) async fn told(&self, count: usize) -> Vec<String> {
+        let told = async {
+            loop {
+                let told = self.frontend.told.lock().unwrap().clone();
+                if told.len() >= count {
+                    return told;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, told).await.expect("the frontend is told")
     }
 
     /// The first event from now on of which something can be said.

@@ -39,7 +39,8 @@ fn total(counts: &[(&'static str, u64)]) -> u64 {
 #[test]
 fn a_drained_slot_gives_its_clients_to_others_until_it_is_undrained() {
     with_pool(3, async |pool| {
-        pool.told();
+        pool.forget_told();
+        pool.deafen(true);
         order(pool, 1, SlotOrder::Drain).await.unwrap();
         let reason = pool.event("it drains", |event| match event {
             Event::Worker { worker: found, change: WorkerChange::Drains(reason), .. } => {
@@ -49,14 +50,15 @@ fn a_drained_slot_gives_its_clients_to_others_until_it_is_undrained() {
             _ => None,
         });
         assert_eq!(reason.await, "its slot is drained");
+        // Nobody waits for its end, and it stays in all rankings.
+        assert_eq!(pool.told(2).await, ["drain 1.0", "give up 1"]);
+        let slot = pool.slot(1).await;
+        assert_eq!((slot.state, slot.workers[0].phase), (SlotState::Drained, "draining"));
+        pool.deafen(false);
         assert_eq!(pool.gone().await, (1, "exited with status 0".to_owned(), false));
         let drained =
             |event: &Event| matches!(event, Event::Slot { state: SlotState::Drained, .. });
         pool.event("it is drained", |event| drained(event).then_some(())).await;
-        let told = pool.told();
-        assert_eq!(told[..2], ["drain 1.0", "give up 1"]);
-        assert!(!told.iter().any(|told| told.starts_with("rank")), "it stays in the ranking");
-
         let status = pool.status().await;
         assert_eq!((status.serving, status.of, total(&status.deaths)), (2, 3, 0));
         let slot = pool.slot(1).await;
@@ -147,6 +149,7 @@ fn a_drain_in_the_middle_of_a_replacement_settles_it() {
         order(pool, 1, SlotOrder::Restart).await.unwrap();
         order(pool, 1, SlotOrder::Drain).await.unwrap();
         assert_eq!(pool.settled().await, (1, Some("its slot is drained".to_owned())));
+        pool.deafen(false);
         pool.event("it is drained", |event| match event {
             Event::Slot { state: SlotState::Drained, .. } => Some(()),
             _ => None,

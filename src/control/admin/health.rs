@@ -7,6 +7,9 @@ use axum::http::StatusCode;
 use tokio::time::timeout;
 
 use crate::control::admin::routes::Admin;
+use crate::control::settings::Enough;
+use crate::frontend::inquiry::FrontendHandle;
+use crate::supervisor::pool::handle::PoolHandle;
 use crate::supervisor::pool::status::PoolStatus;
 
 /// Whoever takes longer to answer doesn't live.
@@ -17,10 +20,13 @@ type Health = (StatusCode, String);
 /// `GET /livez`: the accept loop turns, and so does the supervisor.
 pub(super) async fn livez(State(admin): State<Admin>) -> Health {
     let links = &admin.control.links;
-    let (frontend, pool) = tokio::join!(
-        timeout(ANSWER_TIME, links.frontend.facts()),
-        timeout(ANSWER_TIME, links.pool.status()),
-    );
+    liveness(&links.frontend, &links.pool).await
+}
+
+/// The frontend answers between two turns of its loop.
+async fn liveness(frontend: &FrontendHandle, pool: &PoolHandle) -> Health {
+    let (frontend, pool) =
+        tokio::join!(timeout(ANSWER_TIME, frontend.facts()), timeout(ANSWER_TIME, pool.status()));
     match (frontend, pool) {
         (Ok(Ok(_)), Ok(Ok(_))) => healthy(),
         (Ok(Ok(_)), _) => ill("supervisor doesn't answer"),
@@ -28,21 +34,22 @@ pub(super) async fn livez(State(admin): State<Admin>) -> Health {
     }
 }
 
-/// `GET /readyz`: connections are accepted, half of the slots serve at least, and nothing ends.
+/// `GET /readyz`: connections are accepted, enough slots serve, and nothing ends.
 pub(super) async fn readyz(State(admin): State<Admin>) -> Health {
     match timeout(ANSWER_TIME, admin.control.snapshots.take()).await {
-        Ok(Ok(snapshot)) => readiness(&snapshot.pool, snapshot.frontend.accepting),
+        Ok(Ok(snapshot)) => readiness(&snapshot.pool, snapshot.frontend.accepting, admin.ready),
         _ => ill("primary doesn't answer"),
     }
 }
 
-fn readiness(pool: &PoolStatus, accepting: bool) -> Health {
+fn readiness(pool: &PoolStatus, accepting: bool, ready: Enough) -> Health {
     if pool.stopping {
         ill("everything is being stopped")
     } else if !accepting {
         ill("connections are not accepted yet")
-    } else if u32::from(pool.serving) * 2 < u32::from(pool.of).max(1) {
-        ill(&format!("{} of {} slots serve, less than half", pool.serving, pool.of))
+    } else if pool.serving < ready.of(pool.of) {
+        let enough = ready.of(pool.of);
+        ill(&format!("{} of {} slots serve, fewer than {enough}", pool.serving, pool.of))
     } else {
         healthy()
     }
@@ -54,4 +61,66 @@ fn healthy() -> Health {
 
 fn ill(why: &str) -> Health {
     (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frontend::inquiry::{FrontendFacts, Inquiries, Inquiry, inquiries};
+    use crate::supervisor::pool::Order;
+
+    fn answer(inquiries: &mut Inquiries) {
+        while let Some(inquiry) = inquiries.next_inquiry() {
+            if let Inquiry::Facts(reply) = inquiry {
+                // Whoever has asked first doesn't wait any more.
+                let _ = reply.send(FrontendFacts::default());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_stands_still_is_named() {
+        let (frontend, mut asked) = inquiries().unwrap();
+        let (pool, mut ordered) = PoolHandle::new();
+        let (status, why) = liveness(&frontend, &pool).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(why, "accept loop doesn't turn\n");
+
+        let frontend_turns = async {
+            loop {
+                answer(&mut asked);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            (_, why) = liveness(&frontend, &pool) => assert_eq!(why, "supervisor doesn't answer\n"),
+            () = frontend_turns => {}
+        }
+
+        let both_turn = async {
+            loop {
+                answer(&mut asked);
+                if let Ok(Order::Status(reply)) = ordered.try_recv() {
+                    let _ = reply.send(Ok(PoolStatus::default()));
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            (status, _) = liveness(&frontend, &pool) => assert_eq!(status, StatusCode::OK),
+            () = both_turn => {}
+        }
+    }
+
+    #[test]
+    fn ready_is_who_accepts_and_has_enough_slots() {
+        let pool =
+            |serving, stopping| PoolStatus { serving, of: 4, stopping, ..PoolStatus::default() };
+        let half = Enough::Percent(50.0);
+        let said = |pool: PoolStatus, accepting| readiness(&pool, accepting, half).1;
+        assert_eq!(said(pool(2, false), true), "ok\n");
+        assert_eq!(said(pool(1, false), true), "1 of 4 slots serve, fewer than 2\n");
+        assert_eq!(said(pool(4, false), false), "connections are not accepted yet\n");
+        assert_eq!(said(pool(4, true), true), "everything is being stopped\n");
+    }
 }

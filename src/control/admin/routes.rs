@@ -16,7 +16,7 @@ use crate::control::admin::{health, page, show, steer, stream};
 use crate::control::answers::Control;
 use crate::control::metrics::Metrics;
 use crate::control::protocol::Code;
-use crate::control::settings::AdminSettings;
+use crate::control::settings::{AdminSettings, Enough};
 
 /// What requests are answered from.
 #[derive(Clone, Debug)]
@@ -25,14 +25,16 @@ pub(super) struct Admin {
     pub(super) live: Arc<Live>,
     pub(super) viewers: Viewers,
     pub(super) metrics: Metrics,
+    pub(super) ready: Enough,
 }
 
 /// All routes. Spawns what viewers are served by.
 pub(super) fn router(control: Control, settings: AdminSettings) -> Router {
+    let ready = settings.ready;
     let guard = Arc::new(Guard::new(settings));
     let live = Live::start(control.clone());
     let metrics = Metrics::new(control.links.clone(), control.snapshots.clone());
-    let admin = Admin { control, live, viewers: Viewers::default(), metrics };
+    let admin = Admin { control, live, viewers: Viewers::default(), metrics, ready };
     let page = Router::new()
         .route("/", get(page::page))
         .layer(from_fn_with_state(Arc::clone(&guard), guard::check_origin));

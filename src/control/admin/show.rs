@@ -2,6 +2,7 @@
 //! items. And `GET /metrics`.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::Uri;
 use axum::http::header::CONTENT_TYPE;
@@ -29,7 +30,11 @@ pub(super) async fn workers(State(admin): State<Admin>) -> Shown {
     show(&admin, Request::Workers {}).await
 }
 
-pub(super) async fn slot(State(admin): State<Admin>, Path(slot): Path<String>) -> Shown {
+pub(super) async fn slot(
+    State(admin): State<Admin>,
+    path: Result<Path<String>, PathRejection>,
+) -> Shown {
+    let Path(slot) = path.map_err(|error| Rejection::bad(error.body_text()))?;
     let slot = slot.parse().map_err(|_| Rejection::bad(format!("{slot:?} is no slot")))?;
     show(&admin, Request::Describe { slot }).await
 }

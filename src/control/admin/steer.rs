@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -80,17 +80,21 @@ async fn read(body: Body) -> Result<Map<String, Value>, Rejection> {
         let text = "body took too long";
         Rejection::new(StatusCode::REQUEST_TIMEOUT, Code::BadRequest, text)
     };
-    let long = |_| {
-        let text = format!("body is broken, or longer than {LONGEST_BODY} bytes");
-        Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, Code::BadRequest, text)
-    };
+    if body.size_hint().lower() > LONGEST_BODY as u64 {
+        return Err(too_long());
+    }
     let bytes = timeout(BODY_TIME, to_bytes(body, LONGEST_BODY)).await.map_err(late)?;
-    let bytes = bytes.map_err(long)?;
+    let bytes = bytes.map_err(|_| too_long())?;
     if bytes.is_empty() {
         return Ok(Map::new());
     }
     serde_json::from_slice(&bytes)
         .map_err(|error| Rejection::bad(format!("body is no JSON object: {error}")))
+}
+
+fn too_long() -> Rejection {
+    let text = format!("body is longer than {LONGEST_BODY} bytes, or broken");
+    Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, Code::BadRequest, text)
 }
 
 fn parse(name: &str, mut keys: Map<String, Value>) -> Result<Request, Rejection> {

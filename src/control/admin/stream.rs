@@ -22,6 +22,7 @@ use crate::control::admin::answer::Rejection;
 use crate::control::admin::routes::Admin;
 use crate::control::admin::show::{items, query};
 use crate::control::answers::Control;
+use crate::control::history::History;
 use crate::control::protocol::{Code, Problem, Request};
 
 /// Viewers at a time, of whatever; those beyond are told so.
@@ -59,8 +60,8 @@ impl Viewers {
 /// Makes a snapshot each second while somebody looks on: one for all.
 #[derive(Debug)]
 pub(super) struct Live {
-    /// The number of the last event that was sent, or that was there when nobody looked on. Locked
-    /// while something is sent or somebody comes, so that each viewer gets each event once.
+    /// The number of the last event that was sent, or that was there when the first viewer came.
+    /// Locked while something is sent or somebody comes, so that each viewer gets each event once.
     sent: Mutex<Option<u64>>,
     news: broadcast::Sender<Bytes>,
 }
@@ -77,24 +78,29 @@ impl Live {
         each_second.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             each_second.tick().await;
-            let before = *self.lock();
             if self.news.receiver_count() == 0 {
-                *self.lock() = control.history.newest();
                 continue;
             }
+            let before = *self.lock();
             let mut seen = before;
             // Pool and frontend have ended, and so will this.
             let Ok(live) = control.live_since(&mut seen).await else { return };
             let message = message("live", &live);
             let mut sent = self.lock();
-            *sent = seen;
-            // The last viewer may have gone.
-            let _ = self.news.send(message);
+            // All viewers may have gone meanwhile, and a new one may have come.
+            if *sent == before {
+                *sent = seen;
+                let _ = self.news.send(message);
+            }
         }
     }
 
-    fn join(&self) -> (Option<u64>, broadcast::Receiver<Bytes>) {
-        let sent = self.lock();
+    /// Up to which event the new viewer is to be told first, and what comes then.
+    fn join(&self, history: &History) -> (Option<u64>, broadcast::Receiver<Bytes>) {
+        let mut sent = self.lock();
+        if self.news.receiver_count() == 0 {
+            *sent = history.newest();
+        }
         (*sent, self.news.subscribe())
     }
 
@@ -106,7 +112,7 @@ impl Live {
 /// `GET /api/live`: `report::Live` at once, and then each second.
 pub(super) async fn live(State(admin): State<Admin>) -> Result<Response, Rejection> {
     let permit = admin.viewers.enter()?;
-    let (sent, mut news) = admin.live.join();
+    let (sent, mut news) = admin.live.join(&admin.control.history);
     let first = message("live", &admin.control.live_until(sent).await?);
     let (viewer, response) = stream();
     tokio::spawn(async move {

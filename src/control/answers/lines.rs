@@ -1,19 +1,47 @@
 //! Lines that workers print.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::control::answers::{Control, Items};
-use crate::control::protocol::{Code, Problem};
+use crate::control::answers::{Control, Items, item};
+use crate::control::protocol::Problem;
+use crate::control::report::LogLine;
+use crate::handoff::ids::SlotId;
+use crate::supervisor::output::{LineFilter, Printed, Recent, Stream};
 
 impl Control {
     pub(super) async fn logs(
         &self,
-        _follow: bool,
-        _slot: Option<u16>,
-        _err: bool,
-        _lines: usize,
-        _items: &Items,
+        follow: bool,
+        slot: Option<u16>,
+        err: bool,
+        lines: usize,
+        items: &Items,
     ) -> Result<Value, Problem> {
-        Err(Problem::new(Code::Refused, "not there yet"))
+        let filter = LineFilter { slot: slot.map(SlotId), err };
+        let Recent { printed, mut follower } = self.links.output.recent(filter, lines);
+        tell(&printed, items).await?;
+        if follow {
+            while let Some(printed) = follower.next().await {
+                tell(&printed, items).await?;
+            }
+        }
+        Ok(json!({}))
     }
+}
+
+async fn tell(printed: &Printed, items: &Items) -> Result<(), Problem> {
+    let mut missed = printed.missed;
+    for line in printed.lines() {
+        let line = LogLine {
+            time_ms: line.time.as_millisecond(),
+            slot: line.worker.slot.0,
+            generation: line.worker.generation.0,
+            pid: line.pid,
+            err: line.stream == Stream::Err,
+            text: String::from_utf8_lossy(line.text).into_owned(),
+            missed: std::mem::take(&mut missed),
+        };
+        item(items, &line).await?;
+    }
+    Ok(())
 }

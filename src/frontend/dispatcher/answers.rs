@@ -40,7 +40,7 @@ impl Dispatcher {
             accepts_per_second: tally.accepts.per_second(now),
             recent: tally.recent.quantiles(now),
             handoff_times: tally.times.buckets().collect(),
-            handoff_total: tally.times.total(),
+            handoff_total: tally.total_time,
             heaviest: tally.heaviest.heaviest(now),
             waiting: accepted.saturating_sub(acknowledged + lost),
             accepting: self.accepting && !self.acceptor.is_closed(),

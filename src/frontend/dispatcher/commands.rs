@@ -67,7 +67,7 @@ impl Dispatcher {
     fn attach(&mut self, worker: WorkerId, channel: Channel) {
         if let Err(error) = self.poller.add(Source::Worker(worker), channel.as_fd()) {
             // It will not get ready in time, and be started again.
-            tracing::error!(slot = %worker.slot, %error, "cannot watch a worker's channel");
+            tracing::error!(slot = worker.slot.0, %error, "cannot watch a worker's channel");
         }
         self.slots.attach(worker, channel);
         self.tally.grow(self.slots.count());
@@ -85,7 +85,7 @@ impl Dispatcher {
         if recovered.lost > 0 {
             self.counters.lost += recovered.lost as u64;
             tracing::warn!(
-                slot = %worker.slot,
+                slot = worker.slot.0,
                 connections = recovered.lost,
                 "worker died with connections that it had used and not acknowledged",
             );

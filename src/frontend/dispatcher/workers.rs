@@ -92,7 +92,7 @@ impl Dispatcher {
         self.tally.refused(worker.slot, count);
         if self.slots.channel(worker).is_some_and(|channel| channel.refused() == count) {
             tracing::warn!(
-                slot = %worker.slot,
+                slot = worker.slot.0,
                 "worker has no descriptors left, its new clients go to others until it has",
             );
         }

@@ -1,8 +1,9 @@
 //! Which client makes the most connections lately, in bounded memory.
 //!
-//! Some clients have a counter each; one that has none takes over the smallest, and what that had
-//! counted is its error ("space saving", Metwally, Agrawal and El Abbadi 2005). Whoever makes more
-//! than one in [`COUNTERS`] of all connections has one, and its share is wrong by no more than that.
+//! Some clients have a counter each; one that has none takes over the smallest, or one that is hardly
+//! larger, and what that had counted is its error ("space saving", Metwally, Agrawal and El Abbadi
+//! 2005). Whoever makes more than one in [`COUNTERS`] of all connections has one, and its share is
+//! wrong by no more than that.
 //! All counts are halved every ten seconds. Allocates nothing; pure.
 
 use std::net::IpAddr;
@@ -22,12 +23,17 @@ const ONE: u64 = 1 << 16;
 /// Counts connections by client.
 #[derive(Clone, Debug)]
 pub struct HeaviestClient {
-    /// Apart from what else is known of clients: they are looked through for each connection.
-    keys: [u64; COUNTERS],
+    /// The lower halves of the clients' keys, which tell them apart well enough. Looked through for
+    /// each connection, and so apart from the rest.
+    marks: [u32; COUNTERS],
     counts: [u64; COUNTERS],
     clients: [Client; COUNTERS],
     total: u64,
     half_lives: u64,
+    /// No count is below.
+    floor: u64,
+    /// Where a small count was found last.
+    hand: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -42,11 +48,13 @@ impl Default for HeaviestClient {
     fn default() -> Self {
         let nobody = Client { address: IpAddr::V4([0; 4].into()), error: 0 };
         Self {
-            keys: [0; COUNTERS],
+            marks: [0; COUNTERS],
             counts: [0; COUNTERS],
             clients: [nobody; COUNTERS],
             total: 0,
             half_lives: 0,
+            floor: 0,
+            hand: 0,
         }
     }
 }
@@ -56,16 +64,16 @@ impl HeaviestClient {
     pub fn count(&mut self, key: AffinityKey, address: IpAddr, now: Timestamp) {
         self.age(now);
         self.total += ONE;
-        if let Some(known) = self.keys.iter().position(|known| *known == key.0) {
+        let mark = mark(key);
+        if let Some(known) = self.place_of(mark) {
             self.counts[known] += ONE;
             self.clients[known].address = address;
-            return;
+        } else {
+            let small = self.small();
+            self.marks[small] = mark;
+            self.clients[small] = Client { address, error: self.counts[small] };
+            self.counts[small] += ONE;
         }
-        let smallest = self.smallest();
-        let error = self.counts[smallest];
-        self.keys[smallest] = key.0;
-        self.counts[smallest] = error + ONE;
-        self.clients[smallest] = Client { address, error };
     }
 
     /// Who makes the most, and its share, that is certain. Nobody if nobody has come for long.
@@ -88,7 +96,8 @@ impl HeaviestClient {
         }
         self.half_lives = now.0 / HALF_LIFE;
         let errors = self.clients.iter_mut().map(|client| &mut client.error);
-        for number in self.counts.iter_mut().chain(errors).chain([&mut self.total]) {
+        for number in self.counts.iter_mut().chain(errors).chain([&mut self.total, &mut self.floor])
+        {
             *number = number.checked_shr(passed).unwrap_or(0);
         }
     }
@@ -98,15 +107,31 @@ impl HeaviestClient {
         u32::try_from(passed).unwrap_or(u32::MAX)
     }
 
-    fn smallest(&self) -> usize {
-        let mut smallest = 0;
-        for index in 1..COUNTERS {
-            if self.counts[index] < self.counts[smallest] {
-                smallest = index;
+    fn place_of(&self, mark: u32) -> Option<usize> {
+        // All at once, which is faster than one after the other, and most clients have no counter.
+        let known = self.marks.iter().fold(false, |known, other| known | (*other == mark));
+        if known { self.marks.iter().position(|other| *other == mark) } else { None }
+    }
+
+    /// The place of the smallest count, or of one that is not a whole one more. Where all clients
+    /// are new, it is the next place each time.
+    fn small(&mut self) -> usize {
+        for _ in 0..COUNTERS {
+            self.hand = (self.hand + 1) % COUNTERS;
+            if self.counts[self.hand] < self.floor + ONE {
+                return self.hand;
             }
         }
-        smallest
+        let counts = self.counts.iter().enumerate();
+        let smallest = counts.min_by_key(|(_, count)| **count);
+        (self.hand, self.floor) = smallest.map_or((0, 0), |(place, count)| (place, *count));
+        self.hand
     }
+}
+
+fn mark(key: AffinityKey) -> u32 {
+    let [a, b, c, d, ..] = key.0.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }
 
 #[cfg(test)]

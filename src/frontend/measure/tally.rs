@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::frontend::inquiry::SpillReason;
 use crate::frontend::measure::heaviest::HeaviestClient;
 use crate::frontend::measure::rate::Rate;
-use crate::frontend::measure::times::{RecentTimes, Times};
+use crate::frontend::measure::times::{Bucket, RecentTimes, Times};
 use crate::handoff::ids::{AffinityKey, SlotId, Timestamp};
 
 /// What was counted and measured.
@@ -25,6 +25,8 @@ pub struct Tally {
     pub heaviest: HeaviestClient,
     /// From accept to acknowledgement, since the start.
     pub times: Times,
+    /// All of those times together.
+    pub total_time: Duration,
     /// The same, lately.
     pub recent: RecentTimes,
     spills: [u64; SpillReason::ALL.len()],
@@ -72,12 +74,14 @@ impl Tally {
 
     /// A slot's worker has taken a connection over that came so long ago.
     pub fn acknowledged(&mut self, slot: SlotId, time: Duration, now: Timestamp) {
-        self.times.record(time);
-        self.recent.record(time, now);
+        let bucket = Bucket::of(time);
+        self.times.record(bucket);
+        self.total_time = self.total_time.saturating_add(time);
+        self.recent.record(bucket, now);
         if let Some(slot) = self.slots.get_mut(slot.index()) {
             slot.handed_off += 1;
             slot.handoffs.count(1, now);
-            slot.recent.record(time, now);
+            slot.recent.record(bucket, now);
         }
     }
 
@@ -137,5 +141,6 @@ mod tests {
         };
         assert_eq!([of(0), of(1), of(2)], [Some((0, 0, 0)), Some((2, 2, 6)), None]);
         assert_eq!(tally.times.buckets().map(|(_, count)| count).sum::<u64>(), 3);
+        assert_eq!(tally.total_time, Duration::from_millis(3));
     }
 }

@@ -14,36 +14,67 @@ const EACH_OCTAVE: usize = 8;
 const OCTAVES: usize = 27;
 const BUCKETS: usize = EACH_OCTAVE * (OCTAVES + 1);
 
+/// Where a time counts: found once, however often it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bucket(usize);
+
+impl Bucket {
+    /// That of a time.
+    #[must_use]
+    pub fn of(time: Duration) -> Self {
+        let micros = usize::try_from(time.as_micros()).unwrap_or(usize::MAX);
+        let Some(octave) = (micros / EACH_OCTAVE).checked_ilog2() else { return Self(micros) };
+        let within = (micros >> octave) % EACH_OCTAVE;
+        Self(((octave as usize + 1) * EACH_OCTAVE + within).min(BUCKETS - 1))
+    }
+
+    /// What no time in it reaches.
+    fn bound(self) -> Duration {
+        let next = self.0 + 1;
+        let octave = (next / EACH_OCTAVE).saturating_sub(1);
+        let within = next - octave * EACH_OCTAVE;
+        Duration::from_micros((within as u64) << octave)
+    }
+}
+
 /// How many took how long.
 #[derive(Clone, Debug)]
 pub struct Times {
     counts: [u64; BUCKETS],
-    total: Duration,
 }
 
 impl Default for Times {
     fn default() -> Self {
-        Self { counts: [0; BUCKETS], total: Duration::ZERO }
+        Self { counts: [0; BUCKETS] }
     }
 }
 
 impl Times {
     /// One has taken that long.
-    pub fn record(&mut self, time: Duration) {
-        self.counts[bucket(time)] += 1;
-        self.total = self.total.saturating_add(time);
-    }
-
-    /// All of them together.
-    #[must_use]
-    pub fn total(&self) -> Duration {
-        self.total
+    pub fn record(&mut self, time: Bucket) {
+        self.counts[time.0] += 1;
     }
 
     /// Buckets that aren't empty: upper bounds, rising, and the count of each alone.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
-        let all = self.counts.iter().enumerate().map(|(index, count)| (bound(index), *count));
-        all.filter(|(_, count)| *count > 0)
+        let all = (0..).map(Bucket).zip(self.counts);
+        all.filter(|(_, count)| *count > 0).map(|(bucket, count)| (bucket.bound(), count))
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+    }
+
+    /// The upper bound of the bucket of the `rank`th one, counted from 1.
+    fn nth(&self, rank: u64) -> Option<Duration> {
+        let mut seen = 0;
+        let reached = |count: &u64| {
+            seen += count;
+            rank > 0 && seen >= rank
+        };
+        self.counts.iter().position(reached).map(|index| Bucket(index).bound())
     }
 }
 
@@ -64,7 +95,7 @@ struct Window {
 
 impl RecentTimes {
     /// One has taken that long, until now.
-    pub fn record(&mut self, time: Duration, now: Timestamp) {
+    pub fn record(&mut self, time: Bucket, now: Timestamp) {
         let number = now.0 / WINDOW;
         let window = &mut self.windows[usize::from(number % 2 == 1)];
         if window.number != number {
@@ -78,43 +109,11 @@ impl RecentTimes {
     pub fn quantiles(&self, now: Timestamp) -> Quantiles {
         let number = now.0 / WINDOW;
         let lately = |window: &&Window| number.saturating_sub(window.number) <= 1;
-        let mut counts = [0; BUCKETS];
-        for window in self.windows.iter().filter(lately) {
-            for (sum, count) in counts.iter_mut().zip(&window.times.counts) {
-                *sum += count;
-            }
-        }
-        let total = counts.iter().sum::<u64>();
-        Quantiles {
-            p50: quantile(&counts, total.div_ceil(2)),
-            p99: quantile(&counts, total - total / 100),
-        }
+        let mut times = Times::default();
+        self.windows.iter().filter(lately).for_each(|window| times.add(&window.times));
+        let total = times.counts.iter().sum::<u64>();
+        Quantiles { p50: times.nth(total.div_ceil(2)), p99: times.nth(total - total / 100) }
     }
-}
-
-/// The upper bound of the bucket in which the `rank`th one is, counted from 1.
-fn quantile(counts: &[u64], rank: u64) -> Option<Duration> {
-    let mut seen = 0;
-    let reached = |count: &u64| {
-        seen += count;
-        rank > 0 && seen >= rank
-    };
-    counts.iter().position(reached).map(bound)
-}
-
-fn bucket(time: Duration) -> usize {
-    let micros = usize::try_from(time.as_micros()).unwrap_or(usize::MAX);
-    let Some(octave) = (micros / EACH_OCTAVE).checked_ilog2() else { return micros };
-    let within = (micros >> octave) % EACH_OCTAVE;
-    ((octave as usize + 1) * EACH_OCTAVE + within).min(BUCKETS - 1)
-}
-
-/// What no time in a bucket exceeds.
-fn bound(index: usize) -> Duration {
-    let next = index + 1;
-    let octave = (next / EACH_OCTAVE).saturating_sub(1);
-    let within = next - octave * EACH_OCTAVE;
-    Duration::from_micros((within as u64) << octave)
 }
 
 #[cfg(test)]
@@ -131,6 +130,14 @@ mod tests {
         Timestamp(0) + Duration::from_secs(seconds)
     }
 
+    fn bound(index: usize) -> Duration {
+        Bucket(index).bound()
+    }
+
+    fn record(recent: &mut RecentTimes, time: Duration, now: Timestamp) {
+        recent.record(Bucket::of(time), now);
+    }
+
     #[test]
     fn buckets_follow_each_other_without_a_gap() {
         assert_eq!(bound(0), micros(1));
@@ -141,10 +148,15 @@ mod tests {
         assert_eq!(bound(BUCKETS - 1), micros(1 << 30));
         for index in 0..BUCKETS - 1 {
             assert!(bound(index) < bound(index + 1));
-            assert_eq!(bucket(bound(index)), index + 1, "the first one that is too long");
-            assert_eq!(bucket(bound(index) - Duration::from_nanos(1)), index, "the last one in it");
+            assert_eq!(
+                Bucket::of(bound(index)),
+                Bucket(index + 1),
+                "the first one that is too long"
+            );
+            let last = bound(index) - Duration::from_nanos(1);
+            assert_eq!(Bucket::of(last), Bucket(index), "the last one in it");
         }
-        assert_eq!(bucket(Duration::MAX), BUCKETS - 1);
+        assert_eq!(Bucket::of(Duration::MAX), Bucket(BUCKETS - 1));
     }
 
     #[test]
@@ -152,23 +164,23 @@ mod tests {
         let mut recent = RecentTimes::default();
         assert_eq!(recent.quantiles(at(0)), Quantiles::default());
         for _ in 0..99 {
-            recent.record(micros(100), at(12));
+            record(&mut recent, micros(100), at(12));
         }
-        recent.record(micros(50_000), at(12));
+        record(&mut recent, micros(50_000), at(12));
         let both = |p50, p99| Quantiles { p50: Some(micros(p50)), p99: Some(micros(p99)) };
         assert_eq!(recent.quantiles(at(12)), both(104, 104));
-        recent.record(micros(50_000), at(21));
+        record(&mut recent, micros(50_000), at(21));
         assert_eq!(recent.quantiles(at(29)), both(104, 53_248));
         assert_eq!(recent.quantiles(at(30)), both(53_248, 53_248), "the first window is over");
         assert_eq!(recent.quantiles(at(40)), Quantiles::default());
-        recent.record(micros(3), at(41));
+        record(&mut recent, micros(3), at(41));
         assert_eq!(recent.quantiles(at(41)), both(4, 4));
     }
 
     #[test]
     fn one_alone_is_both_quantiles() {
         let mut recent = RecentTimes::default();
-        recent.record(Duration::ZERO, at(0));
+        record(&mut recent, Duration::ZERO, at(0));
         let first = Some(micros(1));
         assert_eq!(recent.quantiles(at(0)), Quantiles { p50: first, p99: first });
     }
@@ -181,14 +193,13 @@ mod tests {
             let mut times = Times::default();
             for nanos in &nanos {
                 let time = Duration::from_nanos(*nanos);
-                times.record(time);
-                let bound = bound(bucket(time));
+                times.record(Bucket::of(time));
+                let bound = Bucket::of(time).bound();
                 prop_assert!(time < bound);
                 prop_assert!(bound <= time.mul_f64(1.125) + micros(2), "{time:?} in {bound:?}");
             }
             prop_assert_eq!(times.buckets().map(|(_, count)| count).sum::<u64>(), nanos.len() as u64);
             prop_assert!(times.buckets().is_sorted());
-            prop_assert_eq!(times.total(), Duration::from_nanos(nanos.iter().sum()));
         }
 
         #[test]
@@ -197,7 +208,7 @@ mod tests {
         ) {
             let mut recent = RecentTimes::default();
             for time in &list {
-                recent.record(micros(*time), at(5));
+                record(&mut recent, micros(*time), at(5));
             }
             list.sort_unstable();
             let Quantiles { p50: Some(p50), p99: Some(p99) } = recent.quantiles(at(5)) else {

@@ -9,10 +9,15 @@ use crate::handoff::slots::WorkerId;
 /// A longer line is cut into pieces of at most so many bytes.
 pub(super) const LONGEST: usize = 64 * 1024;
 
+/// What a chunk takes beside its bytes, so that many short ones count as well.
+pub(super) const OVERHEAD: usize = 128;
+
 /// One of a worker's two streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Stream {
+pub enum Stream {
+    /// Standard output.
     Out,
+    /// Standard error.
     Err,
 }
 
@@ -30,6 +35,13 @@ pub(super) struct Chunk {
     pub(super) origin: Origin,
     pub(super) time: Timestamp,
     pub(super) text: Text,
+}
+
+impl Chunk {
+    /// What it takes of memory, about.
+    pub(super) fn size(&self) -> usize {
+        self.text.bytes.capacity() + OVERHEAD
+    }
 }
 
 /// The lines themselves.
@@ -54,7 +66,9 @@ impl Text {
 
 /// How many lines end in `bytes`.
 pub(super) fn count(bytes: &[u8]) -> u64 {
-    bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum()
+    // So few at once that they fit a byte: many are compared by one instruction.
+    let few = |bytes: &[u8]| bytes.iter().map(|byte| u8::from(*byte == b'\n')).sum::<u8>();
+    bytes.chunks(usize::from(u8::MAX)).map(|bytes| u64::from(few(bytes))).sum()
 }
 
 /// Makes lines of one stream.

@@ -13,8 +13,6 @@ use crate::supervisor::output::lines::Chunk;
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 /// Orders that may wait, beside the lines. They are few; beyond this they are dropped too.
 const MOST_ORDERS: usize = 16 * 1024;
-/// What a chunk takes beside its bytes, so that many short ones count as well.
-const OVERHEAD: usize = 128;
 /// Bytes that are written together.
 const BATCH: usize = 256 * 1024;
 /// Drops are said at most so often,
@@ -68,7 +66,7 @@ impl<O> Queue<O> {
     /// Adds lines, and returns how many had to be dropped: all of them or none.
     pub(super) fn push(&self, chunk: &Arc<Chunk>) -> u64 {
         let mut state = self.lock();
-        let size = size(chunk);
+        let size = chunk.size();
         if state.bytes + size > MOST_BYTES {
             let lines = chunk.text.count();
             state.drops.lines += lines;
@@ -132,7 +130,7 @@ impl<O> State<O> {
             && let Some(item) = self.items.pop_front()
         {
             match &item {
-                Item::Lines(chunk) => taken += size(chunk),
+                Item::Lines(chunk) => taken += chunk.size(),
                 Item::Order(_) => self.orders -= 1,
             }
             batch.push(item);
@@ -154,17 +152,12 @@ impl Drops {
         Some(std::mem::take(&mut self.lines))
     }
 }
-
-fn size(chunk: &Chunk) -> usize {
-    chunk.text.bytes.len() + OVERHEAD
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::handoff::ids::{Generation, SlotId};
     use crate::handoff::slots::WorkerId;
-    use crate::supervisor::output::lines::{Origin, Stream, Text};
+    use crate::supervisor::output::lines::{OVERHEAD, Origin, Stream, Text};
 
     fn chunk(bytes: Vec<u8>) -> Arc<Chunk> {
         let worker = WorkerId { slot: SlotId(0), generation: Generation(0) };

@@ -23,6 +23,7 @@ use crate::supervisor::output::files::{Files, FilesOrder};
 use crate::supervisor::output::lines::{Chunk, LONGEST, Lines, Origin, Stream, Text};
 use crate::supervisor::output::queue::Queue;
 use crate::supervisor::output::stdout::{StdoutOrder, Style};
+use crate::supervisor::output::tail::Tail;
 
 /// A pipe that holds more takes more of a burst at once. Where it is not granted, less will do.
 const PIPE_SIZE: usize = 256 * 1024;
@@ -87,6 +88,8 @@ pub(super) struct Passage {
     pub(super) files: Arc<Queue<FilesOrder>>,
     /// Whether there are any files.
     pub(super) wanted: bool,
+    /// For those who look now.
+    pub(super) tail: Arc<Tail>,
     pub(super) dropped: Arc<AtomicU64>,
 }
 
@@ -221,8 +224,8 @@ impl Reader {
                 self.sources.insert(token, Source::Pipe(pipe));
             }
             Err(error) => {
-                let slot = origin.worker.slot;
-                tracing::error!(%slot, pid = origin.pid, %error, "what a worker prints is lost");
+                let slot = origin.worker.slot.0;
+                tracing::error!(slot, pid = origin.pid, %error, "what a worker prints is lost");
             }
         }
         token
@@ -272,6 +275,7 @@ impl Reader {
         }
         self.passage.stdout.close();
         self.passage.files.close();
+        self.passage.tail.close();
     }
 }
 
@@ -298,5 +302,6 @@ impl Passage {
         if dropped > 0 {
             self.dropped.fetch_add(dropped, Ordering::Relaxed);
         }
+        self.tail.push(&chunk);
     }
 }

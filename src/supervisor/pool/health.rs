@@ -211,7 +211,7 @@ impl Pool {
         };
         match judge(&self.settings.limits, &usage, running.jitter) {
             Verdict::Kill(reason) => {
-                tracing::warn!(slot = %worker.slot, %reason, "worker is far beyond its limit");
+                tracing::warn!(slot = worker.slot.0, %reason, "worker is far beyond its limit");
                 let fact = Fact::Kill(worker.generation, KillReason::Memory);
                 self.on(worker.slot, fact).await
             }

@@ -17,7 +17,7 @@ impl Pool {
         if let Err(refusal) = self.may(slot, order) {
             return Ok(Err(refusal));
         }
-        tracing::info!(%slot, ?order, "slot is ordered to do something");
+        tracing::info!(slot = slot.0, ?order, "slot is ordered to do something");
         match order {
             SlotOrder::Drain => self.drain_slot(slot).await?,
             SlotOrder::Undrain => self.undrain_slot(slot).await?,

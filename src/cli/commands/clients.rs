@@ -1,0 +1,242 @@
+//! Where clients go, and who holds their connections: `where`, `conns`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use clap::Args;
+use ipnet::IpNet;
+
+use crate::cli::failure::Failure;
+use crate::cli::operator::Operator;
+use crate::cli::screen::{Look, Tone};
+use crate::cli::table::{Column, Value, pairs, table};
+use crate::cli::units::{NOTHING, clean, maybe, seconds};
+use crate::control::protocol::Request;
+use crate::control::report::{Connections, Whereabouts};
+
+/// Hexadecimal digits of a key.
+const KEY: usize = 16;
+
+const RANKING: [Column; 7] = [
+    Column::number("rank"),
+    Column::number("slot"),
+    Column::word("state"),
+    Column::word("clients"),
+    Column::number("pid").spare(1),
+    Column::number("load").spare(2),
+    Column::text("passed over"),
+];
+
+const CONNECTIONS: [Column; 8] = [
+    Column::word("client"),
+    Column::word("local").spare(3),
+    Column::number("slot"),
+    Column::number("gen").spare(4),
+    Column::number("pid"),
+    Column::word("state"),
+    Column::number("unread").spare(1),
+    Column::number("unsent").spare(2),
+];
+
+#[derive(Clone, Debug, Args)]
+pub(in crate::cli) struct Where {
+    /// Its address, or its key: 16 hexadecimal digits.
+    #[arg(value_name = "ADDRESS|KEY", value_parser = client)]
+    client: Client,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Client {
+    Address(IpAddr),
+    Key(String),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(in crate::cli) struct Conns {
+    /// Of this slot only.
+    #[arg(long, value_name = "N")]
+    slot: Option<u16>,
+    /// Of these clients only: an address, or many as 10.0.0.0/8.
+    #[arg(long, value_name = "CIDR", value_parser = network)]
+    addr: Option<IpNet>,
+    /// So many at the most.
+    #[arg(long, value_name = "N", default_value = "100")]
+    limit: usize,
+}
+
+/// Addresses may be pasted with their port.
+fn client(text: &str) -> Result<Client, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(Client::Address(address));
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(Client::Address(address.ip()));
+    }
+    if text.len() == KEY && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(Client::Key(text.to_ascii_lowercase()));
+    }
+    Err(format!("expected an address, or a key of {KEY} hexadecimal digits"))
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let single = || text.parse::<IpAddr>().map(IpNet::from);
+    let network = text.parse().or_else(|_| single());
+    network.map_err(|_| "expected an address, or a network as 10.0.0.0/8".to_owned())
+}
+
+pub(super) fn whereabouts(operator: &mut Operator, wanted: Where) -> Result<(), Failure> {
+    let (address, key) = match wanted.client {
+        Client::Address(address) => (Some(address), None),
+        Client::Key(key) => (None, Some(key)),
+    };
+    operator.show(&Request::Where { address, key }, whereabouts_text)
+}
+
+pub(super) fn connections(operator: &mut Operator, wanted: &Conns) -> Result<(), Failure> {
+    let Conns { slot, addr, limit } = *wanted;
+    let request = Request::Conns { slot, address: addr, limit: Some(limit) };
+    operator.show(&request, connections_text)
+}
+
+fn whereabouts_text(whereabouts: &Whereabouts, look: Look) -> String {
+    let w = whereabouts;
+    let counts = w.counts.as_ref().filter(|counts| w.address.as_ref() != Some(counts));
+    let counts = counts.map(|it| format!(", of which {} counts", clean(it))).unwrap_or_default();
+    let digest = |(name, digest): &(String, String)| format!("{} {}", clean(name), clean(digest));
+    let text = pairs(&[
+        ("address", maybe(w.address.as_deref(), clean) + &counts),
+        ("digest", maybe(w.digest.as_ref(), digest)),
+        ("key", clean(&w.key)),
+        ("placement", clean(&w.placement)),
+        (
+            "remembered",
+            maybe(w.remembered, |(slot, left)| format!("slot {slot}, for {} more", seconds(left))),
+        ),
+        ("goes to", goes_to(w, look)),
+    ]);
+    text + "\n" + &ranking_table(w, look)
+}
+
+fn goes_to(whereabouts: &Whereabouts, look: Look) -> String {
+    let why = whereabouts.why.as_deref().map(|why| format!(": {}", clean(why))).unwrap_or_default();
+    let Some(slot) = whereabouts.goes_to else {
+        return look.paint("no slot for now", Tone::Bad) + &why;
+    };
+    let first = whereabouts.ranking.first().map(|first| first.slot);
+    let tone = if first == Some(slot) { Tone::Good } else { Tone::Warn };
+    let instead = first.filter(|first| *first != slot);
+    let instead = instead.map(|first| format!(", not to slot {first}")).unwrap_or_default();
+    look.paint(format!("slot {slot}"), tone) + &instead + &why
+}
+
+fn ranking_table(whereabouts: &Whereabouts, look: Look) -> String {
+    let rows = whereabouts.ranking.iter().zip(1_u32..).map(|(ranked, rank)| {
+        vec![
+            rank.into(),
+            ranked.slot.into(),
+            Value::state(&ranked.state),
+            Value::state(&ranked.availability),
+            maybe(ranked.pid, |it| it.to_string()).into(),
+            ranked.load.into(),
+            match &ranked.passed_over {
+                Some(reason) => reason.into(),
+                None if whereabouts.goes_to == Some(ranked.slot) => {
+                    Value::toned("goes here", Tone::Good)
+                }
+                None => NOTHING.into(),
+            },
+        ]
+    });
+    table(&RANKING, rows.collect(), look)
+}
+
+fn connections_text(found: &Connections, look: Look) -> String {
+    let rows = found.connections.iter().map(|it| {
+        vec![
+            (&it.client).into(),
+            (&it.local).into(),
+            it.slot.into(),
+            it.generation.into(),
+            it.pid.into(),
+            (&it.state).into(),
+            it.unread.into(),
+            it.unsent.into(),
+        ]
+    });
+    let text = table(&CONNECTIONS, rows.collect(), look);
+    let shown = u64::try_from(found.connections.len()).unwrap_or(u64::MAX);
+    match found.total.saturating_sub(shown) {
+        0 => text,
+        more => format!("{text}{more} more: --limit shows them, --slot and --addr pick some\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::report::{Connection, Ranked};
+
+    #[test]
+    fn clients_are_addresses_or_keys() {
+        let address = |text: &str| Ok(Client::Address(text.parse().unwrap()));
+        assert_eq!(client("10.0.0.1"), address("10.0.0.1"));
+        assert_eq!(client("10.0.0.1:5000"), address("10.0.0.1"));
+        assert_eq!(client("[2001:db8::1]:5000"), address("2001:db8::1"));
+        assert_eq!(client("2001:db8::1"), address("2001:db8::1"));
+        assert_eq!(client("00112233AABBCCDD"), Ok(Client::Key("00112233aabbccdd".into())));
+        for wrong in ["", "localhost", "10.0.0", "00112233aabbccd", "0x112233aabbccdd", "-1"] {
+            assert!(client(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn networks_may_be_single_addresses() {
+        assert_eq!(network("10.0.0.1").unwrap().to_string(), "10.0.0.1/32");
+        assert_eq!(network("2001:db8::/32").unwrap().to_string(), "2001:db8::/32");
+        assert!(network("10.0.0.0/33").is_err());
+    }
+
+    fn elsewhere() -> Whereabouts {
+        let ranked = |slot, state: &str, passed_over: Option<&str>| Ranked {
+            slot,
+            state: state.into(),
+            availability: if state == "serving" { "open" } else { "closed" }.into(),
+            passed_over: passed_over.map(str::to_owned),
+            ..Ranked::default()
+        };
+        Whereabouts {
+            address: Some("10.0.0.1".into()),
+            counts: Some("10.0.0.0/24".into()),
+            key: "00112233aabbccdd".into(),
+            ranking: vec![ranked(2, "drained", Some("it is drained")), ranked(0, "serving", None)],
+            remembered: Some((0, 299.0)),
+            goes_to: Some(0),
+            why: Some("slot 2 is drained".into()),
+            ..Whereabouts::default()
+        }
+    }
+
+    #[test]
+    fn it_is_said_where_a_client_goes_and_why_not_to_its_first() {
+        let text = whereabouts_text(&elsewhere(), Look::default());
+        for expected in [
+            "address:     10.0.0.1, of which 10.0.0.0/24 counts\n",
+            "goes to:     slot 0, not to slot 2: slot 2 is drained\n",
+            "remembered:  slot 0, for 4m 59s more\n",
+            "   1     2  drained  closed     -     0  it is drained\n",
+            "   2     0  serving  open       -     0  goes here\n",
+        ] {
+            assert!(text.contains(expected), "{expected}: {text}");
+        }
+        let nowhere = Whereabouts { goes_to: None, why: None, ..elsewhere() };
+        assert!(whereabouts_text(&nowhere, Look::default()).contains("no slot for now"));
+    }
+
+    #[test]
+    fn what_is_not_shown_is_counted() {
+        let one = Connection { client: "10.0.0.1:5000".into(), ..Connection::default() };
+        let all = Connections { connections: vec![one], total: 1 };
+        assert_eq!(connections_text(&all, Look::default()).lines().count(), 2);
+        let some = Connections { total: 13, ..all };
+        assert!(connections_text(&some, Look::default()).contains("\n12 more: --limit"));
+    }
+}

@@ -1,0 +1,123 @@
+//! What goes on: `events`, `logs`.
+
+use clap::Args;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::cli::failure::Failure;
+use crate::cli::operator::Operator;
+use crate::cli::screen::{Look, Tone};
+use crate::cli::units::{NOTHING, clean, clock, counted};
+use crate::control::protocol::Request;
+use crate::control::report::{Event, LogLine};
+
+#[derive(Clone, Debug, Args)]
+pub(in crate::cli) struct Events {
+    /// Go on with what happens.
+    #[arg(short, long)]
+    follow: bool,
+    /// So many of the past.
+    #[arg(short = 'n', long, value_name = "N", default_value = "50")]
+    last: usize,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(in crate::cli) struct Logs {
+    /// Go on with what they print.
+    #[arg(short, long)]
+    follow: bool,
+    /// Of this slot only.
+    #[arg(long, value_name = "N")]
+    slot: Option<u16>,
+    /// What they print to standard error only.
+    #[arg(long)]
+    err: bool,
+    /// So many of the past.
+    #[arg(short = 'n', long, value_name = "N", default_value = "15")]
+    lines: usize,
+}
+
+pub(super) fn events(operator: &mut Operator, wanted: &Events) -> Result<(), Failure> {
+    let request = Request::Events { follow: wanted.follow, last: wanted.last };
+    let mut before = None;
+    operator.stream(&request, |event: &Event, look| {
+        let gap = gap(before.replace(event.number), event.number);
+        missed(gap, "event") + &event_line(event, look)
+    })
+}
+
+pub(super) fn logs(operator: &mut Operator, wanted: &Logs) -> Result<(), Failure> {
+    let Logs { follow, slot, err, lines } = *wanted;
+    operator.stream(&Request::Logs { follow, slot, err, lines }, log_line)
+}
+
+/// Events between two that came one after the other.
+fn gap(before: Option<u64>, number: u64) -> u64 {
+    before.map_or(0, |before| number.saturating_sub(before.saturating_add(1)))
+}
+
+/// Whoever reads too slowly misses some.
+fn missed(count: u64, what: &str) -> String {
+    if count == 0 { String::new() } else { format!("({} missed)\n", counted(count, what)) }
+}
+
+/// Time, slot and generation, words.
+pub(super) fn event_line(event: &Event, look: Look) -> String {
+    let time = clock(event.time_ms, Timestamp::now(), &TimeZone::system());
+    let whose = match (event.slot, event.generation) {
+        (Some(slot), Some(generation)) => format!("{slot}/{generation}"),
+        (Some(slot), None) => slot.to_string(),
+        _ => NOTHING.to_owned(),
+    };
+    format!("{time}  {whose:<6}  {}\n", look.paint(clean(&event.text), tone(&event.kind)))
+}
+
+fn tone(kind: &str) -> Tone {
+    match kind {
+        "worker-died" | "slot-errored" | "slot-not-replaced" | "rollout-aborted" => Tone::Bad,
+        "worker-killed" | "worker-outdated" | "slot-back-off" | "slot-stopped" | "stopping" => {
+            Tone::Warn
+        }
+        "worker-serves" | "rollout-done" => Tone::Good,
+        _ => Tone::Plain,
+    }
+}
+
+/// What a worker prints is shown as it is, colours and all.
+fn log_line(line: &LogLine, look: Look) -> String {
+    missed(line.missed, "line") + &look.prefix(line.slot, line.err) + &line.text + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_says_whose_it_is() {
+        let event = Event {
+            slot: Some(3),
+            generation: Some(7),
+            text: "worker died\nafter 3 s".into(),
+            ..Event::default()
+        };
+        let line = event_line(&event, Look::default());
+        assert!(line.ends_with("  3/7     worker died after 3 s\n"), "{line:?}");
+        let event = Event { slot: None, ..event };
+        assert!(event_line(&event, Look::default()).contains("  -       worker"));
+    }
+
+    #[test]
+    fn gaps_are_told() {
+        assert_eq!([gap(None, 17), gap(Some(17), 18), gap(Some(17), 1)], [0; 3]);
+        assert_eq!(missed(gap(Some(17), 20), "event"), "(2 events missed)\n");
+        let line = LogLine { missed: 1, ..LogLine::default() };
+        assert_eq!(log_line(&line, Look::default()), "(1 line missed)\n0 | \n");
+    }
+
+    #[test]
+    fn lines_of_workers_are_left_as_they_are() {
+        let line =
+            LogLine { slot: 12, text: "\x1b[1mbold\x1b[0m \u{fffd}".into(), ..LogLine::default() };
+        assert_eq!(log_line(&line, Look::default()), "12 | \x1b[1mbold\x1b[0m \u{fffd}\n");
+    }
+}

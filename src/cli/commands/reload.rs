@@ -1,0 +1,146 @@
+//! `reload`: follows a rolling restart to its end.
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::failure::Failure;
+use crate::cli::operator::Operator;
+use crate::cli::screen::Look;
+use crate::cli::units::clean;
+use crate::control::client::ClientError;
+use crate::control::protocol::{Line, Request};
+use crate::control::report::Rollout;
+
+const GOES_ON: &str =
+    "not followed any more: the rolling restart goes on, `sticky-lb status` says how far it is";
+
+pub(super) fn reload(operator: &mut Operator) -> Result<(), Failure> {
+    let mut waiting = operator.begin(&Request::Reload {}, GOES_ON)?;
+    let progress = Progress::new(operator.json);
+    let done = loop {
+        match waiting.next_line()? {
+            Line::Item(item) if operator.json => {
+                operator.say(item, |_: &Rollout, _| String::new())?;
+            }
+            Line::Item(item) => {
+                let rollout = serde_json::from_value(item).map_err(ClientError::Answer)?;
+                progress.show(&rollout);
+            }
+            Line::Done(done) => break done,
+            Line::Error(problem) => return Err(ClientError::Problem(problem).into()),
+        }
+    };
+    drop(progress);
+    let rollout: Rollout = serde_json::from_value(done.clone()).map_err(ClientError::Answer)?;
+    operator.say(done, summary)?;
+    undone(&rollout).map_or(Ok(()), |reason| Err(Failure::Undone(reason)))
+}
+
+/// How far it is: a bar on a terminal, and lines elsewhere, one for each change.
+#[derive(Debug)]
+struct Progress {
+    bar: ProgressBar,
+    said: std::cell::RefCell<String>,
+    quiet: bool,
+}
+
+impl Progress {
+    fn new(quiet: bool) -> Self {
+        let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
+        let style = ProgressStyle::with_template("{bar:16} {pos}/{len} {wide_msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("##-"));
+        Self { bar, said: std::cell::RefCell::default(), quiet }
+    }
+
+    fn show(&self, rollout: &Rollout) {
+        self.bar.set_length(rollout.of.into());
+        self.bar.set_position(rollout.replaced.into());
+        self.bar.set_message(under_way(rollout));
+        let line = progress(rollout);
+        if self.bar.is_hidden() && !self.quiet && *self.said.borrow() != line {
+            crate::cli::complain(&line);
+            *self.said.borrow_mut() = line;
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// `rolling restart 3 by a command: 1 of 4 slots replaced, slot 1 waits for its new worker`.
+pub(super) fn progress(rollout: &Rollout) -> String {
+    let Rollout { number, trigger, replaced, of, .. } = rollout;
+    let by = if trigger.is_empty() { String::new() } else { format!(" by {}", clean(trigger)) };
+    let waits = under_way(rollout);
+    let waits = if waits.is_empty() { waits } else { format!(", {waits}") };
+    format!("rolling restart {number}{by}: {replaced} of {of} slots replaced{waits}")
+}
+
+fn under_way(rollout: &Rollout) -> String {
+    let waits = |(slot, what): &(u16, String)| format!("slot {slot} waits for {}", clean(what));
+    rollout.under_way.iter().map(waits).collect::<Vec<_>>().join(", ")
+}
+
+fn summary(rollout: &Rollout, _: Look) -> String {
+    if undone(rollout).is_some() {
+        return String::new();
+    }
+    let Rollout { number, replaced, of, .. } = rollout;
+    format!("rolling restart {number} is done: {replaced} of {of} slots have new workers\n")
+}
+
+/// Why it came to nothing, if it did.
+fn undone(rollout: &Rollout) -> Option<String> {
+    let Rollout { number, replaced, of, .. } = rollout;
+    let begin = format!("rolling restart {number}, {replaced} of {of} slots replaced,");
+    let reason = rollout.reason.as_deref().map(|reason| format!(": {}", clean(reason)));
+    let reason = reason.unwrap_or_default();
+    match rollout.result.as_deref() {
+        Some("done") => None,
+        Some("superseded") => Some(format!("{begin} gave way to a newer one{reason}")),
+        Some("stopped") => Some(format!("{begin} was cut short: everything ends{reason}")),
+        Some(result) => Some(format!("{begin} was {}{reason}", clean(result))),
+        None => Some(format!("{begin} ended without a result{reason}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rollout(result: Option<&str>) -> Rollout {
+        Rollout {
+            number: 3,
+            trigger: "command".into(),
+            replaced: 1,
+            of: 4,
+            under_way: vec![(1, "its new worker to be ready".into())],
+            result: result.map(str::to_owned),
+            reason: None,
+        }
+    }
+
+    #[test]
+    fn it_is_said_what_is_waited_for() {
+        let expected = "rolling restart 3 by command: 1 of 4 slots replaced, \
+                        slot 1 waits for its new worker to be ready";
+        assert_eq!(progress(&rollout(None)), expected);
+    }
+
+    #[test]
+    fn only_what_is_done_is_done() {
+        assert_eq!(undone(&rollout(Some("done"))), None);
+        for (result, expected) in [
+            (Some("aborted"), "was aborted"),
+            (Some("superseded"), "gave way"),
+            (Some("stopped"), "was cut short"),
+            (Some("moonstruck"), "was moonstruck"),
+            (None, "without a result"),
+        ] {
+            let reason = undone(&rollout(result)).unwrap();
+            assert!(reason.contains(expected), "{reason}");
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! How things are: `status`, `workers`, `describe`.
+
+use std::fmt::Write;
+
+use crate::cli::commands::follow::event_line;
+use crate::cli::commands::reload::progress;
+use crate::cli::failure::Failure;
+use crate::cli::operator::Operator;
+use crate::cli::screen::{Look, Tone};
+use crate::cli::table::{Column, Value, pairs, table};
+use crate::cli::units::{NOTHING, bytes, clean, counted, maybe, millis, percent, rate, seconds};
+use crate::control::protocol::Request;
+use crate::control::report::{Slot, Status, Worker};
+
+/// Slots that are listed by number.
+const LISTED: usize = 8;
+
+const WORKERS: [Column; 15] = [
+    Column::number("slot"),
+    Column::number("gen").spare(6),
+    Column::number("pid"),
+    Column::word("state"),
+    Column::number("uptime"),
+    Column::number("died"),
+    Column::number("conns"),
+    Column::number("total").spare(9),
+    Column::number("req").spare(5),
+    Column::number("hand/s").spare(4),
+    Column::number("p99").spare(7),
+    Column::number("stalls").spare(8),
+    Column::number("mem").spare(2),
+    Column::number("cpu").spare(3),
+    Column::number("share").spare(1),
+];
+
+/// Slots in these states need somebody to look, and this is what to do.
+const TROUBLES: [(&str, &str); 5] = [
+    ("errored", "`describe` says why, `undrain` tries again"),
+    ("back-off", "its workers end too soon: `describe` says why"),
+    ("stopped", "its worker has ended and is not to be followed: `undrain` fills it again"),
+    ("drained", "`undrain` takes it back into service"),
+    ("spawning", "its worker is not ready yet"),
+];
+
+pub(super) fn status(operator: &mut Operator) -> Result<(), Failure> {
+    // Which slots don't serve is told with the workers. For programs there is one report.
+    let workers: Vec<Worker> =
+        if operator.json { Vec::new() } else { operator.ask(&Request::Workers {})? };
+    operator.show(&Request::Status {}, |status, look| status_text(status, &workers, look))
+}
+
+pub(super) fn workers(operator: &mut Operator) -> Result<(), Failure> {
+    operator.show(&Request::Workers {}, |workers: &Vec<Worker>, look| worker_table(workers, look))
+}
+
+pub(super) fn describe(operator: &mut Operator, slot: u16) -> Result<(), Failure> {
+    operator.show(&Request::Describe { slot }, slot_text)
+}
+
+fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
+    let warnings = warnings(status, workers);
+    let mut text: String =
+        warnings.iter().map(|(tone, text)| look.paint(format!("! {text}"), *tone) + "\n").collect();
+    let s = status;
+    let scaling = maybe(s.autoscale, |(least, most)| format!(", by load from {least} to {most}"));
+    let heaviest = maybe(s.heaviest.as_ref(), |it| {
+        format!("{} with {} of connections lately", clean(&it.address), percent(it.share * 100.0))
+    });
+    text += &pairs(&[
+        ("name", clean(&s.name)),
+        ("version", format!("{}, pid {}, up {}", clean(&s.version), s.pid, seconds(s.uptime_s))),
+        ("listening", clean(&s.listening.join(", "))),
+        ("admin", maybe(s.admin.as_deref(), clean)),
+        ("control", maybe(s.control.as_deref(), clean)),
+        ("placement", clean(&s.placement)),
+        (
+            "workers",
+            format!("{} of {} serve{}", s.serving, s.workers, scaling.trim_start_matches(NOTHING)),
+        ),
+        (
+            "now",
+            format!(
+                "{}, {} in flight, {} waiting, {} accepted/s",
+                counted(s.connections, "connection"),
+                counted(s.requests, "request"),
+                s.waiting,
+                rate(s.accepts_per_second)
+            ),
+        ),
+        (
+            "hand-off",
+            format!(
+                "p50 {}, p99 {}",
+                maybe(s.handoff_p50_ms, millis),
+                maybe(s.handoff_p99_ms, millis)
+            ),
+        ),
+        (
+            "so far",
+            format!(
+                "{} accepted, {} acknowledged, {} redelivered, {} spilled",
+                s.accepted, s.acknowledged, s.redelivered, s.spilled
+            ),
+        ),
+        (
+            "troubles",
+            format!(
+                "{} died, {}, {} refused, {} lost, {}",
+                s.deaths,
+                counted(s.stalls, "stall"),
+                s.refused,
+                s.lost,
+                counted(s.accept_errors, "accept error")
+            ),
+        ),
+        ("heaviest", heaviest),
+        ("log", format!("{}, {} dropped", clean(&s.log_levels), counted(s.dropped_lines, "line"))),
+    ]);
+    text
+}
+
+/// What needs looking at.
+fn warnings(status: &Status, workers: &[Worker]) -> Vec<(Tone, String)> {
+    let mut warnings = Vec::new();
+    if status.stopping {
+        warnings.push((Tone::Warn, "everything is being stopped".to_owned()));
+    } else if !status.accepting {
+        warnings
+            .push((Tone::Bad, "no connections are accepted: no worker was ready yet".to_owned()));
+    }
+    if status.serving < status.workers {
+        let tone = if status.serving == 0 { Tone::Bad } else { Tone::Warn };
+        let text = format!("only {} of {} workers serve", status.serving, status.workers);
+        warnings.push((tone, text));
+    }
+    for (state, what_to_do) in TROUBLES {
+        let slots: Vec<u16> =
+            workers.iter().filter(|it| it.state == state).map(|it| it.slot).collect();
+        // A successor that is not ready yet is part of a rolling restart.
+        let expected = state == "spawning" && status.serving >= status.workers;
+        if !slots.is_empty() && !expected {
+            let text = format!("{} {state}: {what_to_do}", slot_list(&slots));
+            warnings.push((Tone::of_state(state), text));
+        }
+    }
+    if let Some(rollout) = &status.rollout {
+        warnings.push((Tone::Warn, progress(rollout)));
+    }
+    warnings
+}
+
+/// `slot 3 is`, `slots 1, 2 are`.
+fn slot_list(slots: &[u16]) -> String {
+    let numbers: Vec<_> = slots.iter().take(LISTED).map(u16::to_string).collect();
+    let more = slots.len().saturating_sub(LISTED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let (noun, verb) = if slots.len() == 1 { ("slot", "is") } else { ("slots", "are") };
+    format!("{noun} {}{more} {verb}", numbers.join(", "))
+}
+
+fn worker_table(workers: &[Worker], look: Look) -> String {
+    table(&WORKERS, workers.iter().map(worker_row).collect(), look)
+}
+
+/// What is a worker's is nothing where there is none.
+fn worker_row(worker: &Worker) -> Vec<Value> {
+    let own = |text: String| if worker.pid.is_some() { text } else { NOTHING.to_owned() };
+    vec![
+        worker.slot.into(),
+        maybe(worker.generation, |it| it.to_string()).into(),
+        maybe(worker.pid, |it| it.to_string()).into(),
+        Value::state(&worker.state),
+        maybe(worker.uptime_s, seconds).into(),
+        worker.deaths.into(),
+        own(worker.connections.to_string()).into(),
+        own(worker.connections_total.to_string()).into(),
+        own(worker.requests.to_string()).into(),
+        own(rate(worker.handoffs_per_second)).into(),
+        maybe(worker.handoff_p99_ms, millis).into(),
+        worker.stalls.into(),
+        maybe(worker.memory, bytes).into(),
+        maybe(worker.cpu, percent).into(),
+        own(percent(worker.share * 100.0)).into(),
+    ]
+}
+
+fn slot_text(slot: &Slot, look: Look) -> String {
+    let state = look.paint(clean(&slot.state), Tone::of_state(&slot.state));
+    let mut text = pairs(&[
+        ("slot", slot.slot.to_string()),
+        ("state", format!("{state}, {} to clients", clean(&slot.availability))),
+        ("weight", slot.weight.to_string()),
+        ("started", counted(slot.started, "worker")),
+        ("died", slot.deaths.to_string()),
+        ("last failure", maybe(slot.last_failure.as_deref(), clean)),
+        ("next worker", maybe(slot.delay_ms, |it| format!("in {}", seconds(it / 1_000.0)))),
+        ("handed off", format!("{}, {} refused", slot.handed_off, slot.refused)),
+        ("on the way", format!("{}, {} waiting for it", slot.in_flight, slot.queued)),
+        ("requests", slot.requests_total.to_string()),
+        ("lag", maybe(slot.lag_ms, millis)),
+    ]);
+    let _ = write!(text, "\n{}", worker_table(&slot.workers, look));
+    if !slot.events.is_empty() {
+        text.push('\n');
+        text.extend(slot.events.iter().map(|event| event_line(event, look)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::report::{Event, Heaviest, Rollout};
+
+    fn worker(slot: u16, state: &str) -> Worker {
+        Worker { slot, state: state.to_owned(), ..Worker::default() }
+    }
+
+    fn busy(slot: u16) -> Worker {
+        Worker {
+            generation: Some(12),
+            pid: Some(4_194_304),
+            uptime_s: Some(223_200.0),
+            deaths: 3,
+            connections: 12_345,
+            connections_total: 12_345_678,
+            requests: 42,
+            handoffs_per_second: 1_234.5,
+            handoff_p99_ms: Some(0.41),
+            memory: Some(85 << 20),
+            cpu: Some(99.9),
+            share: 0.25,
+            ..worker(slot, "serving")
+        }
+    }
+
+    fn status() -> Status {
+        Status { name: "shop".into(), serving: 4, workers: 4, accepting: true, ..Status::default() }
+    }
+
+    #[test]
+    fn a_worker_is_a_line_and_nothing_is_a_dash() {
+        let text = worker_table(&[busy(0), worker(1, "errored")], Look::default());
+        let lines: Vec<Vec<_>> =
+            text.lines().map(|it| it.split("  ").map(str::trim).collect()).collect();
+        let cells = |line: usize| -> Vec<&str> {
+            lines[line].iter().copied().filter(|cell| !cell.is_empty()).collect()
+        };
+        let heads: Vec<_> = WORKERS.iter().map(|column| Value::from(column.head())).collect();
+        assert_eq!(heads.len(), cells(0).len(), "{text}");
+        let expected =
+            "0 12 4194304 serving 2d_14h 3 12345 12345678 42 1234 0.41_ms 0 85_MiB 100% 25%";
+        let expected: Vec<_> = expected.split(' ').map(|it| it.replace('_', " ")).collect();
+        assert_eq!(cells(1), expected, "{text}");
+        assert_eq!(cells(2)[..6], ["1", "-", "-", "errored", "-", "0"], "{text}");
+    }
+
+    #[test]
+    fn busy_workers_fit_into_eighty_columns() {
+        let look = Look { colour: false, width: Some(80) };
+        let text = worker_table(&[busy(0), busy(1_023)], look);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        for head in ["slot", "pid", "state", "died", "conns", "mem", "share"] {
+            assert!(text.lines().next().is_some_and(|line| line.contains(head)), "{head}: {text}");
+        }
+    }
+
+    #[test]
+    fn status_is_short_and_says_first_what_is_wrong() {
+        let quiet = status_text(&status(), &[worker(0, "serving")], Look::default());
+        assert!(quiet.starts_with("name:"), "{quiet}");
+        assert!(quiet.contains("4 of 4 serve\n"), "{quiet}");
+        let troubled = Status {
+            serving: 0,
+            accepting: false,
+            autoscale: Some((2, 8)),
+            heaviest: Some(Heaviest { address: "10.0.0.1".into(), share: 0.5 }),
+            rollout: Some(Rollout { number: 2, of: 4, ..Rollout::default() }),
+            ..status()
+        };
+        let states = ["errored", "back-off", "stopped", "drained", "spawning"];
+        let workers: Vec<_> =
+            states.iter().zip(0..).map(|(state, slot)| worker(slot, state)).collect();
+        let text = status_text(&troubled, &workers, Look::default());
+        assert!(text.lines().count() <= 21, "{text}");
+        assert!(text.starts_with("! no connections are accepted"), "{text}");
+        for expected in [
+            "! only 0 of 4 workers serve",
+            "! slot 0 is errored: `describe`",
+            "! slot 3 is drained: `undrain`",
+            "! rolling restart 2",
+            "0 of 4 serve, by load from 2 to 8",
+            "10.0.0.1 with 50%",
+        ] {
+            assert!(text.contains(expected), "{expected}: {text}");
+        }
+    }
+
+    #[test]
+    fn many_slots_are_not_all_listed() {
+        assert_eq!(slot_list(&[3]), "slot 3 is");
+        assert_eq!(
+            slot_list(&(0..10).collect::<Vec<_>>()),
+            "slots 0, 1, 2, 3, 4, 5, 6, 7 and 2 more are"
+        );
+    }
+
+    #[test]
+    fn a_description_ends_with_what_happened() {
+        let event = Event { text: "worker died".into(), slot: Some(3), ..Event::default() };
+        let slot = Slot {
+            slot: 3,
+            state: "back-off".into(),
+            last_failure: Some("exit code 1".into()),
+            delay_ms: Some(3_200.0),
+            workers: vec![worker(3, "back-off")],
+            events: vec![event],
+            ..Slot::default()
+        };
+        let text = slot_text(&slot, Look::default());
+        assert!(text.contains("last failure:  exit code 1\n"), "{text}");
+        assert!(text.contains("next worker:   in 3.2 s\n"), "{text}");
+        assert!(text.trim_end().ends_with("worker died"), "{text}");
+    }
+}

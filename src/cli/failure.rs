@@ -1,0 +1,92 @@
+//! Why a command has failed, and what its exit code is.
+
+use std::error::Error;
+use std::io;
+
+use crate::cli::top::NoTerminal;
+use crate::control::client::ClientError;
+use crate::control::discovery::DiscoveryError;
+use crate::control::protocol::Code;
+use crate::settings::problems::SettingsError;
+
+const FAILED: u8 = 1;
+pub(super) const USAGE: u8 = 2;
+/// What shells say of a program that Ctrl-C has ended.
+const INTERRUPTED: u8 = 130;
+
+/// Why a command has not done what it was to do.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// It isn't clear which primary is meant.
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
+    /// The primary doesn't answer, or says no.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// It came to nothing.
+    #[error("{0}")]
+    Undone(String),
+    /// Nobody waits for it any more; it may go on.
+    #[error("{0}")]
+    Interrupted(String),
+    /// It can't be printed.
+    #[error("cannot write to standard output")]
+    Print(#[source] io::Error),
+    /// The kernel refuses something.
+    #[error("cannot wait for the primary")]
+    Wait(#[source] io::Error),
+}
+
+impl Failure {
+    fn code(&self) -> u8 {
+        match self {
+            // Which one is to be said on the command line.
+            Self::Discovery(DiscoveryError::Several(_)) => USAGE,
+            Self::Client(ClientError::Problem(problem)) if problem.code == Code::BadRequest => {
+                USAGE
+            }
+            Self::Interrupted(_) => INTERRUPTED,
+            _ => FAILED,
+        }
+    }
+}
+
+/// The exit code that an error stands for.
+pub(super) fn code(error: &(dyn Error + 'static)) -> u8 {
+    match error.downcast_ref::<Failure>() {
+        Some(failure) => failure.code(),
+        None if error.is::<SettingsError>() || error.is::<NoTerminal>() => USAGE,
+        None => FAILED,
+    }
+}
+
+/// Whether whoever was to read what is printed has gone, as in `sticky-lb events | head -1`: that is
+/// nobody's concern.
+pub(super) fn is_closed_pipe(error: &(dyn Error + 'static)) -> bool {
+    match error.downcast_ref::<Failure>() {
+        Some(Failure::Print(error)) => error.kind() == io::ErrorKind::BrokenPipe,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::protocol::Problem;
+
+    #[test]
+    fn scripts_can_tell_failures_apart() {
+        let problem = |code| Failure::Client(Problem::new(code, "x").into());
+        for (failure, expected) in [
+            (problem(Code::BadRequest), 2),
+            (problem(Code::Refused), 1),
+            (problem(Code::Unknown), 1),
+            (ClientError::Ended.into(), 1),
+            (DiscoveryError::None(None, Vec::new()).into(), 1),
+            (DiscoveryError::Several(Vec::new()).into(), 2),
+            (Failure::Interrupted(String::new()), 130),
+        ] {
+            assert_eq!(code(&failure), expected, "{failure:?}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Standard output as commands see it, and what things may look like there.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+
+use clap::builder::styling::{AnsiColor, Style};
+use rustix::termios::tcgetwinsize;
+use serde_json::Value;
+
+/// What things may look like. Nothing of it on a pipe.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Look {
+    /// With colours.
+    pub(super) colour: bool,
+    /// Columns of the terminal.
+    pub(super) width: Option<u16>,
+}
+
+/// What something means, which decides its colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Tone {
+    /// Nothing special.
+    #[default]
+    Plain,
+    /// As it should be.
+    Good,
+    /// On its way, or taken out by somebody.
+    Warn,
+    /// Wrong.
+    Bad,
+}
+
+/// Standard output.
+#[derive(Debug)]
+pub(super) struct Screen {
+    output: io::Stdout,
+    /// What things may look like there.
+    pub(super) look: Look,
+}
+
+impl Look {
+    /// What a standard stream allows.
+    fn of(stream: &(impl IsTerminal + std::os::fd::AsFd)) -> Self {
+        if !stream.is_terminal() {
+            return Self::default();
+        }
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        // A terminal that doesn't know its size says 0.
+        let width = tcgetwinsize(stream).ok().map(|size| size.ws_col).filter(|width| *width > 0);
+        Self { colour: !no_colour, width }
+    }
+
+    /// In the colour of what it means.
+    pub(super) fn paint(self, text: impl fmt::Display, tone: Tone) -> String {
+        match tone.colour().filter(|_| self.colour) {
+            Some(colour) => in_style(text, colour.on_default()),
+            None => text.to_string(),
+        }
+    }
+
+    /// What stands before a line of a worker, in the colours that the primary has for it on its own
+    /// terminal.
+    pub(super) fn prefix(self, slot: u16, err: bool) -> String {
+        use AnsiColor as C;
+        const COLOURS: [AnsiColor; 10] = [
+            C::Cyan,
+            C::Green,
+            C::Yellow,
+            C::Magenta,
+            C::Blue,
+            C::BrightCyan,
+            C::BrightGreen,
+            C::BrightYellow,
+            C::BrightMagenta,
+            C::BrightBlue,
+        ];
+        if !self.colour {
+            return format!("{slot} | ");
+        }
+        let own = COLOURS[usize::from(slot) % COLOURS.len()].on_default();
+        let bar = if err { C::Red.on_default() } else { own };
+        // Whatever the line before has left on ends here.
+        format!("\x1b[0m{} {} ", in_style(slot, own), in_style("|", bar))
+    }
+}
+
+impl Tone {
+    /// Of a state of a slot or of a worker.
+    pub(super) fn of_state(state: &str) -> Self {
+        match state {
+            "serving" | "open" => Self::Good,
+            "spawning" | "standby" | "draining" | "drained" | "removed" | "holding" => Self::Warn,
+            "back-off" | "errored" | "aborted" | "killed" => Self::Bad,
+            _ => Self::Plain,
+        }
+    }
+
+    fn colour(self) -> Option<AnsiColor> {
+        match self {
+            Self::Plain => None,
+            Self::Good => Some(AnsiColor::Green),
+            Self::Warn => Some(AnsiColor::Yellow),
+            Self::Bad => Some(AnsiColor::Red),
+        }
+    }
+}
+
+impl Screen {
+    pub(super) fn new() -> Self {
+        let output = io::stdout();
+        Self { look: Look::of(&output), output }
+    }
+
+    /// Prints text that ends its lines itself.
+    ///
+    /// # Errors
+    ///
+    /// If nobody reads any more, and what the kernel says.
+    pub(super) fn print(&mut self, text: &str) -> io::Result<()> {
+        self.output.write_all(text.as_bytes())?;
+        self.output.flush()
+    }
+
+    /// Prints one line of JSON.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::print`].
+    pub(super) fn json(&mut self, value: &Value) -> io::Result<()> {
+        self.print(&format!("{value}\n"))
+    }
+}
+
+fn in_style(text: impl fmt::Display, style: Style) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COLOURED: Look = Look { colour: true, width: None };
+
+    #[test]
+    fn without_a_terminal_all_is_plain() {
+        let plain = Look::default();
+        assert_eq!(plain.paint("errored", Tone::Bad), "errored");
+        assert_eq!(
+            (plain.prefix(3, false), plain.prefix(13, true)),
+            ("3 | ".into(), "13 | ".into())
+        );
+    }
+
+    #[test]
+    fn on_a_terminal_what_is_wrong_is_red() {
+        assert_eq!(COLOURED.paint("errored", Tone::of_state("errored")), "\x1b[31merrored\x1b[0m");
+        assert_eq!(COLOURED.paint("moon", Tone::of_state("moon")), "moon");
+        assert!(COLOURED.prefix(0, true).contains("\x1b[31m|"), "{:?}", COLOURED.prefix(0, true));
+        assert!(!COLOURED.prefix(0, false).contains("\x1b[31m|"));
+    }
+}

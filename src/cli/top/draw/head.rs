@@ -1,0 +1,87 @@
+//! The first lines: which primary it is, how it is, and the rolling restart that is under way.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::style::Stylize;
+use ratatui::text::{Line, Span, Text};
+
+use crate::cli::top::look::Look;
+use crate::cli::top::state::State;
+use crate::cli::top::words::{count, duration};
+use crate::control::report::{Rollout, Status};
+
+/// Snapshots come each second; if none has come for so many, it is said.
+const SILENT: u64 = 3;
+
+pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, look: Look) {
+    let (who, how) = (who(&state.status), how(state, look));
+    // Where there is room for one line, a loss is what counts.
+    let mut lines =
+        if area.height == 1 && state.lost.is_some() { vec![how] } else { vec![who, how] };
+    if let Some(rollout) = &state.status.rollout {
+        lines.push(Line::styled(progress(rollout), look.warning()));
+    }
+    frame.render_widget(Text::from(lines), area);
+}
+
+fn who(status: &Status) -> Line<'_> {
+    let rest = format!(
+        "  sticky-lb {}  {}  pid {}  up {}  {}",
+        status.version,
+        status.listening.join(" "),
+        status.pid,
+        duration(status.uptime_s),
+        status.placement,
+    );
+    Line::from(vec![status.name.as_str().bold(), Span::raw(rest)])
+}
+
+fn how(state: &State, look: Look) -> Line<'_> {
+    if let Some(reason) = &state.lost {
+        let text = format!("lost the primary, trying again (q quits): {reason}");
+        return Line::styled(text, look.alarm());
+    }
+    let status = &state.status;
+    let mut spans = vec![serving(status, look), Span::raw("  "), doing(status, look)];
+    if state.silence.as_secs() >= SILENT {
+        let text = format!("no news for {} s", state.silence.as_secs());
+        spans.extend([Span::raw("  "), Span::styled(text, look.alarm())]);
+    }
+    if status.waiting > 0 {
+        let text = format!("  {} connections wait for a worker", count(status.waiting));
+        spans.push(Span::styled(text, look.warning()));
+    }
+    Line::from(spans)
+}
+
+fn serving(status: &Status, look: Look) -> Span<'static> {
+    let (serving, workers) = (status.serving, status.workers);
+    let by_load = status.autoscale.map(|(least, most)| format!(" ({least} to {most} by load)"));
+    let text = format!("serving {serving}/{workers}{}", by_load.unwrap_or_default());
+    let style = match serving {
+        0 => look.bad(),
+        _ if serving < workers => look.warning(),
+        _ => look.good(),
+    };
+    Span::styled(text, style)
+}
+
+fn doing(status: &Status, look: Look) -> Span<'static> {
+    match (status.stopping, status.accepting) {
+        (true, _) => Span::styled("stopping", look.bad()),
+        (_, true) => Span::styled("accepting", look.good()),
+        _ => Span::styled("not accepting", look.bad()),
+    }
+}
+
+fn progress(rollout: &Rollout) -> String {
+    let Rollout { number, replaced, of, under_way, .. } = rollout;
+    let mut text = format!("rolling restart {number}: {replaced} of {of}");
+    for (slot, waits_for) in under_way.iter().take(2) {
+        text += &format!(", slot {slot} waits for {waits_for}");
+    }
+    if under_way.len() > 2 {
+        text += &format!(", {} more wait", under_way.len() - 2);
+    }
+    text
+}

@@ -1,0 +1,99 @@
+//! What can be ordered from the view: how it is asked, how it is carried out, what came of it.
+
+use std::fmt;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::control::client::ask;
+use crate::control::protocol::Request;
+use crate::control::report::{Rollout, Scaled};
+use crate::supervisor::pool::chain;
+
+/// An order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Drain(u16),
+    Fewer,
+    More,
+    Reload,
+    Restart(u16),
+    Undrain(u16),
+}
+
+impl Order {
+    /// What is asked before, and what a yes would mean.
+    pub(super) fn question(self) -> (String, &'static str) {
+        match self {
+            Self::Drain(slot) => {
+                let meaning = "Its clients go to others until it is undrained.";
+                (format!("Drain slot {slot}?"), meaning)
+            }
+            Self::Fewer => ("Scale down?".to_owned(), "There will be one worker fewer."),
+            Self::More => ("Scale up?".to_owned(), "There will be one worker more."),
+            Self::Reload => ("Reload?".to_owned(), "All workers are replaced, slot by slot."),
+            Self::Restart(slot) => {
+                let meaning = "A new worker serves before the old one drains.";
+                (format!("Restart slot {slot}?"), meaning)
+            }
+            Self::Undrain(slot) => {
+                (format!("Undrain slot {slot}?"), "It gets a worker and its clients again.")
+            }
+        }
+    }
+
+    /// Asks the primary at `path`, and waits for what comes of it.
+    pub(super) fn carry_out(self, path: &Path) -> Result<String, String> {
+        let outcome = match self {
+            Self::Reload => ask::<Rollout>(path, &self.request()).map(replaced),
+            Self::More | Self::Fewer => ask::<Scaled>(path, &self.request()).map(scaled),
+            _ => ask::<Value>(path, &self.request()).map(|_| "done".to_owned()),
+        };
+        outcome.map_err(|error| chain(&error))
+    }
+
+    fn request(self) -> Request {
+        match self {
+            Self::Drain(slot) => Request::Drain { slot, wait: false },
+            Self::Fewer => Request::Scale { to: "-1".to_owned() },
+            Self::More => Request::Scale { to: "+1".to_owned() },
+            Self::Reload => Request::Reload {},
+            Self::Restart(slot) => Request::Restart { slot },
+            Self::Undrain(slot) => Request::Undrain { slot },
+        }
+    }
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Drain(slot) => write!(f, "drain slot {slot}"),
+            Self::Fewer => f.write_str("scale down"),
+            Self::More => f.write_str("scale up"),
+            Self::Reload => f.write_str("reload"),
+            Self::Restart(slot) => write!(f, "restart slot {slot}"),
+            Self::Undrain(slot) => write!(f, "undrain slot {slot}"),
+        }
+    }
+}
+
+fn replaced(Rollout { number, replaced, of, .. }: Rollout) -> String {
+    format!("rolling restart {number} is done, {replaced} of {of} slots replaced")
+}
+
+fn scaled(Scaled { from, to, deferred }: Scaled) -> String {
+    let when = if deferred { ", when the rolling restart has ended" } else { "" };
+    format!("from {from} workers to {to}{when}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_scaled_is_told() {
+        let scale = |deferred| scaled(Scaled { from: 4, to: 5, deferred });
+        assert_eq!(scale(false), "from 4 workers to 5");
+        assert_eq!(scale(true), "from 4 workers to 5, when the rolling restart has ended");
+    }
+}

@@ -1,0 +1,127 @@
+//! Waits for a primary that may take long: Ctrl-C ends the waiting, and nothing else.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::{PidfdFlags, pidfd_open};
+use serde_json::Value;
+
+use crate::cli::failure::Failure;
+use crate::control::client::{ClientError, Conversation};
+use crate::control::protocol::{Line, Request};
+
+/// A conversation, and Ctrl-C meanwhile.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    conversation: Conversation,
+    interrupts: SignalFd,
+    /// The primary's process, where this one may know it.
+    primary: Option<OwnedFd>,
+    /// What is said when nobody waits any more.
+    goes_on: &'static str,
+}
+
+impl Waiting {
+    /// Sends a request.
+    ///
+    /// # Errors
+    ///
+    /// If nobody is there.
+    pub(super) fn begin(
+        path: &Path,
+        request: &Request,
+        goes_on: &'static str,
+    ) -> Result<Self, Failure> {
+        let interrupts = interrupts().map_err(|error| Failure::Wait(error.into()))?;
+        let conversation = Conversation::begin(path, request, None)?;
+        let primary = socket_peercred(&conversation).ok();
+        let primary = primary.and_then(|it| pidfd_open(it.pid, PidfdFlags::empty()).ok());
+        Ok(Self { conversation, interrupts, primary, goes_on })
+    }
+
+    /// The next line of the answer.
+    ///
+    /// # Errors
+    ///
+    /// If the primary is gone or isn't understood, or somebody has pressed Ctrl-C.
+    pub(super) fn next_line(&mut self) -> Result<Line, Failure> {
+        if !self.conversation.has_read_ahead() {
+            self.wait(self.conversation.as_fd())?;
+        }
+        Ok(self.conversation.next_line()?)
+    }
+
+    /// Waits for the answer of a request that has no items.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::next_line`], and if the primary says no.
+    pub(super) fn finish(&mut self) -> Result<Value, Failure> {
+        loop {
+            match self.next_line()? {
+                Line::Item(_) => {}
+                Line::Done(done) => return Ok(done),
+                Line::Error(problem) => return Err(ClientError::Problem(problem).into()),
+            }
+        }
+    }
+
+    /// Waits until the primary has ended, and all that it had open is closed.
+    ///
+    /// # Errors
+    ///
+    /// If it says no, or somebody has pressed Ctrl-C.
+    pub(super) fn until_the_end(&mut self) -> Result<(), Failure> {
+        loop {
+            match self.next_line() {
+                Ok(Line::Error(problem)) => return Err(ClientError::Problem(problem).into()),
+                Ok(_) => {}
+                // Whoever dies closes its sockets in no order.
+                Err(Failure::Client(ClientError::Ended | ClientError::Lost(_))) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.primary.as_ref().map_or(Ok(()), |primary| self.wait(primary.as_fd()))
+    }
+
+    fn wait(&self, descriptor: BorrowedFd<'_>) -> Result<(), Failure> {
+        let interrupts = PollFd::new(&self.interrupts, PollFlags::IN);
+        if comes_first(descriptor, interrupts).map_err(Failure::Wait)? {
+            return Err(Failure::Interrupted(self.goes_on.to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// Waits until there is something to read. `true` if something else happened before.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub(super) fn comes_first(descriptor: BorrowedFd<'_>, other: PollFd<'_>) -> io::Result<bool> {
+    let mut polled = [PollFd::new(&descriptor, PollFlags::IN), other];
+    rustix::io::retry_on_intr(|| poll(&mut polled, None))?;
+    Ok(!polled[1].revents().is_empty())
+}
+
+/// Something that turns on a terminal, and nothing elsewhere.
+pub(super) fn spinner(message: String) -> ProgressBar {
+    let spinner = ProgressBar::new_spinner().with_message(message);
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    spinner
+}
+
+/// Ctrl-C as something to read.
+fn interrupts() -> nix::Result<SignalFd> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.thread_block()?;
+    SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC)
+}

@@ -1,0 +1,524 @@
+//! The admin listener: what it answers, who may come in, and that nobody can do harm there.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+
+use common::admin::{Viewer, connect, post, request, say};
+use common::client::{Answer, ask, ends_within, nth, read_answer};
+use common::process::{Signal, descriptors, exists};
+use common::{Builder, PATIENCE, Primary, eventually, own_directory};
+use serde_json::{Value, json};
+
+const JSON: &str = "Content-Type: application/json";
+const TOKEN: &str = "a-token-of-many-characters";
+
+fn with_admin(workers: u16) -> Builder {
+    Primary::with_workers(workers).arguments(&["--admin", "127.0.0.1:0"])
+}
+
+fn with_token(workers: u16) -> Builder {
+    let file = own_directory().join("token");
+    fs::write(&file, format!("{TOKEN}\n")).unwrap();
+    with_admin(workers).arguments(&["--admin-token-file", file.to_str().unwrap()])
+}
+
+fn get(to: SocketAddr, path: &str, headers: &[&str]) -> Answer {
+    request(to, "GET", path, headers)
+}
+
+fn code(answer: &Answer) -> String {
+    answer.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Slot and process of each worker that serves.
+fn serving(workers: &Value) -> Vec<(u64, u64)> {
+    let all = workers.as_array().unwrap().iter().filter(|it| it["state"] == "serving");
+    all.map(|it| (it["slot"].as_u64().unwrap(), it["pid"].as_u64().unwrap())).collect()
+}
+
+fn ready(primary: &Primary) -> (u16, String) {
+    let answer = get(primary.admin(), "/readyz", &[]);
+    (answer.status(), answer.body.trim_end().to_owned())
+}
+
+#[test]
+fn what_is_asked_over_http_is_what_the_control_socket_answers() {
+    let primary = with_admin(3).start();
+    for n in 0..6 {
+        ask(nth(n), primary.address());
+    }
+    let status = primary.get("/api/status").json();
+    assert_eq!(status["serving"], 3, "{status}");
+    assert_eq!(status["accepted"], 6, "{status}");
+    assert_eq!(status["admin"], primary.admin().to_string());
+    let workers = primary.get("/api/workers").json();
+    assert_eq!(serving(&workers), serving(&primary.ask("workers", json!({}))));
+    let slot = primary.get("/api/slots/2").json();
+    assert_eq!((&slot["slot"], &slot["state"]), (&json!(2), &json!("serving")), "{slot}");
+    let client = nth(4);
+    let found = primary.get(&format!("/api/where?address={client}")).json();
+    assert_eq!(found["goes_to"], ask(client, primary.address()).slot(), "{found}");
+    let key = found["key"].as_str().unwrap();
+    assert_eq!(primary.get(&format!("/api/where?key={key}")).json()["goes_to"], found["goes_to"]);
+    let events = primary.get("/api/events?last=2").json();
+    assert_eq!(events.as_array().map(Vec::len), Some(2), "{events}");
+    let conns = primary.get("/api/conns?slot=1&address=127.0.0.0/8&limit=5").json();
+    assert!(conns["connections"].is_array(), "{conns}");
+    primary.stop();
+}
+
+#[test]
+fn questions_that_are_wrong_are_answered_with_what_is_wrong() {
+    let primary = with_admin(1).start();
+    let admin = primary.admin();
+    for (path, status, said) in [
+        ("/api/slots/9", 409, "no slot 9"),
+        ("/api/slots/one", 400, "no slot"),
+        ("/api/slots/70000", 400, "no slot"),
+        ("/api/where?address=nowhere", 400, "address"),
+        ("/api/where?adress=1.2.3.4", 400, "adress"),
+        ("/api/conns?limit=-1", 400, "limit"),
+        ("/api/conns?slot=9", 409, "no slot 9"),
+        ("/api/events?last=many", 400, "last"),
+        ("/api/events?follow=perhaps", 400, "follow"),
+        ("/api/logs?lines=x", 400, "lines"),
+        ("/api/nothing", 404, "/api/nothing"),
+        ("/nothing", 404, "/nothing"),
+        ("/api", 404, "/api"),
+        ("/metrics/", 404, "/metrics/"),
+        ("/%00", 404, "%00"),
+        ("/../../etc/passwd", 404, "passwd"),
+        ("/api/slots/%ff%fe", 400, ""),
+    ] {
+        let answer = get(admin, path, &[]);
+        assert_eq!(answer.status(), status, "{path}: {answer:?}");
+        let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(said), "{path}: {message}");
+    }
+    primary.stop();
+}
+
+#[test]
+fn only_post_changes_anything() {
+    let primary = with_admin(2).start();
+    let admin = primary.admin();
+    let before = serving(&primary.get("/api/workers").json());
+    let orders = [
+        "reload",
+        "scale",
+        "drain",
+        "undrain",
+        "restart",
+        "kill",
+        "send",
+        "stop",
+        "log-level",
+        "rebalance",
+    ];
+    for order in orders {
+        for method in ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"] {
+            let path = format!("/api/{order}?slot=0&to=1&wait=false");
+            let answer = request(admin, method, &path, &[JSON]);
+            assert_eq!(answer.status(), 405, "{method} {path}: {answer:?}");
+        }
+    }
+    for path in ["/", "/metrics", "/livez", "/readyz", "/api/status", "/api/live"] {
+        let answer = post(admin, path, &[JSON], "{}");
+        assert_eq!(answer.status(), 405, "{path}: {answer:?}");
+        assert_eq!(code(&answer), "bad-request");
+    }
+    assert_eq!(serving(&primary.get("/api/workers").json()), before);
+    assert_eq!(primary.get("/api/status").json()["workers"], 2);
+    primary.stop();
+}
+
+#[test]
+fn orders_over_http_are_carried_out() {
+    let primary = with_admin(2).start();
+    let done = |name: &str, keys: Value| {
+        let answer = primary.order(name, &keys);
+        assert_eq!(answer.status(), 200, "{name}: {answer:?}");
+        answer.json()["done"].clone()
+    };
+    assert_eq!(done("scale", json!({"to": "+1"})), json!({"from": 2, "to": 3, "deferred": false}));
+    eventually("three workers", || primary.get("/api/status").json()["serving"] == 3);
+    done("drain", json!({"slot": 1, "wait": true}));
+    let state = |slot: u16| primary.get(&format!("/api/slots/{slot}")).json()["state"].clone();
+    assert_eq!(state(1), "drained");
+    done("undrain", json!({"slot": 1}));
+    assert_eq!(state(1), "serving");
+    let first = primary.worker(0);
+    done("restart", json!({"slot": 0}));
+    assert_ne!(primary.worker(0), first);
+    let second = primary.worker(2);
+    done("kill", json!({"slot": 2}));
+    eventually("its end", || !exists(second));
+    done("send", json!({"slot": 0, "signal": "WINCH"}));
+    assert_eq!(done("log-level", json!({"levels": "debug"})), json!({"levels": "debug"}));
+    assert!(done("rebalance", json!({}))["clients"].is_number());
+    let before = primary.worker(1);
+    assert_eq!(done("reload", json!({}))["result"], "done");
+    assert_ne!(primary.worker(1), before);
+    let begun = done("reload", json!({"wait": false}));
+    assert_eq!(begun["result"], Value::Null, "{begun}");
+    done("stop", json!({}));
+    primary.stop_finished();
+}
+
+#[test]
+fn orders_that_cannot_be_carried_out_say_why() {
+    let primary = with_admin(1).start();
+    for (name, keys, status, code_expected) in [
+        ("scale", json!({"to": "many"}), 400, "bad-request"),
+        ("scale", json!({}), 400, "bad-request"),
+        ("scale", json!({"to": "2", "more": 1}), 400, "bad-request"),
+        ("scale", json!({"to": "2", "request": "stop"}), 400, "bad-request"),
+        ("scale", json!(["2"]), 400, "bad-request"),
+        ("scale", json!({"to": "2000"}), 409, "refused"),
+        ("drain", json!({"slot": 9}), 409, "refused"),
+        ("drain", json!({"slot": 0}), 409, "refused"),
+        ("send", json!({"slot": 0, "signal": "NO"}), 400, "bad-request"),
+        ("log-level", json!({"levels": "loud"}), 400, "bad-request"),
+    ] {
+        let answer = primary.order(name, &keys);
+        assert_eq!(
+            (answer.status(), code(&answer).as_str()),
+            (status, code_expected),
+            "{answer:?}"
+        );
+    }
+    let broken = post(primary.admin(), "/api/scale", &[JSON], "{\"to\":");
+    assert_eq!(broken.status(), 400, "{broken:?}");
+    assert_eq!(primary.get("/api/status").json()["workers"], 1);
+    primary.stop();
+}
+
+#[test]
+fn a_page_of_another_origin_cannot_order_anything() {
+    let primary = with_admin(1).start();
+    let admin = primary.admin();
+    let scale = |headers: &[&str]| post(admin, "/api/scale", headers, "{\"to\":\"2\"}").status();
+    // What a form or a simple request can send.
+    for simple in
+        ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"]
+    {
+        assert_eq!(scale(&[&format!("Content-Type: {simple}")]), 415, "{simple}");
+    }
+    assert_eq!(scale(&[]), 415);
+    let port = admin.port();
+    for origin in [
+        "http://evil.example".to_owned(),
+        "null".to_owned(),
+        "http://127.0.0.1".to_owned(),
+        format!("http://127.0.0.1:{}", port.wrapping_add(1)),
+        format!("http://127.0.0.1:{port}.evil.example"),
+        format!("127.0.0.1:{port}"),
+    ] {
+        assert_eq!(scale(&[JSON, &format!("Origin: {origin}")]), 403, "{origin}");
+    }
+    let preflight = request(admin, "OPTIONS", "/api/scale", &["Origin: http://evil.example"]);
+    assert!(preflight.header("access-control-allow-origin").is_none(), "{preflight:?}");
+    assert_eq!(primary.get("/api/status").json()["workers"], 1, "nothing was done");
+    assert_eq!(scale(&[JSON, &format!("Origin: http://127.0.0.1:{port}")]), 200);
+    assert_eq!(scale(&["Content-Type: APPLICATION/json; charset=utf-8"]), 200);
+    primary.stop();
+}
+
+#[test]
+fn a_name_that_was_made_to_mean_this_machine_gets_nothing() {
+    let primary = with_admin(1).arguments(&["--admin-host", "Admin.Example"]).start();
+    let admin = primary.admin();
+    let port = admin.port();
+    for path in ["/", "/metrics", "/api/status"] {
+        for host in ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "1.2.3"] {
+            let answer = get(admin, path, &[&format!("Host: {host}:{port}")]);
+            assert_eq!(answer.status(), 421, "{path} of {host}: {answer:?}");
+            assert!(answer.body.contains(host) && !answer.body.contains("<html"), "{answer:?}");
+        }
+        for host in ["localhost", "LOCALHOST:1", "127.0.0.1", "[::1]:9", "admin.example:80"] {
+            let answer = get(admin, path, &[&format!("Host: {host}")]);
+            assert_eq!(answer.status(), 200, "{path} of {host}: {answer:?}");
+        }
+    }
+    for lines in ["", "Host: localhost\r\nHost: evil.example\r\n", "Host: a b\r\n", "Host:\r\n"] {
+        let text = format!("GET /api/status HTTP/1.1\r\n{lines}Connection: close\r\n\r\n");
+        assert_eq!(say(admin, text.as_bytes()).unwrap().status(), 400, "{lines:?}");
+    }
+    let absolute = "GET http://evil.example/api/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    assert_eq!(say(admin, absolute.as_bytes()).unwrap().status(), 400);
+    // Health checks are asked by any name.
+    assert_eq!(get(admin, "/livez", &["Host: pod.example"]).status(), 200);
+    assert_eq!(get(admin, "/readyz", &["Host: pod.example"]).status(), 200);
+    primary.stop();
+}
+
+#[test]
+fn without_the_token_only_page_and_health_checks_are_answered() {
+    let primary = with_token(1).start();
+    let admin = primary.admin();
+    for path in ["/", "/livez", "/readyz"] {
+        assert_eq!(get(admin, path, &[]).status(), 200, "{path}");
+    }
+    let own = ["/metrics", "/api/status", "/api/workers", "/api/slots/0", "/api/where?key=0"];
+    let streams =
+        ["/api/conns", "/api/events", "/api/logs", "/api/live", "/api/events?follow=true"];
+    let shorter = &TOKEN[..TOKEN.len() - 1];
+    for path in own.into_iter().chain(streams) {
+        for wrong in [
+            String::new(),
+            "Authorization: Bearer".to_owned(),
+            format!("Authorization: Bearer {shorter}"),
+            format!("Authorization: Bearer {TOKEN}x"),
+            format!("Authorization: Basic {TOKEN}"),
+            format!("Authorization: {TOKEN}"),
+        ] {
+            let lines: &[&str] = if wrong.is_empty() { &[] } else { &[&wrong] };
+            let answer = get(admin, path, lines);
+            assert_eq!(answer.status(), 401, "{path} with {wrong:?}: {answer:?}");
+            assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+        }
+    }
+    assert_eq!(post(admin, "/api/stop", &[JSON], "{}").status(), 401);
+    for right in
+        [format!("Authorization: Bearer {TOKEN}"), format!("authorization: bearer {TOKEN}")]
+    {
+        assert_eq!(get(admin, "/api/status", &[&right]).status(), 200);
+        assert_eq!(get(admin, "/metrics", &[&right]).status(), 200);
+        let scaled = post(admin, "/api/scale", &[&right, JSON], "{\"to\":\"1\"}");
+        assert_eq!(scaled.status(), 200, "{scaled:?}");
+    }
+    primary.stop();
+}
+
+#[test]
+fn whoever_guesses_tokens_does_not_fill_the_log() {
+    let primary = with_token(1).start();
+    let admin = primary.admin();
+    let begin = std::time::SystemTime::now();
+    for guess in 0..300 {
+        let line = format!("Authorization: Bearer guess-number-{guess}");
+        assert_eq!(get(admin, "/api/status", &[&line]).status(), 401);
+    }
+    let seconds = usize::try_from(begin.elapsed().unwrap().as_secs()).unwrap();
+    let log = primary.log();
+    let lines = log.lines().filter(|line| line.contains("without the right token")).count();
+    assert!((1..=seconds + 2).contains(&lines), "{lines} lines in {seconds} seconds");
+    assert!(!log.contains("guess-number"), "{log}");
+    primary.stop();
+}
+
+#[test]
+fn the_page_can_reach_nobody_else_and_is_not_kept() {
+    let primary = with_token(1).start();
+    let page = get(primary.admin(), "/", &[]);
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    let policy = page.header("content-security-policy").unwrap();
+    let directives: Vec<_> = policy.split("; ").collect();
+    for directive in [
+        "default-src 'none'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ] {
+        assert!(directives.contains(&directive), "{directive} in {policy}");
+    }
+    let scripts = directives.iter().find(|it| it.starts_with("script-src ")).unwrap();
+    assert!(!scripts.contains("unsafe"), "{scripts}");
+    assert_eq!(page.header("referrer-policy"), Some("no-referrer"));
+    for answer in [page, get(primary.admin(), "/livez", &[]), get(primary.admin(), "/x", &[])] {
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{answer:?}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{answer:?}");
+    }
+    primary.stop();
+}
+
+#[test]
+fn a_viewer_sees_a_worker_die_and_each_event_once() {
+    let primary = with_admin(2).start();
+    let mut viewer = Viewer::of(primary.admin(), "/api/live");
+    let first = viewer.expect("live");
+    assert_eq!(first["status"]["serving"], 2, "{first}");
+    assert_eq!(serving(&first["workers"]).len(), 2);
+    let mut last = first["events"].as_array().unwrap().last().unwrap()["number"].as_u64().unwrap();
+    let old = primary.worker(1);
+    common::process::signal(old, Signal::KILL);
+    let mut died = false;
+    loop {
+        let live = viewer.expect("live");
+        for event in live["events"].as_array().unwrap() {
+            last += 1;
+            assert_eq!(event["number"], last, "none twice, none missing: {live}");
+            died |= event["kind"] == "worker-died" && event["pid"] == old;
+        }
+        let now = serving(&live["workers"]);
+        if died && now.len() == 2 {
+            assert!(now.iter().all(|(_, pid)| *pid != u64::from(old)), "{now:?}");
+            break;
+        }
+    }
+    primary.stop();
+}
+
+#[test]
+fn events_are_followed_as_they_come() {
+    let primary = with_admin(1).start();
+    let mut viewer = Viewer::of(primary.admin(), "/api/events?follow=true&last=1");
+    assert_eq!(viewer.expect("item")["kind"], "worker-serves");
+    primary.order("scale", &json!({"to": "2"}));
+    assert_eq!(viewer.expect("item")["kind"], "scaled");
+    primary.stop();
+}
+
+#[test]
+fn streams_end_when_the_primary_does() {
+    let primary = with_admin(1).start();
+    let mut viewer = Viewer::of(primary.admin(), "/api/live");
+    viewer.expect("live");
+    primary.stop();
+    while viewer.next().is_some() {}
+}
+
+#[test]
+fn viewers_are_bounded_and_those_that_leave_make_room() {
+    let primary = with_admin(1).start();
+    let admin = primary.admin();
+    let mut viewers: Vec<_> = (0..70).map(|_| Viewer::of(admin, "/api/live")).collect();
+    let busy = viewers.iter().filter(|viewer| viewer.status.contains(" 503 ")).count();
+    assert_eq!(busy, 6);
+    let mut looking = viewers.drain(..).filter(|viewer| viewer.status.contains(" 200 "));
+    assert_eq!(looking.by_ref().take(3).map(|mut it| it.expect("live")).count(), 3);
+    // All else is still answered.
+    assert_eq!(get(admin, "/livez", &[]).status(), 200);
+    assert_eq!(get(admin, "/api/status", &[]).status(), 200);
+    drop(looking);
+    drop(viewers);
+    eventually("room again", || Viewer::of(admin, "/api/live").status.contains(" 200 "));
+    primary.stop();
+}
+
+#[test]
+fn ready_is_said_when_clients_should_come() {
+    let primary = with_admin(2)
+        .slot_zero("while [ ! -e go ]; do sleep 0.02; done")
+        .arguments(&["--listen-timeout", "60s", "--lameduck", "60s", "--ready-workers", "100%"])
+        .start_listening();
+    eventually("one worker", || primary.get("/api/status").json()["serving"] == 1);
+    assert_eq!(ready(&primary), (503, "connections are not accepted yet".to_owned()));
+    assert_eq!(get(primary.admin(), "/livez", &[]).status(), 200, "it lives all the same");
+    fs::write(primary.directory().join("go"), "").unwrap();
+    eventually("ready", || ready(&primary) == (200, "ok".to_owned()));
+    primary.order("drain", &json!({"slot": 1}));
+    eventually("not ready", || ready(&primary).0 == 503);
+    assert_eq!(ready(&primary).1, "1 of 2 slots serve, fewer than 2");
+    primary.order("undrain", &json!({"slot": 1}));
+    eventually("ready again", || ready(&primary).0 == 200);
+    primary.signal(Signal::TERM);
+    eventually("not ready", || ready(&primary).0 == 503);
+    assert_eq!(ready(&primary).1, "everything is being stopped");
+    assert_eq!(get(primary.admin(), "/livez", &[]).status(), 200);
+    ask(nth(1), primary.address());
+    primary.signal(Signal::TERM);
+    primary.stop_finished();
+}
+
+#[test]
+fn what_no_client_sends_harms_nobody() {
+    let primary = with_admin(1).start();
+    let admin = primary.admin();
+    let long = "x".repeat(1 << 20);
+    let many: String = (0..300).map(|n| format!("X-{n}: 1\r\n")).collect();
+    let large = "{\"to\":\"2\"}".to_owned() + &" ".repeat(64 * 1024);
+    let chunk = format!(
+        "POST /api/scale HTTP/1.1\r\nHost: localhost\r\n{JSON}\r\nTransfer-Encoding: chunked\r\n\r\n\
+         {:x}\r\n{large}",
+        large.len()
+    );
+    for bytes in [
+        "\0\u{1}\u{2}\r\n\r\n",
+        "GET",
+        "GET / HTTP/9.9\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "CONNECT evil.example:80 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        &format!("GET /{long} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        &format!("GET / HTTP/1.1\r\nHost: localhost\r\n{many}\r\n"),
+        &format!(
+            "POST /api/scale HTTP/1.1\r\nHost: localhost\r\n{JSON}\r\nContent-Length: x\r\n\r\n"
+        ),
+        &chunk,
+    ] {
+        let mut stream = connect(admin);
+        // It may be refused before all of it is there.
+        let _ = stream.write_all(bytes.as_bytes());
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let answer = read_answer(stream);
+        assert!(
+            answer.as_ref().is_ok_and(|it| it.status() >= 400) || answer.is_err(),
+            "{answer:?}"
+        );
+    }
+    let announced = format!(
+        "POST /api/scale HTTP/1.1\r\nHost: localhost\r\n{JSON}\r\nContent-Length: 65537\r\n\
+         Connection: close\r\n\r\n"
+    );
+    assert_eq!(say(admin, announced.as_bytes()).unwrap().status(), 413);
+    let deep = format!("{{\"to\":{}1{}}}", "[".repeat(20_000), "]".repeat(20_000));
+    assert_eq!(post(admin, "/api/scale", &[JSON], &deep).status(), 400);
+    assert_eq!(primary.get("/api/status").json()["workers"], 1);
+    assert!(!primary.log().contains("panicked"), "{}", primary.log());
+    primary.stop();
+}
+
+#[test]
+fn clients_that_are_slow_or_idle_or_never_read_are_cut_off() {
+    let primary = with_admin(1).start();
+    let admin = primary.admin();
+    let before = descriptors(primary.pid()).len();
+    let mut slow: Vec<_> = (0..3).map(|_| connect(admin)).collect();
+    slow[1].write_all(b"GET /api/status HTTP/1.1\r\nHost: localhost\r\nX-").unwrap();
+    let begun = format!(
+        "POST /api/scale HTTP/1.1\r\nHost: localhost\r\n{JSON}\r\nContent-Length: 9\r\n\r\n{{"
+    );
+    slow[2].write_all(begun.as_bytes()).unwrap();
+    // More answers than sockets hold, none of which it reads.
+    let mut deaf = connect(admin);
+    let ask = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(5_000);
+    deaf.set_nonblocking(true).unwrap();
+    let _ = deaf.write(ask.as_bytes());
+    assert!(descriptors(primary.pid()).len() >= before, "they are connected");
+    assert_eq!(get(admin, "/livez", &[]).status(), 200);
+    for client in &mut slow {
+        assert!(ends_within(client, PATIENCE), "{client:?}");
+    }
+    eventually("all are gone", || descriptors(primary.pid()).len() <= before);
+    primary.stop();
+}
+
+#[test]
+fn an_admin_address_in_use_is_said_at_the_start() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, log) = Primary::with_workers(1).arguments(&["--admin", &address]).run();
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains(&format!("admin address {address} is in use")), "{log}");
+}
+
+#[test]
+fn what_can_be_reached_from_elsewhere_needs_a_token() {
+    let (code, log) = Primary::with_workers(1).arguments(&["--admin", "0.0.0.0:0"]).run();
+    assert_eq!(code, Some(2), "{log}");
+    assert!(log.contains("set admin_token_file"), "{log}");
+}
+
+#[test]
+fn it_listens_on_ipv6_too() {
+    let primary = Primary::with_workers(1).arguments(&["--admin", "[::1]:0"]).start();
+    assert!(primary.admin().is_ipv6() && primary.admin().port() > 0);
+    assert_eq!(primary.get("/api/status").json()["serving"], 1);
+    primary.stop();
+}

@@ -1,0 +1,131 @@
+//! A frontend in the test's own process, with workers that are threads: what no binary shows can be
+//! asked there.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use sticky_lb::frontend::affinity::{Affinity, DigestKind, Prefixes};
+use sticky_lb::frontend::dispatcher::Dispatcher;
+use sticky_lb::frontend::inquiry::{FrontendHandle, inquiries};
+use sticky_lb::frontend::listener::{Listener, ListenerSettings};
+use sticky_lb::frontend::placement::Placement;
+use sticky_lb::frontend::router::{Router, RouterSettings};
+use sticky_lb::frontend::slot_table::{SlotSettings, SlotTable};
+use sticky_lb::handoff::channel::{Channel, WorkerEnd};
+use sticky_lb::handoff::ids::{Generation, SlotId};
+use sticky_lb::handoff::message::MAX_TO_WORKER;
+use sticky_lb::handoff::scm_rights::{Received, receive};
+use sticky_lb::handoff::scoreboard::{Counter, Scoreboard};
+use sticky_lb::handoff::slots::{SlotCommand, SlotCommander, WorkerId, seam};
+
+use super::PATIENCE;
+
+/// A frontend, and what steers it.
+#[derive(Debug)]
+pub struct Frontend<T> {
+    /// Where clients connect.
+    pub address: SocketAddr,
+    /// As the supervisor has it.
+    pub commander: SlotCommander,
+    /// As operators have it.
+    pub handle: FrontendHandle,
+    slots: u16,
+    thread: JoinHandle<T>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// The first worker of a slot.
+pub fn worker(slot: u16) -> WorkerId {
+    WorkerId { slot: SlotId(slot), generation: Generation(0) }
+}
+
+impl<T: Send + 'static> Frontend<T> {
+    /// Has `run` run one, whose clients belong to so many slots. It accepts nothing yet.
+    pub fn start(slots: u16, run: impl FnOnce(Dispatcher) -> T + Send + 'static) -> Self {
+        let host = Some("127.0.0.1".to_owned());
+        let listener = Listener::bind(&ListenerSettings { host, port: 0, backlog: 1024 })
+            .expect("a part of the frontend");
+        let address = listener.local();
+        let (commander, events, orders) = seam().expect("a part of the frontend");
+        let (handle, inquiries) = inquiries().expect("a part of the frontend");
+        let thread = thread::spawn(move || {
+            let _nobody_hears = events;
+            let prefixes = Prefixes { v4: 32, v6: 64 };
+            let affinity = Affinity::new(DigestKind::Md5, b"", prefixes);
+            let router = Router::new(&RouterSettings {
+                placement: Placement::Rendezvous,
+                weights: vec![1.0; usize::from(slots)],
+                load_bound: None,
+                memory_capacity: NonZeroUsize::new(100).expect("a part of the frontend"),
+                memory_lifetime: Duration::from_secs(3_600),
+            });
+            let (stall_after, slot_wait) = (PATIENCE, PATIENCE);
+            let table = SlotTable::new(SlotSettings { stall_after, slot_wait, queue: 256 });
+            let dispatcher =
+                Dispatcher::new(listener, affinity, router, table, 10_000, orders, inquiries);
+            run(dispatcher.expect("a part of the frontend"))
+        });
+        Self { address, commander, handle, slots, thread, workers: Vec::new() }
+    }
+
+    /// Puts a worker into each slot, and has connections accepted.
+    pub async fn serve(&mut self) {
+        let ranked = (0..self.slots).map(|slot| (SlotId(slot), 1.0)).collect();
+        self.commander.send(SlotCommand::Rank(ranked)).await.expect("a part of the frontend");
+        for slot in 0..self.slots {
+            let (channel, end) = Channel::create(256).expect("a part of the frontend");
+            self.workers.push(thread::spawn(move || serve(&end)));
+            let attach = SlotCommand::Attach(worker(slot), Box::new(channel));
+            self.commander.send(attach).await.expect("a part of the frontend");
+            self.commander
+                .send(SlotCommand::Serve(worker(slot)))
+                .await
+                .expect("a part of the frontend");
+        }
+        self.commander.send(SlotCommand::Accept).await.expect("a part of the frontend");
+    }
+
+    /// Waits until so many connections are their workers' own.
+    pub async fn wait_for_acknowledged(&self, count: usize) {
+        let all = async {
+            while self.commander.count().await.expect("a part of the frontend").acknowledged
+                < count as u64
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, all).await.expect("all are acknowledged");
+    }
+
+    /// Ends it, and says what came of it.
+    pub async fn end(self) -> T {
+        self.commander.send(SlotCommand::End).await.expect("a part of the frontend");
+        let result = self.thread.join().expect("a part of the frontend");
+        // The primary's ends are gone with it.
+        self.workers.into_iter().for_each(|worker| worker.join().expect("a part of the frontend"));
+        result
+    }
+}
+
+/// Closes what it is sent, and acknowledges it.
+fn serve(worker: &WorkerEnd) {
+    let scoreboard = Scoreboard::open(worker.scoreboard.as_fd()).expect("a part of the frontend");
+    let (mut bytes, mut sockets) = ([0; MAX_TO_WORKER], Vec::new());
+    loop {
+        match receive(&worker.channel, &mut bytes, &mut sockets).expect("a part of the frontend") {
+            Received::Message { .. } => {
+                scoreboard.add(Counter::Settled, sockets.len() as u64);
+                sockets.clear();
+            }
+            Received::Empty => {
+                let mut polled = [PollFd::new(&worker.channel, PollFlags::IN)];
+                poll(&mut polled, None).expect("a part of the frontend");
+            }
+            Received::Closed => return,
+        }
+    }
+}
