@@ -174,10 +174,10 @@ impl Tab {
         }
     }
 
-    /// Clicks with the mouse on the first element that a CSS selector finds, which has to be in
-    /// sight and on top.
+    /// Clicks with the mouse on the first element that a CSS selector finds, as soon as it can be
+    /// seen with nothing on top.
     pub fn click(&self, selector: &str) {
-        let found = self.evaluate(&format!(
+        let place = format!(
             "(() => {{
                 const element = document.querySelector({selector:?});
                 element.scrollIntoView({{ block: 'center' }});
@@ -185,9 +185,13 @@ impl Tab {
                 const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
                 return element.contains(document.elementFromPoint(x, y)) ? [x, y] : null;
             }})()"
-        ));
+        );
+        let mut found = Value::Null;
+        eventually(&format!("{selector} to click on"), || {
+            found = self.evaluate(&place);
+            found.is_array()
+        });
         let [x, y] = [&found[0], &found[1]];
-        assert!(x.is_f64() || x.is_u64(), "nothing to click on: {selector}");
         for kind in ["mousePressed", "mouseReleased"] {
             let click = json!({"type": kind, "x": x, "y": y, "button": "left", "clickCount": 1});
             self.call("Input.dispatchMouseEvent", &click);
