@@ -79,7 +79,8 @@ pub(super) enum Command {
     Events(follow::Events),
     /// Show the levels of the primary's log, or change them until it ends.
     LogLevel {
-        /// For all parts, and for single ones: debug; info,frontend=debug.
+        /// For all parts, and for single ones: debug; info,frontend=debug. `configured` for those
+        /// of the configuration.
         levels: Option<String>,
     },
     /// Forget which clients went elsewhere while their slot was away, so that they come back to it.

@@ -3,6 +3,7 @@
 //! Reads only, and blocks meanwhile: each descriptor of each worker is looked at.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use procfs::ProcResult;
@@ -78,8 +79,8 @@ fn is_wanted(entry: &TcpNetEntry, wanted: &Wanted) -> bool {
 
 fn connection(entry: &TcpNetEntry, worker: WorkerId, pid: i32) -> Connection {
     Connection {
-        client: entry.remote_address.to_string(),
-        local: entry.local_address.to_string(),
+        client: plain(entry.remote_address).to_string(),
+        local: plain(entry.local_address).to_string(),
         slot: worker.slot.0,
         generation: worker.generation.0,
         pid,
@@ -87,6 +88,11 @@ fn connection(entry: &TcpNetEntry, worker: WorkerId, pid: i32) -> Connection {
         unread: entry.rx_queue.into(),
         unsent: entry.tx_queue.into(),
     }
+}
+
+/// IPv4 as IPv4, however the listener sees it.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(fold(address.ip()), address.port())
 }
 
 fn state(state: &TcpState) -> &'static str {

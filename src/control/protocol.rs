@@ -131,9 +131,10 @@ pub enum Request {
         #[serde(default = "last_events")]
         last: usize,
     },
-    /// Log from these levels on: `report::Levels`.
+    /// Log from these levels on, and say which count: `report::Levels`.
     LogLevel {
-        /// `debug`, or `info,frontend=debug`; as configured if nothing is said.
+        /// `debug`, `info,frontend=debug`, or `configured` for those of the configuration; as they
+        /// are if nothing is said.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         levels: Option<String>,
     },

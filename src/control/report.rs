@@ -1,10 +1,13 @@
 //! What the primary says of itself, as it travels in JSON: on the control socket, over HTTP, and to
 //! people by `--json`. Times are in the unit that their name ends with, memory in bytes.
+//!
+//! What an older primary doesn't say yet has its default.
 
 use serde::{Deserialize, Serialize};
 
 /// How everything is, at a glance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Status {
     /// The app's name.
     pub name: String,
@@ -73,7 +76,8 @@ pub struct Status {
 }
 
 /// A client with many connections.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Heaviest {
     /// Its address.
     pub address: String,
@@ -83,6 +87,7 @@ pub struct Heaviest {
 
 /// A worker, or a slot that has none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Worker {
     /// Its slot.
     pub slot: u16,
@@ -123,6 +128,7 @@ pub struct Worker {
 
 /// Everything about a slot.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Slot {
     /// Which.
     pub slot: u16,
@@ -160,6 +166,7 @@ pub struct Slot {
 
 /// A rolling restart: how far it is, or how it ended.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Rollout {
     /// Its number, from 1.
     pub number: u64,
@@ -179,6 +186,7 @@ pub struct Rollout {
 
 /// What came of an order to scale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Scaled {
     /// So many slots there were to be before.
     pub from: u16,
@@ -190,6 +198,7 @@ pub struct Scaled {
 
 /// Something that happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Event {
     /// Rises by one from event to event.
     pub number: u64,
@@ -212,6 +221,7 @@ pub struct Event {
 
 /// Where a client goes, and why.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Whereabouts {
     /// The address that was asked for.
     pub address: Option<String>,
@@ -235,6 +245,7 @@ pub struct Whereabouts {
 
 /// A slot in a client's ranking.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Ranked {
     /// Which.
     pub slot: u16,
@@ -252,6 +263,7 @@ pub struct Ranked {
 
 /// Connections that workers hold.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Connections {
     /// Some of them.
     pub connections: Vec<Connection>,
@@ -261,6 +273,7 @@ pub struct Connections {
 
 /// A connection that a worker holds, as the kernel shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Connection {
     /// The client.
     pub client: String,
@@ -282,6 +295,7 @@ pub struct Connection {
 
 /// A line that a worker has printed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LogLine {
     /// When, in milliseconds since 1970.
     pub time_ms: i64,
@@ -296,12 +310,12 @@ pub struct LogLine {
     /// The line without its end; what is no UTF-8 is replaced.
     pub text: String,
     /// So many lines before this one were missed: they were read too slowly.
-    #[serde(default)]
     pub missed: u64,
 }
 
 /// Levels of the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Levels {
     /// Those that count now.
     pub levels: String,
@@ -309,6 +323,7 @@ pub struct Levels {
 
 /// What rebalancing has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Rebalanced {
     /// Clients that will come back to the first slot of their ranking.
     pub clients: u64,
@@ -316,6 +331,7 @@ pub struct Rebalanced {
 
 /// Everything that changes, once a second.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Live {
     /// When, in milliseconds since 1970.
     pub time_ms: i64,

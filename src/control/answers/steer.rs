@@ -68,8 +68,11 @@ impl Control {
 
     pub(super) fn log_level(&self, levels: Option<String>) -> Result<Levels, Problem> {
         let bad = |error| Problem::new(Code::BadRequest, format!("log level: {error}"));
-        if let Some(levels) = levels {
-            self.links.log.change(&levels.parse().map_err(bad)?);
+        let log = &self.links.log;
+        match levels.as_deref() {
+            None => {}
+            Some("configured") => log.change(&log.configured()),
+            Some(levels) => log.change(&levels.parse().map_err(bad)?),
         }
         Ok(Levels { levels: self.links.log.levels().to_string() })
     }
