@@ -18,6 +18,7 @@ use crate::control::discovery::find;
 use self::look::Look;
 use self::messages::Message;
 use self::state::{State, Wish};
+use super::failure::Failure;
 use super::operator::Which;
 
 mod draw;
@@ -62,7 +63,7 @@ pub(super) fn run(which: &Which) -> Result<(), Box<dyn Error>> {
         return Err(NoTerminal.into());
     }
     let wanted = which.wanted();
-    let path = find(&wanted)?;
+    let path = find(&wanted).map_err(Failure::from)?;
     let (sender, messages) = sync_channel(MESSAGES);
     messages::from_primary(path, wanted, sender.clone())?;
     // What is wrong from the start is said like any other error.
