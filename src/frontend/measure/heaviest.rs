@@ -2,7 +2,7 @@
 //!
 //! Some clients have a counter each; one that has none takes over the smallest, or one that is hardly
 //! larger, and what that had counted is its error ("space saving", Metwally, Agrawal and El Abbadi
-//! 2005). Whoever makes more than one in [`COUNTERS`] of all connections has one, and its share is
+//! 2005). Whoever makes more than one in `COUNTERS` of all connections has one, and its share is
 //! wrong by no more than that.
 //! All counts are halved every ten seconds. Allocates nothing; pure.
 
