@@ -471,7 +471,7 @@ fn whoever_answers_nonsense_is_not_believed() {
     for (answer, expected) in [
         ("", "primary ended before it had answered"),
         ("nonsense\n", "of another release?"),
-        ("{\"done\":{\"slots\":[]}}\n", "of another release?"),
+        ("{\"done\":{\"slot\":\"three\"}}\n", "of another release?"),
         ("{\"item\":{}}\n", "primary ended before it had answered"),
         ("\u{0}\u{0}\n\n\n", "of another release?"),
     ] {

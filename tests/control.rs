@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 
-use common::client::{ask, nth};
+use common::client::{ask, connect_from, nth};
 use common::control::Asked;
 use common::process::Signal;
 use common::{Primary, eventually};
@@ -129,6 +129,31 @@ fn the_socket_of_a_running_primary_is_never_taken_away() {
     assert_eq!(code, Some(1));
     assert!(busy.exists());
     primary.stop();
+}
+
+#[test]
+fn a_primary_that_drains_does_not_keep_the_next_one_from_starting() {
+    const STATUS: &[u8] = b"{\"version\":1,\"request\":\"status\"}\n";
+    let folder = common::own_directory();
+    let runtime = folder.to_str().unwrap();
+    let first = Primary::with_workers(1).environment("STICKY_LB_RUNTIME_DIR", runtime).start();
+    let port = first.port().to_string();
+    let of_first = || Asked::raw(&folder.join(format!("app-{port}.sock")), STATUS).end().unwrap();
+    let mut held = connect_from(nth(0), first.address()).unwrap();
+    held.write_all(b"GET /").unwrap();
+    eventually("the worker has it", || of_first()["connections"] == 1);
+    first.signal(Signal::TERM);
+    first.wait_for_log("worker drains");
+    let flags = ["--workers", "1", "--port", &port];
+    let second = Primary::from_flags(&flags).environment("STICKY_LB_RUNTIME_DIR", runtime).start();
+    let path = folder.join(format!("app-{port}-{}.sock", second.pid()));
+    assert_eq!(Asked::raw(&path, STATUS).end().unwrap()["pid"], second.pid());
+    eventually("the first says that it stops", || of_first()["stopping"] == true);
+    drop(held);
+    first.stop_finished();
+    assert!(path.exists());
+    second.stop();
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
 }
 
 #[test]

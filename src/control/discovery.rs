@@ -89,7 +89,7 @@ impl Found {
             Some(status) => status.name == name,
             None => {
                 let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
-                stem.rsplit_once('-').is_some_and(|(called, _)| called == name)
+                stem.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'))
             }
         }
     }

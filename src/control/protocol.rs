@@ -78,8 +78,8 @@ pub enum Request {
     },
     /// A snapshot each second, `report::Live`, until whoever asks has enough.
     Live {},
-    /// Replace all workers by such of the configuration as it is now. Items `report::Rollout`, the
-    /// end too.
+    /// Replace all workers by such of the configuration as it is now. Items `report::Rollout`
+    /// whenever that changes, and one with its result at the end.
     Reload {},
     /// More workers, or fewer: `report::Scaled`.
     Scale {

@@ -7,7 +7,8 @@
 //! `NAME-PORT.sock` in the runtime directory: `$STICKY_LB_RUNTIME_DIR`; else what systemd made for
 //! the unit (`$RUNTIME_DIRECTORY`); else `$XDG_RUNTIME_DIR/sticky-lb`; else `/run/sticky-lb` for
 //! root and `/tmp/sticky-lb-UID` for others. The folder is the user's alone (0700), unless it was
-//! there before, and must not be somebody else's. The socket is 0600.
+//! there before, and must not be somebody else's. The socket is 0600. Where another primary has that
+//! name still, as one does that was told to stop and drains, it is `NAME-PORT-PID.sock`.
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, Permissions};
@@ -30,9 +31,7 @@ const LONGEST_PATH: usize = 107;
 #[non_exhaustive]
 pub enum SocketError {
     /// Another primary answers there.
-    #[error(
-        "control socket {0:?} belongs to a running primary: give this one another --name or --control"
-    )]
+    #[error("control socket {0:?} belongs to a running primary: give another --control")]
     Taken(PathBuf),
     /// Something else is there.
     #[error("{0:?} is no socket and is left alone: give another --control")]
@@ -68,12 +67,21 @@ impl ControlSocket {
     ///
     /// # Errors
     ///
-    /// If it belongs to a running primary, or cannot be made.
+    /// If `path` belongs to a running primary, or it cannot be made.
     pub fn bind(path: Option<&Path>, name: &str, port: u16) -> Result<Self, SocketError> {
-        let path = match path {
-            Some(path) => path.to_owned(),
-            None => own_directory()?.join(format!("{}-{port}.sock", file_name(name))),
-        };
+        if let Some(path) = path {
+            return Self::bind_at(path.to_owned());
+        }
+        let (folder, usual) = (own_directory()?, format!("{}-{port}", file_name(name)));
+        match Self::bind_at(folder.join(format!("{usual}.sock"))) {
+            Err(SocketError::Taken(_)) => {
+                Self::bind_at(folder.join(format!("{usual}-{}.sock", std::process::id())))
+            }
+            bound => bound,
+        }
+    }
+
+    fn bind_at(path: PathBuf) -> Result<Self, SocketError> {
         if path.as_os_str().len() > LONGEST_PATH {
             return Err(SocketError::Long(path));
         }

@@ -35,12 +35,12 @@ pub(super) struct Doors<'a> {
     pub(super) admin: Option<AdminListener>,
 }
 
-/// Without one the primary still serves, unless the socket was asked for, or is another's.
+/// Without one the primary still serves, unless the socket was asked for.
 pub(super) fn socket(config: &Config, port: u16) -> Result<Option<ControlSocket>, SocketError> {
     let path = config.control.path.as_deref();
     match ControlSocket::bind(path, &config.name, port) {
         Ok(socket) => Ok(Some(socket)),
-        Err(error) if path.is_none() && !matches!(error, SocketError::Taken(_)) => {
+        Err(error) if path.is_none() => {
             tracing::warn!(
                 error = chain(&error),
                 "no control socket: commands reach it by --control"

@@ -15,7 +15,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 use tokio::time::{MissedTickBehavior, timeout};
 
 use crate::control::admin::answer::Rejection;
@@ -64,11 +64,14 @@ pub(super) struct Live {
     /// Locked while something is sent or somebody comes, so that each viewer gets each event once.
     sent: Mutex<Option<u64>>,
     news: broadcast::Sender<Bytes>,
+    /// Somebody has come.
+    joined: Notify,
 }
 
 impl Live {
     pub(super) fn start(control: Control) -> Arc<Self> {
-        let live = Arc::new(Self { sent: Mutex::default(), news: broadcast::Sender::new(BEHIND) });
+        let (sent, joined) = (Mutex::default(), Notify::new());
+        let live = Arc::new(Self { sent, news: broadcast::Sender::new(BEHIND), joined });
         tokio::spawn(Arc::clone(&live).run(control));
         live
     }
@@ -77,10 +80,11 @@ impl Live {
         let mut each_second = tokio::time::interval(Duration::from_secs(1));
         each_second.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
-            each_second.tick().await;
             if self.news.receiver_count() == 0 {
-                continue;
+                // Nobody wakes up for nobody.
+                self.joined.notified().await;
             }
+            each_second.tick().await;
             let before = *self.lock();
             let mut seen = before;
             // Pool and frontend have ended, and so will this.
@@ -100,6 +104,7 @@ impl Live {
         let mut sent = self.lock();
         if self.news.receiver_count() == 0 {
             *sent = history.newest();
+            self.joined.notify_one();
         }
         (*sent, self.news.subscribe())
     }
