@@ -72,7 +72,9 @@ fn a_client_that_only_closes_its_writing_half_still_gets_its_answer() {
 #[test]
 fn more_clients_than_there_is_room_for_are_told_so_and_those_that_leave_make_room() {
     let primary = Primary::with_workers(1).start();
-    let mut following: Vec<_> = (0..64).map(|_| primary.begin("live", json!({}))).collect();
+    let mut following: Vec<_> =
+        (0..64).map(|_| primary.begin("events", json!({"follow": true}))).collect();
+    // Nothing happens any more that they could be told of.
     for asked in &mut following {
         asked.item();
     }

@@ -41,7 +41,10 @@ fn scaling_says_from_where_to_where_and_refuses_what_cannot_be() {
     let primary = quick(2).start();
     let load = Load::start(primary.address());
     for (to, from, expected) in [("4", 2, 4), ("+1", 4, 5), ("-3", 5, 2), ("2", 2, 2)] {
+        primary.ask("status", json!({}));
         let scaled = primary.ask("scale", json!({"to": to}));
+        // Though it was asked a moment ago: whoever has changed something sees it changed.
+        assert_eq!(primary.ask("status", json!({}))["workers"], expected, "{to}");
         assert_eq!(scaled, json!({"from": from, "to": expected, "deferred": false}), "{to}");
         eventually("so many serve", || {
             let status = primary.ask("status", json!({}));
