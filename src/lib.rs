@@ -30,6 +30,8 @@
 //! | [`supervisor`] | a worker's life: decided (pure), carried out; what it prints | touch a client's socket |
 //! | [`triggers`] | files that change, times of day | know of workers |
 //! | [`worker`] | the library that a worker links | import the primary's side |
+//! | [`log`] | the primary's own log | know what it speaks of |
+//! | [`control`] | how operators see and steer: socket, admin listener, metrics | reach in but through handles |
 //! | [`config`], [`primary`] | settings gathered, parts put together | decide anything |
 //! | [`settings`] | what may be written, and what it stands for | do anything with it |
 //! | [`demo`] | the worker that runs when no other is given | be needed by anything but `cli` |
