@@ -115,6 +115,35 @@ fn draining_can_be_waited_for() {
 }
 
 #[test]
+fn whoever_waits_for_a_slot_hears_of_it_when_others_change_their_mind() {
+    let primary = quick(3).start();
+    let hold = |slot| {
+        let mut held = connect_from(primary.client_of(slot), primary.address()).unwrap();
+        held.write_all(b"GET /").unwrap();
+        let number = usize::from(slot);
+        eventually("the worker has it", || {
+            primary.ask("workers", json!({}))[number]["connections"] == 1
+        });
+        held
+    };
+    let _held = (hold(1), hold(2));
+    let asked = primary.begin("drain", json!({"slot": 1, "wait": true}));
+    eventually("it drains", || states(&primary)[1] == "draining");
+    primary.ask("undrain", json!({"slot": 1}));
+    let (code, message) = asked.end().unwrap_err();
+    assert_eq!(code, "failed");
+    assert!(message.contains("drained no more"), "{message}");
+    let asked = primary.begin("drain", json!({"slot": 2, "wait": true}));
+    eventually("drained, with a worker that drains", || {
+        primary.ask("describe", json!({"slot": 2}))["state"] == "drained"
+    });
+    primary.ask("scale", json!({"to": "2"}));
+    let (code, message) = asked.end().unwrap_err();
+    assert_eq!(code, "failed");
+    assert!(message.contains("removed"), "{message}");
+}
+
+#[test]
 fn a_restart_ends_when_the_new_worker_has_proved_itself() {
     let primary = quick(2).start();
     let load = Load::start(primary.address());

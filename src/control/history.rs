@@ -13,6 +13,8 @@ use crate::supervisor::event;
 
 mod words;
 
+pub(super) use words::rollout_words;
+
 /// Events that are kept.
 const KEPT: usize = 2048;
 

@@ -21,7 +21,7 @@ use crate::supervisor::pool::status::PoolStatus;
 mod status;
 mod workers;
 
-pub(super) use status::{placement_name, rollout};
+pub(super) use status::{millis, placement_name, rollout};
 
 /// How long a snapshot is of use.
 const FRESH: Duration = Duration::from_millis(200);

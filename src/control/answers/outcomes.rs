@@ -8,7 +8,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::control::answers::{Control, Items, item, to_json};
-use crate::control::history::Entry;
+use crate::control::history::{Entry, rollout_words};
 use crate::control::protocol::{Code, Problem};
 use crate::control::report::Rollout;
 use crate::control::snapshot::rollout;
@@ -55,37 +55,37 @@ impl Control {
             }
         }
     }
-}
 
-impl Follow {
-    async fn next(&mut self) -> Result<Event, Problem> {
-        match self.events.recv().await {
-            Ok(entry) => Ok(entry.event.clone()),
-            Err(RecvError::Lagged(_)) => {
-                let text = "more happened than could be followed: look at `status` and `events`";
-                Err(Problem::new(Code::Failed, text))
-            }
-            Err(RecvError::Closed) => Err(Problem::new(Code::Failed, "the primary has ended")),
-        }
-    }
-
-    /// The slot has no worker any more.
-    pub(super) async fn until_drained(mut self, slot: SlotId) -> Result<(), Problem> {
+    /// The slot has no worker any more. Somebody else may undrain or remove it meanwhile.
+    pub(super) async fn until_drained(
+        &self,
+        mut follow: Follow,
+        slot: SlotId,
+    ) -> Result<(), Problem> {
         loop {
-            match self.next().await? {
-                Event::Slot { slot: other, state: SlotState::Drained, .. } if other == slot => {
-                    return Ok(());
+            fail_if_stopping(&follow.next().await?)?;
+            match self.state_of(slot).await? {
+                (SlotState::Drained, 0) => return Ok(()),
+                (SlotState::Drained, _) => {}
+                (state, _) => {
+                    let text = format!("slot {slot} is drained no more: it is {state}");
+                    return Err(Problem::new(Code::Failed, text));
                 }
-                event => fail_if_stopping(&event)?,
             }
         }
     }
 
     /// A worker serves the slot. The first that dies instead is the answer, though it is tried
-    /// again.
-    pub(super) async fn until_serving(mut self, slot: SlotId) -> Result<(), Problem> {
+    /// again. Somebody else may drain or remove the slot meanwhile.
+    pub(super) async fn until_serving(
+        &self,
+        mut follow: Follow,
+        slot: SlotId,
+    ) -> Result<(), Problem> {
         loop {
-            match self.next().await? {
+            let event = follow.next().await?;
+            fail_if_stopping(&event)?;
+            match event {
                 Event::Worker { worker, change: WorkerChange::Serves { .. }, .. }
                     if worker.slot == slot =>
                 {
@@ -99,8 +99,33 @@ impl Follow {
                     let text = format!("new worker in slot {slot} {reason}; it is tried again");
                     return Err(Problem::new(Code::Failed, text));
                 }
-                event => fail_if_stopping(&event)?,
+                _ => {}
             }
+            let (state, _) = self.state_of(slot).await?;
+            if matches!(state, SlotState::Drained | SlotState::Removed) {
+                let text = format!("slot {slot} was taken out of service again: it is {state}");
+                return Err(Problem::new(Code::Failed, text));
+            }
+        }
+    }
+
+    /// How a slot is, and how many workers it has. One that isn't there any more is removed.
+    async fn state_of(&self, slot: SlotId) -> Result<(SlotState, usize), Problem> {
+        let pool = self.links.pool.status().await?;
+        let found = pool.slots.iter().find(|it| it.slot == slot);
+        Ok(found.map_or((SlotState::Removed, 0), |it| (it.state, it.workers.len())))
+    }
+}
+
+impl Follow {
+    async fn next(&mut self) -> Result<Event, Problem> {
+        match self.events.recv().await {
+            Ok(entry) => Ok(entry.event.clone()),
+            Err(RecvError::Lagged(_)) => {
+                let text = "more happened than could be followed: look at `status` and `events`";
+                Err(Problem::new(Code::Failed, text))
+            }
+            Err(RecvError::Closed) => Err(Problem::new(Code::Failed, "the primary has ended")),
         }
     }
 
@@ -137,24 +162,15 @@ fn ended(event: &Event, number: u64) -> Option<Report> {
 /// A rolling restart that didn't do what was ordered is a failure.
 fn outcome(report: &Report) -> Result<Value, Problem> {
     let Report { number, trigger, outcome, replaced, of } = report;
-    let begin = format!("rolling restart {number}, {replaced} of {of} slots replaced,");
-    let text = match outcome {
-        Outcome::Done => {
-            return to_json(&Rollout {
-                number: *number,
-                trigger: trigger.to_string(),
-                replaced: *replaced,
-                of: *of,
-                result: Some("done".to_owned()),
-                ..Rollout::default()
-            });
-        }
-        Outcome::Aborted(slot, reason) => format!(
-            "{begin} is aborted: new worker in slot {slot} {reason}; all other slots keep their \
-             workers",
-        ),
-        Outcome::Superseded => format!("{begin} gave way to a newer one"),
-        Outcome::Stopped => format!("{begin} was cut short: everything is being stopped"),
-    };
-    Err(Problem::new(Code::Failed, text))
+    if *outcome != Outcome::Done {
+        return Err(Problem::new(Code::Failed, rollout_words(report).1));
+    }
+    to_json(&Rollout {
+        number: *number,
+        trigger: trigger.to_string(),
+        replaced: *replaced,
+        of: *of,
+        result: Some("done".to_owned()),
+        ..Rollout::default()
+    })
 }

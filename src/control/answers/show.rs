@@ -3,7 +3,7 @@
 use crate::control::answers::Control;
 use crate::control::protocol::Problem;
 use crate::control::report::Slot;
-use crate::control::snapshot::Snapshot;
+use crate::control::snapshot::{Snapshot, millis};
 use crate::frontend::placement::Availability;
 use crate::handoff::ids::SlotId;
 use crate::supervisor::pool::handle::Refusal;
@@ -25,7 +25,6 @@ impl Control {
 fn description(snapshot: &Snapshot, slot: &SlotStatus) -> Slot {
     let facts = snapshot.frontend.slots.get(slot.slot.index());
     let serving = slot.workers.iter().find(|worker| worker.phase == "serving");
-    let millis = |duration: std::time::Duration| duration.as_secs_f64() * 1_000.0;
     Slot {
         slot: slot.slot.0,
         state: slot.state.to_string(),
@@ -50,8 +49,8 @@ fn description(snapshot: &Snapshot, slot: &SlotStatus) -> Slot {
 pub(super) fn find(pool: &PoolStatus, slot: u16) -> Result<&SlotStatus, Refusal> {
     let found = pool.slots.iter().find(|it| it.slot.0 == slot);
     found.ok_or_else(|| {
-        let numbers: Vec<_> = pool.slots.iter().map(|it| it.slot.to_string()).collect();
-        Refusal::NoSlot { slot: SlotId(slot), slots: numbers.join(", ") }
+        let slots: Vec<_> = pool.slots.iter().map(|it| it.slot).collect();
+        Refusal::no_slot(SlotId(slot), &slots)
     })
 }
 

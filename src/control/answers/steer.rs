@@ -22,7 +22,7 @@ impl Control {
         let follow = self.follow();
         self.order(slot, SlotOrder::Drain).await?;
         if wait {
-            follow.until_drained(SlotId(slot)).await?;
+            self.until_drained(follow, SlotId(slot)).await?;
         }
         Ok(json!({}))
     }
@@ -30,7 +30,7 @@ impl Control {
     pub(super) async fn undrain(&self, slot: u16) -> Result<Value, Problem> {
         let follow = self.follow();
         self.order(slot, SlotOrder::Undrain).await?;
-        follow.until_serving(SlotId(slot)).await?;
+        self.until_serving(follow, SlotId(slot)).await?;
         Ok(json!({}))
     }
 

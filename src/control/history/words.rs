@@ -72,7 +72,8 @@ fn worker_words(change: &WorkerChange) -> (String, String) {
     (kind.to_owned(), text)
 }
 
-fn rollout_words(report: &Report) -> (&'static str, String) {
+/// A rolling restart that has ended: its kind, and a sentence.
+pub(in crate::control) fn rollout_words(report: &Report) -> (&'static str, String) {
     let Report { number, outcome, replaced, of, .. } = report;
     let begin = format!("rolling restart {number}, {replaced} of {of} slots replaced,");
     match outcome {

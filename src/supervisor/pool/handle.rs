@@ -85,6 +85,25 @@ pub enum Refusal {
     Gone,
 }
 
+impl Refusal {
+    /// There is no such slot among these.
+    #[must_use]
+    pub fn no_slot(slot: SlotId, slots: &[SlotId]) -> Self {
+        Self::NoSlot { slot, slots: list(slots) }
+    }
+}
+
+/// `0 to 3`, or where there are gaps `0, 2 to 5`.
+fn list(slots: &[SlotId]) -> String {
+    let runs = slots.chunk_by(|one, next| one.0.checked_add(1) == Some(next.0));
+    let runs = runs.filter_map(|run| match run {
+        [] => None,
+        [only] => Some(only.to_string()),
+        [first, .., last] => Some(format!("{first} to {last}")),
+    });
+    runs.collect::<Vec<_>>().join(", ")
+}
+
 /// Where the answer to an order goes.
 pub type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 
@@ -154,5 +173,25 @@ impl PoolHandle {
         let (reply, answer) = oneshot::channel();
         self.orders.send(order(reply)).await.map_err(|_| Refusal::Gone)?;
         answer.await.map_err(|_| Refusal::Gone)?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_listed_for_people() {
+        let table: [(&[u16], &str); 5] = [
+            (&[], ""),
+            (&[7], "7"),
+            (&[0, 1, 2, 3], "0 to 3"),
+            (&[0, 2, 3, 4, 6], "0, 2 to 4, 6"),
+            (&[3, u16::MAX], "3, 65535"),
+        ];
+        for (slots, expected) in table {
+            let slots: Vec<_> = slots.iter().copied().map(SlotId).collect();
+            assert_eq!(list(&slots), expected);
+        }
     }
 }

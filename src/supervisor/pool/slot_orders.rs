@@ -37,7 +37,7 @@ impl Pool {
         let found = self.slots.get(&slot).filter(|_| self.is_active(slot));
         let Some(found) = found else {
             let slots: Vec<_> = self.active().map(|(slot, _)| slot).collect();
-            return Err(Refusal::NoSlot { slot, slots: list(&slots) });
+            return Err(Refusal::no_slot(slot, &slots));
         };
         let state = found.life.state();
         match order {
@@ -82,37 +82,6 @@ impl Pool {
         let serving = self.serving(slot).and_then(|worker| self.running.get(&worker));
         if let Some(running) = serving {
             running.process.signal_alone(signal);
-        }
-    }
-}
-
-/// `0 to 3`, or where there are gaps `0, 2 to 5`.
-fn list(slots: &[SlotId]) -> String {
-    let runs = slots.chunk_by(|one, next| one.0.checked_add(1) == Some(next.0));
-    let runs = runs.filter_map(|run| match run {
-        [] => None,
-        [only] => Some(only.to_string()),
-        [first, .., last] => Some(format!("{first} to {last}")),
-    });
-    runs.collect::<Vec<_>>().join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slots_are_listed_for_people() {
-        let table: [(&[u16], &str); 5] = [
-            (&[], ""),
-            (&[7], "7"),
-            (&[0, 1, 2, 3], "0 to 3"),
-            (&[0, 2, 3, 4, 6], "0, 2 to 4, 6"),
-            (&[3, u16::MAX], "3, 65535"),
-        ];
-        for (slots, expected) in table {
-            let slots: Vec<_> = slots.iter().copied().map(SlotId).collect();
-            assert_eq!(list(&slots), expected);
         }
     }
 }
