@@ -47,6 +47,7 @@ pub mod handoff {
     //! The border between the primary and its workers: what is said, how descriptors travel, and
     //! how to get back what no worker has taken. Holds no client's bytes and no policy.
     pub mod channel;
+    pub mod drain;
     pub mod ids;
     pub mod kernel;
     pub mod message;
@@ -126,11 +127,13 @@ pub mod worker {
     #[cfg(feature = "hyper")]
     pub mod http;
     mod orphan;
+    pub mod session;
 
     pub use accept::{AcceptError, Worker};
     pub use attach::AttachError;
     pub use connection::{Connection, ConnectionGuard, ConnectionInfo};
     pub use drain::Drain;
+    pub use session::Session;
 }
 
 #[cfg(feature = "cli")]

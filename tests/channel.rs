@@ -11,8 +11,7 @@ use proptest::prelude::*;
 use sticky_lb::handoff::channel::{Channel, Notice, PendingConnection, WorkerEnd};
 use sticky_lb::handoff::ids::{AffinityKey, ConnectionId, Timestamp};
 use sticky_lb::handoff::message::{
-    ConnectionRecord, HELLO, MAX_TO_PRIMARY, MAX_TO_WORKER, ToWorker, decode_to_worker,
-    encode_refuse,
+    ConnectionRecord, HELLO, MAX_IDS, MAX_TO_WORKER, ToWorker, decode_to_worker, encode_refuse,
 };
 use sticky_lb::handoff::scm_rights::{Received, receive, send};
 use sticky_lb::handoff::scoreboard::{Counter, Scoreboard};
@@ -93,7 +92,7 @@ impl Play {
             }
             Step::Refuse => {
                 if let Some(id) = self.received.pop_front() {
-                    let mut buffer = [0; MAX_TO_PRIMARY];
+                    let mut buffer = [0; MAX_IDS];
                     let refusal = encode_refuse(&mut buffer, [ConnectionId(id)].into_iter());
                     send(&self.worker.channel, refusal, &[]).unwrap();
                     self.scoreboard.increment(Counter::Refused);

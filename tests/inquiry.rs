@@ -12,8 +12,15 @@ use common::frontend::{Frontend, worker};
 use sticky_lb::frontend::dispatcher::{DispatchError, Dispatcher};
 use sticky_lb::frontend::inquiry::{Client, Heaviest, SpillReason, Whereabouts};
 use sticky_lb::frontend::placement::Availability;
+use sticky_lb::handoff::drain::{DrainMode, DrainOrder, DrainReason};
 use sticky_lb::handoff::ids::SlotId;
 use sticky_lb::handoff::slots::SlotCommand;
+
+const ORDER: DrainOrder = DrainOrder {
+    mode: DrainMode::Ride,
+    reason: DrainReason::Restart,
+    window: Duration::from_secs(10),
+};
 
 type Running = Frontend<Result<(), DispatchError>>;
 
@@ -76,7 +83,7 @@ async fn who_goes_elsewhere_is_told_why_and_comes_back_when_that_is_forgotten() 
     let mut frontend = Frontend::start(2, Dispatcher::run);
     frontend.serve().await;
     let client = clients_of(&frontend, 0, 1).await[0];
-    frontend.commander.send(SlotCommand::Drain(worker(0))).await.unwrap();
+    frontend.commander.send(SlotCommand::Drain(worker(0), ORDER)).await.unwrap();
     frontend.commander.send(SlotCommand::GiveUp(SlotId(0))).await.unwrap();
     // Orders and questions come by different ways: with this answer, the orders are carried out.
     frontend.commander.count().await.unwrap();

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::frontend::placement::{Availability, Slots};
 use crate::frontend::spill::SpillReason;
 use crate::handoff::channel::{Channel, ChannelError, Notice, PendingConnection};
+use crate::handoff::drain::DrainOrder;
 use crate::handoff::ids::{SlotId, Timestamp};
 use crate::handoff::message::ConnectionRecord;
 use crate::handoff::slots::WorkerId;
@@ -162,7 +163,7 @@ impl SlotTable {
     }
 
     /// Tells `worker` that no more come, and ends its service.
-    pub fn drain(&mut self, worker: WorkerId, now: Timestamp) {
+    pub fn drain(&mut self, worker: WorkerId, _order: DrainOrder, now: Timestamp) {
         self.retire(worker, now);
         if let Some(channel) = self.channel(worker) {
             channel.finish();

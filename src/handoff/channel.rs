@@ -281,6 +281,10 @@ impl Channel {
                 Notice::Pong
             }
             ToPrimary::Leave => Notice::Leave,
+            ToPrimary::Session(..)
+            | ToPrimary::Sessions
+            | ToPrimary::Counted(_)
+            | ToPrimary::Ask(..) => return Err(ChannelError::Descriptors),
         })
     }
 
@@ -351,7 +355,7 @@ impl Channel {
                     taken.extend(records.iter().filter_map(|record| self.withdraw(record.id)));
                 }
                 Ok(ToWorker::Ping) => self.pings = self.pings.saturating_sub(1),
-                Err(_) => {}
+                Ok(_) | Err(_) => {}
             }
         }
         taken

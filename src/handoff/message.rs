@@ -22,6 +22,15 @@
 //! |---|---|---|---|
 //! | `0x01` | connections | `count` (1 to 64) of 72 bytes each | `count`, in the same order |
 //! | `0x02` | ping | none | none |
+//! | `0x03` | session: one that moved here | one of 72 bytes, then its parcel | the socket, or socket and parcel |
+//! | `0x04` | drain | one of 8 bytes | none |
+//! | `0x05` | moved: these sessions are another worker's now | `count` (1 to 64) ids of 8 bytes | none |
+//! | `0x06` | returned: nobody has taken these sessions | as `0x05` | none |
+//! | `0x07` | move: offer these sessions | as `0x05` | none |
+//! | `0x08` | census: which sessions could move? | none | none |
+//! | `0x09` | close: so many clients may be sent away now | one of 8 bytes: their number (4), zero | none |
+//!
+//! Only `0x01` and `0x02` go to a worker that hasn't said `sessions`.
 //!
 //! A connection's record:
 //!
@@ -36,7 +45,11 @@
 //! An address: family (1 byte: 4 or 6), one zero byte, port (2), IPv6 scope id (4, else zero),
 //! then 16 bytes of IP address in network order, of which IPv4 uses the first 4.
 //!
-//! End of file is the order to drain, and a barrier: no connection comes after it. If the scoreboard
+//! An order to drain: mode (1 byte: 0 ride, 1 shed, 2 migrate), reason (1 byte: 0 restart, 1 going
+//! away), two zero bytes, the time until the worker is killed in milliseconds (4).
+//!
+//! For a worker that hasn't said `sessions`, end of file is the order to drain. Either is a barrier: no
+//! connection comes after it, though sessions may return. At the end of file, if the scoreboard
 //! says that nobody has ordered it, the primary is gone: the worker's clients have nobody else, and it
 //! serves them for another `STICKY_LB_ORPHAN_GRACE` milliseconds before it drains.
 //!
@@ -49,8 +62,12 @@
 //! | `0x83` | refuse: not taken, give them to another worker | `count` (1 to 64) ids of 8 bytes |
 //! | `0x84` | pong: the answer to a ping | none |
 //! | `0x85` | leave: wants to be drained, and replaced | none |
+//! | `0x86` | session: wants to move | one of 72 bytes, then its parcel |
+//! | `0x87` | sessions: can move them and take them; between hello and ready | none |
+//! | `0x88` | counted: some sessions that could move | `count` (0 to 64) of 16 bytes: id, affinity key; with 0, that was all |
+//! | `0x89` | ask: wants to send clients away | one of 8 bytes: their number (4), within so many milliseconds (4) |
 //!
-//! No message to the primary carries descriptors. Acknowledgements take no message either: they are
+//! Descriptors come with `0x86` alone. Acknowledgements take no message: they are
 //! a counter on the [scoreboard](crate::handoff::scoreboard), which costs neither side a system
 //! call.
 //!
@@ -64,11 +81,31 @@
 //!   first of the message. In this order: send the refusal, add the count to *refused*, then to
 //!   *settled*.
 //! * Answer a ping with a pong, from the loop that takes the connections.
-//! * Receive with `MSG_CMSG_CLOEXEC`, into 64 descriptors' room, 8 + 64 × 72 bytes of data.
+//! * Receive with `MSG_CMSG_CLOEXEC`, into 64 descriptors' room, 8 + 72 + 16,384 bytes of data.
+//!
+//! # Sessions
+//!
+//! A session is a client's socket at rest between two messages and a *parcel*: bytes that one worker
+//! writes and another reads, and that the primary only carries. A parcel of up to 16 KiB follows the
+//! record in the message; a longer one, to 16 MiB and some, is the content of a sealed memfd, the
+//! message's second descriptor, and nothing follows the record. Whoever sends a session to the
+//! primary keeps a copy of both until it hears `moved` or `returned`. Whoever gets one from the
+//! primary settles it as it does a connection, in the same order.
+//!
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::time::Duration;
 
+use crate::handoff::drain::DrainOrder;
 use crate::handoff::ids::{AffinityKey, ConnectionId, Timestamp};
+
+mod moving;
+
+pub use moving::{
+    Keys, encode_ask, encode_close, encode_counted, encode_drain, encode_move, encode_moved,
+    encode_offer, encode_returned, encode_session,
+};
+use moving::{decode_counted, decode_drain, decode_session, pair};
 
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u8 = 1;
@@ -83,11 +120,17 @@ pub const HEADER: usize = 8;
 /// Bytes of one connection's record.
 pub const RECORD: usize = 72;
 
-/// Bytes of the longest message to a worker.
-pub const MAX_TO_WORKER: usize = HEADER + BATCH * RECORD;
+/// Bytes of a parcel that follow a session's record at the most; a longer one takes a memfd.
+pub const PARCEL_INLINE: usize = 16 * 1024;
 
-/// Bytes of the longest message to the primary.
-pub const MAX_TO_PRIMARY: usize = HEADER + BATCH * 8;
+/// Bytes of the longest message to a worker: a session.
+pub const MAX_TO_WORKER: usize = HEADER + RECORD + PARCEL_INLINE;
+
+/// Bytes of the longest message to the primary: a session.
+pub const MAX_TO_PRIMARY: usize = MAX_TO_WORKER;
+
+/// Bytes of the longest message of ids.
+pub const MAX_IDS: usize = HEADER + BATCH * 8;
 
 const MAGIC: [u8; 2] = *b"SL";
 
@@ -114,6 +157,20 @@ pub enum ToWorker<'a> {
     Connections(Records<'a>),
     /// Is the worker's loop alive?
     Ping,
+    /// A session that moved here: its connection and its parcel, empty if that is a memfd.
+    Session(ConnectionRecord, &'a [u8]),
+    /// Drain.
+    Drain(DrainOrder),
+    /// These sessions are another worker's now.
+    Moved(Ids<'a>),
+    /// Nobody has taken these sessions.
+    Returned(Ids<'a>),
+    /// Offer these sessions.
+    Move(Ids<'a>),
+    /// Which sessions could move?
+    Census,
+    /// So many clients may be sent away now.
+    Close(u32),
 }
 
 /// A message to the primary.
@@ -130,6 +187,14 @@ pub enum ToPrimary<'a> {
     Pong,
     /// The worker wants to be drained and replaced.
     Leave,
+    /// A session that wants to move: its connection and its parcel, empty if that is a memfd.
+    Session(ConnectionRecord, &'a [u8]),
+    /// The worker can move sessions and take them.
+    Sessions,
+    /// Some sessions that could move; none: that was all.
+    Counted(Keys<'a>),
+    /// The worker wants to send so many clients away within that time.
+    Ask(u32, Duration),
 }
 
 /// Why bytes are not a message.
@@ -158,6 +223,9 @@ pub enum MessageError {
         /// Its bytes.
         length: usize,
     },
+    /// An order to drain that is none.
+    #[error("order to drain is of the unknown mode {0} or reason {1}")]
+    Drain(u8, u8),
     /// An address that is neither IPv4 nor IPv6.
     #[error("address is of the unknown family {0}, expected 4 or 6")]
     Family(u8),
@@ -166,11 +234,22 @@ pub enum MessageError {
 mod kind {
     pub(super) const CONNECTIONS: u8 = 0x01;
     pub(super) const PING: u8 = 0x02;
+    pub(super) const SESSION: u8 = 0x03;
+    pub(super) const DRAIN: u8 = 0x04;
+    pub(super) const MOVED: u8 = 0x05;
+    pub(super) const RETURNED: u8 = 0x06;
+    pub(super) const MOVE: u8 = 0x07;
+    pub(super) const CENSUS: u8 = 0x08;
+    pub(super) const CLOSE: u8 = 0x09;
     pub(super) const HELLO: u8 = 0x81;
     pub(super) const READY: u8 = 0x82;
     pub(super) const REFUSE: u8 = 0x83;
     pub(super) const PONG: u8 = 0x84;
     pub(super) const LEAVE: u8 = 0x85;
+    pub(super) const OFFER: u8 = 0x86;
+    pub(super) const SESSIONS: u8 = 0x87;
+    pub(super) const COUNTED: u8 = 0x88;
+    pub(super) const ASK: u8 = 0x89;
 }
 
 /// A ping.
@@ -183,6 +262,10 @@ pub const READY: [u8; HEADER] = header(kind::READY, 0);
 pub const PONG: [u8; HEADER] = header(kind::PONG, 0);
 /// A leave.
 pub const LEAVE: [u8; HEADER] = header(kind::LEAVE, 0);
+/// A sessions.
+pub const SESSIONS: [u8; HEADER] = header(kind::SESSIONS, 0);
+/// A census.
+pub const CENSUS: [u8; HEADER] = header(kind::CENSUS, 0);
 
 #[expect(clippy::cast_possible_truncation, reason = "the low and the high byte are what is meant")]
 const fn header(kind: u8, count: u16) -> [u8; HEADER] {
@@ -196,7 +279,7 @@ pub fn encode_connections<'a>(
 ) -> &[u8] {
     let mut count: u16 = 0;
     let (head, body) = buffer.split_at_mut(HEADER);
-    for (bytes, record) in body.chunks_exact_mut(RECORD).zip(records) {
+    for (bytes, record) in body.chunks_exact_mut(RECORD).take(BATCH).zip(records) {
         encode_record(bytes, record);
         count += 1;
     }
@@ -205,8 +288,13 @@ pub fn encode_connections<'a>(
 }
 
 /// Writes a refusal and returns its bytes. Ids beyond [`BATCH`] are left out.
-pub fn encode_refuse(
-    buffer: &mut [u8; MAX_TO_PRIMARY],
+pub fn encode_refuse(buffer: &mut [u8; MAX_IDS], ids: impl Iterator<Item = ConnectionId>) -> &[u8] {
+    encode_ids(buffer, kind::REFUSE, ids)
+}
+
+fn encode_ids(
+    buffer: &mut [u8; MAX_IDS],
+    kind: u8,
     ids: impl Iterator<Item = ConnectionId>,
 ) -> &[u8] {
     let mut count: u16 = 0;
@@ -215,7 +303,7 @@ pub fn encode_refuse(
         bytes.copy_from_slice(&id.0.to_le_bytes());
         count += 1;
     }
-    head.copy_from_slice(&header(kind::REFUSE, count));
+    head.copy_from_slice(&header(kind, count));
     &buffer[..HEADER + usize::from(count) * 8]
 }
 
@@ -235,6 +323,14 @@ pub fn decode_to_worker(bytes: &[u8]) -> Result<ToWorker<'_>, MessageError> {
             Ok(ToWorker::Connections(Records(records)))
         }
         kind::PING => body_of(kind, count, body, 0).map(|_| ToWorker::Ping),
+        kind::SESSION => decode_session(kind, count, body)
+            .map(|(record, parcel)| ToWorker::Session(record, parcel)),
+        kind::DRAIN => decode_drain(count, body).map(ToWorker::Drain),
+        kind::MOVED => ids(kind, count, body).map(ToWorker::Moved),
+        kind::RETURNED => ids(kind, count, body).map(ToWorker::Returned),
+        kind::MOVE => ids(kind, count, body).map(ToWorker::Move),
+        kind::CENSUS => body_of(kind, count, body, 0).map(|_| ToWorker::Census),
+        kind::CLOSE => pair(kind, count, body).map(|(count, _)| ToWorker::Close(count)),
         unknown => Err(MessageError::Kind(unknown)),
     }
 }
@@ -252,7 +348,13 @@ pub fn decode_to_primary(bytes: &[u8]) -> Result<ToPrimary<'_>, MessageError> {
         kind::READY => bare(ToPrimary::Ready),
         kind::PONG => bare(ToPrimary::Pong),
         kind::LEAVE => bare(ToPrimary::Leave),
-        kind::REFUSE => Ok(ToPrimary::Refuse(Ids(body_of(kind, count, body, 8)?))),
+        kind::REFUSE => ids(kind, count, body).map(ToPrimary::Refuse),
+        kind::OFFER => decode_session(kind, count, body)
+            .map(|(record, parcel)| ToPrimary::Session(record, parcel)),
+        kind::SESSIONS => bare(ToPrimary::Sessions),
+        kind::COUNTED => decode_counted(count, body).map(ToPrimary::Counted),
+        kind::ASK => pair(kind, count, body)
+            .map(|(count, within)| ToPrimary::Ask(count, Duration::from_millis(within.into()))),
         unknown => Err(MessageError::Kind(unknown)),
     }
 }
@@ -297,6 +399,10 @@ impl<'a> Records<'a> {
     pub fn iter(self) -> impl Iterator<Item = ConnectionRecord> + 'a {
         self.0.chunks_exact(RECORD).filter_map(|bytes| decode_record(bytes).ok())
     }
+}
+
+fn ids(kind: u8, count: u16, body: &[u8]) -> Result<Ids<'_>, MessageError> {
+    body_of(kind, count, body, 8).map(Ids)
 }
 
 /// The ids of one message.
@@ -405,7 +511,7 @@ mod tests {
 
         #[test]
         fn ids_survive_the_wire(sent in prop::collection::vec(any::<u64>(), 1..=BATCH)) {
-            let mut buffer = [0xff; MAX_TO_PRIMARY];
+            let mut buffer = [0xff; MAX_IDS];
             let bytes = encode_refuse(&mut buffer, sent.iter().copied().map(ConnectionId));
             let ToPrimary::Refuse(got) = decode_to_primary(bytes).unwrap() else {
                 panic!("not a refusal")

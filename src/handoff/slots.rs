@@ -16,6 +16,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::handoff::channel::{Channel, ChannelError};
+use crate::handoff::drain::DrainOrder;
 use crate::handoff::ids::{Generation, SlotId};
 
 const COMMANDS: usize = 256;
@@ -42,7 +43,7 @@ pub enum SlotCommand {
     /// From now on the slot's clients go to this worker.
     Serve(WorkerId),
     /// Send it no more, and tell it so.
-    Drain(WorkerId),
+    Drain(WorkerId, DrainOrder),
     /// Ask it whether its loop is alive. Nothing is asked of one that has no room for questions.
     Ping(WorkerId),
     /// Its process has ended: what it did not acknowledge goes to others.

@@ -188,7 +188,10 @@ impl Pool {
             Action::Spawn(generation) => self.spawn(worker(generation)).await?,
             Action::Serve(generation) => self.serve(worker(generation)).await?,
             Action::Drain(generation) => {
-                self.links.frontend.send(SlotCommand::Drain(worker(generation))).await?;
+                self.links
+                    .frontend
+                    .send(SlotCommand::Drain(worker(generation), self.settings.drain_order()))
+                    .await?;
                 let reason = self.reason_to_drain(slot);
                 self.announce_worker(worker(generation), WorkerChange::Drains(reason));
             }

@@ -20,8 +20,8 @@ use tokio::time::Sleep;
 
 use crate::handoff::kernel;
 use crate::handoff::message::{
-    BATCH, ConnectionRecord, HELLO, LEAVE, MAX_TO_PRIMARY, MAX_TO_WORKER, MessageError, PONG,
-    READY, Records, ToWorker, decode_to_worker, encode_refuse,
+    BATCH, ConnectionRecord, HELLO, LEAVE, MAX_IDS, MAX_TO_WORKER, MessageError, PONG, READY,
+    Records, ToWorker, decode_to_worker, encode_refuse,
 };
 use crate::handoff::scm_rights::{self, Received, Sent};
 use crate::handoff::scoreboard::Counter;
@@ -229,6 +229,7 @@ impl Worker {
         match decode_to_worker(bytes)? {
             ToWorker::Connections(records) => self.take_connections(records),
             ToWorker::Ping => self.answer(&PONG),
+            _ => Ok(()),
         }
         .map_err(AcceptError::Channel)
     }
@@ -250,7 +251,7 @@ impl Worker {
         if refused.is_empty() {
             return Ok(());
         }
-        let mut buffer = [0; MAX_TO_PRIMARY];
+        let mut buffer = [0; MAX_IDS];
         self.answer(encode_refuse(&mut buffer, refused.into_iter()))
     }
 

@@ -137,7 +137,7 @@ impl Frontend {
                         channels.insert(worker, channel);
                         kept.push(worker);
                     }
-                    SlotCommand::Drain(worker) => {
+                    SlotCommand::Drain(worker, _) => {
                         self.note(format!("drain {}.{}", worker.slot, worker.generation));
                         held.extend(channels.remove(&worker));
                     }

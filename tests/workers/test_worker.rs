@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use rustix::net::{Shutdown, shutdown};
 use sticky_lb::handoff::kernel::adopt;
 use sticky_lb::handoff::message::{
-    BATCH, ConnectionRecord, HELLO, MAX_TO_PRIMARY, MAX_TO_WORKER, PONG, READY, ToWorker,
+    BATCH, ConnectionRecord, HELLO, MAX_IDS, MAX_TO_WORKER, PONG, READY, ToWorker,
     decode_to_worker, encode_refuse,
 };
 use sticky_lb::handoff::scm_rights::{Received, receive, send};
@@ -125,7 +125,7 @@ impl Channel {
     }
 
     fn refuse(&self, record: &ConnectionRecord) -> Result<(), Box<dyn Error>> {
-        let mut buffer = [0; MAX_TO_PRIMARY];
+        let mut buffer = [0; MAX_IDS];
         self.say(encode_refuse(&mut buffer, [record.id].into_iter()))?;
         self.scoreboard.increment(Counter::Refused);
         self.scoreboard.increment(Counter::Settled);

@@ -40,7 +40,7 @@ impl Dispatcher {
                 self.touched.push(worker.slot);
                 self.house();
             }
-            SlotCommand::Drain(worker) => self.slots.drain(worker, self.now),
+            SlotCommand::Drain(worker, order) => self.slots.drain(worker, order, self.now),
             SlotCommand::Ping(worker) => {
                 if let Some(channel) = self.slots.channel(worker) {
                     // One that is full has more to do than to answer, and doesn't.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use crate::handoff::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::handoff::ids::SlotId;
 use crate::handoff::slots::{Counters, FrontendGone, SlotCommander, SlotEvent};
 use crate::supervisor::autoscale::AutoscaleSettings;
@@ -57,6 +58,14 @@ pub struct PoolSettings {
     pub heartbeat: Option<Duration>,
     /// From the order to stop until connections are no longer accepted.
     pub lameduck: Duration,
+}
+
+impl PoolSettings {
+    /// What a worker is told that drains while others go on.
+    pub(super) fn drain_order(&self) -> DrainOrder {
+        let window = self.lifecycle.drain_timeout;
+        DrainOrder { mode: DrainMode::Ride, reason: DrainReason::Restart, window }
+    }
 }
 
 /// What the pool is connected to.

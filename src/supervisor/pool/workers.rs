@@ -188,7 +188,7 @@ impl Pool {
 
     /// Its clients are the successor's at once; SIGABRT lets it write a core.
     pub(super) async fn abort(&mut self, worker: WorkerId) -> Result<(), PoolError> {
-        self.links.frontend.send(SlotCommand::Drain(worker)).await?;
+        self.links.frontend.send(SlotCommand::Drain(worker, self.settings.drain_order())).await?;
         if let Some(running) = self.running.get_mut(&worker) {
             running.killed = Some(KillReason::Stalled);
         }
