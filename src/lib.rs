@@ -126,7 +126,10 @@ pub mod worker {
     pub mod drain;
     #[cfg(feature = "hyper")]
     pub mod http;
+    mod linger;
+    mod link;
     mod orphan;
+    mod outlet;
     pub mod session;
 
     pub use accept::{AcceptError, Worker};

@@ -26,12 +26,17 @@ use crate::handoff::ids::{AffinityKey, ConnectionId, Generation, SlotId, Timesta
 use crate::handoff::message::ConnectionRecord;
 use crate::handoff::scoreboard::Counter;
 use crate::worker::drain::Shared;
+use crate::worker::session::parcel::Parcel;
+use crate::worker::session::registry::Stay;
+use crate::worker::session::{Gate, Kind, Session};
 
 /// A client's connection: a TCP stream that the primary accepted and never read.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
     guard: ConnectionGuard,
+    /// What came with it from another worker.
+    parcel: Option<Box<Parcel>>,
 }
 
 /// What is known of a connection.
@@ -55,6 +60,11 @@ pub struct ConnectionInfo {
 }
 
 impl ConnectionInfo {
+    pub(crate) fn record(&self) -> ConnectionRecord {
+        let Self { id, accepted_at, key, client, local, .. } = *self;
+        ConnectionRecord { id, accepted_at, key, client, local }
+    }
+
     /// How long ago the primary accepted it.
     #[must_use]
     pub fn age(&self) -> Duration {
@@ -96,6 +106,7 @@ pub struct ConnectionGuard {
     info: ConnectionInfo,
     span: Span,
     shared: Arc<Shared>,
+    stay: Stay,
     fresh: bool,
 }
 
@@ -112,7 +123,46 @@ impl Connection {
         };
         shared.connection_opened();
         let (span, shared) = (info.span(), Arc::clone(shared));
-        Self { stream, guard: ConnectionGuard { info, span, shared, fresh: true } }
+        let stay = shared.sessions.stay();
+        let guard = ConnectionGuard { info, span, shared, stay, fresh: true };
+        Self { stream, guard, parcel: None }
+    }
+
+    /// One that another worker had, or this one before it was offered.
+    pub(crate) fn resumed(stream: TcpStream, guard: ConnectionGuard, parcel: Parcel) -> Self {
+        Self { stream, guard, parcel: Some(Box::new(parcel)) }
+    }
+
+    /// One that another worker had.
+    pub(crate) fn moved(self, parcel: Parcel) -> Self {
+        Self { parcel: Some(Box::new(parcel)), ..self }
+    }
+
+    /// Whether a WebSocket's handshake was done in another worker.
+    pub(crate) fn is_websocket(&self) -> bool {
+        self.parcel.as_ref().is_some_and(|parcel| parcel.baggage.kind == Kind::WebSocket)
+    }
+
+    /// For HTTP/1.1 and WebSockets: a stream that is followed, so that it can move to another worker,
+    /// and a handle of it for the handler. The stream goes to the library, such as
+    /// `tokio_tungstenite::accept_async`. See [`worker::session`](crate::worker::session).
+    #[must_use]
+    pub fn into_session(self) -> (Gate, Session) {
+        let Self { stream, guard, parcel } = self;
+        let (info, stay, shared) = (guard.info, guard.stay, Arc::clone(&guard.shared));
+        let (gate, handle, state) = match parcel {
+            None => {
+                let (gate, handle) = Gate::fresh(stream, Some(guard));
+                (gate, handle, None)
+            }
+            Some(parcel) => {
+                let (gate, handle) = Gate::resumed(stream, Some(guard), parcel.baggage);
+                (gate, handle, parcel.state)
+            }
+        };
+        let session = Session::new(info, handle, state);
+        shared.sessions.insert(stay, session.inner());
+        (gate, session)
     }
 
     /// It is the worker's own now.
@@ -135,7 +185,7 @@ impl Connection {
     /// The bare stream, and what must be kept for as long as it is open.
     #[must_use]
     pub fn into_parts(self) -> (TcpStream, ConnectionGuard) {
-        let Self { stream, mut guard } = self;
+        let Self { stream, mut guard, .. } = self;
         guard.used();
         (stream, guard)
     }
@@ -154,7 +204,8 @@ impl ConnectionGuard {
         &self.span
     }
 
-    fn used(&mut self) {
+    /// Its first bytes were read, or will be by somebody else.
+    pub(crate) fn used(&mut self) {
         if std::mem::take(&mut self.fresh) {
             self.shared.connection_used();
         }
@@ -164,6 +215,7 @@ impl ConnectionGuard {
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.used();
+        self.shared.sessions.forget(self.info.id, self.stay);
         self.shared.connection_closed();
         tracing::debug!(parent: &self.span, "connection ended");
     }

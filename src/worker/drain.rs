@@ -4,8 +4,9 @@
 //!
 //! # The order of things
 //!
-//! 1. The primary ends the channel. No connection comes any more: draining has *begun*.
-//! 2. Handlers finish what they have: WebSockets send a close frame, HTTP answers its last request.
+//! 1. The primary orders it. No new connection comes any more: draining has *begun*.
+//! 2. [Sessions](crate::worker::session) move to other workers, if the order says so and the worker
+//!    can; the other WebSockets are sent away in their turn. HTTP answers its last request.
 //! 3. A connection that came just before has not been read from yet. It is *settled* when its first
 //!    bytes are read, or a second has passed; only then may it be told to go. One that is kept alive has
 //!    half a second to be used once more, and its answer says `Connection: close`.
@@ -17,15 +18,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::handoff::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::handoff::ids::{Generation, SlotId};
 use crate::handoff::message::LEAVE;
 use crate::handoff::scm_rights::{self, Sent};
 use crate::handoff::scoreboard::{Counter, Scoreboard};
-use crate::worker::connection::RequestGuard;
+use crate::worker::connection::{Connection, RequestGuard};
 use crate::worker::orphan::OrphanTimes;
+use crate::worker::session::moving::move_all;
+use crate::worker::session::registry::{Draining, Sessions};
+use crate::worker::session::shedding::send_all_away;
 
 /// How long a connection that came just before the drain may take to send its first bytes.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -44,6 +50,8 @@ pub(crate) struct Own {
     pub(crate) slot: SlotId,
     pub(crate) generation: Generation,
     pub(crate) orphan: OrphanTimes,
+    /// How long a session may take to move.
+    pub(crate) move_timeout: Duration,
 }
 
 /// What a worker and all of its connections share.
@@ -57,27 +65,50 @@ pub(crate) struct Shared {
     /// Those of the open ones that nobody has read from yet.
     fresh: AtomicUsize,
     changed: Notify,
+    pub(crate) sessions: Sessions,
 }
 
 impl Shared {
-    pub(crate) fn new(own: Own) -> Arc<Self> {
-        Arc::new(Self {
+    /// And the sessions that come back.
+    pub(crate) fn new(own: Own) -> (Arc<Self>, mpsc::Receiver<Connection>) {
+        let (sessions, returned) = Sessions::new();
+        let shared = Arc::new(Self {
             own,
             abandoned: CancellationToken::new(),
             begun: CancellationToken::new(),
             open: AtomicUsize::new(0),
             fresh: AtomicUsize::new(0),
             changed: Notify::new(),
-        })
+            sessions,
+        });
+        (shared, returned)
     }
 
-    pub(crate) fn begin_drain(&self) {
+    /// Begins to drain, or goes on by a newer order.
+    pub(crate) fn begin_drain(self: &Arc<Self>, order: DrainOrder) {
+        self.follow(Draining { order, deadline: Instant::now() + order.window, alone: false });
+    }
+
+    fn follow(self: &Arc<Self>, draining: Draining) {
+        let before = self.sessions.draining.send_replace(Some(draining));
+        if before.is_none() {
+            self.begun.cancel();
+            tokio::spawn(let_go(Arc::clone(self)));
+        }
+    }
+
+    /// Begins to drain where nobody says how, and nobody's sessions are followed.
+    pub(crate) fn begin_plain_drain(&self) {
         self.begun.cancel();
+        self.sessions.over.cancel();
     }
 
     /// Begins to drain without a primary, who would bound it.
     pub(crate) fn begin_orphaned_drain(self: &Arc<Self>) {
-        self.begun.cancel();
+        let (mode, reason) = (DrainMode::Shed, DrainReason::Restart);
+        let window = self.own.orphan.drain;
+        let deadline = Instant::now() + window;
+        self.follow(Draining { order: DrainOrder { mode, reason, window }, deadline, alone: true });
         let shared = Arc::clone(self);
         tokio::spawn(async move {
             tokio::time::sleep(shared.own.orphan.drain).await;
@@ -120,6 +151,13 @@ impl Shared {
     }
 }
 
+/// First those go who can move, then whoever is left is sent away in his turn.
+async fn let_go(shared: Arc<Shared>) {
+    move_all(&shared).await;
+    shared.sessions.over.cancel();
+    send_all_away(shared).await;
+}
+
 /// Tells a worker's handlers of its end. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Drain {
@@ -138,15 +176,15 @@ impl Drain {
     /// If the kernel has no memory or no descriptor left.
     pub fn detached() -> io::Result<Self> {
         let (scoreboard, _) = Scoreboard::create()?;
-        Ok(Self {
-            shared: Shared::new(Own {
-                channel: None,
-                scoreboard,
-                slot: SlotId(0),
-                generation: Generation(0),
-                orphan: OrphanTimes::default(),
-            }),
-        })
+        let (shared, _) = Shared::new(Own {
+            channel: None,
+            scoreboard,
+            slot: SlotId(0),
+            generation: Generation(0),
+            orphan: OrphanTimes::default(),
+            move_timeout: Duration::ZERO,
+        });
+        Ok(Self { shared })
     }
 
     /// Waits until the worker is to end. A WebSocket's handler selects on this beside its socket,
@@ -161,6 +199,11 @@ impl Drain {
         self.shared.begun.is_cancelled()
     }
 
+    /// Whether connections are to be ended now: the worker is to end, and whoever could move has.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.shared.sessions.over.is_cancelled()
+    }
+
     /// What a health check should say: whether new clients are welcome. They are not once this
     /// worker drains, and not once everything is to end, though connections come for as long as
     /// `lameduck` says, so that load balancers have time to notice.
@@ -169,11 +212,12 @@ impl Drain {
         !self.has_begun() && self.shared.own.scoreboard.get(Counter::Stop) == 0
     }
 
-    /// Waits until the worker is to end and no connection is left that was never read from, for half a
+    /// Waits until the worker is to end, what could move has moved, and no connection is left that was never read from, for half a
     /// second at least and a second at most. This is what to give to a server's graceful shutdown: told to shut down
     /// earlier, hyper closes a connection that it hasn't read from without an answer.
     pub async fn settled(&self) {
         self.begun().await;
+        self.shared.sessions.over.cancelled().await;
         let used = self.shared.wait_for_zero(&self.shared.fresh);
         let settled = async { tokio::join!(used, tokio::time::sleep(LINGER)) };
         tokio::select! {

@@ -15,16 +15,17 @@ use hyper_util::server::conn::auto::Builder;
 use tracing::{Instrument, Span};
 
 use crate::worker::accept::{AcceptError, Worker};
-use crate::worker::connection::{Connection, ConnectionInfo};
 use crate::worker::drain::Drain;
+use crate::worker::session::{Gate, Owed, Session};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Says ready, serves until the worker is to end, and returns when the last connection is closed.
 ///
-/// Each request carries its [`ConnectionInfo`] as an extension, and is handled in its connection's
-/// span ([`ConnectionInfo::span`]). An upgraded connection is the
-/// handler's: it ends it when [`Drain::begun`] says so.
+/// Each request carries its [`ConnectionInfo`](crate::worker::ConnectionInfo) and its [`Session`] as
+/// extensions, and is handled in its connection's
+/// span ([`ConnectionInfo::span`](crate::worker::ConnectionInfo::span)). A WebSocket moves to another
+/// worker if its handler has said [`Session::movable`]; else it is closed in its turn.
 ///
 /// # Errors
 ///
@@ -39,18 +40,20 @@ where
     B::Error: Into<BoxError>,
 {
     let drain = worker.drain();
+    worker.take_sessions()?;
     worker.ready()?;
     while let Some(connection) = worker.accept().await? {
-        let (info, span) = (connection.info(), connection.span().clone());
+        let span = connection.span().clone();
+        let (gate, session) = connection.into_session();
         let counted =
-            Counted { service: service.clone(), info, span: span.clone(), drain: drain.clone() };
-        tokio::spawn(serve_connection(connection, counted).instrument(span));
+            Counted { service: service.clone(), session, span: span.clone(), drain: drain.clone() };
+        tokio::spawn(serve_connection(gate, counted).instrument(span));
     }
     drain.finished().await;
     Ok(())
 }
 
-async fn serve_connection<S, B>(connection: Connection, service: Counted<S>)
+async fn serve_connection<S, B>(gate: Gate, service: Counted<S>)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
     S::Future: Send + 'static,
@@ -61,8 +64,7 @@ where
 {
     let drain = service.drain.clone();
     let builder = Builder::new(TokioExecutor::new());
-    let mut serving =
-        pin!(builder.serve_connection_with_upgrades(TokioIo::new(connection), service));
+    let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(gate), service));
     let result = tokio::select! {
         biased;
         result = serving.as_mut() => result,
@@ -80,7 +82,7 @@ where
 /// A service that counts its requests on the scoreboard and tells them their connection.
 struct Counted<S> {
     service: S,
-    info: ConnectionInfo,
+    session: Session,
     span: Span,
     drain: Drain,
 }
@@ -89,21 +91,24 @@ impl<S, B> Service<Request<Incoming>> for Counted<S>
 where
     S: Service<Request<Incoming>, Response = Response<B>>,
     S::Future: Send + 'static,
+    B: Body,
 {
-    type Response = S::Response;
+    type Response = Response<Owed<B>>;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let in_flight = self.drain.request();
-        request.extensions_mut().insert(self.info);
+        let owed = self.session.request_started();
+        request.extensions_mut().insert(self.session.info());
+        request.extensions_mut().insert(self.session.clone());
         let (version, drain) = (request.version(), self.drain.clone());
         let answer = self.service.call(request);
         let answered = async move {
             let _in_flight = in_flight;
             let mut response = answer.await?;
             mark_last(&drain, version, &mut response);
-            Ok(response)
+            Ok(response.map(|body| Owed::new(body, owed)))
         };
         // In HTTP/2 a request has a task of its own, outside of the connection's.
         Box::pin(answered.instrument(self.span.clone()))
@@ -114,7 +119,7 @@ where
 /// another way, which is hyper's; an upgraded connection goes on.
 pub(crate) fn mark_last<B>(drain: &Drain, version: Version, response: &mut Response<B>) {
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if drain.has_begun() && version <= Version::HTTP_11 && !upgraded {
+    if drain.is_closing() && version <= Version::HTTP_11 && !upgraded {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
 }

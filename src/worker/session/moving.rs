@@ -1,0 +1,267 @@
+//! Sessions on their way out: stopped between two messages, packed, offered, and brought back where
+//! nobody takes them.
+//!
+//! Never gives a socket up before the primary has said that another worker has it.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::handoff::ids::{ConnectionId, Timestamp};
+use crate::handoff::message::{MAX_TO_PRIMARY, PARCEL_INLINE, encode_offer};
+use crate::worker::connection::Connection;
+use crate::worker::drain::Shared;
+use crate::worker::session::gate::Kind;
+use crate::worker::session::parcel::{MOST_STATE, Parcel};
+use crate::worker::session::registry::{Patience, Verdict};
+use crate::worker::session::{Inner, Leaver, lock, shedding};
+
+/// One that takes longer to stop makes room for others in the window.
+const PROMPT: Duration = Duration::from_millis(100);
+
+/// How soon one that came back is offered again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// How often it is looked for others that have become able to move.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Moves everybody who can, until nobody is left who could, or time is over.
+pub(crate) async fn move_all(shared: &Arc<Shared>) {
+    let patience = shared.sessions.patience(shared.own.move_timeout);
+    let mut moves = JoinSet::new();
+    loop {
+        for session in shared.sessions.movable() {
+            let Ok(permit) = Arc::clone(&shared.sessions.window).acquire_owned().await else {
+                return;
+            };
+            if shared.sessions.claim(session.info.id) {
+                moves.spawn(move_out(Arc::clone(shared), session, permit, patience.clone()));
+            }
+        }
+        let next_look = Instant::now() + LOOK;
+        loop {
+            tokio::select! {
+                moved = moves.join_next() => if moved.is_none() { break },
+                () = sleep_until(next_look) => break,
+            }
+        }
+        if patience.is_over() || (moves.is_empty() && shared.sessions.movable().is_empty()) {
+            // Those that are on their way go on.
+            moves.detach_all();
+            return;
+        }
+    }
+}
+
+/// Moves one, if it is there and can.
+pub(crate) fn move_some(shared: &Arc<Shared>, ids: impl Iterator<Item = ConnectionId>) {
+    let patience = shared.sessions.patience(shared.own.move_timeout);
+    for session in ids.filter_map(|id| shared.sessions.find(id)) {
+        let (shared, patience) = (Arc::clone(shared), patience.clone());
+        tokio::spawn(async move {
+            let window = Arc::clone(&shared.sessions.window);
+            let Ok(permit) = window.acquire_owned().await else { return };
+            if shared.sessions.claim(session.info.id) {
+                move_out(shared, session, permit, patience).await;
+            }
+        });
+    }
+}
+
+/// One's way out, whatever comes of it.
+async fn move_out(
+    shared: Arc<Shared>,
+    session: Arc<Inner>,
+    permit: OwnedSemaphorePermit,
+    mut patience: Patience,
+) {
+    let id = session.info.id;
+    session.handle.ask_to_stop();
+    if let Some(parcel) = stop_and_pack(&shared, &session, permit, &mut patience).await {
+        send(&shared, &session, parcel).await;
+    } else {
+        session.handle.go_on();
+    }
+    shared.sessions.unclaim(id);
+}
+
+/// Waits until it is at rest, holds it, and has its state made. Nothing if it stays.
+async fn stop_and_pack(
+    shared: &Shared,
+    session: &Arc<Inner>,
+    permit: OwnedSemaphorePermit,
+    patience: &mut Patience,
+) -> Option<(Option<Vec<u8>>, OwnedSemaphorePermit)> {
+    let mut permit = Some(permit);
+    let prompt = Instant::now() + PROMPT;
+    loop {
+        tokio::select! {
+            () = session.handle.drained() => {}
+            () = session.handle.ended() => return None,
+            () = patience.over() => return None,
+            () = sleep_until(prompt), if permit.is_some() => {
+                permit = None;
+                continue;
+            }
+        }
+        let held = match permit.take() {
+            Some(permit) => permit,
+            None => Arc::clone(&shared.sessions.window).acquire_owned().await.ok()?,
+        };
+        if let Left::With(state) = session.leave(patience).await {
+            return Some((state, held));
+        }
+        if !session.may_move() {
+            return None;
+        }
+        // It has begun something meanwhile; soon it has ended.
+        permit = Some(held);
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// What came of asking a handler to leave.
+enum Left {
+    /// The socket is held, and this is to be left.
+    With(Option<Vec<u8>>),
+    /// Not at rest any more, or unable to.
+    Not,
+}
+
+impl Inner {
+    fn may_move(&self) -> bool {
+        match self.handle.kind() {
+            Kind::Http => true,
+            Kind::WebSocket => !matches!(*lock(&self.leaver), Leaver::Stays),
+            _ => false,
+        }
+    }
+
+    async fn leave(&self, patience: &mut Patience) -> Left {
+        if self.handle.kind() == Kind::Http {
+            return if self.handle.hold() { Left::With(None) } else { Left::Not };
+        }
+        if matches!(*lock(&self.leaver), Leaver::Says) {
+            return self.let_say(patience).await;
+        }
+        if !self.handle.hold() {
+            return Left::Not;
+        }
+        match self.ask() {
+            Some(state) => Left::With(Some(state)),
+            None => {
+                *lock(&self.leaver) = Leaver::Stays;
+                self.handle.release();
+                Left::Not
+            }
+        }
+    }
+
+    /// It is told, and comes when it is done.
+    async fn let_say(&self, patience: &mut Patience) -> Left {
+        self.leaves.send_replace(true);
+        tokio::select! {
+            () = self.departed.notified() => {}
+            () = self.handle.ended() => return Left::Not,
+            () = patience.over() => return Left::Not,
+        }
+        let state = lock(&self.departure).take().unwrap_or_default();
+        if state.len() <= MOST_STATE && self.handle.hold() {
+            return Left::With(Some(state));
+        }
+        tracing::warn!(
+            connection = self.info.id.0,
+            "session left with bytes unsent or too much state"
+        );
+        *lock(&self.leaver) = Leaver::Stays;
+        Left::Not
+    }
+
+    /// The state that its handler leaves. A handler that panics stays.
+    fn ask(&self) -> Option<Vec<u8>> {
+        let mut leaver = lock(&self.leaver);
+        let Leaver::Asked(make) = &mut *leaver else { return None };
+        let state = catch_unwind(AssertUnwindSafe(make)).ok()?;
+        if state.len() > MOST_STATE {
+            let (connection, bytes) = (self.info.id.0, state.len());
+            tracing::warn!(connection, bytes, "session's state is too large, it stays");
+            return None;
+        }
+        Some(state)
+    }
+}
+
+/// Takes the held socket, offers it, and waits for what becomes of it.
+async fn send(
+    shared: &Arc<Shared>,
+    session: &Arc<Inner>,
+    (state, permit): (Option<Vec<u8>>, OwnedSemaphorePermit),
+) {
+    // Before its handler can see that the socket has ended.
+    session.moved.store(true, std::sync::atomic::Ordering::Release);
+    let Some(taken) = session.handle.take() else {
+        session.moved.store(false, std::sync::atomic::Ordering::Release);
+        return;
+    };
+    let parcel = Parcel { baggage: taken.baggage, state, left_at: Timestamp::now() };
+    let verdict = offer(shared, session, &taken.stream, &parcel).await;
+    drop(permit);
+    match verdict {
+        Ok(Verdict::Moved) => tracing::debug!(connection = session.info.id.0, "session moved"),
+        Ok(Verdict::Returned) => {
+            let Some(guard) = taken.guard else { return };
+            tracing::debug!(connection = session.info.id.0, "nobody takes the session, it goes on");
+            let connection = Connection::resumed(taken.stream, guard, parcel);
+            if let Err(connection) = shared.sessions.give_back(connection).await {
+                shedding::send_away_unserved(shared, connection).await;
+                return;
+            }
+            sleep(AGAIN).await;
+        }
+        Err(error) => {
+            tracing::warn!(connection = session.info.id.0, %error, "primary is gone with a session");
+        }
+    }
+}
+
+async fn offer(
+    shared: &Shared,
+    session: &Inner,
+    socket: &impl AsFd,
+    parcel: &Parcel,
+) -> io::Result<Verdict> {
+    let (message, memory) = pack(session, parcel)?;
+    let mut descriptors = vec![socket.as_fd()];
+    descriptors.extend(memory.as_ref().map(AsFd::as_fd));
+    let outlet = shared.sessions.outlet.get().ok_or(io::ErrorKind::NotConnected)?;
+    let verdict = shared.sessions.offer(session.info.id);
+    outlet.send(&message, &descriptors).await?;
+    verdict.await.map_err(|_| io::ErrorKind::BrokenPipe.into())
+}
+
+/// The message, and the memory that holds what is too long for it.
+fn pack(session: &Inner, parcel: &Parcel) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
+    let bytes = parcel.encode();
+    let memory = (bytes.len() > PARCEL_INLINE).then(|| seal(&bytes)).transpose()?;
+    let mut buffer = Box::new([0; MAX_TO_PRIMARY]);
+    let message = encode_offer(&mut buffer, &session.info.record(), &bytes);
+    Ok((message.to_vec(), memory))
+}
+
+/// Memory that nobody can change any more.
+fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut file = File::from(memfd_create("sticky-lb session", flags)?);
+    file.write_all(bytes)?;
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
+    fcntl_add_seals(&file, seals)?;
+    Ok(file.into())
+}

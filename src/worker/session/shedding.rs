@@ -1,0 +1,151 @@
+//! Clients that are sent away: with a close frame, in their turn, and lingering.
+//!
+//! Never ends a WebSocket without a close frame, unless its client has stopped reading in the middle
+//! of one of ours. When it is whose turn is the primary's to say, so that those who come back at once
+//! never are too many.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::handoff::drain::{DrainMode, DrainReason};
+use crate::handoff::message::encode_ask;
+use crate::worker::connection::Connection;
+use crate::worker::drain::Shared;
+use crate::worker::linger;
+use crate::worker::session::Inner;
+use crate::worker::session::registry::Draining;
+
+/// How long a session may take to come to rest when it is to be closed, and its client to read.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often it is looked for WebSockets that weren't there before.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Sends away all WebSockets, as ordered, until the worker ends.
+pub(crate) async fn send_all_away(shared: Arc<Shared>) {
+    let mut orders = shared.sessions.draining.subscribe();
+    let mut asked = 0;
+    loop {
+        let Some(draining) = *orders.borrow_and_update() else { return };
+        let waiting = shared.sessions.websockets();
+        let now = Instant::now();
+        if now >= draining.last_call() {
+            waiting.iter().for_each(|session| close_soon(&shared, session, draining.order.reason));
+        } else if now >= draining.begins() && waiting.len() != asked {
+            asked = waiting.len();
+            ask(&shared, asked, draining).await;
+        }
+        let next = draining.next_change(now).unwrap_or(now + LOOK).min(now + LOOK);
+        tokio::select! {
+            turn = shared.sessions.granted.acquire(), if asked > 0 => {
+                let Ok(turn) = turn else { return };
+                turn.forget();
+                asked -= 1;
+                if let Some(session) = waiting.first() {
+                    close_soon(&shared, session, draining.order.reason);
+                }
+            }
+            changed = orders.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                asked = 0;
+            }
+            () = sleep_until(next) => {}
+        }
+    }
+}
+
+impl Draining {
+    /// When clients begin to be sent away.
+    fn begins(&self) -> Instant {
+        match self.order.mode {
+            DrainMode::Shed | DrainMode::Migrate => self.deadline - self.order.window,
+            DrainMode::Ride => self.deadline - self.part(5, Duration::from_secs(5)),
+        }
+    }
+
+    /// When whoever is left is sent away, whoever else comes back then.
+    fn last_call(&self) -> Instant {
+        self.deadline - self.part(10, Duration::from_secs(1))
+    }
+
+    fn next_change(&self, now: Instant) -> Option<Instant> {
+        [self.begins(), self.last_call()].into_iter().filter(|at| *at > now).min()
+    }
+
+    /// A part of the time, but no more than `most`.
+    fn part(&self, parts: u32, most: Duration) -> Duration {
+        (self.order.window / parts).min(most)
+    }
+}
+
+/// Asks the primary for as many turns. Without one, they are spread over the time here.
+async fn ask(shared: &Arc<Shared>, count: usize, draining: Draining) {
+    let within = draining.last_call().saturating_duration_since(Instant::now());
+    let number = u32::try_from(count).unwrap_or(u32::MAX);
+    if !draining.alone
+        && let Some(outlet) = shared.sessions.outlet.get()
+        && outlet.send(&encode_ask(number, within), &[]).await.is_ok()
+    {
+        return;
+    }
+    if number == 0 {
+        return;
+    }
+    let (shared, pause) = (Arc::clone(shared), within / number);
+    tokio::spawn(async move {
+        for _ in 0..number {
+            sleep(pause).await;
+            shared.sessions.granted.add_permits(1);
+        }
+    });
+}
+
+fn close_soon(shared: &Arc<Shared>, session: &Arc<Inner>, reason: DrainReason) {
+    if shared.sessions.claim(session.info.id) {
+        tokio::spawn(close(Arc::clone(session), reason));
+    }
+}
+
+/// A handler refuses to go on.
+pub(crate) fn refuse(session: Arc<Inner>) {
+    tracing::debug!(connection = session.info.id.0, "session refused");
+    tokio::spawn(close(session, DrainReason::Restart));
+}
+
+/// At a boundary if it comes to one in time, else as it is.
+async fn close(session: Arc<Inner>, reason: DrainReason) {
+    session.handle.ask_to_stop();
+    tokio::select! {
+        () = session.handle.drained() => {}
+        () = session.handle.ended() => return,
+        () = sleep(PATIENCE) => {}
+    }
+    // The client's unread bytes are of no use to anybody: it is told to come anew.
+    let Some(seized) = session.handle.seize() else { return };
+    say_goodbye(seized.stream, seized.at_frame_boundary, reason).await;
+    drop(seized.guard);
+}
+
+/// One that nobody has taken and nobody here serves any more. It is at rest.
+pub(crate) async fn send_away_unserved(shared: &Shared, connection: Connection) {
+    let reason = shared.sessions.draining.borrow().map(|draining| draining.order.reason);
+    let is_websocket = connection.is_websocket();
+    let (stream, guard) = connection.into_parts();
+    say_goodbye(stream, is_websocket, reason.unwrap_or(DrainReason::Restart)).await;
+    drop(guard);
+}
+
+async fn say_goodbye(mut stream: TcpStream, with_frame: bool, reason: DrainReason) {
+    if with_frame {
+        // A final close frame of two bytes, the code (RFC 6455, 5.5.1).
+        let [high, low] = reason.close_code().to_be_bytes();
+        let _ = timeout(PATIENCE, stream.write_all(&[0x88, 2, high, low])).await;
+    }
+    linger::close(stream).await;
+}
