@@ -8,43 +8,33 @@
 use std::error::Error;
 
 use futures_util::{SinkExt, StreamExt};
-use sticky_lb::worker::{Connection, Drain, Worker};
+use sticky_lb::worker::{Connection, Worker};
 use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::Error as WebSocketError;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut worker = Worker::attach()?;
     let drain = worker.drain();
+    worker.take_sessions()?;
     worker.ready()?;
     while let Some(connection) = worker.accept().await? {
-        tokio::spawn(echo(connection, drain.clone()));
+        tokio::spawn(echo(connection));
     }
-    // No more come; those that are there say goodbye.
+    // No more come; those that are there move to the next worker, or are sent away.
     drain.finished().await;
     Ok(())
 }
 
-async fn echo(connection: Connection, drain: Drain) -> Result<(), WebSocketError> {
-    let mut socket = accept_async(connection).await?;
-    loop {
-        tokio::select! {
-            message = socket.next() => match message.transpose()? {
-                Some(message) if message.is_text() || message.is_binary() => {
-                    socket.send(message).await?;
-                }
-                Some(_) => {}
-                None => return Ok(()),
-            },
-            () = drain.begun() => {
-                let reason = "worker drains".into();
-                socket.close(Some(CloseFrame { code: CloseCode::Away, reason })).await?;
-                // Until the client has answered the close frame.
-                while socket.next().await.transpose()?.is_some() {}
-                return Ok(());
-            }
+async fn echo(connection: Connection) -> Result<(), WebSocketError> {
+    let (stream, session) = connection.into_session();
+    // It remembers nothing, so that it can move with nothing.
+    session.movable(Vec::new);
+    let mut socket = accept_async(stream).await?;
+    while let Some(message) = socket.next().await.transpose()? {
+        if message.is_text() || message.is_binary() {
+            socket.send(message).await?;
         }
     }
+    Ok(())
 }

@@ -221,6 +221,8 @@ pub mod demo {
     pub mod app;
     pub mod server;
     // The chat is the example's, so that what people see here is what they can copy there.
+    #[path = "../../examples/chat/history.rs"]
+    mod history;
     #[path = "../../examples/chat/rooms.rs"]
     mod rooms;
 }

@@ -14,27 +14,28 @@ use axum::Router;
 use axum::extract::{Query, State, WebSocketUpgrade};
 use axum::response::{Html, Response};
 use axum::routing::{any, get};
-use sticky_lb::worker::{Drain, Worker};
+use sticky_lb::worker::{Session, Worker};
 
 use crate::rooms::{Member, Rooms};
 
+mod history;
 mod rooms;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let worker = Worker::attach()?;
-    let state = (Rooms::default(), worker.drain());
     let app = Router::new()
         .route("/", get(async || Html(include_str!("page.html"))))
         .route("/ws", any(join))
-        .with_state(state);
+        .with_state(Rooms::default());
     Ok(sticky_lb::worker::axum::serve(worker, app).await?)
 }
 
 async fn join(
-    State((rooms, drain)): State<(Rooms, Drain)>,
+    State(rooms): State<Rooms>,
     Query(member): Query<Member>,
+    session: Option<Session>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    rooms.admit(upgrade, member, drain)
+    rooms.admit(upgrade, member, session)
 }

@@ -1,19 +1,20 @@
 //! Chat rooms inside one worker: whoever joins a room hears what is said in it.
 //!
-//! Keeps no history: who reconnects hears what is said from then on.
+//! When the worker is replaced, its members move to the next one with their sockets open: each takes
+//! along where it reads on, and what was said lately. Who connects anew hears what is said from then on.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use serde_json::json;
-use sticky_lb::worker::Drain;
+use sticky_lb::worker::Session;
 use sticky_lb::worker::attach::{GENERATION, SLOT};
-use tokio::sync::broadcast;
+use tokio::sync::watch;
 
-/// Lines that a slow member may lag behind before it misses some.
-const LAG: usize = 256;
+use super::history::{Cursor, History, Line};
+
 /// Characters of a name or a room.
 const LONGEST_NAME: usize = 64;
 /// Characters of a message. A longer one is cut and not refused: its author sees what became of it.
@@ -21,10 +22,20 @@ const LONGEST_TEXT: usize = 4_096;
 /// Bytes of a message, far more than those characters need. Who sends more is disconnected.
 const LARGEST_MESSAGE: usize = 64 * 1_024;
 
+/// The form of what moves with a member.
+const VERSION: u32 = 1;
+
 /// All rooms of this worker. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rooms {
-    rooms: Arc<Mutex<HashMap<String, broadcast::Sender<Utf8Bytes>>>>,
+    rooms: Arc<Mutex<HashMap<String, Arc<Room>>>>,
+}
+
+#[derive(Debug, Default)]
+struct Room {
+    history: Mutex<History>,
+    /// Told when something was said.
+    heard: watch::Sender<()>,
 }
 
 /// Who joins what: `/ws?room=lobby&name=somebody`.
@@ -35,9 +46,23 @@ pub(crate) struct Member {
     name: String,
 }
 
+/// What a member brings along from one worker to the next.
+#[derive(Debug, serde::Deserialize, serde::Serialize)]
+struct Luggage {
+    version: u32,
+    cursor: Cursor,
+    lines: Vec<Line>,
+}
+
 impl Rooms {
-    /// Answers a request for a WebSocket, and serves it until it closes or the worker is to end.
-    pub(crate) fn admit(self, upgrade: WebSocketUpgrade, member: Member, drain: Drain) -> Response {
+    /// Answers a request for a WebSocket, and serves it until it closes or moves to another worker.
+    /// Without a session it stays where it is.
+    pub(crate) fn admit(
+        self,
+        upgrade: WebSocketUpgrade,
+        member: Member,
+        session: Option<Session>,
+    ) -> Response {
         let member = Member {
             room: cut(or(&member.room, "lobby"), LONGEST_NAME).to_owned(),
             name: cut(or(&member.name, "somebody"), LONGEST_NAME).to_owned(),
@@ -45,88 +70,157 @@ impl Rooms {
         upgrade
             .max_message_size(LARGEST_MESSAGE)
             .max_frame_size(LARGEST_MESSAGE)
-            .on_upgrade(|socket| self.serve(socket, member, drain))
+            .on_upgrade(|socket| self.serve(socket, member, session))
     }
 
-    async fn serve(self, mut socket: WebSocket, member: Member, drain: Drain) {
-        let (room, mut heard) = self.join(&member.room);
-        let welcome = member.welcome(room.receiver_count());
-        let _ = room.send(member.line("joined", "", room.receiver_count()));
-        // Its own "joined" waits in `heard`, so the newcomer has the welcome before it.
-        if socket.send(Message::Text(welcome)).await.is_ok() {
-            member.talk(&mut socket, &room, &mut heard, drain).await;
+    async fn serve(self, mut socket: WebSocket, member: Member, session: Option<Session>) {
+        let luggage = match session.as_ref().and_then(Session::state).map(Luggage::unpack) {
+            // From a version of this program that packs otherwise: its client comes back as a new one.
+            Some(None) => return session.iter().for_each(Session::refuse),
+            Some(Some(luggage)) => Some(luggage),
+            None => None,
+        };
+        let resumes = luggage.is_some();
+        let room = self.enter(&member.room);
+        let mut heard = room.heard.subscribe();
+        let mut cursor = room.seat(luggage);
+        let greeting = member.greeting(if resumes { "resumed" } else { "welcome" }, room.members());
+        if !resumes {
+            room.say(member.line("joined", "", room.members()));
+        }
+        // Its own "joined" is still to be read, so the newcomer has the welcome before it.
+        if socket.send(Message::Text(greeting)).await.is_ok() {
+            member.talk(&mut socket, &room, &mut heard, &mut cursor, session.as_ref()).await;
         }
         drop(heard);
-        let _ = room.send(member.line("left", "", room.receiver_count()));
+        if !session.is_some_and(|session| session.has_moved()) {
+            room.say(member.line("left", "", room.members()));
+        }
+        drop(room);
         self.tidy(&member.room);
     }
 
-    fn join(&self, name: &str) -> (broadcast::Sender<Utf8Bytes>, broadcast::Receiver<Utf8Bytes>) {
-        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = rooms.entry(name.to_owned()).or_insert_with(|| broadcast::channel(LAG).0);
-        (room.clone(), room.subscribe())
+    fn enter(&self, name: &str) -> Arc<Room> {
+        Arc::clone(lock(&self.rooms).entry(name.to_owned()).or_default())
     }
 
     /// Forgets a room that nobody is in.
     fn tidy(&self, name: &str) {
-        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
-        if rooms.get(name).is_some_and(|room| room.receiver_count() == 0) {
+        let mut rooms = lock(&self.rooms);
+        if rooms.get(name).is_some_and(|room| room.members() == 0) {
             rooms.remove(name);
         }
     }
 }
 
+impl Room {
+    fn members(&self) -> usize {
+        self.heard.receiver_count()
+    }
+
+    fn say(&self, text: String) {
+        lock(&self.history).say(&origin(), text);
+        self.heard.send_replace(());
+    }
+
+    /// Where somebody reads on who has just come, or has come along with what was said elsewhere.
+    fn seat(&self, luggage: Option<Luggage>) -> Cursor {
+        let mut history = lock(&self.history);
+        let Some(Luggage { cursor, lines, .. }) = luggage else { return history.end() };
+        history.learn(lines);
+        self.heard.send_replace(());
+        cursor
+    }
+
+    fn next(&self, cursor: &mut Cursor) -> Option<Line> {
+        lock(&self.history).next(cursor).cloned()
+    }
+}
+
+impl Luggage {
+    fn pack(cursor: &Cursor, room: &Room) -> Vec<u8> {
+        let lines = lock(&room.history).lines();
+        let luggage = Self { version: VERSION, cursor: cursor.clone(), lines };
+        serde_json::to_vec(&luggage).unwrap_or_default()
+    }
+
+    fn unpack(state: &[u8]) -> Option<Self> {
+        serde_json::from_slice(state).ok().filter(|it: &Self| it.version == VERSION)
+    }
+}
+
 impl Member {
-    /// Until the socket closes or the worker is to end.
+    /// Until the socket closes or moves.
     async fn talk(
         &self,
         socket: &mut WebSocket,
-        room: &broadcast::Sender<Utf8Bytes>,
-        heard: &mut broadcast::Receiver<Utf8Bytes>,
-        drain: Drain,
+        room: &Room,
+        heard: &mut watch::Receiver<()>,
+        cursor: &mut Cursor,
+        session: Option<&Session>,
     ) {
         loop {
-            let outcome = tokio::select! {
-                said = socket.recv() => match said {
-                    Some(Ok(Message::Text(text))) => {
-                        let text = cut(&text, LONGEST_TEXT);
-                        let _ = room.send(self.line("said", text, room.receiver_count()));
-                        Ok(())
-                    }
-                    Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                    Some(Ok(_)) => Ok(()),
-                },
-                line = heard.recv() => match line {
-                    Ok(line) => socket.send(Message::Text(line)).await,
-                    Err(broadcast::error::RecvError::Lagged(_)) => Ok(()),
-                    Err(broadcast::error::RecvError::Closed) => return,
-                },
-                () = drain.begun() => {
-                    let frame = CloseFrame { code: close_code::AWAY, reason: "worker drains".into() };
-                    let _ = socket.send(Message::Close(Some(frame))).await;
+            while let Some(line) = room.next(cursor) {
+                if socket.send(Message::text(line.text.clone())).await.is_err() {
                     return;
                 }
-            };
-            if outcome.is_err() {
-                return;
+                cursor.pass(&line);
+            }
+            tokio::select! {
+                said = socket.recv() => match said {
+                    Some(Ok(Message::Text(text))) => {
+                        room.say(self.line("said", cut(&text, LONGEST_TEXT), room.members()));
+                    }
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                    Some(Ok(_)) => {}
+                },
+                // The room lives as long as its members.
+                _ = heard.changed() => {}
+                session = leaving(session) => {
+                    session.depart(Luggage::pack(cursor, room)).await;
+                    return;
+                }
             }
         }
     }
 
     /// Who serves it, and what it is called after what it asked for was cut.
-    fn welcome(&self, members: usize) -> Utf8Bytes {
-        let number = |variable| std::env::var(variable).ok()?.parse::<u32>().ok();
+    fn greeting(&self, event: &str, members: usize) -> Utf8Bytes {
         let (slot, generation) = (number(SLOT), number(GENERATION));
-        json!({"event": "welcome", "worker": std::process::id(), "slot": slot,
+        json!({"event": event, "worker": std::process::id(), "slot": slot,
             "generation": generation, "name": self.name, "room": self.room, "members": members})
         .to_string()
         .into()
     }
 
-    fn line(&self, event: &str, text: &str, members: usize) -> Utf8Bytes {
+    fn line(&self, event: &str, text: &str, members: usize) -> String {
         let name = &self.name;
-        json!({"event": event, "name": name, "text": text, "members": members}).to_string().into()
+        json!({"event": event, "name": name, "text": text, "members": members}).to_string()
     }
+}
+
+/// Until the session is to move; for ever without one.
+async fn leaving(session: Option<&Session>) -> &Session {
+    match session {
+        Some(session) => {
+            session.leaving().await;
+            session
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// A name for this worker that no other has had.
+fn origin() -> String {
+    format!("{:?}.{:?}.{}", number(SLOT), number(GENERATION), std::process::id())
+}
+
+fn number(variable: &str) -> Option<u32> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn or<'a>(text: &'a str, usual: &'a str) -> &'a str {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::demo::rooms::{Member, Rooms};
-use crate::worker::Drain;
+use crate::worker::{Drain, Session};
 
 const PAGE: &str = include_str!("../../examples/chat/page.html");
 
@@ -35,7 +35,7 @@ struct Identity {
     headers: [(HeaderName, HeaderValue); 2],
 }
 
-/// The demo's routes. WebSockets end when `drain` begins.
+/// The demo's routes. Its WebSockets move from worker to worker.
 pub fn router(drain: Drain) -> Router {
     let app = App { worker: Arc::new(Identity::own()), drain, rooms: Rooms::default() };
     Router::new()
@@ -139,29 +139,17 @@ fn burn(time: Duration) -> (u64, Duration) {
     (rounds, start.elapsed())
 }
 
-async fn echo(State(app): State<App>, upgrade: WebSocketUpgrade) -> Response {
-    upgrade.on_upgrade(|socket| serve_echo(socket, app.drain))
+async fn echo(session: Option<Session>, upgrade: WebSocketUpgrade) -> Response {
+    // It remembers nothing, so that it can move with nothing.
+    session.iter().for_each(|session| session.movable(Vec::new));
+    upgrade.on_upgrade(serve_echo)
 }
 
-async fn serve_echo(mut socket: WebSocket, drain: Drain) {
-    loop {
-        let received = tokio::select! {
-            received = socket.recv() => received,
-            () = drain.begun() => {
-                let frame = CloseFrame { code: close_code::AWAY, reason: "worker drains".into() };
-                // The client may have gone; then there is nobody to tell.
-                let _ = socket.send(Message::Close(Some(frame))).await;
-                return;
-            }
-        };
-        match received {
-            Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
-                if socket.send(message).await.is_err() {
-                    return;
-                }
-            }
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+async fn serve_echo(mut socket: WebSocket) {
+    while let Some(Ok(message)) = socket.recv().await {
+        let answer = matches!(message, Message::Text(_) | Message::Binary(_));
+        if answer && socket.send(message).await.is_err() {
+            return;
         }
     }
 }
@@ -169,7 +157,8 @@ async fn serve_echo(mut socket: WebSocket, drain: Drain) {
 async fn chat(
     State(app): State<App>,
     Query(member): Query<Member>,
+    session: Option<Session>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    app.rooms.admit(upgrade, member, app.drain)
+    app.rooms.admit(upgrade, member, session)
 }
