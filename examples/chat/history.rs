@@ -65,7 +65,7 @@ impl History {
     /// For somebody who has just come: what was said before is not for him.
     pub(crate) fn end(&self) -> Cursor {
         let mut cursor = Cursor { looked_at: self.length(), ..Cursor::default() };
-        self.lines.iter().for_each(|line| drop(cursor.note(line)));
+        self.lines.iter().for_each(|line| cursor.note(line));
         cursor
     }
 
@@ -100,8 +100,8 @@ impl Cursor {
         self.note(line);
     }
 
-    fn note(&mut self, line: &Line) -> Option<u64> {
-        self.had.insert(line.origin.clone(), line.number)
+    fn note(&mut self, line: &Line) {
+        self.had.insert(line.origin.clone(), line.number);
     }
 }
 

@@ -17,6 +17,7 @@ pub mod control;
 pub mod frontend;
 pub mod load;
 pub mod process;
+pub mod relay;
 pub mod stand_in;
 
 use std::fs;

@@ -1,19 +1,31 @@
 //! Workers for tests that use the library in the ways that no example shows: plain hyper, and the
 //! connections as a stream.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::error::Error;
 use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
+use axum::extract::Query;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::http::Uri;
-use futures_util::StreamExt;
+use axum::routing::{any, get, post};
+use futures_util::{SinkExt, StreamExt};
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use hyper::service::service_fn;
-use hyper::{Request, Response};
-use sticky_lb::worker::{ConnectionInfo, Worker, axum as worker_axum, http};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use sticky_lb::worker::{ConnectionInfo, Session, Worker, axum as worker_axum, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -30,6 +42,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             Ok(worker_axum::serve(worker, Router::new().fallback(log_path)).await?)
         }
         Some("stream") => stream(worker).await,
+        Some("sessions") => Ok(worker_axum::serve(worker, sessions()).await?),
+        Some("hyper-echo") => Ok(http::serve(worker, service_fn(hyper_echo)).await?),
         other => Err(format!("no such role: {other:?}").into()),
     }
 }
@@ -87,4 +101,106 @@ async fn stream(mut worker: Worker) -> Result<(), Box<dyn Error>> {
     }
     drain.finished().await;
     Ok(())
+}
+
+/// WebSockets that move, as axum's own; and requests on connections that move.
+fn sessions() -> Router {
+    Router::new()
+        .route("/", get(async || format!("hello from {}", std::process::id())))
+        .route("/length", post(async |body: Bytes| body.len().to_string()))
+        .route("/large", get(async || vec![b'x'; 6 << 20]))
+        .route("/echo", any(echo))
+        .route("/slow", any(slow))
+        .route("/count", any(count))
+        .route("/stays", any(async |upgrade: WebSocketUpgrade| upgrade.on_upgrade(serve_echo)))
+}
+
+async fn echo(session: Session, upgrade: WebSocketUpgrade) -> axum::response::Response {
+    session.movable(Vec::new);
+    upgrade.max_message_size(64 << 20).max_frame_size(64 << 20).on_upgrade(serve_echo)
+}
+
+async fn serve_echo(mut socket: WebSocket) {
+    while let Some(Ok(message)) = socket.recv().await {
+        let answer = matches!(message, Message::Text(_) | Message::Binary(_));
+        if answer && socket.send(message).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Takes a millisecond for each message, so that many wait in the library.
+async fn slow(session: Session, upgrade: WebSocketUpgrade) -> axum::response::Response {
+    session.movable(Vec::new);
+    upgrade.on_upgrade(async |mut socket| {
+        while let Some(Ok(message)) = socket.recv().await {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if matches!(message, Message::Text(_)) && socket.send(message).await.is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// Answers each message with how many there were so far and how many workers had a part in it; the
+/// state is as long as `?bytes=` says.
+async fn count(
+    session: Session,
+    Query(wanted): Query<HashMap<String, usize>>,
+    upgrade: WebSocketUpgrade,
+) -> axum::response::Response {
+    let bytes = wanted.get("bytes").copied().unwrap_or(0).max(16);
+    let state = session.state().map_or_else(Vec::new, <[u8]>::to_vec);
+    let (numbers, _) = state.as_chunks::<8>();
+    let number = |at: usize| numbers.get(at).map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let (count, workers) = (Arc::new(AtomicU64::new(number(0))), number(1) + 1);
+    let left = Arc::clone(&count);
+    session.movable(move || {
+        let mut state = vec![0; bytes];
+        state[..8].copy_from_slice(&left.load(Ordering::Relaxed).to_le_bytes());
+        state[8..16].copy_from_slice(&workers.to_le_bytes());
+        state
+    });
+    upgrade.on_upgrade(async move |mut socket| {
+        while let Some(Ok(message)) = socket.recv().await {
+            if !matches!(message, Message::Text(_)) {
+                continue;
+            }
+            let answer = format!("{} {workers}", count.fetch_add(1, Ordering::Relaxed) + 1);
+            if socket.send(answer.into()).await.is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// A WebSocket by hyper's own upgrade, as without any framework.
+async fn hyper_echo(mut request: Request<Incoming>) -> Result<Response<String>, Infallible> {
+    let (Some(session), Some(key)) =
+        (request.extensions().get::<Session>().cloned(), request.headers().get(SEC_WEBSOCKET_KEY))
+    else {
+        return hello(request).await;
+    };
+    session.movable(Vec::new);
+    let accept = derive_accept_key(key.as_bytes());
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let upgraded = TokioIo::new(upgrade.await?);
+        let mut socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, None).await;
+        while let Some(message) = socket.next().await.transpose()? {
+            if message.is_text() || message.is_binary() {
+                socket.send(message).await?;
+            }
+        }
+        Ok::<_, Box<dyn Error + Send + Sync>>(())
+    });
+    let mut response = Response::new(String::new());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accept) = accept.parse() {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    Ok(response)
 }
