@@ -23,7 +23,8 @@ use crate::worker::accept::{AcceptError, Worker};
 use crate::worker::connection::ConnectionInfo;
 use crate::worker::drain::Drain;
 use crate::worker::http::mark_last;
-use crate::worker::session::{Gate, Owed, Session};
+use crate::worker::session::in_flight::InFlightBody;
+use crate::worker::session::{Gate, Session};
 
 /// Says ready, serves until the worker is to end, and returns when the last connection is closed,
 /// WebSockets included.
@@ -67,7 +68,7 @@ async fn count(State(drain): State<Drain>, mut request: Request, next: Next) -> 
     // axum's task for the connection is out of reach.
     let mut response = next.run(request).instrument(info.span()).await;
     mark_last(&drain, version, &mut response);
-    response.map(|body| Body::new(Owed::new(body, owed)))
+    response.map(|body| Body::new(InFlightBody::new(body, owed)))
 }
 
 impl<S: Sync> FromRequestParts<S> for Session {

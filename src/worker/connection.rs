@@ -26,9 +26,10 @@ use crate::handoff::ids::{AffinityKey, ConnectionId, Generation, SlotId, Timesta
 use crate::handoff::message::ConnectionRecord;
 use crate::handoff::scoreboard::Counter;
 use crate::worker::drain::Shared;
+use crate::worker::session::handle::Kind;
 use crate::worker::session::parcel::Parcel;
 use crate::worker::session::registry::Stay;
-use crate::worker::session::{Gate, Kind, Session};
+use crate::worker::session::{Gate, Session};
 
 /// A client's connection: a TCP stream that the primary accepted and never read.
 #[derive(Debug)]

@@ -16,7 +16,8 @@ use tracing::{Instrument, Span};
 
 use crate::worker::accept::{AcceptError, Worker};
 use crate::worker::drain::Drain;
-use crate::worker::session::{Gate, Owed, Session};
+use crate::worker::session::in_flight::InFlightBody;
+use crate::worker::session::{Gate, Session};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -93,7 +94,7 @@ where
     S::Future: Send + 'static,
     B: Body,
 {
-    type Response = Response<Owed<B>>;
+    type Response = Response<InFlightBody<B>>;
     type Error = S::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
 
@@ -108,7 +109,7 @@ where
             let _in_flight = in_flight;
             let mut response = answer.await?;
             mark_last(&drain, version, &mut response);
-            Ok(response.map(|body| Owed::new(body, owed)))
+            Ok(response.map(|body| InFlightBody::new(body, owed)))
         };
         // In HTTP/2 a request has a task of its own, outside of the connection's.
         Box::pin(answered.instrument(self.span.clone()))

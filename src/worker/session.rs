@@ -53,13 +53,27 @@ use tokio::sync::{Notify, watch};
 use crate::worker::connection::ConnectionInfo;
 
 mod gate;
+pub(crate) mod handle;
+#[cfg(feature = "hyper")]
+pub(crate) mod in_flight;
 pub(crate) mod moving;
 pub(crate) mod parcel;
+mod reading;
 pub(crate) mod registry;
 pub(crate) mod shedding;
+mod state;
+mod writing;
 
-pub use gate::{Gate, Owed};
-pub(crate) use gate::{Handle, InFlight, Kind};
+mod follow {
+    //! What passes, followed without being understood. Functions of bytes.
+    pub(super) mod answer;
+    pub(super) mod frames;
+    pub(super) mod request;
+    pub(super) mod requests;
+}
+
+pub use gate::Gate;
+use handle::{Handle, InFlight};
 pub use parcel::MOST_STATE;
 
 /// A connection as its handler sees it that may move to another worker. Cheap to clone.

@@ -8,18 +8,20 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::handoff::ids::{ConnectionId, Timestamp};
 use crate::handoff::message::{MAX_TO_PRIMARY, PARCEL_INLINE, encode_offer};
-use crate::worker::connection::Connection;
+use crate::worker::connection::{Connection, ConnectionGuard};
 use crate::worker::drain::Shared;
-use crate::worker::session::gate::Kind;
+use crate::worker::session::handle::{Kind, Taken};
 use crate::worker::session::parcel::{MOST_STATE, Parcel};
 use crate::worker::session::registry::{Patience, Verdict};
 use crate::worker::session::{Inner, Leaver, lock, shedding};
@@ -85,21 +87,31 @@ async fn move_out(
 ) {
     let id = session.info.id;
     session.handle.ask_to_stop();
-    if let Some(parcel) = stop_and_pack(&shared, &session, permit, &mut patience).await {
-        send(&shared, &session, parcel).await;
+    if let Some(leaving) = stop_and_take(&shared, &session, permit, &mut patience).await {
+        send(&shared, &session, leaving).await;
     } else {
         session.handle.go_on();
     }
     shared.sessions.unclaim(id);
 }
 
-/// Waits until it is at rest, holds it, and has its state made. Nothing if it stays.
-async fn stop_and_pack(
+/// One that has left its handler.
+struct Leaving {
+    stream: TcpStream,
+    guard: Option<ConnectionGuard>,
+    parcel: Parcel,
+    /// Its place among those that are on their way.
+    _place: OwnedSemaphorePermit,
+}
+
+/// Waits until it is at rest, holds it, has its state made, and takes the socket. Nothing if it
+/// stays.
+async fn stop_and_take(
     shared: &Shared,
     session: &Arc<Inner>,
     permit: OwnedSemaphorePermit,
     patience: &mut Patience,
-) -> Option<(Option<Vec<u8>>, OwnedSemaphorePermit)> {
+) -> Option<Leaving> {
     let mut permit = Some(permit);
     let prompt = Instant::now() + PROMPT;
     loop {
@@ -116,8 +128,11 @@ async fn stop_and_pack(
             Some(permit) => permit,
             None => Arc::clone(&shared.sessions.window).acquire_owned().await.ok()?,
         };
-        if let Left::With(state) = session.leave(patience).await {
-            return Some((state, held));
+        if let Left::With(state) = session.leave(patience).await
+            && let Some(Taken { stream, guard, baggage }) = session.take()
+        {
+            let parcel = Parcel { baggage, state, left_at: Timestamp::now() };
+            return Some(Leaving { stream, guard, parcel, _place: held });
         }
         if !session.may_move() {
             return None;
@@ -143,6 +158,16 @@ impl Inner {
             Kind::WebSocket => !matches!(*lock(&self.leaver), Leaver::Stays),
             _ => false,
         }
+    }
+
+    /// Its handler sees the end of the socket, and that this is why.
+    fn take(&self) -> Option<Taken> {
+        self.moved.store(true, Ordering::Release);
+        let taken = self.handle.take();
+        if taken.is_none() {
+            self.moved.store(false, Ordering::Release);
+        }
+        taken
     }
 
     async fn leave(&self, patience: &mut Patience) -> Left {
@@ -199,36 +224,28 @@ impl Inner {
     }
 }
 
-/// Takes the held socket, offers it, and waits for what becomes of it.
-async fn send(
-    shared: &Arc<Shared>,
-    session: &Arc<Inner>,
-    (state, permit): (Option<Vec<u8>>, OwnedSemaphorePermit),
-) {
-    // Before its handler can see that the socket has ended.
-    session.moved.store(true, std::sync::atomic::Ordering::Release);
-    let Some(taken) = session.handle.take() else {
-        session.moved.store(false, std::sync::atomic::Ordering::Release);
-        return;
-    };
-    let parcel = Parcel { baggage: taken.baggage, state, left_at: Timestamp::now() };
-    let verdict = offer(shared, session, &taken.stream, &parcel).await;
-    drop(permit);
+/// Offers it, and waits for what becomes of it.
+async fn send(shared: &Arc<Shared>, session: &Arc<Inner>, leaving: Leaving) {
+    let verdict = offer(shared, session, &leaving.stream, &leaving.parcel).await;
+    let connection = session.info.id.0;
     match verdict {
-        Ok(Verdict::Moved) => tracing::debug!(connection = session.info.id.0, "session moved"),
+        Ok(Verdict::Moved) => tracing::debug!(connection, "session moved"),
         Ok(Verdict::Returned) => {
-            let Some(guard) = taken.guard else { return };
-            tracing::debug!(connection = session.info.id.0, "nobody takes the session, it goes on");
-            let connection = Connection::resumed(taken.stream, guard, parcel);
-            if let Err(connection) = shared.sessions.give_back(connection).await {
-                shedding::send_away_unserved(shared, connection).await;
-                return;
-            }
+            tracing::debug!(connection, "nobody takes the session, it goes on");
+            take_back(shared, leaving).await;
             sleep(AGAIN).await;
         }
-        Err(error) => {
-            tracing::warn!(connection = session.info.id.0, %error, "primary is gone with a session");
-        }
+        Err(error) => tracing::warn!(connection, %error, "primary is gone with a session"),
+    }
+}
+
+/// It goes on here, or is sent away where nobody accepts any more.
+async fn take_back(shared: &Arc<Shared>, leaving: Leaving) {
+    let Leaving { stream, guard, parcel, _place } = leaving;
+    let Some(guard) = guard else { return };
+    let connection = Connection::resumed(stream, guard, parcel);
+    if let Err(connection) = shared.sessions.give_back(connection).await {
+        shedding::send_away_unserved(shared, connection).await;
     }
 }
 

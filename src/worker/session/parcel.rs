@@ -13,7 +13,7 @@
 //! | 28 | | the upgrade request's head; bytes read from the socket and not used; the state |
 
 use crate::handoff::ids::Timestamp;
-use crate::worker::session::gate::{Baggage, Kind};
+use crate::worker::session::handle::{Baggage, Kind};
 
 /// Bytes that a handler may leave for the next.
 pub const MOST_STATE: usize = 16 * 1024 * 1024;

@@ -15,7 +15,7 @@ use crate::handoff::drain::{DrainMode, DrainOrder};
 use crate::handoff::ids::{AffinityKey, ConnectionId};
 use crate::worker::connection::Connection;
 use crate::worker::outlet::Outlet;
-use crate::worker::session::gate::Kind;
+use crate::worker::session::handle::Kind;
 use crate::worker::session::{Inner, Leaver, lock};
 
 /// Sessions that may be on their way at a time: enough to keep the primary busy, and few enough that
