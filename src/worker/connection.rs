@@ -29,7 +29,7 @@ use crate::worker::drain::Shared;
 use crate::worker::session::handle::Kind;
 use crate::worker::session::parcel::Parcel;
 use crate::worker::session::registry::Stay;
-use crate::worker::session::{Gate, Session};
+use crate::worker::session::{Gate, Session, shedding};
 
 /// A client's connection: a TCP stream that the primary accepted and never read.
 #[derive(Debug)]
@@ -161,8 +161,12 @@ impl Connection {
                 (gate, handle, parcel.state)
             }
         };
+        let left_something = state.as_ref().is_some_and(|state| !state.is_empty());
         let session = Session::new(info, handle, state);
         shared.sessions.insert(stay, session.inner());
+        if left_something {
+            tokio::spawn(shedding::refuse_if_unheeded(Arc::clone(session.inner())));
+        }
         (gate, session)
     }
 
@@ -203,6 +207,11 @@ impl ConnectionGuard {
     #[must_use]
     pub fn span(&self) -> &Span {
         &self.span
+    }
+
+    /// Whether the worker drains: clients may not expect the end of their connections.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.shared.has_begun_to_drain()
     }
 
     /// Its first bytes were read, or will be by somebody else.

@@ -97,6 +97,10 @@ impl Shared {
         }
     }
 
+    pub(crate) fn has_begun_to_drain(&self) -> bool {
+        self.begun.is_cancelled()
+    }
+
     /// Begins to drain where nobody says how, and nobody's sessions are followed.
     pub(crate) fn begin_plain_drain(&self) {
         self.begun.cancel();

@@ -95,6 +95,8 @@ pub(crate) struct Inner {
     info: ConnectionInfo,
     handle: Handle,
     state: Option<Vec<u8>>,
+    /// Its handler has asked for the state, or has said that it may move again.
+    heeded: AtomicBool,
     leaver: Mutex<Leaver>,
     /// Told to those who wait in [`Session::leaving`].
     leaves: watch::Sender<bool>,
@@ -122,6 +124,7 @@ impl Session {
                 info,
                 handle,
                 state,
+                heeded: AtomicBool::new(false),
                 leaver: Mutex::new(Leaver::Stays),
                 leaves: watch::Sender::new(false),
                 departure: Mutex::new(None),
@@ -147,9 +150,12 @@ impl Session {
         self.inner.info
     }
 
-    /// What the handler in the worker before has left; nothing for a client that has just come.
+    /// What the handler in the worker before has left; nothing for a client that has just come. A
+    /// handler that never asks is one that doesn't know of moving, such as an older version of the
+    /// program: it can't go on from there, and its client is sent away as with [`Session::refuse`].
     #[must_use]
     pub fn state(&self) -> Option<&[u8]> {
+        self.inner.heeded.store(true, Ordering::Relaxed);
         self.inner.state.as_deref()
     }
 

@@ -5,6 +5,7 @@
 //! never are too many.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -116,6 +117,24 @@ fn close_soon(shared: &Arc<Shared>, session: &Arc<Inner>, reason: DrainReason) {
 pub(crate) fn refuse(session: Arc<Inner>) {
     tracing::debug!(connection = session.info.id.0, "session refused");
     tokio::spawn(close(session, DrainReason::Restart));
+}
+
+/// A handler that has not asked what was left to it within this time never will.
+const HEED: Duration = Duration::from_secs(2);
+
+/// Ends one whose handler doesn't know that it isn't the first.
+pub(crate) async fn refuse_if_unheeded(session: Arc<Inner>) {
+    tokio::select! {
+        () = sleep(HEED) => {}
+        () = session.handle.ended() => return,
+    }
+    if !session.heeded.load(Ordering::Relaxed) {
+        tracing::warn!(
+            connection = session.info.id.0,
+            "session's handler does not ask for what was left to it, its client is sent away",
+        );
+        close(session, DrainReason::Restart).await;
+    }
 }
 
 /// At a boundary if it comes to one in time, else as it is.
