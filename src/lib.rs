@@ -126,6 +126,38 @@ pub mod worker {
     #[cfg(feature = "hyper")]
     pub mod http;
     mod orphan;
+    #[allow(dead_code, reason = "its users are on their way")]
+    pub mod session {
+        //! Connections that move: from a worker that is to end to the one that follows it, without
+        //! their clients noticing.
+        pub mod gate;
+        pub(crate) mod handle;
+        #[cfg(feature = "hyper")]
+        pub(crate) mod in_flight;
+        mod reading;
+        mod state;
+        mod writing;
+
+        mod follow {
+            //! What passes, followed without being understood. Functions of bytes.
+            pub(super) mod answer;
+            pub(super) mod frames;
+            pub(super) mod request;
+            pub(super) mod requests;
+        }
+
+        #[cfg(all(test, feature = "axum"))]
+        mod tests {
+            //! The gate under real libraries, its sockets moved between workers that are tasks.
+            mod apps;
+            mod boundaries;
+            mod client;
+            mod frames;
+            mod http;
+            mod moving;
+            mod websocket;
+        }
+    }
 
     pub use accept::{AcceptError, Worker};
     pub use attach::AttachError;

@@ -154,7 +154,8 @@ impl ConnectionGuard {
         &self.span
     }
 
-    fn used(&mut self) {
+    /// Somebody has read from it.
+    pub(crate) fn used(&mut self) {
         if std::mem::take(&mut self.fresh) {
             self.shared.connection_used();
         }

@@ -1,0 +1,106 @@
+//! Follows WebSocket frames (RFC 6455, 5.2) in one direction: where messages end, and nothing else.
+//!
+//! Never judges: what is malformed is followed as far as its lengths go, and is the library's to
+//! refuse.
+
+const FINAL: u8 = 0x80;
+const MASKED: u8 = 0x80;
+const LENGTH: u8 = 0x7f;
+const OPCODE: u8 = 0x0f;
+const CLOSE: u8 = 8;
+/// Of every header.
+const FIXED: u8 = 2;
+
+/// Where the bytes that were seen so far have got to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Frames {
+    /// Bytes of the present header; 0 before a frame and within its payload.
+    seen: u8,
+    /// Of the present header, how long it is and where its length ends; the mask follows.
+    header: u8,
+    length_end: u8,
+    first: u8,
+    /// What is left of the payload; while the header is read, its length as far as known.
+    payload: u64,
+    /// A message has begun whose last frame has not.
+    fragmented: bool,
+    closing: bool,
+}
+
+impl Frames {
+    /// Goes on over these bytes.
+    pub(crate) fn follow(&mut self, mut bytes: &[u8]) {
+        loop {
+            if self.seen == 0 && self.payload > 0 {
+                // What is longer than memory can be is longer than what is there.
+                let skipped = usize::try_from(self.payload).unwrap_or(usize::MAX).min(bytes.len());
+                self.payload -= skipped as u64;
+                bytes = &bytes[skipped..];
+            }
+            let Some((byte, rest)) = bytes.split_first() else { return };
+            self.header_byte(*byte);
+            bytes = rest;
+        }
+    }
+
+    /// How many bytes more belong to the present message, or to what stands between its frames, for
+    /// certain: none at the end of a message.
+    pub(crate) fn certain(&self) -> u64 {
+        match self.seen {
+            0 if self.payload > 0 => self.payload,
+            0 if self.fragmented => FIXED.into(),
+            0 => 0,
+            1 => 1,
+            seen => (self.header - seen).into(),
+        }
+    }
+
+    /// Between two frames, where a control frame may be put.
+    pub(crate) fn between_frames(&self) -> bool {
+        self.seen == 0 && self.payload == 0
+    }
+
+    /// Between two messages.
+    pub(crate) fn between_messages(&self) -> bool {
+        self.between_frames() && !self.fragmented
+    }
+
+    /// A close frame has begun.
+    pub(crate) fn closing(&self) -> bool {
+        self.closing
+    }
+
+    fn header_byte(&mut self, byte: u8) {
+        match self.seen {
+            0 => self.first = byte,
+            1 => self.lengths(byte),
+            seen if seen < self.length_end => self.payload = self.payload << 8 | u64::from(byte),
+            // The mask: of no interest.
+            _ => {}
+        }
+        self.seen += 1;
+        if self.seen >= FIXED && self.seen == self.header {
+            self.payload_begins();
+        }
+    }
+
+    fn lengths(&mut self, byte: u8) {
+        let (extended, length) = match byte & LENGTH {
+            126 => (2, 0),
+            127 => (8, 0),
+            short => (0, short),
+        };
+        self.payload = length.into();
+        self.length_end = FIXED + extended;
+        self.header = self.length_end + if byte & MASKED == 0 { 0 } else { 4 };
+    }
+
+    fn payload_begins(&mut self) {
+        self.seen = 0;
+        let opcode = self.first & OPCODE;
+        if opcode < CLOSE {
+            self.fragmented = self.first & FINAL == 0;
+        }
+        self.closing |= opcode == CLOSE;
+    }
+}

@@ -1,0 +1,171 @@
+//! What the head of an HTTP/1.1 request says of what follows it.
+//!
+//! Never decides whether a request is any good: what isn't followed is the library's to answer.
+
+use std::mem::MaybeUninit;
+
+use httparse::{Header, Status};
+
+/// As many as hyper takes.
+const MAX_HEADERS: usize = 100;
+
+/// What bytes that should begin with a head are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// The head goes on.
+    Partial,
+    /// After the head, of this many bytes, comes a body of that many, and then the next request.
+    Plain {
+        /// Up to and with the empty line.
+        head: usize,
+        /// As announced.
+        body: u64,
+    },
+    /// After the head come, if the server agrees, frames.
+    WebSocket {
+        /// Up to and with the empty line.
+        head: usize,
+    },
+    /// Something that isn't followed: other upgrades, tunnels, chunked bodies, HTTP/2, anything else.
+    Unknown,
+}
+
+impl Request {
+    /// Looks at bytes of which the first is the first of a head.
+    pub(crate) fn read(bytes: &[u8]) -> Self {
+        let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let mut request = httparse::Request::new(&mut []);
+        match request.parse_with_uninit_headers(bytes, &mut headers) {
+            Ok(Status::Complete(head)) => classify(&request, head),
+            Ok(Status::Partial) => Self::Partial,
+            Err(_) => Self::Unknown,
+        }
+    }
+}
+
+fn classify(request: &httparse::Request<'_, '_>, head: usize) -> Request {
+    let Some(body) = body(request.headers) else { return Request::Unknown };
+    if request.method == Some("CONNECT") {
+        return Request::Unknown;
+    }
+    match upgrade(request.headers) {
+        // To a server of HTTP/1.0 it says nothing (RFC 9110, 7.8).
+        Some(_) if request.version == Some(0) => Request::Plain { head, body },
+        Some(Upgrade::WebSocket) if request.method == Some("GET") && body == 0 => {
+            Request::WebSocket { head }
+        }
+        // The offer of clear-text HTTP/2, which servers decline.
+        Some(Upgrade::Http2) | None => Request::Plain { head, body },
+        Some(Upgrade::WebSocket | Upgrade::Other) => Request::Unknown,
+    }
+}
+
+/// Its length in bytes, if that is how its end is found.
+fn body(headers: &[Header<'_>]) -> Option<u64> {
+    let mut length = None;
+    for header in headers {
+        if header.name.eq_ignore_ascii_case("transfer-encoding") {
+            return None;
+        }
+        if header.name.eq_ignore_ascii_case("content-length") {
+            let text = str::from_utf8(header.value).ok()?;
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            let value = digits.then(|| text.parse::<u64>().ok()).flatten()?;
+            if length.replace(value).is_some_and(|before| before != value) {
+                return None;
+            }
+        }
+    }
+    Some(length.unwrap_or(0))
+}
+
+enum Upgrade {
+    WebSocket,
+    Http2,
+    Other,
+}
+
+fn upgrade(headers: &[Header<'_>]) -> Option<Upgrade> {
+    let mut found = None;
+    for header in headers.iter().filter(|header| header.name.eq_ignore_ascii_case("upgrade")) {
+        for protocol in header.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            found = Some(match found {
+                None if protocol.eq_ignore_ascii_case(b"websocket") => Upgrade::WebSocket,
+                None | Some(Upgrade::Http2) if is_http2(protocol) => Upgrade::Http2,
+                _ => Upgrade::Other,
+            });
+        }
+    }
+    found
+}
+
+fn is_http2(protocol: &[u8]) -> bool {
+    protocol.eq_ignore_ascii_case(b"h2c") || protocol.eq_ignore_ascii_case(b"h2")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(head: &str) -> Request {
+        Request::read(format!("{head}\r\n\r\n").as_bytes())
+    }
+
+    #[test]
+    fn says_what_follows() {
+        let socket = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: WebSocket\r\nConnection: Upgrade";
+        assert_eq!(read(socket), Request::WebSocket { head: socket.len() + 4 });
+        let table = [
+            ("GET / HTTP/1.1", Some(0)),
+            ("POST / HTTP/1.1\r\ncontent-LENGTH:  12 ", Some(12)),
+            ("POST / HTTP/1.1\r\nContent-Length: 12\r\nContent-Length: 12", Some(12)),
+            ("GET / HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c", Some(0)),
+            ("GET / HTTP/1.0\r\nUpgrade: websocket", Some(0)),
+            ("POST / HTTP/1.1\r\nContent-Length: 12\r\nContent-Length: 13", None),
+            ("POST / HTTP/1.1\r\nContent-Length: +12", None),
+            ("POST / HTTP/1.1\r\nContent-Length:", None),
+            ("POST / HTTP/1.1\r\nContent-Length: 99999999999999999999", None),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked", None),
+            ("GET / HTTP/1.1\r\nUpgrade: TLS/1.0", None),
+            ("GET / HTTP/1.1\r\nUpgrade: websocket, foo", None),
+            ("GET / HTTP/1.1\r\nUpgrade: websocket\r\nContent-Length: 3", None),
+            ("POST / HTTP/1.1\r\nUpgrade: websocket", None),
+            ("CONNECT a:1 HTTP/1.1", None),
+            ("PRI * HTTP/2.0", None),
+            ("\x16\x03\x01", None),
+        ];
+        for (head, body) in table {
+            let length = head.len() + 4;
+            let expected =
+                body.map_or(Request::Unknown, |body| Request::Plain { head: length, body });
+            assert_eq!(read(head), expected, "{head:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_head_is_partial_until_its_last_byte(
+            names in proptest::collection::vec("[a-z]{1,9}", 0..9), length in 0u64..9999,
+            behind in proptest::collection::vec(any::<u8>(), 0..50),
+        ) {
+            let mut head = format!("POST / HTTP/1.1\r\ncontent-length: {length}\r\n");
+            for name in names {
+                head += &format!("x-{name}: {name}\r\n");
+            }
+            head += "\r\n";
+            let bytes = [head.as_bytes(), &behind].concat();
+            for cut in 0..head.len() {
+                prop_assert_eq!(Request::read(&bytes[..cut]), Request::Partial);
+            }
+            let expected = Request::Plain { head: head.len(), body: length };
+            prop_assert_eq!(Request::read(&bytes), expected);
+        }
+
+        #[test]
+        fn nothing_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Request::read(&bytes);
+        }
+    }
+}
