@@ -72,6 +72,18 @@ mod follow {
     pub(super) mod requests;
 }
 
+#[cfg(all(test, feature = "axum"))]
+mod tests {
+    //! The gate under real libraries, its sockets moved between workers that are tasks.
+    mod apps;
+    mod boundaries;
+    mod client;
+    mod frames;
+    mod http;
+    mod moving;
+    mod websocket;
+}
+
 pub use gate::Gate;
 use handle::{Handle, InFlight};
 pub use parcel::MOST_STATE;

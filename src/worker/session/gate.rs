@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::worker::connection::ConnectionGuard;
+use crate::worker::linger;
 use crate::worker::session::handle::{Baggage, Handle};
 use crate::worker::session::state::{State, Wake};
 
@@ -174,10 +175,26 @@ impl AsyncWrite for Gate {
 
 impl Drop for Gate {
     fn drop(&mut self) {
-        let ended = self.shared.lock().drop_gate();
+        let (stream, guard, wake) = self.shared.lock().drop_gate();
         // The lock is free by now.
-        drop(ended);
+        drop(wake);
+        if let (Some(stream), Some(guard)) = (stream, guard) {
+            close(stream, guard);
+        }
         self.shared.changed.notify_waiters();
+    }
+}
+
+/// Lets the last bytes of a connection arrive that ends since its worker does: its client may have
+/// sent more meanwhile.
+fn close(stream: TcpStream, guard: ConnectionGuard) {
+    if guard.is_draining()
+        && let Ok(runtime) = tokio::runtime::Handle::try_current()
+    {
+        runtime.spawn(async move {
+            linger::close(stream).await;
+            drop(guard);
+        });
     }
 }
 
