@@ -43,6 +43,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
         Some("stream") => stream(worker).await,
         Some("sessions") => Ok(worker_axum::serve(worker, sessions()).await?),
+        Some("axum-echo") => Ok(worker_axum::serve(worker, Router::new().fallback(echo)).await?),
         Some("hyper-echo") => Ok(http::serve(worker, service_fn(hyper_echo)).await?),
         other => Err(format!("no such role: {other:?}").into()),
     }
