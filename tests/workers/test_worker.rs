@@ -11,7 +11,8 @@ use std::process::ExitCode;
 use rustix::net::{Shutdown, shutdown};
 use sticky_lb::handoff::kernel::adopt;
 use sticky_lb::handoff::message::{
-    BATCH, ConnectionRecord, HELLO, MAX_IDS, MAX_TO_WORKER, PONG, READY, ToWorker,
+    BATCH, ConnectionRecord, HELLO, MAX_IDS, MAX_TO_PRIMARY, MAX_TO_WORKER, PONG, READY, SESSIONS,
+    ToWorker,
     decode_to_worker, encode_refuse,
 };
 use sticky_lb::handoff::scm_rights::{Received, receive, send};
@@ -31,7 +32,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         "hello-only" => channel.say(&HELLO)?,
         "garbage" => channel.say(b"this is not a message of the protocol")?,
         "truncated" => channel.say(&HELLO[..5])?,
-        "too-long" => channel.say(&[HELLO.to_vec(), vec![0; 4096]].concat())?,
+        "too-long" => channel.say(&[HELLO.to_vec(), vec![0; MAX_TO_PRIMARY]].concat())?,
         "other-version" => channel.say(b"SL\x63\x81\0\0\0\0")?,
         "no-hello" => channel.say(&READY)?,
         "hello-twice" => {
@@ -81,6 +82,9 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 answer(socket, "survived")
             });
         }
+        "dies-with-sessions" => return channel.serve_sessions(|_, _| std::process::abort()),
+        "refuses-sessions" => return channel.serve_sessions(Channel::refuse),
+        "lets-sessions-wait" => return channel.serve_sessions(|_, _| Ok(())),
         "reads-and-dies" => {
             return channel.serve(|channel, _, socket| {
                 if slot() == 0 {
@@ -130,6 +134,31 @@ impl Channel {
         self.scoreboard.increment(Counter::Refused);
         self.scoreboard.increment(Counter::Settled);
         Ok(())
+    }
+
+    /// Takes part in the moving of sessions, in its way.
+    fn serve_sessions(
+        self,
+        handle: impl Fn(&Self, &ConnectionRecord) -> Result<(), Box<dyn Error>>,
+    ) -> Result<ExitCode, Box<dyn Error>> {
+        self.say(&HELLO)?;
+        self.say(&SESSIONS)?;
+        self.say(&READY)?;
+        let (mut bytes, mut descriptors) = ([0; MAX_TO_WORKER], Vec::with_capacity(BATCH));
+        loop {
+            wait_for(&self.socket)?;
+            if let Received::Message { length, .. } =
+                receive(&self.socket, &mut bytes, &mut descriptors)?
+            {
+                match decode_to_worker(&bytes[..length])? {
+                    ToWorker::Session(record, _) => handle(&self, &record)?,
+                    ToWorker::Drain(_) => return Ok(ExitCode::SUCCESS),
+                    _ => self.say(&PONG)?,
+                }
+            } else {
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
     }
 
     fn serve(

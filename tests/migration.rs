@@ -1,0 +1,260 @@
+//! WebSockets on the real binary: whatever the operator does, their clients don't notice; and where
+//! they can't move, they are told.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::HashSet;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use common::client::{connect_from, nth};
+use common::process::Signal;
+use common::{Builder, PATIENCE, Primary, eventually, example};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{self, Error, Message, WebSocket};
+
+/// A client of `/count`, which is told how many messages it has sent and how many workers have served
+/// it so far.
+struct Client {
+    socket: WebSocket<TcpStream>,
+    sent: u64,
+}
+
+impl Client {
+    fn open(client: u16, primary: &Primary, path: &str) -> Self {
+        let stream = connect_from(nth(client), primary.address()).unwrap();
+        let url = format!("ws://test{path}");
+        Self { socket: tungstenite::client(url, stream).unwrap().0, sent: 0 }
+    }
+
+    /// Sends a message, and says how many workers there were.
+    fn ask(&mut self) -> u64 {
+        self.sent += 1;
+        self.socket.send(Message::text("next")).unwrap();
+        let answer = self.socket.read().unwrap().into_text().unwrap();
+        let (count, workers) = answer.split_once(' ').unwrap();
+        assert_eq!(count.parse(), Ok(self.sent), "a message was lost or doubled");
+        workers.parse().unwrap()
+    }
+
+    /// Waits for the close frame with which it is sent away.
+    fn close_code(mut self) -> CloseCode {
+        loop {
+            match self.socket.read() {
+                Ok(Message::Close(frame)) => {
+                    let code = frame.expect("a code").code;
+                    // Answered by reading on, which then finds the end and no reset.
+                    let end = self.socket.read();
+                    assert!(matches!(end, Err(Error::ConnectionClosed)), "{end:?}");
+                    return code;
+                }
+                Ok(_) => {}
+                Err(error) => panic!("ended without a close frame: {error}"),
+            }
+        }
+    }
+}
+
+fn sessions(workers: u16) -> Builder {
+    Primary::with_workers(workers).worker(&[&example("library_worker"), "sessions"])
+}
+
+fn clients(primary: &Primary, count: u16, path: &str) -> Vec<Client> {
+    (0..count).map(|client| Client::open(client, primary, path)).collect()
+}
+
+fn all_served_by(clients: &mut [Client], workers: u64) -> bool {
+    // Each one asks, so that each one's numbers are looked at.
+    clients.iter_mut().map(Client::ask).filter(|had| *had >= workers).count() == clients.len()
+}
+
+fn moved(primary: &Primary) -> u64 {
+    primary.ask("status", json!({}))["status"]["moved"].as_u64().unwrap_or_default()
+}
+
+#[test]
+fn rolling_restarts_move_every_session_with_its_state() {
+    let primary = sessions(2).arguments(&["--min-uptime", "0"]).start();
+    let mut clients = clients(&primary, 20, "/count");
+    for restart in 1..=3 {
+        primary.ask("reload", json!({"wait": true}));
+        eventually("everybody has moved", || all_served_by(&mut clients, restart + 1));
+    }
+    assert_eq!(primary.stop()["killed_workers"], 0);
+}
+
+#[test]
+fn a_drained_slots_sessions_move_to_others_and_come_home_by_rebalancing() {
+    let primary = sessions(3).start();
+    let mut clients = clients(&primary, 30, "/count");
+    let connections = |slot: usize| workers(&primary)[slot]["connections"].as_u64();
+    let at_home: Vec<_> = (0..3).map(connections).collect();
+    primary.ask("drain", json!({"slot": 1, "wait": true}));
+    clients.iter_mut().for_each(|client| assert!(client.ask() <= 2));
+    primary.ask("undrain", json!({"slot": 1}));
+    primary.ask("rebalance", json!({}));
+    eventually("everybody is at home again", || {
+        clients.iter_mut().for_each(|client| drop(client.ask()));
+        (0..3).map(connections).collect::<Vec<_>>() == at_home
+    });
+}
+
+#[test]
+fn scaling_moves_those_whose_worker_goes_and_by_rebalancing_those_who_belong_to_a_new_one() {
+    let primary = sessions(2).start();
+    let mut clients = clients(&primary, 40, "/count");
+    primary.ask("scale", json!({"to": 4, "wait": true}));
+    clients.iter_mut().for_each(|client| assert_eq!(client.ask(), 1));
+    primary.ask("rebalance", json!({}));
+    eventually("new workers have their share", || {
+        clients.iter_mut().for_each(|client| drop(client.ask()));
+        workers(&primary).iter().all(|worker| worker["connections"].as_u64() > Some(0))
+    });
+    primary.ask("scale", json!({"to": 1, "wait": true}));
+    eventually("the only worker has them all", || {
+        clients.iter_mut().for_each(|client| drop(client.ask()));
+        workers(&primary)[0]["connections"].as_u64() == Some(40)
+    });
+}
+
+fn workers(primary: &Primary) -> Vec<Value> {
+    primary.ask("workers", json!({}))["workers"].as_array().cloned().unwrap_or_default()
+}
+
+#[test]
+fn a_successor_that_dies_with_sessions_costs_nobody_anything() {
+    successor_that("dies-with-sessions");
+}
+
+#[test]
+fn a_successor_that_refuses_sessions_costs_nobody_anything() {
+    successor_that("refuses-sessions");
+}
+
+#[test]
+fn a_successor_that_lets_sessions_wait_costs_nobody_anything() {
+    successor_that("lets-sessions-wait");
+}
+
+/// The second worker plays a role; the first and the third are as they should be.
+fn successor_that(role: &str) {
+    let (plays, serves) = (example("test_worker"), example("library_worker"));
+    let shell = format!(
+        "if [ $STICKY_LB_GENERATION = 1 ]; then exec {plays} {role}; fi; exec {serves} sessions"
+    );
+    let primary = Primary::with_workers(1)
+        .worker(&["sh", "-c", &shell])
+        .arguments(&["--min-uptime", "0", "--move-timeout", "10s"])
+        .start();
+    let mut clients = clients(&primary, 10, "/count");
+    clients.iter_mut().for_each(|client| assert_eq!(client.ask(), 1));
+    primary.signal(Signal::HUP);
+    eventually("the second worker serves", || {
+        primary.workers().iter().any(|(_, _, generation)| *generation == 1)
+            || primary.log().contains("generation=2")
+    });
+    primary.signal(Signal::HUP);
+    eventually("a good worker serves all", || all_served_by(&mut clients, 2));
+}
+
+#[test]
+fn a_version_that_does_not_know_the_state_has_its_clients_come_anew() {
+    let (old, new) = (example("library_worker"), example("library_worker"));
+    let shell = format!(
+        "if [ $STICKY_LB_GENERATION = 0 ]; then exec {old} sessions; fi; exec {new} axum-echo"
+    );
+    let primary = Primary::with_workers(1)
+        .worker(&["sh", "-c", &shell])
+        .arguments(&["--min-uptime", "0"])
+        .start();
+    let mut client = Client::open(1, &primary, "/count");
+    client.ask();
+    primary.ask("reload", json!({"wait": true}));
+    assert_eq!(u16::from(client.close_code()), 1012);
+}
+
+#[test]
+fn who_has_not_opted_in_or_leaves_too_much_is_sent_away_with_a_close_frame() {
+    let primary = sessions(1)
+        .arguments(&["--min-uptime", "0", "--drain-timeout", "3s", "--shed-rate", "1000"])
+        .start();
+    let stays = Client::open(1, &primary, "/stays");
+    let mut large = Client::open(1, &primary, "/count?bytes=16777217");
+    large.ask();
+    primary.signal(Signal::HUP);
+    assert_eq!(u16::from(stays.close_code()), 1012);
+    assert_eq!(u16::from(large.close_code()), 1012);
+    assert_eq!(primary.stop()["killed_workers"], 0);
+}
+
+#[test]
+fn shedding_is_spread_over_the_window_and_bounded_by_the_rate() {
+    let primary = sessions(2)
+        .arguments(&["--min-uptime", "0", "--drain", "shed", "--parallel", "2"])
+        .arguments(&["--drain-timeout", "5s", "--shed-rate", "20"])
+        .start();
+    let clients = clients(&primary, 50, "/count");
+    primary.signal(Signal::HUP);
+    let ends: Vec<_> = clients
+        .into_iter()
+        .map(|client| {
+            std::thread::spawn(move || {
+                assert_eq!(u16::from(client.close_code()), 1012);
+                std::time::SystemTime::now()
+            })
+        })
+        .collect();
+    let mut ends: Vec<_> = ends.into_iter().map(|end| end.join().unwrap()).collect();
+    ends.sort();
+    let within = |ends: &[_]| ends.last().unwrap().duration_since(ends[0]).unwrap();
+    // Of a window of one second no more than the rate, with some tolerance for a busy machine.
+    for ends in ends.windows(31) {
+        assert!(within(ends) > Duration::from_secs(1), "more than 30 within a second");
+    }
+    assert!(within(&ends) > Duration::from_secs(2), "all at once: {:?}", within(&ends));
+    assert_eq!(primary.stop()["killed_workers"], 0);
+}
+
+#[test]
+fn riding_ends_by_a_close_frame_before_the_time_is_over() {
+    let primary = sessions(1)
+        .arguments(&["--min-uptime", "0", "--drain", "ride", "--drain-timeout", "4s"])
+        .start();
+    let mut client = Client::open(1, &primary, "/count");
+    primary.ask("reload", json!({"wait": true}));
+    assert_eq!(client.ask(), 1);
+    assert_eq!(u16::from(client.close_code()), 1012);
+    assert_eq!(primary.stop()["killed_workers"], 0);
+}
+
+#[test]
+fn the_end_of_everything_is_going_away() {
+    let primary = sessions(2).start();
+    let clients = clients(&primary, 10, "/count");
+    primary.signal(Signal::TERM);
+    for client in clients {
+        assert_eq!(client.close_code(), CloseCode::Away);
+    }
+    assert_eq!(primary.stop_finished()["killed_workers"], 0);
+}
+
+#[test]
+fn nothing_is_left_open_after_many_moves() {
+    let primary = sessions(1).arguments(&["--min-uptime", "0"]).start();
+    let mut clients = clients(&primary, 20, "/count?bytes=100000");
+    let descriptors = |pid: u32| std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let mut seen = HashSet::new();
+    for restart in 1..=4 {
+        primary.ask("reload", json!({"wait": true}));
+        eventually("everybody has moved", || all_served_by(&mut clients, restart + 1));
+        eventually("the old worker has ended", || primary.workers().len() == 1);
+        if restart > 1 {
+            seen.insert((descriptors(primary.pid()), descriptors(primary.worker(0))));
+        }
+    }
+    assert_eq!(seen.len(), 1, "descriptors of primary and worker: {seen:?}");
+    assert!(PATIENCE > Duration::ZERO && moved(&primary) >= 80);
+}
