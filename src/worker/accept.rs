@@ -91,11 +91,11 @@ impl Worker {
     ///
     /// If the process wasn't started by a primary, or has attached before.
     pub fn attach() -> Result<Self, AttachError> {
-        let Inheritance { channel, scoreboard, slot, generation, orphan } =
+        let Inheritance { channel, scoreboard, slot, generation, orphan, move_timeout } =
             Inheritance::from_environment()?;
         let watch = |kind| signal(kind).map_err(AttachError::Channel);
         let own = channel.try_clone().map_err(AttachError::Channel)?;
-        let own = Own { channel: Some(own), scoreboard, slot, generation, orphan };
+        let own = Own { channel: Some(own), scoreboard, slot, generation, orphan, move_timeout };
         let mut worker = Self {
             channel: kernel::watch(channel, Interest::READABLE | Interest::WRITABLE)
                 .map_err(AttachError::Channel)?,

@@ -26,6 +26,9 @@ pub const ORPHAN_GRACE: &str = "STICKY_LB_ORPHAN_GRACE";
 /// How long to drain then at the most, in milliseconds.
 pub const KILL_TIMEOUT: &str = "STICKY_LB_KILL_TIMEOUT";
 
+/// How long a session may take to move to another worker, in milliseconds; 10,000 if it isn't set.
+pub const MOVE_TIMEOUT: &str = "STICKY_LB_MOVE_TIMEOUT";
+
 /// Why a process is no worker.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -63,6 +66,9 @@ pub enum AttachError {
     Channel(#[source] io::Error),
 }
 
+/// The primary's default, for one that says nothing of it.
+pub(crate) const USUAL_MOVE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What the primary gave to this process.
 #[derive(Debug)]
 pub(crate) struct Inheritance {
@@ -71,6 +77,7 @@ pub(crate) struct Inheritance {
     pub(crate) slot: SlotId,
     pub(crate) generation: Generation,
     pub(crate) orphan: OrphanTimes,
+    pub(crate) move_timeout: Duration,
 }
 
 impl Inheritance {
@@ -87,7 +94,11 @@ impl Inheritance {
         let unusable = |source| AttachError::Descriptor { name: SCOREBOARD, number: fd, source };
         let scoreboard = Scoreboard::open(page.as_fd()).map_err(unusable)?;
         let orphan = OrphanTimes { grace: millis(ORPHAN_GRACE)?, drain: millis(KILL_TIMEOUT)? };
-        Ok(Self { channel, scoreboard, slot, generation, orphan })
+        let move_timeout = match std::env::var_os(MOVE_TIMEOUT) {
+            Some(_) => millis(MOVE_TIMEOUT)?,
+            None => USUAL_MOVE_TIMEOUT,
+        };
+        Ok(Self { channel, scoreboard, slot, generation, orphan, move_timeout })
     }
 }
 

@@ -24,6 +24,7 @@ use crate::handoff::ids::{Generation, SlotId};
 use crate::handoff::message::LEAVE;
 use crate::handoff::scm_rights::{self, Sent};
 use crate::handoff::scoreboard::{Counter, Scoreboard};
+use crate::worker::attach::USUAL_MOVE_TIMEOUT;
 use crate::worker::connection::RequestGuard;
 use crate::worker::orphan::OrphanTimes;
 
@@ -44,6 +45,9 @@ pub(crate) struct Own {
     pub(crate) slot: SlotId,
     pub(crate) generation: Generation,
     pub(crate) orphan: OrphanTimes,
+    /// So long a session may take to move.
+    #[expect(dead_code, reason = "nothing moves yet")]
+    pub(crate) move_timeout: Duration,
 }
 
 /// What a worker and all of its connections share.
@@ -145,6 +149,7 @@ impl Drain {
                 slot: SlotId(0),
                 generation: Generation(0),
                 orphan: OrphanTimes::default(),
+                move_timeout: USUAL_MOVE_TIMEOUT,
             }),
         })
     }
