@@ -199,7 +199,9 @@ fn say_stopped(output: &Output, summary: &Summary) {
         "accepted": counters.accepted, "acknowledged": counters.acknowledged,
         "redelivered": counters.redelivered, "spilled": counters.spilled,
         "refused": counters.refused, "stalls": counters.stalls, "lost": counters.lost,
-        "accept_errors": counters.accept_errors,
+        "accept_errors": counters.accept_errors, "sessions_moved": counters.moved,
+        "sessions_returned": counters.returned, "sessions_lost": counters.sessions_lost,
+        "clients_shed": counters.shed,
     });
     output.say(line.to_string());
 }

@@ -8,6 +8,7 @@ use crate::control::settings::{AdminSettings, ControlSettings};
 use crate::frontend::affinity::{DigestKind, Prefixes};
 use crate::frontend::listener::ListenerSettings;
 use crate::frontend::router::RouterSettings;
+use crate::frontend::shedding::PaceSettings;
 use crate::frontend::slot_table::SlotSettings;
 use crate::log::LogSettings;
 use crate::supervisor::autoscale::AutoscaleSettings;
@@ -36,6 +37,8 @@ pub struct Config {
     pub router: RouterSettings,
     /// How long slots are patient.
     pub slots: SlotSettings,
+    /// How fast clients are made to move.
+    pub pace: PaceSettings,
     /// Connections that a worker may have unacknowledged.
     pub credits: usize,
     /// How long each phase of a worker may take.
@@ -50,6 +53,8 @@ pub struct Config {
     pub limits: LimitSettings,
     /// A worker whose event loop has stood still for so long is aborted; never if `None`.
     pub stall_timeout: Option<Duration>,
+    /// A session that hasn't moved to another worker within that is sent away.
+    pub move_timeout: Duration,
     /// From the order to stop until connections are no longer accepted.
     pub lameduck: Duration,
     /// So long workers go on serving when the primary is gone.

@@ -69,6 +69,7 @@ pub mod frontend {
     pub mod placement;
     pub mod poller;
     pub mod router;
+    pub mod shedding;
     pub mod slot_table;
     pub mod spill;
 
@@ -187,6 +188,7 @@ pub mod settings {
     //! anything with it.
     pub mod change;
     pub mod control;
+    pub mod drain;
     pub mod file;
     pub mod general;
     pub mod hand_off;

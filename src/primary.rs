@@ -244,6 +244,7 @@ impl PoolOf {
             limits: config.limits,
             stall_timeout: config.stall_timeout,
             orphan_grace: config.orphan_grace,
+            move_timeout: config.move_timeout,
             lameduck: config.lameduck,
             heartbeat: self.heartbeat,
         }

@@ -35,7 +35,17 @@ const FLOORS: [(&str, &[&str]); 13] = [
     ),
     (
         "settings",
-        &["config", "frontend", "supervisor", "triggers", "system", "log", "control", "settings"],
+        &[
+            "handoff",
+            "frontend",
+            "supervisor",
+            "triggers",
+            "system",
+            "log",
+            "control",
+            "config",
+            "settings",
+        ],
     ),
     ("demo", &["worker", "demo"]),
     ("cli", &["settings", "config", "primary", "demo", "supervisor", "log", "control", "cli"]),

@@ -103,12 +103,40 @@ fn flags_win_over_the_environment_and_that_over_the_file_and_that_over_defaults(
 }
 
 #[test]
+fn drain_is_a_mode_or_a_table() {
+    let table = "[drain]\nmode = 'shed'\nreload = '5m'\nshutdown = '3s'\nrate = 20\n";
+    let place = Place::with(&[("sticky-lb.toml", table), ("mode.toml", "drain = 'ride'\n")]);
+    let found = place.check(&["--drain-reload", "9m"]);
+    for (key, value, from) in [
+        ("drain", "\"shed\"", "sticky-lb.toml:2"),
+        ("drain_timeout", "\"9m\"", "--drain-timeout"),
+        ("kill_timeout", "\"3s\"", "sticky-lb.toml:4"),
+        ("shed_rate", "20", "sticky-lb.toml:5"),
+        ("move_timeout", "\"10s\"", "default"),
+        ("rebalance_rate", "100", "default"),
+    ] {
+        assert_eq!(setting(&found, key), (value.to_owned(), from.to_owned()), "{key}");
+    }
+    let found = place.check(&["--config", "mode.toml"]);
+    assert_eq!(setting(&found, "drain").0, "\"ride\"");
+    let twice = format!("kill_timeout = '9s'\n{table}");
+    fails(
+        &Place::with(&[("sticky-lb.toml", &twice)]).run(&["check"]),
+        2,
+        &["sticky-lb: sticky-lb.toml:5: drain.shutdown: kill_timeout is set already, in \
+           sticky-lb.toml:1"],
+    );
+}
+
+#[test]
 fn the_primary_runs_on_its_file() {
-    let place = Place::with(&[("conf/app.toml", "workers = 2\nport = 0\nname = 'chat'\n")]);
+    let place = Place::with(&[("conf/app.toml", "workers = 2\nport = 0\nmove_timeout = '3s'\n")]);
     let config = place.0.join("conf/app.toml");
     let primary = Primary::with_workers(3).arguments(&["--config", config.to_str().unwrap()]);
     let primary = primary.start();
     assert_eq!(primary.workers().len(), 3, "the flag wins");
+    let told = process::variable(primary.worker(0), "STICKY_LB_MOVE_TIMEOUT");
+    assert_eq!(told.as_deref(), Some("3000"));
     primary.stop();
 }
 

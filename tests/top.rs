@@ -222,7 +222,7 @@ fn a_primary_that_is_restarted_is_found_again() {
     let primary = start(3);
     terminal.wait_for_workers(3);
     terminal.wait_for(&format!("another primary is there: process {}", primary.pid()));
-    assert!(!terminal.screen().contains("lost"), "{}", terminal.screen());
+    assert!(!terminal.screen().contains("lost the primary"), "{}", terminal.screen());
     drop(primary);
     terminal.wait_for("lost the primary, trying again");
     terminal.press("q");

@@ -83,7 +83,8 @@ pub(super) enum Command {
         /// of the configuration.
         levels: Option<String>,
     },
-    /// Forget which clients went elsewhere while their slot was away, so that they come back to it.
+    /// Bring clients that went elsewhere while their slot was away back to it: WebSockets that can
+    /// move at once, others with their next connection.
     Rebalance,
     /// What workers print, with their slot before each line.
     Logs(follow::Logs),

@@ -138,7 +138,8 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         levels: Option<String>,
     },
-    /// Forget which clients went elsewhere: `report::Rebalanced`.
+    /// Forget which clients went elsewhere, and move the sessions that aren't in the first slot of
+    /// their ranking: `report::Rebalanced`.
     Rebalance {},
     /// What workers print: items `report::LogLine`.
     Logs {

@@ -37,6 +37,10 @@ pub struct Status {
     pub stopping: bool,
     /// Connections established in all workers.
     pub connections: u64,
+    /// WebSockets among them.
+    pub websockets: u64,
+    /// Those that can move to another worker.
+    pub sessions: u64,
     /// Requests in flight in all workers.
     pub requests: u64,
     /// Connections accepted that no worker owns yet.
@@ -61,6 +65,16 @@ pub struct Status {
     pub refused: u64,
     /// Connections that ended before a worker owned them.
     pub lost: u64,
+    /// Sessions that moved to another worker.
+    pub sessions_moved: u64,
+    /// Sessions that nobody took, so that they stayed where they were.
+    pub sessions_returned: u64,
+    /// Sessions that nobody took and whose worker was gone.
+    pub sessions_lost: u64,
+    /// Clients that workers were allowed to send away.
+    pub clients_shed: u64,
+    /// Sessions that a rebalance has still to move.
+    pub rebalance_pending: u64,
     /// Errors of accept.
     pub accept_errors: u64,
     /// Workers that ended without being told to.
@@ -106,6 +120,10 @@ pub struct Worker {
     pub connections: u64,
     /// Connections that the worker has taken over.
     pub connections_total: u64,
+    /// WebSockets among the established connections, by the worker's own count.
+    pub websockets: u64,
+    /// Those that can move to another worker.
+    pub sessions: u64,
     /// Requests in flight.
     pub requests: u64,
     /// Requests finished.
@@ -327,6 +345,9 @@ pub struct Levels {
 pub struct Rebalanced {
     /// Clients that will come back to the first slot of their ranking.
     pub clients: u64,
+    /// Sessions that move to the first slot of their ranking now, so many a second as
+    /// `rebalance_rate` says.
+    pub sessions: u64,
 }
 
 /// Everything that changes, once a second.

@@ -64,6 +64,8 @@ pub struct FrontendFacts {
     pub heaviest: Option<Heaviest>,
     /// Connections accepted that no worker owns yet.
     pub waiting: u64,
+    /// Sessions that a rebalance has still to move.
+    pub rebalance_pending: u64,
     /// Connections are taken from the backlog.
     pub accepting: bool,
     /// All slots that the frontend knows, from 0.

@@ -90,7 +90,11 @@
 //! record in the message; a longer one, to 16 MiB and some, is the content of a sealed memfd, the
 //! message's second descriptor, and nothing follows the record. Whoever sends a session to the
 //! primary keeps a copy of both until it hears `moved` or `returned`. Whoever gets one from the
-//! primary settles it as it does a connection, in the same order.
+//! primary settles it as it does a connection, in the same order. One that hasn't moved within
+//! `STICKY_LB_MOVE_TIMEOUT` milliseconds is closed instead.
+//!
+//! A worker that drains may get the order to drain again, with less time or another reason: the last
+//! one counts.
 //!
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};

@@ -21,6 +21,8 @@
 //! | 320 | refused: of those, the refused ones |
 //! | 384 | not 0 once the primary has ordered the worker to drain; written by the primary |
 //! | 448 | not 0 once everything is to end: health checks should fail; written by the primary |
+//! | 512 | sessions now: WebSockets that can move to another worker |
+//! | 576 | WebSockets now |
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -55,6 +57,10 @@ pub enum Counter {
     Drain,
     /// Orders to the primary to stop. Connections still come for a while.
     Stop,
+    /// WebSockets now that can move to another worker.
+    Sessions,
+    /// WebSockets now.
+    WebSockets,
 }
 
 impl Counter {
@@ -70,6 +76,8 @@ impl Counter {
                 Self::Refused => 5,
                 Self::Drain => 6,
                 Self::Stop => 7,
+                Self::Sessions => 8,
+                Self::WebSockets => 9,
             }
     }
 }

@@ -101,6 +101,14 @@ pub struct Counters {
     pub refused: u64,
     /// Errors of `accept`.
     pub accept_errors: u64,
+    /// Sessions that moved to another worker.
+    pub moved: u64,
+    /// Sessions that nobody took, so that they stayed where they were.
+    pub returned: u64,
+    /// Sessions that nobody took and whose worker was gone.
+    pub sessions_lost: u64,
+    /// Clients that workers were allowed to send away.
+    pub shed: u64,
 }
 
 /// The supervisor's side.

@@ -36,7 +36,12 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("stall_after", was.stall_after != is.stall_after),
         ("slot_queue", was.queue != is.queue),
     ];
-    let all = listener.into_iter().chain(affinity).chain(router).chain(slots);
+    let (was, is) = (old.pace, new.pace);
+    let pace = [
+        ("shed_rate", was.shed_rate != is.shed_rate),
+        ("rebalance_rate", was.rebalance_rate != is.rebalance_rate),
+    ];
+    let all = listener.into_iter().chain(affinity).chain(router).chain(slots).chain(pace);
     let all = all.chain(operators(old, new));
     all.filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
 }
@@ -108,6 +113,10 @@ mod tests {
             ("--slot-wait=9s", &["slot_wait"]),
             ("--stall-after=9s", &["stall_after"]),
             ("--slot-queue=9", &["slot_queue"]),
+            ("--shed-rate=9", &["shed_rate"]),
+            ("--rebalance-rate=0.5", &["rebalance_rate"]),
+            ("--drain=shed", &[]),
+            ("--move-timeout=9s", &[]),
             ("--control=/run/x.sock", &["control"]),
             ("--admin=127.0.0.1:9900", &["admin"]),
             ("--own-log-format=json", &["own_log_format"]),

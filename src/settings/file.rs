@@ -15,6 +15,9 @@ use crate::settings::table;
 /// The file that is looked for where none is named.
 pub const USUAL_NAME: &str = "sticky-lb.toml";
 
+/// A table of settings, `[drain]`: its key `reload` is the second name `drain_reload` of a setting.
+const DRAIN: &str = "drain";
+
 /// What a file says.
 #[derive(Debug, Default)]
 pub(super) struct File {
@@ -69,19 +72,38 @@ impl Reading<'_> {
 
     fn take(&mut self, key: &Spanned<&str>, value: &Spanned<DeValue<'_>>, file: &mut File) {
         let (at, key) = (key.span().start, *key.get_ref());
+        if let (DRAIN, DeValue::Table(table)) = (key, value.get_ref()) {
+            for (key, value) in in_order(table) {
+                let at = key.span().start;
+                let written = format!("{DRAIN}.{}", key.get_ref());
+                self.take_setting(at, &written, &written.replacen('.', "_", 1), value, file);
+            }
+            return;
+        }
         let profile = if key == "env" { Some("") } else { key.strip_prefix("env_") };
         if let Some(profile) = profile {
             let variables = self.variables(at, value);
             file.profiles.push((profile.to_owned(), variables));
             return;
         }
-        match self.entry(at, key, value) {
+        self.take_setting(at, key, key, value, file);
+    }
+
+    fn take_setting(
+        &mut self,
+        at: usize,
+        written: &str,
+        key: &str,
+        value: &Spanned<DeValue<'_>>,
+        file: &mut File,
+    ) {
+        match self.entry(at, written, key, value) {
             Ok(None) => {}
             Ok(Some(entry)) => match file.entries.iter().find(|earlier| earlier.key == entry.key) {
                 None => file.entries.push(entry),
                 Some(earlier) => {
                     let text =
-                        format!("{key}: {} is set already, in {}", earlier.key, earlier.origin);
+                        format!("{written}: {} is set already, in {}", earlier.key, earlier.origin);
                     self.problem(at, &text);
                 }
             },
@@ -93,10 +115,12 @@ impl Reading<'_> {
     fn entry(
         &self,
         at: usize,
+        written: &str,
         key: &str,
         value: &Spanned<DeValue<'_>>,
     ) -> Result<Option<Entry>, String> {
-        let setting = table::find(self.settings, key).ok_or_else(|| unknown(self.settings, key))?;
+        let setting = table::find(self.settings, key);
+        let setting = setting.ok_or_else(|| unknown(self.settings, written))?;
         if value.get_ref().as_str() == Some("") {
             return Ok(None);
         }
@@ -110,7 +134,7 @@ impl Reading<'_> {
             let found = self.text[value.span()].lines().next().unwrap_or_default();
             let found = Some(found).filter(|_| text.starts_with("expected"));
             let found = found.map(|found| format!(", found {found}")).unwrap_or_default();
-            format!("{key}: {text}{found}")
+            format!("{written}: {text}{found}")
         })
     }
 
@@ -198,14 +222,20 @@ pub(super) fn words(text: &str) -> Result<Vec<String>, String> {
     shlex::split(text).ok_or_else(|| "expected words as in a shell, with quotes closed".to_owned())
 }
 
-/// Says which key was probably meant.
+/// Says which key was probably meant. In a table, one of that table.
 fn unknown(settings: &Command, key: &str) -> String {
-    let names = settings.get_arguments().flat_map(table::names);
-    let names = names.chain(["env".to_owned()]);
-    let near = names.map(|name| (strsim::jaro_winkler(&name, key), name));
+    let names = settings.get_arguments().flat_map(table::names).chain(["env".to_owned()]);
+    let (within, names, part): (_, Vec<_>, _) = match key.split_once('.') {
+        None => ("", names.collect(), key),
+        Some((_, part)) => {
+            let names = names.filter_map(|name| Some(name.strip_prefix("drain_")?.to_owned()));
+            ("drain.", names.collect(), part)
+        }
+    };
+    let near = names.iter().map(|name| (strsim::jaro_winkler(name, part), name));
     match near.max_by(|(one, _), (other, _)| one.total_cmp(other)) {
         Some((nearness, name)) if nearness > 0.8 => {
-            format!("unknown key {key:?}, did you mean {name:?}?")
+            format!("unknown key {key:?}, did you mean \"{within}{name}\"?")
         }
         _ => format!("unknown key {key:?}: `sticky-lb init` writes a file with all that there are"),
     }
@@ -255,9 +285,30 @@ mod tests {
             ("wait_ready = false", &["false"]),
             ("host = ''", &[]),
             ("ignore_watch = []", &[]),
+            ("drain = 'shed'", &["shed"]),
+            ("drain.mode = 'shed'", &["shed"]),
+            ("[drain]\nreload = '5m'\nshutdown = 3_000\nrate = 2.5", &["5m", "3000", "2.5"]),
         ] {
             assert_eq!(values(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn drain_may_be_a_table_of_what_has_names_of_its_own_too() {
+        let file =
+            read("[drain]\nmode = 'ride'\nreload = '5m'\nshutdown = '3s'\nrate = 7").unwrap();
+        let keys: Vec<_> = file.entries.iter().map(|entry| entry.key.as_str()).collect();
+        assert_eq!(keys, ["drain", "drain_timeout", "kill_timeout", "shed_rate"]);
+        let wrong = "kill_timeout = '9s'\n[drain]\nshutdown = '3s'\nrelod = '5m'\nrate = 0\n\
+                     mode = 'away'\nzzz = 1";
+        let expected = [
+            "x.toml:3: drain.shutdown: kill_timeout is set already, in x.toml:1",
+            "x.toml:4: unknown key \"drain.relod\", did you mean \"drain.reload\"?",
+            "x.toml:5: drain.rate: expected a number above 0, found 0",
+            "x.toml:6: drain.mode: expected `ride` or `shed` or `migrate`, found 'away'",
+            "x.toml:7: unknown key \"drain.zzz\": `sticky-lb init` writes a file with all that there are",
+        ];
+        assert_eq!(read(wrong).unwrap_err().lines, expected);
     }
 
     #[test]

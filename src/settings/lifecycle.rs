@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::settings::drain::Drain;
 use crate::settings::problems::Problems;
 use crate::settings::units::{Memory, duration, interval, memory, within};
 use crate::supervisor::lifecycle::LifecycleSettings;
@@ -21,12 +22,6 @@ pub struct Lifecycle {
     /// A worker that isn't ready by then has failed.
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = interval)]
     pub listen_timeout: Duration,
-    /// Grace period when everything ends: a worker that hasn't drained by then is killed.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
-    pub kill_timeout: Duration,
-    /// Grace period of a worker that is replaced or removed while others go on.
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
-    pub drain_timeout: Duration,
     /// Replaced workers of a slot that may drain at a time.
     #[arg(long, value_name = "N", default_value = "2", value_parser = within(1..=1024_u16))]
     pub max_draining: u16,
@@ -78,11 +73,12 @@ pub struct Restarts {
 }
 
 impl Lifecycle {
-    pub(super) fn lifecycle(&self, restart: RestartPolicy) -> LifecycleSettings {
+    pub(super) fn lifecycle(&self, drain: &Drain, restart: RestartPolicy) -> LifecycleSettings {
         LifecycleSettings {
             listen_timeout: self.listen_timeout,
-            kill_timeout: self.kill_timeout,
-            drain_timeout: self.drain_timeout,
+            kill_timeout: drain.kill_timeout,
+            drain_timeout: drain.drain_timeout,
+            drain: drain.mode(),
             max_draining: self.max_draining,
             restart,
         }

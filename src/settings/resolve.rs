@@ -36,13 +36,15 @@ pub(super) fn resolve(
         affinity: table.placement.affinity(problems),
         router: table.placement.router(workers, most, problems),
         slots: table.hand_off.slots(),
+        pace: table.drain.pace(),
         credits: usize::from(table.hand_off.credits),
-        lifecycle: table.lifecycle.lifecycle(table.restarts.policy(problems)),
+        lifecycle: table.lifecycle.lifecycle(&table.drain, table.restarts.policy(problems)),
         wait_ready: table.lifecycle.wait_ready,
         rollout: table.lifecycle.rollout(memory),
         autoscale,
         limits: table.limits.limits(memory, problems),
         stall_timeout: table.limits.stall_timeout(),
+        move_timeout: table.drain.move_timeout,
         lameduck: table.lifecycle.lameduck(),
         orphan_grace: table.lifecycle.orphan_grace,
         watch: table.triggers.watch(command.directory.as_deref(), problems),
@@ -60,6 +62,8 @@ mod tests {
     use clap::FromArgMatches;
 
     use super::*;
+    use crate::frontend::shedding::PaceSettings;
+    use crate::handoff::drain::DrainMode;
     use crate::settings::problems::SettingsError;
     use crate::settings::table;
     use crate::supervisor::command::InheritedVariables;
@@ -158,6 +162,8 @@ mod tests {
         assert_eq!(config.rollout, RolloutSettings::default());
         assert_eq!(config.limits, LimitSettings::default());
         assert_eq!(config.output, OutputSettings::default());
+        assert_eq!(config.pace, PaceSettings::default());
+        assert_eq!(config.lifecycle.drain, DrainMode::default());
         assert_eq!(config.autoscale, None);
         assert_eq!(config.watch, None);
     }

@@ -10,6 +10,7 @@ use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, ValueHint};
 
 use crate::settings::control::Control;
+use crate::settings::drain::Drain;
 use crate::settings::general::General;
 use crate::settings::hand_off::HandOff;
 use crate::settings::lifecycle::{Lifecycle, Restarts};
@@ -44,6 +45,8 @@ pub struct Table {
     pub worker: Worker,
     #[command(flatten)]
     pub lifecycle: Lifecycle,
+    #[command(flatten)]
+    pub drain: Drain,
     #[command(flatten)]
     pub restarts: Restarts,
     #[command(flatten)]

@@ -62,7 +62,11 @@ fn help(setting: &Arg) -> String {
         .filter(|value| value.get_help().is_some())
         .map(|value| value.get_name().to_owned())
         .collect();
-    if values.is_empty() { help } else { format!("{help} ({})", values.join(", ")) }
+    if values.is_empty() || setting.is_hide_possible_values_set() {
+        help
+    } else {
+        format!("{help} ({})", values.join(", "))
+    }
 }
 
 fn default_line(setting: &Arg) -> String {

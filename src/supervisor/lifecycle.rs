@@ -5,6 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::handoff::drain::{DrainMode, DrainOrder};
 use crate::handoff::ids::{Generation, Timestamp};
 use crate::supervisor::restart::RestartPolicy;
 
@@ -17,6 +18,8 @@ pub struct LifecycleSettings {
     pub kill_timeout: Duration,
     /// The grace period of a worker that is replaced, drained or removed while others go on.
     pub drain_timeout: Duration,
+    /// What becomes of established WebSockets then.
+    pub drain: DrainMode,
     /// Generations of a slot that may drain at a time; with one more, the oldest has only
     /// `kill_timeout` left.
     pub max_draining: u16,
@@ -49,6 +52,8 @@ pub enum Phase {
         since: Option<Timestamp>,
         /// When it is killed.
         deadline: Timestamp,
+        /// What it was told last; nothing if it hadn't attached, and was sent SIGTERM.
+        told: Option<DrainOrder>,
     },
     /// It was sent SIGABRT: its event loop stands still, and its core may show why.
     Aborted {
@@ -143,7 +148,9 @@ pub enum Action {
     /// Give it the slot's connections.
     Serve(Generation),
     /// Give it no more, and tell it so.
-    Drain(Generation),
+    Drain(Generation, DrainOrder),
+    /// It drains already: tell it that it has less time, or that everything ends.
+    Hasten(Generation, DrainOrder),
     /// Send it SIGTERM: it hasn't attached, so that it cannot be told otherwise.
     Terminate(Generation),
     /// Give it no more, and send it SIGABRT.

@@ -187,14 +187,12 @@ impl Pool {
         match action {
             Action::Spawn(generation) => self.spawn(worker(generation)).await?,
             Action::Serve(generation) => self.serve(worker(generation)).await?,
-            Action::Drain(generation) => {
-                self.links
-                    .frontend
-                    .send(SlotCommand::Drain(worker(generation), self.settings.drain_order()))
-                    .await?;
+            Action::Drain(generation, order) => {
+                self.links.frontend.send(SlotCommand::Drain(worker(generation), order)).await?;
                 let reason = self.reason_to_drain(slot);
                 self.announce_worker(worker(generation), WorkerChange::Drains(reason));
             }
+            Action::Hasten(generation, order) => self.hasten(worker(generation), order).await?,
             Action::Terminate(generation) => self.signal(worker(generation), Signal::TERM),
             Action::Abort(generation) => self.abort(worker(generation)).await?,
             Action::Kill(generation, reason) => self.kill(worker(generation), reason),

@@ -43,6 +43,8 @@ pub struct PrimaryFacts {
     pub orphan_grace: Duration,
     /// So long it may drain then.
     pub kill_timeout: Duration,
+    /// So long a session may take to move to another worker.
+    pub move_timeout: Duration,
 }
 
 /// The read ends of a worker's standard output and standard error.
@@ -183,8 +185,8 @@ fn nothing() -> io::Result<Stdio> {
 }
 
 /// What every worker finds in its environment.
-fn given(facts: PrimaryFacts, worker: WorkerId) -> [(&'static str, String); 8] {
-    let PrimaryFacts { port, orphan_grace, kill_timeout } = facts;
+fn given(facts: PrimaryFacts, worker: WorkerId) -> [(&'static str, String); 9] {
+    let PrimaryFacts { port, orphan_grace, kill_timeout, move_timeout } = facts;
     [
         ("STICKY_LB_CHANNEL", CHANNEL.to_string()),
         ("STICKY_LB_SCOREBOARD", SCOREBOARD.to_string()),
@@ -192,6 +194,7 @@ fn given(facts: PrimaryFacts, worker: WorkerId) -> [(&'static str, String); 8] {
         ("STICKY_LB_GENERATION", worker.generation.to_string()),
         ("STICKY_LB_ORPHAN_GRACE", orphan_grace.as_millis().to_string()),
         ("STICKY_LB_KILL_TIMEOUT", kill_timeout.as_millis().to_string()),
+        ("STICKY_LB_MOVE_TIMEOUT", move_timeout.as_millis().to_string()),
         ("NODE_APP_INSTANCE", worker.slot.to_string()),
         ("PORT", port.to_string()),
     ]

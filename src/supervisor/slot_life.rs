@@ -17,6 +17,7 @@
 //! * At most one worker of a slot serves.
 //! * A worker that is replaced drains only when its successor has served for `min_uptime`; a
 //!   successor that dies before leaves its place to its predecessor.
+//! * Whoever drains knows how much time it has: it is told again when it has less.
 //! * Once stopped or removed, a slot starts nothing any more; a drained one nothing until it is
 //!   ordered to. It says when the last worker that it had has ended.
 
@@ -89,20 +90,17 @@ impl SlotLife {
             Fact::Start => self.start(now),
             Fact::Replace => self.replace(now),
             Fact::Drain => self.take_out(now),
-            Fact::Remove => self.end(self.settings.drain_timeout, now),
+            Fact::Remove => self.end(self.while_others_go_on(), now),
             Fact::Ready(generation) => self.ready(generation, now),
             Fact::Leave(generation) => self.leave(generation, now),
             Fact::Kill(generation, reason) => self.kill(generation, reason),
             Fact::Stalled(generation) => self.stalled(generation, now),
-            Fact::Hurry(generation) => {
-                self.hurry(generation, now);
-                Vec::new()
-            }
+            Fact::Hurry(generation) => self.hurry(generation, now),
             Fact::Exited { generation, status, jitter } => {
                 self.exited(generation, status, jitter, now)
             }
             Fact::Time => self.time(now),
-            Fact::Stop => self.end(self.settings.kill_timeout, now),
+            Fact::Stop => self.end(self.when_everything_ends(), now),
             Fact::StopNow => self.end_at_once(),
         }
     }
@@ -254,9 +252,9 @@ impl SlotLife {
         }
         let Some((proven, _)) = self.serving() else { return Vec::new() };
         let standby = self.standby();
-        let grace = self.settings.drain_timeout;
+        let order = self.while_others_go_on();
         let mut actions: Vec<_> =
-            standby.into_iter().filter_map(|worker| self.drain(worker, grace, now)).collect();
+            standby.into_iter().flat_map(|worker| self.drain(worker, order, now)).collect();
         if self.candidate.take_if(|candidate| *candidate == proven).is_some() {
             actions.push(Action::Replaced(proven));
         }

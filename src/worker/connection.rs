@@ -109,6 +109,8 @@ pub struct ConnectionGuard {
     shared: Arc<Shared>,
     stay: Stay,
     fresh: bool,
+    is_websocket: bool,
+    is_movable: bool,
 }
 
 impl Connection {
@@ -125,7 +127,15 @@ impl Connection {
         shared.connection_opened();
         let (span, shared) = (info.span(), Arc::clone(shared));
         let stay = shared.sessions.stay();
-        let guard = ConnectionGuard { info, span, shared, stay, fresh: true };
+        let guard = ConnectionGuard {
+            info,
+            span,
+            shared,
+            stay,
+            fresh: true,
+            is_websocket: false,
+            is_movable: false,
+        };
         Self { stream, guard, parcel: None }
     }
 
@@ -214,6 +224,27 @@ impl ConnectionGuard {
         self.shared.has_begun_to_drain()
     }
 
+    /// It has become a WebSocket.
+    pub(crate) fn note_websocket(&mut self) {
+        if !std::mem::replace(&mut self.is_websocket, true) {
+            self.shared.own.scoreboard.increment(Counter::WebSockets);
+            self.count_session();
+        }
+    }
+
+    /// It may move once it is a WebSocket.
+    pub(crate) fn note_movable(&mut self) {
+        if !std::mem::replace(&mut self.is_movable, true) {
+            self.count_session();
+        }
+    }
+
+    fn count_session(&self) {
+        if self.is_websocket && self.is_movable {
+            self.shared.own.scoreboard.increment(Counter::Sessions);
+        }
+    }
+
     /// Its first bytes were read, or will be by somebody else.
     pub(crate) fn used(&mut self) {
         if std::mem::take(&mut self.fresh) {
@@ -226,6 +257,12 @@ impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.used();
         self.shared.sessions.forget(self.info.id, self.stay);
+        if self.is_websocket {
+            self.shared.own.scoreboard.decrement(Counter::WebSockets);
+        }
+        if self.is_websocket && self.is_movable {
+            self.shared.own.scoreboard.decrement(Counter::Sessions);
+        }
         self.shared.connection_closed();
         tracing::debug!(parent: &self.span, "connection ended");
     }

@@ -177,6 +177,7 @@ impl Session {
     /// called again if the move fails.
     pub fn movable(&self, state: impl FnMut() -> Vec<u8> + Send + 'static) {
         *lock(&self.inner.leaver) = Leaver::Asked(Box::new(state));
+        self.inner.handle.note_movable();
     }
 
     /// For a handler that has more to send before it goes, such as what others have said to it
@@ -186,6 +187,7 @@ impl Session {
     /// [`Session::movable`].
     pub async fn leaving(&self) {
         *lock(&self.inner.leaver) = Leaver::Says;
+        self.inner.handle.note_movable();
         let mut leaves = self.inner.leaves.subscribe();
         // The sender lives as long as this session.
         let _ = leaves.wait_for(|leaves| *leaves).await;

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use sticky_lb::handoff::drain::{DrainMode, DrainOrder};
 use sticky_lb::handoff::ids::{Generation, SlotId};
 use sticky_lb::handoff::slots::{Counters, SlotCommand, SlotEventKind, SlotOrders, WorkerId, seam};
 use sticky_lb::supervisor::command::WorkerCommand;
@@ -18,7 +19,7 @@ use sticky_lb::supervisor::limits::LimitSettings;
 use sticky_lb::supervisor::orphans::Orphans;
 use sticky_lb::supervisor::output::{Output, OutputSettings};
 use sticky_lb::supervisor::pool::handle::PoolHandle;
-use sticky_lb::supervisor::pool::status::{PoolStatus, SlotStatus};
+use sticky_lb::supervisor::pool::status::{PoolStatus, SlotStatus, WorkerStatus};
 use sticky_lb::supervisor::pool::{Pool, PoolLinks, PoolSettings, Progress, Summary};
 use sticky_lb::supervisor::restart::RestartPolicy;
 use sticky_lb::supervisor::rollout::{Report, RolloutSettings};
@@ -46,12 +47,13 @@ struct Frontend {
 }
 
 /// Workers that end with their channel, or at once where there is a file `broken`. Each has taken
-/// five connections over.
+/// five connections over; three are WebSockets now, of which two can move.
 pub(crate) fn settings(workers: u16, directory: &Path) -> PoolSettings {
     let broken = directory.join("broken");
     let script = format!(
         "test -e {} && exit 3; \
-         printf '\\005' | dd bs=1 seek=64 conv=notrunc of=/proc/self/fd/4 2>/dev/null; \
+         count() {{ printf $2 | dd bs=1 seek=$1 conv=notrunc of=/proc/self/fd/4 2>/dev/null; }}; \
+         count 64 '\\005'; count 512 '\\002'; count 576 '\\003'; \
          exec cat <&3 >/dev/null",
         broken.display(),
     );
@@ -72,6 +74,7 @@ pub(crate) fn settings(workers: u16, directory: &Path) -> PoolSettings {
             listen_timeout: PATIENCE,
             kill_timeout: Duration::from_secs(10),
             drain_timeout: PATIENCE,
+            drain: DrainMode::Migrate,
             max_draining: 2,
             restart: RestartPolicy {
                 min_uptime: Duration::from_millis(300),
@@ -85,6 +88,7 @@ pub(crate) fn settings(workers: u16, directory: &Path) -> PoolSettings {
         stall_timeout: None,
         orphan_grace: PATIENCE,
         heartbeat: None,
+        move_timeout: PATIENCE,
         lameduck: PATIENCE,
     }
 }
@@ -137,8 +141,10 @@ impl Frontend {
                         channels.insert(worker, channel);
                         kept.push(worker);
                     }
-                    SlotCommand::Drain(worker, _) => {
-                        self.note(format!("drain {}.{}", worker.slot, worker.generation));
+                    SlotCommand::Drain(worker, DrainOrder { mode, reason, window }) => {
+                        let WorkerId { slot, generation } = worker;
+                        let (code, seconds) = (reason.close_code(), window.as_secs());
+                        self.note(format!("drain {slot}.{generation}: {mode} {code} {seconds}"));
                         held.extend(channels.remove(&worker));
                     }
                     SlotCommand::Gone(worker) => drop(channels.remove(&worker)),
@@ -274,6 +280,26 @@ impl Harness {
     pub(crate) async fn slot(&self, slot: u16) -> SlotStatus {
         let slots = self.status().await.slots.into_iter();
         slots.into_iter().find(|found| found.slot.0 == slot).unwrap()
+    }
+
+    /// A slot's first worker, as soon as something is true of it.
+    pub(crate) async fn worker(
+        &self,
+        what: &str,
+        slot: u16,
+        is_so: impl Fn(&WorkerStatus) -> bool,
+    ) -> WorkerStatus {
+        let found = async {
+            loop {
+                let worker = self.slot(slot).await.workers.swap_remove(0);
+                if is_so(&worker) {
+                    return worker;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let found = tokio::time::timeout(PATIENCE, found).await;
+        found.unwrap_or_else(|_| panic!("never was so: {what}"))
     }
 
     /// Whether the worker that serves a slot is of the new release.

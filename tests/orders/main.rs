@@ -5,13 +5,15 @@
 
 mod harness;
 
+use std::time::Duration;
+
 use harness::{Harness, settings, with_pool, worker};
 use rustix::process::Signal;
 use sticky_lb::handoff::ids::SlotId;
 use sticky_lb::supervisor::event::{Event, WorkerChange};
 use sticky_lb::supervisor::lifecycle::SlotState;
-use sticky_lb::supervisor::pool::Order;
 use sticky_lb::supervisor::pool::handle::{Refusal, Scale, Scaled, SlotOrder};
+use sticky_lb::supervisor::pool::{Order, PoolSettings};
 use sticky_lb::supervisor::rollout::{Outcome, Trigger};
 
 async fn order(pool: &Harness, slot: u16, order: SlotOrder) -> Result<(), Refusal> {
@@ -51,9 +53,11 @@ fn a_drained_slot_gives_its_clients_to_others_until_it_is_undrained() {
         });
         assert_eq!(reason.await, "its slot is drained");
         // Nobody waits for its end, and it stays in all rankings.
-        assert_eq!(pool.told(2).await, ["drain 1.0", "give up 1"]);
+        assert_eq!(pool.told(2).await, ["drain 1.0: migrate 1012 30", "give up 1"]);
         let slot = pool.slot(1).await;
         assert_eq!((slot.state, slot.workers[0].phase), (SlotState::Drained, "draining"));
+        let counted = pool.worker("its WebSockets are counted", 1, |it| it.websockets > 0).await;
+        assert_eq!((counted.websockets, counted.sessions), (3, 2));
         pool.deafen(false);
         assert_eq!(pool.gone().await, (1, "exited with status 0".to_owned(), false));
         let drained =
@@ -227,6 +231,23 @@ fn what_is_undrained_after_a_rolling_restart_that_failed_runs_what_worked() {
         order(pool, 0, SlotOrder::Undrain).await.unwrap();
         assert_eq!(pool.serves().await.slot, SlotId(0));
         assert!(!pool.is_new(0).await);
+    });
+}
+
+#[test]
+fn whoever_drains_when_everything_ends_hears_of_that_too() {
+    with_pool(2, async |pool| {
+        pool.forget_told();
+        pool.deafen(true);
+        order(pool, 1, SlotOrder::Drain).await.unwrap();
+        assert_eq!(pool.told(2).await, ["drain 1.0: migrate 1012 30", "give up 1"]);
+        // Without it, the backlog is handed out for a while.
+        let quick = PoolSettings { lameduck: Duration::ZERO, ..pool.release(2) };
+        pool.handle.reload(Trigger::Command, quick).await.unwrap();
+        pool.handle.stop(false).await;
+        let told = pool.told(4).await;
+        assert_eq!(told[2..4], ["drain 0.0: shed 1001 10", "drain 1.0: shed 1001 10"]);
+        pool.deafen(false);
     });
 }
 

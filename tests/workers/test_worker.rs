@@ -12,8 +12,7 @@ use rustix::net::{Shutdown, shutdown};
 use sticky_lb::handoff::kernel::adopt;
 use sticky_lb::handoff::message::{
     BATCH, ConnectionRecord, HELLO, MAX_IDS, MAX_TO_PRIMARY, MAX_TO_WORKER, PONG, READY, SESSIONS,
-    ToWorker,
-    decode_to_worker, encode_refuse,
+    ToWorker, decode_to_worker, encode_refuse,
 };
 use sticky_lb::handoff::scm_rights::{Received, receive, send};
 use sticky_lb::handoff::scoreboard::{Counter, Scoreboard};

@@ -15,7 +15,7 @@ use crate::control::report::{Slot, Status, Worker};
 /// Slots that are listed by number.
 const LISTED: usize = 8;
 
-const WORKERS: [Column; 15] = [
+const WORKERS: [Column; 16] = [
     Column::number("slot"),
     Column::number("gen").spare(6),
     Column::number("pid"),
@@ -24,6 +24,7 @@ const WORKERS: [Column; 15] = [
     Column::number("died"),
     Column::number("conns"),
     Column::number("total").spare(9),
+    Column::number("ws").spare(10),
     Column::number("req").spare(5),
     Column::number("hand/s").spare(4),
     Column::number("p99").spare(7),
@@ -102,14 +103,16 @@ fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
                 s.accepted, s.acknowledged, s.redelivered, s.spilled
             ),
         ),
+        ("sessions", sessions(s)),
         (
             "troubles",
             format!(
-                "{} died, {}, {} refused, {} lost, {}",
+                "{} died, {}, {} refused, {} lost, {} lost, {}",
                 s.deaths,
                 counted(s.stalls, "stall"),
                 s.refused,
                 s.lost,
+                counted(s.sessions_lost, "session"),
                 counted(s.accept_errors, "accept error")
             ),
         ),
@@ -117,6 +120,21 @@ fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
         ("log", format!("{}, {} dropped", clean(&s.log_levels), counted(s.dropped_lines, "line"))),
     ]);
     text
+}
+
+/// What can move, what did, and who had to go instead.
+fn sessions(status: &Status) -> String {
+    let Status { sessions, websockets, sessions_moved, .. } = status;
+    let Status { sessions_returned, clients_shed, rebalance_pending, .. } = status;
+    let pending = match rebalance_pending {
+        0 => String::new(),
+        pending => format!(", {pending} to be rebalanced"),
+    };
+    format!(
+        "{sessions} of {} can move; {sessions_moved} moved, {sessions_returned} returned, \
+         {clients_shed} sent away{pending}",
+        counted(*websockets, "WebSocket"),
+    )
 }
 
 /// What needs looking at.
@@ -174,6 +192,7 @@ fn worker_row(worker: &Worker) -> Vec<Value> {
         worker.deaths.into(),
         own(worker.connections.to_string()).into(),
         own(worker.connections_total.to_string()).into(),
+        own(worker.websockets.to_string()).into(),
         own(worker.requests.to_string()).into(),
         own(rate(worker.handoffs_per_second)).into(),
         maybe(worker.handoff_p99_ms, millis).into(),
@@ -224,6 +243,7 @@ mod tests {
             deaths: 3,
             connections: 12_345,
             connections_total: 12_345_678,
+            websockets: 12_001,
             requests: 42,
             handoffs_per_second: 1_234.5,
             handoff_p99_ms: Some(0.41),
@@ -249,7 +269,7 @@ mod tests {
         let heads: Vec<_> = WORKERS.iter().map(|column| Value::from(column.head())).collect();
         assert_eq!(heads.len(), cells(0).len(), "{text}");
         let expected =
-            "0 12 4194304 serving 2d_14h 3 12345 12345678 42 1234 0.41_ms 0 85_MiB 100% 25%";
+            "0 12 4194304 serving 2d_14h 3 12345 12345678 12001 42 1234 0.41_ms 0 85_MiB 100% 25%";
         let expected: Vec<_> = expected.split(' ').map(|it| it.replace('_', " ")).collect();
         assert_eq!(cells(1), expected, "{text}");
         assert_eq!(cells(2)[..6], ["1", "-", "-", "errored", "-", "0"], "{text}");
@@ -282,7 +302,7 @@ mod tests {
         let workers: Vec<_> =
             states.iter().zip(0..).map(|(state, slot)| worker(slot, state)).collect();
         let text = status_text(&troubled, &workers, Look::default());
-        assert!(text.lines().count() <= 21, "{text}");
+        assert!(text.lines().count() <= 22, "{text}");
         assert!(text.starts_with("! no connections are accepted"), "{text}");
         for expected in [
             "! only 0 of 4 workers serve",

@@ -97,12 +97,20 @@ pub(super) fn log_level(operator: &mut Operator, levels: Option<String>) -> Resu
 }
 
 pub(super) fn rebalance(operator: &mut Operator) -> Result<(), Failure> {
-    operator.show(&Request::Rebalance {}, |rebalanced: &Rebalanced, _| {
-        format!(
-            "{} forgotten that went elsewhere: each goes to the first of its slots again\n",
-            counted(rebalanced.clients, "client")
-        )
-    })
+    operator.show(&Request::Rebalance {}, rebalanced_text)
+}
+
+fn rebalanced_text(rebalanced: &Rebalanced, _: Look) -> String {
+    let Rebalanced { clients, sessions } = *rebalanced;
+    let forgotten = format!(
+        "{} forgotten that went elsewhere: each goes to the first of its slots again\n",
+        counted(clients, "client")
+    );
+    match sessions {
+        0 => forgotten,
+        1 => forgotten + "1 session moves there now\n",
+        _ => forgotten + &format!("{sessions} sessions move there now, rebalance_rate a second\n"),
+    }
 }
 
 #[cfg(test)]
@@ -117,6 +125,15 @@ mod tests {
         for wrong in ["", "+", "many", "1.5", "--1", "+-1", "99999999999"] {
             assert!(number(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn sessions_that_move_are_told_of_where_there_are_any() {
+        let text =
+            |clients, sessions| rebalanced_text(&Rebalanced { clients, sessions }, Look::default());
+        assert_eq!(text(1, 0).lines().count(), 1);
+        assert!(text(2, 1).ends_with("\n1 session moves there now\n"), "{}", text(2, 1));
+        assert!(text(0, 30).contains("\n30 sessions move there now"), "{}", text(0, 30));
     }
 
     #[test]

@@ -43,7 +43,7 @@ fn heights(all: u16, rows: u16, has_rollout: bool, more_events: bool) -> [u16; 6
         0..8 => all.min(1),
         _ => 2 + u16::from(has_rollout),
     };
-    let totals = if all >= 16 { totals::HEIGHT } else { 0 };
+    let totals = if all >= 17 { totals::HEIGHT } else { 0 };
     let said = u16::from(all >= 7);
     let keys = u16::from(all >= 4);
     let body = all - head - totals - said - keys;

@@ -21,13 +21,16 @@ pub(super) enum Figure {
     Requests,
     Stalls,
     Refused,
+    Moved,
+    Shed,
+    SessionsLost,
     Deaths,
     Heaviest,
 }
 
 impl Figure {
     /// Row by row, three each; the last has the room of two.
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::Accepts,
         Self::HalfWithin,
         Self::Spilled,
@@ -37,6 +40,9 @@ impl Figure {
         Self::Requests,
         Self::Stalls,
         Self::Refused,
+        Self::Moved,
+        Self::Shed,
+        Self::SessionsLost,
         Self::Deaths,
         Self::Heaviest,
     ];
@@ -53,6 +59,9 @@ impl Figure {
             Self::Requests => "requests",
             Self::Stalls => "stalls",
             Self::Refused => "refused",
+            Self::Moved => "moved",
+            Self::Shed => "sent away",
+            Self::SessionsLost => "moves lost",
             Self::Deaths => "deaths",
             Self::Heaviest => "heaviest",
         }
@@ -74,7 +83,8 @@ impl Figure {
 
     /// Something is or was wrong.
     pub(super) fn is_bad(self, status: &Status) -> bool {
-        let tells_of_trouble = matches!(self, Self::Stalls | Self::Refused | Self::Deaths);
+        let tells_of_trouble =
+            matches!(self, Self::Stalls | Self::Refused | Self::SessionsLost | Self::Deaths);
         tells_of_trouble && self.number(status) > 0
     }
 
@@ -82,7 +92,14 @@ impl Figure {
     fn sample(self, before: &Status, now: &Status) -> u64 {
         let is_a_total = matches!(
             self,
-            Self::Spilled | Self::Redelivered | Self::Stalls | Self::Refused | Self::Deaths
+            Self::Spilled
+                | Self::Redelivered
+                | Self::Stalls
+                | Self::Refused
+                | Self::Moved
+                | Self::Shed
+                | Self::SessionsLost
+                | Self::Deaths
         );
         let past = if is_a_total { self.number(before) } else { 0 };
         self.number(now).saturating_sub(past)
@@ -100,6 +117,9 @@ impl Figure {
             Self::Requests => status.requests,
             Self::Stalls => status.stalls,
             Self::Refused => status.refused,
+            Self::Moved => status.sessions_moved,
+            Self::Shed => status.clients_shed,
+            Self::SessionsLost => status.sessions_lost,
             Self::Deaths => status.deaths,
             Self::Heaviest => whole(status.heaviest.as_ref().map_or(0.0, |it| it.share) * 1_000.0),
         }

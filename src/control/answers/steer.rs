@@ -63,7 +63,7 @@ impl Control {
 
     pub(super) async fn rebalance(&self) -> Result<Rebalanced, Problem> {
         let clients = self.links.frontend.forget().await.map_err(|_| Refusal::Gone)?;
-        Ok(Rebalanced { clients })
+        Ok(Rebalanced { clients, sessions: 0 })
     }
 
     pub(super) fn log_level(&self, levels: Option<String>) -> Result<Levels, Problem> {

@@ -2,6 +2,7 @@
 
 use crate::control::metrics::{count, counts, flag, gauge};
 use crate::frontend::inquiry::FrontendFacts;
+use crate::handoff::slots::Counters;
 
 /// Errors of accept that mean something is wrong here, and are there before they come.
 const ERRORS: [&str; 4] = ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"];
@@ -29,6 +30,7 @@ pub(super) fn record(facts: &FrontendFacts) {
         "Connections that ended before a worker had taken them over.",
         counters.lost,
     );
+    sessions(counters);
     counts(
         "sticky_lb_spilled_connections_total",
         "Connections that went elsewhere than to the first slot of their ranking, by reason.",
@@ -47,6 +49,11 @@ pub(super) fn record(facts: &FrontendFacts) {
         facts.waiting as f64,
     );
     gauge(
+        "sticky_lb_rebalance_pending",
+        "Sessions that a rebalance has still to move.",
+        facts.rebalance_pending as f64,
+    );
+    gauge(
         "sticky_lb_accepting",
         "Whether connections are taken from the backlog.",
         flag(facts.accepting),
@@ -55,6 +62,30 @@ pub(super) fn record(facts: &FrontendFacts) {
         "sticky_lb_heaviest_client_ratio",
         "Share of recent connections of the client that had most.",
         facts.heaviest.map_or(0.0, |heaviest| heaviest.share),
+    );
+}
+
+/// What moves, and who is made to.
+fn sessions(counters: &Counters) {
+    count(
+        "sticky_lb_sessions_moved_total",
+        "Sessions that moved to another worker.",
+        counters.moved,
+    );
+    count(
+        "sticky_lb_sessions_returned_total",
+        "Sessions that nobody took, so that they stayed where they were.",
+        counters.returned,
+    );
+    count(
+        "sticky_lb_sessions_lost_total",
+        "Sessions that nobody took and whose worker was gone.",
+        counters.sessions_lost,
+    );
+    count(
+        "sticky_lb_clients_shed_total",
+        "Clients that workers were allowed to send away.",
+        counters.shed,
     );
 }
 

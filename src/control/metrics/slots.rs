@@ -55,6 +55,16 @@ fn work(slots: &[SlotStatus]) {
         "Requests that workers of a slot have begun and not finished.",
         slots.iter().map(|slot| (slot, sum(slot, |worker| worker.requests))),
     );
+    gauges(
+        "sticky_lb_websockets",
+        "WebSockets in workers of a slot, as they say.",
+        slots.iter().map(|slot| (slot, sum(slot, |worker| worker.websockets))),
+    );
+    gauges(
+        "sticky_lb_sessions",
+        "WebSockets in workers of a slot that can move to another worker.",
+        slots.iter().map(|slot| (slot, sum(slot, |worker| worker.sessions))),
+    );
     by_slot(
         "sticky_lb_connections_total",
         "Connections that workers of a slot say that they took over.",

@@ -56,6 +56,8 @@ fn row(
         uptime_s: Some(worker.uptime.as_secs_f64()),
         connections: worker.connections,
         connections_total: worker.connections_total,
+        websockets: worker.websockets,
+        sessions: worker.sessions,
         requests: worker.requests,
         requests_total: worker.requests_total,
         handoffs_per_second: serving.map_or(0.0, |facts| facts.handoffs_per_second),

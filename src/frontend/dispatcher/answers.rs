@@ -43,6 +43,7 @@ impl Dispatcher {
             handoff_total: tally.total_time,
             heaviest: tally.heaviest.heaviest(now),
             waiting: accepted.saturating_sub(acknowledged + lost),
+            rebalance_pending: 0,
             accepting: self.accepting && !self.acceptor.is_closed(),
             slots: self.slots.ids().map(|slot| self.slot_facts(slot)).collect(),
         }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::handoff::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::handoff::ids::SlotId;
 use crate::handoff::slots::{Counters, FrontendGone, SlotCommander, SlotEvent};
 use crate::supervisor::autoscale::AutoscaleSettings;
@@ -56,16 +55,10 @@ pub struct PoolSettings {
     pub orphan_grace: Duration,
     /// How often it is to be shown that pool and frontend go on.
     pub heartbeat: Option<Duration>,
+    /// A session that hasn't moved to another worker within that is sent away.
+    pub move_timeout: Duration,
     /// From the order to stop until connections are no longer accepted.
     pub lameduck: Duration,
-}
-
-impl PoolSettings {
-    /// What a worker is told that drains while others go on.
-    pub(super) fn drain_order(&self) -> DrainOrder {
-        let window = self.lifecycle.drain_timeout;
-        DrainOrder { mode: DrainMode::Ride, reason: DrainReason::Restart, window }
-    }
 }
 
 /// What the pool is connected to.

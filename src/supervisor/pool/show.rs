@@ -84,6 +84,8 @@ impl Pool {
             uptime: now.since(running.started),
             connections: count(Counter::Connections),
             connections_total: count(Counter::ConnectionsTotal),
+            websockets: count(Counter::WebSockets),
+            sessions: count(Counter::Sessions),
             requests: count(Counter::Requests),
             requests_total: count(Counter::RequestsTotal),
             lag: lag.filter(|_| self.health.asks()),

@@ -109,6 +109,10 @@ pub struct WorkerStatus {
     pub connections: u64,
     /// Connections that it has taken over.
     pub connections_total: u64,
+    /// WebSockets among them.
+    pub websockets: u64,
+    /// Those that can move to another worker.
+    pub sessions: u64,
     /// Requests in flight.
     pub requests: u64,
     /// Requests that it has finished.

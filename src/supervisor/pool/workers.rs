@@ -3,10 +3,12 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::handoff::channel::Channel;
+use crate::handoff::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::handoff::ids::Timestamp;
 use crate::handoff::scoreboard::{Counter, Scoreboard};
 use crate::handoff::slots::{SlotCommand, WorkerId};
@@ -17,6 +19,10 @@ use crate::supervisor::pool::tally::Death;
 use crate::supervisor::pool::{Pool, PoolError, chain};
 use crate::supervisor::process::{Exit, PrimaryFacts, Process};
 use crate::system::limits::oom_kills;
+
+/// It stands still, and won't hear it: the frontend gives it no more.
+const ABORTED: DrainOrder =
+    DrainOrder { mode: DrainMode::Ride, reason: DrainReason::Restart, window: Duration::ZERO };
 
 /// A worker's process and what is known of it.
 #[derive(Debug)]
@@ -81,6 +87,7 @@ impl Pool {
             port: self.settings.port,
             orphan_grace: self.settings.orphan_grace,
             kill_timeout: self.settings.lifecycle.kill_timeout,
+            move_timeout: self.settings.move_timeout,
         }
     }
 
@@ -186,9 +193,20 @@ impl Pool {
         self.signal(worker, Signal::KILL);
     }
 
+    /// It drains already, and gets to know that it has less time.
+    pub(super) async fn hasten(
+        &self,
+        worker: WorkerId,
+        order: DrainOrder,
+    ) -> Result<(), PoolError> {
+        let (slot, generation) = (worker.slot.0, worker.generation.0);
+        tracing::info!(slot, generation, left = ?order.window, "draining worker has to be quicker");
+        Ok(self.links.frontend.send(SlotCommand::Drain(worker, order)).await?)
+    }
+
     /// Its clients are the successor's at once; SIGABRT lets it write a core.
     pub(super) async fn abort(&mut self, worker: WorkerId) -> Result<(), PoolError> {
-        self.links.frontend.send(SlotCommand::Drain(worker, self.settings.drain_order())).await?;
+        self.links.frontend.send(SlotCommand::Drain(worker, ABORTED)).await?;
         if let Some(running) = self.running.get_mut(&worker) {
             running.killed = Some(KillReason::Stalled);
         }
@@ -215,7 +233,7 @@ impl Pool {
 
 impl End {
     fn of_nobody() -> Self {
-        let uptime = std::time::Duration::ZERO;
+        let uptime = Duration::ZERO;
         Self { reason: String::new(), unexpected: true, uptime, connections: 0 }
     }
 }

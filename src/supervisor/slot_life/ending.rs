@@ -1,22 +1,22 @@
 //! How a slot's workers go: they drain, or are killed; one of them, or all.
 
-use std::time::Duration;
-
+use crate::handoff::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::handoff::ids::{Generation, Timestamp};
-use crate::supervisor::lifecycle::{Action, KillReason, Phase, SlotState};
+use crate::supervisor::lifecycle::{Action, KillReason, LifecycleSettings, Phase, SlotState};
 use crate::supervisor::slot_life::{Aim, DRAINED, SlotLife};
 
 impl SlotLife {
     pub(super) fn leave(&mut self, generation: Generation, now: Timestamp) -> Vec<Action> {
-        let starts = matches!(self.phase(generation), Some(Phase::Spawning { .. }));
-        let grace = self.settings.drain_timeout;
-        starts.then(|| self.drain(generation, grace, now)).flatten().into_iter().collect()
+        if !matches!(self.phase(generation), Some(Phase::Spawning { .. })) {
+            return Vec::new();
+        }
+        self.drain(generation, self.while_others_go_on(), now)
     }
 
-    /// All workers drain, within `grace` at the most, and none follows.
-    pub(super) fn end(&mut self, grace: Duration, now: Timestamp) -> Vec<Action> {
+    /// All workers drain, and none follows.
+    pub(super) fn end(&mut self, order: DrainOrder, now: Timestamp) -> Vec<Action> {
         self.aim = Aim::Removed;
-        self.drain_all(grace, now)
+        self.drain_all(order, now)
     }
 
     /// All workers are killed, and none follows.
@@ -32,7 +32,7 @@ impl SlotLife {
             return Vec::new();
         }
         self.aim = DRAINED;
-        let mut actions = self.drain_all(self.settings.drain_timeout, now);
+        let mut actions = self.drain_all(self.while_others_go_on(), now);
         actions.extend(self.drained());
         actions
     }
@@ -43,51 +43,79 @@ impl SlotLife {
         empty.then_some(Action::Rest(SlotState::Drained)).into_iter().collect()
     }
 
-    fn drain_all(&mut self, grace: Duration, now: Timestamp) -> Vec<Action> {
-        (self.candidate, self.proven_at) = (None, None);
-        let all = self.generations().into_iter();
-        all.filter_map(|generation| self.drain(generation, grace, now)).collect()
+    /// For those that are replaced, drained or removed: their clients come back to others.
+    pub(super) fn while_others_go_on(&self) -> DrainOrder {
+        let LifecycleSettings { drain: mode, drain_timeout: window, .. } = self.settings;
+        DrainOrder { mode, reason: DrainReason::Restart, window }
     }
 
-    /// One that drains already has no more time than this.
+    /// Nobody is left to move to.
+    pub(super) fn when_everything_ends(&self) -> DrainOrder {
+        let mode = match self.settings.drain {
+            DrainMode::Ride => DrainMode::Ride,
+            DrainMode::Shed | DrainMode::Migrate => DrainMode::Shed,
+        };
+        let window = self.settings.kill_timeout;
+        DrainOrder { mode, reason: DrainReason::GoingAway, window }
+    }
+
+    fn drain_all(&mut self, order: DrainOrder, now: Timestamp) -> Vec<Action> {
+        (self.candidate, self.proven_at) = (None, None);
+        let all = self.generations().into_iter();
+        all.flat_map(|generation| self.drain(generation, order, now)).collect()
+    }
+
     pub(super) fn drain(
         &mut self,
         generation: Generation,
-        grace: Duration,
+        order: DrainOrder,
         now: Timestamp,
-    ) -> Option<Action> {
-        let deadline = now + grace;
-        let (since, action) = match self.phase(generation)? {
-            Phase::Serving { since } | Phase::Standby { since } => {
-                (Some(since), Some(Action::Drain(generation)))
+    ) -> Vec<Action> {
+        let (since, told, action) = match self.phase(generation) {
+            Some(Phase::Serving { since } | Phase::Standby { since }) => {
+                (Some(since), Some(order), Action::Drain(generation, order))
             }
-            Phase::Spawning { .. } => (None, Some(Action::Terminate(generation))),
-            Phase::Draining { since, deadline: before } => {
-                self.set(generation, Phase::Draining { since, deadline: deadline.min(before) });
-                return None;
-            }
-            Phase::Killed { .. } | Phase::Aborted { .. } => return None,
+            Some(Phase::Spawning { .. }) => (None, None, Action::Terminate(generation)),
+            Some(Phase::Draining { .. }) => return self.hasten(generation, order, now),
+            None | Some(Phase::Killed { .. } | Phase::Aborted { .. }) => return Vec::new(),
         };
-        self.set(generation, Phase::Draining { since, deadline });
-        self.bound_draining(now);
-        action
+        self.set(generation, Phase::Draining { since, deadline: now + order.window, told });
+        let mut actions = vec![action];
+        actions.extend(self.bound_draining(now));
+        actions
     }
 
     /// The oldest of too many generations that drain has little time left.
-    fn bound_draining(&mut self, now: Timestamp) {
+    fn bound_draining(&mut self, now: Timestamp) -> Vec<Action> {
         let drains = |(_, phase): &&(_, Phase)| matches!(phase, Phase::Draining { .. });
         let draining: Vec<_> = self.workers.iter().filter(drains).map(|(it, _)| *it).collect();
         let surplus = draining.len().saturating_sub(usize::from(self.settings.max_draining));
-        for generation in &draining[..surplus] {
-            self.hurry(*generation, now);
-        }
+        draining.into_iter().take(surplus).flat_map(|worker| self.hurry(worker, now)).collect()
     }
 
-    pub(super) fn hurry(&mut self, generation: Generation, now: Timestamp) {
-        if let Some(Phase::Draining { since, deadline }) = self.phase(generation) {
-            let deadline = deadline.min(now + self.settings.kill_timeout);
-            self.set(generation, Phase::Draining { since, deadline });
+    pub(super) fn hurry(&mut self, generation: Generation, now: Timestamp) -> Vec<Action> {
+        let window = self.settings.kill_timeout;
+        self.hasten(generation, DrainOrder { window, ..self.while_others_go_on() }, now)
+    }
+
+    /// One that drains has never more time than before. How its clients go is changed by the end of
+    /// everything alone.
+    fn hasten(&mut self, generation: Generation, order: DrainOrder, now: Timestamp) -> Vec<Action> {
+        let Some(Phase::Draining { since, deadline: before, told }) = self.phase(generation) else {
+            return Vec::new();
+        };
+        let deadline = before.min(now + order.window);
+        let window = deadline.since(now);
+        let again = told.map(|told| match order.reason {
+            DrainReason::Restart => DrainOrder { window, ..told },
+            DrainReason::GoingAway => DrainOrder { window, ..order },
+        });
+        let reason = |order: Option<DrainOrder>| order.map(|order| order.reason);
+        if deadline == before && reason(again) == reason(told) {
+            return Vec::new();
         }
+        self.set(generation, Phase::Draining { since, deadline, told: again });
+        again.map(|order| Action::Hasten(generation, order)).into_iter().collect()
     }
 
     pub(super) fn kill(&mut self, generation: Generation, reason: KillReason) -> Vec<Action> {

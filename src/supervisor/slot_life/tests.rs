@@ -1,15 +1,18 @@
 //! Tables of what is done about each fact.
 
 use super::*;
+use crate::handoff::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::supervisor::restart::RestartPolicy;
 
 mod drained;
+mod orders;
 mod walk;
 
 const SETTINGS: LifecycleSettings = LifecycleSettings {
     listen_timeout: Duration::from_secs(3),
     kill_timeout: Duration::from_secs(10),
     drain_timeout: Duration::from_secs(60),
+    drain: DrainMode::Migrate,
     max_draining: 2,
     restart: RestartPolicy::DEFAULT,
 };
@@ -21,6 +24,18 @@ fn at(millis: u64) -> Timestamp {
 const G0: Generation = Generation(0);
 const G1: Generation = Generation(1);
 const G2: Generation = Generation(2);
+
+/// What it is told while others go on.
+const fn moves(seconds: u64) -> DrainOrder {
+    let window = Duration::from_secs(seconds);
+    DrainOrder { mode: DrainMode::Migrate, reason: DrainReason::Restart, window }
+}
+
+/// What it is told when everything ends.
+const fn ends(seconds: u64) -> DrainOrder {
+    let window = Duration::from_secs(seconds);
+    DrainOrder { mode: DrainMode::Shed, reason: DrainReason::GoingAway, window }
+}
 
 fn exited(generation: Generation) -> Fact {
     Fact::Exited { generation, status: Some(1), jitter: 0.0 }
@@ -93,7 +108,7 @@ fn a_worker_that_is_not_ready_in_time_is_killed_and_is_never_taken_for_ready() {
 fn a_successor_serves_and_its_predecessor_drains_once_it_has_proved_itself() {
     play_on_replaced(&[
         (6_099, Fact::Time, &[]),
-        (6_100, Fact::Time, &[Action::Drain(G0), Action::Replaced(G1)]),
+        (6_100, Fact::Time, &[Action::Drain(G0, moves(60)), Action::Replaced(G1)]),
         (6_200, exited(G0), &[]),
     ]);
 }
@@ -113,7 +128,7 @@ fn of_two_that_stand_by_the_younger_goes_on_and_the_older_drains() {
         (5_200, Fact::Replace, &[Action::Spawn(G2)]),
         (5_300, Fact::Ready(G2), &[Action::Serve(G2)]),
         (5_400, exited(G2), &[Action::NotReplaced(G2), Action::Serve(G1)]),
-        (6_400, Fact::Time, &[Action::Drain(G0)]),
+        (6_400, Fact::Time, &[Action::Drain(G0, moves(60))]),
     ]);
 }
 
@@ -205,7 +220,7 @@ fn a_worker_that_stands_still_is_followed_before_its_core_is_written() {
 #[test]
 fn a_drain_ends_with_the_grace_period() {
     play_on(&[
-        (5_000, Fact::Stop, &[Action::Drain(G0)]),
+        (5_000, Fact::Stop, &[Action::Drain(G0, ends(10))]),
         (14_999, Fact::Time, &[]),
         (15_000, Fact::Time, &[Action::Kill(G0, KillReason::GraceOver)]),
         (15_001, exited(G0), &[]),
@@ -215,12 +230,12 @@ fn a_drain_ends_with_the_grace_period() {
 #[test]
 fn a_replaced_worker_has_the_longer_grace_period_until_everything_ends() {
     let drained: [(u64, Fact, &[Action]); 1] =
-        [(7_000, Fact::Time, &[Action::Drain(G0), Action::Replaced(G1)])];
+        [(7_000, Fact::Time, &[Action::Drain(G0, moves(60)), Action::Replaced(G1)])];
     let killed: &[Action] = &[Action::Kill(G0, KillReason::GraceOver)];
     let long = [(66_999, Fact::Time, &[][..]), (67_000, Fact::Time, killed)];
     play_on_replaced(&[&drained[..], &long].concat());
     let short = [
-        (8_000, Fact::Stop, &[Action::Drain(G1)][..]),
+        (8_000, Fact::Stop, &[Action::Hasten(G0, ends(10)), Action::Drain(G1, ends(10))][..]),
         (
             18_000,
             Fact::Time,
@@ -260,7 +275,7 @@ fn what_has_not_attached_is_terminated() {
 #[test]
 fn a_removed_slot_drains_and_can_come_back() {
     play_on(&[
-        (5_000, Fact::Remove, &[Action::Drain(G0)]),
+        (5_000, Fact::Remove, &[Action::Drain(G0, moves(60))]),
         (5_001, Fact::Replace, &[]),
         (5_002, Fact::Start, &[Action::Spawn(G1)]),
         (5_003, exited(G0), &[]),
@@ -292,7 +307,7 @@ fn it_is_known_what_a_replacement_waits_for() {
 #[test]
 fn a_second_stop_ends_all_at_once() {
     play_on(&[
-        (5_000, Fact::Stop, &[Action::Drain(G0)]),
+        (5_000, Fact::Stop, &[Action::Drain(G0, ends(10))]),
         (5_001, Fact::StopNow, &[Action::Kill(G0, KillReason::StopNow)]),
         (5_002, Fact::StopNow, &[]),
     ]);

@@ -79,6 +79,13 @@ impl Handle {
         self.shared.lock().kind()
     }
 
+    /// Its handler has said that it may move.
+    pub(crate) fn note_movable(&self) {
+        if let Some(guard) = &mut self.shared.lock().guard {
+            guard.note_movable();
+        }
+    }
+
     /// Lets the library read no more than the rest of what it has begun. Asking again changes
     /// nothing.
     pub(crate) fn ask_to_stop(&self) {

@@ -83,7 +83,7 @@ impl State {
         match self.answer.follow(bytes) {
             None => {}
             Some(Outcome::Status { code: 101, head }) => {
-                self.phase = Phase::WebSocket;
+                self.become_websocket();
                 self.written.follow(&bytes[head..]);
             }
             Some(Outcome::Status { .. }) => {
@@ -94,12 +94,19 @@ impl State {
         }
     }
 
+    fn become_websocket(&mut self) {
+        self.phase = Phase::WebSocket;
+        if let Some(guard) = &mut self.guard {
+            guard.note_websocket();
+        }
+    }
+
     /// How many bytes go nowhere: to the end of the answer's head, and what follows is written.
     fn swallow(&mut self, bytes: &[u8]) -> usize {
         match self.answer.follow(bytes) {
             None => bytes.len(),
             Some(Outcome::Status { code: 101, head }) => {
-                self.phase = Phase::WebSocket;
+                self.become_websocket();
                 self.owes = head < bytes.len();
                 head
             }

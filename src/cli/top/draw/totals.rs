@@ -13,7 +13,7 @@ use crate::cli::top::state::State;
 const COLUMNS: usize = 3;
 
 /// Lines that it takes.
-pub(super) const HEIGHT: u16 = 4;
+pub(super) const HEIGHT: u16 = 5;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, look: Look) {
     if area.is_empty() {

@@ -7,7 +7,7 @@ const SAYS_DRAINED: &[Action] = &[Action::Rest(SlotState::Drained)];
 #[test]
 fn a_drained_slot_finishes_what_it_has_and_waits_for_an_order() {
     let life = play_on(&[
-        (5_000, Fact::Drain, &[Action::Drain(G0)]),
+        (5_000, Fact::Drain, &[Action::Drain(G0, moves(60))]),
         (5_001, Fact::Drain, &[]),
         (5_002, Fact::Replace, &[]),
         (5_003, exited(G0), SAYS_DRAINED),
@@ -17,7 +17,7 @@ fn a_drained_slot_finishes_what_it_has_and_waits_for_an_order() {
     assert_eq!((life.state(), life.next_deadline()), (SlotState::Drained, None));
     assert!(!life.is_filling() && life.has_started() && !life.has_failed_to_start());
     play_on(&[
-        (5_000, Fact::Drain, &[Action::Drain(G0)]),
+        (5_000, Fact::Drain, &[Action::Drain(G0, moves(60))]),
         (64_999, Fact::Time, &[]),
         (65_000, Fact::Time, &[Action::Kill(G0, KillReason::GraceOver)]),
         (65_001, exited(G0), SAYS_DRAINED),
@@ -27,7 +27,7 @@ fn a_drained_slot_finishes_what_it_has_and_waits_for_an_order() {
 #[test]
 fn an_undrained_slot_is_filled_even_if_its_last_worker_still_drains() {
     let life = play_on(&[
-        (5_000, Fact::Drain, &[Action::Drain(G0)]),
+        (5_000, Fact::Drain, &[Action::Drain(G0, moves(60))]),
         (5_001, Fact::Start, &[Action::Spawn(G1)]),
         (5_002, exited(G0), &[]),
         (5_003, Fact::Ready(G1), &[Action::Serve(G1)]),
@@ -47,7 +47,7 @@ fn what_is_on_its_way_is_drained_too() {
     );
     // Two that stood by or served, in the middle of a replacement.
     play_on_replaced(&[
-        (5_200, Fact::Drain, &[Action::Drain(G0), Action::Drain(G1)]),
+        (5_200, Fact::Drain, &[Action::Drain(G0, moves(60)), Action::Drain(G1, moves(60))]),
         (5_300, exited(G1), &[]),
         (6_100, Fact::Time, &[]),
         (6_200, exited(G0), SAYS_DRAINED),
@@ -83,10 +83,11 @@ fn a_slot_without_a_worker_is_drained_at_once_and_comes_back_with_a_clean_slate(
 
 #[test]
 fn a_drained_slot_is_removed_and_stopped_as_any_other() {
-    for fact in [Fact::Remove, Fact::Stop] {
+    let hastened = [Action::Hasten(G0, ends(10))];
+    for (fact, told) in [(Fact::Remove, &[][..]), (Fact::Stop, &hastened)] {
         let life = play_on(&[
-            (5_000, Fact::Drain, &[Action::Drain(G0)]),
-            (5_001, fact, &[]),
+            (5_000, Fact::Drain, &[Action::Drain(G0, moves(60))]),
+            (5_001, fact, told),
             (5_002, Fact::Drain, &[]),
             (5_003, exited(G0), &[]),
         ]);
@@ -94,8 +95,8 @@ fn a_drained_slot_is_removed_and_stopped_as_any_other() {
     }
     // The grace period is that of the end.
     play_on(&[
-        (5_000, Fact::Drain, &[Action::Drain(G0)]),
-        (6_000, Fact::Stop, &[]),
+        (5_000, Fact::Drain, &[Action::Drain(G0, moves(60))]),
+        (6_000, Fact::Stop, &[Action::Hasten(G0, ends(10))]),
         (16_000, Fact::Time, &[Action::Kill(G0, KillReason::GraceOver)]),
     ]);
 }

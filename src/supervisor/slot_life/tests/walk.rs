@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use std::collections::HashMap;
+
 use super::*;
 
 fn facts() -> impl Strategy<Value = Fact> {
@@ -41,6 +43,8 @@ proptest! {
         let mut unsettled = false;
         // Whether it was said that a drained slot's last worker has ended.
         let mut said = false;
+        // Until when those who drain were told to have time; those who were terminated were not.
+        let mut told: HashMap<Generation, Option<(Timestamp, DrainReason)>> = HashMap::new();
         life.on(Fact::Start, at(0));
         for (millis, fact) in steps {
             now += millis;
@@ -68,9 +72,38 @@ proptest! {
             prop_assert!(!unsettled || life.candidate.is_some(), "never settled: {life:?}");
             // Nobody who serves is told to go unless somebody else serves, or all is to end.
             if let Some((before, _)) = served_before
-                && actions.contains(&Action::Drain(before))
+                && actions.iter().any(|it| matches!(it, Action::Drain(it, _) if *it == before))
             {
                 prop_assert!(serving == 1 || out);
+            }
+            // Whoever drains knows its time, is told of less alone, and is killed when it is over.
+            for action in &actions {
+                match *action {
+                    Action::Terminate(worker) => drop(told.insert(worker, None)),
+                    Action::Drain(worker, order) => {
+                        let until = Some((at(now) + order.window, order.reason));
+                        prop_assert!(told.insert(worker, until).is_none(), "told twice");
+                    }
+                    Action::Hasten(worker, order) => {
+                        let until = (at(now) + order.window, order.reason);
+                        let before = told.insert(worker, Some(until)).flatten();
+                        let Some(before) = before else { panic!("doesn't drain: {life:?}") };
+                        // One whose time was over before has none left.
+                        prop_assert!(until.0 <= before.0.max(at(now)) && until != before);
+                    }
+                    Action::Kill(worker, KillReason::GraceOver) => {
+                        let until = told.get(&worker).copied();
+                        let Some(until) = until else { panic!("doesn't drain: {life:?}") };
+                        prop_assert!(until.is_none_or(|(until, _)| at(now) >= until));
+                    }
+                    _ => {}
+                }
+            }
+            for (worker, phase) in life.workers() {
+                let Phase::Draining { deadline, .. } = phase else { continue };
+                let until = told.get(&worker).copied().flatten();
+                let is_known = |(until, _)| until == deadline || at(now) > deadline;
+                prop_assert!(until.is_none_or(is_known), "{life:?}");
             }
             // A drained slot says once that its last worker has ended, and then has none.
             if life.state() == SlotState::Drained {
