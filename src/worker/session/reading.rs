@@ -17,7 +17,7 @@ use crate::worker::session::state::{Phase, State};
 /// A head that is longer is not followed. What hyper takes is longer, what clients send is not.
 const MAX_HEAD: usize = 64 * 1024;
 /// Read at once of a head that comes in pieces.
-const PIECE: usize = 4096;
+const PIECE: usize = 16 * 1024;
 
 type Read = Poll<io::Result<()>>;
 
@@ -116,8 +116,8 @@ impl State {
     /// A head of which there is something already, perhaps all.
     fn read_rest_of_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.partial == self.unread.len() {
-            let ended = ready!(self.read_piece(cx))? == 0;
-            if ended || self.unread.len() > MAX_HEAD {
+            let too_long = self.unread.len() > MAX_HEAD;
+            if too_long || ready!(self.read_piece(cx))? == 0 {
                 self.phase = Phase::Unknown;
                 return Poll::Ready(Ok(()));
             }

@@ -125,11 +125,9 @@ proptest! {
 #[test]
 fn a_close_frame_is_seen_and_a_length_beyond_all_memory_is_followed() {
     let mut followed = Frames::default();
-    followed.follow(&[0x88]);
-    assert!(!followed.closing());
-    followed.follow(&[0x80]);
-    assert!(followed.closing() && !followed.between_frames());
-    followed.follow(&[1, 2, 3, 4]);
+    followed.follow(&[0x88, 0x80, 1, 2]);
+    assert!(!followed.closing() && !followed.between_frames());
+    followed.follow(&[3, 4]);
     assert!(followed.closing() && followed.between_messages());
     followed.follow(&[0x82, 127, 255, 255, 255, 255, 255, 255, 255, 255, 1]);
     assert_eq!(followed.certain(), u64::MAX - 1);
