@@ -107,7 +107,14 @@ impl Handle {
     /// something meanwhile; [`Handle::drained`] tells when it is again.
     #[must_use]
     pub(crate) fn hold(&self) -> bool {
-        self.shared.change(State::hold)
+        self.shared.change(|state| state.hold(false))
+    }
+
+    /// As [`Handle::hold`], for a handler that was told when it was drained, has written more since,
+    /// and will not read again.
+    #[must_use]
+    pub(crate) fn hold_departed(&self) -> bool {
+        self.shared.change(|state| state.hold(true))
     }
 
     /// Back to before [`Handle::hold`]. Whoever has not been told to go on is drained again soon.

@@ -199,7 +199,7 @@ impl Inner {
             () = patience.over() => return Left::Not,
         }
         let state = lock(&self.departure).take().unwrap_or_default();
-        if state.len() <= MOST_STATE && self.handle.hold() {
+        if state.len() <= MOST_STATE && self.handle.hold_departed() {
             return Left::With(Some(state));
         }
         tracing::warn!(

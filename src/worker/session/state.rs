@@ -161,11 +161,14 @@ impl State {
         [self.reader.take(), None]
     }
 
-    pub(super) fn hold(&mut self) -> (bool, Wake) {
+    /// Holds it if it is at a boundary: by the reader's own word, or by that of a handler which has
+    /// been drained before and says that it has written its last.
+    pub(super) fn hold(&mut self, departed: bool) -> (bool, Wake) {
         if self.held {
             return (true, Wake::default());
         }
-        self.held = self.stream.is_some() && self.drained && self.at_boundary();
+        let proven = self.drained || departed && self.stop;
+        self.held = self.stream.is_some() && proven && self.at_boundary();
         self.write_refused = false;
         if self.held {
             return (true, Wake::default());

@@ -39,8 +39,16 @@ impl State {
         self.owes = true;
         let written = ready!(Pin::new(stream).poll_write(cx, bytes))?;
         self.owes = written < bytes.len();
+        self.wants_more_proof();
         self.follow_written(&bytes[..written]);
         Poll::Ready(Ok(written))
+    }
+
+    /// A handler that writes has not noted yet that it did. It has when it wants to read again.
+    fn wants_more_proof(&mut self) {
+        if std::mem::take(&mut self.drained) {
+            self.reader_waits = true;
+        }
     }
 
     pub(super) fn flush(&mut self) {
