@@ -1,0 +1,215 @@
+//! The demo: thousands of WebSockets, and everything that operators do to the workers under them.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Duration, Instant, sleep};
+
+use crate::load::{Load, LoadOptions};
+use crate::primary::{Primary, binary_beside};
+use crate::tally::Tally;
+use crate::times::milliseconds;
+use crate::verdict::{Expect, complaints};
+use crate::view::View;
+
+/// How long an act may take to be over, its last drained worker included.
+const SETTLE: Duration = Duration::from_secs(60);
+
+/// Between two acts.
+const BREATH: Duration = Duration::from_millis(500);
+
+/// The role `demo`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Rolling restarts, one after the other.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    restarts: u32,
+    /// At most 300 connections and 2 rolling restarts.
+    #[arg(long)]
+    quick: bool,
+    /// What clients should see.
+    #[arg(long, value_enum, default_value = "continuity")]
+    expect: Expect,
+    /// Reconnects that there may be within a second.
+    #[arg(long, value_name = "N")]
+    most_reconnects: Option<usize>,
+    /// The balance as a line of JSON.
+    #[arg(long)]
+    json: bool,
+    /// The `sticky-lb` to run, if not the one that was built with this program.
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
+    #[command(flatten)]
+    load: LoadOptions,
+    /// More flags for `sticky-lb`.
+    #[arg(last = true, value_name = "FLAGS")]
+    flags: Vec<OsString>,
+}
+
+/// Something that an operator does.
+struct Act {
+    title: String,
+    /// What is typed after `sticky-lb`.
+    command: Vec<String>,
+}
+
+impl Act {
+    fn new(title: impl Into<String>, command: &str) -> Self {
+        let command = command.split(' ').map(str::to_owned).collect();
+        Self { title: title.into(), command }
+    }
+}
+
+/// Workers at first.
+const WORKERS: u16 = 4;
+
+fn acts(restarts: u32) -> Vec<Act> {
+    let restart = |n| Act::new(format!("Rolling restart {n} of {restarts}"), "reload");
+    let mut acts: Vec<Act> = (1..=restarts).map(restart).collect();
+    acts.extend([
+        Act::new("Twice as many workers", "scale 8"),
+        Act::new("Few workers", "scale 2"),
+        Act::new("As many as at first", "scale 4"),
+        Act::new("Slot 1 out of service", "drain 1 --wait"),
+        Act::new("Slot 1 back into service", "undrain 1"),
+        Act::new("One slot restarted", "restart 2"),
+    ]);
+    acts
+}
+
+pub(crate) async fn run(mut options: Options) -> Result<bool, Box<dyn Error>> {
+    if options.quick {
+        options.restarts = options.restarts.min(2);
+        options.load.connections = options.load.connections.min(300);
+    }
+    let own = std::env::current_exe()?;
+    let binary = options.binary.clone().unwrap_or_else(|| binary_beside(&own));
+    let workers = WORKERS.to_string();
+    // Restarts follow each other closely here; that is no crash loop.
+    let mut flags: Vec<OsString> =
+        ["--workers", &workers, "--min-uptime", "0"].map(Into::into).into();
+    flags.append(&mut options.flags);
+    let primary = Primary::start(&binary, &flags, &[own.into(), "worker".into()]).await?;
+    let mut load = Load::start(primary.address(), options.load.clone());
+    let view = View::follow(&load.shared);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let acts = acts(options.restarts);
+    let played = tokio::select! {
+        played = play(&acts, &primary, &load, &view) => played,
+        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+        _ = terminate.recv() => Err("interrupted".into()),
+    };
+    if played.is_ok() {
+        load.finish().await;
+    }
+    view.end();
+    let report = load.shared.tally.borrow().report();
+    let complaints =
+        complaints(&load.shared.tally.borrow(), options.expect, options.most_reconnects);
+    // Whoever is left is of no more interest.
+    drop(load);
+    let stopped = primary.stop().await;
+    played?;
+    Ok(conclude(&options, report, complaints, &stopped?))
+}
+
+async fn play(
+    acts: &[Act],
+    primary: &Primary,
+    load: &Load,
+    view: &View,
+) -> Result<(), Box<dyn Error>> {
+    let address = primary.address();
+    view.say(&format!("A page that counts as well: http://{address}/"));
+    view.say(&format!("{} WebSockets are opened", load.shared.options.connections));
+    load.opened().await;
+    sleep(BREATH).await;
+    for act in acts {
+        view.say(&format!("\n{}: sticky-lb {}", act.title, act.command.join(" ")));
+        let (before, start) = (Seen::of(&mut load.shared.tally.borrow_mut()), Instant::now());
+        primary.order(&act.command).await?;
+        let settled = primary.settled(SETTLE).await?;
+        let took = start.elapsed();
+        sleep(BREATH).await;
+        let after = Seen::of(&mut load.shared.tally.borrow_mut());
+        view.say(&format!("  {} · {:.1} s", after.since(&before), took.as_secs_f64()));
+        if !settled {
+            view.say("  workers are still draining");
+        }
+    }
+    Ok(())
+}
+
+/// Counters at the end of an act.
+struct Seen {
+    moves: u64,
+    disconnects: u64,
+    wrong: u64,
+    longest: Duration,
+}
+
+impl Seen {
+    fn of(tally: &mut Tally) -> Self {
+        Self {
+            moves: tally.counts.moves,
+            disconnects: tally.counts.disconnects,
+            wrong: tally.wrong.count(),
+            longest: tally.longest_lately(),
+        }
+    }
+
+    fn since(&self, before: &Self) -> String {
+        format!(
+            "moved {} · disconnects {} · wrong {} · longest answer {:.1} ms",
+            self.moves - before.moves,
+            self.disconnects - before.disconnects,
+            self.wrong.saturating_sub(before.wrong),
+            milliseconds(self.longest)
+        )
+    }
+}
+
+/// The balance. Whether it is as expected.
+fn conclude(
+    options: &Options,
+    mut report: Value,
+    mut complaints: Vec<String>,
+    stopped: &Value,
+) -> bool {
+    for (what, words) in [("lost", "connections lost"), ("killed_workers", "workers killed")] {
+        if stopped[what] != 0 {
+            complaints.push(format!("{} {words} by the primary", stopped[what]));
+        }
+    }
+    report["primary"] = stopped.clone();
+    report["complaints"] = json!(complaints);
+    if options.json {
+        println!("{report}");
+        return complaints.is_empty();
+    }
+    println!();
+    for (name, words) in [
+        ("opened", "WebSockets opened"),
+        ("said", "numbers said"),
+        ("answered", "numbers answered"),
+        ("pushes", "pushes"),
+        ("moves", "moves"),
+        ("workers", "workers seen"),
+        ("disconnects", "disconnects"),
+        ("endings", "how they ended"),
+        ("most_reconnects_in_a_second", "most reconnects in a second"),
+        ("wrong_messages", "wrong messages"),
+        ("round_trips", "from number to answer"),
+        ("across_moves", "the same, across a move"),
+    ] {
+        println!("{words:>28}  {}", report[name]);
+    }
+    for complaint in &complaints {
+        println!("not as expected: {complaint}");
+    }
+    complaints.is_empty()
+}

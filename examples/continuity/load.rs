@@ -1,0 +1,149 @@
+//! All clients together.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use clap::Args;
+use tokio::task::JoinSet;
+use tokio::time::{Duration, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{Shared, live};
+use crate::tally::Tally;
+use crate::verdict::{Expect, complaints};
+use crate::view::View;
+
+/// How many clients there are, and what they do.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LoadOptions {
+    /// WebSockets that are open at a time.
+    #[arg(long, default_value_t = 5_000, value_name = "N")]
+    pub(crate) connections: u32,
+    /// Messages that each sends in a second.
+    #[arg(long, default_value = "1", value_name = "N", value_parser = rate)]
+    rate: f64,
+    /// Milliseconds between two messages that each gets without asking; 0 for none.
+    #[arg(long, default_value_t = 1_000, value_name = "MS")]
+    pub(crate) push: u64,
+    /// Client addresses, 127.78.0.1 and up, that take turns.
+    #[arg(long, default_value_t = 500, value_name = "K",
+          value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    pub(crate) sources: u32,
+    /// Bytes that each message has beside its number. No more than fit in the buffers of a
+    /// connection, as both ends send without waiting for each other.
+    #[arg(long, default_value_t = 0, value_name = "BYTES",
+          value_parser = clap::value_parser!(u32).range(0..=16_384))]
+    size: u32,
+    /// WebSockets that are opened in a second, at first.
+    #[arg(long, default_value_t = 1_000, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    opening: u32,
+    /// No live counters.
+    #[arg(long)]
+    pub(crate) quiet: bool,
+}
+
+impl LoadOptions {
+    /// The time between two messages of a client.
+    pub(crate) fn period(&self) -> Duration {
+        Duration::from_secs_f64(1.0 / self.rate)
+    }
+
+    pub(crate) fn padding(&self) -> String {
+        "x".repeat(self.size as usize)
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (0.01..=10_000.0).contains(&rate) => Ok(rate),
+        _ => Err("must be between 0.01 and 10000".to_owned()),
+    }
+}
+
+/// The role `client`.
+#[derive(Debug, Args)]
+pub(crate) struct ClientOptions {
+    /// Where the primary listens.
+    #[arg(long, value_name = "ADDRESS")]
+    address: SocketAddr,
+    /// How long, after all are open; without it until Ctrl-C.
+    #[arg(long, value_name = "S")]
+    seconds: Option<f64>,
+    /// What clients should see.
+    #[arg(long, value_enum, default_value = "continuity")]
+    expect: Expect,
+    /// Reconnects that there may be within a second.
+    #[arg(long, value_name = "N")]
+    most_reconnects: Option<usize>,
+    #[command(flatten)]
+    load: LoadOptions,
+}
+
+/// Clients at work. Dropping it cuts them off.
+#[derive(Debug)]
+pub(crate) struct Load {
+    pub(crate) shared: Rc<Shared>,
+    clients: JoinSet<()>,
+}
+
+impl Load {
+    /// Opens one after the other.
+    pub(crate) fn start(address: SocketAddr, options: LoadOptions) -> Self {
+        let each = Duration::from_secs(1) / options.opening;
+        let connections = options.connections;
+        let shared = Rc::new(Shared {
+            address,
+            options,
+            tally: Tally::default().into(),
+            finishing: CancellationToken::new(),
+        });
+        let mut clients = JoinSet::new();
+        for number in 0..connections {
+            let shared = Rc::clone(&shared);
+            clients.spawn_local(async move {
+                sleep(each * number).await;
+                live(number, shared).await;
+            });
+        }
+        Self { shared, clients }
+    }
+
+    /// Waits until each has been open at once.
+    pub(crate) async fn opened(&self) {
+        while self.shared.tally.borrow().open < u64::from(self.shared.options.connections) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until everything is answered, or too late, and closes all.
+    pub(crate) async fn finish(&mut self) {
+        self.shared.finishing.cancel();
+        while self.clients.join_next().await.is_some() {}
+    }
+}
+
+pub(crate) async fn run(options: ClientOptions) -> Result<bool, Box<dyn Error>> {
+    let mut load = Load::start(options.address, options.load);
+    let view = View::follow(&load.shared);
+    let over = async {
+        load.opened().await;
+        match options.seconds {
+            Some(seconds) => sleep(Duration::from_secs_f64(seconds)).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = over => {}
+        stopped = tokio::signal::ctrl_c() => stopped?,
+    }
+    load.finish().await;
+    view.end();
+    let tally = load.shared.tally.borrow();
+    let complaints = complaints(&tally, options.expect, options.most_reconnects);
+    let mut report = tally.report();
+    report["complaints"] = complaints.as_slice().into();
+    println!("{report}");
+    Ok(complaints.is_empty())
+}
