@@ -18,6 +18,7 @@ pub mod frontend;
 pub mod load;
 pub mod process;
 pub mod stand_in;
+pub mod tools;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
