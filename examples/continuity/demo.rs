@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// At most 300 connections and 2 rolling restarts.
     #[arg(long)]
     quick: bool,
+    /// Workers that move nobody: for those who want to see what clients are spared.
+    #[arg(long)]
+    stay: bool,
     /// What clients should see.
     #[arg(long, value_enum, default_value = "continuity")]
     expect: Expect,
@@ -93,7 +96,9 @@ pub(crate) async fn run(mut options: Options) -> Result<bool, Box<dyn Error>> {
     let mut flags: Vec<OsString> =
         ["--workers", &workers, "--min-uptime", "0"].map(Into::into).into();
     flags.append(&mut options.flags);
-    let primary = Primary::start(&binary, &flags, &[own.into(), "worker".into()]).await?;
+    let mut worker = vec![own.into(), "worker".into()];
+    worker.extend(options.stay.then(|| "--stay".into()));
+    let primary = Primary::start(&binary, &flags, &worker).await?;
     let mut load = Load::start(primary.address(), options.load.clone());
     let view = View::follow(&load.shared);
     let mut terminate = signal(SignalKind::terminate())?;

@@ -109,7 +109,7 @@ impl Primary {
             loop {
                 let workers = self.order(&["workers".to_owned(), "--json".to_owned()]).await?;
                 let workers: Vec<Value> = serde_json::from_str(&workers)?;
-                let moving = ["starting", "draining"];
+                let moving = ["spawning", "standby", "draining", "aborted", "killed"];
                 if !workers
                     .iter()
                     .any(|worker| moving.iter().any(|state| worker["state"] == *state))

@@ -19,6 +19,7 @@ pub mod load;
 pub mod process;
 pub mod relay;
 pub mod stand_in;
+pub mod tools;
 
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -1,0 +1,201 @@
+//! Real WebSocket clients: Python's `websockets`, Node's `ws`, k6, Chromium, and the cases of
+//! Autobahn. What they see is what they say themselves.
+
+mod common;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::process::Command;
+
+use common::browser::Browser;
+use common::process::Signal;
+use common::tools::{Clients, script, tool};
+use common::{Builder, Primary, eventually, example, own_directory};
+use serde_json::Value;
+
+/// With workers that echo and count, and move their clients or not.
+fn counting(arguments: &[&str]) -> Builder {
+    let program = example("continuity");
+    Primary::with_workers(2)
+        .arguments(&["--min-uptime", "0"])
+        .worker(&[&[program.as_str(), "worker"], arguments].concat())
+}
+
+fn restart(primary: &Primary) {
+    let before = primary.workers();
+    primary.signal(Signal::HUP);
+    assert_eq!(primary.wait_for_event("reloaded")["result"], "done");
+    eventually("the old ones are gone", || {
+        primary.workers().iter().all(|worker| !before.contains(worker))
+    });
+}
+
+fn python(address: SocketAddr) -> Clients {
+    let program = tool("python/bin/python");
+    Clients::start(Command::new(program).arg(script("habits.py")).arg(address.to_string()))
+}
+
+fn node(address: SocketAddr) -> Clients {
+    let modules = tool("node/node_modules/ws").with_file_name("");
+    let mut command = Command::new("node");
+    command.env("NODE_PATH", modules).arg(script("habits.js")).arg(address.to_string());
+    Clients::start(&mut command)
+}
+
+fn k6(address: SocketAddr, seconds: u32) -> Clients {
+    let mut command = Command::new(tool("python/bin/k6"));
+    command.args(["run", "--quiet", "--no-usage-report", "--local-ips", "127.5.0.0/24"]);
+    command.args(["-e", &format!("ADDRESS={address}"), "-e", &format!("SECONDS={seconds}")]);
+    Clients::start(command.arg(script("count.k6.js")))
+}
+
+/// What clients with all kinds of habits see, while `happening` happens.
+fn seen_by_habits(
+    start: impl FnOnce(SocketAddr) -> Clients,
+    primary: &Primary,
+    happening: impl FnOnce(&Primary),
+) -> Value {
+    let mut clients = start(primary.address());
+    clients.wait_until_ready();
+    happening(primary);
+    let seen = clients.finish();
+    assert_eq!(seen["exchanges"].as_object().expect("counts").len(), 5, "{seen}");
+    for what in ["wrong", "failed"] {
+        assert_eq!(seen[what].as_array().expect("a list").len(), 0, "{seen}");
+    }
+    seen
+}
+
+/// Their codes, each once.
+fn disconnects(seen: &Value) -> Vec<u64> {
+    let codes = seen["disconnects"].as_array().expect("a list").iter();
+    let mut codes: Vec<_> = codes.map(|code| code.as_u64().expect("a code")).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    codes
+}
+
+#[test]
+fn pythons_websockets_with_all_habits_are_served() {
+    let primary = counting(&[]).start();
+    let seen = seen_by_habits(python, &primary, |_| ());
+    assert_eq!(disconnects(&seen), [0; 0], "{seen}");
+}
+
+#[test]
+fn pythons_websockets_see_a_restart_of_workers_that_move_nobody() {
+    let primary = counting(&["--stay"]).start();
+    let seen = seen_by_habits(python, &primary, restart);
+    assert_eq!(disconnects(&seen), [1001], "{seen}");
+}
+
+#[test]
+fn nodes_ws_with_all_habits_is_served() {
+    let primary = counting(&[]).start();
+    let seen = seen_by_habits(node, &primary, |_| ());
+    assert_eq!(disconnects(&seen), [0; 0], "{seen}");
+}
+
+#[test]
+fn nodes_ws_sees_a_restart_of_workers_that_move_nobody() {
+    let primary = counting(&["--stay"]).start();
+    let seen = seen_by_habits(node, &primary, restart);
+    assert_eq!(disconnects(&seen), [1001], "{seen}");
+}
+
+/// Seconds in which workers are restarted even on a busy machine.
+const LONG_ENOUGH: u32 = 12;
+
+/// What clients of k6 see in so many seconds, while `happening` happens.
+fn seen_by_k6(primary: &Primary, seconds: u32, happening: impl FnOnce(&Primary)) -> Value {
+    let clients = k6(primary.address(), seconds);
+    eventually("all are connected", || {
+        primary.ask("status", serde_json::json!({}))["connections"].as_u64() >= Some(20)
+    });
+    happening(primary);
+    let seen = clients.finish();
+    assert!(seen["answers"].as_u64() > Some(100), "{seen}");
+    assert_eq!((&seen["wrong"], &seen["failed"]), (&0.into(), &0.into()), "{seen}");
+    seen
+}
+
+#[test]
+fn k6_is_served() {
+    let primary = counting(&[]).start();
+    assert_eq!(seen_by_k6(&primary, 5, |_| ())["disconnects"], 0);
+}
+
+#[test]
+fn k6_sees_a_restart_of_workers_that_move_nobody() {
+    let primary = counting(&["--stay"]).start();
+    let seen = seen_by_k6(&primary, LONG_ENOUGH, restart);
+    assert!(seen["disconnects"].as_u64() >= Some(20), "{seen}");
+}
+
+/// What a page in Chromium sees while `happening` happens, and some time after it.
+fn seen_by_a_page(primary: &Primary, happening: impl FnOnce(&Primary)) -> Value {
+    let browser = Browser::start();
+    let page = browser.open(&format!("http://{}/", primary.address()));
+    let answers = || page.evaluate("seen.answers").as_u64().unwrap_or_default();
+    let go_on = || {
+        let before = answers();
+        eventually("the page counts", || answers() > before + 20);
+    };
+    go_on();
+    happening(primary);
+    go_on();
+    let seen = page.evaluate("seen");
+    page.wait_for_text("#disconnects", &seen["disconnects"].to_string());
+    assert_eq!(seen["wrong"], 0, "{seen}");
+    assert!(seen["pushes"].as_u64() > Some(0), "{seen}");
+    assert_eq!(page.complaints(), [""; 0]);
+    seen
+}
+
+#[test]
+fn a_page_in_chromium_is_served() {
+    let primary = counting(&[]).start();
+    assert_eq!(seen_by_a_page(&primary, |_| ())["disconnects"], 0);
+}
+
+#[test]
+fn a_page_in_chromium_sees_a_restart_of_workers_that_move_nobody() {
+    let primary = counting(&["--stay"]).start();
+    let seen = seen_by_a_page(&primary, restart);
+    assert_eq!((&seen["disconnects"], &seen["codes"]), (&1.into(), &[1001].as_slice().into()));
+}
+
+/// The cases of Autobahn but for those that take long, and those of compression, which workers here
+/// don't speak.
+fn passes_autobahn(primary: &Primary, path: &str) {
+    let directory = own_directory();
+    let mut command = Command::new(tool("python/bin/kosoku"));
+    command.args(["-m", "fuzzingclient", "-x", "9.*", "-x", "12.*", "-x", "13.*"]).arg("-o");
+    command.arg(&directory).arg(format!("{}{path}", primary.address()));
+    let output = command.output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let index = fs::read(directory.join("index.json")).expect("a report");
+    let index: Value = serde_json::from_slice(&index).expect("a report of JSON");
+    let cases = index.as_object().and_then(|agents| agents.values().next()?.as_object());
+    let cases = cases.expect("a report of one agent");
+    assert_eq!(cases.len(), 247);
+    for (case, found) in cases {
+        for key in ["behavior", "behaviorClose"] {
+            let passed = ["OK", "NON-STRICT", "INFORMATIONAL"].map(Value::from);
+            assert!(passed.contains(&found[key]), "case {case}: {found}");
+        }
+    }
+    let _ = fs::remove_dir_all(directory);
+}
+
+#[test]
+fn an_echo_on_tungstenite_passes_autobahn() {
+    let primary = Primary::with_workers(2).worker(&[&example("echo_worker")]).start();
+    passes_autobahn(&primary, "");
+}
+
+#[test]
+fn an_echo_on_axum_passes_autobahn() {
+    passes_autobahn(&counting(&[]).start(), "/echo");
+}

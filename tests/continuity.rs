@@ -1,0 +1,45 @@
+//! What `scripts/demo-continuity` shows, in a smaller share: hundreds of WebSockets that count with
+//! their workers, both ways, while workers are replaced, added and taken away.
+
+mod common;
+
+use std::process::{Command, Output};
+
+use common::example;
+use serde_json::Value;
+
+/// The demo with its shortest row of acts, and whether all was as expected.
+fn demo(arguments: &[&str]) -> (Value, bool) {
+    let mut command = Command::new(example("continuity"));
+    command.args(["demo", "--quick", "--json", "--rate", "5", "--push", "200"]).args(arguments);
+    let Output { status, stdout, stderr } = command.output().expect("it starts");
+    let (said, shown) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    let report = serde_json::from_str(&said);
+    let report: Value = report.unwrap_or_else(|error| panic!("{error}: {said:?} {shown}"));
+    // Shown if the test fails.
+    println!("{shown}{report}");
+    (report, status.success())
+}
+
+#[test]
+fn workers_that_move_nobody_are_seen_to_go() {
+    let (report, as_expected) = demo(&["--stay"]);
+    assert!(!as_expected);
+    let disconnects = report["disconnects"].as_u64();
+    // Each restart cuts everybody, and so do fewer workers.
+    assert!(disconnects > Some(2 * 300), "{disconnects:?}");
+    assert_eq!(report["endings"]["closed with 1001"].as_u64(), disconnects);
+    assert_eq!((&report["wrong_messages"], &report["moves"]), (&0.into(), &0.into()));
+    let complaint = report["complaints"][0].as_str().unwrap_or_default();
+    assert!(complaint.ends_with("connections were closed with 1001"), "{complaint}");
+}
+
+#[test]
+fn workers_that_say_goodbye_shed_their_clients_properly() {
+    let (report, as_expected) = demo(&["--stay", "--expect", "shed"]);
+    assert!(as_expected && report["disconnects"].as_u64() > Some(0), "{report}");
+    // All at once.
+    let (report, as_expected) =
+        demo(&["--stay", "--expect", "shed", "--most-reconnects", "5", "--restarts", "1"]);
+    assert!(!as_expected && report["most_reconnects_in_a_second"].as_u64() > Some(5), "{report}");
+}
