@@ -18,11 +18,12 @@ use crate::control::admin::{self, AdminError, AdminListener};
 use crate::control::links::Reloader;
 use crate::control::socket::{ControlSocket, SocketError};
 use crate::frontend::affinity::Affinity;
-use crate::frontend::dispatcher::{DispatchError, Dispatcher};
+use crate::frontend::dispatcher::{DispatchError, Dispatcher, DispatcherSettings};
 use crate::frontend::inquiry::{Inquiries, inquiries};
 use crate::frontend::listener::{ListenError, Listener};
 use crate::frontend::placement::Placement;
 use crate::frontend::router::Router;
+use crate::frontend::shedding::PaceSettings;
 use crate::frontend::slot_table::SlotTable;
 use crate::handoff::kernel::keep_inherited_descriptors;
 use crate::handoff::slots::{SlotOrders, seam};
@@ -266,8 +267,9 @@ fn start_frontend(
     let most_held = most_held(most.max(config.workers), config.admin.is_some());
     let (failed, failure) = oneshot::channel();
     thread::Builder::new().name("frontend".to_owned()).spawn(move || {
+        let settings = DispatcherSettings { most_held, pace: PaceSettings::default() };
         let dispatcher =
-            Dispatcher::new(listener, affinity, router, slots, most_held, orders, inquiries);
+            Dispatcher::new(listener, affinity, router, slots, settings, orders, inquiries);
         let result = dispatcher.and_then(Dispatcher::run);
         if let Err(error) = result {
             // The primary may be gone already.
