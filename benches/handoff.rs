@@ -62,13 +62,18 @@ fn channel(criterion: &mut Criterion) {
             bencher.iter(|| {
                 for id in 0..count as u64 {
                     let socket = file.try_clone().expect("a descriptor");
-                    queue.push_back(PendingConnection { record: record(id), socket, deaths: 0 });
+                    queue.push_back(PendingConnection {
+                        record: record(id),
+                        socket,
+                        deaths: 0,
+                        parcel: None,
+                    });
                 }
                 let sent = channel.send_from(&mut queue, Timestamp(0)).expect("an open channel");
                 receive(&worker.channel, &mut buffer, &mut taken).expect("an open channel");
                 scoreboard.add(Counter::Settled, taken.len() as u64);
                 taken.clear();
-                assert_eq!(channel.settle(|_| {}).expect("nothing too many"), Some(sent));
+                assert_eq!(channel.settle(drop).expect("nothing too many"), Some(sent));
             });
         });
     }

@@ -66,9 +66,12 @@ pub mod frontend {
     pub mod inquiry;
     pub mod listener;
     pub mod memory;
+    pub mod pace;
     pub mod placement;
     pub mod poller;
+    pub mod rebalance;
     pub mod router;
+    pub mod session_route;
     pub mod shedding;
     pub mod slot_table;
     pub mod spill;

@@ -18,7 +18,7 @@ use crate::control::admin::{self, AdminError, AdminListener};
 use crate::control::links::Reloader;
 use crate::control::socket::{ControlSocket, SocketError};
 use crate::frontend::affinity::Affinity;
-use crate::frontend::dispatcher::{DispatchError, Dispatcher};
+use crate::frontend::dispatcher::{DispatchError, Dispatcher, DispatcherSettings};
 use crate::frontend::inquiry::{Inquiries, inquiries};
 use crate::frontend::listener::{ListenError, Listener};
 use crate::frontend::placement::Placement;
@@ -265,10 +265,11 @@ fn start_frontend(
     let slots = SlotTable::new(config.slots);
     let most = config.autoscale.map_or(config.workers, |bounds| bounds.max_workers);
     let most_held = most_held(most.max(config.workers), config.admin.is_some());
+    let settings = DispatcherSettings { most_held, pace: config.pace };
     let (failed, failure) = oneshot::channel();
     thread::Builder::new().name("frontend".to_owned()).spawn(move || {
         let dispatcher =
-            Dispatcher::new(listener, affinity, router, slots, most_held, orders, inquiries);
+            Dispatcher::new(listener, affinity, router, slots, settings, orders, inquiries);
         let result = dispatcher.and_then(Dispatcher::run);
         if let Err(error) = result {
             // The primary may be gone already.

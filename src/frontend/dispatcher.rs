@@ -23,7 +23,9 @@ use crate::frontend::listener::Listener;
 use crate::frontend::measure::tally::Tally;
 use crate::frontend::placement::Slots;
 use crate::frontend::poller::{Poller, Source};
+use crate::frontend::rebalance::Rebalance;
 use crate::frontend::router::{Route, Router};
+use crate::frontend::shedding::{PaceSettings, Shedding};
 use crate::frontend::slot_table::{Overdue, SlotTable};
 use crate::handoff::channel::PendingConnection;
 use crate::handoff::ids::{ConnectionId, SlotId, Timestamp};
@@ -33,7 +35,22 @@ use crate::handoff::slots::{Counters, SlotOrders};
 mod answers;
 mod commands;
 mod lines;
+mod pacing;
+mod sessions;
 mod workers;
+
+use pacing::RebalanceReplies;
+use sessions::Sessions;
+
+/// How much and how fast.
+#[derive(Clone, Copy, Debug)]
+pub struct DispatcherSettings {
+    /// So many descriptors are held at a time that no worker owns: those that are left are the
+    /// supervisor's, who could start no worker for them otherwise.
+    pub most_held: u64,
+    /// How fast clients are made to move.
+    pub pace: PaceSettings,
+}
 
 /// Connections taken in one turn, before channels and commands have theirs.
 const ACCEPT_BATCH: usize = 64;
@@ -72,6 +89,10 @@ pub struct Dispatcher {
     router: Router,
     slots: SlotTable,
     most_held: u64,
+    sessions: Sessions,
+    shedding: Shedding,
+    rebalance: Rebalance,
+    rebalance_replies: RebalanceReplies,
     /// As many are held as may be.
     full: bool,
     counters: Counters,
@@ -91,9 +112,7 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Puts the parts together. At most `most_held` connections are held at a time that no worker
-    /// owns: the descriptors that are left are the supervisor's, who could start no worker for them
-    /// otherwise.
+    /// Puts the parts together.
     ///
     /// # Errors
     ///
@@ -103,7 +122,7 @@ impl Dispatcher {
         affinity: Affinity,
         router: Router,
         slots: SlotTable,
-        most_held: u64,
+        settings: DispatcherSettings,
         orders: SlotOrders,
         inquiries: Inquiries,
     ) -> Result<Self, DispatchError> {
@@ -119,7 +138,11 @@ impl Dispatcher {
             affinity,
             router,
             slots,
-            most_held,
+            most_held: settings.most_held,
+            sessions: Sessions::default(),
+            shedding: Shedding::new(settings.pace.shed_rate),
+            rebalance: Rebalance::new(settings.pace.rebalance_rate),
+            rebalance_replies: RebalanceReplies::default(),
             full: false,
             counters: Counters::default(),
             tally: Tally::default(),
@@ -175,14 +198,16 @@ impl Dispatcher {
         if self.next_tick.is_some_and(|at| self.now >= at) {
             self.tick()?;
         }
+        self.keep_pace();
         Ok(())
     }
 
     fn timeout(&self) -> Option<Duration> {
         let expected = self.now.since(self.handed_over_at) < ANSWERS_EXPECTED;
         let answers = (expected && self.slots.in_flight() > 0).then(|| self.now + ANSWERS_WAIT);
-        let next = [answers, self.next_tick, self.acceptor.paused_until()];
-        Some(next.into_iter().flatten().min()?.since(self.now))
+        let paced = [self.shedding.next_due(), self.rebalance.next_due()];
+        let next = [answers, self.next_tick, self.acceptor.paused_until()].into_iter().chain(paced);
+        Some(next.flatten().min()?.since(self.now))
     }
 
     fn accept(&mut self) -> Result<(), DispatchError> {
@@ -212,9 +237,7 @@ impl Dispatcher {
 
     /// Whether no more connections may be taken from the backlog; said when it begins and ends.
     fn is_full(&mut self) -> bool {
-        let Counters { accepted, acknowledged, lost, .. } = self.counters;
-        let held = accepted.saturating_sub(acknowledged + lost);
-        let full = held >= self.most_held;
+        let full = self.held() >= self.most_held;
         match (self.full, full) {
             (false, true) => tracing::warn!(
                 held = self.most_held,
@@ -227,13 +250,19 @@ impl Dispatcher {
         full
     }
 
+    /// Descriptors of connections and sessions that no worker owns.
+    fn held(&self) -> u64 {
+        let Counters { accepted, acknowledged, lost, .. } = self.counters;
+        accepted.saturating_sub(acknowledged + lost) + self.sessions.descriptors()
+    }
+
     fn admit(&mut self, Arrival { socket, client, local }: Arrival) -> PendingConnection {
         self.counters.accepted += 1;
         let key = self.affinity.key(client.ip());
         self.tally.accepted(key, client.ip(), self.now);
         let id = ConnectionId(self.counters.accepted);
         let record = ConnectionRecord { id, accepted_at: self.now, key, client, local };
-        PendingConnection { record, socket, deaths: 0 }
+        PendingConnection { record, socket, deaths: 0, parcel: None }
     }
 
     fn place(&mut self, connection: PendingConnection) {
@@ -264,17 +293,22 @@ impl Dispatcher {
         self.touched.push(slot);
     }
 
-    /// Connections that were taken back from a slot's worker or queue.
+    /// Connections and sessions that were taken back from a slot's worker or queue.
     fn place_again(
         &mut self,
         slot: SlotId,
         reason: TakenBack,
         connections: Vec<PendingConnection>,
     ) {
-        self.counters.redelivered += connections.len() as u64;
-        for connection in connections {
+        for mut connection in connections {
             lines::redelivered(&connection.record, slot, reason);
-            self.place(connection);
+            if connection.parcel.is_some() {
+                sessions::note_failure(&mut connection, slot, reason);
+                self.place_session(connection);
+            } else {
+                self.counters.redelivered += 1;
+                self.place(connection);
+            }
         }
     }
 
@@ -305,12 +339,14 @@ impl Dispatcher {
             }
         }
         self.house();
+        self.house_sessions();
         self.touched.extend(self.slots.ids());
         if self.stopping.is_some() {
             self.accept()?;
             self.finish_stopping();
         }
-        if self.slots.is_busy() || !self.homeless.is_empty() || self.stopping.is_some() {
+        let waiting = !self.homeless.is_empty() || self.sessions.any_waits();
+        if self.slots.is_busy() || waiting || self.stopping.is_some() {
             self.watch_time();
         }
         Ok(())

@@ -1,7 +1,8 @@
-//! Questions to the frontend: what it has counted, where a client goes, and to forget who went
+//! Questions to the frontend: what it has counted, where a client goes, and to bring back who went
 //! elsewhere.
 //!
-//! Never changes where connections go but by [`FrontendHandle::forget`]. Asked through a bounded
+//! Never changes where connections go but by [`FrontendHandle::forget`] and
+//! [`FrontendHandle::rebalance`]. Asked through a bounded
 //! queue of its own; where it is full, whoever asks waits. The frontend answers between two turns,
 //! so that an answer also shows that its loop turns.
 
@@ -31,6 +32,17 @@ pub enum Inquiry {
     Whereabouts(Client, oneshot::Sender<Whereabouts>),
     /// Forget which clients went elsewhere; says how many there were.
     Forget(oneshot::Sender<u64>),
+    /// The same, and move sessions that are elsewhere.
+    Rebalance(oneshot::Sender<Rebalanced>),
+}
+
+/// What a rebalance comes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rebalanced {
+    /// So many clients had gone elsewhere, and come back with their next connection.
+    pub forgotten: u64,
+    /// So many sessions begin to move.
+    pub sessions: u64,
 }
 
 /// Who is looked for.
@@ -64,6 +76,8 @@ pub struct FrontendFacts {
     pub heaviest: Option<Heaviest>,
     /// Connections accepted that no worker owns yet.
     pub waiting: u64,
+    /// Sessions that were offered by one worker and have no other yet.
+    pub sessions_waiting: u64,
     /// Sessions that a rebalance has still to move.
     pub rebalance_pending: u64,
     /// Connections are taken from the backlog.
@@ -95,6 +109,8 @@ pub struct SlotFacts {
     pub stalls: u64,
     /// Connections that its workers refused.
     pub refused: u64,
+    /// Sessions that its workers took from others.
+    pub sessions_taken: u64,
 }
 
 /// Half take up to `p50`, all but one in a hundred up to `p99`; nothing if there were none lately.
@@ -190,6 +206,17 @@ impl FrontendHandle {
     /// If the frontend has ended.
     pub async fn forget(&self) -> Result<u64, FrontendGone> {
         self.ask(Inquiry::Forget).await
+    }
+
+    /// As [`Self::forget`], and sessions of clients that are elsewhere move to the first slot of
+    /// their ranking, one by one. Answers as soon as it is known how many, within seconds; a
+    /// rebalance before that has still some to move ends with it.
+    ///
+    /// # Errors
+    ///
+    /// If the frontend has ended.
+    pub async fn rebalance(&self) -> Result<Rebalanced, FrontendGone> {
+        self.ask(Inquiry::Rebalance).await
     }
 
     async fn ask<T>(

@@ -93,12 +93,51 @@ impl Router {
         }
         let remembered = self.memory.recall(key, now);
         let Decision { route, note } = self.decide(key, remembered, slots);
+        self.note(key, note, now);
+        route
+    }
+
+    fn note(&mut self, key: AffinityKey, note: Note, now: Timestamp) {
         match note {
             Note::Nothing => {}
             Note::Remember(slot) => self.memory.remember(key, slot, now),
             Note::Forget => self.memory.forget(key),
         }
-        route
+    }
+
+    /// The slot for a session of the client with this key. As [`Self::route`], but what is
+    /// remembered stays where none can take it: its client may well connect there.
+    pub fn route_session(
+        &mut self,
+        key: AffinityKey,
+        slots: &impl Slots,
+        now: Timestamp,
+    ) -> Option<SlotId> {
+        if !self.placement.is_sticky() {
+            return self.spread.choose(self.placement, slots);
+        }
+        let remembered = self.memory.recall(key, now);
+        let Decision { route, note } = self.decide(key, remembered, slots);
+        let (Route::Home(slot) | Route::Spill(slot, _)) = route else { return None };
+        self.note(key, note, now);
+        Some(slot)
+    }
+
+    /// A session of the client with this key stays in a slot. If that isn't the client's own, its
+    /// next connections go there, too, unless it went elsewhere since.
+    pub fn stays(&mut self, key: AffinityKey, slot: SlotId, now: Timestamp) {
+        if self.ideal(key).is_some_and(|ideal| ideal != slot)
+            && self.memory.recall(key, now).is_none()
+        {
+            self.memory.remember(key, slot, now);
+        }
+    }
+
+    /// The slot where the client with this key belongs, whatever its state; none where nothing
+    /// sticks.
+    #[must_use]
+    pub fn ideal(&self, key: AffinityKey) -> Option<SlotId> {
+        self.placement.is_sticky().then(|| self.home(key)).flatten()
     }
 
     /// As [`Self::route`], but past one slot if any other can take it.

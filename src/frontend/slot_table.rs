@@ -14,8 +14,12 @@ use crate::frontend::spill::SpillReason;
 use crate::handoff::channel::{Channel, ChannelError, Notice, PendingConnection};
 use crate::handoff::drain::DrainOrder;
 use crate::handoff::ids::{SlotId, Timestamp};
-use crate::handoff::message::ConnectionRecord;
 use crate::handoff::slots::WorkerId;
+
+mod overdue;
+mod sessions;
+
+pub use overdue::Overdue;
 
 /// How long slots are patient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +78,7 @@ enum State {
 /// What a look at the scoreboards of a slot brought.
 #[derive(Debug, Default)]
 pub struct Settlement {
-    /// So many more connections are their worker's own.
+    /// So many more connections, sessions included, are their worker's own.
     pub acknowledged: usize,
     /// This worker has refused some, and its messages are to be read before the next look.
     pub refusals: Option<WorkerId>,
@@ -98,15 +102,6 @@ impl State {
             Self::Vacant { .. } | Self::Closed => None,
         }
     }
-}
-
-/// What the passing of time has changed in a slot.
-#[derive(Debug)]
-pub enum Overdue {
-    /// Its worker has stalled; these connections can go elsewhere.
-    Stalled(WorkerId, Vec<PendingConnection>),
-    /// No successor came in time; these connections can go elsewhere.
-    Unfilled(SlotId, Vec<PendingConnection>),
 }
 
 impl SlotTable {
@@ -135,13 +130,17 @@ impl SlotTable {
     }
 
     /// From now on the slot's clients, waiting ones included, go to `worker`, unless it has been
-    /// expelled since it said that it is ready.
-    pub fn serve(&mut self, worker: WorkerId) {
-        if let Some(slot) = self.slots.get_mut(worker.slot.index())
-            && slot.workers.iter().any(|attached| attached.id == worker && !attached.expelled)
-        {
-            slot.state = State::Serving(worker);
-        }
+    /// expelled since it said that it is ready. Returns sessions that waited and that it doesn't
+    /// take.
+    pub fn serve(&mut self, worker: WorkerId) -> Vec<PendingConnection> {
+        let Some(slot) = self.slots.get_mut(worker.slot.index()) else { return Vec::new() };
+        let mut workers = slot.workers.iter().filter(|attached| !attached.expelled);
+        let Some(serving) = workers.find(|attached| attached.id == worker) else {
+            return Vec::new();
+        };
+        let takes_sessions = serving.channel.takes_sessions();
+        slot.state = State::Serving(worker);
+        if takes_sessions { Vec::new() } else { slot.withdraw_sessions() }
     }
 
     /// Nothing more for `worker`. If it served, its slot waits for a successor.
@@ -163,10 +162,12 @@ impl SlotTable {
     }
 
     /// Tells `worker` that no more come, and ends its service.
-    pub fn drain(&mut self, worker: WorkerId, _order: DrainOrder, now: Timestamp) {
+    pub fn drain(&mut self, worker: WorkerId, order: DrainOrder, now: Timestamp) {
         self.retire(worker, now);
-        if let Some(channel) = self.channel(worker) {
-            channel.finish();
+        match self.channel(worker) {
+            Some(channel) if channel.takes_sessions() => channel.order_drain(order),
+            Some(channel) => channel.finish(),
+            None => {}
         }
     }
 
@@ -210,7 +211,9 @@ impl SlotTable {
         let state = &mut self.slots[worker.slot.index()].state;
         match (&notice, *state) {
             (Notice::Nothing, _) => {}
-            (Notice::Refused(_), State::Serving(serving)) if serving == worker => {
+            (Notice::Refused(refused), State::Serving(serving))
+                if serving == worker && refused.iter().any(|one| one.parcel.is_none()) =>
+            {
                 *state = State::Refusing { worker, until: now + REFUSAL_PAUSE };
             }
             _ => state.is_alive(worker),
@@ -218,18 +221,17 @@ impl SlotTable {
         Ok(notice)
     }
 
-    /// Closes the copies of what a slot's workers have acknowledged, and tells `acknowledged` of
-    /// each.
+    /// Gives what a slot's workers have acknowledged to `acknowledged`, to be closed here.
     pub fn settle(
         &mut self,
         slot: SlotId,
-        mut acknowledged: impl FnMut(WorkerId, &ConnectionRecord),
+        mut acknowledged: impl FnMut(WorkerId, PendingConnection),
     ) -> Settlement {
         let mut settlement = Settlement::default();
         let Some(slot) = self.slots.get_mut(slot.index()) else { return settlement };
         for Attached { id, channel, .. } in slot.workers.iter_mut().filter(|one| !one.expelled) {
             let before = channel.in_flight();
-            match channel.settle(|record| acknowledged(*id, record)) {
+            match channel.settle(|connection| acknowledged(*id, connection)) {
                 Ok(Some(0)) => continue,
                 Ok(Some(count)) => settlement.acknowledged += count,
                 Ok(None) => settlement.refusals = Some(*id),
@@ -247,8 +249,8 @@ impl SlotTable {
         self.slots[slot.index()].queue.push_back(connection);
     }
 
-    /// Sends what waits for a slot to its worker, as far as credits go, tells `handed_over` of each,
-    /// and says whether any went.
+    /// Tells a slot's workers what they are to be told, sends what waits for it to the one that
+    /// serves, as far as credits go, tells `handed_over` of each, and says whether any went.
     ///
     /// # Errors
     ///
@@ -257,14 +259,15 @@ impl SlotTable {
         &mut self,
         slot: SlotId,
         now: Timestamp,
-        mut handed_over: impl FnMut(WorkerId, &ConnectionRecord),
+        mut handed_over: impl FnMut(WorkerId, &PendingConnection),
     ) -> Result<bool, (WorkerId, ChannelError)> {
         let slot = &mut self.slots[slot.index()];
+        slot.send_notes()?;
         let State::Serving(worker) = slot.state else { return Ok(false) };
         let serving = slot.workers.iter_mut().find(|attached| attached.id == worker);
         let Some(Attached { channel, .. }) = serving else { return Ok(false) };
         let sent = channel.send_from(&mut slot.queue, now).map_err(|error| (worker, error))?;
-        channel.last_sent(sent).for_each(|record| handed_over(worker, record));
+        channel.last_sent(sent).for_each(|connection| handed_over(worker, connection));
         self.in_flight += sent;
         Ok(sent > 0)
     }
@@ -274,6 +277,7 @@ impl SlotTable {
     pub fn is_busy(&self) -> bool {
         let waits = |slot: &Slot| {
             !slot.queue.is_empty()
+                || slot.has_notes()
                 || matches!(slot.state, State::Vacant { .. } | State::Refusing { .. })
         };
         self.in_flight > 0 || self.slots.iter().any(waits)
@@ -299,69 +303,8 @@ impl SlotTable {
         (slot.queue.len(), in_flight)
     }
 
-    /// What the time that has passed changes, slot by slot.
-    pub fn overdue(&mut self, now: Timestamp) -> Vec<Overdue> {
-        let stall_after = self.settings.stall_after;
-        let slots = (0..).map(SlotId).zip(&mut self.slots);
-        let overdue = slots.flat_map(|(id, slot)| slot.all_overdue(id, now, stall_after)).collect();
-        let channels = self.slots.iter().flat_map(|slot| &slot.workers);
-        self.in_flight = channels.map(|attached| attached.channel.in_flight()).sum();
-        overdue
-    }
-
     fn state_of(&self, slot: SlotId) -> Option<State> {
         self.slots.get(slot.index()).map(|slot| slot.state)
-    }
-}
-
-impl Slot {
-    fn all_overdue(&mut self, id: SlotId, now: Timestamp, stall_after: Duration) -> Vec<Overdue> {
-        let mut overdue = self.left_behind(now, stall_after);
-        overdue.extend(self.overdue(id, now, stall_after));
-        overdue
-    }
-
-    /// What workers have not received that serve no longer: one that was replaced since it had
-    /// stalled has years to drain, and its last clients haven't.
-    fn left_behind(&mut self, now: Timestamp, stall_after: Duration) -> Vec<Overdue> {
-        let serving = self.state.worker();
-        let others = self.workers.iter_mut().filter(|one| Some(one.id) != serving && !one.expelled);
-        let late = others.filter(|one| one.channel.waiting(now) >= Some(stall_after));
-        let freed = late.map(|one| Overdue::Stalled(one.id, one.channel.take_back()));
-        freed.filter(|it| matches!(it, Overdue::Stalled(_, freed) if !freed.is_empty())).collect()
-    }
-
-    fn overdue(&mut self, id: SlotId, now: Timestamp, stall_after: Duration) -> Option<Overdue> {
-        match self.state {
-            State::Vacant { until } if now >= until => {
-                self.state = State::Closed;
-                Some(Overdue::Unfilled(id, self.queue.drain(..).collect()))
-            }
-            State::Refusing { worker, until } if now >= until => {
-                self.state = State::Serving(worker);
-                None
-            }
-            State::Serving(worker) => self.stalled(worker, now, stall_after),
-            _ => None,
-        }
-    }
-
-    fn stalled(
-        &mut self,
-        worker: WorkerId,
-        now: Timestamp,
-        stall_after: Duration,
-    ) -> Option<Overdue> {
-        let serving = self.workers.iter_mut().find(|attached| attached.id == worker)?;
-        if serving.channel.waiting(now)? < stall_after {
-            return None;
-        }
-        self.state = State::Stalled(worker);
-        let mut freed = serving.channel.take_back();
-        // Its answer says that it is back, even if nothing else is left for it to answer.
-        let _ = serving.channel.ping();
-        freed.extend(self.queue.drain(..));
-        Some(Overdue::Stalled(worker, freed))
     }
 }
 

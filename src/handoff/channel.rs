@@ -7,6 +7,8 @@
 //!
 //! * A connection given to [`Channel::send_from`] stays in the sender's queue or is kept here until
 //!   the worker has acknowledged it. There is no third place.
+//! * A session that the worker has offered is its own again when it hears `returned`, and no more
+//!   its own when it hears `moved`; one of the two it hears.
 //! * The primary's copy is closed as soon as the acknowledgement is seen: a copy kept longer would
 //!   withhold the FIN from the client.
 //!
@@ -22,28 +24,49 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
-use crate::handoff::ids::{ConnectionId, Timestamp};
+use crate::handoff::channel::outbox::Outbox;
+use crate::handoff::channel::parcel::Luggage;
+use crate::handoff::ids::{AffinityKey, ConnectionId, Timestamp};
 use crate::handoff::message::{
-    BATCH, ConnectionRecord, Ids, MAX_TO_PRIMARY, MAX_TO_WORKER, PING, ToPrimary, ToWorker,
-    decode_to_primary, decode_to_worker, encode_connections,
+    BATCH, ConnectionRecord, Ids, MAX_TO_PRIMARY, MAX_TO_WORKER, PING, ToPrimary,
+    decode_to_primary, encode_connections,
 };
 use crate::handoff::scm_rights::{self, Received, Sent};
 use crate::handoff::scoreboard::{Counter, Scoreboard};
-use crate::handoff::untouched::is_untouched;
+use crate::handoff::untouched::{is_untouched, is_untouched_since};
 
 mod error;
+mod outbox;
+mod parcel;
+mod recovery;
+mod sessions;
 
 pub use error::ChannelError;
+pub use parcel::{Content, Offer, Parcel};
+pub use recovery::Recovered;
 
 /// An accepted connection that no worker owns yet. Dropping it closes it.
 #[derive(Debug)]
 pub struct PendingConnection {
     /// What travels with it.
     pub record: ConnectionRecord,
-    /// The client's socket, non-blocking, unread.
+    /// The client's socket, non-blocking; unread, or read to the end of a message.
     pub socket: OwnedFd,
     /// How many workers have died on it.
     pub deaths: u8,
+    /// What makes it a session that moves; a client that has just come has none.
+    pub parcel: Option<Box<Parcel>>,
+}
+
+impl PendingConnection {
+    /// Whether no worker has used its socket since the primary has it.
+    fn is_untouched(&self) -> bool {
+        let untouched = match &self.parcel {
+            None => is_untouched(&self.socket),
+            Some(parcel) => is_untouched_since(&self.socket, parcel.usage),
+        };
+        untouched.unwrap_or(false)
+    }
 }
 
 /// The primary's side of one worker's channel.
@@ -61,6 +84,13 @@ pub struct Channel {
     greeted: bool,
     /// Pings without a pong.
     pings: u64,
+    /// Censuses without an end.
+    censuses: u64,
+    ready: bool,
+    takes_sessions: bool,
+    /// Sessions that it has offered and was not answered for.
+    offered: Vec<ConnectionId>,
+    outbox: Outbox,
     /// For a message to the worker; made once.
     buffer: Box<[u8; MAX_TO_WORKER]>,
 }
@@ -97,17 +127,21 @@ pub enum Notice {
     Pong,
     /// It wants to be drained and replaced.
     Leave,
-}
-
-/// What is left when a worker is gone.
-#[derive(Debug, Default)]
-pub struct Recovered {
-    /// Nobody has touched these: they can go to another worker.
-    pub untouched: Vec<PendingConnection>,
-    /// These were acknowledged before the end, and that was not seen yet.
-    pub acknowledged: Vec<ConnectionRecord>,
-    /// So many were used without an acknowledgement, or ended by their clients; closed.
-    pub lost: usize,
+    /// It moves sessions and takes them.
+    Sessions,
+    /// It offers a session; it waits to hear what became of it.
+    Offered(Box<Offer>),
+    /// It has offered a session that cannot move, and is told so.
+    Unmovable(ConnectionId),
+    /// These sessions of it could move; with `all`, no more come.
+    Counted {
+        /// Ids and affinity keys.
+        keys: Vec<(ConnectionId, AffinityKey)>,
+        /// That was all.
+        all: bool,
+    },
+    /// It wants to send so many clients away within that time.
+    Ask(u32, Duration),
 }
 
 impl Channel {
@@ -131,6 +165,11 @@ impl Channel {
             credits,
             greeted: false,
             pings: 0,
+            censuses: 0,
+            ready: false,
+            takes_sessions: false,
+            offered: Vec::new(),
+            outbox: Outbox::default(),
             buffer: Box::new([0; MAX_TO_WORKER]),
         };
         Ok((channel, WorkerEnd { channel: far, scoreboard: page }))
@@ -167,8 +206,8 @@ impl Channel {
         self.unsettled.front().map(|oldest| now.since(oldest.sent_at))
     }
 
-    /// Sends from the front of `queue` what the credits allow, [`BATCH`] to a message, and returns
-    /// how many went. What doesn't go stays in the queue.
+    /// Sends from the front of `queue` what the credits allow, [`BATCH`] to a message and sessions
+    /// one by one, and returns how many went. What doesn't go stays in the queue.
     ///
     /// # Errors
     ///
@@ -181,7 +220,9 @@ impl Channel {
         let mut sent = 0;
         loop {
             let room = self.credits.saturating_sub(self.unsettled.len());
-            let count = queue.len().min(room).min(BATCH);
+            let most = queue.len().min(room).min(BATCH);
+            let plain = queue.iter().take(most).take_while(|one| one.parcel.is_none()).count();
+            let count = if plain == 0 { most.min(1) } else { plain };
             if count == 0 || !self.send_message(queue, count)? {
                 return Ok(sent);
             }
@@ -196,9 +237,9 @@ impl Channel {
     }
 
     /// The last ones that went, the first of them first.
-    pub fn last_sent(&self, count: usize) -> impl Iterator<Item = &ConnectionRecord> {
+    pub fn last_sent(&self, count: usize) -> impl Iterator<Item = &PendingConnection> {
         let last = self.unsettled.iter().skip(self.unsettled.len().saturating_sub(count));
-        last.filter_map(|one| one.connection.as_ref()).map(|connection| &connection.record)
+        last.filter_map(|one| one.connection.as_ref())
     }
 
     fn send_message(
@@ -206,6 +247,11 @@ impl Channel {
         queue: &VecDeque<PendingConnection>,
         count: usize,
     ) -> Result<bool, ChannelError> {
+        if let Some(session) = queue.front()
+            && let Some(parcel) = &session.parcel
+        {
+            return self.send_session(session, &parcel.content);
+        }
         let message =
             encode_connections(&mut self.buffer, queue.iter().take(count).map(|c| &c.record));
         let mut descriptors = [self.socket.as_fd(); BATCH];
@@ -252,29 +298,38 @@ impl Channel {
     /// [`Channel::recover`].
     pub fn receive(&mut self) -> Result<Notice, ChannelError> {
         let mut bytes = [0; MAX_TO_PRIMARY];
-        let length = match scm_rights::receive_without_descriptors(&self.socket, &mut bytes)? {
+        let mut luggage = Luggage::default();
+        let length = match scm_rights::receive(&self.socket, &mut bytes, &mut luggage.descriptors)?
+        {
             Received::Empty => return Ok(Notice::Nothing),
             Received::Closed => return Err(ChannelError::Closed),
-            Received::Message { descriptors_lost: true, .. } => {
-                return Err(ChannelError::Descriptors);
-            }
             Received::Message { cut: true, .. } => return Err(ChannelError::Long),
-            Received::Message { length, .. } => length,
+            Received::Message { length, descriptors_lost, .. } => {
+                luggage.lost = descriptors_lost;
+                length
+            }
         };
         let message = decode_to_primary(&bytes[..length])?;
+        let carries_none = luggage.descriptors.is_empty() && !luggage.lost;
+        if !carries_none && !matches!(message, ToPrimary::Session(..)) {
+            return Err(ChannelError::Descriptors);
+        }
         if self.greeted == matches!(message, ToPrimary::Hello) {
             return Err(ChannelError::NoHello);
         }
-        self.take(message)
+        self.take(message, luggage)
     }
 
-    fn take(&mut self, message: ToPrimary<'_>) -> Result<Notice, ChannelError> {
+    fn take(&mut self, message: ToPrimary<'_>, luggage: Luggage) -> Result<Notice, ChannelError> {
         Ok(match message {
             ToPrimary::Hello => {
                 self.greeted = true;
                 Notice::Hello
             }
-            ToPrimary::Ready => Notice::Ready,
+            ToPrimary::Ready => {
+                self.ready = true;
+                Notice::Ready
+            }
             ToPrimary::Refuse(ids) => Notice::Refused(self.refuse(ids)?),
             ToPrimary::Pong => {
                 self.pings = self.pings.checked_sub(1).ok_or(ChannelError::NoPing)?;
@@ -284,7 +339,7 @@ impl Channel {
             ToPrimary::Session(..)
             | ToPrimary::Sessions
             | ToPrimary::Counted(_)
-            | ToPrimary::Ask(..) => return Err(ChannelError::Descriptors),
+            | ToPrimary::Ask(..) => return self.take_of_session(message, luggage),
         })
     }
 
@@ -296,7 +351,10 @@ impl Channel {
             return Err(ChannelError::UnknownConnection(unknown));
         }
         let mut take = |id: ConnectionId| {
-            unsettled.iter_mut().find(|one| one.id == id).and_then(|one| one.connection.take())
+            unsettled
+                .iter_mut()
+                .find(|one| one.is_waiting(id))
+                .and_then(|one| one.connection.take())
         };
         // An id that stands there twice is released once.
         let refused: Vec<_> = ids.iter().filter_map(&mut take).collect();
@@ -304,8 +362,8 @@ impl Channel {
         Ok(refused)
     }
 
-    /// Closes the copies of what the worker has acknowledged, tells `acknowledged` of each, and
-    /// returns how many there were; `None` where it has refused some, and its messages have to be
+    /// Gives what the worker has acknowledged to `acknowledged`, to be closed here, and returns how
+    /// many there were; `None` where it has refused some, and its messages have to be
     /// read first.
     ///
     /// # Errors
@@ -313,7 +371,7 @@ impl Channel {
     /// If it settled more than it was sent.
     pub fn settle(
         &mut self,
-        mut acknowledged: impl FnMut(&ConnectionRecord),
+        acknowledged: impl FnMut(PendingConnection),
     ) -> Result<Option<usize>, ChannelError> {
         // In this order: a refusal is counted before it is settled.
         let settled = self.scoreboard.get(Counter::Settled);
@@ -330,7 +388,7 @@ impl Channel {
         }
         self.settled = settled;
         let gone = self.unsettled.drain(..count).filter_map(|one| one.connection);
-        Ok(Some(gone.inspect(|connection| acknowledged(&connection.record)).count()))
+        Ok(Some(gone.map(acknowledged).count()))
     }
 
     /// Says what is wrong with a scoreboard that counts a refusal of which no message tells.
@@ -340,57 +398,6 @@ impl Channel {
             settled: self.scoreboard.get(Counter::Settled),
             refused: self.scoreboard.get(Counter::Refused),
         }
-    }
-
-    /// Takes back the messages that the worker hasn't received: their connections are proven to be
-    /// nobody's. Those that it has received, and not acknowledged, stay on their way.
-    pub fn take_back(&mut self) -> Vec<PendingConnection> {
-        let mut taken = Vec::new();
-        let mut bytes = [0; MAX_TO_WORKER];
-        while let Ok(Received::Message { length, .. }) =
-            scm_rights::receive_without_descriptors(&self.worker_end, &mut bytes)
-        {
-            match decode_to_worker(&bytes[..length]) {
-                Ok(ToWorker::Connections(records)) => {
-                    taken.extend(records.iter().filter_map(|record| self.withdraw(record.id)));
-                }
-                Ok(ToWorker::Ping) => self.pings = self.pings.saturating_sub(1),
-                Ok(_) | Err(_) => {}
-            }
-        }
-        taken
-    }
-
-    /// Takes out one that the worker will never settle.
-    fn withdraw(&mut self, id: ConnectionId) -> Option<PendingConnection> {
-        let position = self.unsettled.iter().position(|one| one.id == id)?;
-        self.unsettled.remove(position)?.connection
-    }
-
-    /// Takes back everything that the worker, who must be dead, did not acknowledge.
-    #[must_use]
-    pub fn recover(mut self) -> Recovered {
-        let mut untouched = self.take_back();
-        // What it said before it died counts.
-        loop {
-            match self.receive() {
-                Ok(Notice::Nothing) | Err(_) => break,
-                Ok(Notice::Refused(connections)) => untouched.extend(connections),
-                Ok(_) => {}
-            }
-        }
-        // It may have died between a refusal and its count: then there is nothing to wait for.
-        let mut acknowledged = Vec::new();
-        let _ = self.settle(|record| acknowledged.push(*record));
-        let mut lost = 0;
-        for connection in self.unsettled.into_iter().filter_map(|one| one.connection) {
-            if is_untouched(&connection.socket).unwrap_or(false) {
-                untouched.push(connection);
-            } else {
-                lost += 1;
-            }
-        }
-        Recovered { untouched, acknowledged, lost }
     }
 }
 

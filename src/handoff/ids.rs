@@ -28,6 +28,15 @@ impl std::fmt::Display for Generation {
     }
 }
 
+/// Names one worker: who filled that slot as the how-manieth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerId {
+    /// Its slot.
+    pub slot: SlotId,
+    /// Its generation in that slot.
+    pub generation: Generation,
+}
+
 /// What of a client's address decides its slot, as a number: the same for the same client, as
 /// long as digest, secret and prefix lengths stay the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

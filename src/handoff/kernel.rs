@@ -238,6 +238,8 @@ pub struct TcpCounters {
     pub received: u64,
     /// Bytes that were written: sent ones, retransmissions included, and those that wait.
     pub written: u64,
+    /// Bytes that the peer has acknowledged, plus what the handshake counts.
+    pub acknowledged: u64,
     /// Where the connection stands.
     pub state: TcpState,
 }
@@ -258,7 +260,8 @@ pub enum TcpState {
 #[repr(C)]
 struct TcpInfo {
     state: u8,
-    _until_bytes_received: [u8; 127],
+    _until_bytes_acked: [u8; 119],
+    bytes_acked: u64,
     bytes_received: u64,
     _until_notsent_bytes: [u8; 8],
     notsent_bytes: u32,
@@ -266,6 +269,7 @@ struct TcpInfo {
     bytes_sent: u64,
 }
 
+const _: () = assert!(offset_of!(TcpInfo, bytes_acked) == 120);
 const _: () = assert!(offset_of!(TcpInfo, bytes_received) == 128);
 const _: () = assert!(offset_of!(TcpInfo, notsent_bytes) == 144);
 const _: () = assert!(offset_of!(TcpInfo, bytes_sent) == 200);
@@ -304,5 +308,21 @@ pub fn tcp_counters(socket: impl AsFd) -> io::Result<TcpCounters> {
         _ => TcpState::Ended,
     };
     let written = info.bytes_sent + u64::from(info.notsent_bytes);
-    Ok(TcpCounters { received: info.bytes_received, written, state })
+    let (received, acknowledged) = (info.bytes_received, info.bytes_acked);
+    Ok(TcpCounters { received, written, acknowledged, state })
+}
+
+/// Bytes that were written to a TCP socket and that its peer hasn't acknowledged (`SIOCOUTQ`).
+///
+/// # Errors
+///
+/// If it is no such socket.
+pub fn tcp_unacknowledged(socket: impl AsFd) -> io::Result<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one int, and `bytes` is one. SIOCOUTQ has the number of TIOCOUTQ.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(bytes.unsigned_abs().into())
 }

@@ -89,8 +89,8 @@
 //! writes and another reads, and that the primary only carries. A parcel of up to 16 KiB follows the
 //! record in the message; a longer one, to 16 MiB and some, is the content of a sealed memfd, the
 //! message's second descriptor, and nothing follows the record. Whoever sends a session to the
-//! primary keeps a copy of both until it hears `moved` or `returned`. Whoever gets one from the
-//! primary settles it as it does a connection, in the same order. One that hasn't moved within
+//! primary keeps a copy of both until it hears `moved` or `returned`, which 256 may wait for at a
+//! time. Whoever gets one from the primary settles it as it does a connection, in the same order. One that hasn't moved within
 //! `STICKY_LB_MOVE_TIMEOUT` milliseconds is closed instead.
 //!
 //! A worker that drains may get the order to drain again, with less time or another reason: the last
@@ -126,6 +126,9 @@ pub const RECORD: usize = 72;
 
 /// Bytes of a parcel that follow a session's record at the most; a longer one takes a memfd.
 pub const PARCEL_INLINE: usize = 16 * 1024;
+
+/// Sessions that a worker may have offered and not been answered for.
+pub const MOST_SESSIONS: usize = 256;
 
 /// Bytes of the longest message to a worker: a session.
 pub const MAX_TO_WORKER: usize = HEADER + RECORD + PARCEL_INLINE;

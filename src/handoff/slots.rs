@@ -17,19 +17,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::handoff::channel::{Channel, ChannelError};
 use crate::handoff::drain::DrainOrder;
-use crate::handoff::ids::{Generation, SlotId};
+use crate::handoff::ids::SlotId;
+pub use crate::handoff::ids::WorkerId;
 
 const COMMANDS: usize = 256;
 const EVENTS: usize = 4096;
-
-/// Names one worker: who filled that slot as the how-manieth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WorkerId {
-    /// Its slot.
-    pub slot: SlotId,
-    /// Its generation in that slot.
-    pub generation: Generation,
-}
 
 /// From the supervisor to the frontend.
 #[derive(Debug)]
@@ -101,11 +93,11 @@ pub struct Counters {
     pub refused: u64,
     /// Errors of `accept`.
     pub accept_errors: u64,
-    /// Sessions that moved to another worker.
+    /// Sessions that another worker has taken.
     pub moved: u64,
-    /// Sessions that nobody took, so that they stayed where they were.
+    /// Sessions that nobody took, and that their workers went on with.
     pub returned: u64,
-    /// Sessions that nobody took and whose worker was gone.
+    /// Sessions that ended since nobody was left to take them, or whose taker died with them.
     pub sessions_lost: u64,
     /// Clients that workers were allowed to send away.
     pub shed: u64,

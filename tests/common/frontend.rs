@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use sticky_lb::frontend::affinity::{Affinity, DigestKind, Prefixes};
-use sticky_lb::frontend::dispatcher::Dispatcher;
+use sticky_lb::frontend::dispatcher::{Dispatcher, DispatcherSettings};
 use sticky_lb::frontend::inquiry::{FrontendHandle, inquiries};
 use sticky_lb::frontend::listener::{Listener, ListenerSettings};
 use sticky_lb::frontend::placement::Placement;
 use sticky_lb::frontend::router::{Router, RouterSettings};
+use sticky_lb::frontend::shedding::PaceSettings;
 use sticky_lb::frontend::slot_table::{SlotSettings, SlotTable};
 use sticky_lb::handoff::channel::{Channel, WorkerEnd};
 use sticky_lb::handoff::ids::{Generation, SlotId};
@@ -46,6 +47,16 @@ pub fn worker(slot: u16) -> WorkerId {
 impl<T: Send + 'static> Frontend<T> {
     /// Has `run` run one, whose clients belong to so many slots. It accepts nothing yet.
     pub fn start(slots: u16, run: impl FnOnce(Dispatcher) -> T + Send + 'static) -> Self {
+        Self::start_with(slots, PATIENCE, PaceSettings::default(), run)
+    }
+
+    /// The same, with patience and pace of its own.
+    pub fn start_with(
+        slots: u16,
+        patience: Duration,
+        pace: PaceSettings,
+        run: impl FnOnce(Dispatcher) -> T + Send + 'static,
+    ) -> Self {
         let host = Some("127.0.0.1".to_owned());
         let listener = Listener::bind(&ListenerSettings { host, port: 0, backlog: 1024 })
             .expect("a part of the frontend");
@@ -63,10 +74,11 @@ impl<T: Send + 'static> Frontend<T> {
                 memory_capacity: NonZeroUsize::new(100).expect("a part of the frontend"),
                 memory_lifetime: Duration::from_secs(3_600),
             });
-            let (stall_after, slot_wait) = (PATIENCE, PATIENCE);
+            let (stall_after, slot_wait) = (patience, patience);
             let table = SlotTable::new(SlotSettings { stall_after, slot_wait, queue: 256 });
+            let settings = DispatcherSettings { most_held: 10_000, pace };
             let dispatcher =
-                Dispatcher::new(listener, affinity, router, table, 10_000, orders, inquiries);
+                Dispatcher::new(listener, affinity, router, table, settings, orders, inquiries);
             run(dispatcher.expect("a part of the frontend"))
         });
         Self { address, commander, handle, slots, thread, workers: Vec::new() }

@@ -62,8 +62,8 @@ impl Control {
     }
 
     pub(super) async fn rebalance(&self) -> Result<Rebalanced, Problem> {
-        let clients = self.links.frontend.forget().await.map_err(|_| Refusal::Gone)?;
-        Ok(Rebalanced { clients, sessions: 0 })
+        let rebalanced = self.links.frontend.rebalance().await.map_err(|_| Refusal::Gone)?;
+        Ok(Rebalanced { clients: rebalanced.forgotten, sessions: rebalanced.sessions })
     }
 
     pub(super) fn log_level(&self, levels: Option<String>) -> Result<Levels, Problem> {

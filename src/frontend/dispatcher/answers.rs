@@ -1,5 +1,5 @@
 //! What the frontend is asked, answered between two turns. Never changes where connections go, but
-//! by forgetting who went elsewhere.
+//! by bringing back who went elsewhere.
 
 use crate::frontend::dispatcher::Dispatcher;
 use crate::frontend::inquiry::{Client, FrontendFacts, Inquiry, SlotFacts, Whereabouts};
@@ -18,6 +18,7 @@ impl Dispatcher {
                 Inquiry::Facts(reply) => drop(reply.send(self.facts())),
                 Inquiry::Whereabouts(client, reply) => drop(reply.send(self.whereabouts(client))),
                 Inquiry::Forget(reply) => drop(reply.send(self.router.forget_all(self.now))),
+                Inquiry::Rebalance(reply) => self.begin_rebalance(reply),
             }
         }
     }
@@ -43,7 +44,8 @@ impl Dispatcher {
             handoff_total: tally.total_time,
             heaviest: tally.heaviest.heaviest(now),
             waiting: accepted.saturating_sub(acknowledged + lost),
-            rebalance_pending: 0,
+            sessions_waiting: self.sessions.under_way,
+            rebalance_pending: self.rebalance.pending(),
             accepting: self.accepting && !self.acceptor.is_closed(),
             slots: self.slots.ids().map(|slot| self.slot_facts(slot)).collect(),
         }
@@ -64,6 +66,7 @@ impl Dispatcher {
             recent: tally.map(|tally| tally.recent.quantiles(self.now)).unwrap_or_default(),
             stalls: count(|tally| tally.stalls),
             refused: count(|tally| tally.refused),
+            sessions_taken: count(|tally| tally.sessions),
         }
     }
 

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use crate::frontend::dispatcher::Dispatcher;
 use crate::frontend::dispatcher::lines::{self, TakenBack};
-use crate::frontend::dispatcher::workers::note_acknowledged;
+use crate::frontend::dispatcher::{Dispatcher, sessions};
 use crate::frontend::placement::Slots;
 use crate::frontend::poller::Source;
-use crate::handoff::channel::Channel;
+use crate::handoff::channel::{Channel, PendingConnection};
 use crate::handoff::slots::{SlotCommand, WorkerId};
 
 /// How long the last connections may take to be handed over when the supervisor stops.
@@ -36,11 +35,17 @@ impl Dispatcher {
             }
             SlotCommand::Attach(worker, channel) => self.attach(worker, *channel),
             SlotCommand::Serve(worker) => {
-                self.slots.serve(worker);
+                for session in self.slots.serve(worker) {
+                    self.place_session(session);
+                }
                 self.touched.push(worker.slot);
                 self.house();
+                self.house_sessions();
             }
-            SlotCommand::Drain(worker, order) => self.slots.drain(worker, order, self.now),
+            SlotCommand::Drain(worker, order) => {
+                self.slots.drain(worker, order, self.now);
+                self.touched.push(worker.slot);
+            }
             SlotCommand::Ping(worker) => {
                 if let Some(channel) = self.slots.channel(worker) {
                     // One that is full has more to do than to answer, and doesn't.
@@ -76,29 +81,45 @@ impl Dispatcher {
     fn bury(&mut self, worker: WorkerId) {
         let Some(channel) = self.slots.remove(worker, self.now) else { return };
         self.poller.remove(channel.as_fd());
+        self.forget_wishes(worker);
         let recovered = channel.recover();
-        self.counters.acknowledged += recovered.acknowledged.len() as u64;
-        for record in &recovered.acknowledged {
-            note_acknowledged(&mut self.tally, worker, record, self.now);
+        for connection in recovered.acknowledged {
+            self.note_settled(worker, connection);
         }
-        self.counters.redelivered += recovered.untouched.len() as u64;
-        if recovered.lost > 0 {
-            self.counters.lost += recovered.lost as u64;
-            tracing::warn!(
-                slot = worker.slot.0,
-                connections = recovered.lost,
-                "worker died with connections that it had used and not acknowledged",
-            );
-        }
+        self.lose(worker, recovered.lost);
         for mut connection in recovered.untouched {
             lines::redelivered(&connection.record, worker.slot, TakenBack::Died);
             connection.deaths = connection.deaths.saturating_add(1);
+            if connection.parcel.is_some() {
+                sessions::note_failure(&mut connection, worker.slot, TakenBack::Died);
+                self.place_session(connection);
+                continue;
+            }
+            self.counters.redelivered += 1;
             // To the successor, so that the client stays in its slot; but only once.
             let avoid = (connection.deaths > 1).then_some(worker.slot);
             let key = connection.record.key;
             let route = self.router.route_past(avoid, key, &self.slots, self.now);
             self.place_by(route, connection);
         }
+        for offer in recovered.offered {
+            self.take_over(worker, offer);
+        }
+    }
+
+    /// Closes what a dead worker has used and not acknowledged.
+    fn lose(&mut self, worker: WorkerId, used: Vec<PendingConnection>) {
+        let (sessions, clients): (Vec<_>, Vec<_>) =
+            used.into_iter().partition(|one| one.parcel.is_some());
+        if !clients.is_empty() {
+            self.counters.lost += clients.len() as u64;
+            tracing::warn!(
+                slot = worker.slot.0,
+                connections = clients.len(),
+                "worker died with connections that it had used and not acknowledged",
+            );
+        }
+        sessions.into_iter().for_each(|session| self.lose_session(session));
     }
 
     /// The last connections are handed over, or have had their time.

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use crate::frontend::spill::SpillReason;
-use crate::handoff::ids::SlotId;
+use crate::handoff::channel::PendingConnection;
+use crate::handoff::ids::{ConnectionId, SlotId};
 use crate::handoff::message::ConnectionRecord;
 use crate::handoff::slots::WorkerId;
 
@@ -19,7 +20,11 @@ pub(super) fn spilled(record: &ConnectionRecord, slot: SlotId, reason: SpillReas
     );
 }
 
-pub(super) fn handed_over(worker: WorkerId, record: &ConnectionRecord) {
+pub(super) fn handed_over(worker: WorkerId, connection: &PendingConnection) {
+    let record = &connection.record;
+    if connection.parcel.is_some() {
+        return session(worker, record.id, "handed over");
+    }
     tracing::debug!(
         connection = record.id.0,
         client = %record.client,
@@ -40,8 +45,27 @@ pub(super) fn acknowledged(worker: WorkerId, record: &ConnectionRecord, time: Du
     );
 }
 
+pub(super) fn takes_sessions(worker: WorkerId) {
+    tracing::debug!(
+        slot = worker.slot.0,
+        generation = worker.generation.0,
+        "worker moves sessions and takes them",
+    );
+}
+
+/// What happened to a session, and to whose.
+pub(super) fn session(worker: WorkerId, id: ConnectionId, what: &'static str) {
+    tracing::debug!(
+        connection = id.0,
+        slot = worker.slot.0,
+        generation = worker.generation.0,
+        what,
+        "session moves",
+    );
+}
+
 /// Why a connection is taken back and given to another worker.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TakenBack {
     /// Its worker has refused it.
     Refused,

@@ -5,6 +5,7 @@ use crate::frontend::dispatcher::Dispatcher;
 use crate::frontend::dispatcher::lines::{self, TakenBack};
 use crate::frontend::measure::tally::Tally;
 use crate::frontend::placement::Slots;
+use crate::frontend::slot_table::Settlement;
 use crate::handoff::channel::{ChannelError, Notice, PendingConnection};
 use crate::handoff::ids::{SlotId, Timestamp};
 use crate::handoff::message::ConnectionRecord;
@@ -17,16 +18,8 @@ impl Dispatcher {
         if self.slots.in_flight() == 0 {
             return;
         }
-        let now = self.now;
         for slot in (0..self.slots.count()).map(SlotId) {
-            let tally = &mut self.tally;
-            let settlement = self.slots.settle(slot, |worker, record| {
-                note_acknowledged(tally, worker, record, now);
-            });
-            self.counters.acknowledged += settlement.acknowledged as u64;
-            if settlement.acknowledged > 0 {
-                self.touched.push(slot);
-            }
+            let settlement = self.settle_slot(slot);
             if let Some(worker) = settlement.refusals {
                 self.hear_refusals(worker);
             }
@@ -35,6 +28,37 @@ impl Dispatcher {
             }
         }
         self.finish_stopping();
+    }
+
+    pub(super) fn settle_slot(&mut self, slot: SlotId) -> Settlement {
+        let (tally, now) = (&mut self.tally, self.now);
+        let mut sessions = Vec::new();
+        let settlement = self.slots.settle(slot, |worker, connection| {
+            if connection.parcel.is_some() {
+                sessions.push((worker, connection));
+            } else {
+                note_acknowledged(tally, worker, &connection.record, now);
+            }
+        });
+        let clients = settlement.acknowledged.saturating_sub(sessions.len());
+        self.counters.acknowledged += clients as u64;
+        if settlement.acknowledged > 0 {
+            self.touched.push(slot);
+        }
+        for (worker, session) in sessions {
+            self.note_settled(worker, session);
+        }
+        settlement
+    }
+
+    /// A worker owns it from now on, as far as the primary sees.
+    pub(super) fn note_settled(&mut self, worker: WorkerId, connection: PendingConnection) {
+        if connection.parcel.is_some() {
+            self.note_moved(worker, &connection);
+        } else {
+            self.counters.acknowledged += 1;
+            note_acknowledged(&mut self.tally, worker, &connection.record, self.now);
+        }
     }
 
     /// A refusal is sent before it is counted, so that its message is there.
@@ -77,6 +101,15 @@ impl Dispatcher {
             Ok(Notice::Leave) => self.orders.tell(worker, SlotEventKind::Leave),
             Ok(Notice::Hello) => self.orders.tell(worker, SlotEventKind::Hello),
             Ok(Notice::Pong) => self.orders.tell(worker, SlotEventKind::Pong),
+            Ok(Notice::Sessions) => lines::takes_sessions(worker),
+            Ok(Notice::Offered(offer)) => self.offered(worker, *offer),
+            Ok(Notice::Unmovable(id)) => self.note_returned(worker, id),
+            Ok(Notice::Counted { keys, all }) => {
+                self.rebalance.count(worker, keys.into_iter(), all);
+            }
+            Ok(Notice::Ask(count, within)) => {
+                self.shedding.ask(worker, count, within, self.now);
+            }
             Ok(Notice::Nothing) => return false,
             Err(error) => self.expel(worker, error),
         }
@@ -87,10 +120,12 @@ impl Dispatcher {
 
     /// Said once a worker: it may refuse ten times a second for as long as it is full.
     fn refused(&mut self, worker: WorkerId, connections: Vec<PendingConnection>) {
-        let count = connections.len() as u64;
+        let count = connections.iter().filter(|one| one.parcel.is_none()).count() as u64;
         self.counters.refused += count;
         self.tally.refused(worker.slot, count);
-        if self.slots.channel(worker).is_some_and(|channel| channel.refused() == count) {
+        let all = connections.len() as u64;
+        let first = self.slots.channel(worker).is_some_and(|channel| channel.refused() == all);
+        if count > 0 && first {
             tracing::warn!(
                 slot = worker.slot.0,
                 "worker has no descriptors left, its new clients go to others until it has",
@@ -105,13 +140,14 @@ impl Dispatcher {
             self.poller.remove(channel.as_fd());
         }
         self.slots.expel(worker, self.now);
+        self.forget_wishes(worker);
         self.watch_time();
         self.orders.tell(worker, SlotEventKind::Violation(error));
     }
 }
 
-/// A worker owns the connection from now on, as far as the primary sees.
-pub(super) fn note_acknowledged(
+/// On the way of each connection: allocates nothing.
+fn note_acknowledged(
     tally: &mut Tally,
     worker: WorkerId,
     record: &ConnectionRecord,

@@ -46,6 +46,8 @@ pub struct SlotTally {
     pub stalls: u64,
     /// Connections that its workers refused.
     pub refused: u64,
+    /// Sessions that its workers took from others.
+    pub sessions: u64,
 }
 
 impl Tally {
@@ -96,6 +98,13 @@ impl Tally {
     pub fn refused(&mut self, slot: SlotId, count: u64) {
         if let Some(slot) = self.slots.get_mut(slot.index()) {
             slot.refused += count;
+        }
+    }
+
+    /// A slot's worker has taken a session.
+    pub fn took_session(&mut self, slot: SlotId) {
+        if let Some(slot) = self.slots.get_mut(slot.index()) {
+            slot.sessions += 1;
         }
     }
 

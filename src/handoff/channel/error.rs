@@ -3,7 +3,7 @@
 use rustix::io::Errno;
 
 use crate::handoff::ids::ConnectionId;
-use crate::handoff::message::{MAX_TO_PRIMARY, MessageError};
+use crate::handoff::message::{MAX_TO_PRIMARY, MOST_SESSIONS, MessageError};
 
 /// What a worker may not do.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,21 @@ pub enum ChannelError {
     /// An answer for a connection that it doesn't hold.
     #[error("refusal of connection {}, which is not waiting for an answer", .0.0)]
     UnknownConnection(ConnectionId),
+    /// A session that isn't one.
+    #[error("session {} carries {}, which it may not", .0.0, .1)]
+    Session(ConnectionId, &'static str),
+    /// A session of a connection that the primary never had.
+    #[error("session {} is of no connection that was accepted", .0.0)]
+    UnknownSession(ConnectionId),
+    /// More sessions at a time than it may offer.
+    #[error("more than {MOST_SESSIONS} sessions are under way")]
+    TooManySessions,
+    /// It speaks of sessions and didn't say in time that it moves them, or says so twice.
+    #[error("message is for workers that move sessions, which is said once, before ready")]
+    NoSessions,
+    /// An answer to a census that was not taken.
+    #[error("sessions were counted that nobody had asked for")]
+    NoCensus,
     /// It settled more than it was sent, or says that it refused and doesn't say whom.
     #[error(
         "scoreboard counts {settled} connections settled and {refused} refused, which were not"

@@ -1,0 +1,177 @@
+//! Sessions on the channel: what its worker offers, takes and is told.
+
+use std::os::fd::AsFd;
+
+use crate::handoff::channel::outbox::Note;
+use crate::handoff::channel::parcel::{self, Content, Luggage};
+use crate::handoff::channel::{Channel, ChannelError, Notice, PendingConnection};
+use crate::handoff::drain::DrainOrder;
+use crate::handoff::ids::ConnectionId;
+use crate::handoff::message::{
+    ConnectionRecord, MAX_IDS, MOST_SESSIONS, ToPrimary, ToWorker, encode_session,
+};
+use crate::handoff::scm_rights::{self, Sent};
+use crate::handoff::scoreboard::Counter;
+
+impl Channel {
+    /// Whether the worker moves sessions and takes them.
+    #[must_use]
+    pub fn takes_sessions(&self) -> bool {
+        self.takes_sessions
+    }
+
+    /// Whether the worker has been sent this one and not settled it.
+    #[must_use]
+    pub fn is_on_its_way(&self, id: ConnectionId) -> bool {
+        self.unsettled.iter().any(|one| one.is_waiting(id))
+    }
+
+    /// Orders the worker, which takes sessions, to drain. Of two orders the last one counts.
+    pub fn order_drain(&mut self, order: DrainOrder) {
+        self.scoreboard.increment(Counter::Drain);
+        self.outbox.drain = Some(order);
+    }
+
+    /// A session of the worker's is another's now.
+    pub fn tell_moved(&mut self, id: ConnectionId) {
+        self.outbox.moved.push(id);
+    }
+
+    /// Nobody has taken a session of the worker's.
+    pub fn tell_returned(&mut self, id: ConnectionId) {
+        self.outbox.returned.push(id);
+    }
+
+    /// Orders the worker to offer a session.
+    pub fn order_move(&mut self, id: ConnectionId) {
+        self.outbox.moves.push(id);
+    }
+
+    /// Asks which sessions could move.
+    pub fn take_census(&mut self) {
+        self.outbox.censuses += 1;
+        self.censuses += 1;
+    }
+
+    /// Allows the worker to send so many clients away.
+    pub fn allow_closes(&mut self, count: u32) {
+        self.outbox.closes = self.outbox.closes.saturating_add(count);
+    }
+
+    /// Whether the worker is still to be told something for which there was no room.
+    #[must_use]
+    pub fn has_notes(&self) -> bool {
+        self.outbox.next().is_some()
+    }
+
+    /// Tells the worker what it is to be told, as far as there is room.
+    ///
+    /// # Errors
+    ///
+    /// If the worker has closed the channel or the kernel failed.
+    pub fn send_notes(&mut self) -> Result<(), ChannelError> {
+        let mut buffer = [0; MAX_IDS];
+        while let Some(note) = self.outbox.next() {
+            let message = self.outbox.encode(note, &mut buffer);
+            match scm_rights::send(&self.socket, message, &[])? {
+                Sent::Queued => self.told(note),
+                Sent::Full => return Ok(()),
+                Sent::Closed => return Err(ChannelError::Closed),
+            }
+        }
+        Ok(())
+    }
+
+    fn told(&mut self, note: Note) {
+        for id in self.outbox.sent(note) {
+            if let Some(position) = self.offered.iter().position(|offered| *offered == id) {
+                self.offered.swap_remove(position);
+            }
+        }
+    }
+
+    pub(super) fn untell(&mut self, message: &ToWorker<'_>) {
+        self.offered.extend(self.outbox.take_back(message));
+    }
+
+    pub(super) fn send_session(
+        &mut self,
+        session: &PendingConnection,
+        content: &Content,
+    ) -> Result<bool, ChannelError> {
+        let socket = session.socket.as_fd();
+        let sent = match content {
+            Content::Inline(bytes) => {
+                let message = encode_session(&mut self.buffer, &session.record, bytes);
+                scm_rights::send(&self.socket, message, &[socket])?
+            }
+            Content::Memory(memory) => {
+                let message = encode_session(&mut self.buffer, &session.record, &[]);
+                scm_rights::send(&self.socket, message, &[socket, memory.as_fd()])?
+            }
+        };
+        match sent {
+            Sent::Queued => Ok(true),
+            Sent::Full => Ok(false),
+            Sent::Closed => Err(ChannelError::Closed),
+        }
+    }
+
+    /// What only a worker may say that takes sessions.
+    pub(super) fn take_of_session(
+        &mut self,
+        message: ToPrimary<'_>,
+        luggage: Luggage,
+    ) -> Result<Notice, ChannelError> {
+        if let ToPrimary::Sessions = message {
+            if self.ready || self.takes_sessions {
+                return Err(ChannelError::NoSessions);
+            }
+            self.takes_sessions = true;
+            return Ok(Notice::Sessions);
+        }
+        if !self.takes_sessions {
+            return Err(ChannelError::NoSessions);
+        }
+        match message {
+            ToPrimary::Session(record, inline) => self.take_offer(record, inline, luggage),
+            ToPrimary::Ask(count, within) => Ok(Notice::Ask(count, within)),
+            ToPrimary::Counted(keys) => {
+                let newest = self.censuses == 1;
+                if keys.is_empty() {
+                    self.censuses = self.censuses.checked_sub(1).ok_or(ChannelError::NoCensus)?;
+                } else if self.censuses == 0 {
+                    return Err(ChannelError::NoCensus);
+                }
+                // What answers an older question comes too late.
+                let keys = if newest { keys.iter().collect() } else { Vec::new() };
+                Ok(Notice::Counted { keys, all: newest && self.censuses == 0 })
+            }
+            _ => Err(ChannelError::NoSessions),
+        }
+    }
+
+    fn take_offer(
+        &mut self,
+        record: ConnectionRecord,
+        inline: &[u8],
+        luggage: Luggage,
+    ) -> Result<Notice, ChannelError> {
+        let id = record.id;
+        if self.offered.contains(&id) {
+            return Err(ChannelError::Session(id, "what was offered and is not answered"));
+        }
+        if self.offered.len() >= MOST_SESSIONS {
+            return Err(ChannelError::TooManySessions);
+        }
+        let offer = parcel::open(record, inline, luggage)?;
+        self.offered.push(id);
+        match offer {
+            Some(offer) => Ok(Notice::Offered(Box::new(offer))),
+            None => {
+                self.tell_returned(id);
+                Ok(Notice::Unmovable(id))
+            }
+        }
+    }
+}
