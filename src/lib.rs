@@ -146,7 +146,8 @@ pub mod worker {
             pub(super) mod requests;
         }
 
-        #[cfg(all(test, feature = "axum"))]
+        #[cfg(test)]
+        #[cfg(feature = "axum")]
         mod tests {
             //! The gate under real libraries, its sockets moved between workers that are tasks.
             mod apps;
