@@ -7,7 +7,7 @@ mod common;
 
 use std::collections::HashSet;
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use common::client::{connect_from, nth};
 use common::process::Signal;
@@ -72,7 +72,7 @@ fn all_served_by(clients: &mut [Client], workers: u64) -> bool {
 }
 
 fn moved(primary: &Primary) -> u64 {
-    primary.ask("status", json!({}))["status"]["moved"].as_u64().unwrap_or_default()
+    primary.ask("status", json!({}))["sessions_moved"].as_u64().unwrap_or_default()
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn rolling_restarts_move_every_session_with_its_state() {
     let primary = sessions(2).arguments(&["--min-uptime", "0"]).start();
     let mut clients = clients(&primary, 20, "/count");
     for restart in 1..=3 {
-        primary.ask("reload", json!({"wait": true}));
+        primary.ask("reload", json!({}));
         eventually("everybody has moved", || all_served_by(&mut clients, restart + 1));
     }
     assert_eq!(primary.stop()["killed_workers"], 0);
@@ -106,14 +106,14 @@ fn a_drained_slots_sessions_move_to_others_and_come_home_by_rebalancing() {
 fn scaling_moves_those_whose_worker_goes_and_by_rebalancing_those_who_belong_to_a_new_one() {
     let primary = sessions(2).start();
     let mut clients = clients(&primary, 40, "/count");
-    primary.ask("scale", json!({"to": 4, "wait": true}));
+    primary.ask("scale", json!({"to": "4"}));
     clients.iter_mut().for_each(|client| assert_eq!(client.ask(), 1));
     primary.ask("rebalance", json!({}));
     eventually("new workers have their share", || {
         clients.iter_mut().for_each(|client| drop(client.ask()));
         workers(&primary).iter().all(|worker| worker["connections"].as_u64() > Some(0))
     });
-    primary.ask("scale", json!({"to": 1, "wait": true}));
+    primary.ask("scale", json!({"to": "1"}));
     eventually("the only worker has them all", || {
         clients.iter_mut().for_each(|client| drop(client.ask()));
         workers(&primary)[0]["connections"].as_u64() == Some(40)
@@ -121,7 +121,7 @@ fn scaling_moves_those_whose_worker_goes_and_by_rebalancing_those_who_belong_to_
 }
 
 fn workers(primary: &Primary) -> Vec<Value> {
-    primary.ask("workers", json!({}))["workers"].as_array().cloned().unwrap_or_default()
+    primary.begin("workers", json!({})).all().0
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn a_version_that_does_not_know_the_state_has_its_clients_come_anew() {
         .start();
     let mut client = Client::open(1, &primary, "/count");
     client.ask();
-    primary.ask("reload", json!({"wait": true}));
+    primary.ask("reload", json!({}));
     assert_eq!(u16::from(client.close_code()), 1012);
 }
 
@@ -203,13 +203,13 @@ fn shedding_is_spread_over_the_window_and_bounded_by_the_rate() {
         .map(|client| {
             std::thread::spawn(move || {
                 assert_eq!(u16::from(client.close_code()), 1012);
-                std::time::SystemTime::now()
+                SystemTime::now()
             })
         })
         .collect();
     let mut ends: Vec<_> = ends.into_iter().map(|end| end.join().unwrap()).collect();
     ends.sort();
-    let within = |ends: &[_]| ends.last().unwrap().duration_since(ends[0]).unwrap();
+    let within = |ends: &[SystemTime]| ends.last().unwrap().duration_since(ends[0]).unwrap();
     // Of a window of one second no more than the rate, with some tolerance for a busy machine.
     for ends in ends.windows(31) {
         assert!(within(ends) > Duration::from_secs(1), "more than 30 within a second");
@@ -224,7 +224,7 @@ fn riding_ends_by_a_close_frame_before_the_time_is_over() {
         .arguments(&["--min-uptime", "0", "--drain", "ride", "--drain-timeout", "4s"])
         .start();
     let mut client = Client::open(1, &primary, "/count");
-    primary.ask("reload", json!({"wait": true}));
+    primary.ask("reload", json!({}));
     assert_eq!(client.ask(), 1);
     assert_eq!(u16::from(client.close_code()), 1012);
     assert_eq!(primary.stop()["killed_workers"], 0);
@@ -248,7 +248,7 @@ fn nothing_is_left_open_after_many_moves() {
     let descriptors = |pid: u32| std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     let mut seen = HashSet::new();
     for restart in 1..=4 {
-        primary.ask("reload", json!({"wait": true}));
+        primary.ask("reload", json!({}));
         eventually("everybody has moved", || all_served_by(&mut clients, restart + 1));
         eventually("the old worker has ended", || primary.workers().len() == 1);
         if restart > 1 {

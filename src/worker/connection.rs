@@ -161,6 +161,7 @@ impl Connection {
     pub fn into_session(self) -> (Gate, Session) {
         let Self { stream, guard, parcel } = self;
         let (info, stay, shared) = (guard.info, guard.stay, Arc::clone(&guard.shared));
+        let is_resumed = parcel.is_some();
         let (gate, handle, state) = match parcel {
             None => {
                 let (gate, handle) = Gate::fresh(stream, Some(guard));
@@ -171,11 +172,10 @@ impl Connection {
                 (gate, handle, parcel.state)
             }
         };
-        let left_something = state.as_ref().is_some_and(|state| !state.is_empty());
         let session = Session::new(info, handle, state);
         shared.sessions.insert(stay, session.inner());
-        if left_something {
-            tokio::spawn(shedding::refuse_if_unheeded(Arc::clone(session.inner())));
+        if is_resumed {
+            tokio::spawn(shedding::see_resumed(Arc::clone(session.inner())));
         }
         (gate, session)
     }

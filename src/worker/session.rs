@@ -72,7 +72,8 @@ mod follow {
     pub(super) mod requests;
 }
 
-#[cfg(all(test, feature = "axum"))]
+#[cfg(feature = "axum")]
+#[cfg(test)]
 mod tests {
     //! The gate under real libraries, its sockets moved between workers that are tasks.
     mod apps;

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 use crate::worker::connection::ConnectionGuard;
 use crate::worker::session::gate::Shared;
-use crate::worker::session::state::State;
+use crate::worker::session::state::{Phase, State};
 
 /// What a connection carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +137,11 @@ impl Handle {
     /// Whether the socket was taken or seized.
     pub(crate) fn has_left(&self) -> bool {
         self.shared.lock().left
+    }
+
+    /// Whether the request of a session that moved here has not been answered yet.
+    pub(crate) fn is_replaying(&self) -> bool {
+        self.shared.lock().phase == Phase::Replay
     }
 
     /// Whether the request that was read again got another answer than in the worker before. The

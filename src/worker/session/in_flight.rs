@@ -50,3 +50,59 @@ impl<B: Body> Body for InFlightBody<B> {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::{BodyExt, Full, StreamBody};
+    use hyper::HeaderMap;
+    use hyper::body::Bytes;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::worker::session::gate::Gate;
+    use crate::worker::session::handle::Handle;
+
+    async fn gate() -> (Handle, InFlight) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (_, handle) = Gate::fresh(stream, None);
+        let in_flight = handle.request_started();
+        (handle, in_flight)
+    }
+
+    #[tokio::test]
+    async fn a_body_is_what_it_was() {
+        let (_handle, in_flight) = gate().await;
+        let body = InFlightBody::new(Full::new(Bytes::from_static(b"hello")), in_flight);
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(5), false));
+        let (_handle, in_flight) = gate().await;
+        let body = InFlightBody::new(Full::new(Bytes::new()), in_flight);
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(0), true));
+
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", 7.into());
+        let frames = [Frame::data(Bytes::from_static(b"a")), Frame::trailers(trailers.clone())];
+        let frames = frames.map(Ok::<_, Infallible>);
+        let (_handle, in_flight) = gate().await;
+        let body =
+            InFlightBody::new(StreamBody::new(futures_util::stream::iter(frames)), in_flight);
+        let collected = body.collect().await.unwrap();
+        assert_eq!(collected.trailers(), Some(&trailers));
+        assert_eq!(collected.to_bytes(), "a");
+    }
+
+    #[tokio::test]
+    async fn an_answer_ends_with_its_body() {
+        let (handle, in_flight) = gate().await;
+        let finished = || handle.shared.lock().requests.finished();
+        let mut body = InFlightBody::new(Full::new(Bytes::from_static(b"hello")), in_flight);
+        assert!(body.frame().await.is_some());
+        assert_eq!(finished(), 0);
+        assert!(body.frame().await.is_none());
+        assert_eq!(finished(), 1);
+        drop(body);
+        assert_eq!(finished(), 1, "twice");
+    }
+}

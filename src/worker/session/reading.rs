@@ -210,7 +210,7 @@ impl State {
     }
 
     /// Without reading, so that what there is stays where the next worker finds it.
-    fn look(&mut self, cx: &mut Context<'_>) -> Seen {
+    fn look(&self, cx: &mut Context<'_>) -> Seen {
         let Some(stream) = &self.stream else { return Seen::End(Ok(())) };
         if !self.unread.is_empty() {
             return Seen::Something;

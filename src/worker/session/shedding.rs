@@ -122,18 +122,37 @@ pub(crate) fn refuse(session: Arc<Inner>) {
 /// A handler that has not asked what was left to it within this time never will.
 const HEED: Duration = Duration::from_secs(2);
 
-/// Ends one whose handler doesn't know that it isn't the first.
-pub(crate) async fn refuse_if_unheeded(session: Arc<Inner>) {
+/// Sees whether a session goes on in its new worker: its request may be answered otherwise now, and
+/// its handler may not know that it isn't the first.
+pub(crate) async fn see_resumed(session: Arc<Inner>) {
     tokio::select! {
-        () = sleep(HEED) => {}
-        () = session.handle.ended() => return,
+        () = session.handle.ended() => {}
+        () = refuse_if_unheeded(&session) => {}
     }
-    if !session.heeded.load(Ordering::Relaxed) {
+    session.handle.ended().await;
+    if session.handle.replay_refused() {
+        let connection = session.info.id.0;
+        tracing::debug!(connection, "session's request was answered otherwise than before");
+        // It has had its close frame.
+        if let Some(seized) = session.handle.seize() {
+            linger::close(seized.stream).await;
+            drop(seized.guard);
+        }
+    }
+}
+
+async fn refuse_if_unheeded(session: &Arc<Inner>) {
+    sleep(HEED).await;
+    while session.handle.is_replaying() {
+        sleep(HEED).await;
+    }
+    let left_something = session.state.as_ref().is_some_and(|state| !state.is_empty());
+    if left_something && !session.heeded.load(Ordering::Relaxed) {
         tracing::warn!(
             connection = session.info.id.0,
             "session's handler does not ask for what was left to it, its client is sent away",
         );
-        close(session, DrainReason::Restart).await;
+        close(Arc::clone(session), DrainReason::Restart).await;
     }
 }
 

@@ -61,8 +61,9 @@ impl Answer {
     }
 
     fn status(&self) -> Option<u16> {
-        let digits =
-            self.start.strip_prefix(b"HTTP/1.1 ").or(self.start.strip_prefix(b"HTTP/1.0 "))?;
+        let [version @ .., _, _, _] = &self.start;
+        let known = version == b"HTTP/1.1 " || version == b"HTTP/1.0 ";
+        let digits = known.then_some(&self.start[version.len()..])?;
         str::from_utf8(digits).ok()?.parse().ok().filter(|code| (100..1000).contains(code))
     }
 }

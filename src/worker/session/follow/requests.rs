@@ -40,6 +40,11 @@ impl Requests {
         self.flushed = false;
     }
 
+    #[cfg(test)]
+    pub(crate) fn finished(&self) -> u64 {
+        self.finished
+    }
+
     pub(crate) fn wrote(&mut self) {
         self.written = true;
         self.flushed = false;

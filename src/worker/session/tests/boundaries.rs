@@ -319,3 +319,26 @@ async fn half_a_head_moves_and_a_request_is_nobodys_to_guess_at() {
     assert!(!is_drained(&handle).await, "nobody has said that this was all");
     assert_eq!(handle.kind(), Kind::Http);
 }
+
+#[tokio::test]
+async fn asked_in_the_middle_of_the_handshake_it_stops_behind_it() {
+    let (mut client, mut gate, handle) = fresh().await;
+    let message = frame(0x81, b"early");
+    client.write_all(&[UPGRADE.as_bytes(), &message].concat()).await.unwrap();
+    let mut roomy = [0; 1000];
+    assert_eq!(gate.read(&mut roomy).await.unwrap(), UPGRADE.len());
+    handle.ask_to_stop();
+    reads_nothing(&mut gate).await;
+    assert!(!is_drained(&handle).await);
+    let (first, second) = SWITCHING.split_at(20);
+    gate.write_all(first).await.unwrap();
+    gate.write_all(&[second, b"\x81\x02a"].concat()).await.unwrap();
+    reads_nothing(&mut gate).await;
+    assert!(!is_drained(&handle).await, "a frame has begun behind the answer");
+    gate.write_all(b"b").await.unwrap();
+    reads_nothing(&mut gate).await;
+    assert!(is_drained(&handle).await && handle.hold());
+    let baggage = handle.take().unwrap().baggage;
+    assert_eq!(baggage.head, UPGRADE.as_bytes());
+    assert_eq!(baggage.unread, message);
+}

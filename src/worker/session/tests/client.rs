@@ -157,7 +157,7 @@ pub(super) fn message(number: u64, style: Style) -> (Vec<u8>, usize) {
         let opcode = if index == 0 { 2 } else { 0 };
         let last = if index + 1 == count { 0x80 } else { 0 };
         bytes.extend(frame(last | opcode, piece));
-        if style.fragments && number % 3 == 0 {
+        if style.fragments && number.is_multiple_of(3) {
             bytes.extend(frame(0x89, &number.to_be_bytes()));
             pings += 1;
         }
