@@ -39,7 +39,7 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(crate) async fn move_all(shared: &Arc<Shared>) {
     let patience = shared.sessions.patience(shared.own.move_timeout);
     let mut moves = JoinSet::new();
-    loop {
+    while !patience.is_over() {
         for session in shared.sessions.movable() {
             let Ok(permit) = Arc::clone(&shared.sessions.window).acquire_owned().await else {
                 return;
@@ -55,12 +55,12 @@ pub(crate) async fn move_all(shared: &Arc<Shared>) {
                 () = sleep_until(next_look) => break,
             }
         }
-        if patience.is_over() || (moves.is_empty() && shared.sessions.movable().is_empty()) {
-            // Those that are on their way go on.
-            moves.detach_all();
+        if moves.is_empty() && shared.sessions.movable().is_empty() {
             return;
         }
     }
+    // Those that are on their way go on.
+    moves.detach_all();
 }
 
 /// Moves one, if it is there and can.
