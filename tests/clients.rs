@@ -66,41 +66,45 @@ fn seen_by_habits(
     seen
 }
 
-/// Their codes, each once.
-fn disconnects(seen: &Value) -> Vec<u64> {
-    let codes = seen["disconnects"].as_array().expect("a list").iter();
-    let mut codes: Vec<_> = codes.map(|code| code.as_u64().expect("a code")).collect();
-    codes.sort_unstable();
-    codes.dedup();
-    codes
+/// Nobody was disconnected.
+fn saw_nothing(seen: &Value) {
+    assert_eq!(seen["disconnects"], Value::Array(Vec::new()), "{seen}");
+}
+
+/// Some were, and each was told why: the worker restarts, or goes away.
+fn were_told_why(codes: &Value) {
+    let codes = codes.as_array().expect("a list");
+    assert!(!codes.is_empty(), "nobody was disconnected");
+    let proper = [1012, 1001].map(Value::from);
+    assert!(codes.iter().all(|code| proper.contains(code)), "{codes:?}");
 }
 
 #[test]
 fn pythons_websockets_with_all_habits_are_served() {
     let primary = counting(&[]).start();
     let seen = seen_by_habits(python, &primary, |_| ());
-    assert_eq!(disconnects(&seen), [0; 0], "{seen}");
+    saw_nothing(&seen);
 }
 
 #[test]
 fn pythons_websockets_see_a_restart_of_workers_that_move_nobody() {
     let primary = counting(&["--stay"]).start();
     let seen = seen_by_habits(python, &primary, restart);
-    assert_eq!(disconnects(&seen), [1001], "{seen}");
+    were_told_why(&seen["disconnects"]);
 }
 
 #[test]
 fn nodes_ws_with_all_habits_is_served() {
     let primary = counting(&[]).start();
     let seen = seen_by_habits(node, &primary, |_| ());
-    assert_eq!(disconnects(&seen), [0; 0], "{seen}");
+    saw_nothing(&seen);
 }
 
 #[test]
 fn nodes_ws_sees_a_restart_of_workers_that_move_nobody() {
     let primary = counting(&["--stay"]).start();
     let seen = seen_by_habits(node, &primary, restart);
-    assert_eq!(disconnects(&seen), [1001], "{seen}");
+    were_told_why(&seen["disconnects"]);
 }
 
 /// Seconds in which workers are restarted even on a busy machine.
@@ -162,7 +166,8 @@ fn a_page_in_chromium_is_served() {
 fn a_page_in_chromium_sees_a_restart_of_workers_that_move_nobody() {
     let primary = counting(&["--stay"]).start();
     let seen = seen_by_a_page(&primary, restart);
-    assert_eq!((&seen["disconnects"], &seen["codes"]), (&1.into(), &[1001].as_slice().into()));
+    assert_eq!(seen["disconnects"], 1);
+    were_told_why(&seen["codes"]);
 }
 
 /// The cases of Autobahn but for those that take long, and those of compression, which workers here

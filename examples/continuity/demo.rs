@@ -3,9 +3,10 @@
 use std::error::Error;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Duration, Instant, sleep};
 
@@ -112,14 +113,12 @@ pub(crate) async fn run(mut options: Options) -> Result<bool, Box<dyn Error>> {
         load.finish().await;
     }
     view.end();
-    let report = load.shared.tally.borrow().report();
-    let complaints =
-        complaints(&load.shared.tally.borrow(), options.expect, options.most_reconnects);
+    let shared = Rc::clone(&load.shared);
     // Whoever is left is of no more interest.
     drop(load);
     let stopped = primary.stop().await;
     played?;
-    Ok(conclude(&options, report, complaints, &stopped?))
+    Ok(conclude(&options, &shared.tally.borrow(), &stopped?))
 }
 
 async fn play(
@@ -179,42 +178,45 @@ impl Seen {
 }
 
 /// The balance. Whether it is as expected.
-fn conclude(
-    options: &Options,
-    mut report: Value,
-    mut complaints: Vec<String>,
-    stopped: &Value,
-) -> bool {
+fn conclude(options: &Options, tally: &Tally, stopped: &Value) -> bool {
+    let mut complaints = complaints(tally, options.expect, options.most_reconnects);
     for (what, words) in [("lost", "connections lost"), ("killed_workers", "workers killed")] {
         if stopped[what] != 0 {
             complaints.push(format!("{} {words} by the primary", stopped[what]));
         }
     }
-    report["primary"] = stopped.clone();
-    report["complaints"] = json!(complaints);
     if options.json {
+        let mut report = tally.report();
+        report["primary"] = stopped.clone();
+        report["complaints"] = complaints.as_slice().into();
         println!("{report}");
-        return complaints.is_empty();
-    }
-    println!();
-    for (name, words) in [
-        ("opened", "WebSockets opened"),
-        ("said", "numbers said"),
-        ("answered", "numbers answered"),
-        ("pushes", "pushes"),
-        ("moves", "moves"),
-        ("workers", "workers seen"),
-        ("disconnects", "disconnects"),
-        ("endings", "how they ended"),
-        ("most_reconnects_in_a_second", "most reconnects in a second"),
-        ("wrong_messages", "wrong messages"),
-        ("round_trips", "from number to answer"),
-        ("across_moves", "the same, across a move"),
-    ] {
-        println!("{words:>28}  {}", report[name]);
-    }
-    for complaint in &complaints {
-        println!("not as expected: {complaint}");
+    } else {
+        print_balance(tally, &complaints);
     }
     complaints.is_empty()
+}
+
+fn print_balance(tally: &Tally, complaints: &[String]) {
+    let counts = tally.counts;
+    let endings = tally.endings.iter().map(|(ending, count)| format!("{count} {ending}"));
+    println!();
+    for (what, found) in [
+        ("WebSockets opened", counts.opened.to_string()),
+        ("numbers said", counts.said.to_string()),
+        ("numbers answered", counts.answered.to_string()),
+        ("pushes", counts.pushes.to_string()),
+        ("workers seen", tally.workers().to_string()),
+        ("moves", counts.moves.to_string()),
+        ("wrong messages", tally.wrong.count().to_string()),
+        ("disconnects", counts.disconnects.to_string()),
+        ("how they ended", endings.collect::<Vec<_>>().join(", ")),
+        ("most back within a second", tally.most_reconnects().to_string()),
+        ("from number to answer", tally.round_trips.words()),
+        ("the same, across a move", tally.across_moves.words()),
+    ] {
+        println!("{what:>26}  {found}");
+    }
+    for complaint in complaints {
+        println!("not as expected: {complaint}");
+    }
 }

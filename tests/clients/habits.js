@@ -32,8 +32,9 @@ class Client {
       client.wake?.();
     });
     client.socket.on("error", (error) => { client.error = error; });
-    await Promise.race([new Promise((resolve) => client.socket.on("open", resolve)), client.closed]);
-    if (client.socket.readyState !== WebSocket.OPEN) {
+    const opened = new Promise((resolve) => client.socket.on("open", () => resolve(true)));
+    // It may have been closed at once, too.
+    if (!(await Promise.race([opened, client.closed.then(() => false)]))) {
       throw new Error(`not opened: ${client.error}`);
     }
     return client;
@@ -112,8 +113,7 @@ const habits = {
     for (let part = 0; part < 5; part += 1) client.socket.send(`${number}.${part}`);
     check("leaves", `${number}.0`, await client.take());
     client.socket.close(1000);
-    const code = await client.closed;
-    if (code !== 1000) seen.disconnects.push(code);
+    await client.closed;
   },
 };
 
@@ -134,6 +134,8 @@ async function keep(url, name, answered) {
         answered();
         await sleep(5);
       }
+      // Between two exchanges; 1000 is a client's own end.
+      if (client.code !== undefined && client.code !== 1000) seen.disconnects.push(client.code);
       client.socket.close(1000);
     } catch (error) {
       if (!(error instanceof Disconnected)) throw error;
