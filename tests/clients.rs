@@ -3,14 +3,13 @@
 
 mod common;
 
-use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 
 use common::browser::Browser;
 use common::process::Signal;
-use common::tools::{Clients, script, tool};
-use common::{Builder, Primary, eventually, example, own_directory};
+use common::tools::{Clients, pass_autobahn, script, tool};
+use common::{Builder, Primary, eventually, example};
 use serde_json::Value;
 
 /// With workers that echo and count, and move their clients or not.
@@ -170,34 +169,10 @@ fn a_page_in_chromium_sees_a_restart_of_workers_that_move_nobody() {
     were_told_why(&seen["codes"]);
 }
 
-/// The cases of Autobahn but for those that take long, and those of compression, which workers here
-/// don't speak.
-fn passes_autobahn(primary: &Primary, path: &str) {
-    let directory = own_directory();
-    let mut command = Command::new(tool("python/bin/kosoku"));
-    command.args(["-m", "fuzzingclient", "-x", "9.*", "-x", "12.*", "-x", "13.*"]).arg("-o");
-    command.arg(&directory).arg(format!("{}{path}", primary.address()));
-    let output = command.output().expect("it starts");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    let index = fs::read(directory.join("index.json")).expect("a report");
-    let index: Value = serde_json::from_slice(&index).expect("a report of JSON");
-    let cases = index.as_object().and_then(|agents| agents.values().next()?.as_object());
-    let cases = cases.expect("a report of one agent");
-    assert_eq!(cases.len(), 247);
-    for (case, found) in cases {
-        for key in ["behavior", "behaviorClose"] {
-            let passed = ["OK", "NON-STRICT", "INFORMATIONAL"].map(Value::from);
-            assert!(passed.contains(&found[key]), "case {case}: {found}");
-        }
-    }
-    let _ = fs::remove_dir_all(directory);
-}
-
 #[test]
 fn an_echo_on_tungstenite_passes_autobahn() {
     let primary = Primary::with_workers(2).worker(&[&example("echo_worker")]).start();
-    passes_autobahn(&primary, "");
+    pass_autobahn(primary.address(), "");
 }
 
 #[test]

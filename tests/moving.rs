@@ -11,6 +11,7 @@ use std::time::Duration;
 use common::client::{connect_from, nth, read_kept_alive};
 use common::example;
 use common::relay::Relay;
+use common::tools::pass_autobahn;
 use futures_util::{SinkExt, StreamExt};
 use tokio::task::spawn_blocking;
 use tokio_tungstenite::tungstenite::Message;
@@ -183,33 +184,20 @@ fn a_kept_alive_connection_moves_after_every_one_of_a_thousand_requests() {
     assert_eq!(served_by.len(), 2);
 }
 
-/// The cases of Autobahn's test suite, as many as a machine can go through in some seconds: performance
-/// and compression left out.
-fn autobahn(relay: &Relay) {
-    let directory = common::own_directory();
-    let ran = std::process::Command::new("kosoku")
-        .args(["-m", "fuzzingclient", "-x", "9.*", "-x", "12.*", "-x", "13.*", "-o"])
-        .arg(&directory)
-        .arg(format!("{}", relay.address()))
-        .output()
-        .expect("kosoku, which scripts/test installs");
-    let said = String::from_utf8_lossy(&ran.stdout).into_owned();
-    assert!(ran.status.success(), "{said}{}", String::from_utf8_lossy(&ran.stderr));
-    assert!(said.contains("247 cases passed"), "{said}");
+/// Autobahn's cases pass while every session moves whenever it can.
+fn passes_autobahn(worker: &[&str]) {
+    let relay = Relay::start(worker);
+    relay.move_always();
+    pass_autobahn(relay.address(), "");
     assert!(relay.moves() > 20, "only {} moves", relay.moves());
-    std::fs::remove_dir_all(directory).unwrap();
 }
 
 #[test]
 fn autobahns_cases_pass_while_plain_tungstenite_moves_all_the_time() {
-    let relay = Relay::start(&[&example("echo_worker")]);
-    relay.move_always();
-    autobahn(&relay);
+    passes_autobahn(&[&example("echo_worker")]);
 }
 
 #[test]
 fn autobahns_cases_pass_while_axums_websocket_moves_all_the_time() {
-    let relay = Relay::start(&[&example("library_worker"), "axum-echo"]);
-    relay.move_always();
-    autobahn(&relay);
+    passes_autobahn(&[&example("library_worker"), "axum-echo"]);
 }

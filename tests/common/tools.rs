@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Lines};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -70,4 +71,28 @@ impl Drop for Clients {
         let _ = self.process.wait();
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// The cases of Autobahn's test suite against an echo, 247 that take some seconds; performance and
+/// compression are left out, which these servers don't speak.
+pub fn pass_autobahn(address: SocketAddr, path: &str) {
+    let directory = own_directory();
+    let mut command = Command::new(tool("python/bin/kosoku"));
+    command.args(["-m", "fuzzingclient", "-x", "9.*", "-x", "12.*", "-x", "13.*"]).arg("-o");
+    command.arg(&directory).arg(format!("{}{path}", address));
+    let output = command.output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let index = fs::read(directory.join("index.json")).expect("a report");
+    let index: Value = serde_json::from_slice(&index).expect("a report of JSON");
+    let cases = index.as_object().and_then(|agents| agents.values().next()?.as_object());
+    let cases = cases.expect("a report of one agent");
+    assert_eq!(cases.len(), 247);
+    for (case, found) in cases {
+        for key in ["behavior", "behaviorClose"] {
+            let passed = ["OK", "NON-STRICT", "INFORMATIONAL"].map(Value::from);
+            assert!(passed.contains(&found[key]), "case {case}: {found}");
+        }
+    }
+    let _ = fs::remove_dir_all(directory);
 }
