@@ -20,8 +20,9 @@ use crate::view::View;
 /// How long an act may take to be over, its last drained worker included.
 const SETTLE: Duration = Duration::from_secs(60);
 
-/// Between two acts.
-const BREATH: Duration = Duration::from_millis(500);
+/// Between two acts: time enough for everybody to say something.
+const BREATH: Duration = Duration::from_secs(2);
+const QUICK_BREATH: Duration = Duration::from_millis(500);
 
 /// The role `demo`.
 #[derive(Debug, Args)]
@@ -52,6 +53,12 @@ pub(crate) struct Options {
     /// More flags for `sticky-lb`.
     #[arg(last = true, value_name = "FLAGS")]
     flags: Vec<OsString>,
+}
+
+impl Options {
+    fn breath(&self) -> Duration {
+        if self.quick { QUICK_BREATH } else { BREATH }
+    }
 }
 
 /// Something that an operator does.
@@ -105,7 +112,7 @@ pub(crate) async fn run(mut options: Options) -> Result<bool, Box<dyn Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let acts = acts(options.restarts);
     let played = tokio::select! {
-        played = play(&acts, &primary, &load, &view) => played,
+        played = play(&acts, options.breath(), &primary, &load, &view) => played,
         _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
         _ = terminate.recv() => Err("interrupted".into()),
     };
@@ -123,6 +130,7 @@ pub(crate) async fn run(mut options: Options) -> Result<bool, Box<dyn Error>> {
 
 async fn play(
     acts: &[Act],
+    breath: Duration,
     primary: &Primary,
     load: &Load,
     view: &View,
@@ -131,14 +139,14 @@ async fn play(
     view.say(&format!("A page that counts as well: http://{address}/"));
     view.say(&format!("{} WebSockets are opened", load.shared.options.connections));
     load.opened().await;
-    sleep(BREATH).await;
+    sleep(breath).await;
     for act in acts {
         view.say(&format!("\n{}: sticky-lb {}", act.title, act.command.join(" ")));
         let (before, start) = (Seen::of(&mut load.shared.tally.borrow_mut()), Instant::now());
         primary.order(&act.command).await?;
         let settled = primary.settled(SETTLE).await?;
         let took = start.elapsed();
-        sleep(BREATH).await;
+        sleep(breath).await;
         let after = Seen::of(&mut load.shared.tally.borrow_mut());
         view.say(&format!("  {} · {:.1} s", after.since(&before), took.as_secs_f64()));
         if !settled {
