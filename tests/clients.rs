@@ -109,6 +109,29 @@ fn nodes_ws_sees_a_restart_of_workers_that_move_nobody() {
 /// Seconds in which workers are restarted even on a busy machine.
 const LONG_ENOUGH: u32 = 12;
 
+fn restart_three_times(primary: &Primary) {
+    (0..3).for_each(|_| restart(primary));
+}
+
+/// Clients with all kinds of habits do not notice that they have moved.
+fn notices_nothing(start: impl FnOnce(SocketAddr) -> Clients) {
+    let primary = counting(&[]).start();
+    let seen = seen_by_habits(start, &primary, restart_three_times);
+    saw_nothing(&seen);
+    // That of the one that counts.
+    assert_eq!(seen["moves"], 3, "{seen}");
+}
+
+#[test]
+fn pythons_websockets_notice_nothing_of_restarts() {
+    notices_nothing(python);
+}
+
+#[test]
+fn nodes_ws_notices_nothing_of_restarts() {
+    notices_nothing(node);
+}
+
 /// What clients of k6 see in so many seconds, while `happening` happens.
 fn seen_by_k6(primary: &Primary, seconds: u32, happening: impl FnOnce(&Primary)) -> Value {
     let clients = k6(primary.address(), seconds);
@@ -133,6 +156,12 @@ fn k6_sees_a_restart_of_workers_that_move_nobody() {
     let primary = counting(&["--stay"]).start();
     let seen = seen_by_k6(&primary, LONG_ENOUGH, restart);
     assert!(seen["disconnects"].as_u64() >= Some(20), "{seen}");
+}
+
+#[test]
+fn k6_notices_nothing_of_a_restart() {
+    let seen = seen_by_k6(&counting(&[]).start(), LONG_ENOUGH, restart);
+    assert_eq!((&seen["disconnects"], &seen["moves"]), (&0.into(), &20.into()), "{seen}");
 }
 
 /// What a page in Chromium sees while `happening` happens, and some time after it.
@@ -167,6 +196,12 @@ fn a_page_in_chromium_sees_a_restart_of_workers_that_move_nobody() {
     let seen = seen_by_a_page(&primary, restart);
     assert_eq!(seen["disconnects"], 1);
     were_told_why(&seen["codes"]);
+}
+
+#[test]
+fn a_page_in_chromium_notices_nothing_of_restarts() {
+    let seen = seen_by_a_page(&counting(&[]).start(), restart_three_times);
+    assert_eq!((&seen["disconnects"], &seen["moves"]), (&0.into(), &3.into()), "{seen}");
 }
 
 #[test]

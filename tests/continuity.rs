@@ -35,6 +35,24 @@ fn workers_that_move_nobody_are_seen_to_go() {
 }
 
 #[test]
+fn nobody_notices_whatever_operators_do() {
+    let (report, as_expected) = demo(&[]);
+    assert!(as_expected, "{}", report["complaints"]);
+    assert_eq!((&report["disconnects"], &report["wrong_messages"]), (&0.into(), &0.into()));
+    assert_eq!(report["opened"], 300);
+    // Each restart moves everybody.
+    assert!(report["moves"].as_u64() > Some(2 * 300), "{report}");
+}
+
+#[test]
+fn clients_that_are_shed_are_told_why() {
+    let (report, as_expected) = demo(&["--mode", "shed"]);
+    assert!(as_expected, "{}", report["complaints"]);
+    assert!(report["disconnects"].as_u64() > Some(2 * 300), "{report}");
+    assert_eq!(report["moves"], 0);
+}
+
+#[test]
 fn workers_that_say_goodbye_shed_their_clients_properly() {
     let (report, as_expected) = demo(&["--stay", "--expect", "shed"]);
     assert!(as_expected && report["disconnects"].as_u64() > Some(0), "{report}");

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Duration, Instant, sleep};
@@ -20,8 +20,9 @@ use crate::view::View;
 /// How long an act may take to be over, its last drained worker included.
 const SETTLE: Duration = Duration::from_secs(60);
 
-/// Between two acts.
-const BREATH: Duration = Duration::from_millis(500);
+/// Between two acts: time enough for everybody to say something.
+const BREATH: Duration = Duration::from_secs(2);
+const QUICK_BREATH: Duration = Duration::from_millis(500);
 
 /// The role `demo`.
 #[derive(Debug, Args)]
@@ -35,9 +36,12 @@ pub(crate) struct Options {
     /// Workers that move nobody: for those who want to see what clients are spared.
     #[arg(long)]
     stay: bool,
-    /// What clients should see.
-    #[arg(long, value_enum, default_value = "continuity")]
-    expect: Expect,
+    /// What becomes of clients whose worker goes.
+    #[arg(long, value_enum, default_value = "migrate")]
+    mode: Mode,
+    /// What clients should see, if not what the mode promises.
+    #[arg(long, value_enum)]
+    expect: Option<Expect>,
     /// Reconnects that there may be within a second.
     #[arg(long, value_name = "N")]
     most_reconnects: Option<usize>,
@@ -52,6 +56,40 @@ pub(crate) struct Options {
     /// More flags for `sticky-lb`.
     #[arg(last = true, value_name = "FLAGS")]
     flags: Vec<OsString>,
+}
+
+impl Options {
+    fn breath(&self) -> Duration {
+        if self.quick { QUICK_BREATH } else { BREATH }
+    }
+}
+
+/// The modes of `sticky-lb --drain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// They move; nobody notices.
+    Migrate,
+    /// They are closed, one after the other, and told why.
+    Shed,
+    /// They stay for as long as a worker may drain, and are closed then.
+    Ride,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Migrate => "migrate",
+            Self::Shed => "shed",
+            Self::Ride => "ride",
+        }
+    }
+
+    fn promises(self) -> Expect {
+        match self {
+            Self::Migrate => Expect::Continuity,
+            Self::Shed | Self::Ride => Expect::Shed,
+        }
+    }
 }
 
 /// Something that an operator does.
@@ -76,8 +114,10 @@ fn acts(restarts: u32) -> Vec<Act> {
     let mut acts: Vec<Act> = (1..=restarts).map(restart).collect();
     acts.extend([
         Act::new("Twice as many workers", "scale 8"),
+        Act::new("Everybody to the worker that they would have now", "rebalance"),
         Act::new("Few workers", "scale 2"),
         Act::new("As many as at first", "scale 4"),
+        Act::new("Everybody to the worker that they would have now", "rebalance"),
         Act::new("Slot 1 out of service", "drain 1 --wait"),
         Act::new("Slot 1 back into service", "undrain 1"),
         Act::new("One slot restarted", "restart 2"),
@@ -94,8 +134,9 @@ pub(crate) async fn run(mut options: Options) -> Result<bool, Box<dyn Error>> {
     let binary = options.binary.clone().unwrap_or_else(|| binary_beside(&own));
     let workers = WORKERS.to_string();
     // Restarts follow each other closely here; that is no crash loop.
+    let mode = options.mode.name();
     let mut flags: Vec<OsString> =
-        ["--workers", &workers, "--min-uptime", "0"].map(Into::into).into();
+        ["--workers", &workers, "--min-uptime", "0", "--drain", mode].map(Into::into).into();
     flags.append(&mut options.flags);
     let mut worker = vec![own.into(), "worker".into()];
     worker.extend(options.stay.then(|| "--stay".into()));
@@ -105,7 +146,7 @@ pub(crate) async fn run(mut options: Options) -> Result<bool, Box<dyn Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let acts = acts(options.restarts);
     let played = tokio::select! {
-        played = play(&acts, &primary, &load, &view) => played,
+        played = play(&acts, options.breath(), &primary, &load, &view) => played,
         _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
         _ = terminate.recv() => Err("interrupted".into()),
     };
@@ -123,6 +164,7 @@ pub(crate) async fn run(mut options: Options) -> Result<bool, Box<dyn Error>> {
 
 async fn play(
     acts: &[Act],
+    breath: Duration,
     primary: &Primary,
     load: &Load,
     view: &View,
@@ -131,14 +173,14 @@ async fn play(
     view.say(&format!("A page that counts as well: http://{address}/"));
     view.say(&format!("{} WebSockets are opened", load.shared.options.connections));
     load.opened().await;
-    sleep(BREATH).await;
+    sleep(breath).await;
     for act in acts {
         view.say(&format!("\n{}: sticky-lb {}", act.title, act.command.join(" ")));
         let (before, start) = (Seen::of(&mut load.shared.tally.borrow_mut()), Instant::now());
         primary.order(&act.command).await?;
         let settled = primary.settled(SETTLE).await?;
         let took = start.elapsed();
-        sleep(BREATH).await;
+        sleep(breath).await;
         let after = Seen::of(&mut load.shared.tally.borrow_mut());
         view.say(&format!("  {} · {:.1} s", after.since(&before), took.as_secs_f64()));
         if !settled {
@@ -179,7 +221,8 @@ impl Seen {
 
 /// The balance. Whether it is as expected.
 fn conclude(options: &Options, tally: &Tally, stopped: &Value) -> bool {
-    let mut complaints = complaints(tally, options.expect, options.most_reconnects);
+    let expect = options.expect.unwrap_or_else(|| options.mode.promises());
+    let mut complaints = complaints(tally, expect, options.most_reconnects);
     for (what, words) in [("lost", "connections lost"), ("killed_workers", "workers killed")] {
         if stopped[what] != 0 {
             complaints.push(format!("{} {words} by the primary", stopped[what]));

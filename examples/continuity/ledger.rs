@@ -179,7 +179,7 @@ mod tests {
     fn a_number_too_high_leaves_a_gap() {
         let (orders, sequence) = taken(&[0, 4, 5]);
         assert_eq!(orders, [Order::Right, Order::Gap(3), Order::Right]);
-        assert_eq!(sequence.missing, [1..4]);
+        assert!(sequence.missing.into_iter().flatten().eq(1..4));
     }
 
     #[test]
