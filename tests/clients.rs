@@ -212,5 +212,6 @@ fn an_echo_on_tungstenite_passes_autobahn() {
 
 #[test]
 fn an_echo_on_axum_passes_autobahn() {
-    passes_autobahn(&counting(&[]).start(), "/echo");
+    let primary = counting(&[]).start();
+    pass_autobahn(primary.address(), "/echo");
 }

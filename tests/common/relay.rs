@@ -4,6 +4,8 @@
 //! Speaks the wire itself, so that a worker is tested against the words of the protocol and not
 //! against the primary's own code.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -47,8 +49,6 @@ struct Shared {
     moves: AtomicU64,
     /// How many have not moved since it was wanted last.
     behind: AtomicU64,
-    /// From the old worker's taking leave to the new one's taking over, in nanoseconds.
-    longest: AtomicU64,
     failure: Mutex<Option<String>>,
 }
 
@@ -183,7 +183,7 @@ fn run(listener: &TcpListener, sides: &mut [Side; 2], shared: &Shared) {
         let mut polled = watched.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         let _ = poll(&mut polled, Some(&PACE));
         while let Some(id) = admit(listener, sides, next_id) {
-            places.insert(id, Place { side: id.0 as usize % 2, ..Place::default() });
+            places.insert(id, Place { side: first_side(id), ..Place::default() });
             next_id += 1;
         }
         for side in [0, 1] {
@@ -212,11 +212,16 @@ fn admit(listener: &TcpListener, sides: &mut [Side; 2], id: u64) -> Option<Conne
     let (key, accepted_at) = (AffinityKey(id.0), Timestamp::now());
     let local = socket.local_addr().unwrap();
     let record = ConnectionRecord { id, accepted_at, key, client, local };
-    let side = &mut sides[id.0 as usize % 2];
+    let side = &mut sides[first_side(id)];
     let mut buffer = [0; MAX_TO_WORKER];
     side.say(encode_connections(&mut buffer, [&record].into_iter()), &[socket.into()]);
     side.sent.push_back((id, false));
     Some(id)
+}
+
+/// Every other one to the other.
+fn first_side(id: ConnectionId) -> usize {
+    usize::from(id.0 % 2 == 1)
 }
 
 fn settle(

@@ -58,8 +58,6 @@ pub(crate) struct Seized {
     pub(crate) stream: TcpStream,
     /// To be kept for as long as the socket is open here.
     pub(crate) guard: Option<ConnectionGuard>,
-    /// What it was before.
-    pub(crate) kind: Kind,
     /// A WebSocket, nothing half written and no close frame sent: one may be.
     pub(crate) at_frame_boundary: bool,
 }
@@ -135,6 +133,7 @@ impl Handle {
     }
 
     /// Whether the socket was taken or seized.
+    #[cfg(test)]
     pub(crate) fn has_left(&self) -> bool {
         self.shared.lock().left
     }

@@ -204,7 +204,6 @@ impl State {
     }
 
     pub(super) fn seize(&mut self) -> (Option<Seized>, Wake) {
-        let kind = self.kind();
         let Some(stream) = self.stream.take() else { return (None, Wake::default()) };
         let at_frame_boundary = match self.phase {
             // What the library has written is not sent.
@@ -214,7 +213,7 @@ impl State {
             }
             _ => false,
         };
-        let seized = Seized { stream, guard: self.guard.take(), kind, at_frame_boundary };
+        let seized = Seized { stream, guard: self.guard.take(), at_frame_boundary };
         (Some(seized), self.leave())
     }
 
