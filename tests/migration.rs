@@ -97,7 +97,7 @@ fn a_drained_slots_sessions_move_to_others_and_come_home_by_rebalancing() {
     primary.ask("undrain", json!({"slot": 1}));
     primary.ask("rebalance", json!({}));
     eventually("everybody is at home again", || {
-        clients.iter_mut().for_each(|client| drop(client.ask()));
+        all_served_by(&mut clients, 1);
         (0..3).map(connections).collect::<Vec<_>>() == at_home
     });
 }
@@ -110,12 +110,12 @@ fn scaling_moves_those_whose_worker_goes_and_by_rebalancing_those_who_belong_to_
     clients.iter_mut().for_each(|client| assert_eq!(client.ask(), 1));
     primary.ask("rebalance", json!({}));
     eventually("new workers have their share", || {
-        clients.iter_mut().for_each(|client| drop(client.ask()));
+        all_served_by(&mut clients, 1);
         workers(&primary).iter().all(|worker| worker["connections"].as_u64() > Some(0))
     });
     primary.ask("scale", json!({"to": "1"}));
     eventually("the only worker has them all", || {
-        clients.iter_mut().for_each(|client| drop(client.ask()));
+        all_served_by(&mut clients, 1);
         workers(&primary)[0]["connections"].as_u64() == Some(40)
     });
 }

@@ -84,6 +84,21 @@ impl Mode {
         }
     }
 
+    /// How long workers may drain, and how many clients they may send away in a second: as much as
+    /// fits a demonstration.
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Migrate => &["--rebalance-rate", "1000"],
+            Self::Shed => &["--drain-timeout", "20s", "--shed-rate", "500"],
+            Self::Ride => &["--drain-timeout", "5s", "--shed-rate", "500"],
+        }
+    }
+
+    /// Reconnects within a second, with some room for clients that hear of it late.
+    fn most_reconnects(self) -> Option<usize> {
+        (self == Self::Shed).then_some(650)
+    }
+
     fn promises(self) -> Expect {
         match self {
             Self::Migrate => Expect::Continuity,
@@ -137,6 +152,7 @@ pub(crate) async fn run(mut options: Options) -> Result<bool, Box<dyn Error>> {
     let mode = options.mode.name();
     let mut flags: Vec<OsString> =
         ["--workers", &workers, "--min-uptime", "0", "--drain", mode].map(Into::into).into();
+    flags.extend(options.mode.flags().iter().map(Into::into));
     flags.append(&mut options.flags);
     let mut worker = vec![own.into(), "worker".into()];
     worker.extend(options.stay.then(|| "--stay".into()));
@@ -222,7 +238,8 @@ impl Seen {
 /// The balance. Whether it is as expected.
 fn conclude(options: &Options, tally: &Tally, stopped: &Value) -> bool {
     let expect = options.expect.unwrap_or_else(|| options.mode.promises());
-    let mut complaints = complaints(tally, expect, options.most_reconnects);
+    let most = options.most_reconnects.or_else(|| options.mode.most_reconnects());
+    let mut complaints = complaints(tally, expect, most);
     for (what, words) in [("lost", "connections lost"), ("killed_workers", "workers killed")] {
         if stopped[what] != 0 {
             complaints.push(format!("{} {words} by the primary", stopped[what]));

@@ -103,17 +103,17 @@ impl Primary {
         Ok(String::from_utf8_lossy(&done.stdout).trim().to_owned())
     }
 
-    /// Waits until no worker starts or drains any more; no longer than `limit`. Whether it is so.
+    /// Waits until no worker starts or drains and no session is to move any more; no longer than `limit`. Whether it is so.
     pub(crate) async fn settled(&self, limit: Duration) -> Result<bool, Box<dyn Error>> {
         let settled = async {
             loop {
                 let workers = self.order(&["workers".to_owned(), "--json".to_owned()]).await?;
                 let workers: Vec<Value> = serde_json::from_str(&workers)?;
                 let moving = ["spawning", "standby", "draining", "aborted", "killed"];
-                if !workers
-                    .iter()
-                    .any(|worker| moving.iter().any(|state| worker["state"] == *state))
-                {
+                let status = self.order(&["status".to_owned(), "--json".to_owned()]).await?;
+                let status: Value = serde_json::from_str(&status)?;
+                let is_moving = |worker: &Value| moving.iter().any(|it| worker["state"] == *it);
+                if !workers.iter().any(is_moving) && status["rebalance_pending"] == 0 {
                     return Ok(());
                 }
                 sleep(LOOK).await;
