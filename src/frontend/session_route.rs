@@ -8,7 +8,10 @@ use crate::frontend::spill::SpillReason;
 use crate::handoff::ids::{AffinityKey, SlotId, Timestamp};
 
 /// After so many workers that refused it, stalled or died, a session goes back.
-pub const ATTEMPTS: u8 = 3;
+const ATTEMPTS: usize = 3;
+
+/// So many workers may die with a session.
+const DEATHS: u8 = 3;
 
 /// What became of the worker that has offered a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,19 +26,17 @@ pub enum Sender {
 
 /// A session's journey so far.
 #[derive(Clone, Copy, Debug)]
-pub struct Journey {
+pub struct Journey<'a> {
     /// Its client's key.
     pub key: AffinityKey,
     /// The slot that it comes from.
     pub from: SlotId,
     /// Who offers it.
     pub sender: Sender,
-    /// How often a worker that should take it refused, stalled or died.
-    pub failures: u8,
+    /// Slots whose workers should have taken it and refused, stalled or died.
+    pub failed: &'a [SlotId],
     /// How many of those died.
     pub deaths: u8,
-    /// The slot of the last of them.
-    pub failed_at: Option<SlotId>,
 }
 
 /// Where a session goes.
@@ -64,13 +65,14 @@ pub trait Takers: Slots {
 
 /// The way of a session. The router notes where its client is now.
 pub fn way(
-    journey: &Journey,
+    journey: &Journey<'_>,
     router: &mut Router,
     slots: &impl Takers,
     later: bool,
     now: Timestamp,
 ) -> Way {
-    let taker = (journey.failures < ATTEMPTS).then(|| taker(journey, router, slots, now)).flatten();
+    let taker =
+        (journey.failed.len() < ATTEMPTS).then(|| taker(journey, router, slots, now)).flatten();
     match (taker, journey.sender) {
         (Some(slot), _) => Way::To(slot),
         (None, Sender::Serving | Sender::Leaving) => Way::Back,
@@ -80,20 +82,18 @@ pub fn way(
 
 /// Who should take it.
 fn taker(
-    journey: &Journey,
+    journey: &Journey<'_>,
     router: &mut Router,
     slots: &impl Takers,
     now: Timestamp,
 ) -> Option<SlotId> {
-    let Journey { key, from, sender, failed_at, .. } = *journey;
+    let Journey { key, from, sender, failed, .. } = *journey;
+    let open = Open { slots, past: failed };
     if sender == Sender::Serving {
         // It stays, unless it was elsewhere than where its client belongs.
-        let past = [Some(from), failed_at];
-        let takes = |slot: &SlotId| !past.contains(&Some(*slot)) && slots.is_open(*slot);
-        return router.ideal(key).filter(takes);
+        return router.ideal(key).filter(|ideal| *ideal != from && open.has(*ideal));
     }
-    let open = Open { slots, past: [Some(from), failed_at] };
-    if failed_at != Some(from) && slots.is_open(from) {
+    if open.has(from) {
         router.stays(key, from, now);
         return Some(from);
     }
@@ -102,19 +102,19 @@ fn taker(
 
 /// It has nobody to go back to. `later` says whether any worker could take it sooner or later.
 fn orphan_way(
-    journey: &Journey,
+    journey: &Journey<'_>,
     router: &mut Router,
     slots: &impl Takers,
     later: bool,
     now: Timestamp,
 ) -> Way {
-    if journey.deaths >= ATTEMPTS {
+    if journey.deaths >= DEATHS {
         return Way::Nowhere;
     }
     if slots.availability(journey.from) == Availability::Holding {
         return Way::To(journey.from);
     }
-    match router.route_session(journey.key, &Open { slots, past: [None; 2] }, now) {
+    match router.route_session(journey.key, &Open { slots, past: &[] }, now) {
         Some(slot) => Way::To(slot),
         None if later => Way::Wait,
         None => Way::Nowhere,
@@ -124,7 +124,13 @@ fn orphan_way(
 /// Slots that sessions can go to now; all others, and those to pass, count as closed.
 struct Open<'a, S> {
     slots: &'a S,
-    past: [Option<SlotId>; 2],
+    past: &'a [SlotId],
+}
+
+impl<S: Takers> Open<'_, S> {
+    fn has(&self, slot: SlotId) -> bool {
+        !self.past.contains(&slot) && self.slots.is_open(slot)
+    }
 }
 
 impl<S: Takers> Slots for Open<'_, S> {
@@ -133,8 +139,7 @@ impl<S: Takers> Slots for Open<'_, S> {
     }
 
     fn availability(&self, slot: SlotId) -> Availability {
-        let open = !self.past.contains(&Some(slot)) && self.slots.is_open(slot);
-        if open { Availability::Open } else { Availability::Closed }
+        if self.has(slot) { Availability::Open } else { Availability::Closed }
     }
 
     fn load(&self, slot: SlotId) -> u64 {
@@ -205,35 +210,36 @@ mod tests {
 
     #[test]
     fn a_session_finds_its_way() {
+        type Case<'a> = (&'a str, &'a str, Sender, &'a [u16], u8, [Way; 2]);
         use Sender::{Gone, Leaving, Serving};
         use Way::{Back, Nowhere, To, Wait};
         let to = |slot| To(SlotId(slot));
-        // All from slot 0. What slots are like, who sends, failures, deaths, and the way of a client
+        // All from slot 0. What slots are like, who sends, who failed, deaths, and the way of a client
         // of slot 0 and of one of slot 1.
-        let cases = [
-            ("a deploy: to the successor", "OOO", Leaving, 0, 0, [to(0), to(0)]),
-            ("after two failures still", "OOO", Leaving, 2, 2, [to(0), to(0)]),
-            ("after three, back", "OOO", Leaving, 3, 0, [Back, Back]),
-            ("a rebalance: where it belongs", "OOO", Serving, 0, 0, [Back, to(1)]),
-            ("unless nobody takes it there", "OPO", Serving, 0, 0, [Back, Back]),
-            ("or nobody is there yet", "OHO", Serving, 0, 0, [Back, Back]),
-            ("a slot given up: to the next", "COO", Leaving, 0, 0, [to(1), to(1)]),
-            ("the next that takes any", "CPO", Leaving, 0, 0, [to(2), to(2)]),
-            ("a successor without sessions", "POO", Leaving, 0, 0, [to(1), to(1)]),
-            ("a successor that is still to come", "HOO", Leaving, 0, 0, [to(1), to(1)]),
-            ("no taker: back", "HHC", Leaving, 0, 0, [Back, Back]),
-            ("nobody takes any: back", "PPP", Leaving, 0, 0, [Back, Back]),
-            ("its worker died: to the successor", "OOO", Gone, 0, 0, [to(0), to(0)]),
-            ("or to the next", "HOO", Gone, 0, 0, [to(1), to(1)]),
-            ("or it waits for the successor", "HCC", Gone, 0, 0, [to(0), to(0)]),
-            ("or it waits for anybody", "CHC", Gone, 0, 0, [Wait, Wait]),
-            ("refused thrice, by whom it was", "CCO", Gone, 3, 2, [to(2), to(2)]),
-            ("but not to kill a fourth", "OOO", Gone, 3, 3, [Nowhere, Nowhere]),
+        let cases: [Case<'_>; 18] = [
+            ("a deploy: to the successor", "OOO", Leaving, &[], 0, [to(0), to(0)]),
+            ("after two failures still", "OOO", Leaving, &[1, 2], 2, [to(0), to(0)]),
+            ("after three, back", "OOO", Leaving, &[1, 2, 1], 0, [Back, Back]),
+            ("a rebalance: where it belongs", "OOO", Serving, &[], 0, [Back, to(1)]),
+            ("unless nobody takes it there", "OPO", Serving, &[], 0, [Back, Back]),
+            ("or nobody is there yet", "OHO", Serving, &[], 0, [Back, Back]),
+            ("a slot given up: to the next", "COO", Leaving, &[], 0, [to(1), to(1)]),
+            ("the next that takes any", "CPO", Leaving, &[], 0, [to(2), to(2)]),
+            ("a successor without sessions", "POO", Leaving, &[], 0, [to(1), to(1)]),
+            ("a successor that is still to come", "HOO", Leaving, &[], 0, [to(1), to(1)]),
+            ("no taker: back", "HHC", Leaving, &[], 0, [Back, Back]),
+            ("nobody takes any: back", "PPP", Leaving, &[], 0, [Back, Back]),
+            ("its worker died: to the successor", "OOO", Gone, &[], 0, [to(0), to(0)]),
+            ("or to the next", "HOO", Gone, &[], 0, [to(1), to(1)]),
+            ("or it waits for the successor", "HCC", Gone, &[], 0, [to(0), to(0)]),
+            ("or it waits for anybody", "CHC", Gone, &[], 0, [Wait, Wait]),
+            ("refused thrice, by whom it was", "CCO", Gone, &[1, 2, 1], 2, [to(2), to(2)]),
+            ("but not to kill a fourth", "OOO", Gone, &[1, 2, 1], 3, [Nowhere, Nowhere]),
         ];
-        for (what, states, sender, failures, deaths, expected) in cases {
+        for (what, states, sender, failed, deaths, expected) in cases {
+            let failed: Vec<_> = failed.iter().copied().map(SlotId).collect();
             for (key, expected) in keys().into_iter().zip(expected) {
-                let journey =
-                    Journey { key, from: SlotId(0), sender, failures, deaths, failed_at: None };
+                let journey = Journey { key, from: SlotId(0), sender, failed: &failed, deaths };
                 let mut router = router(Placement::Rendezvous);
                 let found = way(&journey, &mut router, &slots(states), true, NOW);
                 assert_eq!(found, expected, "{what}");
@@ -243,25 +249,26 @@ mod tests {
 
     #[test]
     fn whoever_has_refused_is_not_asked_again_at_once() {
-        let go = |sender, states: &str, failed_at| {
+        let go = |sender, states: &str, failed: &[u16]| {
             let [_, guest] = keys();
-            let failed_at = Some(SlotId(failed_at));
+            let failed: Vec<_> = failed.iter().copied().map(SlotId).collect();
             let (key, from) = (guest, SlotId(0));
-            let journey = Journey { key, from, sender, failures: 1, deaths: 0, failed_at };
+            let journey = Journey { key, from, sender, failed: &failed, deaths: 0 };
             way(&journey, &mut router(Placement::Rendezvous), &slots(states), true, NOW)
         };
-        assert_eq!(go(Sender::Leaving, "OOO", 0), Way::To(SlotId(1)));
-        assert_eq!(go(Sender::Leaving, "COO", 1), Way::To(SlotId(2)));
-        assert_eq!(go(Sender::Leaving, "OCC", 0), Way::Back);
-        assert_eq!(go(Sender::Gone, "OCC", 0), Way::To(SlotId(0)), "nobody else is left");
-        assert_eq!(go(Sender::Serving, "OOO", 1), Way::Back);
+        assert_eq!(go(Sender::Leaving, "OOO", &[0]), Way::To(SlotId(1)));
+        assert_eq!(go(Sender::Leaving, "COO", &[1]), Way::To(SlotId(2)));
+        assert_eq!(go(Sender::Leaving, "OOO", &[0, 1]), Way::To(SlotId(2)));
+        assert_eq!(go(Sender::Leaving, "OCC", &[0]), Way::Back);
+        assert_eq!(go(Sender::Gone, "OCC", &[0]), Way::To(SlotId(0)), "nobody else is left");
+        assert_eq!(go(Sender::Serving, "OOO", &[1]), Way::Back);
     }
 
     #[test]
     fn with_nobody_left_it_waits_for_nobody() {
         let [key, _] = keys();
         let (from, sender) = (SlotId(0), Sender::Gone);
-        let journey = Journey { key, from, sender, failures: 0, deaths: 0, failed_at: None };
+        let journey = Journey { key, from, sender, failed: &[], deaths: 0 };
         let mut router = router(Placement::Rendezvous);
         assert_eq!(way(&journey, &mut router, &slots("CPC"), false, NOW), Way::Nowhere);
     }
@@ -272,7 +279,7 @@ mod tests {
         let follows = |key, states, expected: Route| {
             let mut router = router(Placement::Rendezvous);
             let (from, sender) = (SlotId(0), Sender::Leaving);
-            let journey = Journey { key, from, sender, failures: 0, deaths: 0, failed_at: None };
+            let journey = Journey { key, from, sender, failed: &[], deaths: 0 };
             way(&journey, &mut router, &slots(states), true, NOW);
             assert_eq!(router.route(key, &slots("OOO"), NOW), expected, "{states}");
         };
@@ -289,8 +296,7 @@ mod tests {
         let key = AffinityKey(1);
         let mut router = router(Placement::LeastConnections);
         let mut go = |sender, states: &str| {
-            let journey =
-                Journey { key, from: SlotId(0), sender, failures: 0, deaths: 0, failed_at: None };
+            let journey = Journey { key, from: SlotId(0), sender, failed: &[], deaths: 0 };
             way(&journey, &mut router, &slots(states), true, NOW)
         };
         assert_eq!(go(Sender::Serving, "OOO"), Way::Back);
@@ -301,12 +307,15 @@ mod tests {
     proptest! {
         #[test]
         fn no_session_goes_where_nobody_takes_it_or_away_from_a_sender_that_lives(
-            key: u64, states in "[OHCP]{3}", modulo: bool, failures in 0..5_u8, deaths in 0..5_u8,
+            key: u64, states in "[OHCP]{3}", modulo: bool, failed in prop::collection::vec(0..3_u16, 0..5),
+            deaths in 0..5_u8,
             sender in prop::sample::select(vec![Sender::Serving, Sender::Leaving, Sender::Gone]),
         ) {
             let placement = if modulo { Placement::Modulo } else { Placement::Rendezvous };
             let slots = slots(&states);
-            let journey = Journey { key: AffinityKey(key), from: SlotId(0), sender, failures, deaths, failed_at: None };
+            let failed: Vec<_> = failed.into_iter().map(SlotId).collect();
+            let (key, from) = (AffinityKey(key), SlotId(0));
+            let journey = Journey { key, from, sender, failed: &failed, deaths };
             let way = way(&journey, &mut router(placement), &slots, true, NOW);
             match way {
                 Way::To(slot) => prop_assert!(

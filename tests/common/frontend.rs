@@ -21,7 +21,8 @@ use sticky_lb::handoff::ids::{Generation, SlotId};
 use sticky_lb::handoff::message::MAX_TO_WORKER;
 use sticky_lb::handoff::scm_rights::{Received, receive};
 use sticky_lb::handoff::scoreboard::{Counter, Scoreboard};
-use sticky_lb::handoff::slots::{SlotCommand, SlotCommander, WorkerId, seam};
+use sticky_lb::handoff::slots::{SlotCommand, SlotCommander, SlotEvent, WorkerId, seam};
+use tokio::sync::mpsc;
 
 use super::PATIENCE;
 
@@ -34,6 +35,7 @@ pub struct Frontend<T> {
     pub commander: SlotCommander,
     /// As operators have it.
     pub handle: FrontendHandle,
+    events: mpsc::Receiver<SlotEvent>,
     slots: u16,
     thread: JoinHandle<T>,
     workers: Vec<JoinHandle<()>>,
@@ -64,7 +66,6 @@ impl<T: Send + 'static> Frontend<T> {
         let (commander, events, orders) = seam().expect("a part of the frontend");
         let (handle, inquiries) = inquiries().expect("a part of the frontend");
         let thread = thread::spawn(move || {
-            let _nobody_hears = events;
             let prefixes = Prefixes { v4: 32, v6: 64 };
             let affinity = Affinity::new(DigestKind::Md5, b"", prefixes);
             let router = Router::new(&RouterSettings {
@@ -81,7 +82,7 @@ impl<T: Send + 'static> Frontend<T> {
                 Dispatcher::new(listener, affinity, router, table, settings, orders, inquiries);
             run(dispatcher.expect("a part of the frontend"))
         });
-        Self { address, commander, handle, slots, thread, workers: Vec::new() }
+        Self { address, commander, handle, events, slots, thread, workers: Vec::new() }
     }
 
     /// Puts a worker into each slot, and has connections accepted.
@@ -111,6 +112,12 @@ impl<T: Send + 'static> Frontend<T> {
             }
         };
         tokio::time::timeout(PATIENCE, all).await.expect("all are acknowledged");
+    }
+
+    /// What its workers said or did next.
+    pub async fn event(&mut self) -> SlotEvent {
+        let event = tokio::time::timeout(PATIENCE, self.events.recv());
+        event.await.expect("something happens").expect("the frontend runs")
     }
 
     /// Ends it, and says what came of it.

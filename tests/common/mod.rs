@@ -16,6 +16,7 @@ pub mod client;
 pub mod control;
 pub mod frontend;
 pub mod load;
+pub mod mover;
 pub mod process;
 pub mod relay;
 pub mod stand_in;

@@ -84,9 +84,8 @@ impl Dispatcher {
             key: session.record.key,
             from: sender.slot,
             sender: self.slots.sender(sender),
-            failures: parcel.failures,
+            failed: &parcel.failed,
             deaths: session.deaths,
-            failed_at: parcel.failed_at,
         };
         let later = self.slots.has_takers();
         match way(&journey, &mut self.router, &self.slots, later, self.now) {
@@ -168,7 +167,6 @@ pub(super) fn note_failure(session: &mut PendingConnection, slot: SlotId, reason
     if let Some(parcel) = &mut session.parcel
         && reason != TakenBack::Unfilled
     {
-        parcel.failures = parcel.failures.saturating_add(1);
-        parcel.failed_at = Some(slot);
+        parcel.failed.push(slot);
     }
 }

@@ -24,10 +24,8 @@ pub struct Parcel {
     pub content: Content,
     /// How far the socket had been used when the primary got it.
     pub usage: Usage,
-    /// How often a worker that should take it refused, stalled or died.
-    pub failures: u8,
-    /// The slot of the last of them.
-    pub failed_at: Option<SlotId>,
+    /// Slots whose workers should have taken it and refused, stalled or died.
+    pub failed: Vec<SlotId>,
 }
 
 /// The bytes that one worker writes and another reads.
@@ -59,7 +57,7 @@ impl Offer {
     #[must_use]
     pub fn depart(self, sender: WorkerId) -> PendingConnection {
         let Self { record, socket, content, usage } = self;
-        let parcel = Parcel { sender, content, usage, failures: 0, failed_at: None };
+        let parcel = Parcel { sender, content, usage, failed: Vec::new() };
         PendingConnection { record, socket, deaths: 0, parcel: Some(Box::new(parcel)) }
     }
 }
