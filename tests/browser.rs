@@ -102,8 +102,40 @@ fn a_page_finds_the_successor_of_a_killed_worker() {
 }
 
 #[test]
-fn a_page_follows_a_drain_without_an_error() {
-    let primary = Primary::with_workers(2).start();
+fn a_page_stays_connected_through_a_deploy_and_its_room_stays_whole() {
+    let primary = Primary::with_workers(2).arguments(&["--min-uptime", "0"]).start();
+    let browser = Browser::start();
+    let (ann, bob) = (member(&browser, &primary, "ann"), member(&browser, &primary, "bob"));
+    ann.wait_for_text("#members", "2 members");
+    // Whoever connects anew is counted.
+    for tab in [&ann, &bob] {
+        tab.evaluate(
+            "var connects = 0, plain = connect; connect = () => { connects++; plain(); }; 0",
+        );
+    }
+    for _ in 0..2 {
+        let (worker, slot) = served_by(&ann, &primary);
+        primary.signal(Signal::HUP);
+        let (now, _) = moved(&ann, &primary, worker, slot);
+        assert_eq!(moved(&bob, &primary, worker, slot).0, now);
+        ann.wait_for_text("#log", &format!("worker {now}, on the same connection, before"));
+        ann.enter("#text", &format!("Are you still there, {now}?"));
+        bob.wait_for_text("#log", &format!("ann: Are you still there, {now}?"));
+    }
+    for tab in [&ann, &bob] {
+        assert_eq!(tab.evaluate("connects"), 0, "connected anew");
+        let log = tab.text("#log");
+        assert!(!log.contains("left") && log.matches("bob joined").count() <= 1, "{log}");
+        assert_eq!(tab.complaints(), [""; 0]);
+    }
+    ann.wait_for_text("#members", "2 members");
+    screenshot_of_move(&ann);
+}
+
+#[test]
+fn a_page_that_is_sent_away_comes_back_by_itself() {
+    let flags = ["--min-uptime", "0", "--drain", "shed", "--drain-timeout", "1s"];
+    let primary = Primary::with_workers(2).arguments(&flags).start();
     let browser = Browser::start();
     let ann = member(&browser, &primary, "ann");
     let (worker, slot) = served_by(&ann, &primary);
@@ -170,9 +202,16 @@ fn moved(tab: &Tab, primary: &Primary, from: u32, slot: u16) -> (u32, u16) {
         tab.text("#state").starts_with("Connected") && tab.text("#worker") != from.to_string()
     });
     let now = served_by(tab, primary);
-    tab.wait_for_text("#log", &format!("Now served by worker {}, before by {from}", now.0));
+    let log = tab.text("#log");
+    let (told, before) = (format!("Now served by worker {}", now.0), format!("before by {from}."));
+    assert!(log.contains(&told) && log.contains(&before), "{log}");
     assert_eq!(now.1, slot, "the page has left its slot");
     now
+}
+
+/// For people to look at: `chat-moved.png` in the target directory.
+fn screenshot_of_move(tab: &Tab) {
+    tab.screenshot(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("chat-moved.png"));
 }
 
 /// For people to look at: `chat.png` and its like in the target directory.
