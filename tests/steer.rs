@@ -7,7 +7,7 @@ use std::fs;
 use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
 
-use common::client::{ask, connect_from, ends_within, nth, read_kept_alive};
+use common::client::{ask, connect_from, nth, read_kept_alive};
 use common::load::Load;
 use common::{Primary, eventually};
 use serde_json::{Value, json};
@@ -69,11 +69,12 @@ fn a_drained_slot_loses_no_client_and_none_follows_until_it_is_undrained() {
     let client = primary.client_of(1);
     let (mut open, before) = stay(client, &primary);
     assert_eq!(primary.ask("drain", json!({"slot": 1})), json!({}));
-    // What is open may end; whoever comes anew is elsewhere.
+    // Whoever comes anew is elsewhere, and what was open goes on there.
     let elsewhere = ask(client, primary.address());
     assert_ne!(elsewhere.slot(), 1);
-    assert!(ends_within(&mut open, common::PATIENCE));
     eventually("drained", || states(&primary)[1] == "drained");
+    open.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    assert_eq!(read_kept_alive(&mut open).unwrap().pid(), elsewhere.pid());
     assert!(!primary.workers().iter().any(|(pid, ..)| *pid == before));
     // Neither a roll-out nor a second order changes that.
     primary.ask("reload", json!({}));

@@ -44,6 +44,12 @@ impl Gate {
         Self::with(state)
     }
 
+    /// For an app that runs without a primary: one that nobody ever asks to let go.
+    #[must_use]
+    pub fn detached(stream: TcpStream) -> Self {
+        Self::fresh(stream, None).0
+    }
+
     fn with(state: State) -> (Self, Handle) {
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() });
         let handle = Handle::new(&shared);
