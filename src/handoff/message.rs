@@ -95,21 +95,23 @@
 //!
 //! A worker that drains may get the order to drain again, with less time or another reason: the last
 //! one counts.
-//!
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use crate::handoff::drain::DrainOrder;
-use crate::handoff::ids::{AffinityKey, ConnectionId, Timestamp};
+use crate::handoff::ids::ConnectionId;
 
 mod moving;
+mod record;
 
 pub use moving::{
     Keys, encode_ask, encode_close, encode_counted, encode_drain, encode_move, encode_moved,
     encode_offer, encode_returned, encode_session,
 };
+pub use record::{ConnectionRecord, Records};
+
 use moving::{decode_counted, decode_drain, decode_session, pair};
+use record::{decode_record, encode_record};
 
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u8 = 1;
@@ -140,21 +142,6 @@ pub const MAX_TO_PRIMARY: usize = MAX_TO_WORKER;
 pub const MAX_IDS: usize = HEADER + BATCH * 8;
 
 const MAGIC: [u8; 2] = *b"SL";
-
-/// What travels with a connection's descriptor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectionRecord {
-    /// Names the connection in acknowledgements and logs.
-    pub id: ConnectionId,
-    /// When the primary accepted it.
-    pub accepted_at: Timestamp,
-    /// What decided its slot.
-    pub key: AffinityKey,
-    /// The client's address, IPv4 as IPv4 even on a dual-stack listener.
-    pub client: SocketAddr,
-    /// The address that the client connected to.
-    pub local: SocketAddr,
-}
 
 /// A message to the worker.
 #[derive(Clone, Copy, Debug)]
@@ -390,24 +377,6 @@ fn body_of(kind: u8, count: u16, body: &[u8], size: usize) -> Result<&[u8], Mess
     Err(MessageError::Length { kind, count, length: HEADER + body.len() })
 }
 
-/// The connections of one message; checked when the message was read.
-#[derive(Clone, Copy, Debug)]
-pub struct Records<'a>(&'a [u8]);
-
-impl<'a> Records<'a> {
-    /// How many there are, 1 to [`BATCH`].
-    #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "never empty")]
-    pub fn len(self) -> usize {
-        self.0.len() / RECORD
-    }
-
-    /// One after the other, as the descriptors stand beside them.
-    pub fn iter(self) -> impl Iterator<Item = ConnectionRecord> + 'a {
-        self.0.chunks_exact(RECORD).filter_map(|bytes| decode_record(bytes).ok())
-    }
-}
-
 fn ids(kind: u8, count: u16, body: &[u8]) -> Result<Ids<'_>, MessageError> {
     body_of(kind, count, body, 8).map(Ids)
 }
@@ -423,68 +392,20 @@ impl<'a> Ids<'a> {
     }
 }
 
-fn encode_record(bytes: &mut [u8], record: &ConnectionRecord) {
-    bytes[0..8].copy_from_slice(&record.id.0.to_le_bytes());
-    bytes[8..16].copy_from_slice(&record.accepted_at.0.to_le_bytes());
-    bytes[16..24].copy_from_slice(&record.key.0.to_le_bytes());
-    encode_address(&mut bytes[24..48], record.client);
-    encode_address(&mut bytes[48..72], record.local);
-}
-
-fn decode_record(bytes: &[u8]) -> Result<ConnectionRecord, MessageError> {
-    Ok(ConnectionRecord {
-        id: ConnectionId(u64_at(bytes, 0)),
-        accepted_at: Timestamp(u64_at(bytes, 8)),
-        key: AffinityKey(u64_at(bytes, 16)),
-        client: decode_address(&bytes[24..48])?,
-        local: decode_address(&bytes[48..72])?,
-    })
-}
-
 fn u64_at(bytes: &[u8], offset: usize) -> u64 {
     let mut eight = [0; 8];
     eight.copy_from_slice(&bytes[offset..offset + 8]);
     u64::from_le_bytes(eight)
 }
 
-fn encode_address(bytes: &mut [u8], address: SocketAddr) {
-    bytes.fill(0);
-    bytes[2..4].copy_from_slice(&address.port().to_le_bytes());
-    match address {
-        SocketAddr::V4(v4) => {
-            bytes[0] = 4;
-            bytes[8..12].copy_from_slice(&v4.ip().octets());
-        }
-        SocketAddr::V6(v6) => {
-            bytes[0] = 6;
-            bytes[4..8].copy_from_slice(&v6.scope_id().to_le_bytes());
-            bytes[8..24].copy_from_slice(&v6.ip().octets());
-        }
-    }
-}
-
-fn decode_address(bytes: &[u8]) -> Result<SocketAddr, MessageError> {
-    let port = u16::from_le_bytes([bytes[2], bytes[3]]);
-    match bytes[0] {
-        4 => {
-            let ip = Ipv4Addr::new(bytes[8], bytes[9], bytes[10], bytes[11]);
-            Ok(SocketAddr::new(IpAddr::V4(ip), port))
-        }
-        6 => {
-            let mut octets = [0; 16];
-            octets.copy_from_slice(&bytes[8..24]);
-            let scope = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
-            Ok(SocketAddrV6::new(Ipv6Addr::from(octets), port, 0, scope).into())
-        }
-        unknown => Err(MessageError::Family(unknown)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::handoff::ids::{AffinityKey, Timestamp};
 
     fn addresses() -> impl Strategy<Value = SocketAddr> {
         let v4 = any::<([u8; 4], u16)>().prop_map(|(ip, port)| (IpAddr::from(ip), port).into());

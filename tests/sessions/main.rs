@@ -390,6 +390,7 @@ async fn a_successor_that_takes_none_leaves_them_to_others() {
     order(&frontend, SlotCommand::Gone(worker(0, 1))).await;
     assert_eq!(facts(&frontend).await.slots[0].queued, 1);
     let mut plain = Mover::serve(&mut frontend, worker(0, 2), false).await;
+    assert!(plain.hear_within(Duration::from_millis(50)).is_none());
     let mut able = Mover::serve(&mut frontend, worker(1, 1), true).await;
     assert_eq!(able.hear_session().2, b"state");
     able.settle(1);
