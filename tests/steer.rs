@@ -120,7 +120,8 @@ fn whoever_waits_for_a_slot_hears_of_it_when_others_change_their_mind() {
     let primary = quick(3).start();
     let hold = |slot| {
         let mut held = connect_from(primary.client_of(slot), primary.address()).unwrap();
-        held.write_all(b"GET /").unwrap();
+        // Keeps its worker busy for longer than anything here takes.
+        held.write_all(b"GET /heavy?ms=10000 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
         let number = usize::from(slot);
         eventually("the worker has it", || {
             primary.ask("workers", json!({}))[number]["connections"] == 1
