@@ -67,15 +67,17 @@ async fn all_workers_share_one_rate() {
 async fn who_is_gone_is_granted_nothing_and_others_all() {
     let pace = PaceSettings { shed_rate: 5.0, ..PaceSettings::default() };
     let mut frontend = frontend(2, PATIENT, pace).await;
-    let gone = Mover::serve(&mut frontend, worker(0, 0), true).await;
+    let mut gone = Mover::serve(&mut frontend, worker(0, 0), true).await;
     let mut mover = Mover::serve(&mut frontend, worker(1, 0), true).await;
     gone.say(&encode_ask(1_000_000, Duration::from_secs(60)));
+    closes(&mut gone, 1);
     drop(gone);
     order(&frontend, SlotCommand::Gone(worker(0, 0))).await;
     let before = frontend.commander.count().await.unwrap().shed;
-    mover.say(&encode_ask(2, Duration::from_millis(500)));
-    closes(&mut mover, 2);
-    assert_eq!(frontend.commander.count().await.unwrap().shed, before + 2);
+    // Behind all of the other's, it would be its turn in a minute.
+    mover.say(&encode_ask(1, Duration::from_secs(60)));
+    closes(&mut mover, 1);
+    assert_eq!(frontend.commander.count().await.unwrap().shed, before + 1);
     frontend.end().await.unwrap();
 }
 
