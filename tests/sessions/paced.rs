@@ -69,12 +69,12 @@ async fn who_is_gone_is_granted_nothing_and_others_all() {
     let mut frontend = frontend(2, PATIENT, pace).await;
     let mut gone = Mover::serve(&mut frontend, worker(0, 0), true).await;
     let mut mover = Mover::serve(&mut frontend, worker(1, 0), true).await;
-    gone.say(&encode_ask(1_000_000, Duration::from_secs(60)));
+    gone.say(&encode_ask(u32::MAX, Duration::from_secs(60)));
     closes(&mut gone, 1);
     drop(gone);
     order(&frontend, SlotCommand::Gone(worker(0, 0))).await;
     let before = frontend.commander.count().await.unwrap().shed;
-    // Behind all of the other's, it would be its turn in a minute.
+    // Behind the others, which are due every few nanoseconds, it would be its turn at last call.
     mover.say(&encode_ask(1, Duration::from_secs(60)));
     closes(&mut mover, 1);
     assert_eq!(frontend.commander.count().await.unwrap().shed, before + 1);
