@@ -50,7 +50,6 @@ fn clients_that_are_shed_are_told_why() {
     let (report, as_expected) = demo(&[&["--mode", "shed"], &limits[..]].concat());
     assert!(as_expected, "{}", report["complaints"]);
     assert!(report["disconnects"].as_u64() > Some(2 * 300), "{report}");
-    assert_eq!(report["moves"], 0);
 }
 
 #[test]

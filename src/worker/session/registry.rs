@@ -20,7 +20,7 @@ use crate::worker::session::{Inner, Leaver, lock};
 
 /// Sessions that may be on their way at a time: enough to keep the primary busy, and few enough that
 /// none waits long for those before it.
-pub(crate) const WINDOW: usize = 64;
+pub(crate) const WINDOW: usize = 16;
 
 /// What became of a session that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
