@@ -45,8 +45,15 @@ fn nobody_notices_whatever_operators_do() {
 }
 
 #[test]
+fn workers_that_leave_too_early_are_seen_to_lose_messages() {
+    let (report, as_expected) = demo(&["--hasty", "--restarts", "1", "--connections", "50"]);
+    assert!(!as_expected && report["wrong_messages"].as_u64() > Some(50), "{report}");
+}
+
+#[test]
 fn clients_that_are_shed_are_told_why() {
-    let limits = ["--most-reconnects", "130", "--", "--shed-rate", "100"];
+    // All four workers drain nearly at once, evenly over some five seconds: 60 clients a second.
+    let limits = ["--most-reconnects", "90", "--", "--drain-timeout", "6s"];
     let (report, as_expected) = demo(&[&["--mode", "shed"], &limits[..]].concat());
     assert!(as_expected, "{}", report["complaints"]);
     assert!(report["disconnects"].as_u64() > Some(2 * 300), "{report}");

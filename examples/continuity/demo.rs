@@ -36,6 +36,9 @@ pub(crate) struct Options {
     /// Workers that move nobody: for those who want to see what clients are spared.
     #[arg(long)]
     stay: bool,
+    /// Workers that leave too early: a control, to see that wrong numbers are seen.
+    #[arg(long)]
+    hasty: bool,
     /// What becomes of clients whose worker goes.
     #[arg(long, value_enum, default_value = "migrate")]
     mode: Mode,
@@ -156,6 +159,7 @@ pub(crate) async fn run(mut options: Options) -> Result<bool, Box<dyn Error>> {
     flags.append(&mut options.flags);
     let mut worker = vec![own.into(), "worker".into()];
     worker.extend(options.stay.then(|| "--stay".into()));
+    worker.extend(options.hasty.then(|| "--hasty".into()));
     let primary = Primary::start(&binary, &flags, &worker).await?;
     let mut load = Load::start(primary.address(), options.load.clone());
     let view = View::follow(&load.shared);

@@ -29,6 +29,10 @@ pub(crate) struct Options {
     /// Moves nobody: WebSockets are closed with code 1001 when the worker drains.
     #[arg(long)]
     stay: bool,
+    /// Leaves what it knew at first instead of what it has come to, as one does that doesn't wait for
+    /// its last messages: a control, whose clients have to see that numbers are wrong.
+    #[arg(long)]
+    hasty: bool,
 }
 
 /// What all handlers share.
@@ -122,8 +126,9 @@ async fn count(
     };
     let progress = Arc::new(Mutex::new(progress));
     if let Some(session) = &session {
-        let progress = Arc::clone(&progress);
-        session.movable(move || look(&progress).encode());
+        let (first, progress) = (*look(&progress), Arc::clone(&progress));
+        let hasty = app.options.hasty;
+        session.movable(move || if hasty { first.encode() } else { look(&progress).encode() });
     }
     let counting = Counting { progress, connection, resumed };
     upgrade.on_upgrade(async move |mut socket| {

@@ -15,21 +15,21 @@ pub struct Drain {
     /// What becomes of the WebSockets of a worker that is to end: they end by themselves, until the
     /// time is over (ride); they are closed with a close frame, spread over that time (shed); they
     /// move to another worker without their clients noticing, and those that can't are closed
-    /// (migrate). When everything ends, none can move. Also [drain] mode.
+    /// (migrate). When everything ends, none can move. Also `mode` of `[drain]`.
     #[arg(long, alias = "drain-mode", value_enum, value_name = "MODE", default_value = "migrate")]
     #[arg(hide_possible_values = true)]
     pub drain: DrainArg,
     /// Grace period of a worker that is replaced or removed while others go on: if it hasn't
-    /// drained by then it is killed. Also [drain] reload.
+    /// drained by then it is killed. Also `reload` of `[drain]`.
     #[arg(long, alias = "drain-reload", value_name = "TIME", default_value = "10m")]
     #[arg(value_parser = duration)]
     pub drain_timeout: Duration,
-    /// Grace period when everything ends. Also [drain] shutdown.
+    /// Grace period when everything ends. Also `shutdown` of `[drain]`.
     #[arg(long, alias = "drain-shutdown", value_name = "TIME", default_value = "10s")]
     #[arg(value_parser = duration)]
     pub kill_timeout: Duration,
     /// Clients that are sent away per second, by all workers together, so that those who come back
-    /// don't come all at once. Also [drain] rate.
+    /// don't come all at once. Also `rate` of `[drain]`.
     #[arg(long, alias = "drain-rate", value_name = "N", default_value = "100")]
     #[arg(value_parser = above_zero)]
     pub shed_rate: f64,

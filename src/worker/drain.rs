@@ -203,8 +203,10 @@ impl Drain {
         self.shared.begun.is_cancelled()
     }
 
-    /// Whether connections are to be ended now: the worker is to end, and whoever could move has.
-    pub(crate) fn is_closing(&self) -> bool {
+    /// Whether connections are to be ended now: the worker is to end, and whoever could move has. From
+    /// then on an answer should say that it is its connection's last.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
         self.shared.sessions.over.is_cancelled()
     }
 

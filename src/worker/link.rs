@@ -32,6 +32,7 @@ use crate::worker::outlet::Outlet;
 use crate::worker::session::moving::move_some;
 use crate::worker::session::parcel::{MOST_STATE, Parcel};
 use crate::worker::session::registry::Verdict;
+use crate::worker::session::shedding::send_away_unserved;
 
 /// Bytes of the longest parcel: a state, a head, and what was read and not used.
 const MOST_PARCEL: u64 = MOST_STATE as u64 + 1024 * 1024;
@@ -129,12 +130,14 @@ impl Link {
         loop {
             match std::future::poll_fn(|cx| self.poll_next(cx)).await {
                 Ok(Heard::Drain(order)) => self.shared.begin_drain(order),
-                // Nobody would serve it: the primary sends none to a worker that drains.
-                Ok(Heard::Connection(connection)) => drop(connection),
+                // The primary sends none to a worker that drains. Nobody would serve it here.
+                Ok(Heard::Connection(connection)) => {
+                    let shared = Arc::clone(&self.shared);
+                    tokio::spawn(async move { send_away_unserved(&shared, *connection).await });
+                }
                 Ok(Heard::Closed) => return,
                 Err(error) => {
-                    tracing::error!(%error, "primary is not understood any more");
-                    return self.shared.sessions.give_up_offers();
+                    return tracing::error!(%error, "primary is not understood any more");
                 }
             }
         }
@@ -245,6 +248,13 @@ impl Link {
     /// Whether it went, or never will: without a primary, nobody else claims the connections.
     fn try_send(&self, message: &[u8]) -> io::Result<bool> {
         Ok(scm_rights::send(self.channel.get_ref(), message, &[])? != Sent::Full)
+    }
+}
+
+impl Drop for Link {
+    /// Nobody hears the primary any more: those who wait for its word need not.
+    fn drop(&mut self) {
+        self.shared.sessions.give_up_offers();
     }
 }
 

@@ -86,7 +86,8 @@ mod tests {
 }
 
 pub use gate::Gate;
-use handle::{Handle, InFlight};
+use handle::Handle;
+pub use handle::InFlight;
 pub use parcel::MOST_STATE;
 
 /// A connection as its handler sees it that may move to another worker. Cheap to clone.
@@ -152,8 +153,11 @@ impl Session {
         &self.inner
     }
 
-    /// Counts a request as under way: the connection is not idle until the guard is dropped.
-    pub(crate) fn request_started(&self) -> InFlight {
+    /// For servers of one's own: a request of this connection is being answered until the guard is
+    /// dropped, which has to be when its answer has been made to the end. Whoever says so of one has to
+    /// say so of all; a connection that is kept alive and was used moves only if each is counted.
+    #[must_use]
+    pub fn request_started(&self) -> InFlight {
         self.inner.handle.request_started()
     }
 

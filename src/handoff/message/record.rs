@@ -25,7 +25,7 @@ pub struct ConnectionRecord {
 pub struct Records<'a>(pub(super) &'a [u8]);
 
 impl<'a> Records<'a> {
-    /// How many there are, 1 to [`BATCH`].
+    /// How many there are, 1 to [`BATCH`](crate::handoff::message::BATCH).
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(self) -> usize {

@@ -165,7 +165,7 @@ impl Handle {
 }
 
 /// A request is being answered, until this is dropped.
-pub(crate) struct InFlight {
+pub struct InFlight {
     shared: Arc<Shared>,
 }
 

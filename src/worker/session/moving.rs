@@ -170,7 +170,7 @@ impl Inner {
         taken
     }
 
-    async fn leave(&self, patience: &mut Patience) -> Left {
+    async fn leave(self: &Arc<Self>, patience: &mut Patience) -> Left {
         if self.handle.kind() == Kind::Http {
             return if self.handle.hold() { Left::With(None) } else { Left::Not };
         }
@@ -190,24 +190,26 @@ impl Inner {
         }
     }
 
-    /// It is told, and comes when it is done.
-    async fn let_say(&self, patience: &mut Patience) -> Left {
+    /// It is told, and comes when it is done. From then on it can't go on: one that is late, or
+    /// leaves too much, is sent away.
+    async fn let_say(self: &Arc<Self>, patience: &mut Patience) -> Left {
         self.leaves.send_replace(true);
-        tokio::select! {
-            () = self.departed.notified() => {}
+        let in_time = tokio::select! {
+            () = self.departed.notified() => true,
             () = self.handle.ended() => return Left::Not,
-            () = patience.over() => return Left::Not,
+            () = patience.over() => false,
+        };
+        let state = lock(&self.departure).take().filter(|_| in_time);
+        match state.filter(|state| state.len() <= MOST_STATE) {
+            Some(state) if self.handle.hold_departed() => Left::With(Some(state)),
+            _ => {
+                let connection = self.info.id.0;
+                tracing::warn!(connection, "session left late, or too much, or something unsent");
+                *lock(&self.leaver) = Leaver::Stays;
+                shedding::refuse(Arc::clone(self));
+                Left::Not
+            }
         }
-        let state = lock(&self.departure).take().unwrap_or_default();
-        if state.len() <= MOST_STATE && self.handle.hold_departed() {
-            return Left::With(Some(state));
-        }
-        tracing::warn!(
-            connection = self.info.id.0,
-            "session left with bytes unsent or too much state"
-        );
-        *lock(&self.leaver) = Leaver::Stays;
-        Left::Not
     }
 
     /// The state that its handler leaves. A handler that panics stays.
