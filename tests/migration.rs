@@ -192,6 +192,38 @@ fn who_has_not_opted_in_or_leaves_too_much_is_sent_away_with_a_close_frame() {
 }
 
 #[test]
+fn a_handler_stuck_in_sending_has_its_time_and_holds_up_nobody_else() {
+    let primary = sessions(1)
+        .arguments(&["--min-uptime", "0", "--move-timeout", "500ms", "--drain-timeout", "5s"])
+        .start();
+    let stuck = Client::open(1, &primary, "/flood");
+    let mut others = clients(&primary, 10, "/count");
+    let before = primary.worker(0);
+    primary.ask("reload", json!({}));
+    eventually("the others have moved", || all_served_by(&mut others, 2));
+    eventually("the old worker has ended", || primary.workers().iter().all(|it| it.0 != before));
+    drop(stuck);
+    assert_eq!(primary.stop()["killed_workers"], 0);
+}
+
+#[test]
+fn migrations_in_the_middle_of_migrations_lose_nobody() {
+    let primary = sessions(2).arguments(&["--min-uptime", "0", "--parallel", "2"]).start();
+    let mut clients = clients(&primary, 40, "/count?bytes=50000");
+    for _ in 0..3 {
+        // The next one begins while sessions of the one before are on their way.
+        primary.signal(Signal::HUP);
+        all_served_by(&mut clients, 1);
+        primary.ask("restart", json!({"slot": 1}));
+    }
+    primary.ask("reload", json!({}));
+    eventually("nobody drains any more", || {
+        all_served_by(&mut clients, 2) && primary.workers().len() == 2
+    });
+    assert_eq!(primary.stop()["killed_workers"], 0);
+}
+
+#[test]
 fn shedding_is_spread_over_the_window_and_bounded_by_the_rate() {
     let primary = sessions(2)
         .arguments(&["--min-uptime", "0", "--drain", "shed", "--parallel", "2"])

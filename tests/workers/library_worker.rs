@@ -113,6 +113,7 @@ fn sessions() -> Router {
         .route("/echo", any(echo))
         .route("/slow", any(slow))
         .route("/count", any(count))
+        .route("/flood", any(flood))
         .route("/stays", any(async |upgrade: WebSocketUpgrade| upgrade.on_upgrade(serve_echo)))
 }
 
@@ -128,6 +129,16 @@ async fn serve_echo(mut socket: WebSocket) {
             return;
         }
     }
+}
+
+/// Sends for ever, whether anybody reads or not.
+async fn flood(session: Session, upgrade: WebSocketUpgrade) -> axum::response::Response {
+    session.movable(Vec::new);
+    upgrade.on_upgrade(
+        async |mut socket| {
+            while socket.send(vec![0; 1 << 20].into()).await.is_ok() {}
+        },
+    )
 }
 
 /// Takes a millisecond for each message, so that many wait in the library.
