@@ -14,7 +14,8 @@
 //! # For those who write a worker
 //!
 //! [`worker::Worker`] attaches to the primary and yields connections. [`worker::axum`] and
-//! [`worker::http`] serve an axum router or any hyper service with one call. Workers in other
+//! [`worker::http`] serve an axum router or any hyper service with one call. WebSockets whose handlers
+//! say so move to the next worker with what they leave ([`worker::session`]). Workers in other
 //! languages are written from [`handoff::message`] and [`handoff::scoreboard`], which document every
 //! byte; `examples/worker.py` is one.
 //!
@@ -121,7 +122,7 @@ pub mod supervisor {
 }
 
 pub mod worker {
-    //! The library that a worker links: attach, say ready, accept, drain.
+    //! The library that a worker links: attach, say ready, accept, move sessions, drain.
     pub mod accept;
     pub mod attach;
     #[cfg(feature = "axum")]

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::handoff::drain::{DrainMode, DrainReason};
@@ -30,6 +31,8 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) async fn send_all_away(shared: Arc<Shared>) {
     let mut orders = shared.sessions.draining.subscribe();
     let mut asked = 0;
+    // Gives turns where no primary does.
+    let mut own_turns = JoinSet::new();
     loop {
         let Some(draining) = *orders.borrow_and_update() else { return };
         let waiting = shared.sessions.websockets();
@@ -38,7 +41,10 @@ pub(crate) async fn send_all_away(shared: Arc<Shared>) {
             waiting.iter().for_each(|session| close_soon(&shared, session, draining.order.reason));
         } else if now >= draining.begins() && waiting.len() != asked {
             asked = waiting.len();
-            ask(&shared, asked, draining).await;
+            own_turns.abort_all();
+            if !ask(&shared, asked, draining).await {
+                own_turns.spawn(take_turns(Arc::clone(&shared), asked, draining));
+            }
         }
         let next = draining.next_change(now).unwrap_or(now + LOOK).min(now + LOOK);
         tokio::select! {
@@ -75,6 +81,10 @@ impl Draining {
         self.deadline - self.part(10, Duration::from_secs(1))
     }
 
+    fn left(&self) -> Duration {
+        self.last_call().saturating_duration_since(Instant::now())
+    }
+
     fn next_change(&self, now: Instant) -> Option<Instant> {
         [self.begins(), self.last_call()].into_iter().filter(|at| *at > now).min()
     }
@@ -85,26 +95,23 @@ impl Draining {
     }
 }
 
-/// Asks the primary for as many turns. Without one, they are spread over the time here.
-async fn ask(shared: &Arc<Shared>, count: usize, draining: Draining) {
-    let within = draining.last_call().saturating_duration_since(Instant::now());
+/// Asks the primary for as many turns. Whether there is one.
+async fn ask(shared: &Shared, count: usize, draining: Draining) -> bool {
     let number = u32::try_from(count).unwrap_or(u32::MAX);
-    if !draining.alone
-        && let Some(outlet) = shared.sessions.outlet.get()
-        && outlet.send(&encode_ask(number, within), &[]).await.is_ok()
-    {
-        return;
+    let message = encode_ask(number, draining.left());
+    match shared.sessions.outlet.get() {
+        Some(outlet) if !draining.alone => outlet.send(&message, &[]).await.is_ok(),
+        _ => false,
     }
-    if number == 0 {
-        return;
+}
+
+/// As many turns, spread over the time that is left.
+async fn take_turns(shared: Arc<Shared>, count: usize, draining: Draining) {
+    let pause = draining.left() / u32::try_from(count).unwrap_or(u32::MAX).max(1);
+    for _ in 0..count {
+        sleep(pause).await;
+        shared.sessions.granted.add_permits(1);
     }
-    let (shared, pause) = (Arc::clone(shared), within / number);
-    tokio::spawn(async move {
-        for _ in 0..number {
-            sleep(pause).await;
-            shared.sessions.granted.add_permits(1);
-        }
-    });
 }
 
 fn close_soon(shared: &Arc<Shared>, session: &Arc<Inner>, reason: DrainReason) {
