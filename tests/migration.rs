@@ -223,6 +223,14 @@ fn migrations_in_the_middle_of_migrations_lose_nobody() {
 }
 
 #[test]
+fn a_worker_that_is_replaced_for_its_age_cuts_nobody() {
+    let primary = sessions(1).arguments(&["--min-uptime", "0", "--max-age", "1s"]).start();
+    let mut clients = clients(&primary, 10, "/count");
+    eventually("everybody has moved", || all_served_by(&mut clients, 2));
+    assert_eq!(primary.stop()["killed_workers"], 0);
+}
+
+#[test]
 fn shedding_is_spread_over_the_window_and_bounded_by_the_rate() {
     let primary = sessions(2)
         .arguments(&["--min-uptime", "0", "--drain", "shed", "--parallel", "2"])
