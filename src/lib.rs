@@ -49,6 +49,7 @@ pub mod handoff {
     //! how to get back what no worker has taken. Holds no client's bytes and no policy.
     pub mod channel;
     pub mod drain;
+    pub mod estate;
     pub mod ids;
     pub mod kernel;
     pub mod message;
@@ -92,6 +93,7 @@ pub mod system {
     pub mod activation;
     pub mod limits;
     pub mod notify;
+    pub mod store;
 }
 
 #[cfg(feature = "cli")]

@@ -2,6 +2,7 @@
 
 /// A stable place among N that a worker fills and that outlives it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SlotId(pub u16);
 
 impl SlotId {
@@ -20,6 +21,7 @@ impl std::fmt::Display for SlotId {
 
 /// The how-manieth worker of a slot: 0 for the first, one more for each that follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Generation(pub u32);
 
 impl std::fmt::Display for Generation {
@@ -30,6 +32,7 @@ impl std::fmt::Display for Generation {
 
 /// Names one worker: who filled that slot as the how-manieth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct WorkerId {
     /// Its slot.
     pub slot: SlotId,
@@ -40,14 +43,17 @@ pub struct WorkerId {
 /// What of a client's address decides its slot, as a number: the same for the same client, as
 /// long as digest, secret and prefix lengths stay the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct AffinityKey(pub u64);
 
 /// Names one accepted connection; unique as long as the primary lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ConnectionId(pub u64);
 
 /// A point in time: `CLOCK_MONOTONIC` in nanoseconds, the same clock in every process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Timestamp(pub u64);
 
 impl Timestamp {

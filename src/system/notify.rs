@@ -90,7 +90,7 @@ impl Notifier {
 }
 
 /// A path, or `@` and an abstract name.
-fn address(name: &OsStr) -> io::Result<SocketAddr> {
+pub(super) fn address(name: &OsStr) -> io::Result<SocketAddr> {
     match name.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
         [b'/', ..] => SocketAddr::from_pathname(name),

@@ -1,0 +1,144 @@
+//! Whoever keeps copies of this process's descriptors, so that its successor has them after a crash:
+//! the keeper, or systemd. Both speak the protocol of systemd's file-descriptor store
+//! (<https://systemd.io/FILE_DESCRIPTOR_STORE>): datagrams to `NOTIFY_SOCKET`.
+//!
+//! Never fails: what is not kept is missing after a crash, and only then.
+
+use std::env;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+use crate::system::notify;
+
+/// Before the names of what is kept, so that nothing else that was passed is taken for it.
+pub const PREFIX: &str = "kept-";
+
+/// How long a store may take to make room. It does nothing else.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Keeps descriptors. Clones speak to the same store.
+#[derive(Clone, Debug)]
+pub struct Store {
+    socket: Arc<UnixDatagram>,
+    has_failed: Arc<AtomicBool>,
+}
+
+impl Store {
+    /// The one that the environment names, if any: the keeper's, or systemd's where
+    /// `FileDescriptorStoreMax=` is set, which it says in `FDSTORE`.
+    #[must_use]
+    pub fn from_environment() -> Option<Self> {
+        let is_kept = env::var_os("STICKY_LB_KEEPER").is_some();
+        let room = env::var("FDSTORE").ok().and_then(|room| room.parse::<u64>().ok());
+        if !is_kept && room.unwrap_or(0) == 0 {
+            return None;
+        }
+        let name = env::var_os("NOTIFY_SOCKET")?;
+        match notify::address(&name).and_then(|address| Self::connect(&address)) {
+            Ok(store) => Some(store),
+            Err(error) => {
+                tracing::warn!(%error, ?name, "nobody keeps descriptors (NOTIFY_SOCKET)");
+                None
+            }
+        }
+    }
+
+    /// The store that listens there.
+    ///
+    /// # Errors
+    ///
+    /// If nobody does.
+    pub fn connect(address: &SocketAddr) -> io::Result<Self> {
+        let socket = UnixDatagram::unbound()?;
+        socket.connect_addr(address)?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { socket: Arc::new(socket), has_failed: Arc::default() })
+    }
+
+    /// Keeps a copy of `descriptor`. A name is to be used once, unless it was removed. It is kept
+    /// whatever becomes of the other side (`FDPOLL=0`).
+    pub fn keep(&self, name: &str, descriptor: impl AsFd) {
+        let message = format!("FDSTORE=1\nFDNAME={PREFIX}{name}\nFDPOLL=0\n");
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [descriptor.as_fd()];
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        self.send(&message, &mut control);
+    }
+
+    /// Keeps what has that name no longer.
+    pub fn remove(&self, name: &str) {
+        let message = format!("FDSTOREREMOVE=1\nFDNAME={PREFIX}{name}\n");
+        self.send(&message, &mut SendAncillaryBuffer::default());
+    }
+
+    fn send(&self, message: &str, control: &mut SendAncillaryBuffer<'_, '_, '_>) {
+        let bytes = [IoSlice::new(message.as_bytes())];
+        let sent = sendmsg(&*self.socket, &bytes, control, SendFlags::NOSIGNAL);
+        if let Err(error) = sent
+            && !self.has_failed.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(%error, "a descriptor is not kept: a crash of the primary would lose it");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::linux::net::SocketAddrExt;
+
+    use rustix::net::RecvAncillaryMessage;
+
+    use super::*;
+
+    #[test]
+    fn a_descriptor_travels_with_its_name() {
+        let name = format!("sticky-lb-store-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(name).unwrap();
+        let manager = UnixDatagram::bind_addr(&address).unwrap();
+        let store = Store::connect(&address).unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
+        store.keep("listener", &writer);
+        drop(writer);
+        store.remove("listener");
+
+        let mut bytes = [0; 256];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = rustix::net::RecvAncillaryBuffer::new(&mut space);
+        let mut parts = [io::IoSliceMut::new(&mut bytes)];
+        let flags = rustix::net::RecvFlags::CMSG_CLOEXEC;
+        let length = rustix::net::recvmsg(&manager, &mut parts, &mut control, flags).unwrap().bytes;
+        assert_eq!(&bytes[..length], b"FDSTORE=1\nFDNAME=kept-listener\nFDPOLL=0\n");
+        let rights = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut rights) => rights.next(),
+            _ => None,
+        });
+        rustix::io::write(rights.unwrap(), b"kept").unwrap();
+        let mut said = String::new();
+        reader.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "kept");
+
+        let length = manager.recv(&mut bytes).unwrap();
+        assert_eq!(&bytes[..length], b"FDSTOREREMOVE=1\nFDNAME=kept-listener\n");
+    }
+
+    #[test]
+    fn a_store_that_is_gone_is_no_matter() {
+        let name = format!("sticky-lb-store-gone-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(name).unwrap();
+        assert!(Store::connect(&address).is_err());
+        let manager = UnixDatagram::bind_addr(&address).unwrap();
+        let store = Store::connect(&address).unwrap();
+        drop(manager);
+        store.remove("listener");
+        assert!(store.has_failed.load(Ordering::Relaxed));
+    }
+}
