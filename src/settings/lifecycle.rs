@@ -25,6 +25,10 @@ pub struct Lifecycle {
     /// Replaced workers of a slot that may drain at a time.
     #[arg(long, value_name = "N", default_value = "2", value_parser = within(1..=1024_u16))]
     pub max_draining: u16,
+    /// Workers that each slot keeps ready beside the one that serves: with 1, one takes over in the
+    /// moment in which that one dies. They take memory like the others.
+    #[arg(long, value_name = "N", default_value = "0", value_parser = within(0..=1_u16))]
+    pub spares: u16,
     /// Memory that draining workers may take together, `1G` or `20%` [default: no limit].
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     pub max_draining_memory: Option<Memory>,
@@ -80,6 +84,7 @@ impl Lifecycle {
             drain_timeout: drain.drain_timeout,
             drain: drain.mode(),
             max_draining: self.max_draining,
+            spare: self.spares > 0,
             restart,
         }
     }

@@ -23,6 +23,8 @@ pub struct LifecycleSettings {
     /// Generations of a slot that may drain at a time; with one more, the oldest has only
     /// `kill_timeout` left.
     pub max_draining: u16,
+    /// Whether each slot has another worker that is ready and takes over when the first one dies.
+    pub spare: bool,
     /// When to start again.
     pub restart: RestartPolicy,
 }
@@ -44,6 +46,11 @@ pub enum Phase {
     /// on.
     Standby {
         /// When it began to serve.
+        since: Timestamp,
+    },
+    /// It is ready, and takes the slot's connections when the worker that serves dies.
+    Spare {
+        /// When it became ready.
         since: Timestamp,
     },
     /// It finishes what it has.
@@ -75,6 +82,7 @@ impl Phase {
             Self::Spawning { .. } => "spawning",
             Self::Serving { .. } => "serving",
             Self::Standby { .. } => "standby",
+            Self::Spare { .. } => "spare",
             Self::Draining { .. } => "draining",
             Self::Aborted { .. } => "aborted",
             Self::Killed { .. } => "killed",

@@ -7,10 +7,12 @@
 //!     │                  │  ▲                         │                     └─ grace over: killed
 //!     │                  │  └── successor died young ──┘
 //!     └─ not in time:    ├─ stands still: aborted
-//!        killed          └─ died: back-off, then the next generation; too often: errored
+//!        killed          └─ died: the spare if there is one; else back-off, then the next
+//!                            generation; too often: errored
 //! ```
 //!
-//! Who begins, serves and follows is decided here; how workers go, in `ending`.
+//! Who begins, serves and follows is decided here; how workers go, in `ending`; who waits beside the
+//! one that serves, in `spare`.
 //!
 //! # Promises
 //!
@@ -26,8 +28,10 @@ use std::time::Duration;
 use crate::handoff::ids::{Generation, Timestamp};
 use crate::supervisor::lifecycle::{Action, Fact, KillReason, LifecycleSettings, Phase, SlotState};
 use crate::supervisor::restart::{Death, Deaths, Verdict};
+use crate::supervisor::slot_life::spare::Spare;
 
 mod ending;
+mod spare;
 
 /// How long a worker that was sent SIGABRT may take to write its core.
 const CORE_TIME: Duration = Duration::from_secs(10);
@@ -48,6 +52,7 @@ pub struct SlotLife {
     /// When the serving worker has proved itself, if others wait for that.
     proven_at: Option<Timestamp>,
     ever_ready: bool,
+    spare: Spare,
 }
 
 /// What the slot is to come to.
@@ -76,6 +81,7 @@ impl SlotLife {
             candidate: None,
             proven_at: None,
             ever_ready: false,
+            spare: Spare::default(),
         }
     }
 
@@ -86,7 +92,7 @@ impl SlotLife {
 
     /// What to do about a fact. Facts of workers that are gone are ignored.
     pub fn on(&mut self, fact: Fact, now: Timestamp) -> Vec<Action> {
-        match fact {
+        let mut actions = match fact {
             Fact::Start => self.start(now),
             Fact::Replace => self.replace(now),
             Fact::Drain => self.take_out(now),
@@ -102,7 +108,9 @@ impl SlotLife {
             Fact::Time => self.time(now),
             Fact::Stop => self.end(self.when_everything_ends(), now),
             Fact::StopNow => self.end_at_once(),
-        }
+        };
+        actions.extend(self.keep_spare(now));
+        actions
     }
 
     /// When time alone changes something next.
@@ -112,9 +120,12 @@ impl SlotLife {
             Phase::Spawning { deadline }
             | Phase::Draining { deadline, .. }
             | Phase::Aborted { deadline } => Some(*deadline),
-            Phase::Serving { .. } | Phase::Standby { .. } | Phase::Killed { .. } => None,
+            Phase::Serving { .. }
+            | Phase::Standby { .. }
+            | Phase::Spare { .. }
+            | Phase::Killed { .. } => None,
         });
-        deadlines.chain(self.next_start()).chain(self.proven_at).min()
+        deadlines.chain(self.next_start()).chain(self.proven_at).chain(self.next_spare()).min()
     }
 
     /// How the slot is.
@@ -213,6 +224,7 @@ impl SlotLife {
             .into_iter()
             .flat_map(|worker| self.kill(worker, KillReason::Superseded))
             .collect();
+        actions.extend(self.dismiss_spare(now));
         if !self.is_serving() {
             self.deaths = Deaths::default();
         }
@@ -232,6 +244,9 @@ impl SlotLife {
 
     fn ready(&mut self, generation: Generation, now: Timestamp) -> Vec<Action> {
         if !matches!(self.phase(generation), Some(Phase::Spawning { .. })) {
+            return Vec::new();
+        }
+        if self.becomes_spare(generation, now) {
             return Vec::new();
         }
         self.ever_ready = true;
@@ -280,6 +295,9 @@ impl SlotLife {
     ) -> Vec<Action> {
         let Some(phase) = self.phase(generation) else { return Vec::new() };
         self.workers.retain(|(worker, _)| *worker != generation);
+        if self.lose_spare(generation, now) && self.is_serving() {
+            return Vec::new();
+        }
         if self.aim == DRAINED {
             return self.drained();
         }
@@ -288,7 +306,9 @@ impl SlotLife {
             Phase::Serving { since } => Some(since),
             Phase::Killed { since } | Phase::Draining { since, .. } => since,
             // Its successor was seen to when it was.
-            Phase::Aborted { .. } | Phase::Standby { .. } => return Vec::new(),
+            Phase::Aborted { .. } | Phase::Standby { .. } | Phase::Spare { .. } => {
+                return Vec::new();
+            }
         };
         let served = since.map(|since| now.since(since));
         self.after_serving(generation, Death { served, status, jitter }, now)
@@ -323,13 +343,15 @@ impl SlotLife {
             return actions;
         }
         if matches!(self.aim, Aim::Filled) {
-            actions.extend(self.after_death(death, now));
+            let verdict = self.deaths.after(death, &self.settings.restart, now);
+            let followed = self.follow_by_spare(verdict, now);
+            actions.extend(followed.unwrap_or_else(|| self.after_death(verdict, now)));
         }
         actions
     }
 
-    fn after_death(&mut self, death: Death, now: Timestamp) -> Vec<Action> {
-        match self.deaths.after(death, &self.settings.restart, now) {
+    fn after_death(&mut self, verdict: Verdict, now: Timestamp) -> Vec<Action> {
+        match verdict {
             Verdict::Restart(delay) if delay.is_zero() => self.spawn(now),
             Verdict::Restart(delay) => {
                 self.aim = Aim::FilledAt(now + delay);

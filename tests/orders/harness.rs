@@ -76,6 +76,7 @@ pub(crate) fn settings(workers: u16, directory: &Path) -> PoolSettings {
             drain_timeout: PATIENCE,
             drain: DrainMode::Migrate,
             max_draining: 2,
+            spare: false,
             restart: RestartPolicy {
                 min_uptime: Duration::from_millis(300),
                 ..RestartPolicy::DEFAULT

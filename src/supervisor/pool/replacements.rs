@@ -86,7 +86,9 @@ impl Pool {
         }
         let phase = self.slots.get(&slot).and_then(|slot| slot.life.phase(generation));
         match phase {
-            Some(Phase::Spawning { .. }) => self.on(slot, Fact::Leave(generation)).await?,
+            Some(Phase::Spawning { .. } | Phase::Spare { .. }) => {
+                self.on(slot, Fact::Leave(generation)).await?
+            }
             Some(Phase::Serving { .. }) => {
                 self.planner.want(slot, Cause::Asked, Timestamp::now());
             }

@@ -7,7 +7,9 @@ use crate::supervisor::slot_life::{Aim, DRAINED, SlotLife};
 
 impl SlotLife {
     pub(super) fn leave(&mut self, generation: Generation, now: Timestamp) -> Vec<Action> {
-        if !matches!(self.phase(generation), Some(Phase::Spawning { .. })) {
+        let phase = self.phase(generation);
+        let takes_none = matches!(phase, Some(Phase::Spawning { .. } | Phase::Spare { .. }));
+        if !takes_none {
             return Vec::new();
         }
         self.drain(generation, self.while_others_go_on(), now)
@@ -75,6 +77,7 @@ impl SlotLife {
             Some(Phase::Serving { since } | Phase::Standby { since }) => {
                 (Some(since), Some(order), Action::Drain(generation, order))
             }
+            Some(Phase::Spare { .. }) => (None, Some(order), Action::Drain(generation, order)),
             Some(Phase::Spawning { .. }) => (None, None, Action::Terminate(generation)),
             Some(Phase::Draining { .. }) => return self.hasten(generation, order, now),
             None | Some(Phase::Killed { .. } | Phase::Aborted { .. }) => return Vec::new(),
@@ -121,7 +124,7 @@ impl SlotLife {
     pub(super) fn kill(&mut self, generation: Generation, reason: KillReason) -> Vec<Action> {
         let since = match self.phase(generation) {
             None | Some(Phase::Killed { .. }) => return Vec::new(),
-            Some(Phase::Spawning { .. } | Phase::Aborted { .. }) => None,
+            Some(Phase::Spawning { .. } | Phase::Aborted { .. } | Phase::Spare { .. }) => None,
             Some(Phase::Serving { since } | Phase::Standby { since }) => Some(since),
             Some(Phase::Draining { since, .. }) => since,
         };

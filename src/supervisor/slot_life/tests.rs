@@ -6,6 +6,7 @@ use crate::supervisor::restart::RestartPolicy;
 
 mod drained;
 mod orders;
+mod spare;
 mod walk;
 
 const SETTINGS: LifecycleSettings = LifecycleSettings {
@@ -14,6 +15,7 @@ const SETTINGS: LifecycleSettings = LifecycleSettings {
     drain_timeout: Duration::from_secs(60),
     drain: DrainMode::Migrate,
     max_draining: 2,
+    spare: false,
     restart: RestartPolicy::DEFAULT,
 };
 

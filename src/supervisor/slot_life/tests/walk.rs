@@ -33,12 +33,12 @@ fn phases(life: &SlotLife, is: impl Fn(&Phase) -> bool) -> usize {
 proptest! {
     #[test]
     fn whatever_happens_the_promises_hold(
-        steps in prop::collection::vec((0..4_000_u64, facts()), 1..120), max_restarts in 0..20_u32,
+        steps in prop::collection::vec((0..4_000_u64, facts()), 1..120), max_restarts in 0..20_u32, spare: bool,
     ) {
         let restart = RestartPolicy {
             max_restarts, stop_exit_codes: vec![2], ..RestartPolicy::DEFAULT
         };
-        let mut life = SlotLife::new(LifecycleSettings { restart, ..SETTINGS });
+        let mut life = SlotLife::new(LifecycleSettings { restart, spare, ..SETTINGS });
         let mut now = 0;
         let mut unsettled = false;
         // Whether it was said that a drained slot's last worker has ended.
