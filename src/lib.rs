@@ -33,6 +33,7 @@
 //! | [`worker`] | the library that a worker links | import the primary's side |
 //! | [`log`] | the primary's own log | know what it speaks of |
 //! | [`control`] | how operators see and steer: socket, admin listener, metrics | reach in but through handles |
+//! | [`upgrade`] | a primary carried over into its successor | lose a descriptor |
 //! | [`config`], [`primary`] | settings gathered, parts put together | decide anything |
 //! | [`settings`] | what may be written, and what it stands for | do anything with it |
 //! | [`demo`] | the worker that runs when no other is given | be needed by anything but `cli` |
@@ -187,6 +188,8 @@ pub mod config;
 pub mod log;
 #[cfg(feature = "cli")]
 pub mod primary;
+#[cfg(feature = "cli")]
+pub mod upgrade;
 
 #[cfg(feature = "cli")]
 pub mod settings {

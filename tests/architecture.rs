@@ -9,7 +9,7 @@ use std::path::Path;
 use sticky_lb::log::PARTS;
 
 /// Folders and files from the bottom up: each imports from those that stand beside it.
-const FLOORS: [(&str, &[&str]); 13] = [
+const FLOORS: [(&str, &[&str]); 14] = [
     ("handoff", &["handoff"]),
     ("frontend", &["handoff", "frontend"]),
     ("system", &["handoff", "system"]),
@@ -19,6 +19,7 @@ const FLOORS: [(&str, &[&str]); 13] = [
     ("log", &["log"]),
     ("control", &["handoff", "frontend", "supervisor", "log", "control"]),
     ("config", &["frontend", "supervisor", "triggers", "control", "log"]),
+    ("upgrade", &["handoff", "upgrade"]),
     (
         "primary",
         &[
@@ -30,6 +31,7 @@ const FLOORS: [(&str, &[&str]); 13] = [
             "log",
             "control",
             "config",
+            "upgrade",
             "primary",
         ],
     ),
@@ -48,14 +50,27 @@ const FLOORS: [(&str, &[&str]); 13] = [
         ],
     ),
     ("demo", &["worker", "demo"]),
-    ("cli", &["settings", "config", "primary", "demo", "supervisor", "log", "control", "cli"]),
+    (
+        "cli",
+        &[
+            "settings",
+            "config",
+            "primary",
+            "upgrade",
+            "demo",
+            "supervisor",
+            "log",
+            "control",
+            "cli",
+        ],
+    ),
 ];
 
 /// Words and the files and folders that they belong to.
 const BELONGS: [(&str, &[&str]); 5] = [
     ("unsafe ", &["handoff/kernel.rs"]),
     ("from_raw_fd", &["handoff/kernel.rs"]),
-    ("Command::new", &["supervisor/process.rs", "settings/pm2/ecosystem.rs"]),
+    ("Command::new", &["supervisor/process.rs", "settings/pm2/ecosystem.rs", "upgrade/check.rs"]),
     ("clap::", &["cli", "settings/"]),
     ("io::stdout()", &["cli.rs", "cli/", "supervisor/output.rs", "worker/orphan.rs"]),
 ];

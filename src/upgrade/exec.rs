@@ -1,0 +1,161 @@
+//! The last steps of this program and the first of its successor are one system call: `execve`.
+//!
+//! # Pitfalls
+//!
+//! * All other threads end with it, and nothing is dropped: buffers must be empty before.
+//! * A signal that comes between it and the successor's handlers would end the process. So signals are
+//!   blocked before, stay so in the successor, and wait there until it has its handlers.
+//! * `/proc/self/exe` would run this very program again, also after its file was replaced: the
+//!   successor is run by its path.
+
+use std::convert::Infallible;
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::execve;
+use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+
+use crate::handoff::estate::Descriptors;
+use crate::upgrade::VARIABLE;
+use crate::upgrade::document::{Document, EstateError};
+
+/// Signals that the primary answers.
+const ANSWERED: [Signal; 9] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGHUP,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    Signal::SIGCHLD,
+];
+
+/// Variables of the service manager's that were meant for this program alone.
+const TAKEN: [&str; 4] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", VARIABLE];
+
+/// A program to become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Successor {
+    /// Its path.
+    pub program: PathBuf,
+    /// Its arguments, its name first.
+    pub arguments: Vec<OsString>,
+}
+
+/// It could not be run; everything is as it was, signals are still blocked.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub error: EstateError,
+    /// What was to be carried over.
+    pub document: Document,
+    /// The same.
+    pub descriptors: Descriptors,
+}
+
+/// Keeps signals waiting, from now on and in the successor, until [`let_signals_in`].
+pub fn hold_signals() {
+    // Only an invalid argument could make it fail.
+    let _ = answered().thread_block();
+}
+
+/// To be called when their handlers are there.
+pub fn let_signals_in() {
+    let _ = answered().thread_unblock();
+}
+
+fn answered() -> SigSet {
+    ANSWERED.into_iter().collect()
+}
+
+/// Becomes the successor. To be called on the main thread, with signals held.
+///
+/// # Errors
+///
+/// If that cannot be, with everything that was given.
+pub fn exec(
+    successor: &Successor,
+    mut document: Document,
+    descriptors: Descriptors,
+) -> Result<Infallible, Box<Refused>> {
+    document.descriptors = descriptors
+        .iter()
+        .map(|(name, descriptor)| (name.to_owned(), descriptor.as_fd().as_raw_fd()))
+        .collect();
+    let Err(error) = attempt(successor, &document, &descriptors);
+    for (_, descriptor) in descriptors.iter() {
+        // It is open: that is all that could be wrong.
+        let _ = set_inherited(descriptor, false);
+    }
+    Err(Box::new(Refused { error, document, descriptors }))
+}
+
+fn attempt(
+    successor: &Successor,
+    document: &Document,
+    descriptors: &Descriptors,
+) -> Result<Infallible, EstateError> {
+    let memory = document.clone().into_memory()?;
+    let program = text(successor.program.as_os_str())?;
+    let arguments: io::Result<Vec<_>> = successor.arguments.iter().map(|it| text(it)).collect();
+    let environment = environment(memory.as_raw_fd())?;
+    for (_, descriptor) in descriptors.iter() {
+        set_inherited(descriptor, true)?;
+    }
+    set_inherited(&memory, true)?;
+    Ok(execve(&program, &arguments?, &environment).map_err(io::Error::from)?)
+}
+
+fn set_inherited(descriptor: impl AsFd, inherited: bool) -> io::Result<()> {
+    let mut flags = fcntl_getfd(&descriptor)?;
+    flags.set(FdFlags::CLOEXEC, !inherited);
+    Ok(fcntl_setfd(&descriptor, flags)?)
+}
+
+fn environment(memory: i32) -> io::Result<Vec<CString>> {
+    let kept = std::env::vars_os().filter(|(name, _)| !TAKEN.iter().any(|taken| name == taken));
+    let state = format!("{memory}:{}", std::process::id());
+    let all = kept.chain([(VARIABLE.into(), state.into())]);
+    all.map(|(name, value)| {
+        let mut pair = name;
+        pair.push("=");
+        pair.push(value);
+        text(&pair)
+    })
+    .collect()
+}
+
+fn text(text: &OsStr) -> io::Result<CString> {
+    Ok(CString::new(text.as_bytes())?)
+}
+
+impl Successor {
+    /// The program at `program`, run as this one was.
+    #[must_use]
+    pub fn of(program: &Path) -> Self {
+        Self { program: program.to_owned(), arguments: std::env::args_os().collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_not_there_leaves_everything_as_it_was() {
+        let mut descriptors = Descriptors::default();
+        descriptors.insert("null", std::fs::File::open("/dev/null").unwrap());
+        let successor = Successor::of(Path::new("/nonexistent/sticky-lb"));
+        let refused = exec(&successor, Document::new(), descriptors).unwrap_err();
+        assert!(matches!(refused.error, EstateError::Memory(_)), "{:?}", refused.error);
+        let mut descriptors = refused.descriptors;
+        let null = descriptors.take("null").unwrap();
+        assert!(fcntl_getfd(&null).unwrap().contains(FdFlags::CLOEXEC));
+    }
+}

@@ -1,0 +1,56 @@
+//! What the program before this one, in the same process, has left.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::handoff::estate::Descriptors;
+use crate::handoff::kernel::{adopt, adopt_if};
+use crate::upgrade::VARIABLE;
+use crate::upgrade::document::{Document, EstateError, is_memory};
+
+/// What was left to this process, if this is an upgrade. It can be taken once.
+///
+/// # Errors
+///
+/// If it isn't understood. As the program before has asked this one whether it understands, that is not
+/// to be expected; nothing of it can be used then.
+pub fn inherited() -> Result<Option<(Document, Descriptors)>, EstateError> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    let Some(number) = memory_of(std::env::var(VARIABLE).ok(), std::process::id()) else {
+        return Ok(None);
+    };
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Ok(None);
+    }
+    let document = Document::from_memory(adopt_if(number, is_memory)?)?;
+    let mut descriptors = Descriptors::default();
+    for (name, number) in &document.descriptors {
+        let descriptor = adopt(*number).map_err(|source| {
+            EstateError::Memory(io::Error::new(source.kind(), format!("{name}: {source}")))
+        })?;
+        descriptors.insert(name, descriptor);
+    }
+    Ok(Some((document, descriptors)))
+}
+
+/// The memfd, where it is meant for this process: a program that it has started inherits the variable.
+fn memory_of(variable: Option<String>, own: u32) -> Option<i32> {
+    let variable = variable?;
+    let (number, process) = variable.split_once(':')?;
+    (process.parse() == Ok(own)).then(|| number.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_meant_for_another_process_is_left_alone() {
+        let of = |text: &str| memory_of(Some(text.to_owned()), 42);
+        assert_eq!(of("7:42"), Some(7));
+        for wrong in ["7:43", "7", ":42", "x:42", "7:", ""] {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
+        assert_eq!(memory_of(None, 42), None);
+    }
+}
