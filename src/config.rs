@@ -23,6 +23,8 @@ use crate::triggers::watch::WatchSettings;
 /// Everything that can be set.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The text of the file that this was read from, if there is one.
+    pub source: Option<String>,
     /// The app's name.
     pub name: String,
     /// How many slots, 1 at least.

@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::config::Config;
 use crate::control::admin::{self, AdminError, AdminListener};
-use crate::control::links::Reloader;
+use crate::control::links::PrimaryHandle;
 use crate::control::socket::{ControlSocket, SocketError};
 use crate::frontend::affinity::Affinity;
 use crate::frontend::dispatcher::{DispatchError, Dispatcher, DispatcherSettings};
@@ -169,11 +169,11 @@ impl Primary {
         let pool_settings = PoolOf { port: address.port(), heartbeat };
         let settings = pool_settings.settings(&config);
         let announced = announcer.subscribe();
-        let (reloader, reloads) = Reloader::new();
+        let (primary, ordered_of_primary) = PrimaryHandle::new();
         let parts = control::Parts {
             frontend: frontend_handle,
             pool: handle.clone(),
-            reloader,
+            primary,
             output: output.clone(),
             log: log.clone(),
         };
@@ -189,7 +189,7 @@ impl Primary {
             triggers,
             notifier,
             handle: handle.clone(),
-            reloads,
+            ordered: ordered_of_primary,
             reread,
             report,
             progressed,

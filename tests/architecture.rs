@@ -53,6 +53,7 @@ const FLOORS: [(&str, &[&str]); 14] = [
     (
         "cli",
         &[
+            "handoff",
             "settings",
             "config",
             "primary",

@@ -15,8 +15,14 @@ pub struct Status {
     pub version: String,
     /// Its process.
     pub pid: u32,
-    /// Since it was started.
+    /// Since it was started; upgrades and crashes of the primary count as the same run.
     pub uptime_s: f64,
+    /// Upgrades in place since then.
+    pub upgrades: u64,
+    /// Crashes of the primary that a successor has recovered from.
+    pub recoveries: u64,
+    /// Why the last upgrade that was begun came to nothing.
+    pub upgrade_failed: Option<String>,
     /// Addresses that clients connect to.
     pub listening: Vec<String>,
     /// Address of the admin listener.

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::control::admin::AdminListener;
 use crate::control::answers::Control;
 use crate::control::history::History;
-use crate::control::links::{Facts, Links, Reloader};
+use crate::control::links::{Facts, Links, PrimaryHandle, Replacements};
 use crate::control::server::{self, Server};
 use crate::control::snapshot::Snapshots;
 use crate::control::socket::{ControlSocket, SocketError};
@@ -24,7 +24,7 @@ use crate::supervisor::pool::handle::PoolHandle;
 pub(super) struct Parts {
     pub(super) frontend: FrontendHandle,
     pub(super) pool: PoolHandle,
-    pub(super) reloader: Reloader,
+    pub(super) primary: PrimaryHandle,
     pub(super) output: Output,
     pub(super) log: LogHandle,
 }
@@ -71,9 +71,10 @@ pub(super) fn start(
         placement: config.router.placement,
         admin: admin_address,
         control: socket.map(|socket| socket.path().to_owned()),
+        replacements: Replacements::default(),
     };
-    let Parts { frontend, pool, reloader, output, log } = parts;
-    let links = Links { frontend, pool, reloader, output, log, facts: Arc::new(facts) };
+    let Parts { frontend, pool, primary, output, log } = parts;
+    let links = Links { frontend, pool, primary, output, log, facts: Arc::new(facts) };
     let snapshots = Snapshots::new(links.clone());
     let control = Control { links, history: History::new(), snapshots };
     let doors = server::Doors { control: socket.map(ControlSocket::listener).transpose()?, admin };

@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::config::Config;
+use crate::control::links::PrimaryOrder;
 use crate::log::LogHandle;
 use crate::primary::signals::{Signals, Wish};
 use crate::primary::triggers::Triggers;
@@ -28,7 +29,7 @@ pub(super) struct Operator<Reread, Tell> {
     pub(super) output_settings: Option<OutputSettings>,
     pub(super) notifier: Option<Notifier>,
     pub(super) handle: PoolHandle,
-    pub(super) reloads: mpsc::Receiver<Reply<u64>>,
+    pub(super) ordered: mpsc::Receiver<PrimaryOrder>,
     pub(super) reread: Reread,
     pub(super) report: Tell,
     pub(super) progressed: watch::Receiver<Progress>,
@@ -46,9 +47,7 @@ where
             tokio::select! {
                 wish = self.signals.next() => self.heed(wish).await,
                 trigger = self.triggers.next() => self.pull(trigger, None).await,
-                Some(reply) = self.reloads.recv() => {
-                    self.pull(Trigger::Command, Some(reply)).await;
-                }
+                Some(order) = self.ordered.recv() => self.obey(order).await,
                 Ok(()) = self.progressed.changed() => {
                     let now = *self.progressed.borrow_and_update();
                     self.tell_manager(last, now);
@@ -116,6 +115,13 @@ where
             Wish::Upgrade => tracing::warn!("an upgrade in place is not there yet"),
             Wish::Reopen => self.output.reopen(),
             Wish::Reload => self.pull(Trigger::Signal, None).await,
+        }
+    }
+
+    async fn obey(&mut self, order: PrimaryOrder) {
+        match order {
+            PrimaryOrder::Reload(reply) => self.pull(Trigger::Command, Some(reply)).await,
+            PrimaryOrder::Upgrade(reply) => drop(reply),
         }
     }
 

@@ -30,6 +30,7 @@ pub(super) fn resolve(
     let most = autoscale.map_or(workers, |autoscale| autoscale.max_workers);
     let command = table.worker.command(here, environment, problems);
     Config {
+        source: None,
         name: table.general.name.clone(),
         workers,
         listener: table.general.listener(),
