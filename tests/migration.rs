@@ -5,57 +5,14 @@
 
 mod common;
 
-use std::net::TcpStream;
 use std::time::{Duration, SystemTime};
 
-use common::client::{connect_from, nth};
+use common::counting::Client;
 use common::process::Signal;
 use common::{Builder, Primary, eventually, example};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{self, Error, Message, WebSocket};
-
-/// A client of `/count`, which is told how many messages it has sent and how many workers have served
-/// it so far.
-struct Client {
-    socket: WebSocket<TcpStream>,
-    sent: u64,
-}
-
-impl Client {
-    fn open(client: u16, primary: &Primary, path: &str) -> Self {
-        let stream = connect_from(nth(client), primary.address()).unwrap();
-        let url = format!("ws://test{path}");
-        Self { socket: tungstenite::client(url, stream).unwrap().0, sent: 0 }
-    }
-
-    /// Sends a message, and says how many workers there were.
-    fn ask(&mut self) -> u64 {
-        self.sent += 1;
-        self.socket.send(Message::text("next")).unwrap();
-        let answer = self.socket.read().unwrap().into_text().unwrap();
-        let (count, workers) = answer.split_once(' ').unwrap();
-        assert_eq!(count.parse(), Ok(self.sent), "a message was lost or doubled");
-        workers.parse().unwrap()
-    }
-
-    /// Waits for the close frame with which it is sent away.
-    fn close_code(mut self) -> CloseCode {
-        loop {
-            match self.socket.read() {
-                Ok(Message::Close(frame)) => {
-                    let code = frame.expect("a code").code;
-                    // Answered by reading on, which then finds the end and no reset.
-                    let end = self.socket.read();
-                    assert!(matches!(end, Err(Error::ConnectionClosed)), "{end:?}");
-                    return code;
-                }
-                Ok(_) => {}
-                Err(error) => panic!("ended without a close frame: {error}"),
-            }
-        }
-    }
-}
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 fn sessions(workers: u16) -> Builder {
     Primary::with_workers(workers).worker(&[&example("library_worker"), "sessions"])

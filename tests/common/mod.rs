@@ -14,12 +14,14 @@ pub mod admin;
 pub mod browser;
 pub mod client;
 pub mod control;
+pub mod counting;
 pub mod frontend;
 pub mod load;
 pub mod mover;
 pub mod process;
 pub mod relay;
 pub mod stand_in;
+pub mod successor;
 pub mod tools;
 
 use std::fs;
