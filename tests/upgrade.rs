@@ -57,15 +57,16 @@ fn a_signal_upgrades_as_well_with_a_keeper_and_without() {
 #[test]
 fn clients_that_come_all_the_time_are_all_served() {
     let primary = Primary::with_workers(2).start();
-    let over = AtomicBool::new(false);
+    let (over, address) = (AtomicBool::new(false), primary.address());
+    let over = &over;
     let served = thread::scope(|scope| {
-        let come = |first: u16| {
+        let come = move |first: u16| {
             let mut served = 0;
             for n in (first..first + 100).cycle() {
                 if over.load(Ordering::Relaxed) {
                     return served;
                 }
-                let answer = get_from(nth(n), primary.address(), "/");
+                let answer = get_from(nth(n), address, "/");
                 assert!(answer.is_ok(), "{answer:?} after {served}");
                 served += 1;
             }
