@@ -34,6 +34,7 @@
 //! | [`log`] | the primary's own log | know what it speaks of |
 //! | [`control`] | how operators see and steer: socket, admin listener, metrics | reach in but through handles |
 //! | [`config`], [`primary`] | settings gathered, parts put together | decide anything |
+//! | [`keeper`] | the small parent that starts the primary again | serve, or need a runtime |
 //! | [`settings`] | what may be written, and what it stands for | do anything with it |
 //! | [`demo`] | the worker that runs when no other is given | be needed by anything but `cli` |
 //! | [`cli`] | what is typed, and what is printed | be needed by anything |
@@ -91,8 +92,11 @@ pub mod frontend {
 pub mod system {
     //! What surrounds the primary: systemd, the container. Knows nothing of workers.
     pub mod activation;
+    pub mod directory;
+    pub mod keeper;
     pub mod limits;
     pub mod notify;
+    pub mod program;
     pub mod store;
 }
 
@@ -183,6 +187,8 @@ pub mod control {
 
 #[cfg(feature = "cli")]
 pub mod config;
+#[cfg(feature = "cli")]
+pub mod keeper;
 #[cfg(feature = "cli")]
 pub mod log;
 #[cfg(feature = "cli")]

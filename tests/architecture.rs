@@ -9,7 +9,7 @@ use std::path::Path;
 use sticky_lb::log::PARTS;
 
 /// Folders and files from the bottom up: each imports from those that stand beside it.
-const FLOORS: [(&str, &[&str]); 13] = [
+const FLOORS: [(&str, &[&str]); 14] = [
     ("handoff", &["handoff"]),
     ("frontend", &["handoff", "frontend"]),
     ("system", &["handoff", "system"]),
@@ -17,7 +17,7 @@ const FLOORS: [(&str, &[&str]); 13] = [
     ("worker", &["handoff", "worker"]),
     ("triggers", &["triggers"]),
     ("log", &["log"]),
-    ("control", &["handoff", "frontend", "supervisor", "log", "control"]),
+    ("control", &["handoff", "frontend", "system", "supervisor", "log", "control"]),
     ("config", &["frontend", "supervisor", "triggers", "control", "log"]),
     (
         "primary",
@@ -47,15 +47,30 @@ const FLOORS: [(&str, &[&str]); 13] = [
             "settings",
         ],
     ),
+    ("keeper", &["handoff", "system", "log", "keeper"]),
     ("demo", &["worker", "demo"]),
-    ("cli", &["settings", "config", "primary", "demo", "supervisor", "log", "control", "cli"]),
+    (
+        "cli",
+        &[
+            "settings",
+            "config",
+            "primary",
+            "keeper",
+            "demo",
+            "supervisor",
+            "system",
+            "log",
+            "control",
+            "cli",
+        ],
+    ),
 ];
 
 /// Words and the files and folders that they belong to.
 const BELONGS: [(&str, &[&str]); 5] = [
     ("unsafe ", &["handoff/kernel.rs"]),
     ("from_raw_fd", &["handoff/kernel.rs"]),
-    ("Command::new", &["supervisor/process.rs", "settings/pm2/ecosystem.rs"]),
+    ("Command::new", &["supervisor/process.rs", "keeper/launch.rs", "settings/pm2/ecosystem.rs"]),
     ("clap::", &["cli", "settings/"]),
     ("io::stdout()", &["cli.rs", "cli/", "supervisor/output.rs", "worker/orphan.rs"]),
 ];

@@ -13,8 +13,10 @@ pub struct Status {
     pub name: String,
     /// The primary's release.
     pub version: String,
-    /// Its process.
+    /// The process to send signals to: the keeper's, or the primary's where it has none.
     pub pid: u32,
+    /// The primary's own process.
+    pub primary_pid: u32,
     /// Since it was started.
     pub uptime_s: f64,
     /// Addresses that clients connect to.

@@ -31,6 +31,7 @@ pub(super) fn resolve(
     let command = table.worker.command(here, environment, problems);
     Config {
         name: table.general.name.clone(),
+        keeper: table.general.keeper.then_some(table.general.keeper_min_uptime),
         workers,
         listener: table.general.listener(),
         affinity: table.placement.affinity(problems),
