@@ -286,7 +286,7 @@ fn workers_without_a_primary_send_their_clients_away_one_by_one() {
     let primary =
         sessions(1).arguments(&["--orphan-grace", "200ms", "--kill-timeout", "4s"]).start();
     let clients = clients(&primary, 4, "/count");
-    primary.signal(Signal::KILL);
+    primary.kill_all();
     let (start, mut last) = (SystemTime::now(), Duration::ZERO);
     for client in clients {
         assert_eq!(u16::from(client.close_code()), 1012);
@@ -301,7 +301,7 @@ fn nothing_is_left_open_after_many_moves() {
     let mut clients = clients(&primary, 20, "/count?bytes=100000");
     let descriptors = |pid: u32| std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     all_served_by(&mut clients, 1);
-    let all = || (descriptors(primary.pid()), descriptors(primary.worker(0)));
+    let all = || (descriptors(primary.primary_pid()), descriptors(primary.worker(0)));
     let before = all();
     for restart in 1..=4 {
         primary.ask("reload", json!({}));

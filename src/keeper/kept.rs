@@ -58,6 +58,11 @@ impl Kept {
         self.entries.retain(|entry| entry.name != name);
     }
 
+    /// Closes all but pidfds.
+    pub(super) fn keep_processes_only(&mut self) {
+        self.entries.retain(|entry| entry.process.is_some());
+    }
+
     /// Closes everything.
     pub(super) fn clear(&mut self) {
         self.entries.clear();
@@ -121,6 +126,9 @@ mod tests {
         kept.keep("listener", vec![null()]);
         assert!(!kept.has_process(getpid()));
         kept.keep("process", vec![pidfd_open(getpid(), PidfdFlags::empty()).unwrap()]);
+        assert!(kept.has_process(getpid()));
+        kept.keep_processes_only();
+        assert_eq!(names(&kept), ["process"]);
         assert!(kept.has_process(getpid()));
         kept.remove("process");
         assert!(!kept.has_process(getpid()));

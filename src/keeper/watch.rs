@@ -111,15 +111,18 @@ impl Watch {
     /// If primaries keep dying.
     pub(super) fn turn(&mut self) -> Result<Option<u8>, KeeperError> {
         self.hear(AT_A_TIME);
+        if let Some(end) = self.primary.as_ref().and_then(Process::end)
+            && let Some(code) = self.ended(end)?
+        {
+            return Ok(Some(code));
+        }
         while let Some(meaning) = self.signals.next() {
             if self.heed(meaning) {
                 return Ok(Some(0));
             }
         }
-        match self.primary.as_ref().map(Process::end) {
-            Some(Some(end)) => return self.ended(end),
-            None if Timestamp::now() >= self.due => self.start()?,
-            _ => {}
+        if self.primary.is_none() && Timestamp::now() >= self.due {
+            self.start()?;
         }
         Ok(None)
     }
@@ -165,7 +168,9 @@ impl Watch {
             }
             Order::Nothing => {}
         }
-        self.stopping |= message.stopping;
+        if message.stopping {
+            self.expect_the_end();
+        }
         if let Some(manager) = self.manager.as_ref().filter(|_| !message.relayed.is_empty()) {
             manager.relay(&message.relayed);
         }
@@ -173,33 +178,43 @@ impl Watch {
 
     /// Returns whether that is the end.
     fn heed(&mut self, meaning: Meaning) -> bool {
-        match (meaning, &self.primary) {
-            (Meaning::Ended, _) => self.bury(),
-            (Meaning::Stop(signal), Some(primary)) => {
-                self.stopping = true;
-                primary.signal(signal);
-            }
-            (Meaning::Stop(_), None) => {
+        match meaning {
+            Meaning::Ended => self.bury(),
+            Meaning::Stop(_) if self.primary.is_none() => {
                 tracing::info!("stopping while there is no primary");
                 self.end_children(Some(self.kill_timeout));
                 return true;
             }
-            (Meaning::Forward(signal), Some(primary)) => primary.signal(signal),
-            (Meaning::Forward(signal), None) => {
-                self.waiting.retain(|waiting| *waiting != signal);
-                self.waiting.push(signal);
+            Meaning::Stop(signal) => {
+                self.expect_the_end();
+                self.pass_on(signal);
             }
-            (Meaning::Pause, primary) => {
-                let primary = primary.iter();
-                primary.clone().for_each(|primary| primary.signal(Signal::STOP));
+            Meaning::Forward(signal) => self.pass_on(signal),
+            Meaning::Pause => {
+                self.pass_on(Signal::STOP);
                 self.signals.stand_still();
-                primary.for_each(|primary| primary.signal(Signal::CONT));
+                self.pass_on(Signal::CONT);
             }
-            (Meaning::Continue, primary) => {
-                primary.iter().for_each(|primary| primary.signal(Signal::CONT));
-            }
+            Meaning::Continue => self.pass_on(Signal::CONT),
         }
         false
+    }
+
+    /// To the next primary, if there is none.
+    fn pass_on(&mut self, signal: Signal) {
+        if let Some(primary) = &self.primary {
+            primary.signal(signal);
+        } else if !matches!(signal, Signal::STOP | Signal::CONT) {
+            self.waiting.retain(|waiting| *waiting != signal);
+            self.waiting.push(signal);
+        }
+    }
+
+    /// There is to be no other primary: when this one closes its listener, nobody is to be let in
+    /// because of a copy.
+    fn expect_the_end(&mut self) {
+        self.stopping = true;
+        self.kept.keep_processes_only();
     }
 
     /// The primary has ended: what now?

@@ -239,6 +239,13 @@ impl Primary {
         process::signal(self.pid(), signal);
     }
 
+    /// Sends a second wish to stop, which comes too late to be taken for the first one; that must have
+    /// been heard.
+    pub fn signal_again(&self, signal: process::Signal) {
+        std::thread::park_timeout(Duration::from_millis(250));
+        self.signal(signal);
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self) -> ExitStatus {
         let mut status = None;
@@ -353,6 +360,7 @@ impl Builder {
     pub fn start_listening(self) -> Primary {
         let mut primary = self.spawn();
         let listening = primary.wait_for_event("listening");
+        primary.primary_pid();
         primary.port =
             listening["port"].as_u64().and_then(|port| port.try_into().ok()).expect("a port");
         primary
