@@ -137,7 +137,7 @@ mod tests {
         speaker.send(&[b'x'; LONGEST]).unwrap();
         speaker.send(&[b'x'; LONGEST + 1]).unwrap();
         speaker.send(b"").unwrap();
-        let mut length = || socket.receive().unwrap().map(|datagram| datagram.bytes.len());
+        let length = || socket.receive().unwrap().map(|datagram| datagram.bytes.len());
         assert_eq!(
             [length(), length(), length(), length()],
             [Some(LONGEST), Some(0), Some(0), None]

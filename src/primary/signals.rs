@@ -7,6 +7,11 @@ use nix::sys::signal::SigSet;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::handoff::ids::Timestamp;
+use crate::system::keeper::is_kept;
+
+mod apart;
+
+use apart::Apart;
 
 /// What somebody wants of the primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,14 +43,20 @@ pub(super) struct Signals {
     upgrade: Signal,
     one_more: Signal,
     one_fewer: Signal,
+    /// Where that one isn't handled.
+    apart: Option<Apart>,
     stops: Stops,
 }
 
 impl Signals {
     /// From now on signals are wishes. Those that came before, while they were blocked, are the first.
     pub(super) fn install() -> io::Result<Self> {
-        let signals = Self::handled()?;
-        SigSet::empty().thread_set_mask()?;
+        let mut signals = Self::handled()?;
+        if is_kept() {
+            signals.apart = Some(Apart::block()?);
+        } else {
+            SigSet::empty().thread_set_mask()?;
+        }
         Ok(signals)
     }
 
@@ -60,6 +71,7 @@ impl Signals {
             upgrade: signal(SignalKind::user_defined2())?,
             one_more: signal(raw(rustix::process::Signal::TTIN))?,
             one_fewer: signal(raw(rustix::process::Signal::TTOU))?,
+            apart: None,
             stops: Stops::default(),
         })
     }
@@ -76,6 +88,7 @@ impl Signals {
                 _ = self.upgrade.recv() => ("USR2", Wish::Upgrade),
                 _ = self.one_more.recv() => ("TTIN", Wish::OneMore),
                 _ = self.one_fewer.recv() => ("TTOU", Wish::OneFewer),
+                () = next(self.apart.as_ref()) => ("TTOU", Wish::OneFewer),
             };
             tracing::info!(signal = name, "signal received");
             let wish =
@@ -85,6 +98,13 @@ impl Signals {
                 None => tracing::debug!("the wish to stop is no new one"),
             }
         }
+    }
+}
+
+async fn next(apart: Option<&Apart>) {
+    match apart {
+        Some(apart) => apart.next().await,
+        None => std::future::pending().await,
     }
 }
 

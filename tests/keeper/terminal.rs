@@ -89,6 +89,27 @@ fn keys_that_pause_and_end_a_program_do_so_with_both() {
 }
 
 #[test]
+fn a_terminal_that_wants_to_stop_who_is_not_in_front_does_not_stop_the_primary() {
+    let mut terminal = Terminal::open();
+    let binary = env!("CARGO_BIN_EXE_sticky-lb");
+    terminal.press(&format!("stty tostop; exec {binary} --workers 2 --port 0\n"));
+    terminal.wait_for("\"event\":\"ready\"");
+    let [keeper, own] = [terminal.shell.id(), children(terminal.shell.id())[0]];
+    for pid in [keeper, own] {
+        signal(pid, Signal::TTOU);
+        eventually("one fewer", || {
+            terminal.shown.lock().unwrap().matches("\"event\":\"scaled\"").count() > 0
+        });
+        signal(pid, Signal::TTIN);
+        terminal.wait_for("\"workers\":2}");
+        terminal.shown.lock().unwrap().clear();
+    }
+    terminal.press("\x03");
+    terminal.wait_for("\"how\":\"graceful\"");
+    eventually("its keeper is gone", || state(keeper) == Some('Z'));
+}
+
+#[test]
 fn without_a_shell_that_could_let_it_go_on_nothing_is_paused() {
     let mut terminal = Terminal::open();
     let binary = env!("CARGO_BIN_EXE_sticky-lb");
