@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::config::Config;
 use crate::demo::server;
+use crate::keeper;
 use crate::log::{LogFormat, LogHandle};
 use crate::primary::{Milestone, Primary};
 use crate::settings::change::{needs_restart, renames_control};
@@ -19,6 +20,7 @@ use crate::settings::reader::{Reader, Reading};
 use crate::supervisor::output::Output;
 use crate::supervisor::pool::{Summary, chain};
 use crate::supervisor::rollout::{Outcome, Report};
+use crate::system::keeper::main_pid;
 
 mod commands;
 mod configuration;
@@ -26,6 +28,7 @@ mod documents;
 mod failure;
 mod flags;
 mod operator;
+mod role;
 mod screen;
 mod table;
 mod top;
@@ -33,6 +36,10 @@ mod units;
 mod waiting;
 
 use flags::{Cli, Init, SubCommand};
+use role::Role;
+
+/// The exit code of what is done.
+const DONE: u8 = 0;
 
 /// Runs the program and returns its exit code.
 #[must_use]
@@ -48,21 +55,11 @@ pub fn main() -> ExitCode {
     };
     let matches = matches.subcommand().map_or(&matches, |(_, matches)| matches);
     let result = match cli.command {
-        Some(SubCommand::DemoWorker { listen }) => server::run(listen),
-        Some(SubCommand::Check(check)) => {
-            read(matches).map(|reading| say_check(&reading, check.json))
-        }
-        Some(SubCommand::Init(arguments)) => init(&arguments),
-        Some(SubCommand::Operate(command)) => commands::run(command, matches).map_err(Into::into),
-        Some(SubCommand::Completions { shell }) => {
-            documents::completions(shell).map_err(Into::into)
-        }
-        Some(SubCommand::Man) => documents::man().map_err(Into::into),
-        Some(SubCommand::Top(arguments)) => top::run(&arguments),
         None => Reader::new(matches).map_err(Into::into).and_then(|reader| run(&reader)),
+        Some(command) => order(command, matches).map(|()| DONE),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) if failure::is_closed_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             if !error.is::<Logged>() {
@@ -70,6 +67,18 @@ pub fn main() -> ExitCode {
             }
             ExitCode::from(failure::code(&*error))
         }
+    }
+}
+
+fn order(command: SubCommand, matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
+    match command {
+        SubCommand::DemoWorker { listen } => server::run(listen),
+        SubCommand::Check(check) => read(matches).map(|reading| say_check(&reading, check.json)),
+        SubCommand::Init(arguments) => init(&arguments),
+        SubCommand::Operate(command) => commands::run(command, matches).map_err(Into::into),
+        SubCommand::Completions { shell } => documents::completions(shell).map_err(Into::into),
+        SubCommand::Man => documents::man().map_err(Into::into),
+        SubCommand::Top(arguments) => top::run(&arguments),
     }
 }
 
@@ -104,11 +113,23 @@ fn init(init: &Init) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn run(reader: &Reader) -> Result<(), Box<dyn Error>> {
+/// Runs as keeper or as primary. What is wrong with the configuration is said by the keeper alone:
+/// without one that is right, it starts no primary.
+fn run(reader: &Reader) -> Result<u8, Box<dyn Error>> {
     let Reading { config, .. } = reader.read()?;
     let log = crate::log::start(&config.log);
     let format = config.log.format;
-    run_with(reader, config, &log).map_err(|error| match format {
+    let role = Role::of(&config);
+    let result = match role {
+        Role::Keeper(settings) => keeper::run(settings).map_err(Into::into),
+        Role::KeptPrimary | Role::Primary => {
+            if role == Role::KeptPrimary {
+                role::be_kept();
+            }
+            run_with(reader, config, &log).map(|()| DONE)
+        }
+    };
+    result.map_err(|error| match format {
         LogFormat::Text => error,
         // Whoever reads the log as JSON reads nothing else.
         LogFormat::Json => {
@@ -163,7 +184,7 @@ fn say_check(reading: &Reading, as_json: bool) {
 
 /// One line of JSON on standard output for whoever waits for it.
 fn say(output: &Output, milestone: Milestone) {
-    let pid = std::process::id();
+    let pid = main_pid();
     let line = match milestone {
         Milestone::Listening(address) => json!({
             "event": "listening", "address": address.to_string(), "port": address.port(), "pid": pid,

@@ -35,6 +35,7 @@
 //! | [`control`] | how operators see and steer: socket, admin listener, metrics | reach in but through handles |
 //! | [`upgrade`] | a primary carried over into its successor | lose a descriptor |
 //! | [`config`], [`primary`] | settings gathered, parts put together | decide anything |
+//! | [`keeper`] | the small parent that starts the primary again | serve, or need a runtime |
 //! | [`settings`] | what may be written, and what it stands for | do anything with it |
 //! | [`demo`] | the worker that runs when no other is given | be needed by anything but `cli` |
 //! | [`cli`] | what is typed, and what is printed | be needed by anything |
@@ -92,8 +93,11 @@ pub mod frontend {
 pub mod system {
     //! What surrounds the primary: systemd, the container. Knows nothing of workers.
     pub mod activation;
+    pub mod directory;
+    pub mod keeper;
     pub mod limits;
     pub mod notify;
+    pub mod program;
     pub mod store;
 }
 
@@ -184,6 +188,8 @@ pub mod control {
 
 #[cfg(feature = "cli")]
 pub mod config;
+#[cfg(feature = "cli")]
+pub mod keeper;
 #[cfg(feature = "cli")]
 pub mod log;
 #[cfg(feature = "cli")]

@@ -4,6 +4,7 @@
 //! when the first worker of each slot is ready. Stop, in reverse: the backlog is handed out and the
 //! listener closed, then the workers drain, then the frontend ends.
 
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,8 +34,10 @@ use crate::supervisor::output::Output;
 use crate::supervisor::pool::handle::PoolHandle;
 use crate::supervisor::pool::{Pool, PoolError, PoolLinks, PoolSettings, Progress, Summary};
 use crate::supervisor::rollout::Report;
-use crate::system::activation::{ActivationError, inherited_listener};
+use crate::system::activation::{ActivationError, Inherited, LISTENER, inherited};
+use crate::system::keeper::Keeper;
 use crate::system::notify::Notifier;
+use crate::system::store::{PROGRAM, Store};
 use crate::triggers::watch::WatchError;
 
 mod control;
@@ -118,7 +121,8 @@ impl Primary {
             tracing::warn!(%error, "workers inherit descriptors that this process has inherited");
         }
         check_backlog(config.listener.backlog);
-        let listener = match inherited_listener()? {
+        let Inherited { listener: socket, listener_is_kept, kept: _ } = inherited()?;
+        let listener = match socket {
             None => Listener::bind(&config.listener)?,
             Some(socket) => {
                 let listener = Listener::inherited(socket, config.listener.backlog)?;
@@ -127,6 +131,7 @@ impl Primary {
                 listener
             }
         };
+        keep(&listener, listener_is_kept);
         let socket = control::socket(&config, listener.local().port())?;
         let admin = config.admin.as_ref().map(AdminListener::bind).transpose()?;
         Ok(Self { config, listener, socket, admin })
@@ -153,6 +158,7 @@ impl Primary {
         let signals = Signals::install().map_err(start("install signal handlers"))?;
         let orphans = Orphans::adopt().map_err(start("take care of orphaned processes"))?;
         let triggers = Triggers::start(&self.config)?;
+        let keeper = Keeper::from_environment().map_err(start("watch its keeper"))?;
         let notifier = Notifier::from_environment();
         let heartbeat = notifier.as_ref().and_then(Notifier::watchdog_interval);
         let Self { config, listener, socket, admin } = self;
@@ -183,6 +189,7 @@ impl Primary {
         let mut operator = Operator {
             pool: pool_settings,
             signals,
+            keeper,
             output: output.clone(),
             log,
             output_settings: None,
@@ -277,6 +284,22 @@ fn start_frontend(
         }
     })?;
     Ok(failure)
+}
+
+/// Leaves what the next primary needs to whoever keeps it: this very program, whatever becomes of its
+/// file, and the listener, unless that was kept before.
+fn keep(listener: &Listener, is_kept: bool) {
+    let Some(store) = Store::from_environment() else { return };
+    match File::open("/proc/self/exe") {
+        Ok(program) => {
+            store.remove(PROGRAM);
+            store.keep(PROGRAM, program);
+        }
+        Err(error) => tracing::warn!(%error, "after a crash, the program's file is run anew"),
+    }
+    if !is_kept {
+        store.keep(LISTENER, listener);
+    }
 }
 
 /// Each connection on its way takes a descriptor here, each established one in a worker, which

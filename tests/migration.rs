@@ -1,8 +1,6 @@
 //! WebSockets on the real binary: whatever the operator does, their clients don't notice; and where
 //! they can't move, they are told.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod common;
 
 use std::time::{Duration, SystemTime};
@@ -12,7 +10,6 @@ use common::process::Signal;
 use common::{Builder, Primary, eventually, example};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Error, Message};
 
 fn sessions(workers: u16) -> Builder {
     Primary::with_workers(workers).worker(&[&example("library_worker"), "sessions"])
@@ -243,7 +240,7 @@ fn workers_without_a_primary_send_their_clients_away_one_by_one() {
     let primary =
         sessions(1).arguments(&["--orphan-grace", "200ms", "--kill-timeout", "4s"]).start();
     let clients = clients(&primary, 4, "/count");
-    primary.signal(Signal::KILL);
+    primary.kill_all();
     let (start, mut last) = (SystemTime::now(), Duration::ZERO);
     for client in clients {
         assert_eq!(u16::from(client.close_code()), 1012);
@@ -258,7 +255,7 @@ fn nothing_is_left_open_after_many_moves() {
     let mut clients = clients(&primary, 20, "/count?bytes=100000");
     let descriptors = |pid: u32| std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     all_served_by(&mut clients, 1);
-    let all = || (descriptors(primary.pid()), descriptors(primary.worker(0)));
+    let all = || (descriptors(primary.primary_pid()), descriptors(primary.worker(0)));
     let before = all();
     for restart in 1..=4 {
         primary.ask("reload", json!({}));

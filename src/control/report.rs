@@ -13,8 +13,10 @@ pub struct Status {
     pub name: String,
     /// The primary's release.
     pub version: String,
-    /// Its process.
+    /// The process to send signals to: the keeper's, or the primary's where it has none.
     pub pid: u32,
+    /// The primary's own process.
+    pub primary_pid: u32,
     /// Since it was started; upgrades and crashes of the primary count as the same run.
     pub uptime_s: f64,
     /// Upgrades in place since then.

@@ -16,12 +16,15 @@ use crate::supervisor::output::{Output, OutputSettings};
 use crate::supervisor::pool::handle::{PoolHandle, Refusal, Reply, Scale};
 use crate::supervisor::pool::{Order, PoolSettings, Progress, chain};
 use crate::supervisor::rollout::{Outcome, Trigger};
+use crate::system::keeper::{Keeper, main_pid};
 use crate::system::notify::Notifier;
 
 /// Turns what the operator and the time say into orders, and tells what came of them.
 pub(super) struct Operator<Reread, Tell> {
     pub(super) pool: PoolOf,
     pub(super) signals: Signals,
+    /// Until it is gone.
+    pub(super) keeper: Option<Keeper>,
     pub(super) triggers: Triggers,
     pub(super) output: Output,
     pub(super) log: LogHandle,
@@ -46,6 +49,7 @@ where
         loop {
             tokio::select! {
                 wish = self.signals.next() => self.heed(wish).await,
+                () = gone(self.keeper.as_ref()) => self.end_with_keeper().await,
                 trigger = self.triggers.next() => self.pull(trigger, None).await,
                 Some(order) = self.ordered.recv() => self.obey(order).await,
                 Ok(()) = self.progressed.changed() => {
@@ -71,7 +75,7 @@ where
         match event {
             Event::RolloutBegun { .. } => notifier.into_iter().for_each(Notifier::reloading),
             Event::RolloutEnded(ended) => {
-                notifier.into_iter().for_each(|notifier| notifier.ready(std::process::id()));
+                notifier.into_iter().for_each(|notifier| notifier.ready(main_pid()));
                 if ended.outcome == Outcome::Done {
                     self.change_output();
                 }
@@ -98,11 +102,18 @@ where
         }
         // A slot whose workers keep dying is no reason to fail the start: the others serve.
         if now.accepting && !last.accepting {
-            notifier.ready(std::process::id());
+            notifier.ready(main_pid());
         }
         if now.beats != last.beats {
             notifier.watchdog();
         }
+    }
+
+    /// Nobody would start the next primary, and signals to the program reach this one no longer.
+    async fn end_with_keeper(&mut self) {
+        let pid = self.keeper.take().map(|keeper| keeper.pid());
+        tracing::error!(pid, "keeper is gone, everything is stopped");
+        self.handle.stop(false).await;
     }
 
     async fn heed(&mut self, wish: Wish) {
@@ -146,5 +157,12 @@ where
         self.log.configure(&config.log.levels);
         self.output_settings = Some(config.output.clone());
         Ok(self.pool.settings(&config))
+    }
+}
+
+async fn gone(keeper: Option<&Keeper>) {
+    match keeper {
+        Some(keeper) => keeper.gone().await,
+        None => std::future::pending().await,
     }
 }

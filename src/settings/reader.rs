@@ -10,7 +10,6 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
@@ -22,6 +21,7 @@ use crate::settings::problems::{Problems, SettingsError};
 use crate::settings::report::{self, Value};
 use crate::settings::resolve::{Surroundings, resolve};
 use crate::settings::table;
+use crate::system::directory::current_directory;
 use crate::system::limits::memory_limit;
 
 /// Knows what was typed, and reads the rest anew each time.
@@ -51,7 +51,7 @@ impl Reader {
     ///
     /// If the current directory is not there, or `--args` are no words.
     pub fn new(matches: &ArgMatches) -> Result<Self, SettingsError> {
-        let here = current_directory()?;
+        let here = here()?;
         Ok(Self {
             typed: layers::typed(matches, &here)?,
             config: matches.get_one("config").cloned(),
@@ -159,17 +159,8 @@ fn place(merged: &BTreeMap<String, Entry>, key: &str) -> String {
     }
 }
 
-/// By the name that the shell knows it by, if that is right.
-fn current_directory() -> Result<PathBuf, SettingsError> {
-    let identity = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino()));
-    let here = identity(Path::new("."));
-    let logical = std::env::var_os("PWD").map(PathBuf::from).filter(|path| path.is_absolute());
-    if let (Some(logical), Ok(here)) = (logical, here)
-        && identity(&logical).is_ok_and(|found| found == here)
-    {
-        return Ok(logical);
-    }
-    std::env::current_dir().map_err(|error| SettingsError {
+fn here() -> Result<PathBuf, SettingsError> {
+    current_directory().map_err(|error| SettingsError {
         lines: vec![format!("cannot open the current directory: {error}")],
     })
 }

@@ -32,6 +32,7 @@ pub(super) fn resolve(
     Config {
         source: None,
         name: table.general.name.clone(),
+        keeper: table.general.keeper.then_some(table.general.keeper_min_uptime),
         workers,
         listener: table.general.listener(),
         affinity: table.placement.affinity(problems),

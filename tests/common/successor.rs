@@ -116,16 +116,10 @@ impl Primary {
     }
 
     /// Kills the primary, and waits until its successor answers.
-    pub fn crash(&self) {
+    pub fn crash_and_recover(&self) {
         let before = self.status();
-        self.kill_primary();
+        self.crash();
         self.wait_for_recovery(&before);
-    }
-
-    /// Kills it, and waits for nothing.
-    pub fn kill_primary(&self) {
-        let pid = self.status()["primary_pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
-        super::process::signal(pid.expect("a primary"), super::process::Signal::KILL);
     }
 
     /// Waits until a successor answers of the one whose status this was.
