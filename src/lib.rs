@@ -92,6 +92,7 @@ pub mod frontend {
 pub mod system {
     //! What surrounds the primary: systemd, the container. Knows nothing of workers.
     pub mod activation;
+    pub mod journal;
     pub mod limits;
     pub mod notify;
     pub mod store;
@@ -122,6 +123,7 @@ pub mod supervisor {
     pub mod procfs;
     pub mod sample;
     pub mod start_error;
+    mod text;
 }
 
 pub mod worker {
