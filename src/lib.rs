@@ -94,6 +94,7 @@ pub mod system {
     //! What surrounds the primary: systemd, the container. Knows nothing of workers.
     pub mod activation;
     pub mod directory;
+    pub mod journal;
     pub mod keeper;
     pub mod limits;
     pub mod notify;
@@ -126,6 +127,7 @@ pub mod supervisor {
     pub mod procfs;
     pub mod sample;
     pub mod start_error;
+    mod text;
 }
 
 pub mod worker {

@@ -31,6 +31,7 @@ use crate::log::LogHandle;
 use crate::supervisor::event::Announcer;
 use crate::supervisor::orphans::Orphans;
 use crate::supervisor::output::Output;
+use crate::supervisor::pool::estate::PoolEnd;
 use crate::supervisor::pool::handle::PoolHandle;
 use crate::supervisor::pool::{Pool, PoolError, PoolLinks, PoolSettings, Progress, Summary};
 use crate::supervisor::rollout::Report;
@@ -156,7 +157,7 @@ impl Primary {
     ) -> Result<Summary, PrimaryError> {
         let start = |what| move |source| PrimaryError::Start { what, source };
         let signals = Signals::install().map_err(start("install signal handlers"))?;
-        let orphans = Orphans::adopt().map_err(start("take care of orphaned processes"))?;
+        let orphans = Orphans::adopt(None).map_err(start("take care of orphaned processes"))?;
         let triggers = Triggers::start(&self.config)?;
         let keeper = Keeper::from_environment().map_err(start("watch its keeper"))?;
         let notifier = Notifier::from_environment();
@@ -210,6 +211,8 @@ impl Primary {
             orders: ordered,
             progress,
             announcer,
+            store: None,
+            journal: None,
         };
         let pool = Pool::new(settings, links).run();
         let result = tokio::select! {
@@ -222,7 +225,10 @@ impl Primary {
                 Ok(error) => PrimaryError::Frontend(error),
                 Err(_) => PoolError::Frontend(gone).into(),
             }),
-            result => Ok(result?),
+            Ok(PoolEnd::Ended(summary)) => Ok(summary),
+            // Nobody orders that yet.
+            Ok(PoolEnd::HandedOver(_)) => Ok(Summary::default()),
+            Err(error) => Err(error.into()),
         }
     }
 }

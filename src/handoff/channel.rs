@@ -36,6 +36,7 @@ use crate::handoff::scoreboard::{Counter, Scoreboard};
 use crate::handoff::untouched::{is_untouched, is_untouched_since};
 
 mod error;
+mod estate;
 mod outbox;
 mod parcel;
 mod recovery;
@@ -75,6 +76,8 @@ pub struct Channel {
     socket: OwnedFd,
     worker_end: OwnedFd,
     scoreboard: Scoreboard,
+    /// The memory that it is.
+    page: OwnedFd,
     /// In the order in which the worker gets them, and settles them.
     unsettled: VecDeque<Unsettled>,
     /// How many it has settled so far, by its own count, and of those refused.
@@ -159,6 +162,7 @@ impl Channel {
             socket,
             worker_end: far.try_clone()?,
             scoreboard,
+            page: page.try_clone()?,
             unsettled: VecDeque::with_capacity(credits),
             settled: 0,
             refused: 0,

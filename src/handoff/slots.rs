@@ -48,6 +48,8 @@ pub enum SlotCommand {
     Count(oneshot::Sender<Counters>),
     /// All workers are gone: end.
     End,
+    /// Stop, and leave everything to a successor; workers go on.
+    HandOver,
 }
 
 /// From the frontend to the supervisor.
@@ -76,6 +78,7 @@ pub enum SlotEventKind {
 
 /// What happened to connections since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Counters {
     /// Taken from the backlog.
     pub accepted: u64,

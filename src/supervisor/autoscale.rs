@@ -14,10 +14,12 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::handoff::ids::{SlotId, Timestamp};
 
 /// When to have more workers and when fewer.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AutoscaleSettings {
     /// Never fewer than these.
     pub min_workers: u16,
@@ -37,7 +39,7 @@ pub struct AutoscaleSettings {
 }
 
 /// What a worker's load is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LoadMeasure {
     /// Established connections.
     Connections,

@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 use crate::handoff::ids::SlotId;
 use crate::handoff::slots::WorkerId;
 use crate::supervisor::lifecycle::SlotState;
+use crate::supervisor::pool::estate::After;
 use crate::supervisor::rollout::{Outcome, Report, Trigger};
 
 /// Events that a subscriber may be behind.
@@ -68,6 +69,13 @@ pub enum Event {
         to: u16,
         /// Who wanted it: `command`, `signal`, `load` or `reload`.
         by: &'static str,
+    },
+    /// A pool goes on in the place of another one.
+    Resumed {
+        /// So many workers it has found.
+        workers: u16,
+        /// What became of the other one.
+        after: After,
     },
     /// Everything is to end.
     Stopping {
@@ -139,6 +147,9 @@ impl Event {
                 tracing::debug!(slot = slot.0, reason, "worker is not replaced");
             }
             Self::Scaled { from, to, by } => tracing::info!(from, to, by, "scaling"),
+            Self::Resumed { workers, after } => {
+                tracing::info!(workers, %after, "workers are taken over");
+            }
             Self::Stopping { at_once: false } => tracing::info!("stopping gracefully"),
             Self::Stopping { at_once: true } => tracing::warn!("stopping at once"),
         }

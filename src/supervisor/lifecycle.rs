@@ -5,12 +5,14 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::handoff::drain::{DrainMode, DrainOrder};
 use crate::handoff::ids::{Generation, Timestamp};
 use crate::supervisor::restart::RestartPolicy;
 
 /// How long each phase may take.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LifecycleSettings {
     /// From start to ready; longer is a failure.
     pub listen_timeout: Duration,
@@ -30,7 +32,7 @@ pub struct LifecycleSettings {
 }
 
 /// Where a worker stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// Its process was started.
     Spawning {
@@ -91,7 +93,7 @@ impl Phase {
 }
 
 /// What a slot's clients can expect of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SlotState {
     /// A worker serves.
     Serving,
@@ -177,7 +179,7 @@ pub enum Action {
 }
 
 /// Why a worker is killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KillReason {
     /// It wasn't ready in time.
     NotReady,

@@ -5,8 +5,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// What a worker may use before it is replaced. `None` is no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitSettings {
     /// Bytes of memory beyond which it is replaced, its successor first.
     pub max_memory_restart: Option<u64>,
@@ -41,7 +43,7 @@ pub enum Verdict {
 }
 
 /// Which limit was reached. `limit` is the one for this worker, jitter taken away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LimitReason {
     /// It has lived for long enough.
     Age {

@@ -3,21 +3,25 @@
 //!
 //! A worker's process group is killed with the worker. What has left the group (`setsid`, a double
 //! fork) arrives here, since the primary is a child subreaper, or PID 1 of a container, whose duty
-//! this is anyway.
+//! this is anyway. What workers leave behind that a primary before this one had started arrives at
+//! whoever took them over when that one died, the foster parent: it is looked for there.
 //!
 //! # Promises
 //!
 //! * Never takes the status of a worker: the pool does that.
-//! * Kills nothing that belongs to a worker that still runs, and nothing that this process had for
-//!   a child before it became a primary.
-//! * Leaves no zombie.
+//! * Kills nothing that belongs to a worker that still runs, and nothing that this process, or the
+//!   foster parent, had for a child before it became a primary, whoever has gone on with it since.
+//! * Kills nothing of the foster parent's but what was started by a worker, in the control group
+//!   that this process is in: that one may have taken care of others all along.
+//! * Leaves no zombie of its own; the foster parent does the same.
 //!
 //! # Pitfalls
 //!
 //! A process is known by the environment that it was started with. One that has overwritten or
-//! cleared it is left alone until everything ends.
+//! cleared it is left alone until everything ends, and at the foster parent's for good.
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::io;
 use std::time::Duration;
 
@@ -25,7 +29,7 @@ use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, set_child_subreaper, waitid,
 };
 use tokio::signal::unix::{self, SignalKind};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::handoff::slots::WorkerId;
 use crate::supervisor::procfs::{children, worker_of};
@@ -33,34 +37,75 @@ use crate::supervisor::procfs::{children, worker_of};
 /// How long killed processes may take to end: longer only what the kernel itself holds up, or what
 /// has a privilege that the primary hasn't.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Nothing tells of the end of somebody else's children: they are looked at again after so long.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Looks after processes that have lost their worker.
 #[derive(Debug)]
 pub struct Orphans {
     ended: unix::Signal,
-    /// Children that this process had before.
+    /// Who takes care of what a dead primary has left.
+    foster: Option<i32>,
+    /// Children that this process and the foster parent had before.
     inherited: HashSet<i32>,
     killed: HashSet<i32>,
+    /// When to look at the foster parent's children, where some were killed.
+    look_at: Option<Instant>,
 }
 
 impl Orphans {
-    /// Makes this process the one that orphans come to.
+    /// Makes this process the one that orphans come to, beside its foster parent, if it has one.
     ///
     /// # Errors
     ///
     /// If the handler for SIGCHLD cannot be installed.
-    pub fn adopt() -> io::Result<Self> {
+    pub fn adopt(foster: Option<i32>) -> io::Result<Self> {
+        let before = own_children().chain(foster.into_iter().flat_map(children));
+        let inherited = before.filter(|pid| *pid != own_pid()).collect();
+        Self::resume(foster, inherited)
+    }
+
+    /// As [`Self::adopt`], in the place of a primary that had `inherited` these: all others are
+    /// workers, or what they have left behind.
+    ///
+    /// # Errors
+    ///
+    /// If the handler for SIGCHLD cannot be installed.
+    pub fn resume(foster: Option<i32>, inherited: HashSet<i32>) -> io::Result<Self> {
         // Where SIGCHLD is ignored, as whoever started this process may have done, the kernel takes
         // every status itself.
         let ended = unix::signal(SignalKind::child())?;
         set_child_subreaper(Some(getpid()))?;
-        let inherited = own_children().collect();
-        Ok(Self { ended, inherited, killed: HashSet::new() })
+        Ok(Self { ended, foster, inherited, killed: HashSet::new(), look_at: None })
     }
 
-    /// Waits until a child has ended: a worker or an orphan.
+    /// Children that this process and the foster parent had before, for a successor.
+    #[must_use]
+    pub fn inherited(&self) -> &HashSet<i32> {
+        &self.inherited
+    }
+
+    /// The processes among which workers are: this process' children and the foster parent's.
+    #[must_use]
+    pub fn candidates(&self) -> Vec<i32> {
+        let own = own_children().filter(|pid| !self.inherited.contains(pid));
+        own.chain(self.fosters_children()).collect()
+    }
+
+    /// Waits until a child has ended, a worker or an orphan, or it is time to look at somebody
+    /// else's.
     pub async fn child_ended(&mut self) {
-        self.ended.recv().await;
+        let look_at = self.look_at;
+        let time = async move {
+            match look_at {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.ended.recv() => {}
+            () = time => self.look_at = None,
+        }
     }
 
     /// Kills the orphans whose workers are gone, and takes the status of those that have ended. To
@@ -76,6 +121,13 @@ impl Orphans {
                 self.kill(pid);
             }
         }
+        for (pid, worker) in self.fostered() {
+            if !workers.contains(&pid) && !running.contains_key(&worker) {
+                self.kill(pid);
+                // With each that has ended, those below it arrive.
+                self.look_at = Some(Instant::now() + LOOK_AGAIN);
+            }
+        }
     }
 
     /// Kills all that is left and waits for its end. To be called when all workers are gone.
@@ -89,7 +141,8 @@ impl Orphans {
     async fn end_all(&mut self) {
         loop {
             let left: Vec<_> = self.left().collect();
-            if left.is_empty() {
+            let fostered = self.fostered();
+            if left.is_empty() && fostered.is_empty() {
                 return;
             }
             let mut has_buried = false;
@@ -100,6 +153,10 @@ impl Orphans {
                     self.kill(pid);
                 }
             }
+            for (pid, _) in fostered {
+                self.kill(pid);
+                self.look_at = Some(Instant::now() + LOOK_AGAIN);
+            }
             // With each that has ended, those below it have arrived.
             if !has_buried {
                 self.child_ended().await;
@@ -109,6 +166,28 @@ impl Orphans {
 
     fn left(&self) -> impl Iterator<Item = i32> {
         own_children().filter(|pid| !self.inherited.contains(pid))
+    }
+
+    /// The foster parent's children that live and were started by workers, and by whom. Numbers of
+    /// those that have ended are forgotten: others may get them.
+    fn fostered(&mut self) -> Vec<(i32, WorkerId)> {
+        let Some(foster) = self.foster else { return Vec::new() };
+        let there: HashSet<_> = own_children().chain(children(foster)).collect();
+        self.inherited.retain(|pid| there.contains(pid));
+        self.killed.retain(|pid| there.contains(pid));
+        let found = self.fosters_children().into_iter();
+        found.filter_map(|pid| Some((pid, worker_of(pid)?))).collect()
+    }
+
+    /// Those that may be ours.
+    fn fosters_children(&self) -> Vec<i32> {
+        let Some(foster) = self.foster else { return Vec::new() };
+        let own_group = control_group(own_pid());
+        let found = children(foster).into_iter();
+        found
+            .filter(|pid| *pid != own_pid() && !self.inherited.contains(pid))
+            .filter(|pid| control_group(*pid) == own_group)
+            .collect()
     }
 
     /// Takes the status of a child, if it has ended.
@@ -124,7 +203,8 @@ impl Orphans {
         has_ended
     }
 
-    /// The number is still its own: it is a child, whose status nobody takes but `bury`.
+    /// The number is still its own: it is a child, whose status nobody takes but `bury`; or the
+    /// foster parent's, whom it was seen with a moment ago.
     fn kill(&mut self, pid: i32) {
         if self.killed.insert(pid) {
             let worker = worker_of(pid);
@@ -136,6 +216,14 @@ impl Orphans {
     }
 }
 
+fn own_pid() -> i32 {
+    getpid().as_raw_nonzero().get()
+}
+
 fn own_children() -> impl Iterator<Item = i32> {
-    children(getpid().as_raw_nonzero().get()).into_iter()
+    children(own_pid()).into_iter()
+}
+
+fn control_group(pid: i32) -> Option<String> {
+    fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()
 }

@@ -35,6 +35,7 @@ use tokio::sync::{Mutex, mpsc};
 use crate::handoff::slots::WorkerId;
 
 mod date;
+mod estate;
 mod files;
 mod lines;
 mod log_file;
@@ -45,6 +46,7 @@ mod sink;
 mod stdout;
 mod tail;
 
+pub use estate::{OutputEstate, PipeState, TakenPipe};
 pub use lines::Stream;
 pub use tail::{Follower, LineFilter, Printed, PrintedLine, Recent};
 
@@ -251,10 +253,11 @@ impl Output {
     /// writes to is left to the end of the process.
     pub async fn finish(self) {
         self.shared.send(Command::End);
-        let mut ended = self.shared.ended.lock().await;
-        if tokio::time::timeout(PATIENCE, ended.recv()).await.is_err() {
-            tracing::warn!("output is not taken: some lines are lost at the end");
-        }
+        self.shared.ended().await;
+    }
+
+    fn count_dropped(&self, lines: u64) {
+        self.shared.dropped.fetch_add(lines, Ordering::Relaxed);
     }
 }
 
@@ -263,8 +266,27 @@ impl Shared {
         if let Err(error) = self.commands.try_send(command) {
             tracing::error!(%error, "output does not follow");
         }
+        self.wake();
+    }
+
+    /// Waits for a place in the queue. The reader waits for nobody, so that there soon is one.
+    fn send_surely(&self, command: Command) {
+        // If it fails, there is no reader any more.
+        let _ = self.commands.send(command);
+        self.wake();
+    }
+
+    fn wake(&self) {
         // An eventfd takes 2^64 - 2 of these before the reader has to read.
         let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+    }
+
+    /// Waits for the threads, for a while.
+    async fn ended(&self) {
+        let mut ended = self.ended.lock().await;
+        if tokio::time::timeout(PATIENCE, ended.recv()).await.is_err() {
+            tracing::warn!("output is not taken: some lines are lost at the end");
+        }
     }
 }
 
@@ -272,7 +294,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         // After `finish` there is nobody any more.
         let _ = self.commands.try_send(Command::End);
-        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+        self.wake();
     }
 }
 

@@ -18,11 +18,16 @@ use crate::supervisor::rollout::{Planner, Step};
 use crate::supervisor::slot_life::SlotLife;
 use crate::system::limits::oom_kills;
 
+mod adoption;
+pub mod estate;
+mod hand_over;
 pub mod handle;
 mod health;
 mod interface;
+mod keeping;
 mod orders;
 mod replacements;
+mod resume;
 mod scaling;
 mod show;
 mod slot_orders;
@@ -31,8 +36,11 @@ mod stop;
 mod tally;
 mod workers;
 
+use estate::{PoolEnd, Said};
 use health::Health;
 pub use interface::{MOST_WORKERS, Order, PoolError, PoolLinks, PoolSettings, Progress, Summary};
+use keeping::Written;
+use resume::Resumption;
 use scaling::Deferred;
 use stop::Stopping;
 use tally::Tally;
@@ -60,6 +68,18 @@ pub struct Pool {
     last_failure: Option<(SlotId, String)>,
     /// Processes that the kernel has killed since memory ran out, where it says so.
     oom_kills: Option<u64>,
+    /// Left by the one before, as long as it wasn't gone on with.
+    resumption: Option<Resumption>,
+    /// It ends with this turn, and another one goes on.
+    is_handing_over: bool,
+    written: Written,
+}
+
+/// What a run came to.
+enum Supervised {
+    Ended(Summary),
+    /// With what workers said last.
+    HandingOver(Vec<(WorkerId, Said)>),
 }
 
 #[derive(Debug)]
@@ -77,6 +97,12 @@ impl Pool {
     /// A pool that has started nothing yet.
     #[must_use]
     pub fn new(settings: PoolSettings, links: PoolLinks) -> Self {
+        let pool = Self::empty(settings, links);
+        pool.keep_journal();
+        pool
+    }
+
+    fn empty(settings: PoolSettings, links: PoolLinks) -> Self {
         Self {
             settings,
             links,
@@ -94,51 +120,90 @@ impl Pool {
             tally: Tally::default(),
             last_failure: None,
             oom_kills: oom_kills(),
+            resumption: None,
+            is_handing_over: false,
+            written: Written::default(),
         }
     }
 
-    /// Starts all workers and keeps them running until ordered to stop.
+    /// Starts all workers, or goes on with those that there are, and keeps them running until ordered
+    /// to stop, or to hand over.
     ///
     /// # Errors
     ///
     /// If no worker can be run at all, or any more, or the frontend has ended. The workers are
     /// killed then.
-    pub async fn run(mut self) -> Result<Summary, PoolError> {
-        let result = self.supervise().await;
-        if result.is_err() {
-            self.kill_all().await;
-        }
+    pub async fn run(mut self) -> Result<PoolEnd, PoolError> {
+        let result = match self.supervise().await {
+            Ok(Supervised::HandingOver(unheard)) => {
+                return Ok(PoolEnd::HandedOver(Box::new(self.into_estate(unheard))));
+            }
+            Ok(Supervised::Ended(summary)) => Ok(PoolEnd::Ended(summary)),
+            Err(error) => {
+                self.kill_all().await;
+                Err(error)
+            }
+        };
         self.links.orphans.end().await;
         result
     }
 
-    async fn supervise(&mut self) -> Result<Summary, PoolError> {
+    async fn supervise(&mut self) -> Result<Supervised, PoolError> {
+        match self.resumption.take() {
+            None => self.begin().await?,
+            Some(resumption) => self.go_on(resumption).await?,
+        }
+        let mut next_beat = self.settings.heartbeat.map(|every| Timestamp::now() + every);
+        self.end_turn(true).await?;
+        while !self.is_handing_over && !self.is_over()? {
+            let deadline = self.slots.values().filter_map(|slot| slot.life.next_deadline()).min();
+            let mut decides = true;
+            tokio::select! {
+                Some(worker) = self.ended.1.recv() => self.bury(worker).await?,
+                () = self.links.orphans.child_ended() => self.tend_orphans(),
+                () = until_then(next_beat) => {
+                    decides = false;
+                    next_beat = self.beat().await?;
+                }
+                Some(event) = self.links.events.recv() => {
+                    decides = !matches!(event.kind, SlotEventKind::Pong);
+                    self.heard(event).await?;
+                }
+                Some(order) = self.links.orders.recv() => self.obey(order).await?,
+                () = until_then(deadline) => self.on_all(Fact::Time).await?,
+                look = self.health.next() => self.look(look).await?,
+                step = self.stopping.next() => self.go_on_stopping(step).await?,
+            }
+            self.end_turn(decides).await?;
+        }
+        if self.is_handing_over {
+            return Ok(Supervised::HandingOver(self.stop_frontend().await?));
+        }
+        self.summary.counters = self.links.frontend.count().await?;
+        self.links.frontend.send(SlotCommand::End).await?;
+        Ok(Supervised::Ended(self.summary))
+    }
+
+    async fn begin(&mut self) -> Result<(), PoolError> {
         for slot in (0..self.settings.workers).map(SlotId) {
             self.add_slot(slot, true);
         }
         self.rank().await?;
         self.on_all(Fact::Start).await?;
         self.health.change(&self.settings, Timestamp::now());
-        let mut next_beat = self.settings.heartbeat.map(|every| Timestamp::now() + every);
-        while !self.is_over()? {
-            let deadline = self.slots.values().filter_map(|slot| slot.life.next_deadline()).min();
-            tokio::select! {
-                Some(worker) = self.ended.1.recv() => self.bury(worker).await?,
-                () = self.links.orphans.child_ended() => self.tend_orphans(),
-                () = until_then(next_beat) => next_beat = self.beat().await?,
-                Some(event) = self.links.events.recv() => self.heard(event).await?,
-                Some(order) = self.links.orders.recv() => self.obey(order).await?,
-                () = until_then(deadline) => self.on_all(Fact::Time).await?,
-                look = self.health.next() => self.look(look).await?,
-                step = self.stopping.next() => self.go_on_stopping(step).await?,
-            }
-            self.plan().await?;
-            self.look_at_start().await?;
-            self.show_progress();
+        Ok(())
+    }
+
+    /// `decides`: what has happened may have changed something that a successor has to know.
+    async fn end_turn(&mut self, decides: bool) -> Result<(), PoolError> {
+        self.plan().await?;
+        self.look_at_start().await?;
+        self.show_progress();
+        if decides {
+            self.written.outdate();
         }
-        self.summary.counters = self.links.frontend.count().await?;
-        self.links.frontend.send(SlotCommand::End).await?;
-        Ok(self.summary)
+        self.write_journal();
+        Ok(())
     }
 
     /// Whether all is done: drained as ordered, or every slot at rest. A drained one may be wanted
@@ -227,24 +292,30 @@ impl Pool {
 
     async fn heard(&mut self, event: SlotEvent) -> Result<(), PoolError> {
         let SlotEvent { worker, kind } = event;
-        let generation = worker.generation;
-        let fact = match kind {
-            SlotEventKind::Hello if self.settings.wait_ready => return Ok(()),
-            SlotEventKind::Hello | SlotEventKind::Ready => Fact::Ready(generation),
-            SlotEventKind::Pong => {
+        if let SlotEventKind::Violation(error) = &kind {
+            tracing::error!(
+                slot = worker.slot.0, generation = worker.generation.0, %error,
+                "worker breaks the protocol and is killed",
+            );
+        }
+        match Said::of(&kind) {
+            Some(said) => self.heard_say(worker, said).await,
+            None => {
                 if let Some(running) = self.running.get_mut(&worker) {
                     running.vitals.watchdog.pong(Timestamp::now());
                 }
-                return Ok(());
+                Ok(())
             }
-            SlotEventKind::Leave => return self.heard_leave(worker).await,
-            SlotEventKind::Violation(error) => {
-                tracing::error!(
-                    slot = worker.slot.0, generation = generation.0, %error,
-                    "worker breaks the protocol and is killed",
-                );
-                Fact::Kill(generation, KillReason::Violation)
-            }
+        }
+    }
+
+    async fn heard_say(&mut self, worker: WorkerId, said: Said) -> Result<(), PoolError> {
+        let generation = worker.generation;
+        let fact = match said {
+            Said::Hello if self.settings.wait_ready => return Ok(()),
+            Said::Hello | Said::Ready => Fact::Ready(generation),
+            Said::Leave => return self.heard_leave(worker).await,
+            Said::Violation => Fact::Kill(generation, KillReason::Violation),
         };
         self.on(worker.slot, fact).await
     }

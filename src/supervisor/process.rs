@@ -10,12 +10,13 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
+use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, pidfd_open,
     pidfd_send_signal, waitid,
@@ -28,6 +29,7 @@ use crate::handoff::kernel;
 use crate::handoff::slots::WorkerId;
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::environment;
+use crate::supervisor::procfs;
 use crate::supervisor::start_error::{StartError, explain, prepare};
 
 /// Numbers of the descriptors in the worker: the first free ones behind the standard streams.
@@ -61,6 +63,8 @@ pub struct Printed {
 pub struct Process {
     pid: Pid,
     pidfd: AsyncFd<OwnedFd>,
+    /// Somebody else is to take its status.
+    is_foster_child: bool,
 }
 
 /// How a process ended.
@@ -78,6 +82,13 @@ impl std::fmt::Display for Exit {
             Self::Status(status) => write!(f, "exited with status {status}"),
             Self::Signal(signal) => write!(f, "was killed by signal {signal}"),
         }
+    }
+}
+
+impl AsFd for Process {
+    /// Its pidfd.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
     }
 }
 
@@ -120,7 +131,7 @@ impl Process {
             // The child is dropped and not waited for: that is done through the pidfd.
             Ok(pidfd) => {
                 let printed = Printed { stdout: stdout.into(), stderr: stderr.into() };
-                Ok((Self { pid, pidfd }, printed))
+                Ok((Self { pid, pidfd, is_foster_child: false }, printed))
             }
             Err(error) => {
                 child.kill()?;
@@ -128,6 +139,29 @@ impl Process {
                 Err(error)
             }
         }
+    }
+
+    /// Goes on with a process that a predecessor of this one has started: a child of this process
+    /// after an upgrade, one of whoever took it over after a crash.
+    ///
+    /// # Errors
+    ///
+    /// If the descriptor cannot be watched.
+    pub fn adopt(pid: i32, pidfd: OwnedFd) -> io::Result<Self> {
+        let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let is_foster_child = waitid(WaitId::PidFd(pidfd.as_fd()), options).is_err();
+        let pidfd = kernel::watch(pidfd, Interest::READABLE)?;
+        Ok(Self { pid, pidfd, is_foster_child })
+    }
+
+    /// A copy of what it is known by.
+    ///
+    /// # Errors
+    ///
+    /// If there is no descriptor left.
+    pub fn pidfd(&self) -> io::Result<OwnedFd> {
+        self.pidfd.get_ref().try_clone()
     }
 
     /// Its process id.
@@ -138,8 +172,11 @@ impl Process {
 
     /// Sends a signal to it and to what it has started. That it has ended is no error.
     pub fn signal(&self, signal: Signal) {
-        // It is its group's leader and not waited for yet, so that the number is still its own.
-        let _ = kill_process_group(self.pid, signal);
+        // It is its group's leader and not waited for yet, so that the number is still its own. Who
+        // waits for a foster child is somebody else: it leaves it until we have let go of it.
+        if !self.is_foster_child || procfs::pid_of(&self.pidfd) == Some(self.pid()) {
+            let _ = kill_process_group(self.pid, signal);
+        }
     }
 
     /// Sends a signal to it alone. That it has ended is no error.
@@ -157,12 +194,15 @@ impl Process {
     }
 
     /// Takes the status of a process that has ended, and kills what it has left behind in its
-    /// group.
+    /// group. Somebody else's child stays a zombie, until that one takes its status.
     ///
     /// # Errors
     ///
     /// If it hasn't ended, or somebody else has taken its status.
     pub fn reap(&self) -> io::Result<Exit> {
+        if self.is_foster_child {
+            return self.look_at_zombie();
+        }
         let process = || WaitId::PidFd(self.pidfd.as_fd());
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         if waitid(process(), options | WaitIdOptions::NOWAIT)?.is_none() {
@@ -172,6 +212,19 @@ impl Process {
         self.signal(Signal::KILL);
         let status = waitid(process(), options)?;
         status.as_ref().map(exit).ok_or_else(|| io::ErrorKind::WouldBlock.into())
+    }
+
+    fn look_at_zombie(&self) -> io::Result<Exit> {
+        let status = procfs::status_of_zombie(self.pid())?;
+        // Now it is known that the number was its own.
+        if procfs::pid_of(&self.pidfd) != Some(self.pid()) {
+            return Err(Errno::CHILD.into());
+        }
+        self.signal(Signal::KILL);
+        Ok(match status & 0x7f {
+            0 => Exit::Status((status >> 8) & 0xff),
+            signal => Exit::Signal(signal),
+        })
     }
 }
 

@@ -3,6 +3,8 @@
 //! Reads only. A process that ends meanwhile is left out, as if it had ended before.
 
 use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 
 use crate::handoff::ids::{Generation, SlotId};
 use crate::handoff::slots::WorkerId;
@@ -40,6 +42,58 @@ pub fn worker_of(pid: i32) -> Option<WorkerId> {
     worker_in(&fs::read(format!("/proc/{pid}/environ")).ok()?)
 }
 
+/// The process that a pidfd stands for, as long as nobody has taken its status.
+#[must_use]
+pub fn pid_of(pidfd: impl AsFd) -> Option<i32> {
+    let info =
+        fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd())).ok()?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    // Then it is -1.
+    pid.trim().parse().ok().filter(|pid| *pid > 0)
+}
+
+/// What `wait` would say of a process that has ended and whose status nobody has taken; proc(5),
+/// `exit_code`.
+///
+/// # Errors
+///
+/// If it hasn't ended, is not there any more, or the kernel doesn't let this process see it.
+pub fn status_of_zombie(pid: i32) -> io::Result<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    if field(&stat, 3) != Some("Z") {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    // Where it isn't to be seen, 0 stands in its place. It is seen by those who may follow this
+    // link, which leads nowhere any more.
+    if let Err(error) = fs::read_link(format!("/proc/{pid}/exe"))
+        && error.kind() == io::ErrorKind::PermissionDenied
+    {
+        return Err(error);
+    }
+    let status = field(&stat, 52).and_then(|status| status.parse().ok());
+    status.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// The process that was started as `worker`, among these. What it has started has the same
+/// environment, but leads no group, or a session too, or was started later.
+#[must_use]
+pub fn process_of(worker: WorkerId, among: &[i32]) -> Option<i32> {
+    let could_be = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let [group, session] = [5, 6].map(|number| field(&stat, number)?.parse::<i32>().ok());
+        let leads = group? == *pid && session? != *pid && worker_of(*pid) == Some(worker);
+        let started: u64 = field(&stat, 22)?.parse().ok()?;
+        leads.then_some((started, *pid))
+    };
+    among.iter().filter_map(could_be).min().map(|(_, pid)| pid)
+}
+
+/// A field of `/proc/PID/stat`, as proc(5) counts them, from the third on. The second may hold
+/// anything.
+fn field(stat: &str, number: usize) -> Option<&str> {
+    stat.rsplit_once(") ")?.1.split_ascii_whitespace().nth(number.checked_sub(3)?)
+}
+
 fn numbers(list: &str) -> Vec<i32> {
     list.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect()
 }
@@ -75,6 +129,15 @@ mod tests {
         ] {
             assert_eq!(worker_in(environment), expected);
         }
+    }
+
+    #[test]
+    fn fields_are_counted_behind_the_name_whatever_that_is() {
+        let stat = "12 (a) b (c) Z 1 12 7 0 -1\n";
+        let fields = [3, 4, 5, 6, 8].map(|number| field(stat, number));
+        assert_eq!(fields, [Some("Z"), Some("1"), Some("12"), Some("7"), Some("-1")]);
+        assert_eq!([2, 9].map(|number| field(stat, number)), [None, None]);
+        assert_eq!(field("", 3), None);
     }
 
     #[test]

@@ -5,10 +5,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::handoff::ids::Timestamp;
 
 /// How patient the supervisor is with workers that die. The names in brackets are PM2's.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestartPolicy {
     /// Whether a worker that dies is followed by another (`autorestart`).
     pub autorestart: bool,
@@ -76,7 +78,7 @@ pub enum Verdict {
 }
 
 /// A slot's deaths.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deaths {
     /// Those that came too soon, one after the other.
     streak: u32,

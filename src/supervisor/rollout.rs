@@ -5,15 +5,18 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::handoff::ids::SlotId;
 use crate::supervisor::limits::LimitReason;
+use crate::supervisor::text;
 
 mod planner;
 
 pub use planner::Planner;
 
 /// How replacements are done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RolloutSettings {
     /// Slots of a rolling restart that are replaced at the same time, 1 at least.
     pub parallel: u16,
@@ -28,14 +31,14 @@ impl Default for RolloutSettings {
 }
 
 /// What a rolling restart was begun by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Trigger {
     /// SIGHUP.
     Signal,
     /// An operator's command.
     Command,
     /// This file has changed.
-    Watch(std::path::PathBuf),
+    Watch(#[serde(with = "text")] std::path::PathBuf),
     /// It is time.
     Cron,
 }
@@ -52,7 +55,7 @@ impl fmt::Display for Trigger {
 }
 
 /// Why a single slot gets a new worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cause {
     /// Its worker has reached a limit.
     Limit(LimitReason),
@@ -96,7 +99,7 @@ pub enum Part {
 }
 
 /// How a rolling restart ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// Every slot has a new worker.
     Done,

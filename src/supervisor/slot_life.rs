@@ -25,11 +25,14 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::handoff::ids::{Generation, Timestamp};
 use crate::supervisor::lifecycle::{Action, Fact, KillReason, LifecycleSettings, Phase, SlotState};
 use crate::supervisor::restart::{Death, Deaths, Verdict};
 use crate::supervisor::slot_life::spare::Spare;
 
+mod adoption;
 mod ending;
 mod spare;
 
@@ -40,7 +43,7 @@ const CORE_TIME: Duration = Duration::from_secs(10);
 const DRAINED: Aim = Aim::Rest(SlotState::Drained);
 
 /// One slot's workers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SlotLife {
     settings: LifecycleSettings,
     workers: Vec<(Generation, Phase)>,
@@ -56,7 +59,7 @@ pub struct SlotLife {
 }
 
 /// What the slot is to come to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Aim {
     /// To be filled, now.
     Filled,

@@ -45,6 +45,9 @@ fn words(event: &Event) -> (String, String) {
         Event::Scaled { from, to, by } => {
             ("scaled", format!("from {from} workers to {to}, by {by}"))
         }
+        Event::Resumed { workers, after } => {
+            ("resumed", format!("{workers} workers are taken over after {after}"))
+        }
         Event::Stopping { at_once: true } => ("stopping", "everything ends at once".to_owned()),
         Event::Stopping { at_once: false } => ("stopping", "everything ends gracefully".to_owned()),
     };

@@ -65,7 +65,7 @@ impl Dispatcher {
                 // Nobody waits any more: nothing to do.
                 let _ = reply.send(self.counters());
             }
-            SlotCommand::End => self.ended = true,
+            SlotCommand::End | SlotCommand::HandOver => self.ended = true,
         }
     }
 

@@ -3,6 +3,7 @@
 //! Pure, and never looks at what a line says.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::handoff::slots::WorkerId;
 
@@ -13,7 +14,7 @@ pub(super) const LONGEST: usize = 64 * 1024;
 pub(super) const OVERHEAD: usize = 128;
 
 /// One of a worker's two streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Stream {
     /// Standard output.
     Out,
@@ -79,6 +80,16 @@ pub(super) struct Lines {
 }
 
 impl Lines {
+    /// Goes on with a line that was begun elsewhere.
+    pub(super) fn begun(begun: Vec<u8>) -> Self {
+        Self { begun }
+    }
+
+    /// The line that was begun, to be gone on with elsewhere.
+    pub(super) fn into_begun(self) -> Vec<u8> {
+        self.begun
+    }
+
     /// Takes what was read, [`LONGEST`] bytes at most, and passes on what is whole.
     pub(super) fn feed(&mut self, data: &[u8], mut emit: impl FnMut(Text)) {
         debug_assert!(data.len() <= LONGEST, "only the first line can be too long");

@@ -16,9 +16,11 @@ use rustix::io::Errno;
 use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::time::Timespec;
+use tokio::sync::oneshot;
 
 use crate::handoff::ids::Timestamp;
 use crate::handoff::slots::WorkerId;
+use crate::supervisor::output::estate::{PipeState, TakenPipe};
 use crate::supervisor::output::files::{Files, FilesOrder};
 use crate::supervisor::output::lines::{Chunk, LONGEST, Lines, Origin, Stream, Text};
 use crate::supervisor::output::queue::Queue;
@@ -46,6 +48,10 @@ pub(super) enum Command {
     Reopen,
     /// Go on with these.
     Change(Style, Box<Files>),
+    /// Go on with a pipe that somebody else has read so far.
+    GoOn(TakenPipe),
+    /// End, and leave the pipes to somebody else.
+    HandOver(oneshot::Sender<Vec<TakenPipe>>),
     /// Pass on what is there, and end.
     End,
 }
@@ -67,8 +73,9 @@ enum Source {
     Pipe(Pipe),
     /// A worker's process, which is heard of when it has ended.
     Process {
+        pid: i32,
         _pidfd: OwnedFd,
-        pipes: [u64; 2],
+        pipes: Vec<u64>,
     },
 }
 
@@ -122,15 +129,15 @@ impl Reader {
             }
             // First, so that what is printed after a command is treated as it says.
             let woken = events.iter().any(|event| event.data.u64() == WAKE);
-            if woken && self.obey().is_break() {
-                break;
+            if woken && let ControlFlow::Break(reply) = self.obey() {
+                return self.end(reply);
             }
             for event in &events {
                 self.heard(event.data.u64());
             }
             self.close_forsaken(Timestamp::now());
         }
-        self.end();
+        self.end(None);
     }
 
     fn heard(&mut self, token: u64) {
@@ -139,7 +146,7 @@ impl Reader {
                 self.read(token, 1);
             }
             Some(Source::Process { pipes, .. }) => {
-                for pipe in *pipes {
+                for pipe in pipes.clone() {
                     if let Some(Source::Pipe(pipe)) = self.sources.get_mut(&pipe) {
                         pipe.gone = Some(Timestamp::now());
                     }
@@ -174,7 +181,8 @@ impl Reader {
         }
     }
 
-    fn obey(&mut self) -> ControlFlow<()> {
+    /// Ends where it is told to, with where the pipes are to go, if anywhere.
+    fn obey(&mut self) -> ControlFlow<Option<oneshot::Sender<Vec<TakenPipe>>>> {
         // It is woken again for what is sent from here on.
         let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
         while let Ok(command) = self.commands.try_recv() {
@@ -192,21 +200,48 @@ impl Reader {
                     self.passage.stdout.order(StdoutOrder::Change(style));
                     self.passage.files.order(FilesOrder::Change(files));
                 }
-                Command::End => return ControlFlow::Break(()),
+                Command::GoOn(pipe) => self.go_on(pipe),
+                Command::HandOver(reply) => return ControlFlow::Break(Some(reply)),
+                Command::End => return ControlFlow::Break(None),
             }
         }
         ControlFlow::Continue(())
     }
 
     fn take(&mut self, worker: WorkerId, pid: i32, stdout: OwnedFd, stderr: OwnedFd) {
-        let out = self.add_pipe(stdout, Origin { worker, pid, stream: Stream::Out });
-        let err = self.add_pipe(stderr, Origin { worker, pid, stream: Stream::Err });
+        let origin = |stream| Origin { worker, pid, stream };
+        let out = self.add_pipe(stdout, origin(Stream::Out), Lines::default());
+        let err = self.add_pipe(stderr, origin(Stream::Err), Lines::default());
+        self.watch_process(pid, vec![out, err]);
+    }
+
+    fn go_on(&mut self, TakenPipe { state, descriptor }: TakenPipe) {
+        let PipeState { worker, pid, stream, begun, gone } = state;
+        let token = self.add_pipe(descriptor, Origin { worker, pid, stream }, Lines::begun(begun));
+        if gone {
+            // The number may be another's by now.
+            if let Some(Source::Pipe(pipe)) = self.sources.get_mut(&token) {
+                pipe.gone = Some(Timestamp::now());
+            }
+            return;
+        }
+        let known = self.sources.values_mut().find_map(|source| match source {
+            Source::Process { pid: found, pipes, .. } if *found == pid => Some(pipes),
+            _ => None,
+        });
+        match known {
+            Some(pipes) => pipes.push(token),
+            None => self.watch_process(pid, vec![token]),
+        }
+    }
+
+    fn watch_process(&mut self, pid: i32, pipes: Vec<u64>) {
         let process = Pid::from_raw(pid).ok_or(Errno::SRCH);
         let process = process.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()));
         let token = self.token();
         match process.and_then(|process| self.watch(process.as_fd(), token).map(|()| process)) {
             Ok(process) => {
-                let source = Source::Process { _pidfd: process, pipes: [out, err] };
+                let source = Source::Process { pid, _pidfd: process, pipes };
                 self.sources.insert(token, source);
             }
             // It is gone already, and its pipes will end when they are read to their end.
@@ -214,13 +249,13 @@ impl Reader {
         }
     }
 
-    fn add_pipe(&mut self, descriptor: OwnedFd, origin: Origin) -> u64 {
+    fn add_pipe(&mut self, descriptor: OwnedFd, origin: Origin, lines: Lines) -> u64 {
         let token = self.token();
         let _ = fcntl_setpipe_size(&descriptor, PIPE_SIZE);
         let ready = rustix::io::ioctl_fionbio(&descriptor, true);
         match ready.and_then(|()| self.watch(descriptor.as_fd(), token)) {
             Ok(()) => {
-                let pipe = Pipe { descriptor, origin, lines: Lines::default(), gone: None };
+                let pipe = Pipe { descriptor, origin, lines, gone: None };
                 self.sources.insert(token, Source::Pipe(pipe));
             }
             Err(error) => {
@@ -266,12 +301,19 @@ impl Reader {
         })
     }
 
-    fn end(mut self) {
-        self.read_all();
-        for source in self.sources.values_mut() {
-            if let Source::Pipe(pipe) = source {
-                pipe.end(&self.passage);
-            }
+    /// What is left in pipes is read by whoever gets them; else here.
+    fn end(mut self, successor: Option<oneshot::Sender<Vec<TakenPipe>>>) {
+        if successor.is_none() {
+            self.read_all();
+        }
+        let pipes = self.sources.into_values().filter_map(|source| match source {
+            Source::Pipe(pipe) => Some(pipe),
+            Source::Process { .. } => None,
+        });
+        match successor {
+            // Whoever has asked waits for it.
+            Some(reply) => drop(reply.send(pipes.map(Pipe::hand_over).collect())),
+            None => pipes.for_each(|mut pipe| pipe.end(&self.passage)),
         }
         self.passage.stdout.close();
         self.passage.files.close();
@@ -284,6 +326,13 @@ impl Pipe {
         let origin = self.origin;
         self.lines.feed(bytes, |text| passage.pass(origin, text));
         self.gone = self.gone.map(|_| Timestamp::now());
+    }
+
+    fn hand_over(self) -> TakenPipe {
+        let Origin { worker, pid, stream } = self.origin;
+        let (begun, gone) = (self.lines.into_begun(), self.gone.is_some());
+        let state = PipeState { worker, pid, stream, begun, gone };
+        TakenPipe { state, descriptor: self.descriptor }
     }
 
     fn end(&mut self, passage: &Passage) {

@@ -158,6 +158,15 @@ impl PoolHandle {
         self.ask(|reply| Order::Reload(trigger, Box::new(settings), Some(reply))).await
     }
 
+    /// Ends the pool's run where it is, for a successor to go on with it.
+    ///
+    /// # Errors
+    ///
+    /// If everything ends.
+    pub async fn hand_over(&self) -> Result<(), Refusal> {
+        self.ask(Order::HandOver).await
+    }
+
     /// Ends everything: gracefully, or at once.
     pub async fn stop(&self, at_once: bool) {
         self.order(if at_once { Order::StopNow } else { Order::Stop }).await;

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use serde::{Deserialize, Serialize};
+
 use crate::handoff::ids::SlotId;
 use crate::handoff::slots::{Counters, FrontendGone, SlotCommander, SlotEvent};
 use crate::supervisor::autoscale::AutoscaleSettings;
@@ -18,12 +20,14 @@ use crate::supervisor::output::Output;
 use crate::supervisor::pool::handle::{Reply, Scale, Scaled, SlotOrder};
 use crate::supervisor::pool::status::PoolStatus;
 use crate::supervisor::rollout::{RolloutSettings, Trigger};
+use crate::system::journal::Journal;
+use crate::system::store::Store;
 
 /// More slots than these there cannot be.
 pub const MOST_WORKERS: u16 = 1024;
 
 /// What the pool runs on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PoolSettings {
     /// How many slots.
     pub workers: u16,
@@ -78,6 +82,10 @@ pub struct PoolLinks {
     pub progress: watch::Sender<Progress>,
     /// What happens.
     pub announcer: Announcer,
+    /// Keeps descriptors for a successor after a crash, if anybody does.
+    pub store: Option<Store>,
+    /// Where the pool is written down for that one.
+    pub journal: Option<Journal>,
 }
 
 /// What the operator wants.
@@ -93,6 +101,8 @@ pub enum Order {
     Scale(Scale, Option<Reply<Scaled>>),
     /// Something for a single slot.
     Slot(SlotId, SlotOrder, Reply<()>),
+    /// Stop, leave everything to a successor, and tell when that begins.
+    HandOver(Reply<()>),
     /// Say how all is.
     Status(Reply<PoolStatus>),
 }
@@ -150,7 +160,7 @@ pub enum PoolError {
 }
 
 /// How it all went, when it has ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// What became of connections.
     pub counters: Counters,

@@ -11,6 +11,7 @@ impl Pool {
         match order {
             Order::Stop => self.stop(),
             Order::StopNow => self.stop_now().await?,
+            Order::HandOver(reply) => answer(Some(reply), self.begin_hand_over()),
             Order::Status(reply) => answer(Some(reply), Ok(self.status())),
             // The end is near: nothing is begun any more.
             Order::Reload(_, _, reply) if self.is_stopping() => refuse(reply),

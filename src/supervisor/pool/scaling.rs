@@ -3,6 +3,8 @@
 //! During a rolling restart it is not known yet of which kind new workers are to be: what is ordered
 //! then is done when it has ended.
 
+use serde::{Deserialize, Serialize};
+
 use crate::handoff::ids::{SlotId, Timestamp};
 use crate::handoff::slots::SlotCommand;
 use crate::supervisor::event::Event;
@@ -11,14 +13,30 @@ use crate::supervisor::pool::handle::{Refusal, Scale, Scaled};
 use crate::supervisor::pool::{MOST_WORKERS, Pool, PoolError};
 
 /// What was ordered during a rolling restart, one order after the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Deferred {
     /// So many there are to be, whatever there will be then.
     to: Option<u16>,
     /// And so many more, or fewer.
     by: i32,
     /// Who has ordered last.
-    who: &'static str,
+    who: Who,
+}
+
+/// Who has ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Who {
+    Signal,
+    Command,
+}
+
+impl Who {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Signal => "signal",
+            Self::Command => "command",
+        }
+    }
 }
 
 /// How few and how many workers there can be.
@@ -55,7 +73,7 @@ impl Scale {
 
 impl Deferred {
     /// Nothing, before the first order.
-    const NOTHING: Self = Self { to: None, by: 0, who: "signal" };
+    pub(super) const NOTHING: Self = Self { to: None, by: 0, who: Who::Signal };
 
     /// What there will be if there are `count` when it is done.
     fn outcome(self, count: u16, bounds: Bounds) -> u16 {
@@ -63,8 +81,8 @@ impl Deferred {
     }
 
     /// One order more, with nobody to hear that it can't be done.
-    fn then(self, scale: Scale) -> Self {
-        let who = "signal";
+    pub(super) fn then(self, scale: Scale) -> Self {
+        let who = Who::Signal;
         match scale {
             Scale::To(to) => Self { to: Some(to), by: 0, who },
             Scale::By(by) => Self { by: self.by.saturating_add(by), who, ..self },
@@ -81,7 +99,7 @@ impl Deferred {
         let from = self.outcome(count, bounds);
         let to = bounds.check(scale.of(from))?;
         let scaled = Scaled { from, to, deferred: true };
-        let who = "command";
+        let who = Who::Command;
         let next = match scale {
             Scale::To(to) => Self { to: Some(to), by: 0, who },
             // Whatever went beyond the bounds before is forgotten.
@@ -139,7 +157,7 @@ impl Pool {
     async fn scale_as(&mut self, order: Deferred) -> Result<(), PoolError> {
         self.health.scaled(Timestamp::now());
         let to = order.outcome(self.count_active(), self.bounds());
-        self.scale_to(to, order.who).await
+        self.scale_to(to, order.who.name()).await
     }
 
     /// Lowest free numbers come first and highest go first, drained or not, so that numbers stay
@@ -264,7 +282,7 @@ mod tests {
     fn the_one_who_ordered_last_is_named() {
         let signalled = Deferred::NOTHING.then(By(1));
         let (ordered, _) = signalled.then_by_command(By(1), 4, BOUNDS).unwrap();
-        assert_eq!((signalled.who, ordered.who), ("signal", "command"));
-        assert_eq!(ordered.then(By(1)).who, "signal");
+        assert_eq!((signalled.who.name(), ordered.who.name()), ("signal", "command"));
+        assert_eq!(ordered.then(By(1)).who, Who::Signal);
     }
 }

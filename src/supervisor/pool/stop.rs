@@ -69,12 +69,16 @@ impl Pool {
     ) -> Result<(), PoolError> {
         step?;
         if matches!(self.stopping, Stopping::LameDuck(_)) {
-            let frontend = self.links.frontend.clone();
-            let closing = tokio::spawn(async move { frontend.stop_accepting().await });
-            self.stopping = Stopping::Closing(closing);
+            self.stopping = self.closing();
             return Ok(());
         }
         self.stopping = Stopping::Draining;
         self.on_all(Fact::Stop).await
+    }
+
+    /// The backlog is being handed out from now on.
+    pub(super) fn closing(&self) -> Stopping {
+        let frontend = self.links.frontend.clone();
+        Stopping::Closing(tokio::spawn(async move { frontend.stop_accepting().await }))
     }
 }

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::handoff::ids::SlotId;
 use crate::supervisor::lifecycle::KillReason;
 use crate::supervisor::pool::status::{DEATHS, REPLACEMENTS, ROLLOUTS};
@@ -31,7 +33,8 @@ pub(super) enum Death {
 }
 
 /// The count of everything.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
 pub(super) struct Tally {
     deaths: Counts,
     replacements: Counts,
@@ -39,8 +42,17 @@ pub(super) struct Tally {
     slots: BTreeMap<SlotId, SlotTally>,
 }
 
+/// As it is written down.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    deaths: BTreeMap<String, u64>,
+    replacements: BTreeMap<String, u64>,
+    rollouts: BTreeMap<String, u64>,
+    slots: BTreeMap<SlotId, SlotTally>,
+}
+
 /// What is counted of a slot.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SlotTally {
     /// Ends that nobody had ordered.
     pub(super) deaths: u64,
@@ -91,6 +103,29 @@ impl Default for Tally {
             rollouts: zero(&ROLLOUTS),
             slots: BTreeMap::new(),
         }
+    }
+}
+
+impl From<Tally> for Written {
+    fn from(Tally { deaths, replacements, rollouts, slots }: Tally) -> Self {
+        let [deaths, replacements, rollouts] = [deaths, replacements, rollouts].map(|counts| {
+            counts.into_iter().map(|(word, count)| (word.to_owned(), count)).collect()
+        });
+        Self { deaths, replacements, rollouts, slots }
+    }
+}
+
+/// Words that nobody knows any more are forgotten, new ones begin at 0.
+impl From<Written> for Tally {
+    fn from(Written { deaths, replacements, rollouts, slots }: Written) -> Self {
+        let mut tally = Self { slots, ..Self::default() };
+        let counts = [&mut tally.deaths, &mut tally.replacements, &mut tally.rollouts];
+        for (counts, written) in counts.into_iter().zip([deaths, replacements, rollouts]) {
+            for (word, count) in counts {
+                *count = written.get(*word).copied().unwrap_or(0);
+            }
+        }
+        tally
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::handoff::channel::Channel;
 use crate::handoff::drain::{DrainMode, DrainOrder, DrainReason};
@@ -14,6 +15,7 @@ use crate::handoff::scoreboard::{Counter, Scoreboard};
 use crate::handoff::slots::{SlotCommand, WorkerId};
 use crate::supervisor::event::{End, Event, WorkerChange};
 use crate::supervisor::lifecycle::{Fact, KillReason, Phase, SlotState};
+use crate::supervisor::pool::estate::WrittenWorker;
 use crate::supervisor::pool::health::Vitals;
 use crate::supervisor::pool::tally::Death;
 use crate::supervisor::pool::{Pool, PoolError, chain};
@@ -34,7 +36,9 @@ pub(super) struct Running {
     /// From 0 to 1, its own for good.
     pub(super) jitter: f64,
     /// Why it was killed or aborted, if it was.
-    killed: Option<KillReason>,
+    pub(super) killed: Option<KillReason>,
+    /// Waits for its end.
+    _watched: AbortOnDropHandle<()>,
 }
 
 impl Pool {
@@ -71,14 +75,20 @@ impl Pool {
             Ok(opened) => opened,
             Err(source) => return Ok(Err(PoolError::Channel(source))),
         };
+        // Before there is a process that a successor couldn't speak to.
+        self.keep_channel(worker, &channel);
         self.links.frontend.send(SlotCommand::Attach(worker, Box::new(channel))).await?;
         Ok(match Process::start(&command, self.facts(), worker, end) {
             Ok((process, printed)) => {
+                self.keep_process(worker, &process, &printed);
                 self.links.output.take(worker, process.pid(), printed.stdout, printed.stderr);
                 self.started(worker, process, scoreboard);
                 Ok(())
             }
-            Err(source) => Err(PoolError::Command { command: command.program.clone(), source }),
+            Err(source) => {
+                self.keep_no_longer(worker);
+                Err(PoolError::Command { command: command.program.clone(), source })
+            }
         })
     }
 
@@ -91,13 +101,26 @@ impl Pool {
         }
     }
 
-    fn started(&mut self, worker: WorkerId, process: Process, scoreboard: Scoreboard) {
+    pub(super) fn started(&mut self, worker: WorkerId, process: Process, scoreboard: Scoreboard) {
         if self.stopping.is_ordered() {
             scoreboard.increment(Counter::Stop);
         }
+        self.watch(WrittenWorker::fresh(worker, &process), process, scoreboard);
+        self.tally.started(worker.slot);
+        self.announce_worker(worker, WorkerChange::Spawned);
+    }
+
+    /// From now on it is known of when it ends.
+    pub(super) fn watch(
+        &mut self,
+        written: WrittenWorker,
+        process: Process,
+        scoreboard: Scoreboard,
+    ) {
+        let WrittenWorker { worker, started, jitter, killed, .. } = written;
         let process = Arc::new(process);
         let (watched, ended) = (Arc::clone(&process), self.ended.0.clone());
-        tokio::spawn(async move {
+        let watching = tokio::spawn(async move {
             watched.ended().await;
             // Without a pool there is nobody to tell.
             let _ = ended.send(worker).await;
@@ -105,19 +128,19 @@ impl Pool {
         let running = Running {
             process,
             scoreboard,
-            started: Timestamp::now(),
+            started,
             vitals: Vitals::default(),
-            jitter: jitter(),
-            killed: None,
+            jitter,
+            killed,
+            _watched: AbortOnDropHandle::new(watching),
         };
         self.running.insert(worker, running);
-        self.tally.started(worker.slot);
-        self.announce_worker(worker, WorkerChange::Spawned);
     }
 
     pub(super) async fn bury(&mut self, worker: WorkerId) -> Result<(), PoolError> {
         let Some(running) = self.running.remove(&worker) else { return Ok(()) };
         let exit = running.process.reap();
+        self.keep_no_longer(worker);
         let (end, status) = self.look_at_end(worker, &running, exit);
         self.tend_orphans();
         self.links.frontend.send(SlotCommand::Gone(worker)).await?;
@@ -175,7 +198,7 @@ impl Pool {
     }
 
     /// Whether somebody wanted the worker to end.
-    fn is_ordered(&self, worker: WorkerId) -> bool {
+    pub(super) fn is_ordered(&self, worker: WorkerId) -> bool {
         let Some(slot) = self.slots.get(&worker.slot) else { return true };
         slot.life.state() == SlotState::Removed
             || matches!(slot.life.phase(worker.generation), Some(Phase::Draining { .. }))
@@ -222,17 +245,26 @@ impl Pool {
     }
 
     pub(super) async fn kill_all(&mut self) {
-        for (_, running) in self.running.drain() {
+        for (worker, running) in std::mem::take(&mut self.running) {
             running.process.signal(Signal::KILL);
             running.process.ended().await;
             // Its status is of no interest any more.
             let _ = running.process.reap();
+            self.keep_no_longer(worker);
         }
     }
 }
 
+impl WrittenWorker {
+    /// Of a worker that was just started.
+    pub(super) fn fresh(worker: WorkerId, process: &Process) -> Self {
+        let (pid, started) = (process.pid(), Timestamp::now());
+        Self { worker, pid, started, jitter: jitter(), killed: None }
+    }
+}
+
 impl End {
-    fn of_nobody() -> Self {
+    pub(super) fn of_nobody() -> Self {
         let uptime = Duration::ZERO;
         Self { reason: String::new(), unexpected: true, uptime, connections: 0 }
     }
@@ -240,6 +272,6 @@ impl End {
 
 /// A number from 0 to 1 that differs from slot to slot and from time to time; nothing hangs on how
 /// random it is.
-fn jitter() -> f64 {
+pub(super) fn jitter() -> f64 {
     f64::from(Timestamp::now().0.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()[7]) / 255.0
 }

@@ -16,6 +16,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::handoff::ids::{SlotId, Timestamp};
 use crate::supervisor::rollout::{
     Cause, Outcome, Part, Report, RolloutSettings, Standing, Step, Trigger,
@@ -25,7 +27,7 @@ use crate::supervisor::rollout::{
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// Decides which slot is next.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Planner {
     begun: u64,
     current: Option<Rollout>,
@@ -40,7 +42,7 @@ pub struct Planner {
     stopped: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Rollout {
     number: u64,
     trigger: Trigger,

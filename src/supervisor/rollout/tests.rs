@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::handoff::ids::Timestamp;
 
+mod written;
+
 const ONE: RolloutSettings = RolloutSettings { parallel: 1, max_draining_memory: None };
 
 fn slots(count: u16) -> Vec<SlotId> {

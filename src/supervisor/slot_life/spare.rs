@@ -5,6 +5,8 @@
 //! way: what it runs would be outdated. One that dies is followed by another after the longest pause,
 //! and is no death of the slot's: clients don't notice it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::handoff::drain::DrainOrder;
 use crate::handoff::ids::{Generation, Timestamp};
 use crate::supervisor::lifecycle::{Action, Phase};
@@ -12,7 +14,7 @@ use crate::supervisor::restart::Verdict;
 use crate::supervisor::slot_life::{Aim, SlotLife};
 
 /// Who it is, and when the next one may be started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Spare {
     generation: Option<Generation>,
     not_before: Option<Timestamp>,

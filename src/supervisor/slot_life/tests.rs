@@ -8,6 +8,7 @@ mod drained;
 mod orders;
 mod spare;
 mod walk;
+mod written;
 
 const SETTINGS: LifecycleSettings = LifecycleSettings {
     listen_timeout: Duration::from_secs(3),

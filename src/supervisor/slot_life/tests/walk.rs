@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use super::*;
 
-fn facts() -> impl Strategy<Value = Fact> {
+pub(super) fn facts() -> impl Strategy<Value = Fact> {
     let generation = || (0..8_u32).prop_map(Generation);
     prop_oneof![
         6 => generation().prop_map(Fact::Ready),
