@@ -103,9 +103,17 @@ fn a_signal_to_the_group_is_one_to_the_program() {
 #[test]
 fn a_signal_to_all_processes_of_that_name_stops_gracefully() {
     let primary = Primary::with_workers(1).start();
-    for pid in [primary.primary_pid(), primary.pid()] {
-        signal(pid, Signal::TERM);
-    }
+    let own = primary.primary_pid();
+    signal(own, Signal::STOP);
+    eventually("it stands still", || state(own) == Some('T'));
+    // As `pkill` does. Two of a kind that wait at the same time would be one anyway.
+    signal(own, Signal::TERM);
+    primary.signal(Signal::INT);
+    eventually("both wait", || {
+        let status = std::fs::read_to_string(format!("/proc/{own}/status")).unwrap();
+        status.lines().any(|line| line.starts_with("ShdPnd:") && line.ends_with("4002"))
+    });
+    signal(own, Signal::CONT);
     assert_eq!(primary.stop_finished()["how"], "graceful");
 }
 
