@@ -296,7 +296,7 @@ fn raise_descriptor_limit() {
 /// leaves beside its own, of which each worker takes a few, and its successor beside it.
 fn most_held(workers: u16, admin: bool) -> u64 {
     const OWN: u64 = 32;
-    const EACH_WORKER: u64 = 7;
+    const EACH_WORKER: u64 = 8;
     let admin = if admin { admin::CONNECTIONS as u64 } else { 0 };
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
     let left = limit.saturating_sub(OWN + admin + 2 * EACH_WORKER * u64::from(workers));
