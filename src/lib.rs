@@ -66,7 +66,9 @@ pub mod frontend {
     //! A connection's way in: accepted, placed, handed over. Never knows how a worker is started.
     pub mod acceptor;
     pub mod affinity;
+    pub mod counter_page;
     pub mod dispatcher;
+    pub mod estate;
     pub mod inquiry;
     pub mod listener;
     pub mod memory;
@@ -74,6 +76,7 @@ pub mod frontend {
     pub mod placement;
     pub mod poller;
     pub mod rebalance;
+    pub mod reports;
     pub mod router;
     pub mod session_route;
     pub mod shedding;

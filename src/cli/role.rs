@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::keeper::KeeperSettings;
 use crate::log;
 use crate::system::{keeper, program, store};
+use crate::upgrade;
 
 /// What this process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,13 @@ impl Role {
     pub(super) fn of(config: &Config) -> Self {
         decide(settings(config), keeper::is_kept(), store::is_systemd())
     }
+}
+
+/// Whether another primary may have left something to this process: to a kept one, one that systemd keeps
+/// descriptors for, or one that has become what it is by an upgrade.
+pub(super) fn may_be_successor() -> bool {
+    let is_upgrade = std::env::var_os(upgrade::VARIABLE).is_some();
+    is_upgrade || keeper::is_kept() || store::is_systemd()
 }
 
 fn settings(config: &Config) -> Option<KeeperSettings> {

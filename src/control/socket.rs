@@ -14,6 +14,7 @@
 use std::ffi::OsString;
 use std::fs::{DirBuilder, Permissions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -105,6 +106,22 @@ impl ControlSocket {
                 Err(SocketError::Bind { path, source })
             }
         }
+    }
+
+    /// One that a primary before this one has bound; nothing if its file is gone.
+    #[must_use]
+    pub fn adopt(path: PathBuf, listener: OwnedFd) -> Option<Self> {
+        let identity = identity(&path).ok()?;
+        Some(Self { path, identity, listener: listener.into() })
+    }
+
+    /// Leaves it to a successor: the file stays. Nothing if the kernel has no descriptor left.
+    #[must_use]
+    pub fn hand_over(mut self) -> Option<OwnedFd> {
+        let left = self.listener.try_clone().ok()?;
+        // Nobody's file.
+        self.identity = (0, 0);
+        Some(left.into())
     }
 
     /// Where it is.

@@ -8,9 +8,11 @@ use tokio::sync::{broadcast, mpsc, watch};
 use crate::config::Config;
 use crate::control::links::PrimaryOrder;
 use crate::log::LogHandle;
+use crate::primary::Milestone;
+use crate::primary::pool::PoolOf;
+use crate::primary::record::Record;
 use crate::primary::signals::{Signals, Wish};
 use crate::primary::triggers::Triggers;
-use crate::primary::{Milestone, PoolOf};
 use crate::supervisor::event::Event;
 use crate::supervisor::output::{Output, OutputSettings};
 use crate::supervisor::pool::handle::{PoolHandle, Refusal, Reply, Scale};
@@ -18,6 +20,10 @@ use crate::supervisor::pool::{Order, PoolSettings, Progress, chain};
 use crate::supervisor::rollout::{Outcome, Trigger};
 use crate::system::keeper::{Keeper, main_pid};
 use crate::system::notify::Notifier;
+
+mod upgrade;
+
+pub(super) use upgrade::Upgrading;
 
 /// Turns what the operator and the time say into orders, and tells what came of them.
 pub(super) struct Operator<Reread, Tell> {
@@ -36,6 +42,8 @@ pub(super) struct Operator<Reread, Tell> {
     pub(super) reread: Reread,
     pub(super) report: Tell,
     pub(super) progressed: watch::Receiver<Progress>,
+    pub(super) record: Record,
+    pub(super) upgrading: Upgrading,
 }
 
 impl<Reread, Tell> Operator<Reread, Tell>
@@ -45,20 +53,18 @@ where
 {
     pub(super) async fn attend(&mut self, mut announced: broadcast::Receiver<Event>) -> Infallible {
         let mut last = Progress::default();
-        let mut all_ready = false;
         loop {
             tokio::select! {
                 wish = self.signals.next() => self.heed(wish).await,
                 () = gone(self.keeper.as_ref()) => self.end_with_keeper().await,
                 trigger = self.triggers.next() => self.pull(trigger, None).await,
                 Some(order) = self.ordered.recv() => self.obey(order).await,
+                (answer, reply) = self.upgrading.answered() => self.go_on(answer, reply).await,
                 Ok(()) = self.progressed.changed() => {
                     let now = *self.progressed.borrow_and_update();
                     self.tell_manager(last, now);
                     last = now;
-                    if now.serving == now.of && !std::mem::replace(&mut all_ready, true) {
-                        self.tell(Milestone::Ready(now.serving));
-                    }
+                    self.tell_if_ready(now);
                 }
                 // Of events that were missed the log tells.
                 Ok(event) = announced.recv() => self.tell_of(event),
@@ -66,7 +72,14 @@ where
         }
     }
 
-    pub(super) fn tell(&mut self, milestone: Milestone) {
+    fn tell_if_ready(&mut self, Progress { serving, of, .. }: Progress) {
+        if serving == of && !self.record.document().all_ready {
+            self.record.note(|document| document.all_ready = true);
+            self.tell(Milestone::Ready(serving));
+        }
+    }
+
+    fn tell(&mut self, milestone: Milestone) {
         (self.report)(milestone);
     }
 
@@ -81,6 +94,7 @@ where
                 }
                 self.tell(Milestone::RolledOut(ended));
             }
+            Event::Resumed { workers, after } => self.tell_of_resuming(workers, after),
             Event::Scaled { to, .. } => self.tell(Milestone::Scaled(to)),
             Event::Stopping { .. } => notifier.into_iter().for_each(Notifier::stopping),
             _ => {}
@@ -122,8 +136,7 @@ where
             Wish::StopNow => self.handle.stop(true).await,
             Wish::OneMore => self.handle.order(Order::Scale(Scale::By(1), None)).await,
             Wish::OneFewer => self.handle.order(Order::Scale(Scale::By(-1), None)).await,
-            // Left to the system, the signal would end the primary.
-            Wish::Upgrade => tracing::warn!("an upgrade in place is not there yet"),
+            Wish::Upgrade => self.begin_upgrade(None),
             Wish::Reopen => self.output.reopen(),
             Wish::Reload => self.pull(Trigger::Signal, None).await,
         }
@@ -132,7 +145,7 @@ where
     async fn obey(&mut self, order: PrimaryOrder) {
         match order {
             PrimaryOrder::Reload(reply) => self.pull(Trigger::Command, Some(reply)).await,
-            PrimaryOrder::Upgrade(reply) => drop(reply),
+            PrimaryOrder::Upgrade(reply) => self.begin_upgrade(Some(reply)),
         }
     }
 
@@ -156,6 +169,7 @@ where
         self.triggers.change(&config).map_err(|error| chain(&error))?;
         self.log.configure(&config.log.levels);
         self.output_settings = Some(config.output.clone());
+        self.record.note(|document| document.source.clone_from(&config.source));
         Ok(self.pool.settings(&config))
     }
 }
