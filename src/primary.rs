@@ -281,7 +281,8 @@ impl Primary {
 impl<Reread, Tell> Beside<Reread, Tell> {
     /// Gathers everything. From here on signals wait for the successor.
     async fn hand_over(self, pool: PoolEstate) -> Result<PrimaryEnd, PrimaryError> {
-        let Self { operator, frontend, doors, .. } = self;
+        let Self { mut operator, frontend, doors, .. } = self;
+        operator.upgrading.tell(Ok(()));
         let frontend = frontend.estate().await?;
         hold_signals();
         let output = operator.output.hand_over().await;

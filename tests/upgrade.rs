@@ -19,6 +19,7 @@ fn nobody_notices_an_upgrade() {
     let primary =
         Primary::with_workers(2).worker(&[&example("library_worker"), "sessions"]).start();
     let mut clients: Vec<_> = (0..10).map(|n| Client::open(n, &primary, "/count")).collect();
+    eventually("all are sessions", || primary.status()["sessions"] == 10);
     let (before, serving) = (primary.status(), primary.serving());
     for upgrades in 1..=5 {
         primary.upgrade();
@@ -116,9 +117,9 @@ fn a_program_that_is_none_is_refused() {
     let primary = Primary::with_workers(1).upgraded_to(&program).start();
     let worker = ask(nth(0), primary.address()).pid();
     program.replace("#!/bin/false\n");
-    assert!(primary.upgrade_in_vain().contains("did not answer"));
+    assert!(primary.upgrade_in_vain().contains("does not say that it would go on"));
     program.replace("no program at all");
-    assert!(primary.upgrade_in_vain().contains("Exec format error"));
+    assert!(primary.upgrade_in_vain().contains("not found"));
     program.replace("#!/bin/sh\necho cannot find libmoon.so >&2; exit 127\n");
     assert!(primary.upgrade_in_vain().contains("cannot find libmoon.so"));
     std::fs::remove_file(program.path()).unwrap();
@@ -212,7 +213,7 @@ fn no_line_of_a_worker_is_lost() {
                   exec \"$0\" demo-worker";
     let demo = env!("CARGO_BIN_EXE_sticky-lb");
     let primary = Primary::with_workers(1).arguments(&["--wait-ready=true"]);
-    let primary = primary.arguments(&["--listen-timeout", "30s", "--prefix", "never"]);
+    let primary = primary.arguments(&["--listen-timeout", "30s", "--log-prefix", "never"]);
     let primary = primary.worker(&["sh", "-c", script, demo]).start_listening();
     eventually("the worker prints", || !primary.printed().is_empty());
     for _ in 0..5 {

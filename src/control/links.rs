@@ -59,7 +59,9 @@ pub struct Replacements {
     pub upgrades: u64,
     /// After a crash.
     pub recoveries: u64,
-    /// Why the last upgrade that was begun came to nothing.
+    /// Upgrades for which everything was stopped, and that came to nothing: the program could not be run.
+    pub failed_upgrades: u64,
+    /// Why the last of them.
     pub upgrade_failed: Option<String>,
 }
 

@@ -23,7 +23,9 @@ pub struct Status {
     pub upgrades: u64,
     /// Crashes of the primary that a successor has recovered from.
     pub recoveries: u64,
-    /// Why the last upgrade that was begun came to nothing.
+    /// Upgrades that came to nothing after they had begun.
+    pub failed_upgrades: u64,
+    /// Why the last of them.
     pub upgrade_failed: Option<String>,
     /// Addresses that clients connect to.
     pub listening: Vec<String>,

@@ -59,6 +59,7 @@ impl Beginning {
     pub fn after_refusal(refused: Refused) -> Result<Self, BeginningError> {
         let Refused { error, document, descriptors } = refused;
         let mut estate = Estate::unpack(&document, descriptors)?;
+        estate.primary.replacements.failed_upgrades += 1;
         estate.primary.replacements.upgrade_failed = Some(chain(&error));
         Ok(Self(Kind::Successor(Box::new(estate))))
     }

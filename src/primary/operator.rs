@@ -59,7 +59,7 @@ where
                 () = gone(self.keeper.as_ref()) => self.end_with_keeper().await,
                 trigger = self.triggers.next() => self.pull(trigger, None).await,
                 Some(order) = self.ordered.recv() => self.obey(order).await,
-                (answer, reply) = self.upgrading.answered() => self.go_on(answer, reply).await,
+                answer = self.upgrading.answered() => self.go_on(answer).await,
                 Ok(()) = self.progressed.changed() => {
                     let now = *self.progressed.borrow_and_update();
                     self.tell_manager(last, now);

@@ -37,8 +37,8 @@ pub enum CheckError {
         #[source]
         source: io::Error,
     },
-    /// It doesn't answer.
-    #[error("{program:?} did not answer within {PATIENCE:?}")]
+    /// It doesn't answer, in time or at all.
+    #[error("{program:?} does not say that it would go on")]
     Silent {
         /// Which.
         program: std::path::PathBuf,

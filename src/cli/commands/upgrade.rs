@@ -46,9 +46,8 @@ fn successor(operator: &Operator, before: &Status) -> Result<Status, Failure> {
             if status.upgrades > before.upgrades {
                 return Ok(status);
             }
-            if let Some(reason) = status.upgrade_failed
-                && before.upgrade_failed.as_ref() != Some(&reason)
-            {
+            if status.failed_upgrades > before.failed_upgrades {
+                let reason = status.upgrade_failed.unwrap_or_default();
                 return Err(Failure::Undone(format!("primary stays as it was: {reason}")));
             }
         }

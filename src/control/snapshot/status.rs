@@ -22,6 +22,7 @@ pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts)
         uptime_s: Timestamp::now().since(facts.started).as_secs_f64(),
         upgrades: facts.replacements.upgrades,
         recoveries: facts.replacements.recoveries,
+        failed_upgrades: facts.replacements.failed_upgrades,
         upgrade_failed: facts.replacements.upgrade_failed.clone(),
         listening: vec![facts.address.to_string()],
         admin: facts.admin.map(|address| address.to_string()),

@@ -30,7 +30,9 @@ pub(in crate::primary) struct Upgrading {
     pub(in crate::primary) program: PathBuf,
     /// What is written down: an example of what the successor will have to understand.
     journals: Option<[Journal; 2]>,
-    asked: Option<(JoinHandle<Answer>, Option<Reply<()>>)>,
+    asked: Option<JoinHandle<Answer>>,
+    /// Who has ordered it.
+    reply: Option<Reply<()>>,
 }
 
 impl Upgrading {
@@ -39,7 +41,7 @@ impl Upgrading {
         let journals = copy(record.journal()).and_then(|primary| Ok([primary, copy(pool)?]));
         // Where it isn't known, the kernel says so when it is to be run.
         let program = program::path().unwrap_or_default();
-        Self { program, journals: journals.ok(), asked: None }
+        Self { program, journals: journals.ok(), asked: None, reply: None }
     }
 
     /// Asks the new program, on a thread of its own: it takes its time.
@@ -55,10 +57,17 @@ impl Upgrading {
     }
 
     /// Waits for the answer, if one is to come. May be dropped and called again.
-    pub(super) async fn answered(&mut self) -> (Answer, Option<Reply<()>>) {
-        let Some((asked, _)) = &mut self.asked else { return std::future::pending().await };
+    pub(super) async fn answered(&mut self) -> Answer {
+        let Some(asked) = &mut self.asked else { return std::future::pending().await };
         let answer = asked.await.unwrap_or_else(|error| Err(error.to_string()));
-        (answer, self.asked.take().and_then(|(_, reply)| reply))
+        self.asked = None;
+        answer
+    }
+
+    /// Tells whoever has ordered it, who may not wait any more. The pool may be quicker than the
+    /// operator: then it is told by whoever hears of the pool's end.
+    pub(in crate::primary) fn tell(&mut self, outcome: Result<(), Refusal>) {
+        self.reply.take().map(|reply| reply.send(outcome));
     }
 }
 
@@ -82,11 +91,12 @@ where
             return;
         }
         tracing::info!(program = ?self.upgrading.program, "new program is asked whether it would go on");
-        self.upgrading.asked = Some((self.upgrading.ask(), reply));
+        self.upgrading.asked = Some(self.upgrading.ask());
+        self.upgrading.reply = reply;
     }
 
     /// The new program has answered.
-    pub(super) async fn go_on(&mut self, answer: Answer, reply: Option<Reply<()>>) {
+    pub(super) async fn go_on(&mut self, answer: Answer) {
         let refusal = match answer {
             Ok(()) => self.handle.hand_over().await.err(),
             Err(reason) => Some(Refusal::Configuration(reason)),
@@ -96,7 +106,7 @@ where
             tracing::error!(error, "upgrade refused, nothing is changed");
             self.tell(Milestone::UpgradeRefused(error));
         }
-        reply.map(|reply| reply.send(refusal.map_or(Ok(()), Err)));
+        self.upgrading.tell(refusal.map_or(Ok(()), Err));
     }
 
     pub(super) fn tell_of_resuming(&mut self, workers: u16, after: After) {
