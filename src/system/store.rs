@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustix::io::retry_on_intr;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use crate::system::{keeper, notify};
@@ -82,7 +83,8 @@ impl Store {
 
     fn send(&self, message: &str, control: &mut SendAncillaryBuffer<'_, '_, '_>) {
         let bytes = [IoSlice::new(message.as_bytes())];
-        let sent = sendmsg(&*self.socket, &bytes, control, SendFlags::NOSIGNAL);
+        // As there is a time limit, the kernel doesn't do so itself: signal(7).
+        let sent = retry_on_intr(|| sendmsg(&*self.socket, &bytes, control, SendFlags::NOSIGNAL));
         if let Err(error) = sent
             && !self.has_failed.swap(true, Ordering::Relaxed)
         {

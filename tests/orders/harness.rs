@@ -1,29 +1,32 @@
 //! A real pool with real processes, and a frontend that is played: workers are ready as soon as they
 //! are attached, and lose their channel when they are to drain, by which they end.
 
-use std::collections::HashMap;
+mod frontend;
+mod keeper;
+mod successors;
+
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use sticky_lb::handoff::drain::{DrainMode, DrainOrder};
+use sticky_lb::handoff::drain::DrainMode;
 use sticky_lb::handoff::ids::{Generation, SlotId};
-use sticky_lb::handoff::slots::{Counters, SlotCommand, SlotEventKind, SlotOrders, WorkerId, seam};
+use sticky_lb::handoff::slots::WorkerId;
 use sticky_lb::supervisor::command::WorkerCommand;
-use sticky_lb::supervisor::event::{Announcer, Event, WorkerChange};
+use sticky_lb::supervisor::event::{Event, WorkerChange};
 use sticky_lb::supervisor::lifecycle::LifecycleSettings;
 use sticky_lb::supervisor::limits::LimitSettings;
-use sticky_lb::supervisor::orphans::Orphans;
-use sticky_lb::supervisor::output::{Output, OutputSettings};
 use sticky_lb::supervisor::pool::handle::PoolHandle;
 use sticky_lb::supervisor::pool::status::{PoolStatus, SlotStatus, WorkerStatus};
-use sticky_lb::supervisor::pool::{Pool, PoolLinks, PoolSettings, Progress, Summary};
+use sticky_lb::supervisor::pool::{PoolSettings, Summary};
 use sticky_lb::supervisor::restart::RestartPolicy;
 use sticky_lb::supervisor::rollout::{Report, RolloutSettings};
-use tokio::sync::{broadcast, watch};
+use sticky_lb::system::journal::Journal;
+use tokio::sync::broadcast;
+
+pub(crate) use successors::Life;
+use successors::Line;
 
 /// Longer than anything takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,14 +39,7 @@ pub(crate) struct Harness {
     pub(crate) handle: PoolHandle,
     pub(crate) directory: PathBuf,
     events: broadcast::Receiver<Event>,
-    frontend: Arc<Frontend>,
-}
-
-/// What the frontend was told, and whether it keeps what workers say to itself.
-#[derive(Default)]
-struct Frontend {
-    told: Mutex<Vec<String>>,
-    deaf: AtomicBool,
+    line: Arc<Line>,
 }
 
 /// Workers that end with their channel, or at once where there is a file `broken`. Each has taken
@@ -94,82 +90,51 @@ pub(crate) fn settings(workers: u16, directory: &Path) -> PoolSettings {
     }
 }
 
-/// Runs a pool of so many workers, and beside it a test; when that is over, all ends at once.
-pub(crate) fn with_pool(workers: u16, test: impl AsyncFnOnce(&mut Harness)) -> Summary {
+/// Runs a pool of so many workers, and beside it a test; when that is over, all ends at once. Then
+/// the same again with a pool that is handed over to a successor all the time: nobody is to notice.
+pub(crate) fn with_pool(workers: u16, test: impl AsyncFn(&mut Harness)) {
+    with_successors(workers, Life::Calm, &test);
+    with_successors(workers, Life::HandedOver, async |pool: &mut Harness| {
+        // However fast the test is.
+        pool.successors(3).await;
+        test(pool).await;
+    });
+}
+
+/// Runs a pool and a test, and tells how it went.
+pub(crate) fn with_successors(
+    workers: u16,
+    life: Life,
+    test: impl AsyncFn(&mut Harness),
+) -> Summary {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    runtime.block_on(async {
-        let (commander, heard, orders) = seam().unwrap();
-        let frontend = Arc::new(Frontend::default());
-        let played = Arc::clone(&frontend);
-        thread::spawn(move || played.play(orders));
+    let went = runtime.block_on(async {
         let (handle, ordered) = PoolHandle::new();
-        let announcer = Announcer::new();
-        let events = announcer.subscribe();
-        let links = PoolLinks {
-            frontend: commander,
-            events: heard,
-            output: Output::start(OutputSettings::default()).unwrap(),
-            orphans: Orphans::adopt().unwrap(),
-            orders: ordered,
-            progress: watch::channel(Progress::default()).0,
-            announcer,
+        let line = Arc::new(Line::new());
+        let mut harness = Harness {
+            handle,
+            directory: folder.path().to_owned(),
+            events: line.announcer.subscribe(),
+            line: Arc::clone(&line),
         };
-        let directory = folder.path().to_owned();
-        let pool = Pool::new(settings(workers, &directory), links).run();
-        let mut harness = Harness { handle, directory, events, frontend };
-        let (summary, ()) = tokio::join!(pool, async {
+        let pool = line.run(settings(workers, folder.path()), life, ordered);
+        let (went, ()) = tokio::join!(pool, async {
             for _ in 0..workers {
                 harness.serves().await;
             }
             test(&mut harness).await;
-            harness.handle.stop(true).await;
+            harness.stop_at_once().await;
         });
-        summary.unwrap()
-    })
-}
-
-impl Frontend {
-    fn play(&self, mut orders: SlotOrders) {
-        let mut channels = HashMap::new();
-        let (mut kept, mut held) = (Vec::new(), Vec::new());
-        loop {
-            orders.quiet();
-            while let Some(command) = orders.next_command() {
-                match command {
-                    SlotCommand::Attach(worker, channel) => {
-                        channels.insert(worker, channel);
-                        kept.push(worker);
-                    }
-                    SlotCommand::Drain(worker, DrainOrder { mode, reason, window }) => {
-                        let WorkerId { slot, generation } = worker;
-                        let (code, seconds) = (reason.close_code(), window.as_secs());
-                        self.note(format!("drain {slot}.{generation}: {mode} {code} {seconds}"));
-                        held.extend(channels.remove(&worker));
-                    }
-                    SlotCommand::Gone(worker) => drop(channels.remove(&worker)),
-                    SlotCommand::GiveUp(slot) => self.note(format!("give up {slot}")),
-                    SlotCommand::Rank(slots) => self.note(format!("rank {}", slots.len())),
-                    SlotCommand::StopAccepting(reply) => drop(reply.send(())),
-                    SlotCommand::Count(reply) => drop(reply.send(Counters::default())),
-                    SlotCommand::End => return,
-                    _ => {}
-                }
-            }
-            if !self.deaf.load(Ordering::SeqCst) {
-                kept.drain(..).for_each(|worker| orders.tell(worker, SlotEventKind::Ready));
-                held.clear();
-            }
-            // Short, since nothing wakes it when it isn't deaf any more.
-            let mut wake = [PollFd::new(&orders, PollFlags::IN)];
-            let _ = poll(&mut wake, Some(&Timespec { tv_sec: 0, tv_nsec: 5_000_000 }));
-        }
-    }
-
-    fn note(&self, what: String) {
-        self.told.lock().unwrap().push(what);
-    }
+        assert_eq!(line.keeper.names(), ["journal"], "nothing of a worker is kept");
+        line.keeper.stop();
+        went
+    });
+    let own = i32::try_from(std::process::id()).unwrap();
+    let left = sticky_lb::supervisor::procfs::children(own);
+    assert!(left.is_empty(), "processes or zombies are left: {left:?}");
+    went
 }
 
 impl Harness {
@@ -196,19 +161,73 @@ impl Harness {
     /// Workers that are started from now on are not ready until this is over, those that drain go
     /// on until then.
     pub(crate) fn deafen(&self, deaf: bool) {
-        self.frontend.deaf.store(deaf, Ordering::SeqCst);
+        self.line.frontend.deaf.store(deaf, Ordering::SeqCst);
+    }
+
+    /// As soon as the pool has had so many successors.
+    pub(crate) async fn successors(&self, count: u32) {
+        self.eventually("there are so many successors", || self.count_successors() >= count).await;
+    }
+
+    pub(crate) fn count_successors(&self) -> u32 {
+        self.line.successors.load(Ordering::SeqCst)
+    }
+
+    /// The pool dies, if it is to die when told. What it has done after it was [`Self::written`] so
+    /// is forgotten, as if it had come to write nothing down since.
+    pub(crate) async fn die(&mut self, written: Option<Vec<u8>>) {
+        *self.line.written.lock().unwrap() = written;
+        self.line.death.notify_one();
+        self.event("another one goes on", |event| match event {
+            Event::Resumed { .. } => Some(()),
+            _ => None,
+        })
+        .await;
+    }
+
+    /// What is written down of the pool.
+    pub(crate) fn written(&self) -> Vec<u8> {
+        let journal = self.line.keeper.copies().remove("journal").unwrap();
+        Journal::open(journal).read().unwrap()
+    }
+
+    /// What is kept of this pool's workers.
+    pub(crate) fn kept(&self) -> Vec<String> {
+        self.line.keeper.names()
+    }
+
+    /// Waits until something is so.
+    pub(crate) async fn eventually(&self, what: &str, is_so: impl Fn() -> bool) {
+        let begin = tokio::time::Instant::now();
+        while !is_so() {
+            assert!(begin.elapsed() < PATIENCE, "never was so: {what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// As soon as all workers have ended.
+    pub(crate) async fn ended(&self) {
+        self.eventually("it has ended", || self.line.frontend.has_ended()).await;
+    }
+
+    /// Until it is heard: a pool that dies forgets what it was ordered last.
+    async fn stop_at_once(&self) {
+        while !self.line.frontend.has_ended() {
+            self.handle.stop(true).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Forgets what the frontend was told so far.
     pub(crate) fn forget_told(&self) {
-        self.frontend.told.lock().unwrap().clear();
+        self.line.frontend.told.lock().unwrap().clear();
     }
 
     /// What the frontend was told, as soon as it is so much.
     pub(crate) async fn told(&self, count: usize) -> Vec<String> {
         let told = async {
             loop {
-                let told = self.frontend.told.lock().unwrap().clone();
+                let told = self.line.frontend.told.lock().unwrap().clone();
                 if told.len() >= count {
                     return told;
                 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod estate;
 mod harness;
 
 use std::time::Duration;

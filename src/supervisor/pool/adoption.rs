@@ -55,6 +55,7 @@ impl Pool {
     ) -> Result<Option<Adopted>, PoolError> {
         let id = worker.id;
         let known = worker.process.take().and_then(|pidfd| Some((pid_of(&pidfd)?, pidfd)));
+        let is_kept = known.is_some();
         let found = known.or_else(|| self.find(id));
         let process = found.and_then(|(pid, pidfd)| Process::adopt(pid, pidfd).ok());
         let has_place = self.make_place(id, process.is_some()).await?;
@@ -70,7 +71,9 @@ impl Pool {
                 return Ok(None);
             }
         };
-        self.keep(id, WorkerPart::Process, &process);
+        if !is_kept {
+            self.keep(id, WorkerPart::Process, &process);
+        }
         self.tally.started(id.slot);
         let written = WrittenWorker::fresh(id, &process);
         self.attach(worker, written, Some(process)).await
