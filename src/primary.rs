@@ -245,6 +245,7 @@ impl PoolOf {
             stall_timeout: config.stall_timeout,
             orphan_grace: config.orphan_grace,
             move_timeout: config.move_timeout,
+            crash_safe: config.crash_safe,
             lameduck: config.lameduck,
             heartbeat: self.heartbeat,
         }
@@ -264,8 +265,10 @@ fn start_frontend(
     let router = Router::new(&config.router);
     let slots = SlotTable::new(config.slots);
     let most = config.autoscale.map_or(config.workers, |bounds| bounds.max_workers);
-    let most_held = most_held(most.max(config.workers), config.admin.is_some());
-    let settings = DispatcherSettings { most_held, pace: config.pace };
+    let all = most_held(most.max(config.workers), config.admin.is_some());
+    let most_retained = if config.crash_safe { all / 2 } else { 0 };
+    let most_held = all - most_retained;
+    let settings = DispatcherSettings { most_held, most_retained, pace: config.pace };
     let (failed, failure) = oneshot::channel();
     thread::Builder::new().name("frontend".to_owned()).spawn(move || {
         let dispatcher =
@@ -296,7 +299,7 @@ fn raise_descriptor_limit() {
 /// leaves beside its own, of which each worker takes a few, and its successor beside it.
 fn most_held(workers: u16, admin: bool) -> u64 {
     const OWN: u64 = 32;
-    const EACH_WORKER: u64 = 7;
+    const EACH_WORKER: u64 = 8;
     let admin = if admin { admin::CONNECTIONS as u64 } else { 0 };
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
     let left = limit.saturating_sub(OWN + admin + 2 * EACH_WORKER * u64::from(workers));

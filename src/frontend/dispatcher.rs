@@ -36,10 +36,12 @@ mod answers;
 mod commands;
 mod lines;
 mod pacing;
+mod retained;
 mod sessions;
 mod workers;
 
 use pacing::RebalanceReplies;
+use retained::Retained;
 use sessions::Sessions;
 
 /// How much and how fast.
@@ -48,6 +50,8 @@ pub struct DispatcherSettings {
     /// So many descriptors are held at a time that no worker owns: those that are left are the
     /// supervisor's, who could start no worker for them otherwise.
     pub most_held: u64,
+    /// So many copies of crash-safe sessions beside those.
+    pub most_retained: u64,
     /// How fast clients are made to move.
     pub pace: PaceSettings,
 }
@@ -89,7 +93,9 @@ pub struct Dispatcher {
     router: Router,
     slots: SlotTable,
     most_held: u64,
+    most_retained: u64,
     sessions: Sessions,
+    retained: Retained,
     shedding: Shedding,
     rebalance: Rebalance,
     rebalance_replies: RebalanceReplies,
@@ -139,7 +145,9 @@ impl Dispatcher {
             router,
             slots,
             most_held: settings.most_held,
+            most_retained: settings.most_retained,
             sessions: Sessions::default(),
+            retained: Retained::default(),
             shedding: Shedding::new(settings.pace.shed_rate),
             rebalance: Rebalance::new(settings.pace.rebalance_rate),
             rebalance_replies: RebalanceReplies::default(),

@@ -36,12 +36,14 @@ use crate::handoff::scoreboard::{Counter, Scoreboard};
 use crate::handoff::untouched::{is_untouched, is_untouched_since};
 
 mod error;
+mod keeping;
 mod outbox;
 mod parcel;
 mod recovery;
 mod sessions;
 
 pub use error::ChannelError;
+pub use keeping::{Keep, Keeping};
 pub use parcel::{Content, Offer, Parcel};
 pub use recovery::Recovered;
 
@@ -142,6 +144,8 @@ pub enum Notice {
     },
     /// It wants to send so many clients away within that time.
     Ask(u32, Duration),
+    /// Something of sessions that are to survive it.
+    Keeping(Keeping),
 }
 
 impl Channel {
@@ -311,7 +315,7 @@ impl Channel {
         };
         let message = decode_to_primary(&bytes[..length])?;
         let carries_none = luggage.descriptors.is_empty() && !luggage.lost;
-        if !carries_none && !matches!(message, ToPrimary::Session(..)) {
+        if !carries_none && !message.may_carry() {
             return Err(ChannelError::Descriptors);
         }
         if self.greeted == matches!(message, ToPrimary::Hello) {
@@ -340,6 +344,9 @@ impl Channel {
             | ToPrimary::Sessions
             | ToPrimary::Counted(_)
             | ToPrimary::Ask(..) => return self.take_of_session(message, luggage),
+            ToPrimary::Ledger | ToPrimary::Keep(..) | ToPrimary::Forget(_) => {
+                return self.take_of_ledger(message, luggage).map(Notice::Keeping);
+            }
         })
     }
 

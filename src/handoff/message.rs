@@ -67,7 +67,12 @@
 //! | `0x88` | counted: some sessions that could move | `count` (0 to 64) of 16 bytes: id, affinity key; with 0, that was all |
 //! | `0x89` | ask: wants to send clients away | one of 8 bytes: their number (4), within so many milliseconds (4) |
 //!
-//! Descriptors come with `0x86` alone. Acknowledgements take no message: they are
+//! | `0x8d` | ledger: of those who may be crash-safe | none |
+//! | `0x8e` | keep: if this worker dies, this session is to go on | one of 72 bytes, then the page of its entry (8) |
+//! | `0x8f` | forget: these sessions needn't be kept any more | `count` (1 to 64) ids of 8 bytes |
+//!
+//! Descriptors come with `0x86`, with `0x8d` (the ledger's memfd) and `0x8e` (the socket) alone.
+//! Acknowledgements take no message: they are
 //! a counter on the [scoreboard](crate::handoff::scoreboard), which costs neither side a system
 //! call.
 //!
@@ -93,6 +98,21 @@
 //! time. Whoever gets one from the primary settles it as it does a connection, in the same order. One that hasn't moved within
 //! `STICKY_LB_MOVE_TIMEOUT` milliseconds is closed instead.
 //!
+//! # Sessions that survive their worker
+//!
+//! A worker that finds `STICKY_LB_CRASH_SAFE=1` and moves sessions may have some kept. It sends its
+//! [ledger](crate::handoff::ledger) once, then a copy of each such session's socket with the page of
+//! its entry. When the worker dies, the primary compares the entry with what the kernel has counted on
+//! the socket. If both agree, nothing was read or written since the entry was published: the session
+//! goes to another worker, with the parcel of the entry, as a session that moves. Else it is closed.
+//!
+//! * What is offered is forgotten by that. A session that comes back, or comes from another worker, is
+//!   kept anew, before it is settled.
+//! * As the primary has a copy, closing ends nothing: whoever closes such a session ends it by
+//!   `shutdown(2)`, and says `forget`.
+//! * `keep` of one that is kept already replaces what was said before. What the primary has no
+//!   descriptors for it doesn't keep, and says nothing.
+//!
 //! A worker that drains may get the order to drain again, with less time or another reason: the last
 //! one counts.
 
@@ -101,8 +121,13 @@ use std::time::Duration;
 use crate::handoff::drain::DrainOrder;
 use crate::handoff::ids::ConnectionId;
 
+mod error;
+mod keeping;
 mod moving;
 mod record;
+
+pub use error::MessageError;
+pub use keeping::{KEEP, encode_forget, encode_keep};
 
 pub use moving::{
     Keys, encode_ask, encode_close, encode_counted, encode_drain, encode_move, encode_moved,
@@ -110,6 +135,7 @@ pub use moving::{
 };
 pub use record::{ConnectionRecord, Records};
 
+use keeping::decode_keep;
 use moving::{decode_counted, decode_drain, decode_session, pair};
 use record::{decode_record, encode_record};
 
@@ -189,40 +215,12 @@ pub enum ToPrimary<'a> {
     Counted(Keys<'a>),
     /// The worker wants to send so many clients away within that time.
     Ask(u32, Duration),
-}
-
-/// Why bytes are not a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum MessageError {
-    /// Shorter than a header.
-    #[error("message of {0} bytes is shorter than its header of {HEADER}")]
-    Short(usize),
-    /// Does not open with `"SL"`.
-    #[error("message opens with bytes {0:#04x} {1:#04x}, expected \"SL\"")]
-    Magic(u8, u8),
-    /// Another version of the protocol.
-    #[error("message speaks version {0} of the protocol, expected {VERSION}")]
-    Version(u8),
-    /// No such kind in this direction.
-    #[error("message is of the unknown kind {0:#04x}")]
-    Kind(u8),
-    /// Count and length don't fit.
-    #[error("message of kind {kind:#04x} says {count} records and is {length} bytes long")]
-    Length {
-        /// The kind byte.
-        kind: u8,
-        /// The records that it claims.
-        count: u16,
-        /// Its bytes.
-        length: usize,
-    },
-    /// An order to drain that is none.
-    #[error("order to drain is of the unknown mode {0} or reason {1}")]
-    Drain(u8, u8),
-    /// An address that is neither IPv4 nor IPv6.
-    #[error("address is of the unknown family {0}, expected 4 or 6")]
-    Family(u8),
+    /// Where the worker writes down what is to survive it.
+    Ledger,
+    /// A session that is to survive the worker: its connection, and the page of its entry.
+    Keep(ConnectionRecord, u64),
+    /// These sessions needn't survive the worker any more.
+    Forget(Ids<'a>),
 }
 
 mod kind {
@@ -244,6 +242,9 @@ mod kind {
     pub(super) const SESSIONS: u8 = 0x87;
     pub(super) const COUNTED: u8 = 0x88;
     pub(super) const ASK: u8 = 0x89;
+    pub(super) const LEDGER: u8 = 0x8d;
+    pub(super) const KEEP: u8 = 0x8e;
+    pub(super) const FORGET: u8 = 0x8f;
 }
 
 /// A ping.
@@ -258,6 +259,8 @@ pub const PONG: [u8; HEADER] = header(kind::PONG, 0);
 pub const LEAVE: [u8; HEADER] = header(kind::LEAVE, 0);
 /// A sessions.
 pub const SESSIONS: [u8; HEADER] = header(kind::SESSIONS, 0);
+/// A ledger.
+pub const LEDGER: [u8; HEADER] = header(kind::LEDGER, 0);
 /// A census.
 pub const CENSUS: [u8; HEADER] = header(kind::CENSUS, 0);
 
@@ -349,6 +352,9 @@ pub fn decode_to_primary(bytes: &[u8]) -> Result<ToPrimary<'_>, MessageError> {
         kind::COUNTED => decode_counted(count, body).map(ToPrimary::Counted),
         kind::ASK => pair(kind, count, body)
             .map(|(count, within)| ToPrimary::Ask(count, Duration::from_millis(within.into()))),
+        kind::LEDGER => bare(ToPrimary::Ledger),
+        kind::KEEP => decode_keep(count, body).map(|(record, page)| ToPrimary::Keep(record, page)),
+        kind::FORGET => ids(kind, count, body).map(ToPrimary::Forget),
         unknown => Err(MessageError::Kind(unknown)),
     }
 }

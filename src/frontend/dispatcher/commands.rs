@@ -82,7 +82,8 @@ impl Dispatcher {
         let Some(channel) = self.slots.remove(worker, self.now) else { return };
         self.poller.remove(channel.as_fd());
         self.forget_wishes(worker);
-        let recovered = channel.recover();
+        let mut recovered = channel.recover();
+        self.hear_last_words(worker, &mut recovered);
         for connection in recovered.acknowledged {
             self.note_settled(worker, connection);
         }
@@ -105,6 +106,7 @@ impl Dispatcher {
         for offer in recovered.offered {
             self.take_over(worker, offer);
         }
+        self.revive(worker);
     }
 
     /// Closes what a dead worker has used and not acknowledged.

@@ -6,7 +6,7 @@
 
 use crate::frontend::dispatcher::Dispatcher;
 use crate::frontend::dispatcher::lines::{self, TakenBack};
-use crate::frontend::session_route::{Journey, Way, way};
+use crate::frontend::session_route::{Journey, Sender, Way, way};
 use crate::handoff::channel::{ChannelError, Offer, PendingConnection};
 use crate::handoff::ids::{ConnectionId, SlotId};
 use crate::handoff::slots::WorkerId;
@@ -16,6 +16,8 @@ use crate::handoff::slots::WorkerId;
 pub(super) struct Sessions {
     /// How many there are, wherever they are.
     pub(super) under_way: u64,
+    /// Those of them that have survived their worker, and count as retained.
+    pub(super) survivors: u64,
     /// Those that nobody takes now, and whose senders are gone. Bounded by the descriptors that
     /// may be held.
     waiting: Vec<PendingConnection>,
@@ -24,9 +26,9 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    /// What they hold at the most: a socket and a parcel each.
+    /// What they hold at the most: a socket and a parcel each. Survivors have theirs in the ledger.
     pub(super) fn descriptors(&self) -> u64 {
-        2 * self.under_way
+        2 * self.under_way.saturating_sub(self.survivors)
     }
 
     pub(super) fn any_waits(&self) -> bool {
@@ -38,6 +40,7 @@ impl Dispatcher {
     /// A worker offers a session.
     pub(super) fn offered(&mut self, worker: WorkerId, offer: Offer) {
         let id = offer.record().id;
+        self.retained.forget(worker, id);
         if !self.was_accepted(id) {
             return self.expel(worker, ChannelError::UnknownSession(id));
         }
@@ -67,7 +70,7 @@ impl Dispatcher {
         self.place_session(offer.depart(worker));
     }
 
-    fn was_accepted(&self, id: ConnectionId) -> bool {
+    pub(super) fn was_accepted(&self, id: ConnectionId) -> bool {
         (1..=self.counters.accepted).contains(&id.0)
     }
 
@@ -83,7 +86,7 @@ impl Dispatcher {
         let journey = Journey {
             key: session.record.key,
             from: sender.slot,
-            sender: self.slots.sender(sender),
+            sender: if parcel.is_survivor() { Sender::Dead } else { self.slots.sender(sender) },
             failed: &parcel.failed,
             deaths: session.deaths,
         };
@@ -117,8 +120,12 @@ impl Dispatcher {
     pub(super) fn note_moved(&mut self, worker: WorkerId, session: &PendingConnection) {
         let id = session.record.id;
         lines::session(worker, id, "taken");
-        self.counters.moved += 1;
         self.sessions.under_way -= 1;
+        if is_survivor(session) {
+            self.note_survived(worker, session);
+        } else {
+            self.counters.moved += 1;
+        }
         self.tally.took_session(worker.slot);
         self.tell_moved(session);
     }
@@ -139,9 +146,12 @@ impl Dispatcher {
 
     /// Closes one. If its sender lives, somebody else has used it since.
     pub(super) fn lose_session(&mut self, session: PendingConnection) {
-        self.counters.sessions_lost += 1;
         self.sessions.under_way -= 1;
         self.sessions.unsaid += 1;
+        if is_survivor(&session) {
+            return self.lose_survivor(&session);
+        }
+        self.counters.sessions_lost += 1;
         self.tell_moved(&session);
     }
 
@@ -160,6 +170,10 @@ impl Dispatcher {
             tracing::warn!(sessions, "sessions were closed: nobody is left who takes them");
         }
     }
+}
+
+fn is_survivor(session: &PendingConnection) -> bool {
+    session.parcel.as_ref().is_some_and(|parcel| parcel.is_survivor())
 }
 
 /// A worker that should have taken it didn't.

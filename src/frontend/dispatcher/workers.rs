@@ -103,7 +103,11 @@ impl Dispatcher {
             Ok(Notice::Pong) => self.orders.tell(worker, SlotEventKind::Pong),
             Ok(Notice::Sessions) => lines::takes_sessions(worker),
             Ok(Notice::Offered(offer)) => self.offered(worker, *offer),
-            Ok(Notice::Unmovable(id)) => self.note_returned(worker, id),
+            Ok(Notice::Unmovable(id)) => {
+                self.retained.forget(worker, id);
+                self.note_returned(worker, id);
+            }
+            Ok(Notice::Keeping(said)) => self.hear_of_keeping(worker, said),
             Ok(Notice::Counted { keys, all }) => {
                 self.rebalance.count(worker, keys.into_iter(), all);
             }

@@ -42,6 +42,9 @@ pub enum ChannelError {
     /// An answer to a census that was not taken.
     #[error("sessions were counted that nobody had asked for")]
     NoCensus,
+    /// A ledger that could change under its reader's feet, or none.
+    #[error("ledger is not memory that is sealed against shrinking")]
+    NoLedger,
     /// It settled more than it was sent, or says that it refused and doesn't say whom.
     #[error(
         "scoreboard counts {settled} connections settled and {refused} refused, which were not"

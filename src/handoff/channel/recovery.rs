@@ -1,7 +1,7 @@
 //! How to get back what a worker has not taken: from one that has stalled, and from one that is
 //! dead.
 
-use crate::handoff::channel::{Channel, Notice, Offer, PendingConnection};
+use crate::handoff::channel::{Channel, Keeping, Notice, Offer, PendingConnection};
 use crate::handoff::ids::ConnectionId;
 use crate::handoff::message::{MAX_TO_WORKER, ToWorker, decode_to_worker};
 use crate::handoff::scm_rights::{self, Received};
@@ -17,6 +17,8 @@ pub struct Recovered {
     pub lost: Vec<PendingConnection>,
     /// These it had offered.
     pub offered: Vec<Offer>,
+    /// What it had said last of sessions that are to survive it, in order.
+    pub last_words: Vec<Keeping>,
 }
 
 impl Channel {
@@ -59,6 +61,7 @@ impl Channel {
                 Ok(Notice::Nothing) | Err(_) => break,
                 Ok(Notice::Refused(connections)) => recovered.untouched.extend(connections),
                 Ok(Notice::Offered(offer)) => recovered.offered.push(*offer),
+                Ok(Notice::Keeping(said)) => recovered.last_words.push(said),
                 Ok(_) => {}
             }
         }
