@@ -3,6 +3,7 @@
 //! The one place that prints, and that knows exit codes: 0 done, 1 failed, 2 usage, 130 not waited
 //! for.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
@@ -193,6 +194,7 @@ fn rolled_out(report: &Report) -> serde_json::Value {
 
 fn say_stopped(output: &Output, summary: &Summary) {
     let counters = &summary.counters;
+    let not_survived: BTreeMap<_, _> = counters.survival.not_survived().into();
     let line = json!({
         "event": "stopped", "how": if summary.at_once { "at once" } else { "graceful" },
         "killed_workers": summary.killed, "cut_connections": summary.cut,
@@ -201,7 +203,8 @@ fn say_stopped(output: &Output, summary: &Summary) {
         "refused": counters.refused, "stalls": counters.stalls, "lost": counters.lost,
         "accept_errors": counters.accept_errors, "sessions_moved": counters.moved,
         "sessions_returned": counters.returned, "sessions_lost": counters.sessions_lost,
-        "clients_shed": counters.shed,
+        "clients_shed": counters.shed, "sessions_survived": counters.survival.survived,
+        "sessions_not_survived": not_survived,
     });
     output.say(line.to_string());
 }
