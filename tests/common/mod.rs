@@ -15,6 +15,7 @@ pub mod browser;
 pub mod client;
 pub mod control;
 pub mod frontend;
+pub mod keeper;
 pub mod load;
 pub mod mover;
 pub mod process;

@@ -127,6 +127,8 @@ impl Dispatcher {
         let count = connections.iter().filter(|one| one.parcel.is_none()).count() as u64;
         self.counters.refused += count;
         self.tally.refused(worker.slot, count);
+        // One that it had begun to write down is somebody else's now.
+        connections.iter().for_each(|one| self.retained.forget(worker, one.record.id));
         let all = connections.len() as u64;
         let first = self.slots.channel(worker).is_some_and(|channel| channel.refused() == all);
         if count > 0 && first {
