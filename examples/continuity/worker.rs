@@ -33,6 +33,9 @@ pub(crate) struct Options {
     /// its last messages: a control, whose clients have to see that numbers are wrong.
     #[arg(long)]
     hasty: bool,
+    /// Says that its WebSockets are to survive a kill -9, too: for a primary with --crash-safe.
+    #[arg(long)]
+    crash_safe: bool,
 }
 
 /// What all handlers share.
@@ -83,7 +86,10 @@ async fn echo(
 ) -> Response {
     let session = app.session(session);
     // Nothing has to be known to go on.
-    session.as_ref().inspect(|session| session.movable(Vec::new));
+    session.as_ref().inspect(|session| match app.options.crash_safe {
+        true => session.crash_safe(Vec::new),
+        false => session.movable(Vec::new),
+    });
     upgrade.read_buffer_size(READ_AT_ONCE).on_upgrade(async move |mut socket| {
         tokio::select! {
             () = send_back(&mut socket) => {}
@@ -128,7 +134,11 @@ async fn count(
     if let Some(session) = &session {
         let (first, progress) = (*look(&progress), Arc::clone(&progress));
         let hasty = app.options.hasty;
-        session.movable(move || if hasty { first.encode() } else { look(&progress).encode() });
+        let left = move || if hasty { first.encode() } else { look(&progress).encode() };
+        match app.options.crash_safe {
+            true => session.crash_safe(left),
+            false => session.movable(left),
+        }
     }
     let counting = Counting { progress, connection, resumed };
     upgrade.on_upgrade(async move |mut socket| {

@@ -353,6 +353,57 @@ fn all_servers_of_the_library_can_be_crash_safe() {
 }
 
 #[test]
+fn a_worker_that_lies_harms_nobody_but_its_own_clients() {
+    let (lies, serves) = (example("test_worker"), example("library_worker"));
+    let shell = format!(
+        "if [ $STICKY_LB_SLOT = 0 ]; then exec {lies} lies-about-sessions; fi; exec {serves} sessions"
+    );
+    let primary = safe(2, &["sh", "-c", &shell]).arguments(&["--slot-wait", "100ms"]).start();
+    let base = descriptors(primary.pid()) + 2;
+    let at = |client| {
+        let stream = connect_from(client, primary.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let stream = at(primary.client_of(1));
+    let socket = tungstenite::client("ws://test/talk", stream).unwrap().0;
+    let mut honest = Client { socket, said: 0 };
+    honest.ask();
+    for death in 1..=5 {
+        let mut victim = at(primary.client_of(0));
+        victim.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        // Whatever the end is.
+        let _ = victim.read_to_end(&mut Vec::new());
+        primary.wait_for_log(&format!("generation={death} "));
+        assert_eq!(honest.ask(), 1);
+    }
+    let proven = primary.ask("status", json!({}));
+    assert_eq!(proven["sessions_survived"], 0, "{proven}");
+    eventually("nothing is left of it", || descriptors(primary.pid()) <= base);
+    kill(&primary, 1);
+    assert_eq!(honest.ask(), 2);
+}
+
+#[test]
+fn whoever_is_sent_away_is_told_and_then_forgotten() {
+    let primary = sessions(1)
+        .arguments(&["--drain", "shed", "--drain-timeout", "5s", "--shed-rate", "1000"])
+        .start();
+    let clients = clients(&primary, 5, "/talk");
+    primary.signal(Signal::HUP);
+    for mut client in clients {
+        let Ok(Message::Close(Some(frame))) = client.socket.read() else {
+            panic!("no close frame")
+        };
+        assert_eq!(u16::from(frame.code), 1012);
+        let end = client.socket.read();
+        assert!(matches!(end, Err(Error::ConnectionClosed)), "{end:?}");
+    }
+    wait_for(&primary, "sessions_retained", 0);
+    assert_eq!(not_survived(&primary.stop()), 0);
+}
+
+#[test]
 fn without_the_setting_sessions_move_and_do_not_survive() {
     let primary =
         Primary::with_workers(1).worker(&[&example("library_worker"), "sessions"]).start();
