@@ -1,85 +1,200 @@
-//! What the gate costs that lets WebSockets move: processor time of an echo on tokio-tungstenite, for
-//! each message, with the gate between socket and library and without it, in turns.
+//! What the gate costs that lets WebSockets move, and what it costs to be crash-safe: processor time of
+//! an echo on tokio-tungstenite, for each message, with the bare socket under the library, with the
+//! gate between them, and with a crash-safe one, in turns.
 //!
 //! ```text
 //! cargo bench --bench gate
 //! ```
+//!
+//! The worker is this program again, in a process of its own, and the primary is no more than a channel.
 
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command};
 use std::time::Duration;
 
+use command_fds::{CommandFdExt, FdMapping};
 use futures_util::{SinkExt, StreamExt};
 use rustix::time::{ClockId, clock_gettime};
-use sticky_lb::worker::session::Gate;
+use sticky_lb::handoff::channel::{Channel, Keeping, Notice, PendingConnection, WorkerEnd};
+use sticky_lb::handoff::ids::{AffinityKey, ConnectionId, Timestamp};
+use sticky_lb::handoff::message::ConnectionRecord;
+use sticky_lb::worker::{Connection, Worker};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Pairs of turns, and messages of a turn. Short turns, so that both of a pair meet the same machine.
-const PAIRS: usize = 300;
+/// Rounds of turns, and messages of a turn. Short turns, so that all of a round meet the same machine.
+const ROUNDS: usize = 300;
 const MESSAGES: u32 = 3_000;
 const BYTES: usize = 64;
 
+/// What a connection's worker does with it; the connection's id says which.
+const KINDS: [&str; 4] =
+    ["the bare socket", "the gate", "crash-safe, no state", "crash-safe, a state of 1,000 bytes"];
+
 fn main() -> Result<()> {
-    let (mut with, mut without, mut shares) = (Vec::new(), Vec::new(), Vec::new());
-    for pair in 0..PAIRS {
-        let gate_first = pair % 2 == 0;
-        let (first, second) = (turn(gate_first)?, turn(!gate_first)?);
-        let (gate, plain) = if gate_first { (first, second) } else { (second, first) };
-        with.push(gate);
-        without.push(plain);
-        shares.push(gate / plain);
+    if std::env::var_os("STICKY_LB_CHANNEL").is_some() {
+        return work();
     }
-    let (gate, plain) = (quantile(&mut with, 0.1), quantile(&mut without, 0.1));
-    println!("microseconds a message, the quickest tenth: {plain:.2} without, {gate:.2} with");
-    println!("with the gate: x {:.3} there, x {:.3} in the median pair", gate / plain, {
-        quantile(&mut shares, 0.5)
-    });
+    let mut bench = Bench::start()?;
+    let mut times = KINDS.map(|_| Vec::new());
+    for round in 0..ROUNDS {
+        // Each of them comes first as often as any other.
+        for turn in 0..KINDS.len() {
+            let kind = (round + turn) % KINDS.len();
+            times[kind].push(bench.turn(kind)?);
+        }
+    }
+    bench.worker.kill()?;
+    bench.worker.wait()?;
+    println!("microseconds of processor time a message, the quickest tenth, and the median share:");
+    for (kind, name) in KINDS.iter().enumerate() {
+        let share = |of: usize| {
+            let shares = times[kind].iter().zip(&times[of]).map(|(one, other)| one / other);
+            quantile(shares.collect(), 0.5)
+        };
+        let quickest = quantile(times[kind].clone(), 0.1);
+        println!(
+            "{quickest:6.2}  x {:.3} of bare, x {:.3} of the gate's  {name}",
+            share(0),
+            share(1)
+        );
+    }
     Ok(())
 }
 
-/// Microseconds of processor time that the server takes for a message.
-fn turn(gate: bool) -> Result<f64> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?;
-    let server = std::thread::spawn(move || serve(&listener, gate));
-    let stream = TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
-    let (mut socket, _) = tungstenite::client("ws://bench/", stream)?;
-    for _ in 0..MESSAGES {
-        socket.send(Message::binary(vec![7; BYTES]))?;
-        socket.read()?;
-    }
-    socket.close(None)?;
-    while socket.read().is_ok() {}
-    server.join().map_err(|_| "the server panicked")?
+/// The primary and the client.
+struct Bench {
+    listener: TcpListener,
+    channel: Channel,
+    worker: Child,
+    /// Copies, as the primary has them.
+    kept: Vec<OwnedFd>,
+    turns: usize,
 }
 
-fn serve(listener: &TcpListener, gate: bool) -> Result<f64> {
-    let (stream, _) = listener.accept()?;
-    stream.set_nodelay(true)?;
-    stream.set_nonblocking(true)?;
+impl Bench {
+    fn start() -> Result<Self> {
+        let (channel, WorkerEnd { channel: far, scoreboard }) = Channel::create(8)?;
+        let mut command = Command::new(std::env::current_exe()?);
+        let zero = ["SLOT", "GENERATION", "ORPHAN_GRACE", "KILL_TIMEOUT"];
+        command
+            .envs(zero.map(|name| (format!("STICKY_LB_{name}"), "0")))
+            .env("STICKY_LB_CHANNEL", "3")
+            .env("STICKY_LB_SCOREBOARD", "4")
+            .env("STICKY_LB_CRASH_SAFE", "1")
+            .fd_mappings(vec![
+                FdMapping { parent_fd: far, child_fd: 3 },
+                FdMapping { parent_fd: scoreboard, child_fd: 4 },
+            ])?;
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        Ok(Self { listener, channel, worker: command.spawn()?, kept: Vec::new(), turns: 0 })
+    }
+
+    /// Microseconds of processor time that the worker takes for a message.
+    fn turn(&mut self, kind: usize) -> Result<f64> {
+        let stream = TcpStream::connect(self.listener.local_addr()?)?;
+        stream.set_nodelay(true)?;
+        self.hand_over(kind)?;
+        let (mut socket, _) = tungstenite::client("ws://bench/", stream)?;
+        for _ in 0..MESSAGES {
+            socket.send(Message::binary(vec![7; BYTES]))?;
+            socket.read()?;
+        }
+        socket.send(Message::text("how long?"))?;
+        let took = socket.read()?.into_text()?.parse::<f64>()?;
+        socket.close(None)?;
+        while socket.read().is_ok() {}
+        if kind >= 2 && !self.hear()? {
+            return Err("the crash-safe session was not kept".into());
+        }
+        Ok(took / f64::from(MESSAGES))
+    }
+
+    fn hand_over(&mut self, kind: usize) -> Result<()> {
+        let (accepted, client) = self.listener.accept()?;
+        accepted.set_nodelay(true)?;
+        accepted.set_nonblocking(true)?;
+        let id = ConnectionId((self.turns * KINDS.len() + kind) as u64);
+        self.turns += 1;
+        let (now, key) = (Timestamp::now(), AffinityKey(0));
+        let record = ConnectionRecord { id, accepted_at: now, key, client, local: client };
+        let socket = accepted.into();
+        let mut queue =
+            VecDeque::from([PendingConnection { record, socket, deaths: 0, parcel: None }]);
+        self.channel.send_from(&mut queue, now)?;
+        while self.channel.in_flight() > 0 {
+            self.channel.settle(drop)?;
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    /// Whether a session was kept.
+    fn hear(&mut self) -> Result<bool> {
+        let mut kept = false;
+        loop {
+            match self.channel.receive()? {
+                Notice::Nothing => return Ok(kept),
+                Notice::Keeping(Keeping::Keep(keep)) => {
+                    self.kept.push(keep.socket);
+                    kept = true;
+                }
+                Notice::Keeping(_) => self.kept.clear(),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The worker.
+fn work() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let stream = tokio::net::TcpStream::from_std(stream)?;
-        if gate { echo(Gate::detached(stream)).await } else { echo(stream).await }
+        let mut worker = Worker::attach()?;
+        worker.take_sessions()?;
+        worker.ready()?;
+        while let Some(connection) = worker.accept().await? {
+            tokio::spawn(serve(connection));
+        }
+        Ok(())
     })
 }
 
-async fn echo(stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<f64> {
+async fn serve(connection: Connection) -> Result<()> {
+    let kind = connection.info().id.0 % KINDS.len() as u64;
+    if kind == 0 {
+        let (stream, _guard) = connection.into_parts();
+        return echo(stream).await;
+    }
+    let (gate, session) = connection.into_session();
+    match kind {
+        1 => {}
+        2 => session.crash_safe(Vec::new),
+        _ => session.crash_safe(|| vec![7; 1_000]),
+    }
+    echo(gate).await
+}
+
+async fn echo(stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<()> {
     let mut socket = accept_async(stream).await?;
     let start = used();
     while let Some(message) = socket.next().await.transpose()? {
         if message.is_binary() {
             socket.send(message).await?;
+        } else if message.is_text() {
+            let took = (used() - start).as_secs_f64() * 1e6;
+            socket.send(Message::text(took.to_string())).await?;
         }
     }
-    Ok((used() - start).as_secs_f64() * 1e6 / f64::from(MESSAGES))
+    Ok(())
 }
 
 /// Processor time of this thread.
@@ -88,7 +203,7 @@ fn used() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-fn quantile(figures: &mut [f64], share: f64) -> f64 {
+fn quantile(mut figures: Vec<f64>, share: f64) -> f64 {
     figures.sort_by(f64::total_cmp);
     #[expect(
         clippy::cast_possible_truncation,

@@ -28,8 +28,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 async fn echo(connection: Connection) -> Result<(), WebSocketError> {
     let (stream, session) = connection.into_session();
-    // It remembers nothing, so that it can move with nothing.
-    session.movable(Vec::new);
+    // It remembers nothing, so that it can move with nothing, and survive with nothing.
+    session.crash_safe(Vec::new);
     let mut socket = accept_async(stream).await?;
     while let Some(message) = socket.next().await.transpose()? {
         if message.is_text() || message.is_binary() {

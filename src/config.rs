@@ -60,6 +60,8 @@ pub struct Config {
     pub stall_timeout: Option<Duration>,
     /// A session that hasn't moved to another worker within that is sent away.
     pub move_timeout: Duration,
+    /// Whether sessions whose apps say so survive the death of their worker.
+    pub crash_safe: bool,
     /// From the order to stop until connections are no longer accepted.
     pub lameduck: Duration,
     /// So long workers go on serving when the primary is gone.

@@ -54,9 +54,11 @@ pub mod handoff {
     pub mod estate;
     pub mod ids;
     pub mod kernel;
+    pub mod ledger;
     pub mod message;
     pub mod scm_rights;
     pub mod scoreboard;
+    pub mod sealed;
     pub mod slots;
     pub mod untouched;
 }
@@ -82,6 +84,7 @@ pub mod frontend {
     pub mod shedding;
     pub mod slot_table;
     pub mod spill;
+    pub mod survival;
 
     pub mod measure {
         //! What is counted and measured on the way. Fixed in size, pure, and told the time.

@@ -213,8 +213,13 @@ fn start(command: &WorkerCommand) -> Process {
     let worker = WorkerId { slot: SlotId(0), generation: Generation(0) };
     let (_, end) = sticky_lb::handoff::channel::Channel::create(8).unwrap();
     let long = std::time::Duration::from_secs(1);
-    let facts =
-        PrimaryFacts { port: 3000, orphan_grace: long, kill_timeout: long, move_timeout: long };
+    let facts = PrimaryFacts {
+        port: 3000,
+        orphan_grace: long,
+        kill_timeout: long,
+        move_timeout: long,
+        crash_safe: false,
+    };
     Process::start(command, facts, worker, end).unwrap().0
 }
 

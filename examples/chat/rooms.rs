@@ -2,6 +2,10 @@
 //!
 //! When the worker is replaced, its members move to the next one with their sockets open: each takes
 //! along where it reads on, and what was said lately. Who connects anew hears what is said from then on.
+//!
+//! Members are not crash-safe: what a room has heard is the room's and not any one member's. If the
+//! worker is killed, what was said last may be known to nobody else, and no member's own state could
+//! vouch for it; so they come back as new ones.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -113,8 +113,12 @@ impl Mode {
 /// Workers at first.
 const WORKERS: u16 = 4;
 
+/// Restarts and crashes follow each other closely here.
+const NO_CRASH_LOOP: [&str; 6] =
+    ["--min-uptime", "0", "--max-restarts", "100000", "--keeper-min-uptime", "0"];
+
 /// For those whose workers are killed: their sessions are to go on, and that is no crash loop.
-const CRASH_SAFE: [&str; 5] = ["--crash-safe", "--spares", "1", "--max-restarts", "100000"];
+const CRASH_SAFE: [&str; 3] = ["--crash-safe", "--spares", "1"];
 
 /// What `--quick` does at the most.
 const QUICK: Numbers = Numbers { restarts: 2, upgrades: 3, crashes: 3, worker_crashes: 8 };
@@ -127,10 +131,9 @@ pub(crate) async fn run(mut options: Options) -> Result<bool, Box<dyn Error>> {
     let own = std::env::current_exe()?;
     let binary = options.binary.clone().unwrap_or_else(|| binary_beside(&own));
     let workers = WORKERS.to_string();
-    // Restarts follow each other closely here; that is no crash loop.
     let mode = options.mode.name();
-    let mut flags: Vec<OsString> =
-        ["--workers", &workers, "--min-uptime", "0", "--drain", mode].map(Into::into).into();
+    let mut flags: Vec<OsString> = ["--workers", &workers, "--drain", mode].map(Into::into).into();
+    flags.extend(NO_CRASH_LOOP.map(Into::into));
     flags.extend(options.mode.flags().iter().map(Into::into));
     flags.append(&mut options.flags);
     let mut worker = vec![own.into(), "worker".into()];
@@ -280,7 +283,11 @@ impl Seen {
 fn excuses(options: &Options, stopped: &Value) -> Excuses {
     let counted = |what: &str, times: u32| match times {
         0 => 0,
-        _ => stopped[what].as_u64().unwrap_or_default(),
+        // By reason, or altogether.
+        _ => match &stopped[what] {
+            Value::Object(reasons) => reasons.values().filter_map(Value::as_u64).sum(),
+            number => number.as_u64().unwrap_or_default(),
+        },
     };
     Excuses {
         not_at_rest: counted("sessions_not_survived", options.numbers.worker_crashes),

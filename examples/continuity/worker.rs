@@ -29,13 +29,13 @@ pub(crate) struct Options {
     /// Moves nobody: WebSockets are closed with code 1001 when the worker drains.
     #[arg(long)]
     stay: bool,
-    /// Leaves what each client has come to at every message, so that it goes on if the worker dies.
-    #[arg(long)]
-    crash_safe: bool,
     /// Leaves what it knew at first instead of what it has come to, as one does that doesn't wait for
     /// its last messages: a control, whose clients have to see that numbers are wrong.
     #[arg(long)]
     hasty: bool,
+    /// Says that its WebSockets are to survive a kill -9, too: for a primary with --crash-safe.
+    #[arg(long)]
+    crash_safe: bool,
 }
 
 /// What all handlers share.
@@ -86,7 +86,10 @@ async fn echo(
 ) -> Response {
     let session = app.session(session);
     // Nothing has to be known to go on.
-    session.as_ref().inspect(|session| session.movable(Vec::new));
+    session.as_ref().inspect(|session| match app.options.crash_safe {
+        true => session.crash_safe(Vec::new),
+        false => session.movable(Vec::new),
+    });
     upgrade.read_buffer_size(READ_AT_ONCE).on_upgrade(async move |mut socket| {
         tokio::select! {
             () = send_back(&mut socket) => {}
@@ -131,7 +134,11 @@ async fn count(
     if let Some(session) = &session {
         let (first, progress) = (*look(&progress), Arc::clone(&progress));
         let hasty = app.options.hasty;
-        session.movable(move || if hasty { first.encode() } else { look(&progress).encode() });
+        let left = move || if hasty { first.encode() } else { look(&progress).encode() };
+        match app.options.crash_safe {
+            true => session.crash_safe(left),
+            false => session.movable(left),
+        }
     }
     let counting = Counting { progress, connection, resumed };
     upgrade.on_upgrade(async move |mut socket| {

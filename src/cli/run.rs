@@ -1,6 +1,7 @@
 //! A run: this process as keeper or as primary, until the end; what is to be said of it, a line of JSON
 //! each.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 
 use serde_json::json;
@@ -165,6 +166,7 @@ fn rolled_out(report: &Report) -> serde_json::Value {
 
 fn say_stopped(output: &Output, summary: &Summary) {
     let counters = &summary.counters;
+    let not_survived: BTreeMap<_, _> = counters.survival.not_survived().into();
     let line = json!({
         "event": "stopped", "how": if summary.at_once { "at once" } else { "graceful" },
         "killed_workers": summary.killed, "cut_connections": summary.cut,
@@ -173,7 +175,8 @@ fn say_stopped(output: &Output, summary: &Summary) {
         "refused": counters.refused, "stalls": counters.stalls, "lost": counters.lost,
         "accept_errors": counters.accept_errors, "sessions_moved": counters.moved,
         "sessions_returned": counters.returned, "sessions_lost": counters.sessions_lost,
-        "clients_shed": counters.shed,
+        "clients_shed": counters.shed, "sessions_survived": counters.survival.survived,
+        "sessions_not_survived": not_survived,
     });
     output.say(line.to_string());
 }

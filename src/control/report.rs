@@ -81,6 +81,12 @@ pub struct Status {
     pub sessions_returned: u64,
     /// Sessions that nobody took and whose worker was gone.
     pub sessions_lost: u64,
+    /// Crash-safe sessions of which there is a copy now.
+    pub sessions_retained: u64,
+    /// Crash-safe sessions that went on in another worker when theirs had died.
+    pub sessions_survived: u64,
+    /// Those that didn't, since they were not at rest, or nobody was there.
+    pub sessions_not_survived: u64,
     /// Clients that workers were allowed to send away.
     pub clients_shed: u64,
     /// Sessions that a rebalance has still to move.

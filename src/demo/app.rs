@@ -140,8 +140,8 @@ fn burn(time: Duration) -> (u64, Duration) {
 }
 
 async fn echo(session: Option<Session>, upgrade: WebSocketUpgrade) -> Response {
-    // It remembers nothing, so that it can move with nothing.
-    session.iter().for_each(|session| session.movable(Vec::new));
+    // It remembers nothing, so that it can move with nothing, and survive with nothing.
+    session.iter().for_each(|session| session.crash_safe(Vec::new));
     upgrade.on_upgrade(serve_echo)
 }
 

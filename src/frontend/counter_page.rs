@@ -86,7 +86,7 @@ impl CounterPage {
     }
 }
 
-fn fields(counters: &mut Counters) -> [&mut u64; 12] {
+fn fields(counters: &mut Counters) -> [&mut u64; 18] {
     let Counters {
         accepted,
         acknowledged,
@@ -100,6 +100,7 @@ fn fields(counters: &mut Counters) -> [&mut u64; 12] {
         returned,
         sessions_lost,
         shed,
+        survival,
     } = counters;
     [
         accepted,
@@ -114,6 +115,12 @@ fn fields(counters: &mut Counters) -> [&mut u64; 12] {
         returned,
         sessions_lost,
         shed,
+        &mut survival.survived,
+        &mut survival.mid_message,
+        &mut survival.client_gone,
+        &mut survival.unproven,
+        &mut survival.untaken,
+        &mut survival.not_retained,
     ]
 }
 

@@ -39,12 +39,14 @@ mod handover;
 mod lines;
 mod pacing;
 mod recovery;
+mod retained;
 mod sessions;
 mod workers;
 
 use handover::Known;
 use pacing::RebalanceReplies;
 pub(super) use recovery::Recovery;
+use retained::Retained;
 use sessions::Sessions;
 
 /// How much and how fast.
@@ -53,6 +55,8 @@ pub struct DispatcherSettings {
     /// So many descriptors are held at a time that no worker owns: those that are left are the
     /// supervisor's, who could start no worker for them otherwise.
     pub most_held: u64,
+    /// So many copies of crash-safe sessions beside those.
+    pub most_retained: u64,
     /// How fast clients are made to move.
     pub pace: PaceSettings,
 }
@@ -94,7 +98,9 @@ pub struct Dispatcher {
     router: Router,
     slots: SlotTable,
     most_held: u64,
+    most_retained: u64,
     sessions: Sessions,
+    retained: Retained,
     shedding: Shedding,
     rebalance: Rebalance,
     rebalance_replies: RebalanceReplies,
@@ -163,7 +169,9 @@ impl Dispatcher {
             router,
             slots,
             most_held: settings.most_held,
+            most_retained: settings.most_retained,
             sessions,
+            retained: Retained::default(),
             shedding: Shedding::resume(settings.pace.shed_rate, estate.wishes),
             rebalance: Rebalance::new(settings.pace.rebalance_rate),
             rebalance_replies: RebalanceReplies::default(),

@@ -78,6 +78,8 @@ pub struct FrontendFacts {
     pub waiting: u64,
     /// Sessions that were offered by one worker and have no other yet.
     pub sessions_waiting: u64,
+    /// Crash-safe sessions of which there is a copy.
+    pub sessions_retained: u64,
     /// Sessions that a rebalance has still to move.
     pub rebalance_pending: u64,
     /// Connections are taken from the backlog.

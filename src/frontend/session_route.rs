@@ -22,6 +22,8 @@ pub enum Sender {
     Leaving,
     /// It is dead, or not heard any more.
     Gone,
+    /// It is dead, and the session has survived it.
+    Dead,
 }
 
 /// A session's journey so far.
@@ -71,12 +73,30 @@ pub fn way(
     later: bool,
     now: Timestamp,
 ) -> Way {
+    if journey.sender == Sender::Dead {
+        if journey.deaths >= DEATHS {
+            return Way::Nowhere;
+        }
+        if journey.failed.len() < ATTEMPTS && is_awaited(journey.from, slots) {
+            return Way::Wait;
+        }
+    }
     let taker =
         (journey.failed.len() < ATTEMPTS).then(|| taker(journey, router, slots, now)).flatten();
     match (taker, journey.sender) {
         (Some(slot), _) => Way::To(slot),
         (None, Sender::Serving | Sender::Leaving) => Way::Back,
-        (None, Sender::Gone) => orphan_way(journey, router, slots, later, now),
+        (None, Sender::Gone | Sender::Dead) => orphan_way(journey, router, slots, later, now),
+    }
+}
+
+/// A worker's sessions come back all at once. So that its clients find room in the queue, too, they
+/// wait outside of it for the successor.
+fn is_awaited(slot: SlotId, slots: &impl Takers) -> bool {
+    match slots.availability(slot) {
+        Availability::Open => false,
+        Availability::Holding => true,
+        Availability::Closed => slots.closed_because(slot) == SpillReason::QueueFull,
     }
 }
 
@@ -211,12 +231,12 @@ mod tests {
     #[test]
     fn a_session_finds_its_way() {
         type Case<'a> = (&'a str, &'a str, Sender, &'a [u16], u8, [Way; 2]);
-        use Sender::{Gone, Leaving, Serving};
+        use Sender::{Dead, Gone, Leaving, Serving};
         use Way::{Back, Nowhere, To, Wait};
         let to = |slot| To(SlotId(slot));
         // All from slot 0. What slots are like, who sends, who failed, deaths, and the way of a client
         // of slot 0 and of one of slot 1.
-        let cases: [Case<'_>; 18] = [
+        let cases: [Case<'_>; 25] = [
             ("a deploy: to the successor", "OOO", Leaving, &[], 0, [to(0), to(0)]),
             ("after two failures still", "OOO", Leaving, &[1, 2], 2, [to(0), to(0)]),
             ("after three, back", "OOO", Leaving, &[1, 2, 1], 0, [Back, Back]),
@@ -235,6 +255,13 @@ mod tests {
             ("or it waits for anybody", "CHC", Gone, &[], 0, [Wait, Wait]),
             ("refused thrice, by whom it was", "CCO", Gone, &[1, 2, 1], 2, [to(2), to(2)]),
             ("but not to kill a fourth", "OOO", Gone, &[1, 2, 1], 3, [Nowhere, Nowhere]),
+            ("it has survived: with the successor", "OOO", Dead, &[], 1, [to(0), to(0)]),
+            ("or until it is there", "HOO", Dead, &[], 1, [Wait, Wait]),
+            ("or in place of one that isn't to come", "COO", Dead, &[], 1, [to(1), to(1)]),
+            ("or has no sessions", "POO", Dead, &[], 1, [to(1), to(1)]),
+            ("or with anybody, some time", "CHC", Dead, &[], 1, [Wait, Wait]),
+            ("after three refusals", "HCO", Dead, &[1, 2, 1], 1, [to(0), to(0)]),
+            ("but it has killed enough", "OOO", Dead, &[], 3, [Nowhere, Nowhere]),
         ];
         for (what, states, sender, failed, deaths, expected) in cases {
             let failed: Vec<_> = failed.iter().copied().map(SlotId).collect();
@@ -309,7 +336,9 @@ mod tests {
         fn no_session_goes_where_nobody_takes_it_or_away_from_a_sender_that_lives(
             key: u64, states in "[OHCP]{3}", modulo: bool, failed in prop::collection::vec(0..3_u16, 0..5),
             deaths in 0..5_u8,
-            sender in prop::sample::select(vec![Sender::Serving, Sender::Leaving, Sender::Gone]),
+            sender in prop::sample::select(
+                vec![Sender::Serving, Sender::Leaving, Sender::Gone, Sender::Dead],
+            ),
         ) {
             let placement = if modulo { Placement::Modulo } else { Placement::Rendezvous };
             let slots = slots(&states);
@@ -317,13 +346,14 @@ mod tests {
             let (key, from) = (AffinityKey(key), SlotId(0));
             let journey = Journey { key, from, sender, failed: &failed, deaths };
             let way = way(&journey, &mut router(placement), &slots, true, NOW);
+            let is_gone = matches!(sender, Sender::Gone | Sender::Dead);
             match way {
                 Way::To(slot) => prop_assert!(
                     slots.is_open(slot)
-                        || (sender == Sender::Gone && slots.availability(slot) == Availability::Holding)
+                        || (is_gone && slots.availability(slot) == Availability::Holding)
                 ),
-                Way::Back => prop_assert!(sender != Sender::Gone),
-                Way::Wait | Way::Nowhere => prop_assert!(sender == Sender::Gone),
+                Way::Back => prop_assert!(!is_gone),
+                Way::Wait | Way::Nowhere => prop_assert!(is_gone),
             }
         }
     }

@@ -39,6 +39,7 @@ mod error;
 #[cfg(feature = "cli")]
 mod estate;
 mod hearing;
+mod keeping;
 mod outbox;
 mod parcel;
 mod past;
@@ -49,6 +50,7 @@ pub use error::ChannelError;
 #[cfg(feature = "cli")]
 pub use estate::{ChannelDocument, ConnectionDocument};
 pub use hearing::Notice;
+pub use keeping::{Keep, Keeping};
 pub use parcel::{Content, Offer, Parcel};
 pub use past::Report;
 pub use recovery::Recovered;

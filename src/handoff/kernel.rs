@@ -201,14 +201,8 @@ pub const COUNTERS: usize = PAGE / size_of::<AtomicU64>();
 /// A page of 64-bit counters that several processes share.
 #[derive(Debug)]
 pub struct SharedPage {
-    start: NonNull<AtomicU64>,
+    memory: SharedMemory,
 }
-
-// SAFETY: the pointer leads to memory that lives as long as this value, and that is only ever
-// touched through atomics.
-unsafe impl Send for SharedPage {}
-// SAFETY: as above; atomics may be shared.
-unsafe impl Sync for SharedPage {}
 
 impl SharedPage {
     /// Maps the first page of `file`, which must be at least that long and sealed against
@@ -218,28 +212,64 @@ impl SharedPage {
     ///
     /// If the kernel refuses to map it.
     pub fn map(file: BorrowedFd<'_>) -> io::Result<Self> {
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
-        let start =
-            unsafe { mmap(std::ptr::null_mut(), PAGE, protection, MapFlags::SHARED, file, 0) }?;
-        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { start })
+        Ok(Self { memory: SharedMemory::map(file, 0, PAGE)? })
     }
 
-    /// The counters.
+    /// The counters, [`COUNTERS`] of them.
     #[must_use]
-    pub fn counters(&self) -> &[AtomicU64; COUNTERS] {
-        // SAFETY: the mapping is one page, page-aligned, readable and writable until drop; every
-        // bit pattern is a valid AtomicU64, and other processes' writes are what atomics are for.
-        unsafe { self.start.cast().as_ref() }
+    pub fn counters(&self) -> &[AtomicU64] {
+        self.memory.cells()
     }
 }
 
-impl Drop for SharedPage {
+/// A part of a file as 64-bit cells that several processes share.
+#[derive(Debug)]
+pub struct SharedMemory {
+    start: NonNull<AtomicU64>,
+    length: usize,
+}
+
+// SAFETY: the pointer leads to memory that lives as long as this value, and that is only ever
+// touched through atomics.
+unsafe impl Send for SharedMemory {}
+// SAFETY: as above; atomics may be shared.
+unsafe impl Sync for SharedMemory {}
+
+impl SharedMemory {
+    /// Maps `length` bytes of `file` from `offset` on, both whole pages. The file must be at least
+    /// that long and sealed against shrinking: a shorter file would raise SIGBUS at an access.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to map it.
+    pub fn map(file: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<Self> {
+        if length == 0 || !length.is_multiple_of(PAGE) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not whole pages"));
+        }
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let (anywhere, flags) = (std::ptr::null_mut(), MapFlags::SHARED);
+        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
+        let start = unsafe { mmap(anywhere, length, protection, flags, file, offset) }?;
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, length })
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn cells(&self) -> &[AtomicU64] {
+        let cells = self.length / size_of::<AtomicU64>();
+        // SAFETY: the mapping is `length` bytes long, page-aligned, readable and writable until
+        // drop; every bit pattern is a valid AtomicU64, and other processes' writes are what
+        // atomics are for.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), cells) }
+    }
+}
+
+impl Drop for SharedMemory {
     fn drop(&mut self) {
         // SAFETY: exactly what `map` mapped, and no reference outlives `self`. That it fails is
         // impossible for a valid mapping, and would change nothing.
-        let _ = unsafe { munmap(self.start.as_ptr().cast(), PAGE) };
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
     }
 }
 

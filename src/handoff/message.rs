@@ -70,8 +70,12 @@
 //! | `0x8a` | offers: sessions that it has offered and has heard nothing of | `count` (1 to 64) ids of 8 bytes |
 //! | `0x8b` | taken: sessions that it took, of the last 1,024 | as `0x8a` |
 //! | `0x8c` | reported: that was all that a report asks for | one of 8 bytes: the question's number |
+//! | `0x8d` | ledger: of those who may be crash-safe | none |
+//! | `0x8e` | keep: if this worker dies, this session is to go on | one of 72 bytes, then the page of its entry (8) |
+//! | `0x8f` | forget: these sessions needn't be kept any more | `count` (1 to 64) ids of 8 bytes |
 //!
-//! Descriptors come with `0x86` alone. Acknowledgements take no message: they are
+//! Descriptors come with `0x86`, with `0x8d` (the ledger's memfd) and `0x8e` (the socket) alone.
+//! Acknowledgements take no message: they are
 //! a counter on the [scoreboard](crate::handoff::scoreboard), which costs neither side a system
 //! call.
 //!
@@ -96,6 +100,21 @@
 //! primary keeps a copy of both until it hears `moved` or `returned`, which 256 may wait for at a
 //! time. Whoever gets one from the primary settles it as it does a connection, in the same order. One that hasn't moved within
 //! `STICKY_LB_MOVE_TIMEOUT` milliseconds is closed instead.
+//!
+//! # Sessions that survive their worker
+//!
+//! A worker that finds `STICKY_LB_CRASH_SAFE=1` and moves sessions may have some kept. It sends its
+//! [ledger](crate::handoff::ledger) once, then a copy of each such session's socket with the page of
+//! its entry. When the worker dies, the primary compares the entry with what the kernel has counted on
+//! the socket. If both agree, nothing was read or written since the entry was published: the session
+//! goes to another worker, with the parcel of the entry, as a session that moves. Else it is closed.
+//!
+//! * What is offered is forgotten by that. A session that comes back, or comes from another worker, is
+//!   kept anew, before it is settled.
+//! * As the primary has a copy, closing ends nothing: whoever closes such a session ends it by
+//!   `shutdown(2)`, and says `forget`.
+//! * `keep` of one that is kept already replaces what was said before. What the primary has no
+//!   descriptors for it doesn't keep, and says nothing.
 //!
 //! A worker that drains may get the order to drain again, with less time or another reason: the last
 //! one counts.
@@ -125,12 +144,15 @@ use crate::handoff::drain::DrainOrder;
 
 mod error;
 mod ids;
+mod keeping;
 mod moving;
 mod record;
 mod report;
 
 pub use error::MessageError;
 pub use ids::{Ids, encode_refuse};
+pub use keeping::{KEEP, encode_forget, encode_keep};
+
 pub use moving::{
     Keys, encode_ask, encode_close, encode_counted, encode_drain, encode_move, encode_moved,
     encode_offer, encode_returned, encode_session,
@@ -139,6 +161,7 @@ pub use record::{ConnectionRecord, Records};
 pub use report::{encode_offers, encode_report, encode_reported, encode_taken};
 
 use ids::{decode_ids, encode_ids};
+use keeping::decode_keep;
 use moving::{decode_counted, decode_drain, decode_session, pair};
 use record::{decode_record, encode_record};
 use report::decode_number;
@@ -230,6 +253,12 @@ pub enum ToPrimary<'a> {
     Taken(Ids<'a>),
     /// That was all that the report of this number asks for.
     Reported(u64),
+    /// Where the worker writes down what is to survive it.
+    Ledger,
+    /// A session that is to survive the worker: its connection, and the page of its entry.
+    Keep(ConnectionRecord, u64),
+    /// These sessions needn't survive the worker any more.
+    Forget(Ids<'a>),
 }
 
 mod kind {
@@ -255,6 +284,9 @@ mod kind {
     pub(super) const OFFERS: u8 = 0x8a;
     pub(super) const TAKEN: u8 = 0x8b;
     pub(super) const REPORTED: u8 = 0x8c;
+    pub(super) const LEDGER: u8 = 0x8d;
+    pub(super) const KEEP: u8 = 0x8e;
+    pub(super) const FORGET: u8 = 0x8f;
 }
 
 /// A ping.
@@ -269,6 +301,8 @@ pub const PONG: [u8; HEADER] = header(kind::PONG, 0);
 pub const LEAVE: [u8; HEADER] = header(kind::LEAVE, 0);
 /// A sessions.
 pub const SESSIONS: [u8; HEADER] = header(kind::SESSIONS, 0);
+/// A ledger.
+pub const LEDGER: [u8; HEADER] = header(kind::LEDGER, 0);
 /// A census.
 pub const CENSUS: [u8; HEADER] = header(kind::CENSUS, 0);
 
@@ -344,6 +378,9 @@ pub fn decode_to_primary(bytes: &[u8]) -> Result<ToPrimary<'_>, MessageError> {
         kind::OFFERS => decode_ids(kind, count, body).map(ToPrimary::Offers),
         kind::TAKEN => decode_ids(kind, count, body).map(ToPrimary::Taken),
         kind::REPORTED => decode_number(kind, count, body).map(ToPrimary::Reported),
+        kind::LEDGER => bare(ToPrimary::Ledger),
+        kind::KEEP => decode_keep(count, body).map(|(record, page)| ToPrimary::Keep(record, page)),
+        kind::FORGET => decode_ids(kind, count, body).map(ToPrimary::Forget),
         unknown => Err(MessageError::Kind(unknown)),
     }
 }

@@ -106,6 +106,39 @@ pub struct Counters {
     pub sessions_lost: u64,
     /// Clients that workers were allowed to send away.
     pub shed: u64,
+    /// What became of crash-safe sessions.
+    pub survival: Survival,
+}
+
+/// What became of crash-safe sessions whose workers died.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Survival {
+    /// They go on in another worker.
+    pub survived: u64,
+    /// Closed: something was read or written since they were at rest.
+    pub mid_message: u64,
+    /// Closed: their clients had gone, or their worker had closed them.
+    pub client_gone: u64,
+    /// Closed: what their worker had written down is of no use.
+    pub unproven: u64,
+    /// Closed: they were at rest, and nobody took them.
+    pub untaken: u64,
+    /// Sessions that were to be kept, and for which there was no descriptor.
+    pub not_retained: u64,
+}
+
+impl Survival {
+    /// Those that were closed, by why.
+    #[must_use]
+    pub fn not_survived(&self) -> [(&'static str, u64); 4] {
+        [
+            ("mid-message", self.mid_message),
+            ("client-gone", self.client_gone),
+            ("unproven", self.unproven),
+            ("untaken", self.untaken),
+        ]
+    }
 }
 
 /// The supervisor's side.

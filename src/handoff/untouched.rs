@@ -31,6 +31,27 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// What somebody says who has counted.
+    #[must_use]
+    pub const fn new(consumed: u64, written: u64) -> Self {
+        Self { consumed, written }
+    }
+
+    /// Bytes read, and bytes written with what the handshake counts.
+    #[must_use]
+    pub const fn counts(self) -> (u64, u64) {
+        (self.consumed, self.written)
+    }
+
+    /// After so many more bytes read and written. What somebody lies about may overflow.
+    #[must_use]
+    pub const fn and(self, read: u64, written: u64) -> Self {
+        Self {
+            consumed: self.consumed.wrapping_add(read),
+            written: self.written.wrapping_add(written),
+        }
+    }
+
     /// How far `socket` has been used; nothing if its client is gone, or this side has shut it.
     ///
     /// # Errors

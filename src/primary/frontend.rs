@@ -59,8 +59,10 @@ pub(super) fn start(
     let router = Router::new(&config.router);
     let slots = SlotTable::new(config.slots);
     let most = config.autoscale.map_or(workers, |bounds| bounds.max_workers.max(workers));
-    let most_held = most_held(most, config.admin.is_some());
-    let settings = DispatcherSettings { most_held, pace: config.pace };
+    let all = most_held(most, config.admin.is_some());
+    let most_retained = if config.crash_safe { all / 2 } else { 0 };
+    let most_held = all - most_retained;
+    let settings = DispatcherSettings { most_held, most_retained, pace: config.pace };
     let (ended, end) = oneshot::channel();
     let estate = Box::new(estate);
     thread::Builder::new().name("frontend".to_owned()).spawn(move || {

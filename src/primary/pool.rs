@@ -32,6 +32,7 @@ impl PoolOf {
             stall_timeout: config.stall_timeout,
             orphan_grace: config.orphan_grace,
             move_timeout: config.move_timeout,
+            crash_safe: config.crash_safe,
             lameduck: config.lameduck,
             heartbeat: self.heartbeat,
         }

@@ -40,6 +40,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let pace = [
         ("shed_rate", was.shed_rate != is.shed_rate),
         ("rebalance_rate", was.rebalance_rate != is.rebalance_rate),
+        ("crash_safe", old.crash_safe != new.crash_safe),
     ];
     let all = listener.into_iter().chain(affinity).chain(router).chain(slots).chain(pace);
     let all = all.chain(operators(old, new)).chain([keeper(old, new)]);
@@ -122,6 +123,7 @@ mod tests {
             ("--rebalance-rate=0.5", &["rebalance_rate"]),
             ("--drain=shed", &[]),
             ("--move-timeout=9s", &[]),
+            ("--crash-safe", &["crash_safe"]),
             ("--control=/run/x.sock", &["control"]),
             ("--admin=127.0.0.1:9900", &["admin"]),
             ("--own-log-format=json", &["own_log_format"]),

@@ -36,6 +36,12 @@ pub struct Drain {
     /// A session that hasn't moved within that is closed instead.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = interval)]
     pub move_timeout: Duration,
+    /// Sessions whose apps say so survive even the death of their worker, by kill -9 too: those that
+    /// are at rest then go on in its successor. Costs the primary a descriptor for each of them; up to
+    /// half of what the limit (ulimit -n) leaves is for them, and those beyond that are not crash-safe.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
+    pub crash_safe: bool,
     /// Sessions per second that `rebalance` moves.
     #[arg(long, value_name = "N", default_value = "100", value_parser = above_zero)]
     pub rebalance_rate: f64,

@@ -47,6 +47,7 @@ pub(super) fn resolve(
         limits: table.limits.limits(memory, problems),
         stall_timeout: table.limits.stall_timeout(),
         move_timeout: table.drain.move_timeout,
+        crash_safe: table.drain.crash_safe,
         lameduck: table.lifecycle.lameduck(),
         orphan_grace: table.lifecycle.orphan_grace,
         watch: table.triggers.watch(command.directory.as_deref(), problems),

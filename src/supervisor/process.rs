@@ -47,6 +47,8 @@ pub struct PrimaryFacts {
     pub kill_timeout: Duration,
     /// So long a session may take to move to another worker.
     pub move_timeout: Duration,
+    /// Whether sessions may be crash-safe.
+    pub crash_safe: bool,
 }
 
 /// The read ends of a worker's standard output and standard error.
@@ -238,8 +240,8 @@ fn nothing() -> io::Result<Stdio> {
 }
 
 /// What every worker finds in its environment.
-fn given(facts: PrimaryFacts, worker: WorkerId) -> [(&'static str, String); 9] {
-    let PrimaryFacts { port, orphan_grace, kill_timeout, move_timeout } = facts;
+fn given(facts: PrimaryFacts, worker: WorkerId) -> [(&'static str, String); 10] {
+    let PrimaryFacts { port, orphan_grace, kill_timeout, move_timeout, crash_safe } = facts;
     [
         ("STICKY_LB_CHANNEL", CHANNEL.to_string()),
         ("STICKY_LB_SCOREBOARD", SCOREBOARD.to_string()),
@@ -248,6 +250,7 @@ fn given(facts: PrimaryFacts, worker: WorkerId) -> [(&'static str, String); 9] {
         ("STICKY_LB_ORPHAN_GRACE", orphan_grace.as_millis().to_string()),
         ("STICKY_LB_KILL_TIMEOUT", kill_timeout.as_millis().to_string()),
         ("STICKY_LB_MOVE_TIMEOUT", move_timeout.as_millis().to_string()),
+        ("STICKY_LB_CRASH_SAFE", u8::from(crash_safe).to_string()),
         ("NODE_APP_INSTANCE", worker.slot.to_string()),
         ("PORT", port.to_string()),
     ]

@@ -36,8 +36,10 @@ const ANSWERED: [Signal; 9] = [
     Signal::SIGCHLD,
 ];
 
-/// Variables of the service manager's that were meant for this program alone.
+/// Variables that were meant for this program alone, and what others begin with: numbers of descriptors
+/// that mean something else now.
 const TAKEN: [&str; 4] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", VARIABLE];
+const TAKEN_PREFIX: &[u8] = b"STICKY_LB_FDNAMES_";
 
 /// A program to become.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +112,10 @@ fn set_inherited(descriptor: impl AsFd, inherited: bool) -> io::Result<()> {
 }
 
 fn environment(memory: i32) -> io::Result<Vec<CString>> {
-    let kept = std::env::vars_os().filter(|(name, _)| !TAKEN.iter().any(|taken| name == taken));
+    let is_taken = |name: &OsStr| {
+        TAKEN.iter().any(|taken| name == *taken) || name.as_bytes().starts_with(TAKEN_PREFIX)
+    };
+    let kept = std::env::vars_os().filter(|(name, _)| !is_taken(name));
     let state = format!("{memory}:{}", std::process::id());
     let all = kept.chain([(VARIABLE.into(), state.into())]);
     all.map(|(name, value)| {

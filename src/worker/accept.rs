@@ -76,11 +76,19 @@ impl Worker {
     ///
     /// If the process wasn't started by a primary, or has attached before.
     pub fn attach() -> Result<Self, AttachError> {
-        let Inheritance { channel, scoreboard, slot, generation, orphan, move_timeout } =
-            Inheritance::from_environment()?;
+        let inherited = Inheritance::from_environment()?;
+        let Inheritance { channel, scoreboard, slot, generation, .. } = inherited;
+        let Inheritance { orphan, move_timeout, crash_safe, .. } = inherited;
         let watch = |kind| signal(kind).map_err(AttachError::Channel);
-        let own = channel.try_clone().map_err(AttachError::Channel)?;
-        let own = Own { channel: Some(own), scoreboard, slot, generation, orphan, move_timeout };
+        let own = Own {
+            channel: Some(channel.try_clone().map_err(AttachError::Channel)?),
+            scoreboard,
+            slot,
+            generation,
+            orphan,
+            move_timeout,
+            crash_safe,
+        };
         let (shared, returned) = Shared::new(own);
         let mut link = Link::new(channel, &shared).map_err(AttachError::Channel)?;
         link.answer(&HELLO).map_err(AttachError::Channel)?;

@@ -29,6 +29,9 @@ pub const KILL_TIMEOUT: &str = "STICKY_LB_KILL_TIMEOUT";
 /// How long a session may take to move, in milliseconds; [`DEFAULT_MOVE_TIMEOUT`] if it isn't set.
 pub const MOVE_TIMEOUT: &str = "STICKY_LB_MOVE_TIMEOUT";
 
+/// 1 if sessions may be crash-safe.
+pub const CRASH_SAFE: &str = "STICKY_LB_CRASH_SAFE";
+
 /// How long a session may take to move where nobody says.
 pub const DEFAULT_MOVE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -78,6 +81,7 @@ pub(crate) struct Inheritance {
     pub(crate) generation: Generation,
     pub(crate) orphan: OrphanTimes,
     pub(crate) move_timeout: Duration,
+    pub(crate) crash_safe: bool,
 }
 
 impl Inheritance {
@@ -98,7 +102,8 @@ impl Inheritance {
             Some(_) => millis(MOVE_TIMEOUT)?,
             None => DEFAULT_MOVE_TIMEOUT,
         };
-        Ok(Self { channel, scoreboard, slot, generation, orphan, move_timeout })
+        let crash_safe = std::env::var_os(CRASH_SAFE).is_some_and(|value| value == "1");
+        Ok(Self { channel, scoreboard, slot, generation, orphan, move_timeout, crash_safe })
     }
 }
 

@@ -26,7 +26,8 @@ use crate::handoff::ids::{AffinityKey, ConnectionId, Generation, SlotId, Timesta
 use crate::handoff::message::ConnectionRecord;
 use crate::handoff::scoreboard::Counter;
 use crate::worker::drain::Shared;
-use crate::worker::session::handle::Kind;
+use crate::worker::session::handle::{Baggage, Kind};
+use crate::worker::session::ledger::{Kept, Rest};
 use crate::worker::session::parcel::Parcel;
 use crate::worker::session::registry::Stay;
 use crate::worker::session::{Gate, Session, shedding};
@@ -38,6 +39,8 @@ pub struct Connection {
     guard: ConnectionGuard,
     /// What came with it from another worker.
     parcel: Option<Box<Parcel>>,
+    /// Its entry in the ledger, if it is crash-safe.
+    kept: Option<Box<Kept>>,
 }
 
 /// What is known of a connection.
@@ -136,17 +139,18 @@ impl Connection {
             is_websocket: false,
             is_movable: false,
         };
-        Self { stream, guard, parcel: None }
+        Self { stream, guard, parcel: None, kept: None }
     }
 
     /// One that another worker had, or this one before it was offered.
     pub(crate) fn resumed(stream: TcpStream, guard: ConnectionGuard, parcel: Parcel) -> Self {
-        Self { stream, guard, parcel: Some(Box::new(parcel)) }
+        let kept = guard.keep_arrived(&stream, &parcel);
+        Self { stream, guard, parcel: Some(Box::new(parcel)), kept }
     }
 
     /// One that another worker had.
     pub(crate) fn moved(self, parcel: Parcel) -> Self {
-        Self { parcel: Some(Box::new(parcel)), ..self }
+        Self::resumed(self.stream, self.guard, parcel)
     }
 
     /// Whether a WebSocket's handshake was done in another worker.
@@ -159,7 +163,7 @@ impl Connection {
     /// `tokio_tungstenite::accept_async`. See [`worker::session`](crate::worker::session).
     #[must_use]
     pub fn into_session(self) -> (Gate, Session) {
-        let Self { stream, guard, parcel } = self;
+        let Self { stream, guard, parcel, kept } = self;
         let (info, stay, shared) = (guard.info, guard.stay, Arc::clone(&guard.shared));
         let is_resumed = parcel.is_some();
         let (gate, handle, state) = match parcel {
@@ -168,7 +172,7 @@ impl Connection {
                 (gate, handle, None)
             }
             Some(parcel) => {
-                let (gate, handle) = Gate::resumed(stream, Some(guard), parcel.baggage);
+                let (gate, handle) = Gate::resumed(stream, Some(guard), parcel.baggage, kept);
                 (gate, handle, parcel.state)
             }
         };
@@ -200,6 +204,7 @@ impl Connection {
     /// The bare stream, and what must be kept for as long as it is open.
     #[must_use]
     pub fn into_parts(self) -> (TcpStream, ConnectionGuard) {
+        // If it was kept, it is forgotten: who knows what becomes of it.
         let Self { stream, mut guard, .. } = self;
         guard.used();
         (stream, guard)
@@ -243,6 +248,32 @@ impl ConnectionGuard {
         if self.is_websocket && self.is_movable {
             self.shared.own.scoreboard.increment(Counter::Sessions);
         }
+    }
+
+    /// Whether sessions can be written down.
+    pub(crate) fn has_ledger(&self) -> bool {
+        self.shared.sessions.ledger.is_some()
+    }
+
+    /// Writes its session down for the first time, at rest.
+    pub(crate) fn keep(
+        &self,
+        stream: &TcpStream,
+        head: &[u8],
+        rest: Rest<'_>,
+    ) -> Option<Box<Kept>> {
+        let ledger = self.shared.sessions.ledger.as_ref()?;
+        ledger.keep(&self.info.record(), stream, head, rest)
+    }
+
+    /// Writes one down that was crash-safe where it came from, before anybody here does anything with
+    /// it: so that it is safe from the moment on in which it is acknowledged.
+    fn keep_arrived(&self, stream: &TcpStream, parcel: &Parcel) -> Option<Box<Kept>> {
+        let Parcel { baggage: Baggage { kind, head, unread }, state, crash_safe, .. } = parcel;
+        let state = state.as_deref().filter(|_| *crash_safe)?;
+        let rest = Rest { read: 0, written: 0, state };
+        let whole = *kind == Kind::WebSocket && unread.is_empty();
+        if whole { self.keep(stream, head, rest) } else { None }
     }
 
     /// Its first bytes were read, or will be by somebody else.

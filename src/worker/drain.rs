@@ -52,6 +52,8 @@ pub(crate) struct Own {
     pub(crate) orphan: OrphanTimes,
     /// How long a session may take to move.
     pub(crate) move_timeout: Duration,
+    /// Whether sessions may be crash-safe.
+    pub(crate) crash_safe: bool,
 }
 
 /// What a worker and all of its connections share.
@@ -71,7 +73,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// And the sessions that come back.
     pub(crate) fn new(own: Own) -> (Arc<Self>, mpsc::Receiver<Connection>) {
-        let (sessions, returned) = Sessions::new();
+        let (sessions, returned) = Sessions::new(own.crash_safe);
         let shared = Arc::new(Self {
             own,
             abandoned: CancellationToken::new(),
@@ -187,6 +189,7 @@ impl Drain {
             generation: Generation(0),
             orphan: OrphanTimes::default(),
             move_timeout: Duration::ZERO,
+            crash_safe: false,
         });
         Ok(Self { shared })
     }

@@ -7,9 +7,10 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::net::TcpStream as StdTcpStream;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::Interest;
@@ -20,8 +21,8 @@ use crate::handoff::drain::DrainOrder;
 use crate::handoff::ids::{ConnectionId, Timestamp};
 use crate::handoff::kernel;
 use crate::handoff::message::{
-    BATCH, ConnectionRecord, MAX_IDS, MAX_TO_WORKER, PONG, Records, ToWorker, decode_to_worker,
-    encode_counted, encode_refuse,
+    BATCH, ConnectionRecord, LEDGER, MAX_IDS, MAX_TO_WORKER, PONG, Records, ToWorker,
+    decode_to_worker, encode_counted, encode_forget, encode_keep, encode_refuse,
 };
 use crate::handoff::scm_rights::{self, Received, Sent};
 use crate::handoff::scoreboard::Counter;
@@ -29,6 +30,7 @@ use crate::worker::accept::AcceptError;
 use crate::worker::connection::Connection;
 use crate::worker::drain::Shared;
 use crate::worker::outlet::Outlet;
+use crate::worker::session::ledger::{Note, Told};
 use crate::worker::session::moving::move_some;
 use crate::worker::session::parcel::{MOST_STATE, Parcel};
 use crate::worker::session::registry::Verdict;
@@ -44,7 +46,7 @@ pub(crate) struct Link {
     channel: AsyncFd<OwnedFd>,
     shared: Arc<Shared>,
     /// Answers that the channel had no room for. While there are any, nothing is settled.
-    answers: VecDeque<Vec<u8>>,
+    answers: VecDeque<Answer>,
     /// To be counted as settled, and of those the refused ones.
     settled: u64,
     refused: u64,
@@ -53,6 +55,15 @@ pub(crate) struct Link {
     /// Room for a message; taken out while one is read.
     message: Vec<u8>,
     descriptors: Vec<OwnedFd>,
+}
+
+/// What is said to the primary.
+#[derive(Debug)]
+struct Answer {
+    message: Vec<u8>,
+    descriptor: Option<OwnedFd>,
+    /// To be told when it is sent.
+    told: Option<Told>,
 }
 
 /// What the primary has sent.
@@ -87,9 +98,35 @@ impl Link {
 
     /// Sends now, or as soon as there is room, in order.
     pub(crate) fn answer(&mut self, message: &[u8]) -> io::Result<()> {
-        let sent = self.answers.is_empty() && self.try_send(message)?;
+        self.give(Answer { message: message.to_vec(), descriptor: None, told: None })
+    }
+
+    fn give(&mut self, answer: Answer) -> io::Result<()> {
+        let sent = self.answers.is_empty() && self.try_send(&answer)?;
         if !sent {
-            self.answers.push_back(message.to_vec());
+            self.answers.push_back(answer);
+        }
+        Ok(())
+    }
+
+    /// What there is to say of the ledger.
+    fn take_notes(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(ledger) = self.shared.sessions.ledger.clone() else { return Ok(()) };
+        while let Poll::Ready(note) = ledger.poll_note(cx) {
+            self.give(match note {
+                Note::Ledger(ledger) => {
+                    Answer { message: LEDGER.to_vec(), descriptor: Some(ledger), told: None }
+                }
+                Note::Keep { record, page, socket, told } => {
+                    let message = encode_keep(&record, page).to_vec();
+                    Answer { message, descriptor: Some(socket), told: Some(told) }
+                }
+                Note::Forget(id) => {
+                    let mut buffer = [0; MAX_IDS];
+                    let message = encode_forget(&mut buffer, [id].into_iter()).to_vec();
+                    Answer { message, descriptor: None, told: None }
+                }
+            })?;
         }
         Ok(())
     }
@@ -97,6 +134,8 @@ impl Link {
     /// What comes next.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Heard, AcceptError>> {
         loop {
+            // Before anything is settled: what has arrived may be crash-safe.
+            self.take_notes(cx).map_err(AcceptError::Channel)?;
             ready!(self.poll_answers(cx)).map_err(AcceptError::Channel)?;
             self.settle();
             if let Some(connection) = self.arrived.pop_front() {
@@ -170,6 +209,9 @@ impl Link {
             }
             ToWorker::Census => self.answer_census(),
             ToWorker::Report(number) => {
+                if let Err(error) = sessions.keep_again() {
+                    tracing::warn!(%error, "sessions are not crash-safe any more");
+                }
                 let messages = report(&self.shared, number);
                 messages.iter().try_for_each(|message| self.answer(message))
             }
@@ -254,8 +296,15 @@ impl Link {
     }
 
     /// Whether it went, or never will: without a primary, nobody else claims the connections.
-    fn try_send(&self, message: &[u8]) -> io::Result<bool> {
-        Ok(scm_rights::send(self.channel.get_ref(), message, &[])? != Sent::Full)
+    fn try_send(&self, answer: &Answer) -> io::Result<bool> {
+        let Answer { message, descriptor, told } = answer;
+        let descriptors = descriptor.as_ref().map(AsFd::as_fd);
+        let sent = scm_rights::send(self.channel.get_ref(), message, descriptors.as_slice())?;
+        if sent == Sent::Full {
+            return Ok(false);
+        }
+        told.iter().for_each(|told| told.store(true, Ordering::Release));
+        Ok(true)
     }
 }
 

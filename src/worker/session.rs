@@ -56,11 +56,13 @@ mod gate;
 pub(crate) mod handle;
 #[cfg(feature = "hyper")]
 pub(crate) mod in_flight;
+pub(crate) mod ledger;
 pub(crate) mod moving;
 pub(crate) mod parcel;
 mod reading;
 pub(crate) mod registry;
 pub(crate) mod report;
+mod resting;
 pub(crate) mod shedding;
 mod state;
 mod writing;
@@ -184,6 +186,27 @@ impl Session {
     pub fn movable(&self, state: impl FnMut() -> Vec<u8> + Send + 'static) {
         *lock(&self.inner.leaver) = Leaver::Asked(Box::new(state));
         self.inner.handle.note_movable();
+    }
+
+    /// This WebSocket may move, as by [`Session::movable`], and it goes on in another process even if
+    /// this one is killed: each time that the handler waits for its next message and has answered all
+    /// that came before, `state` is called and what it makes is kept outside of this process. A
+    /// session that is killed anywhere else, in the middle of a message or between a message and its
+    /// answer, is closed; that is proven by the kernel's own counters, and never guessed.
+    ///
+    /// So what the handler owes to the messages so far has to be sent and flushed, or be in `state`,
+    /// whenever it waits for the next one. What changes the state while it waits goes unnoticed until
+    /// it waits again. `state` is called by the task that waits, for each message: it should take
+    /// little time, and no lock that is held while messages are waited for. Up to about 1,500 bytes
+    /// (less what the request's head takes) it costs a copy; more take memory of their own, twice.
+    ///
+    /// Where the primary runs without `--crash-safe`, and without a primary, this is
+    /// [`Session::movable`].
+    pub fn crash_safe(&self, state: impl FnMut() -> Vec<u8> + Send + 'static) {
+        self.movable(state);
+        if self.inner.handle.may_be_safe() {
+            self.inner.handle.want_safety(&self.inner);
+        }
     }
 
     /// For a handler that has more to send before it goes, such as what others have said to it

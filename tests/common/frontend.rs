@@ -81,7 +81,7 @@ impl<T: Send + 'static> Frontend<T> {
             });
             let (stall_after, slot_wait) = (patience, patience);
             let table = SlotTable::new(SlotSettings { stall_after, slot_wait, queue: 256 });
-            let settings = DispatcherSettings { most_held: 10_000, pace };
+            let settings = DispatcherSettings { most_held: 10_000, most_retained: 1_000, pace };
             let dispatcher =
                 Dispatcher::new(listener, affinity, router, table, settings, orders, inquiries);
             run(dispatcher.expect("a part of the frontend"))

@@ -16,6 +16,7 @@ pub mod client;
 pub mod control;
 pub mod counting;
 pub mod frontend;
+pub mod keeper;
 pub mod load;
 pub mod mover;
 pub mod process;

@@ -86,6 +86,7 @@ pub(crate) fn settings(workers: u16, directory: &Path) -> PoolSettings {
         orphan_grace: PATIENCE,
         heartbeat: None,
         move_timeout: PATIENCE,
+        crash_safe: false,
         lameduck: PATIENCE,
     }
 }

@@ -12,13 +12,14 @@ use sticky_lb::handoff::message::ConnectionRecord;
 use sticky_lb::handoff::slots::SlotCommand;
 
 use super::common::PATIENCE;
+use super::common::keeper::Keeper;
 use super::common::mover::{Heard, Mover};
 use super::{ORDER, Running, are_connected, client, ends, facts, frontend, order, worker};
 
 const SLOTS: u16 = 3;
 const CLIENTS: u16 = 3;
 
-/// A worker's own account.
+/// A worker's own account of its sessions. Those that are kept survive it, the others die with it.
 struct Account {
     mover: Mover,
     /// Its own.
@@ -27,6 +28,9 @@ struct Account {
     away: BTreeMap<u64, (ConnectionRecord, OwnedFd)>,
     /// Received, and not settled.
     arrived: VecDeque<(ConnectionRecord, OwnedFd)>,
+    /// Where it writes down what is to survive it, and who is there.
+    keeper: Option<Keeper>,
+    kept: BTreeSet<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -35,6 +39,11 @@ enum Step {
     OfferAll(usize),
     Hear(usize),
     Settle(usize),
+    /// Has the next arrival kept, which it has not settled.
+    KeepArrived(usize),
+    /// Has one of its own kept.
+    Keep(usize),
+    Forget(usize),
     Refuse(usize),
     /// It drains, and another has its slot.
     Replace(usize),
@@ -57,13 +66,38 @@ struct Play {
 
 impl Account {
     fn new(mover: Mover) -> Self {
-        Self { mover, own: BTreeMap::new(), away: BTreeMap::new(), arrived: VecDeque::new() }
+        Self {
+            mover,
+            own: BTreeMap::new(),
+            away: BTreeMap::new(),
+            arrived: VecDeque::new(),
+            keeper: None,
+            kept: BTreeSet::new(),
+        }
+    }
+
+    fn keep(&mut self, arrived: bool) {
+        let mut own = self.own.values().filter(|(record, _)| !self.kept.contains(&record.id.0));
+        let session = if arrived { self.arrived.front() } else { own.next() };
+        let Some((record, socket)) = session else { return };
+        let keeper = self.keeper.get_or_insert_with(|| Keeper::introduce(&self.mover));
+        keeper.keep(&self.mover, record, socket);
+        self.kept.insert(record.id.0);
+    }
+
+    fn forget(&mut self) {
+        let kept = self.own.values().find(|(record, _)| self.kept.contains(&record.id.0));
+        if let (Some((record, _)), Some(keeper)) = (kept, &self.keeper) {
+            keeper.forget(&self.mover, record);
+            self.kept.remove(&record.id.0);
+        }
     }
 
     fn offer(&mut self) -> bool {
         let Some((id, (record, socket))) = self.own.pop_first() else { return false };
         self.mover.offer(&record, &socket, &id.to_le_bytes());
         self.away.insert(id, (record, socket));
+        self.kept.remove(&id);
         true
     }
 
@@ -146,9 +180,14 @@ impl Play {
             Step::Refuse(who) => {
                 let account = &mut self.workers[who % count];
                 if let Some((record, _)) = account.arrived.pop_front() {
+                    // Kept and refused: that it forgets it is not said in time, and must not matter.
+                    account.kept.remove(&record.id.0);
                     account.mover.refuse(record.id);
                 }
             }
+            Step::KeepArrived(who) => self.workers[who % count].keep(true),
+            Step::Keep(who) => self.workers[who % count].keep(false),
+            Step::Forget(who) => self.workers[who % count].forget(),
             Step::Replace(who) => self.replace(who % count).await,
             Step::Die(who) => self.die(who % count).await,
         }
@@ -184,9 +223,9 @@ impl Play {
 
     async fn die(&mut self, who: usize) {
         self.hear(who);
-        let Account { mover, own, away, .. } = self.workers.swap_remove(who);
+        let Account { mover, own, away, kept, .. } = self.workers.swap_remove(who);
         let id = mover.id;
-        self.dead.extend(own.into_keys());
+        self.dead.extend(own.into_keys().filter(|id| !kept.contains(id)));
         self.doubtful.extend(away.into_keys());
         drop(mover);
         order(&self.frontend, SlotCommand::Gone(id)).await;
@@ -247,6 +286,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => who().prop_map(Step::OfferAll),
         6 => who().prop_map(Step::Hear),
         6 => who().prop_map(Step::Settle),
+        3 => who().prop_map(Step::KeepArrived),
+        6 => who().prop_map(Step::Keep),
+        1 => who().prop_map(Step::Forget),
         2 => who().prop_map(Step::Refuse),
         2 => who().prop_map(Step::Replace),
     ];

@@ -8,6 +8,7 @@ mod common;
 mod ledger;
 mod offers;
 mod paced;
+mod survival;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -113,12 +113,14 @@ fn sessions() -> Router {
         .route("/echo", any(echo))
         .route("/slow", any(slow))
         .route("/count", any(count))
+        .route("/talk", any(talk))
+        .route("/leave", any(leave))
         .route("/flood", any(flood))
         .route("/stays", any(async |upgrade: WebSocketUpgrade| upgrade.on_upgrade(serve_echo)))
 }
 
 async fn echo(session: Session, upgrade: WebSocketUpgrade) -> axum::response::Response {
-    session.movable(Vec::new);
+    session.crash_safe(Vec::new);
     upgrade.max_message_size(64 << 20).max_frame_size(64 << 20).on_upgrade(serve_echo)
 }
 
@@ -167,7 +169,7 @@ async fn count(
     let number = |at: usize| numbers.get(at).map_or(0, |bytes| u64::from_le_bytes(*bytes));
     let (count, workers) = (Arc::new(AtomicU64::new(number(0))), number(1) + 1);
     let left = Arc::clone(&count);
-    session.movable(move || {
+    session.crash_safe(move || {
         let mut state = vec![0; bytes];
         state[..8].copy_from_slice(&left.load(Ordering::Relaxed).to_le_bytes());
         state[8..16].copy_from_slice(&workers.to_le_bytes());
@@ -186,6 +188,61 @@ async fn count(
     })
 }
 
+/// Answers `7` by `answer 7`, where 7 comes after 6, and says `push 1`, `push 2` and so on by itself;
+/// each with how many workers had a part in it. The state is as long as `?bytes=` says.
+async fn talk(
+    session: Session,
+    Query(wanted): Query<HashMap<String, u64>>,
+    upgrade: WebSocketUpgrade,
+) -> axum::response::Response {
+    let wanted = |name| wanted.get(name).copied();
+    let bytes = wanted("bytes").and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
+    let state = session.state().map_or_else(Vec::new, <[u8]>::to_vec);
+    let (numbers, _) = state.as_chunks::<8>();
+    let number = |at: usize| numbers.get(at).map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let said = Arc::new([AtomicU64::new(number(0)), AtomicU64::new(number(1))]);
+    let (left, workers) = (Arc::clone(&said), number(2) + 1);
+    let is_whole = state.iter().skip(24).all(|byte| *byte == state[0]);
+    session.crash_safe(move || {
+        let numbers = [&left[0], &left[1]].map(|number| number.load(Ordering::Relaxed));
+        // So that a state of two parts would be seen.
+        let mut state = vec![numbers[0].to_le_bytes()[0]; bytes.max(24)];
+        for (place, number) in state.chunks_exact_mut(8).zip([numbers[0], numbers[1], workers]) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+        state
+    });
+    let pause = Duration::from_millis(wanted("push").unwrap_or(3_600_000).max(1));
+    upgrade.on_upgrade(async move |mut socket| {
+        let mut turns = tokio::time::interval_at(tokio::time::Instant::now() + pause, pause);
+        loop {
+            let (place, text) = tokio::select! {
+                message = socket.recv() => match message {
+                    Some(Ok(Message::Text(text))) => (&said[0], format!("answer {text}")),
+                    Some(Ok(_)) => continue,
+                    Some(Err(_)) | None => return,
+                },
+                _ = turns.tick() => {
+                    (&said[1], format!("push {}", said[1].load(Ordering::Relaxed) + 1))
+                }
+            };
+            let number = place.load(Ordering::Relaxed) + 1;
+            let follows = is_whole && text.ends_with(&format!(" {number}"));
+            let text = if follows { format!("{text} {workers}") } else { "wrong".to_owned() };
+            if socket.send(text.into()).await.is_err() {
+                return;
+            }
+            place.store(number, Ordering::Relaxed);
+        }
+    })
+}
+
+/// Is crash-safe, and leaves at the first message.
+async fn leave(session: Session, upgrade: WebSocketUpgrade) -> axum::response::Response {
+    session.crash_safe(Vec::new);
+    upgrade.on_upgrade(async |mut socket| drop(socket.recv().await))
+}
+
 /// A WebSocket by hyper's own upgrade, as without any framework.
 async fn hyper_echo(mut request: Request<Incoming>) -> Result<Response<String>, Infallible> {
     let (Some(session), Some(key)) =
@@ -193,7 +250,7 @@ async fn hyper_echo(mut request: Request<Incoming>) -> Result<Response<String>, 
     else {
         return hello(request).await;
     };
-    session.movable(Vec::new);
+    session.crash_safe(Vec::new);
     let accept = derive_accept_key(key.as_bytes());
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {

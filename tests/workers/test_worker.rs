@@ -4,17 +4,19 @@
 
 use std::error::Error;
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use rustix::net::{Shutdown, shutdown};
+use sticky_lb::handoff::ids::ConnectionId;
 use sticky_lb::handoff::kernel::adopt;
+use sticky_lb::handoff::ledger;
 use sticky_lb::handoff::message::{
-    BATCH, ConnectionRecord, HELLO, MAX_IDS, MAX_TO_PRIMARY, MAX_TO_WORKER, PONG, READY, SESSIONS,
-    ToWorker, decode_to_worker, encode_refuse,
+    BATCH, ConnectionRecord, HELLO, LEDGER, MAX_IDS, MAX_TO_PRIMARY, MAX_TO_WORKER, PONG, READY,
+    SESSIONS, ToWorker, decode_to_worker, encode_keep, encode_refuse,
 };
-use sticky_lb::handoff::scm_rights::{Received, receive, send};
+use sticky_lb::handoff::scm_rights::{Received, Sent, receive, send};
 use sticky_lb::handoff::scoreboard::{Counter, Scoreboard};
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
@@ -81,6 +83,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 answer(socket, "survived")
             });
         }
+        "lies-about-sessions" => return channel.serve_with(lie_and_die, true),
         "dies-with-sessions" => return channel.serve_sessions(|_, _| std::process::abort()),
         "refuses-sessions" => return channel.serve_sessions(Channel::refuse),
         "lets-sessions-wait" => return channel.serve_sessions(|_, _| Ok(())),
@@ -164,7 +167,19 @@ impl Channel {
         self,
         handle: impl Fn(&Self, &ConnectionRecord, OwnedFd) -> Result<(), Box<dyn Error>>,
     ) -> Result<ExitCode, Box<dyn Error>> {
-        self.get_ready()?;
+        self.serve_with(handle, false)
+    }
+
+    fn serve_with(
+        self,
+        handle: impl Fn(&Self, &ConnectionRecord, OwnedFd) -> Result<(), Box<dyn Error>>,
+        moves_sessions: bool,
+    ) -> Result<ExitCode, Box<dyn Error>> {
+        self.say(&HELLO)?;
+        if moves_sessions {
+            self.say(&SESSIONS)?;
+        }
+        self.say(&READY)?;
         let mut bytes = [0; MAX_TO_WORKER];
         let mut descriptors = Vec::with_capacity(BATCH);
         loop {
@@ -183,6 +198,33 @@ impl Channel {
             }
         }
     }
+}
+
+/// Has sockets of its own kept, as its client's session and as those of others, with a ledger in which
+/// there is everything but what should be; and dies.
+fn lie_and_die(
+    channel: &Channel,
+    record: &ConnectionRecord,
+    socket: OwnedFd,
+) -> Result<(), Box<dyn Error>> {
+    channel.acknowledge();
+    let (listener, file) = (TcpListener::bind("127.0.0.1:0")?, ledger::create()?);
+    let foreign = TcpStream::connect(listener.local_addr()?)?;
+    std::fs::File::from(file.try_clone()?).write_all(&[0xff; 20_000])?;
+    let tell = |message: &[u8], descriptor: &dyn AsFd| {
+        while send(&channel.socket, message, &[descriptor.as_fd()])? == Sent::Full {
+            std::thread::yield_now();
+        }
+        Ok::<_, Box<dyn Error>>(())
+    };
+    tell(&LEDGER, &file)?;
+    for number in 0..2_000_u64 {
+        // Of those that there were, over and over.
+        let id = ConnectionId(1 + number % record.id.0);
+        tell(&encode_keep(&ConnectionRecord { id, ..*record }, number % 7), &foreign)?;
+    }
+    tell(&encode_keep(record, u64::MAX / 4096), &socket)?;
+    std::process::abort()
 }
 
 fn refuse_in_odd_slots(

@@ -136,13 +136,21 @@ fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
 fn sessions(status: &Status) -> String {
     let Status { sessions, websockets, sessions_moved, .. } = status;
     let Status { sessions_returned, clients_shed, rebalance_pending, .. } = status;
+    let Status { sessions_retained, sessions_survived, sessions_not_survived, .. } = status;
     let pending = match rebalance_pending {
         0 => String::new(),
         pending => format!(", {pending} to be rebalanced"),
     };
+    let safe = match sessions_retained + sessions_survived + sessions_not_survived {
+        0 => String::new(),
+        _ => format!(
+            "; {sessions_retained} crash-safe, {sessions_survived} survived their worker, \
+             {sessions_not_survived} not"
+        ),
+    };
     format!(
         "{sessions} of {} can move; {sessions_moved} moved, {sessions_returned} returned, \
-         {clients_shed} sent away{pending}",
+         {clients_shed} sent away{pending}{safe}",
         counted(*websockets, "WebSocket"),
     )
 }

@@ -2,7 +2,7 @@
 
 use crate::control::metrics::{count, counts, flag, gauge};
 use crate::frontend::inquiry::FrontendFacts;
-use crate::handoff::slots::Counters;
+use crate::handoff::slots::{Counters, Survival};
 
 /// Errors of accept that mean something is wrong here, and are there before they come.
 const ERRORS: [&str; 4] = ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"];
@@ -31,6 +31,7 @@ pub(super) fn record(facts: &FrontendFacts) {
         counters.lost,
     );
     sessions(counters);
+    survival(&counters.survival, facts.sessions_retained as f64);
     counts(
         "sticky_lb_spilled_connections_total",
         "Connections that went elsewhere than to the first slot of their ranking, by reason.",
@@ -62,6 +63,27 @@ pub(super) fn record(facts: &FrontendFacts) {
         "sticky_lb_heaviest_client_ratio",
         "Share of recent connections of the client that had most.",
         facts.heaviest.map_or(0.0, |heaviest| heaviest.share),
+    );
+}
+
+/// What becomes of crash-safe sessions.
+fn survival(survival: &Survival, retained: f64) {
+    gauge("sticky_lb_sessions_retained", "Crash-safe sessions of which there is a copy.", retained);
+    count(
+        "sticky_lb_sessions_not_retained_total",
+        "Crash-safe sessions for which there was no descriptor.",
+        survival.not_retained,
+    );
+    count(
+        "sticky_lb_sessions_survived_total",
+        "Crash-safe sessions that went on in another worker when theirs had died.",
+        survival.survived,
+    );
+    counts(
+        "sticky_lb_sessions_not_survived_total",
+        "Crash-safe sessions that were closed when their worker had died.",
+        "reason",
+        survival.not_survived(),
     );
 }
 

@@ -51,6 +51,14 @@ pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts)
         sessions_moved: counters.moved,
         sessions_returned: counters.returned,
         sessions_lost: counters.sessions_lost,
+        sessions_retained: frontend.sessions_retained,
+        sessions_survived: counters.survival.survived,
+        sessions_not_survived: counters
+            .survival
+            .not_survived()
+            .iter()
+            .map(|(_, count)| count)
+            .sum(),
         clients_shed: counters.shed,
         rebalance_pending: frontend.rebalance_pending,
         accept_errors: counters.accept_errors,

@@ -46,6 +46,7 @@ impl Dispatcher {
             heaviest: tally.heaviest.heaviest(now),
             waiting: accepted.saturating_sub(acknowledged + lost),
             sessions_waiting: self.sessions.under_way,
+            sessions_retained: self.retained.count(),
             rebalance_pending: self.rebalance.pending(),
             accepting: self.accepting && !self.acceptor.is_closed(),
             slots: self.slots.ids().map(|slot| self.slot_facts(slot)).collect(),

@@ -99,10 +99,11 @@ impl Dispatcher {
         let Some(channel) = self.slots.remove(worker, self.now) else { return };
         self.poller.remove(channel.as_fd());
         self.forget_wishes(worker);
-        let recovered = channel.recover();
+        let mut recovered = channel.recover();
         self.note_uncounted(recovered.uncounted);
         self.expect_nothing_of(worker);
-        self.take_found(recovered.found);
+        self.take_found(std::mem::take(&mut recovered.found));
+        self.hear_last_words(worker, &mut recovered);
         for connection in recovered.acknowledged {
             self.note_settled(worker, connection);
         }
@@ -125,6 +126,7 @@ impl Dispatcher {
         for offer in recovered.offered {
             self.take_over(worker, offer);
         }
+        self.revive(worker);
     }
 
     /// Closes what a dead worker has used and not acknowledged.

@@ -18,6 +18,8 @@ use crate::handoff::slots::WorkerId;
 pub(super) struct Sessions {
     /// How many there are, wherever they are.
     pub(super) under_way: u64,
+    /// Those of them that have survived their worker, and count as retained.
+    pub(super) survivors: u64,
     /// Those that nobody takes now, and whose senders are gone. Bounded by the descriptors that
     /// may be held.
     waiting: Vec<PendingConnection>,
@@ -35,16 +37,16 @@ impl Sessions {
         let queued = slots.queues.iter().flat_map(|(_, queue)| queue);
         let held = recovery.iter().flat_map(|recovery| &recovery.held);
         let sessions = queued.chain(held).chain(&waiting).filter(|one| one.parcel.is_some());
-        Self { under_way: sessions.count() as u64, waiting, unsaid: 0 }
+        Self { under_way: sessions.count() as u64, survivors: 0, waiting, unsaid: 0 }
     }
 
     pub(super) fn into_waiting(self) -> Vec<PendingConnection> {
         self.waiting
     }
 
-    /// What they hold at the most: a socket and a parcel each.
+    /// What they hold at the most: a socket and a parcel each. Survivors have theirs in the ledger.
     pub(super) fn descriptors(&self) -> u64 {
-        2 * self.under_way
+        2 * self.under_way.saturating_sub(self.survivors)
     }
 
     pub(super) fn any_waits(&self) -> bool {
@@ -56,6 +58,7 @@ impl Dispatcher {
     /// A worker offers a session.
     pub(super) fn offered(&mut self, worker: WorkerId, offer: Offer) {
         let id = offer.record().id;
+        self.retained.forget(worker, id);
         if !self.was_accepted(id) {
             return self.expel(worker, ChannelError::UnknownSession(id));
         }
@@ -85,7 +88,7 @@ impl Dispatcher {
         self.place_session(offer.depart(worker));
     }
 
-    fn was_accepted(&self, id: ConnectionId) -> bool {
+    pub(super) fn was_accepted(&self, id: ConnectionId) -> bool {
         (1..=self.counters.accepted).contains(&id.0)
     }
 
@@ -104,7 +107,11 @@ impl Dispatcher {
         let journey = Journey {
             key: session.record.key,
             from: parcel.from,
-            sender: parcel.sender.map_or(Sender::Gone, |sender| self.slots.sender(sender)),
+            sender: match parcel.sender {
+                _ if parcel.is_survivor() => Sender::Dead,
+                Some(sender) => self.slots.sender(sender),
+                None => Sender::Gone,
+            },
             failed: &parcel.failed,
             deaths: session.deaths,
         };
@@ -140,8 +147,12 @@ impl Dispatcher {
     pub(super) fn note_moved(&mut self, worker: WorkerId, session: &PendingConnection) {
         let id = session.record.id;
         lines::session(worker, id, "taken");
-        self.counters.moved += 1;
         self.sessions.under_way -= 1;
+        if is_survivor(session) {
+            self.note_survived(worker, session);
+        } else {
+            self.counters.moved += 1;
+        }
         self.tally.took_session(worker.slot);
         self.tell_moved(session);
     }
@@ -162,9 +173,12 @@ impl Dispatcher {
 
     /// Closes one. If its sender lives, somebody else has used it since.
     pub(super) fn lose_session(&mut self, session: PendingConnection) {
-        self.counters.sessions_lost += 1;
         self.sessions.under_way -= 1;
         self.sessions.unsaid += 1;
+        if is_survivor(&session) {
+            return self.lose_survivor(&session);
+        }
+        self.counters.sessions_lost += 1;
         self.tell_moved(&session);
     }
 
@@ -183,6 +197,10 @@ impl Dispatcher {
             tracing::warn!(sessions, "sessions were closed: nobody is left who takes them");
         }
     }
+}
+
+fn is_survivor(session: &PendingConnection) -> bool {
+    session.parcel.as_ref().is_some_and(|parcel| parcel.is_survivor())
 }
 
 /// A worker that should have taken it didn't.

@@ -103,7 +103,11 @@ impl Dispatcher {
             Ok(Notice::Pong) => self.orders.tell(worker, SlotEventKind::Pong),
             Ok(Notice::Sessions) => lines::takes_sessions(worker),
             Ok(Notice::Offered(offer)) => self.offered(worker, *offer),
-            Ok(Notice::Unmovable(id)) => self.note_returned(worker, id),
+            Ok(Notice::Unmovable(id)) => {
+                self.retained.forget(worker, id);
+                self.note_returned(worker, id);
+            }
+            Ok(Notice::Keeping(said)) => self.hear_of_keeping(worker, said),
             Ok(Notice::Counted { keys, all }) => {
                 self.rebalance.count(worker, keys.into_iter(), all);
             }
@@ -128,6 +132,8 @@ impl Dispatcher {
         let count = connections.iter().filter(|one| one.parcel.is_none()).count() as u64;
         self.counters.refused += count;
         self.tally.refused(worker.slot, count);
+        // One that it had begun to write down is somebody else's now.
+        connections.iter().for_each(|one| self.retained.forget(worker, one.record.id));
         let all = connections.len() as u64;
         let first = self.slots.channel(worker).is_some_and(|channel| channel.refused() == all);
         if count > 0 && first {

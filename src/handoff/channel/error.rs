@@ -45,6 +45,9 @@ pub enum ChannelError {
     /// A part of a report that was not asked for.
     #[error("report that nobody had asked for")]
     NoReport,
+    /// A ledger that could change under its reader's feet, or none.
+    #[error("ledger is not memory that is sealed against shrinking")]
+    NoLedger,
     /// It settled more than it was sent, or says that it refused and doesn't say whom.
     #[error(
         "scoreboard counts {settled} connections settled and {refused} refused, which were not"

@@ -130,7 +130,14 @@ impl PendingConnection {
         descriptors.insert(name, self.socket);
         let parcel = self.parcel.map(|parcel| {
             let Parcel { from, sender, content, usage, failed } = *parcel;
+            let content = match content {
+                // Whoever gets it knows nothing of the ledger. Without memory for it, nobody takes it.
+                Content::Ledger(ledger, entry) => Content::of_ledger(&ledger, &entry)
+                    .unwrap_or_else(|_| Content::Inline(Vec::new())),
+                other => other,
+            };
             let inline = match content {
+                Content::Ledger(..) => None,
                 Content::Inline(bytes) => Some(BASE64.encode(&bytes)),
                 Content::Memory(memory) => {
                     descriptors.insert(parcel_name(name), memory);

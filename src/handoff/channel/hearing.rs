@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::handoff::channel::parcel::{Luggage, Offer};
 use crate::handoff::channel::past::Report;
-use crate::handoff::channel::{Channel, ChannelError, PendingConnection};
+use crate::handoff::channel::{Channel, ChannelError, Keeping, PendingConnection};
 use crate::handoff::ids::{AffinityKey, ConnectionId};
 use crate::handoff::message::{Ids, MAX_TO_PRIMARY, ToPrimary, decode_to_primary};
 use crate::handoff::scm_rights::{self, Received};
@@ -42,6 +42,8 @@ pub enum Notice {
     },
     /// It wants to send so many clients away within that time.
     Ask(u32, Duration),
+    /// Something of sessions that are to survive it.
+    Keeping(Keeping),
     /// It has told what it was asked to report.
     Reported(Report),
     /// Something that leads to nothing: a part of more, or of no consequence any more.
@@ -70,7 +72,7 @@ impl Channel {
         };
         let message = decode_to_primary(&bytes[..length])?;
         let carries_none = luggage.descriptors.is_empty() && !luggage.lost;
-        if !carries_none && !matches!(message, ToPrimary::Session(..)) {
+        if !carries_none && !message.may_carry() {
             return Err(ChannelError::Descriptors);
         }
         if self.greeted == matches!(message, ToPrimary::Hello) && !self.past.is_lost {
@@ -101,6 +103,9 @@ impl Channel {
             ToPrimary::Leave => {
                 self.scoreboard.note_said(Said::Leave);
                 Notice::Leave
+            }
+            ToPrimary::Ledger | ToPrimary::Keep(..) | ToPrimary::Forget(_) => {
+                return self.take_of_ledger(message, luggage).map(Notice::Keeping);
             }
             _ => return self.take_of_session(message, luggage),
         })

@@ -2,14 +2,18 @@
 //!
 //! Never looks into a parcel.
 
+use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
 use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
 
 use crate::handoff::channel::{ChannelError, PendingConnection};
 use crate::handoff::ids::{SlotId, WorkerId};
-use crate::handoff::message::ConnectionRecord;
+use crate::handoff::ledger::{Entry, Ledger};
+use crate::handoff::message::{ConnectionRecord, PARCEL_INLINE};
+use crate::handoff::sealed::seal;
 use crate::handoff::untouched::Usage;
 
 /// Bytes of the longest parcel: a state of 16 MiB, and what else the workers put beside it.
@@ -38,6 +42,25 @@ pub enum Content {
     Inline(Vec<u8>),
     /// A sealed memfd.
     Memory(OwnedFd),
+    /// What the ledger of a worker that died says: the session has survived it.
+    Ledger(Arc<Ledger>, Entry),
+}
+
+impl Content {
+    /// As it was written down, few enough for the message or in memory of its own.
+    pub(super) fn of_ledger(ledger: &Ledger, entry: &Entry) -> io::Result<Self> {
+        let bytes = ledger.parcel(entry)?;
+        let short = bytes.len() <= PARCEL_INLINE;
+        Ok(if short { Self::Inline(bytes) } else { Self::Memory(seal(&bytes)?) })
+    }
+}
+
+impl Parcel {
+    /// Whether its session has survived its worker.
+    #[must_use]
+    pub fn is_survivor(&self) -> bool {
+        matches!(self.content, Content::Ledger(..))
+    }
 }
 
 /// A session that a worker offers.
@@ -113,7 +136,7 @@ pub(super) fn open(
     Ok(usage.map(|usage| Offer { record, socket, content, usage }))
 }
 
-fn is_tcp(socket: &OwnedFd) -> bool {
+pub(super) fn is_tcp(socket: &OwnedFd) -> bool {
     let internet = [AddressFamily::INET, AddressFamily::INET6];
     sockopt::socket_type(socket) == Ok(SocketType::STREAM)
         && sockopt::socket_domain(socket).is_ok_and(|domain| internet.contains(&domain))

@@ -2,7 +2,7 @@
 //! dead.
 
 use crate::handoff::channel::parcel::{self, Luggage};
-use crate::handoff::channel::{Channel, Notice, Offer, PendingConnection};
+use crate::handoff::channel::{Channel, Keeping, Notice, Offer, PendingConnection};
 use crate::handoff::ids::ConnectionId;
 use crate::handoff::message::{MAX_TO_WORKER, Records, ToWorker, decode_to_worker};
 use crate::handoff::scm_rights::{self, Received};
@@ -22,6 +22,8 @@ pub struct Recovered {
     pub found: Vec<PendingConnection>,
     /// So many it had acknowledged that another primary had sent, who died before he could count them.
     pub uncounted: u64,
+    /// What it had said last of sessions that are to survive it, in order.
+    pub last_words: Vec<Keeping>,
 }
 
 /// Connections that were on their way when the primary died that had sent them. One whose descriptor
@@ -105,6 +107,7 @@ impl Channel {
                 Ok(Notice::Nothing) | Err(_) => break,
                 Ok(Notice::Refused(connections)) => recovered.untouched.extend(connections),
                 Ok(Notice::Offered(offer)) => recovered.offered.push(*offer),
+                Ok(Notice::Keeping(said)) => recovered.last_words.push(said),
                 Ok(_) => {}
             }
         }

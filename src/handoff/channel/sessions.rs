@@ -136,6 +136,11 @@ impl Channel {
                 let message = encode_session(&mut self.buffer, &session.record, &[]);
                 scm_rights::send(&self.socket, message, &[socket, memory.as_fd()])?
             }
+            // Without memory or a descriptor for it now, it is tried again.
+            Content::Ledger(ledger, entry) => match Content::of_ledger(ledger, entry) {
+                Ok(content) => return self.send_session(session, &content),
+                Err(_) => return Ok(false),
+            },
         };
         match sent {
             Sent::Queued => Ok(true),

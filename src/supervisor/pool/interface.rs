@@ -61,6 +61,8 @@ pub struct PoolSettings {
     pub heartbeat: Option<Duration>,
     /// A session that hasn't moved to another worker within that is sent away.
     pub move_timeout: Duration,
+    /// Whether sessions whose apps say so survive their worker.
+    pub crash_safe: bool,
     /// From the order to stop until connections are no longer accepted.
     pub lameduck: Duration,
 }

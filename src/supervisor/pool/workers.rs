@@ -98,6 +98,7 @@ impl Pool {
             orphan_grace: self.settings.orphan_grace,
             kill_timeout: self.settings.lifecycle.kill_timeout,
             move_timeout: self.settings.move_timeout,
+            crash_safe: self.settings.crash_safe,
         }
     }
 

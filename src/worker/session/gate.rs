@@ -13,6 +13,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
+use rustix::net::{Shutdown, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -20,7 +21,8 @@ use tokio::sync::Notify;
 use crate::worker::connection::ConnectionGuard;
 use crate::worker::linger;
 use crate::worker::session::handle::{Baggage, Handle};
-use crate::worker::session::state::{State, Wake};
+use crate::worker::session::ledger::Kept;
+use crate::worker::session::state::{Left, State, Wake};
 
 /// A socket as hyper, axum or tungstenite get it.
 pub struct Gate {
@@ -38,9 +40,11 @@ impl Gate {
         stream: TcpStream,
         guard: Option<ConnectionGuard>,
         baggage: Baggage,
+        kept: Option<Box<Kept>>,
     ) -> (Self, Handle) {
         let mut state = State::new(stream, guard);
         state.unpack(baggage);
+        state.safety.kept = kept;
         Self::with(state)
     }
 
@@ -145,11 +149,15 @@ impl AsyncRead for Gate {
             return result;
         }
         let replaced = State::park(&mut state.reader, cx);
-        let drained = state.drained;
+        let (drained, found, unwanted) = (state.drained, state.found_at_rest(), state.unwanted());
         drop(state);
         drop(replaced);
+        drop(unwanted);
         if drained {
             self.shared.changed.notify_waiters();
+        }
+        if let Some(found) = found {
+            self.shared.write_down(&found);
         }
         result
     }
@@ -181,26 +189,29 @@ impl AsyncWrite for Gate {
 
 impl Drop for Gate {
     fn drop(&mut self) {
-        let (stream, guard, wake) = self.shared.lock().drop_gate();
+        let (left, wake) = self.shared.lock().drop_gate();
         // The lock is free by now.
         drop(wake);
-        if let (Some(stream), Some(guard)) = (stream, guard) {
-            close(stream, guard);
+        if let Some(left) = left {
+            close(left);
         }
         self.shared.changed.notify_waiters();
     }
 }
 
 /// Lets the last bytes of a connection arrive that ends since its worker does: its client may have
-/// sent more meanwhile.
-fn close(stream: TcpStream, guard: ConnectionGuard) {
-    if guard.is_draining()
+/// sent more meanwhile. One of which the primary has a copy would not end by being closed here alone.
+fn close(Left { stream, guard, kept }: Left) {
+    if guard.as_ref().is_some_and(ConnectionGuard::is_draining)
         && let Ok(runtime) = tokio::runtime::Handle::try_current()
     {
         runtime.spawn(async move {
             linger::close(stream).await;
-            drop(guard);
+            drop((guard, kept));
         });
+    } else if kept.is_some() {
+        // Where the client has gone, it has ended.
+        let _ = shutdown(&stream, Shutdown::Both);
     }
 }
 

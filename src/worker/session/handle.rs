@@ -15,7 +15,9 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 
 use crate::worker::connection::ConnectionGuard;
+use crate::worker::session::Inner;
 use crate::worker::session::gate::Shared;
+use crate::worker::session::ledger::Kept;
 use crate::worker::session::state::{Phase, State};
 
 /// What a connection carries.
@@ -50,6 +52,8 @@ pub(crate) struct Taken {
     /// To be kept for as long as the socket is open here.
     pub(crate) guard: Option<ConnectionGuard>,
     pub(crate) baggage: Baggage,
+    /// Its entry in the ledger, if it is crash-safe.
+    pub(crate) kept: Option<Box<Kept>>,
 }
 
 /// A socket that was taken whatever was going on.
@@ -60,6 +64,8 @@ pub(crate) struct Seized {
     pub(crate) guard: Option<ConnectionGuard>,
     /// A WebSocket, nothing half written and no close frame sent: one may be.
     pub(crate) at_frame_boundary: bool,
+    /// To be dropped when the socket is closed.
+    pub(crate) kept: Option<Box<Kept>>,
 }
 
 /// Steers a [`Gate`](crate::worker::session::gate::Gate). All clones are the same.
@@ -82,6 +88,21 @@ impl Handle {
         if let Some(guard) = &mut self.shared.lock().guard {
             guard.note_movable();
         }
+    }
+
+    /// From now on it is written down whenever it is at rest.
+    pub(super) fn want_safety(&self, session: &Arc<Inner>) {
+        self.shared.want_safety(session);
+    }
+
+    /// Whether there is a ledger that it could be written down in.
+    pub(super) fn may_be_safe(&self) -> bool {
+        self.shared.lock().guard.as_ref().is_some_and(ConnectionGuard::has_ledger)
+    }
+
+    /// The primary is told anew to keep it, if it is crash-safe.
+    pub(crate) fn keep_again(&self) {
+        self.shared.keep_again();
     }
 
     /// Lets the library read no more than the rest of what it has begun. Asking again changes

@@ -3,15 +3,13 @@
 //!
 //! Never gives a socket up before the primary has said that another worker has it.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
@@ -19,10 +17,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::handoff::ids::{ConnectionId, Timestamp};
 use crate::handoff::message::{MAX_TO_PRIMARY, PARCEL_INLINE, encode_offer};
+use crate::handoff::sealed::seal;
 use crate::handoff::untouched::{Usage, is_untouched_since};
 use crate::worker::connection::{Connection, ConnectionGuard};
 use crate::worker::drain::Shared;
 use crate::worker::session::handle::{Kind, Taken};
+use crate::worker::session::ledger::Kept;
 use crate::worker::session::parcel::{MOST_STATE, Parcel};
 use crate::worker::session::registry::{Patience, Verdict};
 use crate::worker::session::{Inner, Leaver, lock, shedding};
@@ -101,6 +101,8 @@ struct Leaving {
     stream: TcpStream,
     guard: Option<ConnectionGuard>,
     parcel: Parcel,
+    /// Its entry in the ledger: until it has left.
+    kept: Option<Box<Kept>>,
     /// Its place among those that are on their way.
     _place: OwnedSemaphorePermit,
 }
@@ -130,10 +132,11 @@ async fn stop_and_take(
             None => Arc::clone(&shared.sessions.window).acquire_owned().await.ok()?,
         };
         if let Left::With(state) = session.leave(patience).await
-            && let Some(Taken { stream, guard, baggage }) = session.take()
+            && let Some(Taken { stream, guard, baggage, kept }) = session.take()
         {
-            let parcel = Parcel { baggage, state, left_at: Timestamp::now() };
-            return Some(Leaving { stream, guard, parcel, _place: held });
+            let (left_at, crash_safe) = (Timestamp::now(), kept.is_some());
+            let parcel = Parcel { baggage, state, left_at, crash_safe };
+            return Some(Leaving { stream, guard, parcel, kept, _place: held });
         }
         if !session.may_move() {
             return None;
@@ -214,7 +217,7 @@ impl Inner {
     }
 
     /// The state that its handler leaves. A handler that panics stays.
-    fn ask(&self) -> Option<Vec<u8>> {
+    pub(super) fn ask(&self) -> Option<Vec<u8>> {
         let mut leaver = lock(&self.leaver);
         let Leaver::Asked(make) = &mut *leaver else { return None };
         let state = catch_unwind(AssertUnwindSafe(make)).ok()?;
@@ -228,9 +231,14 @@ impl Inner {
 }
 
 /// Offers it, and waits for what becomes of it.
-async fn send(shared: &Arc<Shared>, session: &Arc<Inner>, leaving: Leaving) {
+async fn send(shared: &Arc<Shared>, session: &Arc<Inner>, mut leaving: Leaving) {
     let usage = Usage::of(&leaving.stream).ok().flatten();
     let verdict = offer(shared, session, &leaving.stream, &leaving.parcel).await;
+    if verdict.is_ok()
+        && let Some(kept) = leaving.kept.take()
+    {
+        kept.surrender();
+    }
     let connection = session.info.id.0;
     match verdict {
         Ok(Verdict::Moved) => tracing::debug!(connection, "session moved"),
@@ -258,7 +266,7 @@ fn is_unused(socket: &impl AsFd, usage: Option<Usage>) -> bool {
 
 /// It goes on here, or is sent away where nobody accepts any more.
 async fn take_back(shared: &Arc<Shared>, leaving: Leaving) {
-    let Leaving { stream, guard, parcel, _place } = leaving;
+    let Leaving { stream, guard, parcel, .. } = leaving;
     let Some(guard) = guard else { return };
     let connection = Connection::resumed(stream, guard, parcel);
     if let Err(connection) = shared.sessions.give_back(connection).await {
@@ -285,14 +293,4 @@ fn pack(session: &Inner, parcel: &Parcel) -> io::Result<(Vec<u8>, Option<OwnedFd
     let mut buffer = Box::new([0; MAX_TO_PRIMARY]);
     let message = encode_offer(&mut buffer, &session.info.record(), &bytes);
     Ok((message.to_vec(), memory))
-}
-
-/// Memory that nobody can change any more.
-fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let mut file = File::from(memfd_create("sticky-lb session", flags)?);
-    file.write_all(bytes)?;
-    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
-    fcntl_add_seals(&file, seals)?;
-    Ok(file.into())
 }

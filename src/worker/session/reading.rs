@@ -242,10 +242,11 @@ impl State {
     }
 
     fn read_socket(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Read {
-        match &mut self.stream {
-            Some(stream) => Pin::new(stream).poll_read(cx, buffer),
-            None => Poll::Ready(Ok(())),
-        }
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(())) };
+        let before = buffer.filled().len();
+        let result = Pin::new(stream).poll_read(cx, buffer);
+        self.safety.read += (buffer.filled().len() - before) as u64;
+        result
     }
 
     fn read_socket_up_to(

@@ -19,6 +19,7 @@ use crate::handoff::message::MOST_TAKEN;
 use crate::worker::connection::Connection;
 use crate::worker::outlet::Outlet;
 use crate::worker::session::handle::Kind;
+use crate::worker::session::ledger::OwnLedger;
 use crate::worker::session::{Inner, Leaver, lock};
 
 /// Sessions that may be on their way at a time: enough to keep the primary busy, and few enough that
@@ -125,12 +126,14 @@ pub(crate) struct Sessions {
     /// Nothing moves any more: what is left may be told to go.
     pub(crate) over: CancellationToken,
     returned: mpsc::Sender<Connection>,
+    /// Where crash-safe sessions are written down, if any may be crash-safe.
+    pub(crate) ledger: Option<Arc<OwnLedger>>,
 }
 
 impl Sessions {
     /// None yet; and where those arrive whom nobody has taken. As many wait there as may be on their
     /// way.
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Connection>) {
+    pub(crate) fn new(crash_safe: bool) -> (Self, mpsc::Receiver<Connection>) {
         let (returned, arrived) = mpsc::channel(WINDOW);
         let sessions = Self {
             open: Mutex::default(),
@@ -145,6 +148,7 @@ impl Sessions {
             draining: watch::Sender::new(None),
             over: CancellationToken::new(),
             returned,
+            ledger: crash_safe.then(Arc::default),
         };
         (sessions, arrived)
     }
@@ -285,9 +289,24 @@ impl Sessions {
         lock(&self.taken).iter().copied().collect()
     }
 
-    /// There is no primary any more: no word will come.
+    /// There is no primary any more: no word will come, and none is heard.
     pub(crate) fn give_up_offers(&self) {
         lock(&self.offered).clear();
+        self.ledger.iter().for_each(|ledger| ledger.close());
+    }
+
+    /// Another primary has come on the same channel: the ledger and all sessions that are to be kept
+    /// are sent to it.
+    ///
+    /// # Errors
+    ///
+    /// If there is no descriptor left.
+    pub(crate) fn keep_again(&self) -> io::Result<()> {
+        let Some(ledger) = &self.ledger else { return Ok(()) };
+        ledger.introduce()?;
+        let all: Vec<_> = lock(&self.open).values().map(|open| Arc::clone(&open.session)).collect();
+        all.iter().for_each(|session| session.handle.keep_again());
+        Ok(())
     }
 
     /// Gives a connection back to the accept loop.

@@ -143,7 +143,7 @@ pub(crate) async fn see_resumed(session: Arc<Inner>) {
         // It has had its close frame.
         if let Some(seized) = session.handle.seize() {
             linger::close(seized.stream).await;
-            drop(seized.guard);
+            drop((seized.guard, seized.kept));
         }
     }
 }
@@ -174,7 +174,7 @@ async fn close(session: Arc<Inner>, reason: DrainReason) {
     // The client's unread bytes are of no use to anybody: it is told to come anew.
     let Some(seized) = session.handle.seize() else { return };
     say_goodbye(seized.stream, seized.at_frame_boundary, reason).await;
-    drop(seized.guard);
+    drop((seized.guard, seized.kept));
 }
 
 /// One that nobody has taken and nobody here serves any more. It is at rest.

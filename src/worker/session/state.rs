@@ -14,6 +14,8 @@ use crate::worker::session::follow::answer::Answer;
 use crate::worker::session::follow::frames::Frames;
 use crate::worker::session::follow::requests::Requests;
 use crate::worker::session::handle::{Baggage, Kind, Seized, Taken};
+use crate::worker::session::ledger::Kept;
+use crate::worker::session::resting::Safety;
 
 /// What is expected from both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +59,7 @@ pub(super) struct State {
     pub(super) owes: bool,
     /// The library has ended its side.
     pub(super) shut: bool,
+    pub(super) safety: Safety,
 
     /// Asked to stop; has stopped; must not even write.
     pub(super) stop: bool,
@@ -71,6 +74,13 @@ pub(super) struct State {
     pub(super) writer: Option<Waker>,
     /// The reader can't go on before something is written.
     pub(super) reader_waits: bool,
+}
+
+/// What a library leaves that is done with a connection.
+pub(super) struct Left {
+    pub(super) stream: TcpStream,
+    pub(super) guard: Option<ConnectionGuard>,
+    pub(super) kept: Option<Box<Kept>>,
 }
 
 /// Whom to wake when the lock is free.
@@ -94,6 +104,7 @@ impl State {
             written: Frames::default(),
             owes: false,
             shut: false,
+            safety: Safety::default(),
             stop: false,
             drained: false,
             held: false,
@@ -168,7 +179,9 @@ impl State {
             return (true, Wake::default());
         }
         let proven = self.drained || departed && self.stop;
-        self.held = self.stream.is_some() && proven && self.at_boundary();
+        // What the primary doesn't know of yet would be heard of too late.
+        let known = self.safety.kept.as_ref().is_none_or(|kept| kept.is_told());
+        self.held = self.stream.is_some() && proven && known && self.at_boundary();
         self.write_refused = false;
         if self.held {
             return (true, Wake::default());
@@ -191,8 +204,8 @@ impl State {
             return (None, self.release());
         }
         let Some(stream) = self.stream.take() else { return (None, Wake::default()) };
-        let guard = self.guard.take();
-        (Some(Taken { stream, guard, baggage: self.pack() }), self.leave())
+        let (guard, kept) = (self.guard.take(), self.safety.kept.take());
+        (Some(Taken { stream, guard, baggage: self.pack(), kept }), self.leave())
     }
 
     fn pack(&mut self) -> Baggage {
@@ -213,7 +226,8 @@ impl State {
             }
             _ => false,
         };
-        let seized = Seized { stream, guard: self.guard.take(), at_frame_boundary };
+        let (guard, kept) = (self.guard.take(), self.safety.kept.take());
+        let seized = Seized { stream, guard, at_frame_boundary, kept };
         (Some(seized), self.leave())
     }
 
@@ -223,16 +237,17 @@ impl State {
 
     /// The library is done with it. What is to be dropped is given back. A socket whose replay was
     /// refused stays, so that it may linger.
-    pub(super) fn drop_gate(&mut self) -> (Option<TcpStream>, Option<ConnectionGuard>, Wake) {
+    pub(super) fn drop_gate(&mut self) -> (Option<Left>, Wake) {
         self.abandon();
         self.dropped = true;
         self.drained = false;
         self.held = false;
         let wakers = [self.reader.take(), self.writer.take()];
         if self.refused() {
-            return (None, None, wakers);
+            return (None, wakers);
         }
-        (self.stream.take(), self.guard.take(), wakers)
+        let (guard, kept) = (self.guard.take(), self.safety.kept.take());
+        (self.stream.take().map(|stream| Left { stream, guard, kept }), wakers)
     }
 
     fn leave(&mut self) -> Wake {

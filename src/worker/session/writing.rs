@@ -38,6 +38,7 @@ impl State {
         }
         self.owes = true;
         let written = ready!(Pin::new(stream).poll_write(cx, bytes))?;
+        self.safety.written += written as u64;
         self.owes = written < bytes.len();
         self.wants_more_proof();
         self.follow_written(&bytes[..written]);

@@ -82,6 +82,7 @@ fn settings(release: &str) -> PoolSettings {
         stall_timeout: Some(Duration::from_secs(30)),
         orphan_grace: Duration::from_secs(60),
         heartbeat: None,
+        crash_safe: true,
         move_timeout: Duration::from_secs(5),
         lameduck: Duration::ZERO,
     }

@@ -29,7 +29,7 @@ async fn replaying() -> (TcpStream, Gate, Handle) {
     let (client, server) = pair().await;
     let head = UPGRADE.as_bytes().to_vec();
     let baggage = Baggage { kind: Kind::WebSocket, head, unread: Vec::new() };
-    let (mut gate, handle) = Gate::resumed(server, None, baggage);
+    let (mut gate, handle) = Gate::resumed(server, None, baggage, None);
     reads(&mut gate, UPGRADE.as_bytes()).await;
     (client, gate, handle)
 }
@@ -309,7 +309,7 @@ async fn half_a_head_moves_and_a_request_is_nobodys_to_guess_at() {
         (Kind::Http, b"GET / HT".as_slice())
     );
 
-    let (mut gate, handle) = Gate::resumed(taken.stream, None, taken.baggage);
+    let (mut gate, handle) = Gate::resumed(taken.stream, None, taken.baggage, None);
     client.write_all(b"TP/1.1\r\n\r\n").await.unwrap();
     reads(&mut gate, b"GET / HTTP/1.1\r\n\r\n").await;
     gate.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();

@@ -85,7 +85,7 @@ async fn carry(
         // Out of the one runtime's hands and into the other's.
         let stream = TcpStream::from_std(taken.stream.into_std().unwrap()).unwrap();
         moves.fetch_add(1, Ordering::Relaxed);
-        (gate, handle) = Gate::resumed(stream, None, taken.baggage);
+        (gate, handle) = Gate::resumed(stream, None, taken.baggage, None);
     }
 }
 
@@ -105,5 +105,5 @@ fn wrench(handle: &Handle) -> Taken {
     let head = handle.shared.lock().head.clone();
     let seized = handle.seize().unwrap();
     let baggage = Baggage { kind: Kind::WebSocket, head, unread: Vec::new() };
-    Taken { stream: seized.stream, guard: None, baggage }
+    Taken { stream: seized.stream, guard: None, baggage, kept: None }
 }

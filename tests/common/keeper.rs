@@ -1,0 +1,63 @@
+//! The ledger of a worker that a test plays by hand.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::ftruncate;
+use sticky_lb::handoff::kernel::{PAGE, SharedMemory};
+use sticky_lb::handoff::ledger::{EntryWriter, Extent, copy_into, create};
+use sticky_lb::handoff::message::{ConnectionRecord, LEDGER, MAX_IDS, encode_forget, encode_keep};
+use sticky_lb::handoff::untouched::Usage;
+
+use super::mover::Mover;
+
+/// Pages of the ledger.
+const PAGES: usize = 64;
+
+/// The ledger, of which the primary has heard.
+#[derive(Debug)]
+pub struct Keeper {
+    memory: SharedMemory,
+    taken: usize,
+}
+
+impl Keeper {
+    /// Sends a new ledger to the primary.
+    pub fn introduce(mover: &Mover) -> Self {
+        let file = create().expect("memory");
+        ftruncate(&file, (PAGES * PAGE) as u64).expect("memory");
+        let memory = SharedMemory::map(file.as_fd(), 0, PAGES * PAGE).expect("memory");
+        mover.say_with(&LEDGER, &[file.as_fd()]);
+        Self { memory, taken: 0 }
+    }
+
+    /// The next page that nobody has.
+    pub fn page(&mut self) -> u64 {
+        self.taken += 1;
+        self.taken as u64
+    }
+
+    /// Writes a session down.
+    pub fn write(&self, page: u64, record: &ConnectionRecord, usage: Usage, parcel: &[u8]) {
+        let cells = PAGE / 8;
+        let start = usize::try_from(page).expect("few pages") * cells;
+        let writer = EntryWriter::new(&self.memory.cells()[start..start + cells], page);
+        let (fixed, offset) = writer.room(0, parcel.len().next_multiple_of(8));
+        copy_into(fixed, parcel);
+        writer.begin(record.id, Extent { offset, length: parcel.len() as u64 });
+        writer.publish(usage, Extent { offset, length: 0 });
+    }
+
+    /// Writes a session down as it is, and has it kept.
+    pub fn keep(&mut self, mover: &Mover, record: &ConnectionRecord, socket: &OwnedFd) {
+        let page = self.page();
+        let usage = Usage::of(socket).expect("the kernel tells").expect("a client");
+        self.write(page, record, usage, &record.id.0.to_le_bytes());
+        mover.say_with(&encode_keep(record, page), &[socket.as_fd()]);
+    }
+
+    /// Has it forgotten.
+    pub fn forget(&self, mover: &Mover, record: &ConnectionRecord) {
+        let mut buffer = [0; MAX_IDS];
+        mover.say(encode_forget(&mut buffer, [record.id].into_iter()));
+    }
+}
