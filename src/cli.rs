@@ -7,18 +7,14 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{ArgMatches, FromArgMatches};
-use serde_json::json;
-
-use crate::config::Config;
 use crate::demo::server;
-use crate::log::{LogFormat, LogHandle};
-use crate::primary::{Milestone, Primary};
-use crate::settings::change::{needs_restart, renames_control};
+use crate::handoff::kernel::adopt;
+use crate::primary::Estate;
 use crate::settings::reader::{Reader, Reading};
-use crate::supervisor::output::Output;
-use crate::supervisor::pool::{Summary, chain};
-use crate::supervisor::rollout::{Outcome, Report};
+use crate::supervisor::pool::chain;
+use crate::upgrade::Document;
+use crate::upgrade::check::UNDERSTOOD;
+use clap::{ArgMatches, FromArgMatches};
 
 mod commands;
 mod configuration;
@@ -26,13 +22,18 @@ mod documents;
 mod failure;
 mod flags;
 mod operator;
+mod role;
+mod run;
 mod screen;
 mod table;
 mod top;
 mod units;
 mod waiting;
 
-use flags::{Cli, Init, SubCommand};
+use flags::{Check, Cli, Init, SubCommand};
+
+/// The exit code of what is done.
+const DONE: u8 = 0;
 
 /// Runs the program and returns its exit code.
 #[must_use]
@@ -48,21 +49,11 @@ pub fn main() -> ExitCode {
     };
     let matches = matches.subcommand().map_or(&matches, |(_, matches)| matches);
     let result = match cli.command {
-        Some(SubCommand::DemoWorker { listen }) => server::run(listen),
-        Some(SubCommand::Check(check)) => {
-            read(matches).map(|reading| say_check(&reading, check.json))
-        }
-        Some(SubCommand::Init(arguments)) => init(&arguments),
-        Some(SubCommand::Operate(command)) => commands::run(command, matches).map_err(Into::into),
-        Some(SubCommand::Completions { shell }) => {
-            documents::completions(shell).map_err(Into::into)
-        }
-        Some(SubCommand::Man) => documents::man().map_err(Into::into),
-        Some(SubCommand::Top(arguments)) => top::run(&arguments),
-        None => Reader::new(matches).map_err(Into::into).and_then(|reader| run(&reader)),
+        None => Reader::new(matches).map_err(Into::into).and_then(|reader| run::run(&reader)),
+        Some(command) => order(command, matches).map(|()| DONE),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) if failure::is_closed_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             if !error.is::<Logged>() {
@@ -70,6 +61,18 @@ pub fn main() -> ExitCode {
             }
             ExitCode::from(failure::code(&*error))
         }
+    }
+}
+
+fn order(command: SubCommand, matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
+    match command {
+        SubCommand::DemoWorker { listen } => server::run(listen),
+        SubCommand::Check(check) => say_check(&read(matches)?, &check),
+        SubCommand::Init(arguments) => init(&arguments),
+        SubCommand::Operate(command) => commands::run(command, matches).map_err(Into::into),
+        SubCommand::Completions { shell } => documents::completions(shell).map_err(Into::into),
+        SubCommand::Man => documents::man().map_err(Into::into),
+        SubCommand::Top(arguments) => top::run(&arguments),
     }
 }
 
@@ -104,106 +107,20 @@ fn init(init: &Init) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn run(reader: &Reader) -> Result<(), Box<dyn Error>> {
-    let Reading { config, .. } = reader.read()?;
-    let log = crate::log::start(&config.log);
-    let format = config.log.format;
-    run_with(reader, config, &log).map_err(|error| match format {
-        LogFormat::Text => error,
-        // Whoever reads the log as JSON reads nothing else.
-        LogFormat::Json => {
-            tracing::error!(error = chain(&*error), "primary failed");
-            Logged.into()
-        }
-    })
-}
-
-fn run_with(reader: &Reader, config: Config, log: &LogHandle) -> Result<(), Box<dyn Error>> {
-    let output = Output::start(config.output.clone())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let begun_with = config.clone();
-    let reread = || reread(reader, &begun_with);
-    runtime.block_on(async {
-        let report = |milestone| say(&output, milestone);
-        let result = match Primary::bind(config) {
-            Ok(primary) => primary.run(output.clone(), log.clone(), reread, report).await,
-            Err(error) => Err(error),
-        };
-        if let Ok(summary) = &result {
-            say_stopped(&output, summary);
-        }
-        // Also where it has failed: workers may have said why.
-        output.finish().await;
-        result?;
-        Ok(())
-    })
-}
-
-/// What a running primary cannot change is said, and stays as it is.
-fn reread(reader: &Reader, begun_with: &Config) -> Result<Config, String> {
-    let Reading { config, .. } = reader.read().map_err(|error| error.to_string())?;
-    let settings = needs_restart(begun_with, &config);
-    if !settings.is_empty() {
-        let settings = settings.join(", ");
-        tracing::warn!(settings, "only a new primary can change these, they stay as they are");
+/// Settings as they result; with a state, whether that is understood, too, in words for the primary that
+/// asks.
+fn say_check(reading: &Reading, check: &Check) -> Result<(), Box<dyn Error>> {
+    if let Some(number) = check.state {
+        Estate::check(&Document::from_memory(adopt(number)?)?)?;
+        let _ = writeln!(std::io::stdout(), "{UNDERSTOOD}");
+        return Ok(());
     }
-    if renames_control(begun_with, &config) {
-        let name = &begun_with.name;
-        tracing::warn!(name, "control socket keeps the old name, workers' lines have the new one");
+    if check.json {
+        say_line(&configuration::json(&reading.values));
+    } else {
+        let _ = write!(std::io::stdout(), "{}", configuration::text(&reading.values));
     }
-    Ok(config)
-}
-
-fn say_check(reading: &Reading, as_json: bool) {
-    if as_json {
-        return say_line(&configuration::json(&reading.values));
-    }
-    let _ = write!(std::io::stdout(), "{}", configuration::text(&reading.values));
-}
-
-/// One line of JSON on standard output for whoever waits for it.
-fn say(output: &Output, milestone: Milestone) {
-    let pid = std::process::id();
-    let line = match milestone {
-        Milestone::Listening(address) => json!({
-            "event": "listening", "address": address.to_string(), "port": address.port(), "pid": pid,
-        }),
-        Milestone::Ready(workers) => json!({"event": "ready", "workers": workers, "pid": pid}),
-        Milestone::RolledOut(report) => rolled_out(&report),
-        Milestone::ReloadRefused(error) => {
-            json!({"event": "reloaded", "result": "refused", "reason": error})
-        }
-        Milestone::Scaled(workers) => json!({"event": "scaled", "workers": workers}),
-    };
-    output.say(line.to_string());
-}
-
-fn rolled_out(report: &Report) -> serde_json::Value {
-    let (result, reason) = match &report.outcome {
-        Outcome::Done => ("done", String::new()),
-        Outcome::Aborted(slot, reason) => ("aborted", format!("worker in slot {slot} {reason}")),
-        Outcome::Superseded => ("superseded", "a newer one was ordered".to_owned()),
-        Outcome::Stopped => ("stopped", "everything is to end".to_owned()),
-    };
-    json!({
-        "event": "reloaded", "result": result, "reason": reason, "rollout": report.number,
-        "trigger": report.trigger.to_string(), "replaced": report.replaced, "of": report.of,
-    })
-}
-
-fn say_stopped(output: &Output, summary: &Summary) {
-    let counters = &summary.counters;
-    let line = json!({
-        "event": "stopped", "how": if summary.at_once { "at once" } else { "graceful" },
-        "killed_workers": summary.killed, "cut_connections": summary.cut,
-        "accepted": counters.accepted, "acknowledged": counters.acknowledged,
-        "redelivered": counters.redelivered, "spilled": counters.spilled,
-        "refused": counters.refused, "stalls": counters.stalls, "lost": counters.lost,
-        "accept_errors": counters.accept_errors, "sessions_moved": counters.moved,
-        "sessions_returned": counters.returned, "sessions_lost": counters.sessions_lost,
-        "clients_shed": counters.shed,
-    });
-    output.say(line.to_string());
+    Ok(())
 }
 
 /// That nobody reads any more is no reason to end.

@@ -23,8 +23,13 @@ use crate::triggers::watch::WatchSettings;
 /// Everything that can be set.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The text of the file that this was read from, if there is one.
+    pub source: Option<String>,
     /// The app's name.
     pub name: String,
+    /// A keeper starts the primary again after a crash, which comes too soon if the primary has lived
+    /// for less than that. `None` if there is to be no keeper.
+    pub keeper: Option<Duration>,
     /// How many slots, 1 at least.
     pub workers: u16,
     /// What the workers run.

@@ -35,6 +35,7 @@
 //! | [`control`] | how operators see and steer: socket, admin listener, metrics | reach in but through handles |
 //! | [`upgrade`] | a primary carried over into its successor | lose a descriptor |
 //! | [`config`], [`primary`] | settings gathered, parts put together | decide anything |
+//! | [`keeper`] | the small parent that starts the primary again | serve, or need a runtime |
 //! | [`settings`] | what may be written, and what it stands for | do anything with it |
 //! | [`demo`] | the worker that runs when no other is given | be needed by anything but `cli` |
 //! | [`cli`] | what is typed, and what is printed | be needed by anything |
@@ -65,7 +66,9 @@ pub mod frontend {
     //! A connection's way in: accepted, placed, handed over. Never knows how a worker is started.
     pub mod acceptor;
     pub mod affinity;
+    pub mod counter_page;
     pub mod dispatcher;
+    pub mod estate;
     pub mod inquiry;
     pub mod listener;
     pub mod memory;
@@ -73,6 +76,7 @@ pub mod frontend {
     pub mod placement;
     pub mod poller;
     pub mod rebalance;
+    pub mod reports;
     pub mod router;
     pub mod session_route;
     pub mod shedding;
@@ -92,9 +96,12 @@ pub mod frontend {
 pub mod system {
     //! What surrounds the primary: systemd, the container. Knows nothing of workers.
     pub mod activation;
+    pub mod directory;
     pub mod journal;
+    pub mod keeper;
     pub mod limits;
     pub mod notify;
+    pub mod program;
     pub mod store;
 }
 
@@ -186,6 +193,8 @@ pub mod control {
 
 #[cfg(feature = "cli")]
 pub mod config;
+#[cfg(feature = "cli")]
+pub mod keeper;
 #[cfg(feature = "cli")]
 pub mod log;
 #[cfg(feature = "cli")]

@@ -139,6 +139,15 @@ fn log_panics(format: LogFormat) {
     }));
 }
 
+/// A thread that panics ends the process, once that is said.
+pub fn abort_on_panic() {
+    let said = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        said(info);
+        std::process::abort();
+    }));
+}
+
 fn log_panic(info: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let location = info.location().map(ToString::to_string);

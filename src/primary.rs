@@ -3,47 +3,63 @@
 //! Start: limits, listener, the frontend's thread, the pool, the workers; connections are accepted
 //! when the first worker of each slot is ready. Stop, in reverse: the backlog is handed out and the
 //! listener closed, then the workers drain, then the frontend ends.
+//!
+//! A successor begins with what was left to it ([`Beginning`]) and goes the same way; a primary that
+//! is upgraded ends with everything in its hands ([`PrimaryEnd`]).
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::control::admin::{self, AdminError, AdminListener};
-use crate::control::links::Reloader;
-use crate::control::socket::{ControlSocket, SocketError};
-use crate::frontend::affinity::Affinity;
-use crate::frontend::dispatcher::{DispatchError, Dispatcher, DispatcherSettings};
-use crate::frontend::inquiry::{Inquiries, inquiries};
-use crate::frontend::listener::{ListenError, Listener};
-use crate::frontend::placement::Placement;
-use crate::frontend::router::Router;
-use crate::frontend::slot_table::SlotTable;
-use crate::handoff::kernel::keep_inherited_descriptors;
-use crate::handoff::slots::{SlotOrders, seam};
+use crate::control::admin::AdminError;
+use crate::control::links::PrimaryHandle;
+use crate::control::server::Server;
+use crate::control::socket::SocketError;
+use crate::frontend::dispatcher::DispatchError;
+use crate::frontend::estate::FrontendEstate;
+use crate::frontend::inquiry::inquiries;
+use crate::frontend::listener::ListenError;
+use crate::handoff::slots::seam;
 use crate::log::LogHandle;
 use crate::supervisor::event::Announcer;
 use crate::supervisor::orphans::Orphans;
 use crate::supervisor::output::Output;
-use crate::supervisor::pool::estate::PoolEnd;
+use crate::supervisor::pool::estate::{AdoptedWorker, After, PoolDocument, PoolEnd, PoolEstate};
 use crate::supervisor::pool::handle::PoolHandle;
-use crate::supervisor::pool::{Pool, PoolError, PoolLinks, PoolSettings, Progress, Summary};
+use crate::supervisor::pool::{Pool, PoolError, PoolLinks, Progress, Summary};
 use crate::supervisor::rollout::Report;
-use crate::system::activation::{ActivationError, inherited_listener};
+use crate::system::journal::Journal;
+use crate::system::keeper::Keeper;
 use crate::system::notify::Notifier;
+use crate::system::store::Store;
 use crate::triggers::watch::WatchError;
+use crate::upgrade::EstateError;
+use crate::upgrade::exec::hold_signals;
 
+mod begin;
+mod beginning;
 mod control;
+mod doors;
+mod estate;
+mod frontend;
+mod hand_over;
 mod operator;
+mod pool;
+mod record;
 mod signals;
 mod triggers;
 
-use operator::Operator;
+pub use beginning::{Beginning, BeginningError};
+pub use estate::Estate;
+pub use hand_over::HandOver;
+
+use doors::Doors;
+use frontend::FrontendThread;
+use operator::{Operator, Upgrading};
+use pool::PoolOf;
+use record::Record;
 use signals::Signals;
 use triggers::Triggers;
 
@@ -51,9 +67,6 @@ use triggers::Triggers;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PrimaryError {
-    /// The socket that the service manager has passed cannot be used.
-    #[error(transparent)]
-    Activation(#[from] ActivationError),
     /// It cannot watch files.
     #[error(transparent)]
     Watch(#[from] WatchError),
@@ -63,6 +76,9 @@ pub enum PrimaryError {
     /// It cannot have its admin listener.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// It cannot be carried over.
+    #[error(transparent)]
+    Estate(#[from] EstateError),
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -96,46 +112,54 @@ pub enum Milestone {
     ReloadRefused(String),
     /// There are to be so many workers now.
     Scaled(u16),
+    /// So many workers run on under this primary, which follows another one.
+    Resumed(u16, After),
+    /// The new program would not go on, or couldn't be run: the old one stays.
+    UpgradeRefused(String),
+}
+
+/// How a primary's run ended.
+#[derive(Debug)]
+pub enum PrimaryEnd {
+    /// With everything.
+    Ended(Summary),
+    /// It is to become its successor.
+    HandedOver(Box<HandOver>),
 }
 
 /// A primary that listens and has started nothing else yet.
 #[derive(Debug)]
 pub struct Primary {
     config: Config,
-    listener: Listener,
-    socket: Option<ControlSocket>,
-    admin: Option<AdminListener>,
+    frontend: FrontendEstate,
+    address: SocketAddr,
+    pool: PoolStart,
+    doors: Doors,
+    record: Record,
+    journal: Journal,
+    store: Option<Store>,
+}
+
+/// What the pool begins with.
+#[derive(Debug)]
+enum PoolStart {
+    New,
+    Resumed(Box<PoolDocument>, Vec<AdoptedWorker>, After),
+}
+
+/// What runs beside the pool.
+struct Beside<Reread, Tell> {
+    operator: Operator<Reread, Tell>,
+    frontend: FrontendThread,
+    doors: Doors,
+    /// Ends when it is dropped.
+    _server: Server,
 }
 
 impl Primary {
-    /// Binds the listener, or takes the one that the service manager has passed.
-    ///
-    /// # Errors
-    ///
-    /// If the address cannot be had, or what was passed is no listener.
-    pub fn bind(config: Config) -> Result<Self, PrimaryError> {
-        raise_descriptor_limit();
-        if let Err(error) = keep_inherited_descriptors() {
-            tracing::warn!(%error, "workers inherit descriptors that this process has inherited");
-        }
-        check_backlog(config.listener.backlog);
-        let listener = match inherited_listener()? {
-            None => Listener::bind(&config.listener)?,
-            Some(socket) => {
-                let listener = Listener::inherited(socket, config.listener.backlog)?;
-                let address = listener.local();
-                tracing::info!(%address, "inherited socket is used, not --host and --port");
-                listener
-            }
-        };
-        let socket = control::socket(&config, listener.local().port())?;
-        let admin = config.admin.as_ref().map(AdminListener::bind).transpose()?;
-        Ok(Self { config, listener, socket, admin })
-    }
-
-    /// Starts the workers and serves until SIGTERM or SIGINT; a second one ends it at once. `reread`
-    /// reads the configuration again, for a rolling restart. What the workers print goes to `output`,
-    /// whose files SIGUSR1 opens anew.
+    /// Starts the workers, or goes on with those that run, and serves until SIGTERM or SIGINT; a second
+    /// one ends it at once. `reread` reads the configuration again, for a rolling restart. What the
+    /// workers print goes to `output`, whose files SIGUSR1 opens anew.
     ///
     /// Takes care of every child that this process gets from now on, and kills what is left at the
     /// end: nothing else in it may start any.
@@ -149,53 +173,90 @@ impl Primary {
         log: LogHandle,
         reread: impl Fn() -> Result<Config, String>,
         report: impl FnMut(Milestone),
-    ) -> Result<Summary, PrimaryError> {
+    ) -> Result<PrimaryEnd, PrimaryError> {
+        let announcer = Announcer::new();
+        let announced = announcer.subscribe();
+        let (pool, mut beside) = self.start(announcer, output, log, reread, report)?;
+        let result = tokio::select! {
+            biased;
+            result = pool.run() => result,
+            never = beside.operator.attend(announced) => match never {},
+        };
+        match result {
+            Ok(PoolEnd::Ended(summary)) => Ok(PrimaryEnd::Ended(summary)),
+            Ok(PoolEnd::HandedOver(estate)) => beside.hand_over(*estate).await,
+            Err(error) => Err(beside.frontend.explain(error)),
+        }
+    }
+
+    /// Starts everything but the pool, which is run by the caller.
+    fn start<Reread: Fn() -> Result<Config, String>, Tell: FnMut(Milestone)>(
+        self,
+        announcer: Announcer,
+        output: Output,
+        log: LogHandle,
+        reread: Reread,
+        report: Tell,
+    ) -> Result<(Pool, Beside<Reread, Tell>), PrimaryError> {
         let start = |what| move |source| PrimaryError::Start { what, source };
         let signals = Signals::install().map_err(start("install signal handlers"))?;
-        let orphans = Orphans::adopt(None).map_err(start("take care of orphaned processes"))?;
-        let triggers = Triggers::start(&self.config)?;
+        let keeper = Keeper::from_environment().map_err(start("watch its keeper"))?;
+        let foster = keeper.as_ref().and_then(|keeper| i32::try_from(keeper.pid()).ok());
+        let orphans = match &self.pool {
+            PoolStart::New => Orphans::adopt(foster),
+            PoolStart::Resumed(document, ..) => {
+                Orphans::resume(foster, document.inherited().into_iter().collect())
+            }
+        };
+        let orphans = orphans.map_err(start("take care of orphaned processes"))?;
+        let Self { config, frontend, address, pool, mut doors, record, journal, store } = self;
+        let triggers = Triggers::start(&config)?;
         let notifier = Notifier::from_environment();
         let heartbeat = notifier.as_ref().and_then(Notifier::watchdog_interval);
-        let Self { config, listener, socket, admin } = self;
-        let address = listener.local();
         let (commander, events, orders) = seam().map_err(start("make the seam to the frontend"))?;
         let (frontend_handle, inquiries) =
             inquiries().map_err(start("make the way in for questions"))?;
-        let mut frontend = start_frontend(listener, &config, orders, inquiries)
+        let workers = match &pool {
+            PoolStart::New => config.workers,
+            PoolStart::Resumed(document, ..) => document.settings().workers,
+        };
+        let frontend = frontend::start(frontend, &config, workers, orders, inquiries)
             .map_err(start("start the frontend's thread"))?;
 
         let (handle, ordered) = PoolHandle::new();
         let (progress, progressed) = watch::channel(Progress::default());
-        let announcer = Announcer::new();
         let pool_settings = PoolOf { port: address.port(), heartbeat };
-        let settings = pool_settings.settings(&config);
-        let announced = announcer.subscribe();
-        let (reloader, reloads) = Reloader::new();
+        let (primary, ordered_of_primary) = PrimaryHandle::new();
         let parts = control::Parts {
             frontend: frontend_handle,
             pool: handle.clone(),
-            reloader,
+            primary,
             output: output.clone(),
             log: log.clone(),
         };
-        let doors = control::Doors { socket: socket.as_ref(), admin };
-        let _server = control::start(parts, &config, address, doors, &announcer)
+        let server = control::Doors { socket: doors.socket.as_ref(), admin: doors.admin.take() };
+        let server = control::start(parts, &config, address, record.document(), server, &announcer)
             .map_err(start("start the thread of the control socket"))?;
+        let upgrading = Upgrading::new(&record, &journal);
         let mut operator = Operator {
             pool: pool_settings,
             signals,
+            keeper,
             output: output.clone(),
             log,
             output_settings: None,
             triggers,
             notifier,
-            handle: handle.clone(),
-            reloads,
+            handle,
+            ordered: ordered_of_primary,
             reread,
             report,
             progressed,
+            record,
+            upgrading,
         };
-        operator.tell(Milestone::Listening(address));
+        operator.begin(address, matches!(pool, PoolStart::New));
+        let journal = Some(journal);
         let links = PoolLinks {
             frontend: commander,
             events,
@@ -204,128 +265,29 @@ impl Primary {
             orders: ordered,
             progress,
             announcer,
-            store: None,
-            journal: None,
+            store,
+            journal,
         };
-        let pool = Pool::new(settings, links).run();
-        let result = tokio::select! {
-            biased;
-            result = pool => result,
-            never = operator.attend(announced) => match never {},
+        let pool = match pool {
+            PoolStart::New => Pool::new(pool_settings.settings(&config), links),
+            PoolStart::Resumed(document, workers, after) => {
+                Pool::resume(*document, workers, after, links)
+            }
         };
-        match result {
-            Err(PoolError::Frontend(gone)) => Err(match frontend.try_recv() {
-                Ok(error) => PrimaryError::Frontend(error),
-                Err(_) => PoolError::Frontend(gone).into(),
-            }),
-            Ok(PoolEnd::Ended(summary)) => Ok(summary),
-            // Nobody orders that yet.
-            Ok(PoolEnd::HandedOver(_)) => Ok(Summary::default()),
-            Err(error) => Err(error.into()),
-        }
+        Ok((pool, Beside { operator, frontend, doors, _server: server }))
     }
 }
 
-/// What the pool of this primary runs on, beside its configuration.
-#[derive(Clone, Copy, Debug)]
-struct PoolOf {
-    port: u16,
-    heartbeat: Option<Duration>,
-}
-
-impl PoolOf {
-    fn settings(self, config: &Config) -> PoolSettings {
-        PoolSettings {
-            workers: config.workers,
-            weights: config.router.weights.clone(),
-            command: Arc::new(config.command.clone()),
-            port: self.port,
-            credits: config.credits,
-            slot_wait: config.slots.slot_wait,
-            wait_ready: config.wait_ready,
-            lifecycle: config.lifecycle.clone(),
-            rollout: config.rollout,
-            autoscale: config.autoscale,
-            dense: config.router.placement == Placement::Modulo,
-            limits: config.limits,
-            stall_timeout: config.stall_timeout,
-            orphan_grace: config.orphan_grace,
-            move_timeout: config.move_timeout,
-            lameduck: config.lameduck,
-            heartbeat: self.heartbeat,
-        }
-    }
-}
-
-/// Starts the thread that does nothing but hand connections out. It ends when the pool does; an
-/// error of its own arrives in what is returned.
-fn start_frontend(
-    listener: Listener,
-    config: &Config,
-    orders: SlotOrders,
-    inquiries: Inquiries,
-) -> io::Result<oneshot::Receiver<DispatchError>> {
-    let settings = &config.affinity;
-    let affinity = Affinity::new(settings.digest, &settings.secret, settings.prefixes);
-    let router = Router::new(&config.router);
-    let slots = SlotTable::new(config.slots);
-    let most = config.autoscale.map_or(config.workers, |bounds| bounds.max_workers);
-    let most_held = most_held(most.max(config.workers), config.admin.is_some());
-    let settings = DispatcherSettings { most_held, pace: config.pace };
-    let (failed, failure) = oneshot::channel();
-    thread::Builder::new().name("frontend".to_owned()).spawn(move || {
-        let dispatcher =
-            Dispatcher::new(listener, affinity, router, slots, settings, orders, inquiries);
-        let result = dispatcher.and_then(Dispatcher::run);
-        if let Err(error) = result {
-            // The primary may be gone already.
-            let _ = failed.send(error);
-        }
-    })?;
-    Ok(failure)
-}
-
-/// Each connection on its way takes a descriptor here, each established one in a worker, which
-/// inherits the limit.
-fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-        Ok(hard)
-    });
-    match raised {
-        Ok(limit) => tracing::info!(limit, "descriptor limit raised"),
-        Err(error) => tracing::warn!(%error, "cannot raise the descriptor limit"),
-    }
-}
-
-/// How many clients' descriptors the primary may hold and still start workers: what the limit
-/// leaves beside its own, of which each worker takes a few, and its successor beside it.
-fn most_held(workers: u16, admin: bool) -> u64 {
-    const OWN: u64 = 32;
-    const EACH_WORKER: u64 = 7;
-    let admin = if admin { admin::CONNECTIONS as u64 } else { 0 };
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-    let left = limit.saturating_sub(OWN + admin + 2 * EACH_WORKER * u64::from(workers));
-    if left < 64 {
-        tracing::warn!(
-            limit,
-            left,
-            "descriptor limit leaves few for clients: raise it (ulimit -n)"
-        );
-    }
-    left.max(1)
-}
-
-fn check_backlog(backlog: i32) {
-    const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
-    let limit = std::fs::read_to_string(SOMAXCONN).ok().and_then(|text| text.trim().parse().ok());
-    if let Some(limit) = limit
-        && backlog > limit
-    {
-        tracing::warn!(
-            backlog,
-            limit,
-            "kernel keeps fewer connections in the backlog: raise net.core.somaxconn",
-        );
+impl<Reread, Tell> Beside<Reread, Tell> {
+    /// Gathers everything. From here on signals wait for the successor.
+    async fn hand_over(self, pool: PoolEstate) -> Result<PrimaryEnd, PrimaryError> {
+        let Self { mut operator, frontend, doors, .. } = self;
+        operator.upgrading.tell(Ok(()));
+        let frontend = frontend.estate().await?;
+        hold_signals();
+        let output = operator.output.hand_over().await;
+        let program = operator.upgrading.program;
+        let gathered = HandOver::gather(program, frontend, pool, output, doors, operator.record)?;
+        Ok(PrimaryEnd::HandedOver(Box::new(gathered)))
     }
 }

@@ -441,7 +441,7 @@ fn ready_is_said_when_clients_should_come() {
     assert_eq!(ready(&primary).1, "everything is being stopped");
     assert_eq!(get(primary.admin(), "/livez", &[]).status(), 200);
     ask(nth(1), primary.address());
-    primary.signal(Signal::TERM);
+    primary.signal_again(Signal::TERM);
     primary.stop_finished();
 }
 
@@ -496,7 +496,7 @@ fn what_no_client_sends_harms_nobody() {
 fn clients_that_are_slow_or_idle_or_never_read_are_cut_off() {
     let primary = with_admin(1).start();
     let admin = primary.admin();
-    let before = descriptors(primary.pid()).len();
+    let before = descriptors(primary.primary_pid()).len();
     let mut slow: Vec<_> = (0..3).map(|_| connect(admin)).collect();
     slow[1].write_all(b"GET /api/status HTTP/1.1\r\nHost: localhost\r\nX-").unwrap();
     let begun = format!(
@@ -508,12 +508,12 @@ fn clients_that_are_slow_or_idle_or_never_read_are_cut_off() {
     let ask = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(5_000);
     deaf.set_nonblocking(true).unwrap();
     let _ = deaf.write(ask.as_bytes());
-    assert!(descriptors(primary.pid()).len() >= before, "they are connected");
+    assert!(descriptors(primary.primary_pid()).len() >= before, "they are connected");
     assert_eq!(get(admin, "/livez", &[]).status(), 200);
     for client in &mut slow {
         assert!(ends_within(client, PATIENCE), "{client:?}");
     }
-    eventually("all are gone", || descriptors(primary.pid()).len() <= before);
+    eventually("all are gone", || descriptors(primary.primary_pid()).len() <= before);
     primary.stop();
 }
 

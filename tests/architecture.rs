@@ -9,7 +9,7 @@ use std::path::Path;
 use sticky_lb::log::PARTS;
 
 /// Folders and files from the bottom up: each imports from those that stand beside it.
-const FLOORS: [(&str, &[&str]); 14] = [
+const FLOORS: [(&str, &[&str]); 15] = [
     ("handoff", &["handoff"]),
     ("frontend", &["handoff", "frontend"]),
     ("system", &["handoff", "system"]),
@@ -17,7 +17,7 @@ const FLOORS: [(&str, &[&str]); 14] = [
     ("worker", &["handoff", "worker"]),
     ("triggers", &["triggers"]),
     ("log", &["log"]),
-    ("control", &["handoff", "frontend", "supervisor", "log", "control"]),
+    ("control", &["handoff", "frontend", "system", "supervisor", "log", "control"]),
     ("config", &["frontend", "supervisor", "triggers", "control", "log"]),
     ("upgrade", &["handoff", "upgrade"]),
     (
@@ -49,16 +49,20 @@ const FLOORS: [(&str, &[&str]); 14] = [
             "settings",
         ],
     ),
+    ("keeper", &["handoff", "system", "log", "keeper"]),
     ("demo", &["worker", "demo"]),
     (
         "cli",
         &[
+            "handoff",
             "settings",
             "config",
             "primary",
             "upgrade",
+            "keeper",
             "demo",
             "supervisor",
+            "system",
             "log",
             "control",
             "cli",
@@ -70,7 +74,15 @@ const FLOORS: [(&str, &[&str]); 14] = [
 const BELONGS: [(&str, &[&str]); 5] = [
     ("unsafe ", &["handoff/kernel.rs"]),
     ("from_raw_fd", &["handoff/kernel.rs"]),
-    ("Command::new", &["supervisor/process.rs", "settings/pm2/ecosystem.rs", "upgrade/check.rs"]),
+    (
+        "Command::new",
+        &[
+            "supervisor/process.rs",
+            "keeper/launch.rs",
+            "settings/pm2/ecosystem.rs",
+            "upgrade/check.rs",
+        ],
+    ),
     ("clap::", &["cli", "settings/"]),
     ("io::stdout()", &["cli.rs", "cli/", "supervisor/output.rs", "worker/orphan.rs"]),
 ];

@@ -32,7 +32,7 @@ fn whatever_happens_nobody_is_lost_and_all_returns_to_its_base() {
         .arguments(&["--min-uptime", "50ms", "--max-restarts", "1000000"])
         .arguments(&["--exp-backoff-restart-delay", "10ms", "--exp-backoff-max-delay", "50ms"])
         .start();
-    let base = descriptors(primary.pid()).len();
+    let base = descriptors(primary.primary_pid()).len();
     let load = Load::start(primary.address());
     let (mut random, mut kills) = (Random(0x2545_f491_4f6c_dd1d), 0);
     let start = SystemTime::now();
@@ -65,9 +65,9 @@ fn whatever_happens_nobody_is_lost_and_all_returns_to_its_base() {
     // Back to the number of workers that was configured.
     primary.signal(Signal::HUP);
     eventually("three workers and their descriptors", || {
-        primary.workers().len() == 3 && descriptors(primary.pid()).len() == base
+        primary.workers().len() == 3 && descriptors(primary.primary_pid()).len() == base
     });
-    assert!(children(primary.pid()).iter().all(|pid| state(*pid) != Some('Z')), "a zombie");
+    assert!(children(primary.primary_pid()).iter().all(|pid| state(*pid) != Some('Z')), "a zombie");
     let stopped = primary.stop();
     assert_eq!((&stopped["lost"], &stopped["accepted"]), (&0.into(), &stopped["acknowledged"]));
 }

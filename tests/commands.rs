@@ -223,7 +223,7 @@ fn the_only_primary_is_found_without_flags() {
     assert!(!text.contains(['!', '\x1b']), "nothing is wrong, and this is a pipe: {text}");
     for expected in [
         "name:       app\n".to_owned(),
-        format!("pid {}, up ", primary.pid()),
+        format!("pid {} (primary {}), up ", primary.pid(), primary.primary_pid()),
         format!(":{}\n", primary.port()),
         "2 of 2 serve\n".to_owned(),
     ] {
@@ -307,7 +307,7 @@ fn where_no_primary_runs_it_is_said_where_one_was_looked_for() {
 #[test]
 fn what_a_killed_primary_has_left_is_not_found() {
     let mut primary = Primary::with_workers(1).start();
-    primary.signal(Signal::KILL);
+    primary.kill_all();
     primary.wait();
     let folder = primary.directory();
     let left = fs::read_dir(folder).unwrap().flatten();

@@ -103,7 +103,7 @@ fn a_socket_that_a_killed_primary_has_left_is_replaced() {
     let mut primary = Primary::with_workers(1).start();
     let (folder, port) = (primary.directory().to_owned(), primary.port());
     let left = folder.join("left-9.sock");
-    primary.signal(Signal::KILL);
+    primary.kill_all();
     primary.wait();
     fs::rename(folder.join(format!("app-{port}.sock")), &left).unwrap();
     let path = left.to_str().unwrap();
@@ -212,7 +212,7 @@ fn other_users_are_turned_away_even_where_the_file_lets_them_in() {
 #[test]
 fn a_thousand_hasty_clients_leave_nothing_behind() {
     let primary = Primary::with_workers(1).start();
-    let descriptors = || common::process::descriptors(primary.pid()).len();
+    let descriptors = || common::process::descriptors(primary.primary_pid()).len();
     status(&primary);
     let before = descriptors();
     for n in 0..1_000 {

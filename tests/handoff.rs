@@ -37,10 +37,10 @@ fn who_comes_before_the_workers_waits_unread_in_the_kernel() {
 #[test]
 fn an_established_connection_costs_the_primary_no_descriptor() {
     let primary = Primary::with_workers(2).start();
-    let before = descriptors(primary.pid());
+    let before = descriptors(primary.primary_pid());
     let held: Vec<_> = (0..300).map(|n| hold(nth(n), &primary)).collect();
     eventually("the primary has closed its copies", || {
-        descriptors(primary.pid()).len() == before.len()
+        descriptors(primary.primary_pid()).len() == before.len()
     });
     assert_eq!(held.len(), 300);
 }
@@ -109,7 +109,7 @@ fn workers_killed_at_random_lose_no_connection() {
     let primary = Primary::with_workers(4)
         .arguments(&["--min-uptime", "0", "--max-restarts", "1000000"])
         .start();
-    let before = descriptors(primary.pid()).len();
+    let before = descriptors(primary.primary_pid()).len();
     let (done, answered, cut) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
     let address = primary.address();
     std::thread::scope(|scope| {
@@ -150,7 +150,7 @@ fn workers_killed_at_random_lose_no_connection() {
         done.store(true, Ordering::Relaxed);
     });
     eventually("descriptors return to their base", || {
-        primary.workers().len() == 4 && descriptors(primary.pid()).len() == before
+        primary.workers().len() == 4 && descriptors(primary.primary_pid()).len() == before
     });
     let (answered, cut) = (answered.into_inner(), cut.into_inner());
     let stopped = primary.stop();
@@ -259,7 +259,7 @@ fn waiting_clients(primary: &Primary, count: u16) -> Vec<std::net::TcpStream> {
 #[test]
 fn with_all_workers_stopped_clients_wait_and_are_all_served_in_the_end() {
     let primary = Primary::with_workers(2).descriptor_limit(100).start();
-    let base = descriptors(primary.pid()).len();
+    let base = descriptors(primary.primary_pid()).len();
     let workers: Vec<_> = primary.workers().into_iter().map(|(pid, ..)| pid).collect();
     workers.iter().for_each(|pid| signal(*pid, Signal::STOP));
     let waiting = waiting_clients(&primary, 150);
@@ -268,7 +268,9 @@ fn with_all_workers_stopped_clients_wait_and_are_all_served_in_the_end() {
     for stream in waiting {
         read_answer(stream).expect("an answer in the end");
     }
-    eventually("descriptors return to their base", || descriptors(primary.pid()).len() == base);
+    eventually("descriptors return to their base", || {
+        descriptors(primary.primary_pid()).len() == base
+    });
     let stopped = primary.stop();
     assert_eq!((&stopped["lost"], &stopped["accepted"]), (&0.into(), &150.into()));
     assert_eq!(stopped["accept_errors"], 0);
@@ -294,11 +296,11 @@ fn out_of_descriptors_the_primary_waits_says_so_once_and_recovers() {
     let primary = Primary::with_workers(2).start();
     let limit = |soft| {
         use rustix::process::{Pid, Resource, Rlimit, prlimit};
-        let pid = i32::try_from(primary.pid()).ok().and_then(Pid::from_raw);
+        let pid = i32::try_from(primary.primary_pid()).ok().and_then(Pid::from_raw);
         prlimit(pid, Resource::Nofile, Rlimit { current: Some(soft), maximum: Some(20_000) })
             .unwrap();
     };
-    let taken = u64::try_from(descriptors(primary.pid()).len()).unwrap();
+    let taken = u64::try_from(descriptors(primary.primary_pid()).len()).unwrap();
     limit(taken);
     let waiting = waiting_clients(&primary, 50);
     primary.wait_for_log("out of descriptors or memory");

@@ -160,10 +160,10 @@ fn a_primary_that_stood_still_itself_blames_no_worker() {
         // For less than its time; a ping goes out meanwhile, and its pong finds a primary that sleeps.
         let busy = ask_for("/stall?ms=800");
         std::thread::park_timeout(std::time::Duration::from_millis(500));
-        primary.signal(Signal::STOP);
+        common::process::signal(primary.primary_pid(), Signal::STOP);
         read_answer(busy).unwrap();
         read_answer(long).unwrap();
-        primary.signal(Signal::CONT);
+        common::process::signal(primary.primary_pid(), Signal::CONT);
         // Some pings later.
         read_answer(ask_for("/sleep?ms=600")).unwrap();
         assert!(!primary.log().contains("stands still"));
@@ -210,7 +210,7 @@ fn there_are_as_many_workers_as_the_load_asks_for() {
     idle.extend((12..60).map(connect));
     eventually("a third worker", || primary.workers().len() == 3);
     idle.extend((60..100).map(connect));
-    assert_eq!(children(primary.pid()).len(), 3, "never more than max_workers");
+    assert_eq!(children(primary.primary_pid()).len(), 3, "never more than max_workers");
     drop(idle);
     eventually("one worker is enough", || primary.workers().len() == 1);
     let log = primary.log();

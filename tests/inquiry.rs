@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use common::client::{connect_from, nth};
-use common::frontend::{Frontend, worker};
-use sticky_lb::frontend::dispatcher::{DispatchError, Dispatcher};
+use common::frontend::{Ended, Frontend, worker};
+use sticky_lb::frontend::dispatcher::Dispatcher;
 use sticky_lb::frontend::inquiry::{Client, Heaviest, SpillReason, Whereabouts};
 use sticky_lb::frontend::placement::Availability;
 use sticky_lb::handoff::drain::{DrainMode, DrainOrder, DrainReason};
@@ -22,7 +22,7 @@ const ORDER: DrainOrder = DrainOrder {
     window: Duration::from_secs(10),
 };
 
-type Running = Frontend<Result<(), DispatchError>>;
+type Running = Frontend<Ended>;
 
 async fn whereabouts(frontend: &Running, client: IpAddr) -> Whereabouts {
     frontend.handle.whereabouts(Client::Address(client)).await.unwrap()

@@ -109,7 +109,7 @@ fn a_second_signal_ends_everything_at_once() {
     let workers = primary.workers();
     primary.signal(Signal::TERM);
     primary.wait_for_log("worker drains");
-    primary.signal(Signal::TERM);
+    primary.signal_again(Signal::TERM);
     assert_eq!(primary.wait().code(), Some(0));
     assert!(workers.into_iter().all(|(pid, ..)| !exists(pid)), "a worker is left");
 }
@@ -133,7 +133,9 @@ fn a_dead_worker_is_followed_in_its_slot_and_leaves_no_zombie() {
     let old = primary.worker(1);
     signal(old, Signal::KILL);
     eventually("a successor", || primary.worker(1) != old);
-    eventually("no zombie", || children(primary.pid()).iter().all(|pid| state(*pid) != Some('Z')));
+    eventually("no zombie", || {
+        children(primary.primary_pid()).iter().all(|pid| state(*pid) != Some('Z'))
+    });
     assert_eq!(primary.workers().len(), 3);
     primary.wait_for_log("was killed by signal 9");
 }
@@ -175,7 +177,7 @@ fn workers_serve_for_a_while_without_a_primary_and_then_end() {
         let health = get_from(nth(1), primary.address(), "/health").unwrap();
         health.body.contains("\"connections\":2") || health.body.contains("\"connections\":3")
     });
-    primary.signal(Signal::KILL);
+    primary.kill_all();
     primary.wait();
     ask_again().expect("its worker goes on serving");
     for (pid, ..) in workers {
@@ -197,7 +199,7 @@ fn an_orphan_that_prints_does_not_die_of_it() {
         read_kept_alive(&mut stream).expect("an answer").body
     };
     assert!(ask_again().contains("hello"));
-    primary.signal(Signal::KILL);
+    primary.kill_all();
     primary.wait();
     eventually("the worker prints nowhere", || {
         descriptors(worker).iter().any(|(number, link)| *number == 1 && link == "/dev/null")
@@ -210,7 +212,7 @@ fn an_orphan_that_prints_does_not_die_of_it() {
 fn an_orphan_told_to_end_does_so_at_once() {
     let mut primary = Primary::with_workers(1).arguments(&["--orphan-grace", "1h"]).start();
     let worker = primary.worker(0);
-    primary.signal(Signal::KILL);
+    primary.kill_all();
     primary.wait();
     primary.wait_for_no_primary(worker);
     signal(worker, Signal::TERM);
@@ -273,7 +275,7 @@ fn workers_that_are_done_are_not_started_again() {
         // A shell that waits for its worker ends with the code when told to.
         let mut primary =
             Primary::with_workers(1).arguments(arguments).worker(&["sh", "-c", &script]).start();
-        let shell = children(primary.pid());
+        let shell = children(primary.primary_pid());
         for pid in shell {
             signal(pid, Signal::USR1);
         }
@@ -296,7 +298,7 @@ fn a_lame_duck_goes_on_until_its_time_is_over() {
     eventually("its successor answers", || ask(nth(0), primary.address()).pid() != old);
     let health = get_from(nth(1), primary.address(), "/health").unwrap();
     assert!(health.head.starts_with("HTTP/1.1 503"), "{health:?}");
-    primary.signal(Signal::TERM);
+    primary.signal_again(Signal::TERM);
     assert_eq!(primary.stop_finished()["how"], "at once");
     let short = Primary::with_workers(1).arguments(&["--lameduck", "100ms"]).start();
     assert_eq!(short.stop()["how"], "graceful");
@@ -316,7 +318,7 @@ fn the_last_line_says_how_it_ended_and_what_was_cut() {
     });
     primary.signal(Signal::TERM);
     primary.wait_for_log("worker drains");
-    primary.signal(Signal::INT);
+    primary.signal_again(Signal::INT);
     let stopped = primary.stop_finished();
     assert_eq!(stopped["how"], "at once");
     assert_eq!((&stopped["killed_workers"], &stopped["cut_connections"]), (&1.into(), &3.into()));

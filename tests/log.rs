@@ -7,7 +7,8 @@ mod common;
 use std::fs::{self, File};
 use std::io::Read;
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus, Stdio};
 
 use common::process::{Signal, signal};
 use common::{Primary, eventually, own_directory};
@@ -185,12 +186,17 @@ fn there_is_colour_on_a_terminal_only_where_it_is_wanted() {
 
 /// What a thread of another process says that panics.
 fn panicking(format: &str) -> String {
+    let (status, said) = program_that_panics(format, "");
+    assert!(status.success(), "a thread's panic is not the end");
+    said
+}
+
+fn program_that_panics(format: &str, aborts: &str) -> (ExitStatus, String) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--ignored", "--exact", "a_program_of_which_a_thread_panics", "--nocapture"]);
-    command.env("LOG_FORMAT", format).env_remove("RUST_BACKTRACE");
+    command.env("LOG_FORMAT", format).env("ABORTS", aborts).env_remove("RUST_BACKTRACE");
     let output = command.output().unwrap();
-    assert!(output.status.success(), "a thread's panic is not the end");
-    String::from_utf8(output.stderr).unwrap()
+    (output.status, String::from_utf8(output.stderr).unwrap())
 }
 
 #[test]
@@ -199,6 +205,9 @@ fn a_program_of_which_a_thread_panics() {
     let json = std::env::var("LOG_FORMAT").is_ok_and(|format| format == "json");
     let format = if json { LogFormat::Json } else { LogFormat::Text };
     let _log = log::start(&LogSettings { levels: "error".parse().unwrap(), format });
+    if std::env::var("ABORTS").is_ok_and(|aborts| !aborts.is_empty()) {
+        log::abort_on_panic();
+    }
     let thread = std::thread::Builder::new().name("unlucky".to_owned());
     let thread = thread.spawn(|| panic!("out of {}", "luck")).unwrap();
     assert!(thread.join().is_err());
@@ -216,4 +225,11 @@ fn a_panic_is_a_line_of_the_log() {
     let text = panicking("text");
     assert!(text.contains("thread panicked thread=\"unlucky\""), "{text}");
     assert!(text.contains("out of luck\nnote: run with"), "what Rust says stands before: {text}");
+}
+
+#[test]
+fn where_a_panic_is_the_end_it_is_said_before() {
+    let (status, said) = program_that_panics("json", "yes");
+    assert_eq!(status.signal(), Some(6), "{said}");
+    assert_eq!(message(&objects(&said), "thread panicked")["reason"], "out of luck");
 }

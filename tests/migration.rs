@@ -1,61 +1,15 @@
 //! WebSockets on the real binary: whatever the operator does, their clients don't notice; and where
 //! they can't move, they are told.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod common;
 
-use std::net::TcpStream;
 use std::time::{Duration, SystemTime};
 
-use common::client::{connect_from, nth};
+use common::counting::Client;
 use common::process::Signal;
 use common::{Builder, Primary, eventually, example};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{self, Error, Message, WebSocket};
-
-/// A client of `/count`, which is told how many messages it has sent and how many workers have served
-/// it so far.
-struct Client {
-    socket: WebSocket<TcpStream>,
-    sent: u64,
-}
-
-impl Client {
-    fn open(client: u16, primary: &Primary, path: &str) -> Self {
-        let stream = connect_from(nth(client), primary.address()).unwrap();
-        let url = format!("ws://test{path}");
-        Self { socket: tungstenite::client(url, stream).unwrap().0, sent: 0 }
-    }
-
-    /// Sends a message, and says how many workers there were.
-    fn ask(&mut self) -> u64 {
-        self.sent += 1;
-        self.socket.send(Message::text("next")).unwrap();
-        let answer = self.socket.read().unwrap().into_text().unwrap();
-        let (count, workers) = answer.split_once(' ').unwrap();
-        assert_eq!(count.parse(), Ok(self.sent), "a message was lost or doubled");
-        workers.parse().unwrap()
-    }
-
-    /// Waits for the close frame with which it is sent away.
-    fn close_code(mut self) -> CloseCode {
-        loop {
-            match self.socket.read() {
-                Ok(Message::Close(frame)) => {
-                    let code = frame.expect("a code").code;
-                    // Answered by reading on, which then finds the end and no reset.
-                    let end = self.socket.read();
-                    assert!(matches!(end, Err(Error::ConnectionClosed)), "{end:?}");
-                    return code;
-                }
-                Ok(_) => {}
-                Err(error) => panic!("ended without a close frame: {error}"),
-            }
-        }
-    }
-}
 
 fn sessions(workers: u16) -> Builder {
     Primary::with_workers(workers).worker(&[&example("library_worker"), "sessions"])
@@ -286,7 +240,7 @@ fn workers_without_a_primary_send_their_clients_away_one_by_one() {
     let primary =
         sessions(1).arguments(&["--orphan-grace", "200ms", "--kill-timeout", "4s"]).start();
     let clients = clients(&primary, 4, "/count");
-    primary.signal(Signal::KILL);
+    primary.kill_all();
     let (start, mut last) = (SystemTime::now(), Duration::ZERO);
     for client in clients {
         assert_eq!(u16::from(client.close_code()), 1012);
@@ -301,7 +255,7 @@ fn nothing_is_left_open_after_many_moves() {
     let mut clients = clients(&primary, 20, "/count?bytes=100000");
     let descriptors = |pid: u32| std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     all_served_by(&mut clients, 1);
-    let all = || (descriptors(primary.pid()), descriptors(primary.worker(0)));
+    let all = || (descriptors(primary.primary_pid()), descriptors(primary.worker(0)));
     let before = all();
     for restart in 1..=4 {
         primary.ask("reload", json!({}));

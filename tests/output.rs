@@ -399,7 +399,7 @@ fn a_pipe_that_outlives_its_worker_is_closed() {
     let shell = "if [ $STICKY_LB_GENERATION = 0 ]; then env -i setsid sleep 60 & fi";
     let primary = prints(1, shell).start();
     let pipes = || {
-        let all = descriptors(primary.pid());
+        let all = descriptors(primary.primary_pid());
         all.into_iter().filter(|(_, link)| link.starts_with("pipe:")).count()
     };
     let before = pipes();
@@ -417,7 +417,7 @@ fn nobody_wakes_up_while_nobody_prints() {
     let primary = prints(2, "echo hello").arguments(&["--log-file", "all.log"]).start();
     wait_for_file(&primary, "all-1.log", "hello\n");
     let switches = || -> Vec<String> {
-        let tasks = fs::read_dir(format!("/proc/{}/task", primary.pid())).expect("it runs");
+        let tasks = fs::read_dir(format!("/proc/{}/task", primary.primary_pid())).expect("it runs");
         let statuses =
             tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
         let of_output = statuses.filter(|status| status.starts_with("Name:\toutput-"));

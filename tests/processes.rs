@@ -237,7 +237,9 @@ fn nothing_that_a_worker_has_started_outlives_its_kill() {
     // Those of its successor, which has started the same, are left alone.
     let all = written_down(primary.directory(), 8);
     assert!(all[4..].iter().all(|pid| exists(*pid) && state(*pid) != Some('Z')));
-    eventually("no zombie", || children(primary.pid()).iter().all(|pid| state(*pid) != Some('Z')));
+    eventually("no zombie", || {
+        children(primary.primary_pid()).iter().all(|pid| state(*pid) != Some('Z'))
+    });
     primary.stop();
     assert_gone(&all);
 }
@@ -272,7 +274,7 @@ fn orphans_of_a_living_worker_are_left_alone_and_reaped() {
     )
     .start();
     let orphan = written_down(primary.directory(), 1)[0];
-    eventually("it comes to the primary", || children(primary.pid()).contains(&orphan));
+    eventually("it comes to the primary", || children(primary.primary_pid()).contains(&orphan));
     // Another worker's end is no reason to end it.
     let other = primary.worker(1);
     signal(other, Signal::KILL);
@@ -321,38 +323,52 @@ fn max_is_as_many_workers_as_processors_may_be_used() {
 const AS_PID_1: &[&str] =
     &["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"];
 
-#[test]
-fn the_primary_does_the_duty_of_pid_1() {
-    let orphan = "(setsid sh -c 'sleep 0.1' &); (setsid sleep 1000 &)";
-    let mut primary = with_descendants(orphan).launcher(AS_PID_1).start();
-    // What is started here is the launcher, and its only child PID 1.
+/// PID 1, which the launcher has started, and the primary: its child if it is a keeper.
+fn first_and_primary(primary: &Primary, has_keeper: bool) -> (u32, u32) {
     let first = children(primary.pid())[0];
     assert_eq!(status_line(first, "NSpid:").split(' ').nth(1), Some("1"));
-    eventually("the orphan that ends is reaped", || {
-        let children = children(first);
-        children.len() == 3 && children.iter().all(|pid| state(*pid) != Some('Z'))
-    });
-    ask(common::client::nth(0), primary.address());
-    let all = children(first);
-    signal(first, Signal::TERM);
-    primary.wait_for_event("stopped");
-    assert_eq!(primary.wait().code(), Some(0));
-    assert_gone(&all);
+    (first, if has_keeper { children(first)[0] } else { first })
+}
+
+#[test]
+fn the_primary_does_the_duty_of_pid_1() {
+    for has_keeper in [true, false] {
+        let orphan = "(setsid sh -c 'sleep 0.1' &); (setsid sleep 1000 &)";
+        let mut primary = with_descendants(orphan)
+            .arguments(&[&format!("--keeper={has_keeper}")])
+            .launcher(AS_PID_1)
+            .start();
+        let (first, own) = first_and_primary(&primary, has_keeper);
+        eventually("the orphan that ends is reaped", || {
+            let children = children(own);
+            children.len() == 3 && children.iter().all(|pid| state(*pid) != Some('Z'))
+        });
+        ask(common::client::nth(0), primary.address());
+        let all = children(own);
+        signal(first, Signal::TERM);
+        primary.wait_for_event("stopped");
+        assert_eq!(primary.wait().code(), Some(0));
+        assert_gone(&all);
+    }
 }
 
 #[test]
 fn as_pid_1_a_second_signal_ends_it_at_once() {
-    let mut primary = Primary::with_workers(1)
-        .arguments(&["--listen-timeout", "1h", "--kill-timeout", "1h"])
-        .launcher(AS_PID_1)
-        .worker(&["sh", "-c", "trap '' TERM; echo $$ >> pids; while :; do sleep 0.05; done"])
-        .start_listening();
-    written_down(primary.directory(), 1);
-    let first = children(primary.pid())[0];
-    signal(first, Signal::INT);
-    primary.wait_for_log("stopping gracefully");
-    signal(first, Signal::TERM);
-    assert_eq!(primary.wait().code(), Some(0));
+    for has_keeper in [true, false] {
+        let mut primary = Primary::with_workers(1)
+            .arguments(&["--listen-timeout", "1h", "--kill-timeout", "1h"])
+            .arguments(&[&format!("--keeper={has_keeper}")])
+            .launcher(AS_PID_1)
+            .worker(&["sh", "-c", "trap '' TERM; echo $$ >> pids; while :; do sleep 0.05; done"])
+            .start_listening();
+        written_down(primary.directory(), 1);
+        let (first, _) = first_and_primary(&primary, has_keeper);
+        signal(first, Signal::INT);
+        primary.wait_for_log("stopping gracefully");
+        std::thread::park_timeout(std::time::Duration::from_millis(250));
+        signal(first, Signal::TERM);
+        assert_eq!(primary.wait().code(), Some(0));
+    }
 }
 
 fn assert_gone(pids: &[u32]) {

@@ -133,7 +133,7 @@ fn help_and_version_are_no_errors() {
 #[test]
 fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
     let primary = Primary::with_workers(1).soft_descriptor_limit(200).start();
-    for pid in [primary.pid(), primary.worker(0)] {
+    for pid in [primary.pid(), primary.primary_pid(), primary.worker(0)] {
         let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
         let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
         let [.., soft, hard, _] = line.split_whitespace().collect::<Vec<_>>()[..] else {

@@ -139,14 +139,14 @@ fn the_watchdog_is_fed_as_long_as_all_goes_on() {
     for _ in 0..5 {
         manager.wait_for("WATCHDOG=1");
     }
-    primary.signal(Signal::STOP);
-    eventually("it stands still", || common::process::state(primary.pid()) == Some('T'));
+    signal(primary.primary_pid(), Signal::STOP);
+    eventually("it stands still", || common::process::state(primary.primary_pid()) == Some('T'));
     let socket = manager.socket.try_clone().unwrap();
     manager.all();
     // Twice the time in which the manager loses its patience.
     std::thread::park_timeout(std::time::Duration::from_millis(200));
     assert_eq!(socket.recv(&mut [0; 64]).unwrap_err().kind(), ErrorKind::WouldBlock);
-    primary.signal(Signal::CONT);
+    signal(primary.primary_pid(), Signal::CONT);
     primary.stop();
 }
 
@@ -184,7 +184,7 @@ fn workers_do_not_speak_for_the_primary() {
     for name in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID"] {
         assert_eq!(variable(worker, name), None, "{name}");
     }
-    let listeners = common::process::descriptors(primary.pid());
+    let listeners = common::process::descriptors(primary.primary_pid());
     let sockets = common::process::descriptors(worker);
     let (_, inherited) = listeners.iter().find(|(number, _)| *number == 3).unwrap();
     assert!(!sockets.iter().any(|(_, link)| link == inherited), "a worker has the listener");

@@ -188,7 +188,7 @@ impl<'a> Conversation<'a> {
             Told::Hello(place) => tally.served_by(place),
             Told::Resumed(place) => {
                 tally.served_by(place);
-                tally.counts.moves += 1;
+                tally.resumed(now);
                 self.resumed = Some(now);
             }
             Told::Breach { .. } => self.ledger.breached(),

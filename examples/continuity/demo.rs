@@ -10,11 +10,12 @@ use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Duration, Instant, sleep};
 
+use crate::acts::{Act, Deed, Numbers};
 use crate::load::{Load, LoadOptions};
 use crate::primary::{Primary, binary_beside};
 use crate::tally::Tally;
 use crate::times::milliseconds;
-use crate::verdict::{Expect, complaints};
+use crate::verdict::{Excuses, Expect, complaints};
 use crate::view::View;
 
 /// How long an act may take to be over, its last drained worker included.
@@ -27,10 +28,9 @@ const QUICK_BREATH: Duration = Duration::from_millis(500);
 /// The role `demo`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Rolling restarts, one after the other.
-    #[arg(long, default_value_t = 20, value_name = "N")]
-    restarts: u32,
-    /// At most 300 connections and 2 rolling restarts.
+    #[command(flatten)]
+    numbers: Numbers,
+    /// At most 300 connections, and little of everything.
     #[arg(long)]
     quick: bool,
     /// Workers that move nobody: for those who want to see what clients are spared.
@@ -110,42 +110,18 @@ impl Mode {
     }
 }
 
-/// Something that an operator does.
-struct Act {
-    title: String,
-    /// What is typed after `sticky-lb`.
-    command: Vec<String>,
-}
-
-impl Act {
-    fn new(title: impl Into<String>, command: &str) -> Self {
-        let command = command.split(' ').map(str::to_owned).collect();
-        Self { title: title.into(), command }
-    }
-}
-
 /// Workers at first.
 const WORKERS: u16 = 4;
 
-fn acts(restarts: u32) -> Vec<Act> {
-    let restart = |n| Act::new(format!("Rolling restart {n} of {restarts}"), "reload");
-    let mut acts: Vec<Act> = (1..=restarts).map(restart).collect();
-    acts.extend([
-        Act::new("Twice as many workers", "scale 8"),
-        Act::new("Everybody to the worker that they would have now", "rebalance"),
-        Act::new("Few workers", "scale 2"),
-        Act::new("As many as at first", "scale 4"),
-        Act::new("Everybody to the worker that they would have now", "rebalance"),
-        Act::new("Slot 1 out of service", "drain 1 --wait"),
-        Act::new("Slot 1 back into service", "undrain 1"),
-        Act::new("One slot restarted", "restart 2"),
-    ]);
-    acts
-}
+/// For those whose workers are killed: their sessions are to go on, and that is no crash loop.
+const CRASH_SAFE: [&str; 5] = ["--crash-safe", "--spares", "1", "--max-restarts", "100000"];
+
+/// What `--quick` does at the most.
+const QUICK: Numbers = Numbers { restarts: 2, upgrades: 3, crashes: 3, worker_crashes: 8 };
 
 pub(crate) async fn run(mut options: Options) -> Result<bool, Box<dyn Error>> {
     if options.quick {
-        options.restarts = options.restarts.min(2);
+        options.numbers.at_most(QUICK);
         options.load.connections = options.load.connections.min(300);
     }
     let own = std::env::current_exe()?;
@@ -160,11 +136,15 @@ pub(crate) async fn run(mut options: Options) -> Result<bool, Box<dyn Error>> {
     let mut worker = vec![own.into(), "worker".into()];
     worker.extend(options.stay.then(|| "--stay".into()));
     worker.extend(options.hasty.then(|| "--hasty".into()));
+    if options.numbers.worker_crashes > 0 {
+        flags.extend(CRASH_SAFE.map(Into::into));
+        worker.push("--crash-safe".into());
+    }
     let primary = Primary::start(&binary, &flags, &worker).await?;
     let mut load = Load::start(primary.address(), options.load.clone());
     let view = View::follow(&load.shared);
     let mut terminate = signal(SignalKind::terminate())?;
-    let acts = acts(options.restarts);
+    let acts = options.numbers.acts();
     let played = tokio::select! {
         played = play(&acts, options.breath(), &primary, &load, &view) => played,
         _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
@@ -195,9 +175,12 @@ async fn play(
     load.opened().await;
     sleep(breath).await;
     for act in acts {
-        view.say(&format!("\n{}: sticky-lb {}", act.title, act.command.join(" ")));
+        let times = if act.times > 1 { format!(" × {}", act.times) } else { String::new() };
+        view.say(&format!("\n{}: {}{times}", act.title, act.deed.words()));
         let (before, start) = (Seen::of(&mut load.shared.tally.borrow_mut()), Instant::now());
-        primary.order(&act.command).await?;
+        for number in 0..act.times {
+            Stage { primary, load, view }.play(&act.deed, number).await?;
+        }
         let settled = primary.settled(SETTLE).await?;
         let took = start.elapsed();
         sleep(breath).await;
@@ -208,6 +191,60 @@ async fn play(
         }
     }
     Ok(())
+}
+
+/// Where acts are played.
+struct Stage<'a> {
+    primary: &'a Primary,
+    load: &'a Load,
+    view: &'a View,
+}
+
+/// Between two deaths: clients say something meanwhile.
+const PAUSE: Duration = Duration::from_millis(200);
+
+impl Stage<'_> {
+    /// A deed for the how-manieth time.
+    async fn play(&self, deed: &Deed, number: u32) -> Result<(), Box<dyn Error>> {
+        let Self { primary, load, .. } = self;
+        match deed {
+            Deed::Order(words) => drop(primary.order(words).await?),
+            Deed::Upgrade => primary.upgrade().await?,
+            Deed::RefusedUpgrade(broken) => {
+                let reason = primary.refuse_upgrade(*broken).await?;
+                self.view.say(&format!("  {}", reason.trim()));
+            }
+            Deed::Crash => {
+                let took = primary.crash().await?;
+                load.shared.tally.borrow_mut().after_crashes.record(took);
+                sleep(PAUSE).await;
+            }
+            Deed::During(words, deed) => {
+                let begun = async {
+                    // What follows may cut off whoever waits for it.
+                    let _ = primary.order(words).await;
+                };
+                let meanwhile = async {
+                    let under_way = |status: &Value| !status["rollout"].is_null();
+                    primary.until("a rolling restart", under_way).await?;
+                    Box::pin(self.play(deed, number)).await
+                };
+                let ((), done) = tokio::join!(begun, meanwhile);
+                done?;
+                let over = |status: &Value| status["rollout"].is_null();
+                primary.until("the end of a rolling restart", over).await?;
+            }
+            Deed::WorkerCrash => {
+                let slot = u64::from(number % u32::from(WORKERS));
+                let killed = primary.crash_worker(slot, |at| {
+                    load.shared.tally.borrow_mut().killed = Some(at);
+                });
+                load.shared.tally.borrow_mut().orphaned += killed.await?;
+                sleep(PAUSE).await;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Counters at the end of an act.
@@ -239,15 +276,30 @@ impl Seen {
     }
 }
 
+/// What may have gone wrong, since the primary or its workers were killed.
+fn excuses(options: &Options, stopped: &Value) -> Excuses {
+    let counted = |what: &str, times: u32| match times {
+        0 => 0,
+        _ => stopped[what].as_u64().unwrap_or_default(),
+    };
+    Excuses {
+        not_at_rest: counted("sessions_not_survived", options.numbers.worker_crashes),
+        lost: counted("lost", options.numbers.crashes),
+    }
+}
+
 /// The balance. Whether it is as expected.
 fn conclude(options: &Options, tally: &Tally, stopped: &Value) -> bool {
     let expect = options.expect.unwrap_or_else(|| options.mode.promises());
     let most = options.most_reconnects.or_else(|| options.mode.most_reconnects());
-    let mut complaints = complaints(tally, expect, most);
-    for (what, words) in [("lost", "connections lost"), ("killed_workers", "workers killed")] {
-        if stopped[what] != 0 {
-            complaints.push(format!("{} {words} by the primary", stopped[what]));
-        }
+    let excuses = excuses(options, stopped);
+    let mut complaints = complaints(tally, expect, most, excuses);
+    if stopped["killed_workers"] != 0 {
+        complaints.push(format!("{} workers killed by the primary", stopped["killed_workers"]));
+    }
+    let lost = stopped["lost"].as_u64().unwrap_or_default();
+    if lost > excuses.lost {
+        complaints.push(format!("{lost} connections lost by the primary"));
     }
     if options.json {
         let mut report = tally.report();
@@ -277,8 +329,13 @@ fn print_balance(tally: &Tally, complaints: &[String]) {
         ("most back within a second", tally.most_reconnects().to_string()),
         ("from number to answer", tally.round_trips.words()),
         ("the same, across a move", tally.across_moves.words()),
+        ("pages for those who come once", tally.arrivals.words()),
+        ("who got none", tally.turned_away.values().sum::<u64>().to_string()),
+        ("sessions of killed workers", tally.orphaned.to_string()),
+        ("from death to next worker", tally.after_deaths.words()),
+        ("from primary's death to page", tally.after_crashes.words()),
     ] {
-        println!("{what:>26}  {found}");
+        println!("{what:>29}  {found}");
     }
     for complaint in complaints {
         println!("not as expected: {complaint}");

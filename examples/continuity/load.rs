@@ -9,9 +9,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::arrivals::arrive;
 use crate::client::{Shared, live};
 use crate::tally::Tally;
-use crate::verdict::{Expect, complaints};
+use crate::verdict::{Excuses, Expect, complaints};
 use crate::view::View;
 
 /// How many clients there are, and what they do.
@@ -39,6 +40,10 @@ pub(crate) struct LoadOptions {
     #[arg(long, default_value_t = 1_000, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..))]
     opening: u32,
+    /// Other clients in a second that come once, ask for a page and go; 0 for none.
+    #[arg(long, default_value_t = 50, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub(crate) arrivals: u32,
     /// No live counters.
     #[arg(long)]
     pub(crate) quiet: bool,
@@ -107,6 +112,7 @@ impl Load {
                 live(number, shared).await;
             });
         }
+        clients.spawn_local(arrive(Rc::clone(&shared)));
         Self { shared, clients }
     }
 
@@ -141,7 +147,8 @@ pub(crate) async fn run(options: ClientOptions) -> Result<bool, Box<dyn Error>> 
     load.finish().await;
     view.end();
     let tally = load.shared.tally.borrow();
-    let complaints = complaints(&tally, options.expect, options.most_reconnects);
+    let complaints =
+        complaints(&tally, options.expect, options.most_reconnects, Excuses::default());
     let mut report = tally.report();
     report["complaints"] = complaints.as_slice().into();
     println!("{report}");

@@ -1,5 +1,5 @@
 //! Shows, and proves, what a deploy does to open WebSockets: thousands of them count with their
-//! workers, both ways, while workers are replaced, added and taken away.
+//! workers, both ways, while workers are replaced, added and taken away, the primary is upgraded and killed, and workers are killed.
 //!
 //! ```text
 //! scripts/demo-continuity                  everything at once, with live counters
@@ -25,10 +25,14 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod acts;
+mod arrivals;
 mod client;
 mod demo;
+mod faults;
 mod ledger;
 mod load;
+mod newer_state;
 mod primary;
 mod tally;
 mod times;
@@ -54,6 +58,9 @@ enum Role {
     Client(load::ClientOptions),
     /// A primary with workers, many clients, and a row of acts that would cut them.
     Demo(demo::Options),
+    /// A successor's view of a state of another version.
+    #[command(hide = true)]
+    NewerState(newer_state::Options),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -76,5 +83,6 @@ async fn run(role: Role) -> Result<bool, Box<dyn Error>> {
         Role::Worker(options) => worker::run(options).await.map(|()| true),
         Role::Client(options) => load::run(options).await,
         Role::Demo(options) => demo::run(options).await,
+        Role::NewerState(options) => newer_state::run(&options),
     }
 }

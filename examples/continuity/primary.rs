@@ -31,6 +31,19 @@ pub(crate) struct Primary {
     address: SocketAddr,
 }
 
+/// The program's name, in the primary's directory.
+const NAME: &str = "sticky-lb";
+
+/// Puts a program where another may run still, which goes on as it was.
+fn install(binary: &Path, program: &Path) -> Result<(), Box<dyn Error>> {
+    // Not written over: it may be the same file by another name.
+    let _ = fs::remove_file(program);
+    if fs::hard_link(binary, program).is_err() {
+        fs::copy(binary, program)?;
+    }
+    Ok(())
+}
+
 /// What `sticky-lb` is beside an example.
 pub(crate) fn binary_beside(example: &Path) -> PathBuf {
     let target = example.parent().and_then(Path::parent).unwrap_or_else(|| Path::new("."));
@@ -45,7 +58,9 @@ impl Primary {
         worker: &[OsString],
     ) -> Result<Self, Box<dyn Error>> {
         let directory = TempDir::with_prefix("continuity-")?;
-        let mut command = Command::new(binary);
+        let program = directory.path().join(NAME);
+        install(binary, &program)?;
+        let mut command = Command::new(program);
         command.args(["--port", "0"]).args(flags).arg("--").args(worker);
         command.current_dir(&directory).env("STICKY_LB_RUNTIME_DIR", directory.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -66,6 +81,32 @@ impl Primary {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it has its files.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The program that an upgrade runs.
+    pub(crate) fn program(&self) -> PathBuf {
+        self.directory.path().join(NAME)
+    }
+
+    /// What that is a copy of.
+    pub(crate) fn original(&self) -> &Path {
+        &self.binary
+    }
+
+    /// After somebody has replaced it.
+    pub(crate) fn restore_program(&self) -> Result<(), Box<dyn Error>> {
+        install(&self.binary, &self.program())
+    }
+
+    /// Its workers.
+    pub(crate) async fn workers(&self) -> Result<Vec<Value>, Box<dyn Error>> {
+        let workers = self.order(&["workers".to_owned(), "--json".to_owned()]).await?;
+        Ok(serde_json::from_str(&workers)?)
     }
 
     /// Waits for a line of its output.
@@ -107,11 +148,9 @@ impl Primary {
     pub(crate) async fn settled(&self, limit: Duration) -> Result<bool, Box<dyn Error>> {
         let settled = async {
             loop {
-                let workers = self.order(&["workers".to_owned(), "--json".to_owned()]).await?;
-                let workers: Vec<Value> = serde_json::from_str(&workers)?;
+                let workers = self.workers().await?;
                 let moving = ["spawning", "standby", "draining", "aborted", "killed"];
-                let status = self.order(&["status".to_owned(), "--json".to_owned()]).await?;
-                let status: Value = serde_json::from_str(&status)?;
+                let status = self.status().await?;
                 let is_moving = |worker: &Value| moving.iter().any(|it| worker["state"] == *it);
                 if !workers.iter().any(is_moving) && status["rebalance_pending"] == 0 {
                     return Ok(());

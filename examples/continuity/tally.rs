@@ -70,6 +70,18 @@ pub(crate) struct Tally {
     pub(crate) across_moves: Durations,
     /// The longest round trip since somebody asked last.
     lately: Duration,
+    /// From a page's request to its answer, of clients that come once.
+    pub(crate) arrivals: Durations,
+    /// Those that got none.
+    pub(crate) turned_away: BTreeMap<String, u64>,
+    /// When a worker was killed last.
+    pub(crate) killed: Option<Instant>,
+    /// From the death of a worker until its clients hear of the next one.
+    pub(crate) after_deaths: Durations,
+    /// From the death of the primary until a client is served.
+    pub(crate) after_crashes: Durations,
+    /// Sessions that killed workers had.
+    pub(crate) orphaned: u64,
     workers: BTreeSet<(u16, u32, u32)>,
     /// Of the last second.
     reconnected: VecDeque<Instant>,
@@ -80,6 +92,9 @@ pub(crate) struct Tally {
 
 /// The window in which reconnects are counted together.
 const SECOND: Duration = Duration::from_secs(1);
+
+/// So long after a worker's death its sessions go on for that reason.
+const LATELY: Duration = Duration::from_secs(2);
 
 impl Tally {
     pub(crate) fn opened(&mut self, again: bool, now: Instant) {
@@ -99,6 +114,19 @@ impl Tally {
     pub(crate) fn failed(&mut self, error: String) {
         self.counts.failed += 1;
         self.last_failure = Some(error);
+    }
+
+    /// A client that came once was not served.
+    pub(crate) fn turned_away(&mut self, reason: String) {
+        *self.turned_away.entry(reason).or_default() += 1;
+    }
+
+    /// A connection goes on elsewhere. Where its worker was killed just now, that is the reason.
+    pub(crate) fn resumed(&mut self, now: Instant) {
+        self.counts.moves += 1;
+        if let Some(killed) = self.killed.filter(|it| now.duration_since(*it) < LATELY) {
+            self.after_deaths.record(now - killed);
+        }
     }
 
     /// One was closed by its own client.
@@ -173,6 +201,11 @@ impl Tally {
             "wrong": self.wrong,
             "round_trips": self.round_trips.report(),
             "across_moves": self.across_moves.report(),
+            "arrivals": self.arrivals.report(),
+            "turned_away": self.turned_away,
+            "orphaned_sessions": self.orphaned,
+            "after_worker_crashes": self.after_deaths.report(),
+            "after_primary_crashes": self.after_crashes.report(),
         })
     }
 }

@@ -18,29 +18,49 @@ pub(crate) enum Expect {
 /// How a connection may end that was shed: "service restart" and "going away".
 const PROPER: [Ending; 2] = [Ending::Closed(1012), Ending::Closed(1001)];
 
+/// How it ends when its worker was killed.
+const SUDDEN: [Ending; 2] = [Ending::Ended, Ending::Reset];
+
+/// What the primary itself says it could not save, and has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Excuses {
+    /// Sessions that were in the middle of a message when their worker was killed.
+    pub(crate) not_at_rest: u64,
+    /// Connections that were accepted and not handed over yet when the primary was killed.
+    pub(crate) lost: u64,
+}
+
 /// All that was otherwise than expected.
 pub(crate) fn complaints(
     tally: &Tally,
     expect: Expect,
     most_reconnects: Option<usize>,
+    excuses: Excuses,
 ) -> Vec<String> {
     let mut complaints = Vec::new();
-    let mut count = |count: u64, what: &str| {
-        if count > 0 {
-            complaints.push(format!("{count} {what}"));
+    let mut count = |count: u64, excused: u64, what: &str| {
+        if count > excused {
+            let excused =
+                if excused > 0 { format!(", and {excused} excused") } else { String::new() };
+            complaints.push(format!("{count} {what}{excused}"));
         }
     };
     if expect != Expect::Anything {
-        count(tally.wrong.count(), "wrong messages");
-        count(tally.counts.failed, "attempts to connect failed");
+        count(tally.wrong.count(), 0, "wrong messages");
+        let failed = tally.counts.failed + tally.turned_away.values().sum::<u64>();
+        count(failed, excuses.lost, "attempts to connect failed");
+    }
+    if expect == Expect::Continuity {
+        let sudden = SUDDEN.iter().filter_map(|ending| tally.endings.get(ending)).sum();
+        count(sudden, excuses.not_at_rest, "connections were cut without a word");
     }
     for (ending, number) in &tally.endings {
         let fine = match expect {
-            Expect::Continuity => false,
+            Expect::Continuity => SUDDEN.contains(ending),
             Expect::Shed => PROPER.contains(ending),
             Expect::Anything => true,
         };
-        count(if fine { 0 } else { *number }, &format!("connections were {ending}"));
+        count(if fine { 0 } else { *number }, 0, &format!("connections were {ending}"));
     }
     if let Some(most) = most_reconnects.filter(|most| tally.most_reconnects() > *most) {
         let seen = tally.most_reconnects();
@@ -56,6 +76,22 @@ mod tests {
     use super::*;
     use crate::ledger::Wrong;
 
+    const NONE: Excuses = Excuses { not_at_rest: 0, lost: 0 };
+
+    #[test]
+    fn what_the_primary_has_counted_is_excused_and_no_more() {
+        let cut = tally(&[Ending::Ended, Ending::Reset]);
+        let with = |not_at_rest| Excuses { not_at_rest, lost: 0 };
+        assert!(complaints(&cut, Expect::Continuity, None, with(2)).is_empty());
+        assert_eq!(complaints(&cut, Expect::Continuity, None, with(1)).len(), 1);
+        let mut turned_away = tally(&[]);
+        turned_away.turned_away("reset".to_owned());
+        turned_away.failed("reset".to_owned());
+        let with = |lost| Excuses { not_at_rest: 0, lost };
+        assert!(complaints(&turned_away, Expect::Continuity, None, with(2)).is_empty());
+        assert_eq!(complaints(&turned_away, Expect::Continuity, None, with(1)).len(), 1);
+    }
+
     fn tally(endings: &[Ending]) -> Tally {
         let mut tally = Tally::default();
         for ending in endings {
@@ -67,25 +103,25 @@ mod tests {
 
     #[test]
     fn continuity_is_that_nobody_was_disconnected() {
-        assert!(complaints(&tally(&[]), Expect::Continuity, None).is_empty());
+        assert!(complaints(&tally(&[]), Expect::Continuity, None, NONE).is_empty());
         for ending in [Ending::Closed(1012), Ending::Ended, Ending::Reset] {
-            assert_eq!(complaints(&tally(&[ending]), Expect::Continuity, None).len(), 1);
+            assert_eq!(complaints(&tally(&[ending]), Expect::Continuity, None, NONE).len(), 1);
         }
     }
 
     #[test]
     fn whoever_is_shed_is_told_why() {
-        assert!(complaints(&tally(&PROPER), Expect::Shed, None).is_empty());
+        assert!(complaints(&tally(&PROPER), Expect::Shed, None, NONE).is_empty());
         let rude = [Ending::Closed(1006), Ending::ClosedWithoutCode, Ending::Ended, Ending::Reset];
-        assert_eq!(complaints(&tally(&rude), Expect::Shed, None).len(), rude.len());
-        assert!(complaints(&tally(&rude), Expect::Anything, None).is_empty());
+        assert_eq!(complaints(&tally(&rude), Expect::Shed, None, NONE).len(), rude.len());
+        assert!(complaints(&tally(&rude), Expect::Anything, None, NONE).is_empty());
     }
 
     #[test]
     fn reconnects_have_a_limit() {
         let tally = tally(&[PROPER[0]; 3]);
-        assert!(complaints(&tally, Expect::Shed, Some(3)).is_empty());
-        assert_eq!(complaints(&tally, Expect::Shed, Some(2)).len(), 1);
+        assert!(complaints(&tally, Expect::Shed, Some(3), NONE).is_empty());
+        assert_eq!(complaints(&tally, Expect::Shed, Some(2), NONE).len(), 1);
     }
 
     #[test]
@@ -93,7 +129,7 @@ mod tests {
         let mut tally = Tally::default();
         tally.account(Wrong::default(), Wrong { doubled: 1, ..Wrong::default() });
         for expect in [Expect::Continuity, Expect::Shed] {
-            assert_eq!(complaints(&tally, expect, None), ["1 wrong messages"]);
+            assert_eq!(complaints(&tally, expect, None, NONE), ["1 wrong messages"]);
         }
     }
 }

@@ -29,6 +29,9 @@ pub(crate) struct Options {
     /// Moves nobody: WebSockets are closed with code 1001 when the worker drains.
     #[arg(long)]
     stay: bool,
+    /// Leaves what each client has come to at every message, so that it goes on if the worker dies.
+    #[arg(long)]
+    crash_safe: bool,
     /// Leaves what it knew at first instead of what it has come to, as one does that doesn't wait for
     /// its last messages: a control, whose clients have to see that numbers are wrong.
     #[arg(long)]

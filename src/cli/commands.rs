@@ -12,6 +12,7 @@ mod follow;
 mod reload;
 mod show;
 mod steer;
+mod upgrade;
 
 /// Commands for a running primary. Each has the flags of [`Reach`] too.
 #[derive(Clone, Debug, Subcommand)]
@@ -37,6 +38,13 @@ pub(super) enum Command {
     /// Follows the rolling restart to its end and fails if it comes to nothing, with the reason. On
     /// Ctrl-C it goes on, and the exit code is 130.
     Reload,
+    /// Run the program on disk in place of the one that runs: same process, same workers, no connection
+    /// ends.
+    ///
+    /// The configuration is read again for what only a new primary can change; `reload` brings the rest
+    /// to the workers. If the program doesn't understand the configuration or what the running one
+    /// leaves to it, nothing happens.
+    Upgrade,
     /// More workers, or fewer.
     Scale(steer::Scale),
     /// Take a slot out of service: its clients go to others, its worker finishes what it has.
@@ -129,6 +137,7 @@ pub(super) fn run(command: Command, matches: &ArgMatches) -> Result<(), Failure>
         Command::Where(client) => clients::whereabouts(operator, client),
         Command::Conns(wanted) => clients::connections(operator, &wanted),
         Command::Reload => reload::reload(operator),
+        Command::Upgrade => upgrade::upgrade(operator),
         Command::Scale(scale) => steer::scale(operator, scale),
         Command::Drain { slot, wait } => steer::drain(operator, slot, wait),
         Command::Undrain { slot } => steer::undrain(operator, slot),

@@ -61,6 +61,10 @@ pub(super) struct Check {
     /// As JSON.
     #[arg(long)]
     pub(super) json: bool,
+    /// Say whether what a running primary leaves to its successor is understood: the number of an
+    /// inherited descriptor.
+    #[arg(long, value_name = "DESCRIPTOR", hide = true)]
+    pub(super) state: Option<i32>,
     #[command(flatten)]
     pub(super) run: Arguments,
 }

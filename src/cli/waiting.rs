@@ -16,14 +16,15 @@ use serde_json::Value;
 use crate::cli::failure::Failure;
 use crate::control::client::{ClientError, Conversation};
 use crate::control::protocol::{Line, Request};
+use crate::system::keeper::keeper_of;
 
 /// A conversation, and Ctrl-C meanwhile.
 #[derive(Debug)]
 pub(super) struct Waiting {
     conversation: Conversation,
     interrupts: SignalFd,
-    /// The primary's process, where this one may know it.
-    primary: Option<OwnedFd>,
+    /// The process that ends last, the primary's or its keeper's, where this one may know it.
+    last: Option<OwnedFd>,
     /// What is said when nobody waits any more.
     goes_on: &'static str,
 }
@@ -41,9 +42,10 @@ impl Waiting {
     ) -> Result<Self, Failure> {
         let interrupts = interrupts().map_err(|error| Failure::Wait(error.into()))?;
         let conversation = Conversation::begin(path, request, None)?;
-        let primary = socket_peercred(&conversation).ok();
-        let primary = primary.and_then(|it| pidfd_open(it.pid, PidfdFlags::empty()).ok());
-        Ok(Self { conversation, interrupts, primary, goes_on })
+        let primary = socket_peercred(&conversation).ok().map(|it| it.pid);
+        let last = primary.map(|primary| keeper_of(primary).unwrap_or(primary));
+        let last = last.and_then(|it| pidfd_open(it, PidfdFlags::empty()).ok());
+        Ok(Self { conversation, interrupts, last, goes_on })
     }
 
     /// The next line of the answer.
@@ -88,7 +90,7 @@ impl Waiting {
                 Err(error) => return Err(error),
             }
         }
-        self.primary.as_ref().map_or(Ok(()), |primary| self.wait(primary.as_fd()))
+        self.last.as_ref().map_or(Ok(()), |last| self.wait(last.as_fd()))
     }
 
     fn wait(&self, descriptor: BorrowedFd<'_>) -> Result<(), Failure> {

@@ -17,6 +17,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,6 +77,12 @@ pub struct AdminListener {
     settings: AdminSettings,
 }
 
+impl AsFd for AdminListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
 struct Peer(SocketAddr);
@@ -96,6 +103,17 @@ impl AdminListener {
             io::ErrorKind::AddrInUse => AdminError::InUse(settings.address),
             _ => AdminError::Bind { address: settings.address, source },
         })
+    }
+
+    /// One that a primary before this one has bound.
+    ///
+    /// # Errors
+    ///
+    /// If it is no such socket.
+    pub fn adopt(listener: OwnedFd, settings: &AdminSettings) -> io::Result<Self> {
+        let listener = TcpListener::from(listener);
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address, settings: settings.clone() })
     }
 
     /// Where it listens; the port is the real one.

@@ -61,6 +61,7 @@ impl Control {
             }
             Request::Live {} => self.live(items).await,
             Request::Reload {} => self.reload(items).await,
+            Request::Upgrade {} => self.upgrade().await,
             Request::Scale { to } => to_json(&self.scale(&to).await?),
             Request::Drain { slot, wait } => self.drain(slot, wait).await,
             Request::Undrain { slot } => self.undrain(slot).await,

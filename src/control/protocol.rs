@@ -81,6 +81,9 @@ pub enum Request {
     /// Replace all workers by such of the configuration as it is now. Items `report::Rollout`
     /// whenever that changes, and one with its result at the end.
     Reload {},
+    /// Run the program anew in the same process, workers and connections staying. Answers once the
+    /// program has said that it can go on; the connection ends when it does.
+    Upgrade {},
     /// More workers, or fewer: `report::Scaled`.
     Scale {
         /// `4`, `+1` or `-1`.
@@ -172,6 +175,7 @@ impl Request {
             | Self::Events { .. }
             | Self::Logs { .. } => false,
             Self::Reload {}
+            | Self::Upgrade {}
             | Self::Scale { .. }
             | Self::Drain { .. }
             | Self::Undrain { .. }

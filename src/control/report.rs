@@ -13,10 +13,20 @@ pub struct Status {
     pub name: String,
     /// The primary's release.
     pub version: String,
-    /// Its process.
+    /// The process to send signals to: the keeper's, or the primary's where it has none.
     pub pid: u32,
-    /// Since it was started.
+    /// The primary's own process.
+    pub primary_pid: u32,
+    /// Since it was started; upgrades and crashes of the primary count as the same run.
     pub uptime_s: f64,
+    /// Upgrades in place since then.
+    pub upgrades: u64,
+    /// Crashes of the primary that a successor has recovered from.
+    pub recoveries: u64,
+    /// Upgrades that came to nothing after they had begun.
+    pub failed_upgrades: u64,
+    /// Why the last of them.
+    pub upgrade_failed: Option<String>,
     /// Addresses that clients connect to.
     pub listening: Vec<String>,
     /// Address of the admin listener.

@@ -8,17 +8,21 @@
 //! the unit (`$RUNTIME_DIRECTORY`); else `$XDG_RUNTIME_DIR/sticky-lb`; else `/run/sticky-lb` for
 //! root and `/tmp/sticky-lb-UID` for others. The folder is the user's alone (0700), unless it was
 //! there before, and must not be somebody else's. The socket is 0600. Where another primary has that
-//! name still, as one does that was told to stop and drains, it is `NAME-PORT-PID.sock`.
+//! name still, as one does that was told to stop and drains, it is `NAME-PORT-PID.sock`, with the
+//! process that signals are to be sent to.
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, Permissions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
+
+use crate::system::keeper::main_pid;
 
 /// Names one runtime directory, for the primary and for whoever looks for it.
 pub const RUNTIME_DIRECTORY: &str = "STICKY_LB_RUNTIME_DIR";
@@ -75,7 +79,7 @@ impl ControlSocket {
         let (folder, usual) = (own_directory()?, format!("{}-{port}", file_name(name)));
         match Self::bind_at(folder.join(format!("{usual}.sock"))) {
             Err(SocketError::Taken(_)) => {
-                Self::bind_at(folder.join(format!("{usual}-{}.sock", std::process::id())))
+                Self::bind_at(folder.join(format!("{usual}-{}.sock", main_pid())))
             }
             bound => bound,
         }
@@ -102,6 +106,22 @@ impl ControlSocket {
                 Err(SocketError::Bind { path, source })
             }
         }
+    }
+
+    /// One that a primary before this one has bound; nothing if its file is gone.
+    #[must_use]
+    pub fn adopt(path: PathBuf, listener: OwnedFd) -> Option<Self> {
+        let identity = identity(&path).ok()?;
+        Some(Self { path, identity, listener: listener.into() })
+    }
+
+    /// Leaves it to a successor: the file stays. Nothing if the kernel has no descriptor left.
+    #[must_use]
+    pub fn hand_over(mut self) -> Option<OwnedFd> {
+        let left = self.listener.try_clone().ok()?;
+        // Nobody's file.
+        self.identity = (0, 0);
+        Some(left.into())
     }
 
     /// Where it is.

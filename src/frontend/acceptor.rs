@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::frontend::listener::{AcceptError, Accepted, Listener};
 use crate::frontend::poller::{Poller, Source};
@@ -47,21 +48,29 @@ pub enum Look {
 }
 
 impl Acceptor {
-    /// Adds the listener to what `poller` waits for; it is not heeded yet.
+    /// Adds the listener, if it isn't closed, to what `poller` waits for; it is not heeded yet. There
+    /// may have been errors before.
     ///
     /// # Errors
     ///
     /// If the kernel won't watch it.
-    pub fn new(listener: Listener, poller: &Poller) -> io::Result<Self> {
-        poller.add(Source::Listener, listener.as_fd())?;
-        poller.heed(Source::Listener, listener.as_fd(), false)?;
-        Ok(Self {
-            listener: Some(listener),
-            heeded: false,
-            backoff: AcceptBackoff::default(),
-            paused_until: None,
-            errors: AcceptErrors::default(),
-        })
+    pub fn new(
+        listener: Option<Listener>,
+        errors: AcceptErrors,
+        poller: &Poller,
+    ) -> io::Result<Self> {
+        if let Some(listener) = &listener {
+            poller.add(Source::Listener, listener.as_fd())?;
+            poller.heed(Source::Listener, listener.as_fd(), false)?;
+        }
+        let (backoff, paused_until) = (AcceptBackoff::default(), None);
+        Ok(Self { listener, heeded: false, backoff, paused_until, errors })
+    }
+
+    /// What [`Acceptor::new`] was given, as it is now.
+    #[must_use]
+    pub fn into_parts(self) -> (Option<Listener>, AcceptErrors) {
+        (self.listener, self.errors)
     }
 
     /// Takes one connection, without waiting.
@@ -173,7 +182,7 @@ const NAMES: [(Errno, &str); 16] = [
 ];
 
 /// Errors of accept since the start, by name; all that have none here together.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct AcceptErrors {
     named: [u64; NAMES.len()],
     other: u64,

@@ -17,9 +17,10 @@ use tokio::sync::oneshot;
 
 use crate::frontend::acceptor::{Acceptor, Arrival, Look};
 use crate::frontend::affinity::Affinity;
+use crate::frontend::counter_page::CounterPage;
 use crate::frontend::dispatcher::lines::TakenBack;
+use crate::frontend::estate::FrontendEstate;
 use crate::frontend::inquiry::Inquiries;
-use crate::frontend::listener::Listener;
 use crate::frontend::measure::tally::Tally;
 use crate::frontend::placement::Slots;
 use crate::frontend::poller::{Poller, Source};
@@ -34,12 +35,16 @@ use crate::handoff::slots::{Counters, SlotOrders};
 
 mod answers;
 mod commands;
+mod handover;
 mod lines;
 mod pacing;
+mod recovery;
 mod sessions;
 mod workers;
 
+use handover::Known;
 use pacing::RebalanceReplies;
+pub(super) use recovery::Recovery;
 use sessions::Sessions;
 
 /// How much and how fast.
@@ -109,19 +114,29 @@ pub struct Dispatcher {
     accepting: bool,
     stopping: Option<(oneshot::Sender<()>, Timestamp)>,
     ended: bool,
+    /// Everything is left to a successor, then at the latest.
+    handing_over: Option<Timestamp>,
+    /// What another frontend has known of workers that aren't attached yet.
+    known: Known,
+    /// What a primary that has died has left open.
+    recovery: Option<Recovery>,
+    /// Where a primary that follows a crash finds the counters.
+    page: Option<CounterPage>,
 }
 
 impl Dispatcher {
-    /// Puts the parts together.
+    /// Puts the parts together, and goes on from what another frontend has left: its connections wait
+    /// for their slots, whose workers are attached and serve by the supervisor's commands as new ones do.
+    /// Of the estate channels are taken before.
     ///
     /// # Errors
     ///
     /// If the kernel won't watch the listener.
     pub fn new(
-        listener: Listener,
+        estate: impl Into<FrontendEstate>,
         affinity: Affinity,
-        router: Router,
-        slots: SlotTable,
+        mut router: Router,
+        mut slots: SlotTable,
         settings: DispatcherSettings,
         orders: SlotOrders,
         inquiries: Inquiries,
@@ -129,46 +144,60 @@ impl Dispatcher {
         let poller = Poller::new().map_err(DispatchError::Wait)?;
         poller.add(Source::Commands, orders.as_fd()).map_err(DispatchError::Wait)?;
         poller.add(Source::Inquiries, inquiries.as_fd()).map_err(DispatchError::Wait)?;
-        let acceptor = Acceptor::new(listener, &poller).map_err(DispatchError::Wait)?;
+        let estate = estate.into();
+        let acceptor = Acceptor::new(estate.listener, estate.accept_errors, &poller);
+        let now = Timestamp::now();
+        let sessions = Sessions::resume(&estate.slots, estate.sessions, estate.recovery.as_ref());
+        if estate.is_successor {
+            slots.resume(estate.slots.queues, now);
+        }
+        router.resume(estate.router);
+        let mut homeless = estate.homeless;
+        homeless.reserve(ACCEPT_BATCH);
         Ok(Self {
             poller,
             orders,
             inquiries,
-            acceptor,
+            acceptor: acceptor.map_err(DispatchError::Wait)?,
             affinity,
             router,
             slots,
             most_held: settings.most_held,
-            sessions: Sessions::default(),
-            shedding: Shedding::new(settings.pace.shed_rate),
+            sessions,
+            shedding: Shedding::resume(settings.pace.shed_rate, estate.wishes),
             rebalance: Rebalance::new(settings.pace.rebalance_rate),
             rebalance_replies: RebalanceReplies::default(),
             full: false,
-            counters: Counters::default(),
-            tally: Tally::default(),
-            homeless: Vec::with_capacity(ACCEPT_BATCH),
+            counters: estate.counters,
+            tally: estate.tally,
+            homeless,
             touched: Vec::with_capacity(2 * ACCEPT_BATCH),
             handed_over_at: Timestamp(0),
-            now: Timestamp::now(),
+            now,
             next_tick: None,
             accepting: false,
             stopping: None,
             ended: false,
+            handing_over: None,
+            known: Known { expelled: estate.slots.expelled, stalled: estate.slots.stalled },
+            recovery: estate.recovery,
+            page: estate.page,
         })
     }
 
-    /// Runs until the supervisor ends it.
+    /// Runs until the supervisor ends it, and returns everything if it is to be left to a successor.
     ///
     /// # Errors
     ///
     /// If the listener breaks.
-    pub fn run(mut self) -> Result<(), DispatchError> {
+    pub fn run(mut self) -> Result<Option<Box<FrontendEstate>>, DispatchError> {
         let mut ready = Vec::new();
-        while !self.ended {
+        while !self.ended && !self.is_handed_over() {
             self.poller.wait(self.timeout(), &mut ready).map_err(DispatchError::Wait)?;
             self.now = Timestamp::now();
             self.settle();
             self.turn(&mut ready)?;
+            self.publish();
             if self.flush() {
                 // Workers first, where they have to share a processor with this thread: they
                 // acknowledge meanwhile and more clients come, which saves a wake-up for each.
@@ -178,7 +207,18 @@ impl Dispatcher {
             let heeded = self.acceptor.heed(&self.poller, wanted, self.now);
             heeded.map_err(DispatchError::Wait)?;
         }
-        Ok(())
+        Ok((!self.ended).then(|| Box::new(self.into_estate())))
+    }
+
+    /// Writes what is counted where it outlives this process: before anything is handed over, so that
+    /// no number is given twice.
+    fn publish(&mut self) {
+        if let Some(page) = &self.page {
+            page.write(self.counters());
+        }
+        for slot in &self.touched {
+            self.slots.note_seen(*slot);
+        }
     }
 
     /// What workers say comes before the backlog: it makes room.
@@ -192,13 +232,14 @@ impl Dispatcher {
                 Source::Listener => backlog = true,
             }
         }
-        if backlog {
+        if backlog && self.handing_over.is_none() {
             self.accept()?;
         }
         if self.next_tick.is_some_and(|at| self.now >= at) {
             self.tick()?;
         }
         self.keep_pace();
+        self.finish_recovery();
         Ok(())
     }
 
@@ -338,6 +379,7 @@ impl Dispatcher {
                 }
             }
         }
+        self.look_after_awaited();
         self.house();
         self.house_sessions();
         self.touched.extend(self.slots.ids());

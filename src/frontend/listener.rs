@@ -136,6 +136,22 @@ impl Listener {
         Self::listening(socket, backlog).map_err(|errno| ListenError::Inherited(errno.into()))
     }
 
+    /// The socket of the primary before this one, which listens already and goes on as it is.
+    ///
+    /// # Errors
+    ///
+    /// If it is no socket.
+    pub fn handed_over(socket: OwnedFd) -> io::Result<Self> {
+        let local = SocketAddr::try_from(getsockname(&socket)?)?;
+        Ok(Self { socket, local })
+    }
+
+    /// Its socket.
+    #[must_use]
+    pub fn into_socket(self) -> OwnedFd {
+        self.socket
+    }
+
     fn listening(socket: OwnedFd, backlog: i32) -> Result<Self, Errno> {
         // Accepted sockets inherit it, at no system call a connection.
         sockopt::set_tcp_nodelay(&socket, true)?;

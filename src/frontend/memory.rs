@@ -72,6 +72,26 @@ impl Memory {
     }
 }
 
+/// A client that is remembered: its key, its slot, and when it was used last.
+pub type Remembered = (AffinityKey, SlotId, Timestamp);
+
+impl Memory {
+    /// Whoever is still remembered, the one away longest first.
+    #[must_use]
+    pub fn remembered(&self, now: Timestamp) -> Vec<Remembered> {
+        let entries = self.entries.iter().rev();
+        let known = entries.filter(|(_, it)| it.remaining(self.lifetime, now).is_some());
+        known.map(|(key, entry)| (*key, entry.slot, entry.last_used)).collect()
+    }
+
+    /// Remembers them as before, the last ones if there are too many.
+    pub fn resume(&mut self, remembered: &[Remembered]) {
+        for (key, slot, last_used) in remembered {
+            self.remember(*key, *slot, *last_used);
+        }
+    }
+}
+
 impl Entry {
     /// Until it expires; nothing if it has.
     fn remaining(&self, lifetime: Duration, now: Timestamp) -> Option<Duration> {
@@ -125,6 +145,22 @@ mod tests {
         assert_eq!(memory.clear(at(12)), 2);
         assert_eq!(memory.recall(AffinityKey(2), at(12)), None);
         assert_eq!(memory.clear(at(12)), 0);
+    }
+
+    #[test]
+    fn what_is_remembered_can_be_carried_over() {
+        let mut before = memory(3);
+        before.remember(AffinityKey(0), SlotId(0), at(0));
+        before.remember(AffinityKey(1), SlotId(1), at(3));
+        before.remember(AffinityKey(2), SlotId(2), at(4));
+        before.recall(AffinityKey(1), at(6));
+        let remembered = before.remembered(at(12));
+        let expected = [(AffinityKey(2), SlotId(2), at(4)), (AffinityKey(1), SlotId(1), at(6))];
+        assert_eq!(remembered, expected, "the first has expired");
+        let mut after = memory(1);
+        after.resume(&remembered);
+        assert_eq!(after.recall(AffinityKey(1), at(12)), Some(SlotId(1)), "the last one stays");
+        assert_eq!(after.recall(AffinityKey(2), at(12)), None);
     }
 
     #[test]

@@ -31,6 +31,18 @@ impl Pace {
         Self { spacing, slack, next: Timestamp(0) }
     }
 
+    /// When the next one is due if all come when they are due.
+    #[must_use]
+    pub fn next(&self) -> Timestamp {
+        self.next
+    }
+
+    /// At this rate from there on.
+    #[must_use]
+    pub fn from(rate: f64, next: Timestamp) -> Self {
+        Self { next, ..Self::new(rate) }
+    }
+
     /// When it may be done again.
     #[must_use]
     pub fn free_at(&self) -> Timestamp {

@@ -5,6 +5,8 @@
 
 use std::cmp::Reverse;
 
+use serde::{Deserialize, Serialize};
+
 use crate::frontend::spill::SpillReason;
 use crate::handoff::ids::{AffinityKey, SlotId};
 
@@ -184,7 +186,7 @@ pub fn modulo(key: AffinityKey, slots: &[SlotId]) -> Option<SlotId> {
 }
 
 /// Chooses slots where nothing needs to stick.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Spread {
     turn: u64,
 }

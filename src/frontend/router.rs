@@ -5,7 +5,9 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use crate::frontend::memory::Memory;
+use serde::{Deserialize, Serialize};
+
+use crate::frontend::memory::{Memory, Remembered};
 use crate::frontend::placement::{Availability, Placement, Ranking, Slots, Spread, modulo};
 use crate::frontend::spill::SpillReason;
 use crate::handoff::ids::{AffinityKey, SlotId, Timestamp};
@@ -57,6 +59,13 @@ enum Note {
     Forget,
 }
 
+/// What a router knows beside its settings.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RouterEstate {
+    spread: Spread,
+    remembered: Vec<Remembered>,
+}
+
 /// Finds slots for clients.
 #[derive(Debug)]
 pub struct Router {
@@ -78,6 +87,18 @@ impl Router {
             load_bound: settings.load_bound,
             memory: Memory::new(settings.memory_capacity, settings.memory_lifetime),
         }
+    }
+
+    /// What its successor is to know.
+    #[must_use]
+    pub fn into_estate(self, now: Timestamp) -> RouterEstate {
+        RouterEstate { remembered: self.memory.remembered(now), spread: self.spread }
+    }
+
+    /// Goes on from what the one before knew.
+    pub fn resume(&mut self, estate: RouterEstate) {
+        self.spread = estate.spread;
+        self.memory.resume(&estate.remembered);
     }
 
     /// From now on clients belong to these slots, with these weights. Those that were elsewhere

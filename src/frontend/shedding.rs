@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::frontend::pace::Pace;
 use crate::handoff::ids::Timestamp;
 use crate::handoff::slots::WorkerId;
@@ -36,8 +38,16 @@ pub struct Shedding {
     wishes: Vec<Wish>,
 }
 
+/// What is asked for and not granted, for a successor.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Wishes {
+    /// When the next one is due by the rate.
+    next: Option<Timestamp>,
+    all: Vec<Wish>,
+}
+
 /// What is left of what a worker has asked for.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Wish {
     worker: WorkerId,
     left: u32,
@@ -64,6 +74,19 @@ impl Shedding {
     #[must_use]
     pub fn new(rate: f64) -> Self {
         Self { pace: Pace::new(rate), wishes: Vec::new() }
+    }
+
+    /// What its successor is to know.
+    #[must_use]
+    pub fn into_wishes(self) -> Wishes {
+        Wishes { next: Some(self.pace.next()), all: self.wishes }
+    }
+
+    /// Goes on, at so many clients in a second, from what was asked for.
+    #[must_use]
+    pub fn resume(rate: f64, wishes: Wishes) -> Self {
+        let next = wishes.next.unwrap_or(Timestamp(0));
+        Self { pace: Pace::from(rate, next), wishes: wishes.all }
     }
 
     /// A worker wants to send so many away within that time; what it asked for before is forgotten.

@@ -16,9 +16,11 @@ use crate::handoff::drain::DrainOrder;
 use crate::handoff::ids::{SlotId, Timestamp};
 use crate::handoff::slots::WorkerId;
 
+mod estate;
 mod overdue;
 mod sessions;
 
+pub use estate::SlotEstate;
 pub use overdue::Overdue;
 
 /// How long slots are patient.
@@ -42,6 +44,8 @@ pub struct SlotTable {
     settings: SlotSettings,
     /// Connections on their way to any worker.
     in_flight: usize,
+    /// Slots that are not filled yet will be until then: another primary's workers are taken over.
+    awaited_until: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -108,23 +112,21 @@ impl SlotTable {
     /// No slot yet: they are made as workers come for them.
     #[must_use]
     pub fn new(settings: SlotSettings) -> Self {
-        Self { slots: Vec::new(), settings, in_flight: 0 }
+        Self { slots: Vec::new(), settings, in_flight: 0, awaited_until: None }
     }
 
     /// So many slots there are at least; new ones are closed until a worker serves.
     pub fn grow(&mut self, count: usize) {
         let queue = self.settings.queue;
-        let new = || Slot {
-            state: State::Closed,
-            queue: VecDeque::with_capacity(queue),
-            workers: Vec::new(),
-        };
+        let state = self.awaited_until.map_or(State::Closed, |until| State::Vacant { until });
+        let new = || Slot { state, queue: VecDeque::with_capacity(queue), workers: Vec::new() };
         self.slots.resize_with(count.max(self.slots.len()), new);
     }
 
-    /// A new worker's channel.
+    /// A new worker's channel, or one of another primary's.
     pub fn attach(&mut self, worker: WorkerId, channel: Channel) {
         self.grow(worker.slot.index() + 1);
+        self.in_flight += channel.in_flight();
         let slot = &mut self.slots[worker.slot.index()];
         slot.workers.push(Attached { id: worker, channel, expelled: false });
     }

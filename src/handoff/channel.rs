@@ -11,6 +11,8 @@
 //!   its own when it hears `moved`; one of the two it hears.
 //! * The primary's copy is closed as soon as the acknowledgement is seen: a copy kept longer would
 //!   withhold the FIN from the client.
+//! * What another primary has sent before, and died, is the worker's, or is found in the channel
+//!   unread, or was lost with both. Until it is known which, nothing is sent.
 //!
 //! # Pitfalls
 //!
@@ -25,25 +27,30 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
 use crate::handoff::channel::outbox::Outbox;
-use crate::handoff::channel::parcel::Luggage;
-use crate::handoff::ids::{AffinityKey, ConnectionId, Timestamp};
-use crate::handoff::message::{
-    BATCH, ConnectionRecord, Ids, MAX_TO_PRIMARY, MAX_TO_WORKER, PING, ToPrimary,
-    decode_to_primary, encode_connections,
-};
-use crate::handoff::scm_rights::{self, Received, Sent};
-use crate::handoff::scoreboard::{Counter, Scoreboard};
+use crate::handoff::channel::past::Past;
+use crate::handoff::estate::WorkerPart;
+use crate::handoff::ids::{ConnectionId, Timestamp};
+use crate::handoff::message::{BATCH, ConnectionRecord, MAX_TO_WORKER, PING, encode_connections};
+use crate::handoff::scm_rights::{self, Sent};
+use crate::handoff::scoreboard::{Counter, Said, Scoreboard};
 use crate::handoff::untouched::{is_untouched, is_untouched_since};
 
 mod error;
+#[cfg(feature = "cli")]
 mod estate;
+mod hearing;
 mod outbox;
 mod parcel;
+mod past;
 mod recovery;
 mod sessions;
 
 pub use error::ChannelError;
+#[cfg(feature = "cli")]
+pub use estate::{ChannelDocument, ConnectionDocument};
+pub use hearing::Notice;
 pub use parcel::{Content, Offer, Parcel};
+pub use past::Report;
 pub use recovery::Recovered;
 
 /// An accepted connection that no worker owns yet. Dropping it closes it.
@@ -83,6 +90,8 @@ pub struct Channel {
     /// How many it has settled so far, by its own count, and of those refused.
     settled: u64,
     refused: u64,
+    /// How many connections it has acknowledged.
+    acknowledged: u64,
     credits: usize,
     greeted: bool,
     /// Pings without a pong.
@@ -94,6 +103,11 @@ pub struct Channel {
     /// Sessions that it has offered and was not answered for.
     offered: Vec<ConnectionId>,
     outbox: Outbox,
+    past: Past,
+    /// Sessions that another primary had sent, taken back.
+    found: Vec<PendingConnection>,
+    /// Fewer sessions are on their way than is noted for a successor.
+    sessions_changed: bool,
     /// For a message to the worker; made once.
     buffer: Box<[u8; MAX_TO_WORKER]>,
 }
@@ -115,38 +129,6 @@ pub struct WorkerEnd {
     pub scoreboard: OwnedFd,
 }
 
-/// What a worker said.
-#[derive(Debug)]
-pub enum Notice {
-    /// Nothing more for now.
-    Nothing,
-    /// It has attached.
-    Hello,
-    /// It takes connections.
-    Ready,
-    /// It did not take these; they are the primary's again.
-    Refused(Vec<PendingConnection>),
-    /// Its loop is alive.
-    Pong,
-    /// It wants to be drained and replaced.
-    Leave,
-    /// It moves sessions and takes them.
-    Sessions,
-    /// It offers a session; it waits to hear what became of it.
-    Offered(Box<Offer>),
-    /// It has offered a session that cannot move, and is told so.
-    Unmovable(ConnectionId),
-    /// These sessions of it could move; with `all`, no more come.
-    Counted {
-        /// Ids and affinity keys.
-        keys: Vec<(ConnectionId, AffinityKey)>,
-        /// That was all.
-        all: bool,
-    },
-    /// It wants to send so many clients away within that time.
-    Ask(u32, Duration),
-}
-
 impl Channel {
     /// Makes a channel and what the worker inherits of it. At most `credits` connections will be
     /// unacknowledged at a time.
@@ -158,14 +140,26 @@ impl Channel {
         let kind = SocketType::SEQPACKET;
         let (socket, far) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
         let (scoreboard, page) = Scoreboard::create()?;
-        let channel = Self {
+        let end = WorkerEnd { channel: far.try_clone()?, scoreboard: page.try_clone()? };
+        Ok((Self::assemble(socket, far, (scoreboard, page), credits), end))
+    }
+
+    /// Of its descriptors, with nothing said yet.
+    fn assemble(
+        socket: OwnedFd,
+        worker_end: OwnedFd,
+        (scoreboard, page): (Scoreboard, OwnedFd),
+        credits: usize,
+    ) -> Self {
+        Self {
             socket,
-            worker_end: far.try_clone()?,
+            worker_end,
             scoreboard,
-            page: page.try_clone()?,
+            page,
             unsettled: VecDeque::with_capacity(credits),
             settled: 0,
             refused: 0,
+            acknowledged: 0,
             credits,
             greeted: false,
             pings: 0,
@@ -174,9 +168,33 @@ impl Channel {
             takes_sessions: false,
             offered: Vec::new(),
             outbox: Outbox::default(),
+            past: Past::default(),
+            found: Vec::new(),
+            sessions_changed: false,
             buffer: Box::new([0; MAX_TO_WORKER]),
-        };
-        Ok((channel, WorkerEnd { channel: far, scoreboard: page }))
+        }
+    }
+
+    /// What has to be kept for it to survive this process.
+    #[must_use]
+    pub fn descriptors(&self) -> [(WorkerPart, BorrowedFd<'_>); 3] {
+        [
+            (WorkerPart::Channel, self.socket.as_fd()),
+            (WorkerPart::WorkerEnd, self.worker_end.as_fd()),
+            (WorkerPart::Scoreboard, self.page.as_fd()),
+        ]
+    }
+
+    /// Whether the worker has said that it has attached.
+    #[must_use]
+    pub fn is_greeted(&self) -> bool {
+        self.greeted
+    }
+
+    /// Whether the worker has said that it is ready.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready
     }
 
     /// The descriptor to watch for the worker's messages.
@@ -198,16 +216,32 @@ impl Channel {
         self.unsettled.len()
     }
 
+    /// How many of those are sessions.
+    #[must_use]
+    pub fn sessions_in_flight(&self) -> usize {
+        let connections = self.unsettled.iter().filter_map(|one| one.connection.as_ref());
+        connections.filter(|one| one.parcel.is_some()).count()
+    }
+
+    /// How many of those are clients, without those that it has refused and not settled.
+    #[must_use]
+    pub fn clients_in_flight(&self) -> usize {
+        let connections = self.unsettled.iter().filter_map(|one| one.connection.as_ref());
+        connections.filter(|one| one.parcel.is_none()).count()
+    }
+
     /// How many the worker has refused so far.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused
     }
 
-    /// How long the oldest one has been on its way.
+    /// How long the oldest one has been on its way, or the question been open on which everything
+    /// waits.
     #[must_use]
     pub fn waiting(&self, now: Timestamp) -> Option<Duration> {
-        self.unsettled.front().map(|oldest| now.since(oldest.sent_at))
+        let oldest = self.unsettled.front().map(|oldest| oldest.sent_at);
+        oldest.or_else(|| self.past.awaited_since()).map(|since| now.since(since))
     }
 
     /// Sends from the front of `queue` what the credits allow, [`BATCH`] to a message and sessions
@@ -221,13 +255,22 @@ impl Channel {
         queue: &mut VecDeque<PendingConnection>,
         now: Timestamp,
     ) -> Result<usize, ChannelError> {
+        if self.past.is_awaited() {
+            return Ok(0);
+        }
         let mut sent = 0;
         loop {
             let room = self.credits.saturating_sub(self.unsettled.len());
             let most = queue.len().min(room).min(BATCH);
             let plain = queue.iter().take(most).take_while(|one| one.parcel.is_none()).count();
             let count = if plain == 0 { most.min(1) } else { plain };
-            if count == 0 || !self.send_message(queue, count)? {
+            if count == 0 {
+                return Ok(sent);
+            }
+            if self.settled == 0 && self.unsettled.is_empty() {
+                self.scoreboard.note_said(Said::Served);
+            }
+            if !self.send_message(queue, count)? {
                 return Ok(sent);
             }
             let gone = queue.drain(..count);
@@ -236,6 +279,9 @@ impl Channel {
                 sent_at: now,
                 connection: Some(connection),
             }));
+            if plain == 0 {
+                self.count_sessions();
+            }
             sent += count;
         }
     }
@@ -288,82 +334,19 @@ impl Channel {
 
     /// Ends what goes to the worker: it reads the rest, then end of file, and begins to drain. Its
     /// answers still come.
-    pub fn finish(&self) {
+    pub fn finish(&mut self) {
         self.scoreboard.increment(Counter::Drain);
+        if self.outbox.question.is_some() {
+            // That comes before.
+            self.past.finishes = true;
+            return;
+        }
+        self.end_sending();
+    }
+
+    fn end_sending(&self) {
         // Fails only if the worker has ended the channel already.
         let _ = shutdown(&self.socket, Shutdown::Write);
-    }
-
-    /// Reads one message of the worker's.
-    ///
-    /// # Errors
-    ///
-    /// If the worker breaks the protocol or closed the channel. Its connections are kept for
-    /// [`Channel::recover`].
-    pub fn receive(&mut self) -> Result<Notice, ChannelError> {
-        let mut bytes = [0; MAX_TO_PRIMARY];
-        let mut luggage = Luggage::default();
-        let length = match scm_rights::receive(&self.socket, &mut bytes, &mut luggage.descriptors)?
-        {
-            Received::Empty => return Ok(Notice::Nothing),
-            Received::Closed => return Err(ChannelError::Closed),
-            Received::Message { cut: true, .. } => return Err(ChannelError::Long),
-            Received::Message { length, descriptors_lost, .. } => {
-                luggage.lost = descriptors_lost;
-                length
-            }
-        };
-        let message = decode_to_primary(&bytes[..length])?;
-        let carries_none = luggage.descriptors.is_empty() && !luggage.lost;
-        if !carries_none && !matches!(message, ToPrimary::Session(..)) {
-            return Err(ChannelError::Descriptors);
-        }
-        if self.greeted == matches!(message, ToPrimary::Hello) {
-            return Err(ChannelError::NoHello);
-        }
-        self.take(message, luggage)
-    }
-
-    fn take(&mut self, message: ToPrimary<'_>, luggage: Luggage) -> Result<Notice, ChannelError> {
-        Ok(match message {
-            ToPrimary::Hello => {
-                self.greeted = true;
-                Notice::Hello
-            }
-            ToPrimary::Ready => {
-                self.ready = true;
-                Notice::Ready
-            }
-            ToPrimary::Refuse(ids) => Notice::Refused(self.refuse(ids)?),
-            ToPrimary::Pong => {
-                self.pings = self.pings.checked_sub(1).ok_or(ChannelError::NoPing)?;
-                Notice::Pong
-            }
-            ToPrimary::Leave => Notice::Leave,
-            ToPrimary::Session(..)
-            | ToPrimary::Sessions
-            | ToPrimary::Counted(_)
-            | ToPrimary::Ask(..) => return self.take_of_session(message, luggage),
-        })
-    }
-
-    /// Their places stay until the worker has counted them as settled.
-    fn refuse(&mut self, ids: Ids<'_>) -> Result<Vec<PendingConnection>, ChannelError> {
-        let unsettled = &mut self.unsettled;
-        let known = |id: ConnectionId| unsettled.iter().any(|one| one.is_waiting(id));
-        if let Some(unknown) = ids.iter().find(|id| !known(*id)) {
-            return Err(ChannelError::UnknownConnection(unknown));
-        }
-        let mut take = |id: ConnectionId| {
-            unsettled
-                .iter_mut()
-                .find(|one| one.is_waiting(id))
-                .and_then(|one| one.connection.take())
-        };
-        // An id that stands there twice is released once.
-        let refused: Vec<_> = ids.iter().filter_map(&mut take).collect();
-        self.refused += refused.len() as u64;
-        Ok(refused)
     }
 
     /// Gives what the worker has acknowledged to `acknowledged`, to be closed here, and returns how
@@ -377,6 +360,9 @@ impl Channel {
         &mut self,
         acknowledged: impl FnMut(PendingConnection),
     ) -> Result<Option<usize>, ChannelError> {
+        if self.past.is_awaited() {
+            return Ok(Some(0));
+        }
         // In this order: a refusal is counted before it is settled.
         let settled = self.scoreboard.get(Counter::Settled);
         let refused = self.scoreboard.get(Counter::Refused);
@@ -391,8 +377,12 @@ impl Channel {
             return Ok(None);
         }
         self.settled = settled;
+        let sessions = &mut self.sessions_changed;
         let gone = self.unsettled.drain(..count).filter_map(|one| one.connection);
-        Ok(Some(gone.map(acknowledged).count()))
+        let gone = gone.inspect(|one| *sessions |= one.parcel.is_some());
+        let count = gone.map(acknowledged).count();
+        self.acknowledged += count as u64;
+        Ok(Some(count))
     }
 
     /// Says what is wrong with a scoreboard that counts a refusal of which no message tells.

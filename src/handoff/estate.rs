@@ -4,6 +4,7 @@
 //! Only names and holds them. What they belong to is written down by the parts that own it.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::handoff::ids::{Generation, SlotId, WorkerId};
@@ -54,6 +55,27 @@ impl WorkerPart {
     }
 }
 
+/// Why something cannot be taken over from the primary before.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TakeOverError {
+    /// A descriptor is missing.
+    #[error("{0} was not left to this primary")]
+    Missing(String),
+    /// A descriptor is not what its name says.
+    #[error("{name} that was left to this primary is of no use")]
+    Unusable {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// What is written is not what was meant.
+    #[error("what was written of {0} is not understood")]
+    Malformed(&'static str),
+}
+
 /// Descriptors by their names. Dropping it closes them.
 #[derive(Debug, Default)]
 pub struct Descriptors {
@@ -69,6 +91,15 @@ impl Descriptors {
     /// Takes one out.
     pub fn take(&mut self, name: &str) -> Option<OwnedFd> {
         self.named.remove(name)
+    }
+
+    /// Takes out one that must be there.
+    ///
+    /// # Errors
+    ///
+    /// If it isn't.
+    pub fn require(&mut self, name: &str) -> Result<OwnedFd, TakeOverError> {
+        self.take(name).ok_or_else(|| TakeOverError::Missing(name.to_owned()))
     }
 
     /// All of them, in the order of their names.

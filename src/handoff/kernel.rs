@@ -99,7 +99,7 @@ pub enum Step {
 }
 
 /// Lets `command` enter its surroundings before it runs its program, with all signals as they are
-/// by default, whatever this process was started with. What fails is told by [`failed_step`].
+/// by default and none blocked, whatever this process was started with. What fails is told by [`failed_step`].
 pub fn before_exec(command: &mut Command, surroundings: Surroundings) {
     let enter = move || {
         default_signals();
@@ -158,14 +158,26 @@ impl Step {
     }
 }
 
-/// Ignored signals stay so in the programs that a process runs: after `nohup`, say. The mask is
-/// cleared by the standard library.
+/// Ignored signals stay so in the programs that a process runs, after `nohup`, say; and blocked ones.
 fn default_signals() {
     for signal in 1..=libc::SIGRTMAX() {
         // SAFETY: safe in a signal handler, so between fork and exec too; the default action is
         // no function that could be unsound. That some cannot be set is as it should be.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
+    let mut none = MaybeUninit::uninit();
+    // SAFETY: safe in a signal handler, too; sigemptyset initialises the whole set.
+    unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+/// Lets this process learn how its children end. Where SIGCHLD is ignored, as whoever started it may
+/// have done, the kernel takes their statuses itself.
+pub fn hear_of_children() {
+    // SAFETY: the default action is no function that could be unsound.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
 /// Lets the current tokio runtime watch a descriptor.

@@ -29,6 +29,7 @@
 //! | `0x07` | move: offer these sessions | as `0x05` | none |
 //! | `0x08` | census: which sessions could move? | none | none |
 //! | `0x09` | close: so many clients may be sent away now | one of 8 bytes: their number (4), zero | none |
+//! | `0x0a` | report: say again what the primary has to know | one of 8 bytes: the question's number | none |
 //!
 //! Only `0x01` and `0x02` go to a worker that hasn't said `sessions`.
 //!
@@ -66,6 +67,9 @@
 //! | `0x87` | sessions: can move them and take them; between hello and ready | none |
 //! | `0x88` | counted: some sessions that could move | `count` (0 to 64) of 16 bytes: id, affinity key; with 0, that was all |
 //! | `0x89` | ask: wants to send clients away | one of 8 bytes: their number (4), within so many milliseconds (4) |
+//! | `0x8a` | offers: sessions that it has offered and has heard nothing of | `count` (1 to 64) ids of 8 bytes |
+//! | `0x8b` | taken: sessions that it took, of the last 1,024 | as `0x8a` |
+//! | `0x8c` | reported: that was all that a report asks for | one of 8 bytes: the question's number |
 //!
 //! Descriptors come with `0x86` alone. Acknowledgements take no message: they are
 //! a counter on the [scoreboard](crate::handoff::scoreboard), which costs neither side a system
@@ -95,23 +99,49 @@
 //!
 //! A worker that drains may get the order to drain again, with less time or another reason: the last
 //! one counts.
+//!
+//! # Another primary
+//!
+//! The primary may be replaced behind the channel: by its successor, or, after a crash, by one that
+//! knows only what the worker tells it. Workers that haven't said `sessions` get a ping and answer it as
+//! always. The others get a `report`, and answer with these, in this order, each as often as it
+//! takes:
+//!
+//! 1. `offers`, with every session that waits for `moved` or `returned`. One whose message was not sent
+//!    before is not among them; none whose message was sent is missing.
+//! 2. `ask`, with what is left of its wish to send clients away and of the time for it, if there is any.
+//! 3. `taken`, with the sessions that it took from the primary, the last 1,024 of them. One that it gave
+//!    on to another worker since, and has heard `moved` of, is not among them.
+//! 4. `reported`, with the number of the question.
+//!
+//! A session that was offered before a report and has `returned` after it is the worker's own only if the
+//! kernel's counters of its socket are what they were when it was offered
+//! ([`untouched`](crate::handoff::untouched)): the primary that could have told who else had it is dead.
+//! If not, the worker lets go of it as if it had `moved`.
 
 use std::time::Duration;
 
 use crate::handoff::drain::DrainOrder;
-use crate::handoff::ids::ConnectionId;
 
+mod error;
+mod ids;
 mod moving;
 mod record;
+mod report;
 
+pub use error::MessageError;
+pub use ids::{Ids, encode_refuse};
 pub use moving::{
     Keys, encode_ask, encode_close, encode_counted, encode_drain, encode_move, encode_moved,
     encode_offer, encode_returned, encode_session,
 };
 pub use record::{ConnectionRecord, Records};
+pub use report::{encode_offers, encode_report, encode_reported, encode_taken};
 
+use ids::{decode_ids, encode_ids};
 use moving::{decode_counted, decode_drain, decode_session, pair};
 use record::{decode_record, encode_record};
+use report::decode_number;
 
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u8 = 1;
@@ -131,6 +161,9 @@ pub const PARCEL_INLINE: usize = 16 * 1024;
 
 /// Sessions that a worker may have offered and not been answered for.
 pub const MOST_SESSIONS: usize = 256;
+
+/// Sessions that a worker remembers to have taken.
+pub const MOST_TAKEN: usize = 1024;
 
 /// Bytes of the longest message to a worker: a session.
 pub const MAX_TO_WORKER: usize = HEADER + RECORD + PARCEL_INLINE;
@@ -165,6 +198,8 @@ pub enum ToWorker<'a> {
     Census,
     /// So many clients may be sent away now.
     Close(u32),
+    /// Say again what the primary has to know, and this number at the end.
+    Report(u64),
 }
 
 /// A message to the primary.
@@ -189,40 +224,12 @@ pub enum ToPrimary<'a> {
     Counted(Keys<'a>),
     /// The worker wants to send so many clients away within that time.
     Ask(u32, Duration),
-}
-
-/// Why bytes are not a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum MessageError {
-    /// Shorter than a header.
-    #[error("message of {0} bytes is shorter than its header of {HEADER}")]
-    Short(usize),
-    /// Does not open with `"SL"`.
-    #[error("message opens with bytes {0:#04x} {1:#04x}, expected \"SL\"")]
-    Magic(u8, u8),
-    /// Another version of the protocol.
-    #[error("message speaks version {0} of the protocol, expected {VERSION}")]
-    Version(u8),
-    /// No such kind in this direction.
-    #[error("message is of the unknown kind {0:#04x}")]
-    Kind(u8),
-    /// Count and length don't fit.
-    #[error("message of kind {kind:#04x} says {count} records and is {length} bytes long")]
-    Length {
-        /// The kind byte.
-        kind: u8,
-        /// The records that it claims.
-        count: u16,
-        /// Its bytes.
-        length: usize,
-    },
-    /// An order to drain that is none.
-    #[error("order to drain is of the unknown mode {0} or reason {1}")]
-    Drain(u8, u8),
-    /// An address that is neither IPv4 nor IPv6.
-    #[error("address is of the unknown family {0}, expected 4 or 6")]
-    Family(u8),
+    /// Sessions that it has offered and has heard nothing of.
+    Offers(Ids<'a>),
+    /// Sessions that it took.
+    Taken(Ids<'a>),
+    /// That was all that the report of this number asks for.
+    Reported(u64),
 }
 
 mod kind {
@@ -235,6 +242,7 @@ mod kind {
     pub(super) const MOVE: u8 = 0x07;
     pub(super) const CENSUS: u8 = 0x08;
     pub(super) const CLOSE: u8 = 0x09;
+    pub(super) const REPORT: u8 = 0x0a;
     pub(super) const HELLO: u8 = 0x81;
     pub(super) const READY: u8 = 0x82;
     pub(super) const REFUSE: u8 = 0x83;
@@ -244,6 +252,9 @@ mod kind {
     pub(super) const SESSIONS: u8 = 0x87;
     pub(super) const COUNTED: u8 = 0x88;
     pub(super) const ASK: u8 = 0x89;
+    pub(super) const OFFERS: u8 = 0x8a;
+    pub(super) const TAKEN: u8 = 0x8b;
+    pub(super) const REPORTED: u8 = 0x8c;
 }
 
 /// A ping.
@@ -281,26 +292,6 @@ pub fn encode_connections<'a>(
     &buffer[..HEADER + usize::from(count) * RECORD]
 }
 
-/// Writes a refusal and returns its bytes. Ids beyond [`BATCH`] are left out.
-pub fn encode_refuse(buffer: &mut [u8; MAX_IDS], ids: impl Iterator<Item = ConnectionId>) -> &[u8] {
-    encode_ids(buffer, kind::REFUSE, ids)
-}
-
-fn encode_ids(
-    buffer: &mut [u8; MAX_IDS],
-    kind: u8,
-    ids: impl Iterator<Item = ConnectionId>,
-) -> &[u8] {
-    let mut count: u16 = 0;
-    let (head, body) = buffer.split_at_mut(HEADER);
-    for (bytes, id) in body.chunks_exact_mut(8).zip(ids) {
-        bytes.copy_from_slice(&id.0.to_le_bytes());
-        count += 1;
-    }
-    head.copy_from_slice(&header(kind, count));
-    &buffer[..HEADER + usize::from(count) * 8]
-}
-
 /// Reads a message to the worker.
 ///
 /// # Errors
@@ -320,11 +311,12 @@ pub fn decode_to_worker(bytes: &[u8]) -> Result<ToWorker<'_>, MessageError> {
         kind::SESSION => decode_session(kind, count, body)
             .map(|(record, parcel)| ToWorker::Session(record, parcel)),
         kind::DRAIN => decode_drain(count, body).map(ToWorker::Drain),
-        kind::MOVED => ids(kind, count, body).map(ToWorker::Moved),
-        kind::RETURNED => ids(kind, count, body).map(ToWorker::Returned),
-        kind::MOVE => ids(kind, count, body).map(ToWorker::Move),
+        kind::MOVED => decode_ids(kind, count, body).map(ToWorker::Moved),
+        kind::RETURNED => decode_ids(kind, count, body).map(ToWorker::Returned),
+        kind::MOVE => decode_ids(kind, count, body).map(ToWorker::Move),
         kind::CENSUS => body_of(kind, count, body, 0).map(|_| ToWorker::Census),
         kind::CLOSE => pair(kind, count, body).map(|(count, _)| ToWorker::Close(count)),
+        kind::REPORT => decode_number(kind, count, body).map(ToWorker::Report),
         unknown => Err(MessageError::Kind(unknown)),
     }
 }
@@ -342,13 +334,16 @@ pub fn decode_to_primary(bytes: &[u8]) -> Result<ToPrimary<'_>, MessageError> {
         kind::READY => bare(ToPrimary::Ready),
         kind::PONG => bare(ToPrimary::Pong),
         kind::LEAVE => bare(ToPrimary::Leave),
-        kind::REFUSE => ids(kind, count, body).map(ToPrimary::Refuse),
+        kind::REFUSE => decode_ids(kind, count, body).map(ToPrimary::Refuse),
         kind::OFFER => decode_session(kind, count, body)
             .map(|(record, parcel)| ToPrimary::Session(record, parcel)),
         kind::SESSIONS => bare(ToPrimary::Sessions),
         kind::COUNTED => decode_counted(count, body).map(ToPrimary::Counted),
         kind::ASK => pair(kind, count, body)
             .map(|(count, within)| ToPrimary::Ask(count, Duration::from_millis(within.into()))),
+        kind::OFFERS => decode_ids(kind, count, body).map(ToPrimary::Offers),
+        kind::TAKEN => decode_ids(kind, count, body).map(ToPrimary::Taken),
+        kind::REPORTED => decode_number(kind, count, body).map(ToPrimary::Reported),
         unknown => Err(MessageError::Kind(unknown)),
     }
 }
@@ -377,21 +372,6 @@ fn body_of(kind: u8, count: u16, body: &[u8], size: usize) -> Result<&[u8], Mess
     Err(MessageError::Length { kind, count, length: HEADER + body.len() })
 }
 
-fn ids(kind: u8, count: u16, body: &[u8]) -> Result<Ids<'_>, MessageError> {
-    body_of(kind, count, body, 8).map(Ids)
-}
-
-/// The ids of one message.
-#[derive(Clone, Copy, Debug)]
-pub struct Ids<'a>(&'a [u8]);
-
-impl<'a> Ids<'a> {
-    /// One after the other.
-    pub fn iter(self) -> impl Iterator<Item = ConnectionId> + 'a {
-        self.0.as_chunks::<8>().0.iter().map(|bytes| ConnectionId(u64::from_le_bytes(*bytes)))
-    }
-}
-
 fn u64_at(bytes: &[u8], offset: usize) -> u64 {
     let mut eight = [0; 8];
     eight.copy_from_slice(&bytes[offset..offset + 8]);
@@ -405,7 +385,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::handoff::ids::{AffinityKey, Timestamp};
+    use crate::handoff::ids::{AffinityKey, ConnectionId, Timestamp};
 
     fn addresses() -> impl Strategy<Value = SocketAddr> {
         let v4 = any::<([u8; 4], u16)>().prop_map(|(ip, port)| (IpAddr::from(ip), port).into());

@@ -23,6 +23,9 @@
 //! | 448 | not 0 once everything is to end: health checks should fail; written by the primary |
 //! | 512 | sessions now: WebSockets that can move to another worker |
 //! | 576 | WebSockets now |
+//! | 640 | what the worker has said, as the primary has read it: the sum of 1 hello, 2 sessions, 4 ready, 8 leave, and 16 once it was sent connections; written by the primary |
+//! | 704 | connections and sessions that the primary has counted as acknowledged; written by the primary |
+//! | 768 | sessions that were sent and that the primary hasn't seen settled; written by the primary |
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -61,6 +64,27 @@ pub enum Counter {
     Sessions,
     /// WebSockets now.
     WebSockets,
+    /// What has happened to the worker: [`Said`].
+    Said,
+    /// Connections and sessions that the primary has counted as acknowledged.
+    Acknowledged,
+    /// Sessions on their way to the worker, by the primary's count.
+    SessionsSent,
+}
+
+/// What happens once to a worker, and whoever is its primary has to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// It has attached.
+    Hello = 1,
+    /// It moves sessions.
+    Sessions = 2,
+    /// It takes connections.
+    Ready = 4,
+    /// It wants to be replaced.
+    Leave = 8,
+    /// It said nothing; it was sent connections.
+    Served = 16,
 }
 
 impl Counter {
@@ -78,6 +102,9 @@ impl Counter {
                 Self::Stop => 7,
                 Self::Sessions => 8,
                 Self::WebSockets => 9,
+                Self::Said => 10,
+                Self::Acknowledged => 11,
+                Self::SessionsSent => 12,
             }
     }
 }
@@ -95,6 +122,19 @@ impl Scoreboard {
         ftruncate(&file, PAGE as u64)?;
         fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         Ok((Self::open(file.as_fd())?, file))
+    }
+
+    /// Opens the page of a worker whose primary is another one now: it must be such a page.
+    ///
+    /// # Errors
+    ///
+    /// If it isn't sealed, is too short or cannot be mapped.
+    pub fn adopt(file: impl AsFd) -> io::Result<Self> {
+        let seals = rustix::fs::fcntl_get_seals(&file)?;
+        if !seals.contains(SealFlags::SHRINK) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "scoreboard is not sealed"));
+        }
+        Self::open(file.as_fd())
     }
 
     /// Opens the page that `file` stands for.
@@ -134,6 +174,22 @@ impl Scoreboard {
         self.cell(counter).fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Writes one that nobody else writes.
+    pub fn set(&self, counter: Counter, value: u64) {
+        self.cell(counter).store(value, Ordering::Relaxed);
+    }
+
+    /// Notes that it has happened.
+    pub fn note_said(&self, said: Said) {
+        self.cell(Counter::Said).fetch_or(said as u64, Ordering::Relaxed);
+    }
+
+    /// Whether it was noted.
+    #[must_use]
+    pub fn has_said(&self, said: Said) -> bool {
+        self.get(Counter::Said) & said as u64 != 0
+    }
+
     fn cell(&self, counter: Counter) -> &AtomicU64 {
         &self.page.counters()[counter.index()]
     }
@@ -154,6 +210,20 @@ mod tests {
         assert_eq!(primary.get(Counter::Connections), 1);
         assert_eq!(primary.get(Counter::RequestsTotal), 1);
         assert_eq!(primary.get(Counter::Requests), 0);
+    }
+
+    #[test]
+    fn what_was_said_is_noted_for_whoever_maps_the_page_next() {
+        let (primary, file) = Scoreboard::create().unwrap();
+        primary.note_said(Said::Ready);
+        primary.note_said(Said::Hello);
+        primary.set(Counter::Acknowledged, 7);
+        drop(primary);
+        let next = Scoreboard::open(file.as_fd()).unwrap();
+        let all = [Said::Hello, Said::Sessions, Said::Ready, Said::Leave, Said::Served];
+        let noted = all.map(|said| next.has_said(said));
+        assert_eq!(noted, [true, false, true, false, false]);
+        assert_eq!(next.get(Counter::Acknowledged), 7);
     }
 
     #[test]

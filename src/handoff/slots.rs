@@ -26,11 +26,12 @@ const EVENTS: usize = 4096;
 /// From the supervisor to the frontend.
 #[derive(Debug)]
 pub enum SlotCommand {
-    /// Begin to accept connections.
+    /// Begin to accept connections. After a crash of the primary before this one, it also says that
+    /// all workers that are left are attached.
     Accept,
     /// Clients belong to these slots, with these weights, each above 0.
     Rank(Vec<(SlotId, f64)>),
-    /// A worker was started; listen to what it says.
+    /// A worker was started, or was adopted; listen to what it says.
     Attach(WorkerId, Box<Channel>),
     /// From now on the slot's clients go to this worker.
     Serve(WorkerId),
@@ -48,7 +49,8 @@ pub enum SlotCommand {
     Count(oneshot::Sender<Counters>),
     /// All workers are gone: end.
     End,
-    /// Stop, and leave everything to a successor; workers go on.
+    /// Stop, and leave everything to a successor; workers go on. The last command, and not given where
+    /// the listener is being closed: it is given up then with whoever waits for that.
     HandOver,
 }
 

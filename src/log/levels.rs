@@ -10,11 +10,12 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
 /// The parts that may have a level of their own.
-pub const PARTS: [&str; 9] = [
+pub const PARTS: [&str; 10] = [
     "cli",
     "control",
     "frontend",
     "handoff",
+    "keeper",
     "primary",
     "settings",
     "supervisor",
@@ -153,8 +154,8 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_what_is_known() {
         const LEVELS: &str = "expected one of error, warn, info, debug, trace, or off for a part";
-        const PARTS: &str = "expected one of cli, control, frontend, handoff, primary, settings, \
-                             supervisor, system, triggers";
+        const PARTS: &str = "expected one of cli, control, frontend, handoff, keeper, primary, \
+                             settings, supervisor, system, triggers";
         for (text, expected) in [
             ("loud", format!("no level \"loud\", {LEVELS}")),
             ("", format!("no level \"\", {LEVELS}")),

@@ -8,23 +8,22 @@ use crate::config::Config;
 use crate::control::admin::AdminListener;
 use crate::control::answers::Control;
 use crate::control::history::History;
-use crate::control::links::{Facts, Links, Reloader};
+use crate::control::links::{Facts, Links, PrimaryHandle};
 use crate::control::server::{self, Server};
 use crate::control::snapshot::Snapshots;
-use crate::control::socket::{ControlSocket, SocketError};
+use crate::control::socket::ControlSocket;
 use crate::frontend::inquiry::FrontendHandle;
-use crate::handoff::ids::Timestamp;
 use crate::log::LogHandle;
+use crate::primary::estate::PrimaryDocument;
 use crate::supervisor::event::Announcer;
 use crate::supervisor::output::Output;
-use crate::supervisor::pool::chain;
 use crate::supervisor::pool::handle::PoolHandle;
 
 /// What can be seen and steered.
 pub(super) struct Parts {
     pub(super) frontend: FrontendHandle,
     pub(super) pool: PoolHandle,
-    pub(super) reloader: Reloader,
+    pub(super) primary: PrimaryHandle,
     pub(super) output: Output,
     pub(super) log: LogHandle,
 }
@@ -35,27 +34,12 @@ pub(super) struct Doors<'a> {
     pub(super) admin: Option<AdminListener>,
 }
 
-/// Without one the primary still serves, unless the socket was asked for.
-pub(super) fn socket(config: &Config, port: u16) -> Result<Option<ControlSocket>, SocketError> {
-    let path = config.control.path.as_deref();
-    match ControlSocket::bind(path, &config.name, port) {
-        Ok(socket) => Ok(Some(socket)),
-        Err(error) if path.is_none() => {
-            tracing::warn!(
-                error = chain(&error),
-                "no control socket: commands reach it by --control"
-            );
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
-}
-
 /// Starts the thread that answers. It ends when what is returned is dropped.
 pub(super) fn start(
     parts: Parts,
     config: &Config,
     address: SocketAddr,
+    document: &PrimaryDocument,
     doors: Doors<'_>,
     announcer: &Announcer,
 ) -> io::Result<Server> {
@@ -66,14 +50,15 @@ pub(super) fn start(
     }
     let facts = Facts {
         name: config.name.clone(),
-        started: Timestamp::now(),
+        started: document.started,
         address,
         placement: config.router.placement,
         admin: admin_address,
         control: socket.map(|socket| socket.path().to_owned()),
+        replacements: document.replacements.clone(),
     };
-    let Parts { frontend, pool, reloader, output, log } = parts;
-    let links = Links { frontend, pool, reloader, output, log, facts: Arc::new(facts) };
+    let Parts { frontend, pool, primary, output, log } = parts;
+    let links = Links { frontend, pool, primary, output, log, facts: Arc::new(facts) };
     let snapshots = Snapshots::new(links.clone());
     let control = Control { links, history: History::new(), snapshots };
     let doors = server::Doors { control: socket.map(ControlSocket::listener).transpose()?, admin };

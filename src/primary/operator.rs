@@ -6,21 +6,31 @@ use std::convert::Infallible;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::config::Config;
+use crate::control::links::PrimaryOrder;
 use crate::log::LogHandle;
+use crate::primary::Milestone;
+use crate::primary::pool::PoolOf;
+use crate::primary::record::Record;
 use crate::primary::signals::{Signals, Wish};
 use crate::primary::triggers::Triggers;
-use crate::primary::{Milestone, PoolOf};
 use crate::supervisor::event::Event;
 use crate::supervisor::output::{Output, OutputSettings};
 use crate::supervisor::pool::handle::{PoolHandle, Refusal, Reply, Scale};
 use crate::supervisor::pool::{Order, PoolSettings, Progress, chain};
 use crate::supervisor::rollout::{Outcome, Trigger};
+use crate::system::keeper::{Keeper, main_pid};
 use crate::system::notify::Notifier;
+
+mod upgrade;
+
+pub(super) use upgrade::Upgrading;
 
 /// Turns what the operator and the time say into orders, and tells what came of them.
 pub(super) struct Operator<Reread, Tell> {
     pub(super) pool: PoolOf,
     pub(super) signals: Signals,
+    /// Until it is gone.
+    pub(super) keeper: Option<Keeper>,
     pub(super) triggers: Triggers,
     pub(super) output: Output,
     pub(super) log: LogHandle,
@@ -28,10 +38,12 @@ pub(super) struct Operator<Reread, Tell> {
     pub(super) output_settings: Option<OutputSettings>,
     pub(super) notifier: Option<Notifier>,
     pub(super) handle: PoolHandle,
-    pub(super) reloads: mpsc::Receiver<Reply<u64>>,
+    pub(super) ordered: mpsc::Receiver<PrimaryOrder>,
     pub(super) reread: Reread,
     pub(super) report: Tell,
     pub(super) progressed: watch::Receiver<Progress>,
+    pub(super) record: Record,
+    pub(super) upgrading: Upgrading,
 }
 
 impl<Reread, Tell> Operator<Reread, Tell>
@@ -41,21 +53,18 @@ where
 {
     pub(super) async fn attend(&mut self, mut announced: broadcast::Receiver<Event>) -> Infallible {
         let mut last = Progress::default();
-        let mut all_ready = false;
         loop {
             tokio::select! {
                 wish = self.signals.next() => self.heed(wish).await,
+                () = gone(self.keeper.as_ref()) => self.end_with_keeper().await,
                 trigger = self.triggers.next() => self.pull(trigger, None).await,
-                Some(reply) = self.reloads.recv() => {
-                    self.pull(Trigger::Command, Some(reply)).await;
-                }
+                Some(order) = self.ordered.recv() => self.obey(order).await,
+                answer = self.upgrading.answered() => self.go_on(answer).await,
                 Ok(()) = self.progressed.changed() => {
                     let now = *self.progressed.borrow_and_update();
                     self.tell_manager(last, now);
                     last = now;
-                    if now.serving == now.of && !std::mem::replace(&mut all_ready, true) {
-                        self.tell(Milestone::Ready(now.serving));
-                    }
+                    self.tell_if_ready(now);
                 }
                 // Of events that were missed the log tells.
                 Ok(event) = announced.recv() => self.tell_of(event),
@@ -63,7 +72,14 @@ where
         }
     }
 
-    pub(super) fn tell(&mut self, milestone: Milestone) {
+    fn tell_if_ready(&mut self, Progress { serving, of, .. }: Progress) {
+        if serving == of && !self.record.document().all_ready {
+            self.record.note(|document| document.all_ready = true);
+            self.tell(Milestone::Ready(serving));
+        }
+    }
+
+    fn tell(&mut self, milestone: Milestone) {
         (self.report)(milestone);
     }
 
@@ -72,12 +88,13 @@ where
         match event {
             Event::RolloutBegun { .. } => notifier.into_iter().for_each(Notifier::reloading),
             Event::RolloutEnded(ended) => {
-                notifier.into_iter().for_each(|notifier| notifier.ready(std::process::id()));
+                notifier.into_iter().for_each(|notifier| notifier.ready(main_pid()));
                 if ended.outcome == Outcome::Done {
                     self.change_output();
                 }
                 self.tell(Milestone::RolledOut(ended));
             }
+            Event::Resumed { workers, after } => self.tell_of_resuming(workers, after),
             Event::Scaled { to, .. } => self.tell(Milestone::Scaled(to)),
             Event::Stopping { .. } => notifier.into_iter().for_each(Notifier::stopping),
             _ => {}
@@ -99,11 +116,18 @@ where
         }
         // A slot whose workers keep dying is no reason to fail the start: the others serve.
         if now.accepting && !last.accepting {
-            notifier.ready(std::process::id());
+            notifier.ready(main_pid());
         }
         if now.beats != last.beats {
             notifier.watchdog();
         }
+    }
+
+    /// Nobody would start the next primary, and signals to the program reach this one no longer.
+    async fn end_with_keeper(&mut self) {
+        let pid = self.keeper.take().map(|keeper| keeper.pid());
+        tracing::error!(pid, "keeper is gone, everything is stopped");
+        self.handle.stop(false).await;
     }
 
     async fn heed(&mut self, wish: Wish) {
@@ -112,10 +136,16 @@ where
             Wish::StopNow => self.handle.stop(true).await,
             Wish::OneMore => self.handle.order(Order::Scale(Scale::By(1), None)).await,
             Wish::OneFewer => self.handle.order(Order::Scale(Scale::By(-1), None)).await,
-            // Left to the system, the signal would end the primary.
-            Wish::Upgrade => tracing::warn!("an upgrade in place is not there yet"),
+            Wish::Upgrade => self.begin_upgrade(None),
             Wish::Reopen => self.output.reopen(),
             Wish::Reload => self.pull(Trigger::Signal, None).await,
+        }
+    }
+
+    async fn obey(&mut self, order: PrimaryOrder) {
+        match order {
+            PrimaryOrder::Reload(reply) => self.pull(Trigger::Command, Some(reply)).await,
+            PrimaryOrder::Upgrade(reply) => self.begin_upgrade(Some(reply)),
         }
     }
 
@@ -139,6 +169,14 @@ where
         self.triggers.change(&config).map_err(|error| chain(&error))?;
         self.log.configure(&config.log.levels);
         self.output_settings = Some(config.output.clone());
+        self.record.note(|document| document.source.clone_from(&config.source));
         Ok(self.pool.settings(&config))
+    }
+}
+
+async fn gone(keeper: Option<&Keeper>) {
+    match keeper {
+        Some(keeper) => keeper.gone().await,
+        None => std::future::pending().await,
     }
 }

@@ -42,7 +42,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("rebalance_rate", was.rebalance_rate != is.rebalance_rate),
     ];
     let all = listener.into_iter().chain(affinity).chain(router).chain(slots).chain(pace);
-    let all = all.chain(operators(old, new));
+    let all = all.chain(operators(old, new)).chain([keeper(old, new)]);
     all.filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
 }
 
@@ -62,6 +62,11 @@ fn operators(old: &Config, new: &Config) -> [(&'static str, bool); 6] {
         ("ready_workers", differ(|was, is| was.ready != is.ready)),
         ("own_log_format", old.log.format != new.log.format),
     ]
+}
+
+fn keeper(old: &Config, new: &Config) -> (&'static str, bool) {
+    let name = if old.keeper.zip(new.keeper).is_some() { "keeper_min_uptime" } else { "keeper" };
+    (name, old.keeper != new.keeper)
 }
 
 /// Whether the control socket keeps the name that the app had before.
@@ -120,6 +125,8 @@ mod tests {
             ("--control=/run/x.sock", &["control"]),
             ("--admin=127.0.0.1:9900", &["admin"]),
             ("--own-log-format=json", &["own_log_format"]),
+            ("--keeper=false", &["keeper"]),
+            ("--keeper-min-uptime=1s", &["keeper_min_uptime"]),
             ("--log-level=debug", &[]),
             ("--name=other", &[]),
             ("--credits=9", &[]),

@@ -35,14 +35,17 @@ pub(super) struct Variable {
 }
 
 impl File {
-    /// Reads `path`, which messages call `name`.
-    pub(super) fn read(path: &Path, name: &str) -> Result<Self, SettingsError> {
-        let text = std::fs::read_to_string(path).map_err(|error| SettingsError {
+    /// The text at `path`, which messages call `name`.
+    pub(super) fn text(path: &Path, name: &str) -> Result<String, SettingsError> {
+        std::fs::read_to_string(path).map_err(|error| SettingsError {
             lines: vec![format!("cannot read configuration file {name}: {error}")],
-        })?;
+        })
+    }
+
+    /// What `text` says that is, or was, at `path`.
+    pub(super) fn of(text: &str, path: &Path, name: &str) -> Result<Self, SettingsError> {
         let folder = path.parent().map_or_else(PathBuf::new, Path::to_owned);
-        Reading { text: &text, name, folder, settings: &table::settings(), lines: Vec::new() }
-            .file()
+        Reading { text, name, folder, settings: &table::settings(), lines: Vec::new() }.file()
     }
 }
 

@@ -1,12 +1,13 @@
 //! Name, number of workers, and where to listen.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use clap::Args;
 
 use crate::frontend::listener::ListenerSettings;
 use crate::log::Levels;
-use crate::settings::units::within;
+use crate::settings::units::{duration, within};
 
 /// The most workers that there may be.
 pub(super) const MOST: u16 = 1024;
@@ -34,6 +35,15 @@ pub struct General {
     /// trace. Parts may have their own, also off: info,frontend=debug,supervisor=warn.
     #[arg(long, value_name = "LEVELS", default_value = "info")]
     pub log_level: Levels,
+    /// A small parent process, the keeper, starts the primary again after a crash, with its listener
+    /// and its living workers. Also --no-keeper, for those who supervise it otherwise.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", default_value = "true", action = clap::ArgAction::Set)]
+    pub keeper: bool,
+    /// A primary that lived for less before it crashed came too soon: the next one starts after a
+    /// pause, which doubles each time, and after the eighth in a row none does.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub keeper_min_uptime: Duration,
 }
 
 impl General {

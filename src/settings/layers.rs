@@ -15,6 +15,9 @@ use crate::settings::{file, table};
 /// Variables that set something, as people expect of programs.
 const VARIABLES: [(&str, &str); 2] = [("port", "PORT"), ("workers", "WEB_CONCURRENCY")];
 
+/// A flag that takes another one's place.
+const NO_KEEPER: &str = "no_keeper";
+
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -93,6 +96,10 @@ pub(super) fn typed(matches: &ArgMatches, here: &Path) -> Result<Vec<Entry>, Set
                 .map_err(|text| SettingsError { lines: vec![format!("{flag}: {text}")] })?;
         }
         entries.push(Entry::new(setting, values, Origin::Flag(flag), here));
+    }
+    if matches.get_flag(NO_KEEPER) {
+        let origin = Origin::Flag("--no-keeper".to_owned());
+        entries.push(Entry { key: "keeper".to_owned(), values: vec!["false".into()], origin });
     }
     Ok(entries)
 }

@@ -10,7 +10,6 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
@@ -22,6 +21,7 @@ use crate::settings::problems::{Problems, SettingsError};
 use crate::settings::report::{self, Value};
 use crate::settings::resolve::{Surroundings, resolve};
 use crate::settings::table;
+use crate::system::directory::current_directory;
 use crate::system::limits::memory_limit;
 
 /// Knows what was typed, and reads the rest anew each time.
@@ -51,7 +51,7 @@ impl Reader {
     ///
     /// If the current directory is not there, or `--args` are no words.
     pub fn new(matches: &ArgMatches) -> Result<Self, SettingsError> {
-        let here = current_directory()?;
+        let here = here()?;
         Ok(Self {
             typed: layers::typed(matches, &here)?,
             config: matches.get_one("config").cloned(),
@@ -67,7 +67,26 @@ impl Reader {
     ///
     /// If anything that was written cannot be had: all of it, each with its place.
     pub fn read(&self) -> Result<Reading, SettingsError> {
-        let (file, name) = self.file()?;
+        self.read_source(self.source()?)
+    }
+
+    /// As [`Self::read`], with the text that the file had when it was read before: whatever has become
+    /// of it since, a primary goes on by what its predecessor ran on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub fn read_again(&self, source: Option<String>) -> Result<Reading, SettingsError> {
+        self.had_file.set(source.is_some());
+        self.read_source(source)
+    }
+
+    fn read_source(&self, source: Option<String>) -> Result<Reading, SettingsError> {
+        let (path, name) = self.place();
+        let file = match &source {
+            Some(text) => File::of(text, &path, &name)?,
+            None => File::default(),
+        };
         let variables = self.variables(&file, &name)?;
         let settings = table::settings();
         let environment = layers::variables(&settings, |name| std::env::var_os(name))?;
@@ -83,23 +102,27 @@ impl Reader {
             memory: memory_limit().unwrap_or(u64::MAX),
             environment: variables.iter().map(pair).collect(),
         };
-        let config = resolve(&table, surroundings, &mut problems);
+        let config = Config { source, ..resolve(&table, surroundings, &mut problems) };
         problems.into_error(|key| place(&merged, key))?;
         let values = report::values(&matches, &merged, &variables, &config);
         Ok(Reading { config, values })
     }
 
-    /// The file, and the name by which messages call it.
-    fn file(&self) -> Result<(File, String), SettingsError> {
+    /// Where the file is, and the name by which messages call it.
+    fn place(&self) -> (PathBuf, String) {
         let name = self.config.as_deref().unwrap_or_else(|| Path::new(USUAL_NAME));
-        let path = self.here.join(name);
-        let name = name.display().to_string();
+        (self.here.join(name), name.display().to_string())
+    }
+
+    /// The file's text, if there is one.
+    fn source(&self) -> Result<Option<String>, SettingsError> {
+        let (path, name) = self.place();
         if self.config.is_none() && !self.had_file.get() && !path.exists() {
-            return Ok((File::default(), name));
+            return Ok(None);
         }
-        let file = File::read(&path, &name)?;
+        let text = File::text(&path, &name)?;
         self.had_file.set(true);
-        Ok((file, name))
+        Ok(Some(text))
     }
 
     /// The variables of all workers, then those of the profile.
@@ -136,17 +159,8 @@ fn place(merged: &BTreeMap<String, Entry>, key: &str) -> String {
     }
 }
 
-/// By the name that the shell knows it by, if that is right.
-fn current_directory() -> Result<PathBuf, SettingsError> {
-    let identity = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino()));
-    let here = identity(Path::new("."));
-    let logical = std::env::var_os("PWD").map(PathBuf::from).filter(|path| path.is_absolute());
-    if let (Some(logical), Ok(here)) = (logical, here)
-        && identity(&logical).is_ok_and(|found| found == here)
-    {
-        return Ok(logical);
-    }
-    std::env::current_dir().map_err(|error| SettingsError {
+fn here() -> Result<PathBuf, SettingsError> {
+    current_directory().map_err(|error| SettingsError {
         lines: vec![format!("cannot open the current directory: {error}")],
     })
 }

@@ -30,7 +30,9 @@ pub(super) fn resolve(
     let most = autoscale.map_or(workers, |autoscale| autoscale.max_workers);
     let command = table.worker.command(here, environment, problems);
     Config {
+        source: None,
         name: table.general.name.clone(),
+        keeper: table.general.keeper.then_some(table.general.keeper_min_uptime),
         workers,
         listener: table.general.listener(),
         affinity: table.placement.affinity(problems),

@@ -30,6 +30,9 @@ pub struct Arguments {
     /// Profile of the configuration file: workers get the variables of its `[env_NAME]` too.
     #[arg(long = "env", value_name = "NAME")]
     pub profile: Option<String>,
+    /// The same as --keeper=false.
+    #[arg(long, overrides_with = "keeper")]
+    pub no_keeper: bool,
     /// The settings.
     #[command(flatten)]
     pub table: Table,

@@ -1,22 +1,46 @@
-//! A listening socket that the service manager has opened and passed on (`LISTEN_FDS`): it listens
-//! while nobody is there to accept, so that a restart refuses no client.
+//! Descriptors that this process was started with (`LISTEN_FDS`): the listening socket that a service
+//! manager has opened, so that a restart refuses no client; and what a primary before this one has
+//! left to whoever keeps descriptors, the keeper or systemd.
 //!
-//! Only finds and checks it. Never accepts.
+//! Only finds and checks them. Never accepts.
 
 use std::env;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
-use crate::handoff::kernel::adopt_if;
+use crate::handoff::estate::Descriptors;
+use crate::handoff::kernel::{adopt, adopt_if};
+use crate::system::{keeper, store};
 
 /// The first of the passed descriptors, as the protocol fixes it.
-const FIRST: RawFd = 3;
+pub const FIRST: RawFd = 3;
 
-/// Why a passed socket cannot be used.
+/// The name by which a primary keeps its listener.
+pub const LISTENER: &str = "listener";
+
+/// A variable may not be longer than 128 KiB: names that don't fit into `LISTEN_FDNAMES` go on in
+/// those of this name and a number, from 1.
+const MORE_NAMES: &str = "STICKY_LB_FDNAMES_";
+
+/// Bytes of names in one variable.
+const NAMES_LENGTH: usize = 100_000;
+
+/// What this process was started with.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    /// The listener: it listens on TCP, doesn't block, and isn't inherited by workers.
+    pub listener: Option<OwnedFd>,
+    /// It comes from whoever keeps descriptors, who keeps it still.
+    pub listener_is_kept: bool,
+    /// What else was kept, by the names that it was kept by.
+    pub kept: Descriptors,
+}
+
+/// Why what was passed cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ActivationError {
@@ -27,7 +51,7 @@ pub enum ActivationError {
     )]
     Many {
         /// How many.
-        count: u32,
+        count: usize,
         /// Their names.
         names: String,
     },
@@ -35,41 +59,112 @@ pub enum ActivationError {
     #[error("LISTEN_FDS={0:?} is no number of descriptors")]
     Number(String),
     /// It is not a TCP socket that listens.
-    #[error("cannot use descriptor 3, the socket that is passed (LISTEN_FDS)")]
-    Socket(#[source] io::Error),
+    #[error("cannot use descriptor {0}, the socket that is passed (LISTEN_FDS)")]
+    Socket(RawFd, #[source] io::Error),
+    /// It is not there, or not what it was kept as.
+    #[error("cannot use {0:?}, which was kept of the primary before")]
+    Kept(String, #[source] io::Error),
 }
 
-/// The socket that was passed to this process, if one was: it listens on TCP, doesn't block, and
-/// isn't inherited by workers. It can be taken once.
+/// What was passed to this process: by a service manager, which names it in `LISTEN_PID`, or by its
+/// keeper, which cannot know its number before it starts it. It can be taken once.
 ///
 /// # Errors
 ///
 /// If something else was passed.
-pub fn inherited_listener() -> Result<Option<OwnedFd>, ActivationError> {
+pub fn inherited() -> Result<Inherited, ActivationError> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
-    let variable = |name| env::var_os(name).map(|text| text.to_string_lossy().into_owned());
-    let count = count(variable("LISTEN_PID"), variable("LISTEN_FDS"), std::process::id())?;
-    if count > 1 {
-        let names = variable("LISTEN_FDNAMES").unwrap_or_default();
-        return Err(ActivationError::Many { count, names });
-    }
+    let is_ours = match variable("LISTEN_PID") {
+        Some(pid) => pid.parse() == Ok(std::process::id()),
+        None => keeper::is_kept(),
+    };
+    let count = count(is_ours, variable("LISTEN_FDS"))?;
     if count == 0 || TAKEN.swap(true, Ordering::Relaxed) {
-        return Ok(None);
+        return Ok(Inherited::default());
     }
-    let listener = adopt_if(FIRST, check).map_err(ActivationError::Socket)?;
-    let flags = fcntl_getfl(&listener).map_err(|errno| ActivationError::Socket(errno.into()))?;
-    fcntl_setfl(&listener, flags | OFlags::NONBLOCK)
-        .map_err(|errno| ActivationError::Socket(errno.into()))?;
-    Ok(Some(listener))
+    let mut kept = Descriptors::default();
+    let mut passed = Vec::new();
+    let names = joined_names(variable);
+    // A manager may give none.
+    let names = names.split(':').chain(std::iter::repeat(""));
+    for (number, name) in (FIRST..).zip(names).take(count) {
+        match name.strip_prefix(store::PREFIX) {
+            Some(name) => kept.insert(name, adopt(number).map_err(|error| not_kept(name, error))?),
+            None => passed.push((number, name)),
+        }
+    }
+    let passed = passed_listener(&passed)?;
+    // Where both are there, both are the same socket.
+    let own = kept.take(LISTENER).map(usable).transpose();
+    let own = own.map_err(|error| not_kept(LISTENER, error))?;
+    Ok(Inherited { listener_is_kept: own.is_some(), listener: own.or(passed), kept })
 }
 
-/// How many are passed to the process `own`; none to another one, whose variables it has inherited.
-fn count(pid: Option<String>, fds: Option<String>, own: u32) -> Result<u32, ActivationError> {
-    let is_ours = pid.is_some_and(|pid| pid.parse() == Ok(own));
+/// The variables by which descriptors of these names are passed on, from number [`FIRST`].
+#[must_use]
+pub fn variables(names: &[&str]) -> Vec<(String, String)> {
+    let mut parts = vec![String::new()];
+    for name in names {
+        match parts.last_mut() {
+            Some(part) if part.is_empty() => part.push_str(name),
+            Some(part) if part.len() + name.len() < NAMES_LENGTH => {
+                part.push(':');
+                part.push_str(name);
+            }
+            _ => parts.push((*name).to_owned()),
+        }
+    }
+    let variable = |(index, part): (usize, String)| match index {
+        0 => ("LISTEN_FDNAMES".to_owned(), part),
+        index => (format!("{MORE_NAMES}{index}"), part),
+    };
+    let count = ("LISTEN_FDS".to_owned(), names.len().to_string());
+    std::iter::once(count).chain(parts.into_iter().enumerate().map(variable)).collect()
+}
+
+/// The names of what is passed, separated by colons.
+fn joined_names(variable: impl Fn(&str) -> Option<String>) -> String {
+    let first = variable("LISTEN_FDNAMES");
+    let more = (1..).map_while(|index| variable(&format!("{MORE_NAMES}{index}")));
+    first.into_iter().chain(more).collect::<Vec<_>>().join(":")
+}
+
+/// The one socket of a service manager.
+fn passed_listener(passed: &[(RawFd, &str)]) -> Result<Option<OwnedFd>, ActivationError> {
+    match passed {
+        [] => Ok(None),
+        [(number, _)] => {
+            let socket = adopt_if(*number, check).and_then(usable);
+            socket.map(Some).map_err(|error| ActivationError::Socket(*number, error))
+        }
+        several => {
+            let names: Vec<_> = several.iter().map(|(_, name)| *name).collect();
+            Err(ActivationError::Many { count: several.len(), names: names.join(":") })
+        }
+    }
+}
+
+fn not_kept(name: &str, error: io::Error) -> ActivationError {
+    ActivationError::Kept(name.to_owned(), error)
+}
+
+fn variable(name: &str) -> Option<String> {
+    env::var_os(name).map(|text| text.to_string_lossy().into_owned())
+}
+
+/// How many are passed; none to another process, whose variables this one has inherited.
+fn count(is_ours: bool, fds: Option<String>) -> Result<usize, ActivationError> {
     match fds {
         Some(fds) if is_ours => fds.parse().map_err(|_| ActivationError::Number(fds)),
         _ => Ok(0),
     }
+}
+
+fn usable(listener: OwnedFd) -> io::Result<OwnedFd> {
+    check(listener.as_fd())?;
+    let flags = fcntl_getfl(&listener)?;
+    fcntl_setfl(&listener, flags | OFlags::NONBLOCK)?;
+    Ok(listener)
 }
 
 fn check(socket: BorrowedFd<'_>) -> io::Result<()> {
@@ -92,23 +187,37 @@ mod tests {
 
     #[test]
     fn only_what_is_passed_to_this_process_counts() {
-        let counted = |pid: Option<&str>, fds: Option<&str>| {
-            count(pid.map(str::to_owned), fds.map(str::to_owned), 42).ok()
-        };
-        for (pid, fds, expected) in [
-            (Some("42"), Some("1"), Some(1)),
-            (Some("42"), Some("3"), Some(3)),
-            (Some("42"), Some("0"), Some(0)),
-            (Some("43"), Some("1"), Some(0)),
-            (Some("me"), Some("1"), Some(0)),
-            (None, Some("1"), Some(0)),
-            (Some("42"), None, Some(0)),
-            (None, None, Some(0)),
-            (Some("42"), Some("some"), None),
-            (Some("42"), Some("-1"), None),
+        let counted =
+            |is_ours: bool, fds: Option<&str>| count(is_ours, fds.map(str::to_owned)).ok();
+        for (is_ours, fds, expected) in [
+            (true, Some("1"), Some(1)),
+            (true, Some("3"), Some(3)),
+            (true, Some("0"), Some(0)),
+            (true, None, Some(0)),
+            (false, Some("1"), Some(0)),
+            (false, Some("some"), Some(0)),
+            (true, Some("some"), None),
+            (true, Some("-1"), None),
         ] {
-            assert_eq!(counted(pid, fds), expected, "{pid:?} {fds:?}");
+            assert_eq!(counted(is_ours, fds), expected, "{is_ours} {fds:?}");
         }
+    }
+
+    #[test]
+    fn however_many_names_there_are_they_come_back_as_they_were() {
+        let many: Vec<_> = (0..20_000).map(|n| format!("kept-process.{n}.7")).collect();
+        for names in [&many[..], &many[..2], &many[..1], &[]] {
+            let names: Vec<_> = names.iter().map(String::as_str).collect();
+            let variables = variables(&names);
+            assert!(variables.iter().all(|(_, value)| value.len() < 128 << 10));
+            assert_eq!(variables[0], ("LISTEN_FDS".to_owned(), names.len().to_string()));
+            let value = |name: &str| {
+                let found = variables.iter().find(|(variable, _)| variable == name);
+                found.map(|(_, value)| value.clone())
+            };
+            assert_eq!(joined_names(value), names.join(":"));
+        }
+        assert_eq!(joined_names(|_| None), "");
     }
 
     #[test]

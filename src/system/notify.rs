@@ -1,6 +1,7 @@
 //! What the primary tells its service manager: the datagrams of `sd_notify`.
 //!
-//! Never waits and never fails: a service manager that doesn't listen costs the primary nothing.
+//! Never fails, and never waits but for the keeper, which does nothing else than to listen: a service
+//! manager that doesn't listen costs the primary nothing.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -12,6 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::handoff::ids::Timestamp;
+use crate::system::keeper;
+
+/// How long the keeper may take to make room.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Tells the service manager how this process is.
 #[derive(Debug)]
@@ -41,7 +46,12 @@ impl Notifier {
     fn connect(name: &OsStr, watchdog: Option<Duration>) -> io::Result<Self> {
         let manager = address(name)?;
         let socket = UnixDatagram::unbound()?;
-        socket.set_nonblocking(true)?;
+        if keeper::is_kept() {
+            // Its queue is short, and often full of what it is to keep.
+            socket.set_write_timeout(Some(PATIENCE))?;
+        } else {
+            socket.set_nonblocking(true)?;
+        }
         Ok(Self { socket, manager, watchdog, has_failed: AtomicBool::new(false) })
     }
 
@@ -81,7 +91,12 @@ impl Notifier {
     }
 
     fn send(&self, message: &str) {
-        if let Err(error) = self.socket.send_to_addr(message.as_bytes(), &self.manager)
+        self.relay(message.as_bytes());
+    }
+
+    /// Passes on what somebody else says.
+    pub fn relay(&self, message: &[u8]) {
+        if let Err(error) = self.socket.send_to_addr(message, &self.manager)
             && !self.has_failed.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(%error, manager = ?self.manager, "cannot notify the service manager");

@@ -16,10 +16,13 @@ use std::time::Duration;
 use rustix::io::retry_on_intr;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-use crate::system::notify;
+use crate::system::{keeper, notify};
 
 /// Before the names of what is kept, so that nothing else that was passed is taken for it.
 pub const PREFIX: &str = "kept-";
+
+/// The name by which a primary keeps the program that it runs.
+pub const PROGRAM: &str = "program";
 
 /// How long a store may take to make room. It does nothing else.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -36,9 +39,7 @@ impl Store {
     /// `FileDescriptorStoreMax=` is set, which it says in `FDSTORE`.
     #[must_use]
     pub fn from_environment() -> Option<Self> {
-        let is_kept = env::var_os("STICKY_LB_KEEPER").is_some();
-        let room = env::var("FDSTORE").ok().and_then(|room| room.parse::<u64>().ok());
-        if !is_kept && room.unwrap_or(0) == 0 {
+        if !keeper::is_kept() && !is_systemd() {
             return None;
         }
         let name = env::var_os("NOTIFY_SOCKET")?;
@@ -90,6 +91,13 @@ impl Store {
             tracing::warn!(%error, "a descriptor is not kept: a crash of the primary would lose it");
         }
     }
+}
+
+/// Whether systemd keeps descriptors of this process (`FileDescriptorStoreMax=`).
+#[must_use]
+pub fn is_systemd() -> bool {
+    let room = env::var("FDSTORE").ok().and_then(|room| room.parse::<u64>().ok());
+    room.unwrap_or(0) > 0 && env::var_os("NOTIFY_SOCKET").is_some()
 }
 
 #[cfg(test)]

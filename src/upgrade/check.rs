@@ -10,6 +10,7 @@ use std::time::Duration;
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::handoff::ids::Timestamp;
 use crate::upgrade::document::{Document, EstateError};
 use crate::upgrade::exec::Successor;
 
@@ -36,8 +37,8 @@ pub enum CheckError {
         #[source]
         source: io::Error,
     },
-    /// It doesn't answer.
-    #[error("{program:?} did not answer within {PATIENCE:?}")]
+    /// It doesn't answer, in time or at all.
+    #[error("{program:?} does not say that it would go on")]
     Silent {
         /// Which.
         program: std::path::PathBuf,
@@ -99,10 +100,10 @@ pub fn check(successor: &Successor, document: Document) -> Result<(), CheckError
 /// Everything that comes until the end, or until there is no more patience.
 fn all(pipe: OwnedFd) -> Vec<u8> {
     let mut pipe = std::fs::File::from(pipe);
-    let until = std::time::Instant::now() + PATIENCE;
+    let begun = Timestamp::now();
     let (mut found, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
-        let left = until.saturating_duration_since(std::time::Instant::now());
+        let left = PATIENCE.saturating_sub(Timestamp::now().since(begun));
         let left = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
         let ready = poll(&mut [PollFd::new(&pipe, PollFlags::IN)], Some(&left));
         match ready.map_err(io::Error::from).and_then(|count| match count {

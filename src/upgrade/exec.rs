@@ -59,19 +59,10 @@ pub struct Refused {
     pub descriptors: Descriptors,
 }
 
-/// Keeps signals waiting, from now on and in the successor, until [`let_signals_in`].
+/// Keeps signals waiting, from now on and in the successor, until it has its handlers.
 pub fn hold_signals() {
     // Only an invalid argument could make it fail.
-    let _ = answered().thread_block();
-}
-
-/// To be called when their handlers are there.
-pub fn let_signals_in() {
-    let _ = answered().thread_unblock();
-}
-
-fn answered() -> SigSet {
-    ANSWERED.into_iter().collect()
+    let _ = ANSWERED.into_iter().collect::<SigSet>().thread_block();
 }
 
 /// Becomes the successor. To be called on the main thread, with signals held.

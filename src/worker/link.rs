@@ -32,6 +32,7 @@ use crate::worker::outlet::Outlet;
 use crate::worker::session::moving::move_some;
 use crate::worker::session::parcel::{MOST_STATE, Parcel};
 use crate::worker::session::registry::Verdict;
+use crate::worker::session::report::report;
 use crate::worker::session::shedding::send_away_unserved;
 
 /// Bytes of the longest parcel: a state, a head, and what was read and not used.
@@ -168,6 +169,10 @@ impl Link {
                 Ok(())
             }
             ToWorker::Census => self.answer_census(),
+            ToWorker::Report(number) => {
+                let messages = report(&self.shared, number);
+                messages.iter().try_for_each(|message| self.answer(message))
+            }
         }
         .map_err(AcceptError::Channel)?;
         Ok(None)
@@ -203,6 +208,9 @@ impl Link {
             Some(open(socket, record, &self.shared)?.moved(parcel))
         });
         let refused = if opened.is_none() { &[record.id][..] } else { &[] };
+        if opened.is_some() {
+            self.shared.sessions.note_taken(record.id);
+        }
         self.arrived.extend(opened);
         self.note(1, refused)
     }

@@ -37,16 +37,31 @@ impl Outlet {
         message: &[u8],
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
-        loop {
-            match scm_rights::send(self.channel.get_ref(), message, descriptors)? {
-                Sent::Queued => return Ok(()),
-                Sent::Full => self.room().await?,
-                Sent::Closed => return Err(io::ErrorKind::BrokenPipe.into()),
-            }
+        while !self.try_send(message, descriptors)? {
+            self.room().await?;
+        }
+        Ok(())
+    }
+
+    /// Sends one message if there is room.
+    ///
+    /// # Errors
+    ///
+    /// As [`Outlet::send`].
+    pub(crate) fn try_send(
+        &self,
+        message: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<bool> {
+        match scm_rights::send(self.channel.get_ref(), message, descriptors)? {
+            Sent::Queued => Ok(true),
+            Sent::Full => Ok(false),
+            Sent::Closed => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
 
-    async fn room(&self) -> io::Result<()> {
+    /// Waits until there may be room.
+    pub(crate) async fn room(&self) -> io::Result<()> {
         self.channel.writable().await?.clear_ready();
         // Not for ever: descriptors of all processes may be too many, and nobody says when they are
         // fewer.

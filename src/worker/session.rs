@@ -60,6 +60,7 @@ pub(crate) mod moving;
 pub(crate) mod parcel;
 mod reading;
 pub(crate) mod registry;
+pub(crate) mod report;
 pub(crate) mod shedding;
 mod state;
 mod writing;

@@ -93,6 +93,17 @@ impl Primary {
         end.unwrap_or_else(|problem| panic!("{request}: {problem:?}"))
     }
 
+    /// Asks for something while perhaps nobody answers.
+    pub fn try_ask(&self, request: &str) -> Option<Value> {
+        let socket = UnixStream::connect(self.control()).ok()?;
+        socket.set_read_timeout(Some(PATIENCE)).ok()?;
+        let object = json!({"version": 1, "request": request});
+        (&socket).write_all(format!("{object}\n").as_bytes()).ok()?;
+        let mut line = String::new();
+        BufReader::new(socket).read_line(&mut line).ok()?;
+        serde_json::from_str::<Value>(&line).ok()?.get("done").cloned()
+    }
+
     /// Asks for something that must be refused: code and message.
     pub fn ask_in_vain(&self, request: &str, keys: Value) -> (String, String) {
         match self.begin(request, keys).end() {

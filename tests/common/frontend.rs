@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use sticky_lb::frontend::affinity::{Affinity, DigestKind, Prefixes};
-use sticky_lb::frontend::dispatcher::{Dispatcher, DispatcherSettings};
+use sticky_lb::frontend::dispatcher::{DispatchError, Dispatcher, DispatcherSettings};
+use sticky_lb::frontend::estate::FrontendEstate;
 use sticky_lb::frontend::inquiry::{FrontendHandle, inquiries};
 use sticky_lb::frontend::listener::{Listener, ListenerSettings};
 use sticky_lb::frontend::placement::Placement;
@@ -25,6 +26,9 @@ use sticky_lb::handoff::slots::{SlotCommand, SlotCommander, SlotEvent, WorkerId,
 use tokio::sync::mpsc;
 
 use super::PATIENCE;
+
+/// What a frontend ends with.
+pub type Ended = Result<Option<Box<FrontendEstate>>, DispatchError>;
 
 /// A frontend, and what steers it.
 #[derive(Debug)]

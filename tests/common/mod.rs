@@ -14,12 +14,14 @@ pub mod admin;
 pub mod browser;
 pub mod client;
 pub mod control;
+pub mod counting;
 pub mod frontend;
 pub mod load;
 pub mod mover;
 pub mod process;
 pub mod relay;
 pub mod stand_in;
+pub mod successor;
 pub mod tools;
 
 use std::fs;
@@ -51,10 +53,13 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A primary under test. Dropping it kills it and all of its workers.
+/// A primary under test, with its keeper. Dropping it kills both and all workers.
 #[derive(Debug)]
 pub struct Primary {
+    /// The keeper, or the primary itself where it has none; or whatever has launched them.
     child: Child,
+    /// The primary's own process, as it was seen last.
+    primary: AtomicU32,
     directory: PathBuf,
     lines: mpsc::Receiver<Value>,
     printed: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -101,9 +106,44 @@ impl Primary {
         ([127, 0, 0, 1], self.port).into()
     }
 
-    /// Its process id.
+    /// The process to send signals to: the keeper, or the primary where it has none.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The primary's own process; of several that followed each other, the last one.
+    pub fn primary_pid(&self) -> u32 {
+        if let Some(pid) = kept_primary(self.pid()) {
+            self.primary.store(pid, Ordering::Relaxed);
+        }
+        match self.primary.load(Ordering::Relaxed) {
+            0 => self.pid(),
+            primary => primary,
+        }
+    }
+
+    /// Kills the primary alone, and waits until it has a successor, which is returned.
+    pub fn crash(&self) -> u32 {
+        let before = self.primary_pid();
+        process::signal(before, process::Signal::KILL);
+        let mut next = before;
+        eventually("another primary", || {
+            next = self.primary_pid();
+            next != before
+        });
+        next
+    }
+
+    /// Kills keeper and primary, which may do nothing any more.
+    pub fn kill_all(&self) {
+        let both = [self.pid(), self.primary_pid()];
+        // While it stands still, it cannot note the end of the other.
+        for signal in [process::Signal::STOP, process::Signal::KILL] {
+            both.iter().for_each(|pid| process::signal(*pid, signal));
+        }
+        eventually("the end of the primary", || {
+            matches!(process::state(both[1]), None | Some('Z'))
+        });
     }
 
     /// Waits for a line of standard output with this event.
@@ -131,8 +171,13 @@ impl Primary {
     /// All workers: pid, slot, generation.
     pub fn workers(&self) -> Vec<(u32, u16, u32)> {
         let session = process::group_and_session(self.pid()).map(|(_, session)| session);
-        let children = process::children(self.pid()).into_iter();
+        let mut children = process::children(self.pid());
+        // Those of one that has crashed are its keeper's.
+        if self.primary_pid() != self.pid() {
+            children.extend(process::children(self.primary_pid()));
+        }
         children
+            .into_iter()
             .filter_map(|pid| {
                 // What workers have left behind has another group or another session.
                 let leads = process::group_and_session(pid)? == (pid, session?);
@@ -177,7 +222,7 @@ impl Primary {
     pub fn wait_for_no_primary(&self, worker: u32) {
         eventually("the end of the channel", || {
             let channel = process::descriptors(worker).into_iter().find(|(number, _)| *number == 3);
-            channel.is_none() || process::is_adopted(worker, self.pid())
+            channel.is_none() || process::is_adopted(worker, self.primary_pid())
         });
     }
 
@@ -194,6 +239,13 @@ impl Primary {
     /// Sends a signal to the primary.
     pub fn signal(&self, signal: process::Signal) {
         process::signal(self.pid(), signal);
+    }
+
+    /// Sends a second wish to stop, which comes too late to be taken for the first one; that must have
+    /// been heard.
+    pub fn signal_again(&self, signal: process::Signal) {
+        std::thread::park_timeout(Duration::from_millis(250));
+        self.signal(signal);
     }
 
     /// Waits for its end.
@@ -310,6 +362,7 @@ impl Builder {
     pub fn start_listening(self) -> Primary {
         let mut primary = self.spawn();
         let listening = primary.wait_for_event("listening");
+        primary.primary_pid();
         primary.port =
             listening["port"].as_u64().and_then(|port| port.try_into().ok()).expect("a port");
         primary
@@ -341,7 +394,8 @@ impl Builder {
             std::thread::spawn(move || read(output, &sender, &printed, &reading));
         }
         let (command, port, slots) = (described, 0, self.slots);
-        Primary { child, directory, lines, printed, reading, command, port, slots }
+        let primary = AtomicU32::default();
+        Primary { child, primary, directory, lines, printed, reading, command, port, slots }
     }
 
     /// Runs it to its end, and returns exit code and log.
@@ -375,15 +429,30 @@ impl Drop for Primary {
         if std::thread::panicking() {
             eprintln!("--- {}\n{}--- end of its log", self.command, self.log());
         }
-        let workers = process::children(self.pid());
+        let primary = self.primary_pid();
+        let mut left = process::children(self.pid());
+        if primary != self.pid() && is_kept_by(primary, self.pid()) {
+            left.extend(process::children(primary));
+            left.push(primary);
+        }
         // It may have ended already, and so may they.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        for pid in workers {
+        for pid in left {
             process::signal(pid, process::Signal::KILL);
         }
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// The primary of a keeper.
+fn kept_primary(keeper: u32) -> Option<u32> {
+    process::children(keeper).into_iter().find(|pid| is_kept_by(*pid, keeper))
+}
+
+fn is_kept_by(pid: u32, keeper: u32) -> bool {
+    process::state(pid).is_some_and(|state| state != 'Z')
+        && process::variable(pid, "STICKY_LB_KEEPER") == Some(keeper.to_string())
 }
 
 /// Lines that are events of the primary go to `events`; all others are its workers'.

@@ -15,9 +15,9 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use common::client::{connect_from, ends_within, nth};
-use common::frontend::Frontend;
+use common::frontend::{Ended, Frontend};
 use common::mover::{Heard, Mover, parcel_file, sealed};
-use sticky_lb::frontend::dispatcher::{DispatchError, Dispatcher};
+use sticky_lb::frontend::dispatcher::Dispatcher;
 use sticky_lb::frontend::inquiry::{Client, FrontendFacts};
 use sticky_lb::frontend::shedding::PaceSettings;
 use sticky_lb::handoff::drain::{DrainMode, DrainOrder, DrainReason};
@@ -25,7 +25,7 @@ use sticky_lb::handoff::ids::{Generation, SlotId};
 use sticky_lb::handoff::message::ConnectionRecord;
 use sticky_lb::handoff::slots::{SlotCommand, WorkerId};
 
-pub(crate) type Running = Frontend<Result<(), DispatchError>>;
+pub(crate) type Running = Frontend<Ended>;
 
 pub(crate) const ORDER: DrainOrder = DrainOrder {
     mode: DrainMode::Migrate,

@@ -58,6 +58,16 @@ pub(super) fn describe(operator: &mut Operator, slot: u16) -> Result<(), Failure
     operator.show(&Request::Describe { slot }, slot_text)
 }
 
+/// The process to send signals to, and the primary's own, if that is another.
+fn processes(status: &Status) -> String {
+    match (status.pid, status.primary_pid) {
+        // An older primary says one only.
+        (pid, 0) => format!("pid {pid}"),
+        (pid, primary) if pid == primary => format!("pid {pid}"),
+        (pid, primary) => format!("pid {pid} (primary {primary})"),
+    }
+}
+
 fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
     let warnings = warnings(status, workers);
     let mut text: String =
@@ -69,7 +79,7 @@ fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
     });
     text += &pairs(&[
         ("name", clean(&s.name)),
-        ("version", format!("{}, pid {}, up {}", clean(&s.version), s.pid, seconds(s.uptime_s))),
+        ("version", format!("{}, {}, up {}", clean(&s.version), processes(s), seconds(s.uptime_s))),
         ("listening", clean(&s.listening.join(", "))),
         ("admin", maybe(s.admin.as_deref(), clean)),
         ("control", maybe(s.control.as_deref(), clean)),

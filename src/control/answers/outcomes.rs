@@ -34,7 +34,7 @@ impl Control {
     /// Orders a rolling restart and tells how far it is, whenever that changes.
     pub(super) async fn reload(&self, items: &Items) -> Result<Value, Problem> {
         let mut follow = self.follow();
-        let number = self.links.reloader.reload().await?;
+        let number = self.links.primary.reload().await?;
         let mut look = tokio::time::interval(LOOK_EVERY);
         let mut last = None;
         loop {

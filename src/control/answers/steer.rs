@@ -61,6 +61,11 @@ impl Control {
         std::future::pending().await
     }
 
+    pub(super) async fn upgrade(&self) -> Result<Value, Problem> {
+        self.links.primary.upgrade().await?;
+        Ok(json!({}))
+    }
+
     pub(super) async fn rebalance(&self) -> Result<Rebalanced, Problem> {
         let rebalanced = self.links.frontend.rebalance().await.map_err(|_| Refusal::Gone)?;
         Ok(Rebalanced { clients: rebalanced.forgotten, sessions: rebalanced.sessions })

@@ -8,6 +8,7 @@ use crate::frontend::inquiry::FrontendFacts;
 use crate::frontend::placement::Placement;
 use crate::handoff::ids::Timestamp;
 use crate::supervisor::pool::status::{PoolStatus, RolloutStatus};
+use crate::system::keeper::main_pid;
 
 /// Puts it together.
 pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts) -> Status {
@@ -16,8 +17,13 @@ pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts)
     Status {
         name: facts.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        pid: std::process::id(),
+        pid: main_pid(),
+        primary_pid: std::process::id(),
         uptime_s: Timestamp::now().since(facts.started).as_secs_f64(),
+        upgrades: facts.replacements.upgrades,
+        recoveries: facts.replacements.recoveries,
+        failed_upgrades: facts.replacements.failed_upgrades,
+        upgrade_failed: facts.replacements.upgrade_failed.clone(),
         listening: vec![facts.address.to_string()],
         admin: facts.admin.map(|address| address.to_string()),
         control: facts.control.as_ref().map(|path| path.display().to_string()),

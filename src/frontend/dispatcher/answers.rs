@@ -23,10 +23,11 @@ impl Dispatcher {
         }
     }
 
+    /// What another primary has counted that has died is all that is left of what it has measured.
     pub(super) fn counters(&self) -> Counters {
         Counters {
-            accept_errors: self.acceptor.errors().total(),
-            spilled: self.tally.all_spills(),
+            accept_errors: self.counters.accept_errors + self.acceptor.errors().total(),
+            spilled: self.counters.spilled + self.tally.all_spills(),
             ..self.counters
         }
     }

@@ -7,7 +7,7 @@ use crate::frontend::dispatcher::{Dispatcher, sessions};
 use crate::frontend::placement::Slots;
 use crate::frontend::poller::Source;
 use crate::handoff::channel::{Channel, PendingConnection};
-use crate::handoff::slots::{SlotCommand, WorkerId};
+use crate::handoff::slots::{SlotCommand, SlotEventKind, WorkerId};
 
 /// How long the last connections may take to be handed over when the supervisor stops.
 const LAST_HANDOFFS: Duration = Duration::from_secs(2);
@@ -38,6 +38,9 @@ impl Dispatcher {
                 for session in self.slots.serve(worker) {
                     self.place_session(session);
                 }
+                if self.known.was_stalled(worker) {
+                    self.slots.stall(worker);
+                }
                 self.touched.push(worker.slot);
                 self.house();
                 self.house_sessions();
@@ -65,16 +68,30 @@ impl Dispatcher {
                 // Nobody waits any more: nothing to do.
                 let _ = reply.send(self.counters());
             }
-            SlotCommand::End | SlotCommand::HandOver => self.ended = true,
+            SlotCommand::End => self.ended = true,
+            SlotCommand::HandOver => self.begin_hand_over(),
         }
     }
 
     fn attach(&mut self, worker: WorkerId, channel: Channel) {
+        self.sessions.under_way += channel.sessions_in_flight() as u64;
+        if self.known.was_expelled(worker) {
+            self.slots.attach(worker, channel);
+            return self.slots.expel(worker, self.now);
+        }
         if let Err(error) = self.poller.add(Source::Worker(worker), channel.as_fd()) {
             // It will not get ready in time, and be started again.
             tracing::error!(slot = worker.slot.0, %error, "cannot watch a worker's channel");
         }
+        if channel.is_awaited() {
+            self.await_answer(worker);
+        }
+        if channel.wanted_to_leave() {
+            self.orders.tell(worker, SlotEventKind::Leave);
+        }
         self.slots.attach(worker, channel);
+        // There may be something to ask.
+        self.touched.push(worker.slot);
         self.tally.grow(self.slots.count());
     }
 
@@ -83,6 +100,9 @@ impl Dispatcher {
         self.poller.remove(channel.as_fd());
         self.forget_wishes(worker);
         let recovered = channel.recover();
+        self.note_uncounted(recovered.uncounted);
+        self.expect_nothing_of(worker);
+        self.take_found(recovered.found);
         for connection in recovered.acknowledged {
             self.note_settled(worker, connection);
         }

@@ -6,7 +6,9 @@
 
 use crate::frontend::dispatcher::Dispatcher;
 use crate::frontend::dispatcher::lines::{self, TakenBack};
-use crate::frontend::session_route::{Journey, Way, way};
+use crate::frontend::dispatcher::recovery::Recovery;
+use crate::frontend::session_route::{Journey, Sender, Way, way};
+use crate::frontend::slot_table::SlotEstate;
 use crate::handoff::channel::{ChannelError, Offer, PendingConnection};
 use crate::handoff::ids::{ConnectionId, SlotId};
 use crate::handoff::slots::WorkerId;
@@ -24,6 +26,22 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
+    /// Those that another frontend has left; sessions on channels are counted as these are attached.
+    pub(super) fn resume(
+        slots: &SlotEstate,
+        waiting: Vec<PendingConnection>,
+        recovery: Option<&Recovery>,
+    ) -> Self {
+        let queued = slots.queues.iter().flat_map(|(_, queue)| queue);
+        let held = recovery.iter().flat_map(|recovery| &recovery.held);
+        let sessions = queued.chain(held).chain(&waiting).filter(|one| one.parcel.is_some());
+        Self { under_way: sessions.count() as u64, waiting, unsaid: 0 }
+    }
+
+    pub(super) fn into_waiting(self) -> Vec<PendingConnection> {
+        self.waiting
+    }
+
     /// What they hold at the most: a socket and a parcel each.
     pub(super) fn descriptors(&self) -> u64 {
         2 * self.under_way
@@ -73,17 +91,20 @@ impl Dispatcher {
 
     /// Whether it is the primary's: nobody else can offer it.
     fn has(&self, id: ConnectionId) -> bool {
-        let mut waiting = self.homeless.iter().chain(&self.sessions.waiting);
+        let held = self.recovery.iter().flat_map(|recovery| &recovery.held);
+        let mut waiting = self.homeless.iter().chain(&self.sessions.waiting).chain(held);
         self.slots.holds(id) || waiting.any(|one| one.record.id == id)
     }
 
     pub(super) fn place_session(&mut self, session: PendingConnection) {
         let Some(parcel) = &session.parcel else { return self.place(session) };
-        let sender = parcel.sender;
+        if let Some(recovery) = &mut self.recovery {
+            return recovery.held.push(session);
+        }
         let journey = Journey {
             key: session.record.key,
-            from: sender.slot,
-            sender: self.slots.sender(sender),
+            from: parcel.from,
+            sender: parcel.sender.map_or(Sender::Gone, |sender| self.slots.sender(sender)),
             failed: &parcel.failed,
             deaths: session.deaths,
         };
@@ -96,7 +117,9 @@ impl Dispatcher {
             }
             Way::Back => {
                 self.sessions.under_way -= 1;
-                self.return_to(sender, session.record.id);
+                if let Some(sender) = parcel.sender {
+                    self.return_to(sender, session.record.id);
+                }
             }
             Way::Wait => {
                 self.sessions.waiting.push(session);
@@ -146,10 +169,10 @@ impl Dispatcher {
     }
 
     fn tell_moved(&mut self, session: &PendingConnection) {
-        let Some(parcel) = &session.parcel else { return };
-        if let Some(channel) = self.slots.heard(parcel.sender) {
+        let Some(sender) = session.parcel.as_ref().and_then(|parcel| parcel.sender) else { return };
+        if let Some(channel) = self.slots.heard(sender) {
             channel.tell_moved(session.record.id);
-            self.touched.push(parcel.sender.slot);
+            self.touched.push(sender.slot);
         }
     }
 

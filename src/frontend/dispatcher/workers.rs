@@ -110,8 +110,13 @@ impl Dispatcher {
             Ok(Notice::Ask(count, within)) => {
                 self.shedding.ask(worker, count, within, self.now);
             }
+            Ok(Notice::Reported(report)) => self.reported(worker, report),
+            Ok(Notice::Noted) => {}
             Ok(Notice::Nothing) => return false,
             Err(error) => self.expel(worker, error),
+        }
+        if self.recovery.is_some() {
+            self.go_on_with(worker);
         }
         // It is not stalled, so that what waits for it can be sent.
         self.touched.push(worker.slot);
@@ -139,8 +144,10 @@ impl Dispatcher {
         if let Some(channel) = self.slots.channel(worker) {
             self.poller.remove(channel.as_fd());
         }
+        self.free_awaited(worker);
         self.slots.expel(worker, self.now);
         self.forget_wishes(worker);
+        self.expect_nothing_of(worker);
         self.watch_time();
         self.orders.tell(worker, SlotEventKind::Violation(error));
     }

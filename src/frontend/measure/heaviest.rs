@@ -8,6 +8,8 @@
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::frontend::inquiry::Heaviest;
 use crate::handoff::ids::{AffinityKey, Timestamp};
 
@@ -21,7 +23,7 @@ const HALF_LIFE: u64 = 10_000_000_000;
 const ONE: u64 = 1 << 16;
 
 /// Counts connections by client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HeaviestClient {
     /// The lower halves of the clients' keys, which tell them apart well enough. Looked through for
     /// each connection, and so apart from the rest.
@@ -36,7 +38,7 @@ pub struct HeaviestClient {
     hand: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Client {
     /// As it connected last.
     address: IpAddr,

@@ -3,12 +3,14 @@
 //! Counts by whole seconds and keeps the last one. What is told is the second that ends now: all of
 //! this one so far, and of the last one the share that still lies within. Pure.
 
+use serde::{Deserialize, Serialize};
+
 use crate::handoff::ids::Timestamp;
 
 const SECOND: u64 = 1_000_000_000;
 
 /// Counts by the second.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Rate {
     /// The second that is counted now.
     second: u64,

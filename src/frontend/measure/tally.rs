@@ -10,6 +10,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::frontend::inquiry::SpillReason;
 use crate::frontend::measure::heaviest::HeaviestClient;
 use crate::frontend::measure::rate::Rate;
@@ -17,7 +19,7 @@ use crate::frontend::measure::times::{Bucket, RecentTimes, Times};
 use crate::handoff::ids::{AffinityKey, SlotId, Timestamp};
 
 /// What was counted and measured.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Tally {
     /// Connections accepted.
     pub accepts: Rate,
@@ -34,7 +36,7 @@ pub struct Tally {
 }
 
 /// What was counted and measured of a slot, with all of its workers so far.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct SlotTally {
     /// Connections acknowledged.
     pub handed_off: u64,

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::frontend::inquiry::Quantiles;
 use crate::handoff::ids::Timestamp;
 
@@ -38,7 +40,8 @@ impl Bucket {
 }
 
 /// How many took how long.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "Vec<u64>", into = "Vec<u64>")]
 pub struct Times {
     counts: [u64; BUCKETS],
 }
@@ -46,6 +49,21 @@ pub struct Times {
 impl Default for Times {
     fn default() -> Self {
         Self { counts: [0; BUCKETS] }
+    }
+}
+
+impl From<Times> for Vec<u64> {
+    fn from(times: Times) -> Self {
+        times.counts.into()
+    }
+}
+
+/// Buckets that are missing are empty.
+impl From<Vec<u64>> for Times {
+    fn from(counts: Vec<u64>) -> Self {
+        let mut times = Self::default();
+        times.counts.iter_mut().zip(counts).for_each(|(count, written)| *count = written);
+        times
     }
 }
 
@@ -82,12 +100,12 @@ impl Times {
 const WINDOW: u64 = 10_000_000_000;
 
 /// How many took how long in the last 10 to 20 seconds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RecentTimes {
     windows: [Window; 2],
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Window {
     number: u64,
     times: Times,

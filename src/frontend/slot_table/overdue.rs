@@ -20,6 +20,7 @@ impl SlotTable {
     /// What the time that has passed changes, slot by slot.
     pub fn overdue(&mut self, now: Timestamp) -> Vec<Overdue> {
         let stall_after = self.settings.stall_after;
+        self.awaited_until = self.awaited_until.filter(|until| now < *until);
         let slots = (0..).map(SlotId).zip(&mut self.slots);
         let overdue = slots.flat_map(|(id, slot)| slot.all_overdue(id, now, stall_after)).collect();
         let channels = self.slots.iter().flat_map(|slot| &slot.workers);

@@ -42,6 +42,9 @@ pub enum ChannelError {
     /// An answer to a census that was not taken.
     #[error("sessions were counted that nobody had asked for")]
     NoCensus,
+    /// A part of a report that was not asked for.
+    #[error("report that nobody had asked for")]
+    NoReport,
     /// It settled more than it was sent, or says that it refused and doesn't say whom.
     #[error(
         "scoreboard counts {settled} connections settled and {refused} refused, which were not"

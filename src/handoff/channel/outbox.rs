@@ -7,13 +7,16 @@
 use crate::handoff::drain::DrainOrder;
 use crate::handoff::ids::ConnectionId;
 use crate::handoff::message::{
-    BATCH, CENSUS, MAX_IDS, ToWorker, encode_close, encode_drain, encode_move, encode_moved,
-    encode_returned,
+    BATCH, CENSUS, MAX_IDS, PING, ToWorker, encode_close, encode_drain, encode_move, encode_moved,
+    encode_report, encode_returned,
 };
 
 /// What is still to be said.
 #[derive(Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct Outbox {
+    /// What a primary asks that has taken the place of another.
+    pub(super) question: Option<Question>,
     pub(super) moved: Vec<ConnectionId>,
     pub(super) returned: Vec<ConnectionId>,
     pub(super) drain: Option<DrainOrder>,
@@ -23,9 +26,19 @@ pub(super) struct Outbox {
     pub(super) closes: u32,
 }
 
+/// What a worker is asked that had another primary before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(super) enum Question {
+    Ping,
+    /// With this number.
+    Report(u64),
+}
+
 /// What one message says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Note {
+    Question(Question),
     Moved,
     Returned,
     Drain,
@@ -35,8 +48,11 @@ pub(super) enum Note {
 }
 
 impl Outbox {
-    /// What is to be said first: answers before orders.
+    /// What is to be said first: answers before orders, and before all that the question.
     pub(super) fn next(&self) -> Option<Note> {
+        if let Some(question) = self.question {
+            return Some(Note::Question(question));
+        }
         let waiting = [
             (Note::Moved, !self.moved.is_empty()),
             (Note::Returned, !self.returned.is_empty()),
@@ -51,6 +67,8 @@ impl Outbox {
     /// Its message, in `buffer`.
     pub(super) fn encode<'a>(&self, note: Note, buffer: &'a mut [u8; MAX_IDS]) -> &'a [u8] {
         let short: &[u8] = match note {
+            Note::Question(Question::Ping) => &PING,
+            Note::Question(Question::Report(number)) => &encode_report(number),
             Note::Moved => return encode_moved(buffer, self.moved.iter().copied()),
             Note::Returned => return encode_returned(buffer, self.returned.iter().copied()),
             Note::Move => return encode_move(buffer, self.moves.iter().copied()),
@@ -68,6 +86,7 @@ impl Outbox {
     /// It was sent. Returns the sessions that are settled for the worker by it.
     pub(super) fn sent(&mut self, note: Note) -> Vec<ConnectionId> {
         match note {
+            Note::Question(_) => self.question = None,
             Note::Moved => return first(&mut self.moved),
             Note::Returned => return first(&mut self.returned),
             Note::Move => drop(first(&mut self.moves)),

@@ -18,8 +18,11 @@ const LONGEST: u64 = 17 << 20;
 /// What makes a connection a session that moves.
 #[derive(Debug)]
 pub struct Parcel {
-    /// Who offers it, and waits to hear what became of it.
-    pub sender: WorkerId,
+    /// Where it comes from.
+    pub from: SlotId,
+    /// Who offers it, and waits to hear what became of it; nobody of one that another primary has sent
+    /// on and that was found on its way.
+    pub sender: Option<WorkerId>,
     /// What the next worker is to have.
     pub content: Content,
     /// How far the socket had been used when the primary got it.
@@ -56,8 +59,17 @@ impl Offer {
     /// On its way from `sender`.
     #[must_use]
     pub fn depart(self, sender: WorkerId) -> PendingConnection {
+        self.on_its_way(sender.slot, Some(sender))
+    }
+
+    /// Without anybody to go back to.
+    pub(super) fn found(self, on_its_way_to: SlotId) -> PendingConnection {
+        self.on_its_way(on_its_way_to, None)
+    }
+
+    fn on_its_way(self, from: SlotId, sender: Option<WorkerId>) -> PendingConnection {
         let Self { record, socket, content, usage } = self;
-        let parcel = Parcel { sender, content, usage, failed: Vec::new() };
+        let parcel = Parcel { from, sender, content, usage, failed: Vec::new() };
         PendingConnection { record, socket, deaths: 0, parcel: Some(Box::new(parcel)) }
     }
 }

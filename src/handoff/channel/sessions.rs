@@ -2,16 +2,16 @@
 
 use std::os::fd::AsFd;
 
-use crate::handoff::channel::outbox::Note;
+use crate::handoff::channel::outbox::{Note, Question};
 use crate::handoff::channel::parcel::{self, Content, Luggage};
 use crate::handoff::channel::{Channel, ChannelError, Notice, PendingConnection};
 use crate::handoff::drain::DrainOrder;
 use crate::handoff::ids::ConnectionId;
 use crate::handoff::message::{
-    ConnectionRecord, MAX_IDS, MOST_SESSIONS, ToPrimary, ToWorker, encode_session,
+    ConnectionRecord, Keys, MAX_IDS, MOST_SESSIONS, ToPrimary, ToWorker, encode_session,
 };
 use crate::handoff::scm_rights::{self, Sent};
-use crate::handoff::scoreboard::Counter;
+use crate::handoff::scoreboard::{Counter, Said};
 
 impl Channel {
     /// Whether the worker moves sessions and takes them.
@@ -61,7 +61,13 @@ impl Channel {
     /// Whether the worker is still to be told something for which there was no room.
     #[must_use]
     pub fn has_notes(&self) -> bool {
-        self.outbox.next().is_some()
+        self.next_note().is_some()
+    }
+
+    /// One whose past isn't known yet is told nothing, but asked.
+    fn next_note(&self) -> Option<Note> {
+        let may_be_told = |note: &Note| matches!(note, Note::Question(_)) || !self.is_awaited();
+        self.outbox.next().filter(may_be_told)
     }
 
     /// Tells the worker what it is to be told, as far as there is room.
@@ -71,18 +77,30 @@ impl Channel {
     /// If the worker has closed the channel or the kernel failed.
     pub fn send_notes(&mut self) -> Result<(), ChannelError> {
         let mut buffer = [0; MAX_IDS];
-        while let Some(note) = self.outbox.next() {
+        while let Some(note) = self.next_note() {
             let message = self.outbox.encode(note, &mut buffer);
             match scm_rights::send(&self.socket, message, &[])? {
                 Sent::Queued => self.told(note),
                 Sent::Full => return Ok(()),
+                // The primary before has ended it: that was its order to drain.
+                Sent::Closed if self.is_finished(note) => self.outbox.question = None,
                 Sent::Closed => return Err(ChannelError::Closed),
             }
         }
         Ok(())
     }
 
+    fn is_finished(&self, note: Note) -> bool {
+        note == Note::Question(Question::Ping) && self.scoreboard.get(Counter::Drain) > 0
+    }
+
     fn told(&mut self, note: Note) {
+        if let Note::Question(question) = note {
+            self.pings += u64::from(question == Question::Ping);
+            if self.past.finishes {
+                self.end_sending();
+            }
+        }
         for id in self.outbox.sent(note) {
             if let Some(position) = self.offered.iter().position(|offered| *offered == id) {
                 self.offered.swap_remove(position);
@@ -91,7 +109,16 @@ impl Channel {
     }
 
     pub(super) fn untell(&mut self, message: &ToWorker<'_>) {
-        self.offered.extend(self.outbox.take_back(message));
+        match message {
+            ToWorker::Ping => {
+                self.pings = self.pings.saturating_sub(1);
+                if self.is_awaited() && !self.takes_sessions {
+                    self.ask_again();
+                }
+            }
+            ToWorker::Report(number) if self.past.is_asked(*number) => self.ask_again(),
+            _ => self.offered.extend(self.outbox.take_back(message)),
+        }
     }
 
     pub(super) fn send_session(
@@ -124,31 +151,50 @@ impl Channel {
         luggage: Luggage,
     ) -> Result<Notice, ChannelError> {
         if let ToPrimary::Sessions = message {
-            if self.ready || self.takes_sessions {
+            if (self.ready || self.takes_sessions) && !self.past.is_lost {
                 return Err(ChannelError::NoSessions);
             }
-            self.takes_sessions = true;
+            self.take_them();
             return Ok(Notice::Sessions);
         }
         if !self.takes_sessions {
-            return Err(ChannelError::NoSessions);
+            if !self.past.is_lost {
+                return Err(ChannelError::NoSessions);
+            }
+            // It has said so to somebody who died before he could note it.
+            self.take_them();
+            self.ask_again();
         }
         match message {
             ToPrimary::Session(record, inline) => self.take_offer(record, inline, luggage),
             ToPrimary::Ask(count, within) => Ok(Notice::Ask(count, within)),
-            ToPrimary::Counted(keys) => {
-                let newest = self.censuses == 1;
-                if keys.is_empty() {
-                    self.censuses = self.censuses.checked_sub(1).ok_or(ChannelError::NoCensus)?;
-                } else if self.censuses == 0 {
-                    return Err(ChannelError::NoCensus);
-                }
-                // What answers an older question comes too late.
-                let keys = if newest { keys.iter().collect() } else { Vec::new() };
-                Ok(Notice::Counted { keys, all: newest && self.censuses == 0 })
-            }
+            ToPrimary::Counted(keys) => self.take_counted(keys),
+            ToPrimary::Offers(ids) => self.hear_of_offers(ids),
+            ToPrimary::Taken(ids) => self.hear_of_taken(ids),
+            ToPrimary::Reported(number) => self.hear_of_end(number),
             _ => Err(ChannelError::NoSessions),
         }
+    }
+
+    fn take_them(&mut self) {
+        self.scoreboard.note_said(Said::Sessions);
+        self.takes_sessions = true;
+    }
+
+    /// A primary that has died may have asked, too.
+    fn take_counted(&mut self, keys: Keys<'_>) -> Result<Notice, ChannelError> {
+        if self.is_awaited() {
+            return Ok(Notice::Noted);
+        }
+        let newest = self.censuses == 1;
+        if keys.is_empty() {
+            self.censuses = self.censuses.checked_sub(1).ok_or(ChannelError::NoCensus)?;
+        } else if self.censuses == 0 {
+            return Err(ChannelError::NoCensus);
+        }
+        // What answers an older question comes too late.
+        let keys = if newest { keys.iter().collect() } else { Vec::new() };
+        Ok(Notice::Counted { keys, all: newest && self.censuses == 0 })
     }
 
     fn take_offer(

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::handoff::ids::{ConnectionId, Timestamp};
 use crate::handoff::message::{MAX_TO_PRIMARY, PARCEL_INLINE, encode_offer};
+use crate::handoff::untouched::{Usage, is_untouched_since};
 use crate::worker::connection::{Connection, ConnectionGuard};
 use crate::worker::drain::Shared;
 use crate::worker::session::handle::{Kind, Taken};
@@ -228,17 +229,31 @@ impl Inner {
 
 /// Offers it, and waits for what becomes of it.
 async fn send(shared: &Arc<Shared>, session: &Arc<Inner>, leaving: Leaving) {
+    let usage = Usage::of(&leaving.stream).ok().flatten();
     let verdict = offer(shared, session, &leaving.stream, &leaving.parcel).await;
     let connection = session.info.id.0;
     match verdict {
         Ok(Verdict::Moved) => tracing::debug!(connection, "session moved"),
-        Ok(Verdict::Returned) => {
+        Ok(Verdict::ReturnedAsFarAsKnown) if !is_unused(&leaving.stream, usage) => {
+            tracing::warn!(
+                connection,
+                "primary died while the session moved, and somebody has used it since: let go",
+            );
+        }
+        Ok(Verdict::Returned | Verdict::ReturnedAsFarAsKnown) => {
             tracing::debug!(connection, "nobody takes the session, it goes on");
             take_back(shared, leaving).await;
             sleep(AGAIN).await;
         }
         Err(error) => tracing::warn!(connection, %error, "primary is gone with a session"),
     }
+}
+
+/// Whether nobody has used a session's socket since it was offered. As long as one primary lives this
+/// needs no proof here: it gives a session back only if nobody has received it, or whoever did has
+/// refused it, which comes before the first read, or is dead and the primary's own copy proves the same.
+fn is_unused(socket: &impl AsFd, usage: Option<Usage>) -> bool {
+    usage.is_some_and(|usage| is_untouched_since(socket, usage).unwrap_or(false))
 }
 
 /// It goes on here, or is sent away where nobody accepts any more.
@@ -260,10 +275,7 @@ async fn offer(
     let (message, memory) = pack(session, parcel)?;
     let mut descriptors = vec![socket.as_fd()];
     descriptors.extend(memory.as_ref().map(AsFd::as_fd));
-    let outlet = shared.sessions.outlet.get().ok_or(io::ErrorKind::NotConnected)?;
-    let verdict = shared.sessions.offer(session.info.id);
-    outlet.send(&message, &descriptors).await?;
-    verdict.await.map_err(|_| io::ErrorKind::BrokenPipe.into())
+    shared.sessions.offer(session.info.id, &message, &descriptors).await
 }
 
 /// The message, and the memory that holds what is too long for it.

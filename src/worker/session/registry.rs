@@ -2,8 +2,10 @@
 //!
 //! Holds no sockets and does nothing by itself.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::handoff::drain::{DrainMode, DrainOrder};
 use crate::handoff::ids::{AffinityKey, ConnectionId};
+use crate::handoff::message::MOST_TAKEN;
 use crate::worker::connection::Connection;
 use crate::worker::outlet::Outlet;
 use crate::worker::session::handle::Kind;
@@ -29,6 +32,16 @@ pub(crate) enum Verdict {
     Moved,
     /// Nobody has taken it.
     Returned,
+    /// The same, by the word of a primary that follows the one that knew: to be proven.
+    ReturnedAsFarAsKnown,
+}
+
+/// Who waits for the primary's word on a session.
+#[derive(Debug)]
+struct Offered {
+    told: oneshot::Sender<Verdict>,
+    /// Another primary was told since that it is offered.
+    is_reported: bool,
 }
 
 /// An order to drain, and when it is over.
@@ -96,8 +109,13 @@ pub(crate) struct Sessions {
     next_stay: AtomicU64,
     /// Those that are being moved, or sent away.
     leaving: Mutex<HashSet<ConnectionId>>,
-    /// Who waits for the primary's word.
-    offered: Mutex<HashMap<ConnectionId, oneshot::Sender<Verdict>>>,
+    /// Who waits for the primary's word. The message is sent under this lock: whoever holds it sees
+    /// either both or none.
+    offered: Mutex<HashMap<ConnectionId, Offered>>,
+    /// The last ones that came from other workers, and didn't go on to others, the oldest first.
+    taken: Mutex<VecDeque<ConnectionId>>,
+    /// Clients that the primary was asked to let go, and that haven't had their turn.
+    pub(crate) asked: AtomicU32,
     pub(crate) outlet: OnceLock<Outlet>,
     pub(crate) window: Arc<Semaphore>,
     /// Clients that may be sent away, by the primary's word.
@@ -119,6 +137,8 @@ impl Sessions {
             next_stay: AtomicU64::new(0),
             leaving: Mutex::default(),
             offered: Mutex::default(),
+            taken: Mutex::default(),
+            asked: AtomicU32::new(0),
             outlet: OnceLock::new(),
             window: Arc::new(Semaphore::new(WINDOW)),
             granted: Semaphore::new(0),
@@ -196,18 +216,73 @@ impl Sessions {
         lock(&self.leaving).remove(&id);
     }
 
-    /// Waits for the primary's word on a session.
-    pub(crate) fn offer(&self, id: ConnectionId) -> oneshot::Receiver<Verdict> {
+    /// Offers a session by this message as soon as there is room, and waits for the primary's word.
+    ///
+    /// # Errors
+    ///
+    /// If there is no primary, or none any more.
+    pub(crate) async fn offer(
+        &self,
+        id: ConnectionId,
+        message: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<Verdict> {
+        let outlet = self.outlet.get().ok_or(io::ErrorKind::NotConnected)?;
+        loop {
+            if let Some(verdict) = self.try_offer(outlet, id, message, descriptors)? {
+                return verdict.await.map_err(|_| io::ErrorKind::BrokenPipe.into());
+            }
+            outlet.room().await?;
+        }
+    }
+
+    fn try_offer(
+        &self,
+        outlet: &Outlet,
+        id: ConnectionId,
+        message: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<Option<oneshot::Receiver<Verdict>>> {
+        let mut offered = lock(&self.offered);
+        if !outlet.try_send(message, descriptors)? {
+            return Ok(None);
+        }
         let (told, verdict) = oneshot::channel();
-        lock(&self.offered).insert(id, told);
-        verdict
+        offered.insert(id, Offered { told, is_reported: false });
+        Ok(Some(verdict))
     }
 
     /// The primary's word. One about a session that wasn't offered is not heard.
     pub(crate) fn judge(&self, id: ConnectionId, verdict: Verdict) {
-        if let Some(told) = lock(&self.offered).remove(&id) {
-            let _ = told.send(verdict);
+        let Some(Offered { told, is_reported }) = lock(&self.offered).remove(&id) else { return };
+        if verdict == Verdict::Moved {
+            lock(&self.taken).retain(|taken| *taken != id);
         }
+        let _ = told.send(match verdict {
+            Verdict::Returned if is_reported => Verdict::ReturnedAsFarAsKnown,
+            verdict => verdict,
+        });
+    }
+
+    /// Who is offered and has heard nothing; another primary is told so now.
+    pub(crate) fn report_offers(&self) -> Vec<ConnectionId> {
+        let mut offered = lock(&self.offered);
+        offered.values_mut().for_each(|one| one.is_reported = true);
+        offered.keys().copied().collect()
+    }
+
+    /// A session has come from another worker.
+    pub(crate) fn note_taken(&self, id: ConnectionId) {
+        let mut taken = lock(&self.taken);
+        if taken.len() == MOST_TAKEN {
+            taken.pop_front();
+        }
+        taken.push_back(id);
+    }
+
+    /// The last ones that have.
+    pub(crate) fn taken(&self) -> Vec<ConnectionId> {
+        lock(&self.taken).iter().copied().collect()
     }
 
     /// There is no primary any more: no word will come.

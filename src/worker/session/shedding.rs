@@ -30,28 +30,29 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Sends away all WebSockets, as ordered, until the worker ends.
 pub(crate) async fn send_all_away(shared: Arc<Shared>) {
     let mut orders = shared.sessions.draining.subscribe();
-    let mut asked = 0;
+    let asked = &shared.sessions.asked;
     // Gives turns where no primary does.
     let mut own_turns = JoinSet::new();
     loop {
         let Some(draining) = *orders.borrow_and_update() else { return };
         let waiting = shared.sessions.websockets();
+        let count = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
         let now = Instant::now();
         if now >= draining.last_call() {
             waiting.iter().for_each(|session| close_soon(&shared, session, draining.order.reason));
-        } else if now >= draining.begins() && waiting.len() != asked {
-            asked = waiting.len();
+        } else if now >= draining.begins() && count != asked.load(Ordering::Relaxed) {
+            asked.store(count, Ordering::Relaxed);
             own_turns.abort_all();
-            if !ask(&shared, asked, draining).await {
-                own_turns.spawn(take_turns(Arc::clone(&shared), asked, draining));
+            if !ask(&shared, count, draining).await {
+                own_turns.spawn(take_turns(Arc::clone(&shared), count, draining));
             }
         }
         let next = draining.next_change(now).unwrap_or(now + LOOK).min(now + LOOK);
         tokio::select! {
-            turn = shared.sessions.granted.acquire(), if asked > 0 => {
+            turn = shared.sessions.granted.acquire(), if asked.load(Ordering::Relaxed) > 0 => {
                 let Ok(turn) = turn else { return };
                 turn.forget();
-                asked -= 1;
+                asked.fetch_sub(1, Ordering::Relaxed);
                 if let Some(session) = waiting.first() {
                     close_soon(&shared, session, draining.order.reason);
                 }
@@ -60,7 +61,7 @@ pub(crate) async fn send_all_away(shared: Arc<Shared>) {
                 if changed.is_err() {
                     return;
                 }
-                asked = 0;
+                asked.store(0, Ordering::Relaxed);
             }
             () = sleep_until(next) => {}
         }
@@ -81,7 +82,7 @@ impl Draining {
         self.deadline - self.part(10, Duration::from_secs(1))
     }
 
-    fn left(&self) -> Duration {
+    pub(crate) fn left(&self) -> Duration {
         self.last_call().saturating_duration_since(Instant::now())
     }
 
@@ -96,9 +97,8 @@ impl Draining {
 }
 
 /// Asks the primary for as many turns. Whether there is one.
-async fn ask(shared: &Shared, count: usize, draining: Draining) -> bool {
-    let number = u32::try_from(count).unwrap_or(u32::MAX);
-    let message = encode_ask(number, draining.left());
+async fn ask(shared: &Shared, count: u32, draining: Draining) -> bool {
+    let message = encode_ask(count, draining.left());
     match shared.sessions.outlet.get() {
         Some(outlet) if !draining.alone => outlet.send(&message, &[]).await.is_ok(),
         _ => false,
@@ -106,8 +106,8 @@ async fn ask(shared: &Shared, count: usize, draining: Draining) -> bool {
 }
 
 /// As many turns, spread over the time that is left.
-async fn take_turns(shared: Arc<Shared>, count: usize, draining: Draining) {
-    let pause = draining.left() / u32::try_from(count).unwrap_or(u32::MAX).max(1);
+async fn take_turns(shared: Arc<Shared>, count: u32, draining: Draining) {
+    let pause = draining.left() / count.max(1);
     for _ in 0..count {
         sleep(pause).await;
         shared.sessions.granted.add_permits(1);

@@ -1,0 +1,88 @@
+//! The keeper: a small parent of the primary, which starts it again when it has crashed and holds
+//! copies of what must not end with it. From outside, the two are one program.
+//!
+//! One thread, no runtime, one loop. Never touches a client and never serves, so that there is little
+//! that could end it.
+//!
+//! # Promises
+//!
+//! * The primary gets each signal once; the keeper ends with the primary's exit code.
+//! * A primary that crashes (a signal, a panic) is followed by the next one, with copies of all that
+//!   was kept, unless it was about to stop anyway; later and later, if they keep dying.
+//! * A primary that ends by itself is not followed. If all is well, nothing outlives it that it or
+//!   one before it has started; if not, workers that a crash has left go on as orphans.
+//! * A signal to stop while there is no primary ends the workers that the last one has left, with
+//!   their grace period, and then the keeper, with exit code 0.
+//! * What is kept is the primary's alone: nobody else can store or take away.
+//!
+//! # Pitfalls
+//!
+//! What a primary has said before it died is heard before the next one is started: the end of a
+//! process and its last words come by different ways.
+
+use std::io;
+use std::time::Duration;
+
+use crate::system::activation::ActivationError;
+
+mod back_off;
+mod children;
+mod kept;
+mod launch;
+mod message;
+mod process;
+mod signals;
+mod socket;
+mod watch;
+
+use watch::Watch;
+
+/// How the keeper is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeeperSettings {
+    /// A primary that lived for less before it crashed has died too soon.
+    pub min_uptime: Duration,
+    /// Grace period of workers that are to end while there is no primary.
+    pub kill_timeout: Duration,
+}
+
+/// Why there is no primary any more.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeeperError {
+    /// What the service manager has passed cannot be used.
+    #[error(transparent)]
+    Activation(#[from] ActivationError),
+    /// They keep dying.
+    #[error("primary died {} times in a row, each too soon: given up", back_off::MOST)]
+    GivenUp,
+    /// The kernel refuses something that the keeper itself needs.
+    #[error("keeper cannot {what}")]
+    System {
+        /// What it refuses.
+        what: &'static str,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Runs this program as a primary, with its arguments, and again after each crash. Returns the exit
+/// code of the whole. To be called in a process of one thread, which does nothing else.
+///
+/// # Errors
+///
+/// If primaries keep dying, or the kernel refuses something.
+pub fn run(settings: KeeperSettings) -> Result<u8, KeeperError> {
+    let mut watch = Watch::new(settings)?;
+    loop {
+        if let Some(code) = watch.turn()? {
+            return Ok(code);
+        }
+        watch.wait().map_err(failed_to("wait for what happens"))?;
+    }
+}
+
+fn failed_to(what: &'static str) -> impl FnOnce(io::Error) -> KeeperError {
+    move |source| KeeperError::System { what, source }
+}

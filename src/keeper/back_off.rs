@@ -1,0 +1,102 @@
+//! When the next primary starts after one that crashed: at once at first, later and later if they
+//! keep dying, and not at all in the end. Pure.
+
+use std::time::Duration;
+
+/// After so many deaths in a row that came too soon, there is no next one.
+pub(super) const MOST: u32 = 8;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What follows a death.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Another one, after this pause.
+    After(Duration),
+    /// None.
+    GiveUp,
+}
+
+/// Counts deaths.
+#[derive(Debug)]
+pub(super) struct BackOff {
+    /// Who lived for less has died too soon.
+    min_uptime: Duration,
+    /// Those in a row that did.
+    too_soon: u32,
+}
+
+impl BackOff {
+    pub(super) fn new(min_uptime: Duration) -> Self {
+        Self { min_uptime, too_soon: 0 }
+    }
+
+    /// A primary has died that lived for so long.
+    pub(super) fn died(&mut self, lived: Duration) -> Next {
+        if lived >= self.min_uptime {
+            self.too_soon = 0;
+            return Next::After(Duration::ZERO);
+        }
+        self.too_soon += 1;
+        match self.too_soon {
+            1 => Next::After(Duration::ZERO),
+            MOST.. => Next::GiveUp,
+            count => {
+                let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(count - 2));
+                Next::After(pause.min(LONGEST_PAUSE))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lives in milliseconds in, pauses in milliseconds out; none is the end.
+    fn pauses(lives: &[u64]) -> Vec<Option<u64>> {
+        let mut back_off = BackOff::new(Duration::from_secs(10));
+        let next = |lived: &u64| match back_off.died(Duration::from_millis(*lived)) {
+            Next::After(pause) => Some(u64::try_from(pause.as_millis()).unwrap()),
+            Next::GiveUp => None,
+        };
+        lives.iter().map(next).collect()
+    }
+
+    #[test]
+    fn who_keeps_dying_is_started_later_and_later_and_then_no_more() {
+        for (lives, expected) in [
+            (&[0][..], &[Some(0)][..]),
+            (&[3_600_000], &[Some(0)]),
+            (
+                &[0, 9_999, 0, 5, 0, 0, 0, 0],
+                &[
+                    Some(0),
+                    Some(100),
+                    Some(200),
+                    Some(400),
+                    Some(800),
+                    Some(1_600),
+                    Some(3_200),
+                    None,
+                ],
+            ),
+            // One that lived begins the row anew.
+            (
+                &[0, 0, 0, 10_000, 0, 0, 0],
+                &[Some(0), Some(100), Some(200), Some(0), Some(0), Some(100), Some(200)],
+            ),
+            (&[10_000, 10_001, 20_000], &[Some(0), Some(0), Some(0)]),
+        ] {
+            assert_eq!(pauses(lives), expected, "{lives:?}");
+        }
+    }
+
+    #[test]
+    fn no_row_is_so_long_that_it_begins_again() {
+        let mut back_off = BackOff::new(Duration::MAX);
+        let last = (0..100).map(|_| back_off.died(Duration::ZERO)).skip(7).collect::<Vec<_>>();
+        assert!(last.iter().all(|next| *next == Next::GiveUp));
+    }
+}

@@ -1,0 +1,115 @@
+//! What a primary says in one datagram: what is to be kept, and what is for the service manager.
+//! Lines of assignments, as of `sd_notify`. Pure.
+//!
+//! `FDPOLL` is not looked at: what is kept is kept until it is taken back, whatever becomes of its
+//! other side.
+
+/// A datagram, taken apart.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Message<'a> {
+    /// What to do with the store.
+    pub(super) order: Order<'a>,
+    /// The primary stops.
+    pub(super) stopping: bool,
+    /// What is for the service manager; may be empty.
+    pub(super) relayed: Vec<u8>,
+}
+
+/// An order to the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Order<'a> {
+    /// None.
+    #[default]
+    Nothing,
+    /// To keep all descriptors of the message by this name.
+    Keep(&'a str),
+    /// To keep no longer what has that name.
+    Remove(&'a str),
+}
+
+/// Bytes of a name, as systemd has it.
+const LONGEST_NAME: usize = 255;
+
+/// Takes a datagram apart. The service manager supervises the process `own`, whatever it is told.
+pub(super) fn parse(bytes: &[u8], own: u32) -> Message<'_> {
+    let mut message = Message::default();
+    let (mut keep, mut remove, mut name) = (false, false, None);
+    for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let at = line.iter().position(|byte| *byte == b'=').unwrap_or(line.len());
+        let (variable, value) = (&line[..at], line.get(at + 1..).unwrap_or_default());
+        match variable {
+            b"FDSTORE" => keep = value == b"1",
+            b"FDSTOREREMOVE" => remove = value == b"1",
+            b"FDNAME" => name = std::str::from_utf8(value).ok().filter(|name| is_name(name)),
+            // What comes with a barrier is closed when all that came before it is done: now.
+            b"FDPOLL" | b"BARRIER" | b"MAINPIDFDID" => {}
+            b"MAINPID" => push_line(&mut message.relayed, format!("MAINPID={own}").as_bytes()),
+            _ => {
+                message.stopping |= line == b"STOPPING=1";
+                push_line(&mut message.relayed, line);
+            }
+        }
+    }
+    message.order = match name {
+        Some(name) if remove => Order::Remove(name),
+        Some(name) if keep => Order::Keep(name),
+        _ => Order::Nothing,
+    };
+    message
+}
+
+fn push_line(lines: &mut Vec<u8>, line: &[u8]) {
+    lines.extend_from_slice(line);
+    lines.push(b'\n');
+}
+
+/// Names travel separated by colons.
+fn is_name(name: &str) -> bool {
+    let is_plain = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b':';
+    (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(is_plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_are_told_from_what_is_for_the_manager() {
+        let long = "x".repeat(256);
+        let too_long = format!("FDSTORE=1\nFDNAME={long}");
+        for (text, order, relayed) in [
+            ("FDSTORE=1\nFDNAME=kept-a\nFDPOLL=0\n", Order::Keep("kept-a"), ""),
+            ("FDNAME=a b.c\nFDSTORE=1", Order::Keep("a b.c"), ""),
+            ("FDSTOREREMOVE=1\nFDNAME=kept-a\n", Order::Remove("kept-a"), ""),
+            // As systemd has it: removing goes before.
+            ("FDSTOREREMOVE=1\nFDSTORE=1\nFDNAME=a\n", Order::Remove("a"), ""),
+            ("BARRIER=1", Order::Nothing, ""),
+            ("FDSTORE=1\n", Order::Nothing, ""),
+            ("FDSTORE=0\nFDNAME=a\n", Order::Nothing, ""),
+            ("FDSTORE=1\nFDNAME=a:b\n", Order::Nothing, ""),
+            ("FDSTORE=1\nFDNAME=\n", Order::Nothing, ""),
+            ("FDSTORE=1\nFDNAME=ä\n", Order::Nothing, ""),
+            (&too_long, Order::Nothing, ""),
+            ("READY=1\nMAINPID=7\n", Order::Nothing, "READY=1\nMAINPID=42\n"),
+            ("MAINPID\n", Order::Nothing, "MAINPID=42\n"),
+            ("MAINPIDFDID=9\nSTATUS=a=b", Order::Nothing, "STATUS=a=b\n"),
+            ("READY=1\nFDSTORE=1\nFDNAME=a", Order::Keep("a"), "READY=1\n"),
+            ("nonsense", Order::Nothing, "nonsense\n"),
+            ("\n\n=\n", Order::Nothing, "=\n"),
+            ("", Order::Nothing, ""),
+        ] {
+            let expected = Message { order, stopping: false, relayed: relayed.into() };
+            assert_eq!(parse(text.as_bytes(), 42), expected, "{text:?}");
+        }
+        let strange = parse(b"FDSTORE=1\nFDNAME=\xff\nX=\xfe", 42);
+        assert_eq!((strange.order, &strange.relayed[..]), (Order::Nothing, &b"X=\xfe\n"[..]));
+    }
+
+    #[test]
+    fn that_it_stops_is_heard_and_passed_on() {
+        let message = parse(b"STOPPING=1\nSTATUS=bye\n", 42);
+        assert!(message.stopping);
+        assert_eq!(message.relayed, b"STOPPING=1\nSTATUS=bye\n");
+        assert!(!parse(b"STOPPING=0\nSTATUS=STOPPING=1\n", 42).stopping);
+    }
+}

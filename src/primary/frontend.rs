@@ -1,0 +1,92 @@
+//! The frontend's thread: it does nothing but hand connections out, and ends when the pool does.
+
+use std::io;
+use std::thread;
+
+use nix::sys::resource::{Resource, getrlimit};
+use tokio::sync::oneshot;
+
+use crate::config::Config;
+use crate::control::admin;
+use crate::frontend::affinity::Affinity;
+use crate::frontend::dispatcher::{DispatchError, Dispatcher, DispatcherSettings};
+use crate::frontend::estate::FrontendEstate;
+use crate::frontend::inquiry::Inquiries;
+use crate::frontend::router::Router;
+use crate::frontend::slot_table::SlotTable;
+use crate::handoff::slots::SlotOrders;
+use crate::primary::PrimaryError;
+use crate::supervisor::pool::PoolError;
+
+/// How it ends.
+#[derive(Debug)]
+pub(super) struct FrontendThread {
+    end: oneshot::Receiver<Result<Option<Box<FrontendEstate>>, DispatchError>>,
+}
+
+impl FrontendThread {
+    /// Why the pool has failed.
+    pub(super) fn explain(&mut self, error: PoolError) -> PrimaryError {
+        match (error, self.end.try_recv()) {
+            (PoolError::Frontend(_), Ok(Err(error))) => PrimaryError::Frontend(error),
+            (error, _) => error.into(),
+        }
+    }
+
+    /// What it leaves to a successor.
+    pub(super) async fn estate(self) -> Result<FrontendEstate, PrimaryError> {
+        match self.end.await {
+            Ok(Ok(Some(estate))) => Ok(*estate),
+            Ok(Err(error)) => Err(PrimaryError::Frontend(error)),
+            Ok(Ok(None)) | Err(_) => Err(PrimaryError::Start {
+                what: "take over from the frontend",
+                source: io::ErrorKind::BrokenPipe.into(),
+            }),
+        }
+    }
+}
+
+/// Starts it.
+pub(super) fn start(
+    estate: FrontendEstate,
+    config: &Config,
+    workers: u16,
+    orders: SlotOrders,
+    inquiries: Inquiries,
+) -> io::Result<FrontendThread> {
+    let settings = &config.affinity;
+    let affinity = Affinity::new(settings.digest, &settings.secret, settings.prefixes);
+    let router = Router::new(&config.router);
+    let slots = SlotTable::new(config.slots);
+    let most = config.autoscale.map_or(workers, |bounds| bounds.max_workers.max(workers));
+    let most_held = most_held(most, config.admin.is_some());
+    let settings = DispatcherSettings { most_held, pace: config.pace };
+    let (ended, end) = oneshot::channel();
+    let estate = Box::new(estate);
+    thread::Builder::new().name("frontend".to_owned()).spawn(move || {
+        let dispatcher =
+            Dispatcher::new(*estate, affinity, router, slots, settings, orders, inquiries);
+        let result = dispatcher.and_then(Dispatcher::run);
+        // The primary may be gone already.
+        let _ = ended.send(result);
+    })?;
+    Ok(FrontendThread { end })
+}
+
+/// How many clients' descriptors the primary may hold and still start workers: what the limit
+/// leaves beside its own, of which each worker takes a few, and its successor beside it.
+fn most_held(workers: u16, admin: bool) -> u64 {
+    const OWN: u64 = 32;
+    const EACH_WORKER: u64 = 9;
+    let admin = if admin { admin::CONNECTIONS as u64 } else { 0 };
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+    let left = limit.saturating_sub(OWN + admin + 2 * EACH_WORKER * u64::from(workers));
+    if left < 64 {
+        tracing::warn!(
+            limit,
+            left,
+            "descriptor limit leaves few for clients: raise it (ulimit -n)"
+        );
+    }
+    left.max(1)
+}

@@ -1,0 +1,94 @@
+//! The keeper, as the primary sees it: the parent that starts it again after a crash, and that people
+//! and service managers take for the program itself.
+//!
+//! Only finds it and waits for its end. What it keeps is sent by [`store`](super::store).
+
+use std::env;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::process::{Pid, PidfdFlags, getppid, pidfd_open};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::handoff::kernel;
+
+/// Names the keeper to its primary: its process id.
+pub const VARIABLE: &str = "STICKY_LB_KEEPER";
+
+/// The keeper of this process.
+#[derive(Debug)]
+pub struct Keeper {
+    pid: Pid,
+    process: AsyncFd<OwnedFd>,
+}
+
+impl Keeper {
+    /// The one that has started this process, if one has. To be called in a runtime.
+    ///
+    /// # Errors
+    ///
+    /// If its end cannot be waited for.
+    pub fn from_environment() -> io::Result<Option<Self>> {
+        let Some(pid) = parent() else { return Ok(None) };
+        let process = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+        // Ended before that: the number may be somebody else's.
+        if parent() != Some(pid) {
+            return Ok(None);
+        }
+        Ok(Some(Self { pid, process: kernel::watch(process, Interest::READABLE)? }))
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        number(self.pid)
+    }
+
+    /// Waits until it has ended. May be dropped and called again.
+    pub async fn gone(&self) {
+        if self.process.readable().await.is_err() {
+            // The runtime is being shut down.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Whether this process was started by a keeper that still runs.
+#[must_use]
+pub fn is_kept() -> bool {
+    parent().is_some()
+}
+
+/// The process that signals are to be sent to, and that others know the program by: the keeper if
+/// there is one, else this process.
+#[must_use]
+pub fn main_pid() -> u32 {
+    parent().map_or_else(std::process::id, number)
+}
+
+/// The keeper of another process, if it has one and this one may know.
+#[must_use]
+pub fn keeper_of(primary: Pid) -> Option<Pid> {
+    let environment = fs::read(format!("/proc/{primary}/environ")).ok()?;
+    let mut variables = environment.split(|byte| *byte == 0);
+    // Its number may be another one here: the primary may be in a container.
+    variables.find(|variable| {
+        variable.strip_prefix(VARIABLE.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
+    })?;
+    let status = fs::read_to_string(format!("/proc/{primary}/status")).ok()?;
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    parent.trim().parse().ok().and_then(Pid::from_raw)
+}
+
+/// The keeper, if the environment names the parent. It is inherited by others than the primary, too:
+/// those have another parent.
+fn parent() -> Option<Pid> {
+    let named: i32 = env::var(VARIABLE).ok()?.parse().ok()?;
+    getppid().filter(|parent| parent.as_raw_nonzero().get() == named)
+}
+
+fn number(pid: Pid) -> u32 {
+    pid.as_raw_nonzero().get().unsigned_abs()
+}

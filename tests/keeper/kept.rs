@@ -1,0 +1,233 @@
+//! What is kept, for whom, and what the service manager hears of it.
+
+use std::fs::File;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, UCred, sendmsg};
+use rustix::process::{Pid, PidfdFlags, getgid, getuid, pidfd_open};
+
+use crate::common::client::{ask, nth};
+use crate::common::process::{Signal, descriptors, exists, signal, state, variable};
+use crate::common::{PATIENCE, Primary, eventually};
+use crate::{keeps_program, patient};
+
+/// Says something to the keeper: as its primary, which takes privileges, or as this process.
+fn say(primary: &Primary, as_primary: bool, text: &str, descriptors: &[BorrowedFd<'_>]) {
+    let own = primary.primary_pid();
+    let name = variable(own, "NOTIFY_SOCKET").unwrap();
+    let address = SocketAddr::from_abstract_name(name.strip_prefix('@').unwrap()).unwrap();
+    let socket = UnixDatagram::unbound().unwrap();
+    socket.connect_addr(&address).unwrap();
+    let mut space = vec![MaybeUninit::uninit(); 2_000];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
+    }
+    if as_primary {
+        let pid = pid(own);
+        let credentials = UCred { pid, uid: getuid(), gid: getgid() };
+        assert!(control.push(SendAncillaryMessage::ScmCredentials(credentials)));
+    }
+    let bytes = [IoSlice::new(text.as_bytes())];
+    sendmsg(&socket, &bytes, &mut control, SendFlags::empty()).unwrap();
+}
+
+fn pid(number: u32) -> Pid {
+    i32::try_from(number).ok().and_then(Pid::from_raw).unwrap()
+}
+
+/// The names of what a primary was started with.
+fn names(primary: u32) -> Vec<String> {
+    let names = variable(primary, "LISTEN_FDNAMES").unwrap_or_default();
+    names.split(':').map(str::to_owned).collect()
+}
+
+#[test]
+fn nobody_but_the_primary_can_have_something_kept() {
+    let primary = patient(1).start();
+    eventually("the primary is heard", || keeps_program(&primary));
+    let null = File::open("/dev/null").unwrap();
+    let null = null.as_fd();
+    let before = descriptors(primary.pid()).len();
+    // Far more than its queue holds.
+    for n in 0..1_000 {
+        say(&primary, false, &format!("FDSTORE=1\nFDNAME=kept-foreign.{n}\n"), &[null; 20]);
+        say(&primary, false, "FDSTOREREMOVE=1\nFDNAME=kept-listener\n", &[]);
+        say(&primary, false, "STOPPING=1\n", &[]);
+    }
+    let next = primary.crash();
+    assert_eq!(names(next), ["kept-program", "kept-listener"]);
+    primary.wait_for_event("ready");
+    eventually("as many descriptors as before", || descriptors(primary.pid()).len() == before);
+    primary.stop();
+}
+
+#[test]
+fn what_makes_no_sense_harms_nobody() {
+    let primary = patient(1).start();
+    eventually("the primary is heard", || keeps_program(&primary));
+    let null = File::open("/dev/null").unwrap();
+    let null = null.as_fd();
+    let long = format!("FDSTORE=1\nFDNAME=kept-long\n{}", "x".repeat(5_000));
+    for text in [
+        "",
+        "\n",
+        "=",
+        "FDSTORE",
+        "FDSTORE=1",
+        "FDSTORE=1\nFDNAME=",
+        "FDSTORE=1\nFDNAME=a:b",
+        "FDSTORE=1\nFDNAME=a\tb",
+        "FDSTOREREMOVE=1\nFDNAME=kept-unknown",
+        "BARRIER=1",
+        &long,
+    ] {
+        say(&primary, true, text, &[null, null]);
+        say(&primary, true, text, &[]);
+    }
+    let next = primary.crash();
+    assert_eq!(names(next), ["kept-program", "kept-listener"]);
+    primary.stop();
+}
+
+#[test]
+fn several_descriptors_by_one_name_are_kept_and_removed_together() {
+    let primary = patient(1).start();
+    eventually("the primary is heard", || keeps_program(&primary));
+    let null = File::open("/dev/null").unwrap();
+    say(&primary, true, "FDSTORE=1\nFDNAME=kept-several\n", &[null.as_fd(); 3]);
+    say(&primary, true, "FDSTORE=1\nFDNAME=kept-one\nFDPOLL=1\n", &[null.as_fd()]);
+    let several = ["kept-several"; 3];
+    let next = primary.crash();
+    assert_eq!(names(next)[2..], [&several[..], &["kept-one"]].concat());
+    primary.wait_for_event("ready");
+    say(&primary, true, "FDSTOREREMOVE=1\nFDNAME=kept-several\n", &[]);
+    let next = primary.crash();
+    assert!(!names(next).iter().any(|name| name == "kept-several"), "{:?}", names(next));
+    primary.stop();
+}
+
+#[test]
+fn very_many_descriptors_reach_the_next_primary() {
+    let primary = patient(1).start();
+    eventually("the primary is heard", || keeps_program(&primary));
+    let null = File::open("/dev/null").unwrap();
+    for n in 0..70 {
+        let text = format!("FDSTORE=1\nFDNAME=kept-of.many.{n:08}\n");
+        say(&primary, true, &text, &[null.as_fd(); 100]);
+    }
+    let next = primary.crash();
+    assert_eq!(variable(next, "LISTEN_FDS").as_deref(), Some("7002"));
+    assert!(variable(next, "STICKY_LB_FDNAMES_1").is_some(), "more than one variable may hold");
+    primary.wait_for_event("ready");
+    ask(nth(0), primary.address());
+    primary.stop();
+}
+
+#[test]
+fn a_process_that_is_kept_stays_a_zombie_until_it_is_taken_back() {
+    let primary = patient(1).arguments(&["--orphan-grace", "1h"]).start();
+    let worker = primary.worker(0);
+    let pidfd = pidfd_open(pid(worker), PidfdFlags::empty()).unwrap();
+    say(&primary, true, "FDSTORE=1\nFDNAME=kept-process.0.0\nFDPOLL=0\n", &[pidfd.as_fd()]);
+    let next = primary.crash();
+    assert!(names(next).contains(&"kept-process.0.0".to_owned()));
+    primary.wait_for_event("ready");
+    signal(worker, Signal::KILL);
+    eventually("it is dead", || state(worker) == Some('Z'));
+    // Another end, which is noted, changes nothing.
+    let other = primary.worker(0);
+    signal(other, Signal::KILL);
+    eventually("the other is gone", || !exists(other));
+    assert_eq!(state(worker), Some('Z'));
+    say(&primary, true, "FDSTOREREMOVE=1\nFDNAME=kept-process.0.0\n", &[]);
+    eventually("it is buried", || !exists(worker));
+    primary.stop();
+}
+
+/// A service manager that listens.
+fn manager() -> (UnixDatagram, String) {
+    let path = crate::common::own_directory().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    (socket, path.to_str().unwrap().to_owned())
+}
+
+/// Hears until a message says that line: everything up to it.
+fn hear(manager: &UnixDatagram, line: &str) -> Vec<String> {
+    let mut heard = Vec::<String>::new();
+    while !heard.iter().any(|message| message.lines().any(|said| said == line)) {
+        let mut buffer = [0; 1024];
+        let length = manager.recv(&mut buffer).unwrap_or_else(|error| panic!("{error}: {heard:?}"));
+        heard.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+    }
+    heard
+}
+
+#[test]
+fn the_service_manager_hears_of_the_keeper_and_of_nothing_that_is_kept() {
+    let (manager, name) = manager();
+    let primary = patient(2).environment("NOTIFY_SOCKET", &name).start();
+    let ready = format!("MAINPID={}", primary.pid());
+    let mut heard = hear(&manager, &ready);
+    primary.crash();
+    heard.extend(hear(&manager, &ready));
+    let last = heard.last().unwrap();
+    assert_eq!(last, &format!("READY=1\nMAINPID={}\n", primary.pid()));
+    assert!(!heard.iter().any(|message| message.contains("FD")), "{heard:?}");
+    assert!(heard.contains(&"STATUS=2 of 2 workers serve\n".to_owned()), "{heard:?}");
+    primary.signal(Signal::TERM);
+    hear(&manager, "STOPPING=1");
+    primary.stop_finished();
+}
+
+#[test]
+fn a_manager_that_keeps_descriptors_is_the_keeper() {
+    let (manager, name) = manager();
+    let primary =
+        patient(1).environment("NOTIFY_SOCKET", &name).environment("FDSTORE", "512").start();
+    assert_eq!(primary.primary_pid(), primary.pid());
+    let heard = hear(&manager, "READY=1");
+    for kept in ["program", "listener"] {
+        let expected = format!("FDSTORE=1\nFDNAME=kept-{kept}\nFDPOLL=0\n");
+        assert!(heard.contains(&expected), "{heard:?}");
+    }
+    assert_eq!(variable(primary.worker(0), "FDSTORE"), None);
+    primary.stop();
+}
+
+#[test]
+fn the_socket_of_a_service_manager_is_there_after_a_crash_too() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let launcher = ["sh", "-c", "export LISTEN_PID=$$; exec \"$0\" \"$@\""];
+    let primary = patient(1)
+        .launcher(&launcher)
+        .environment("LISTEN_FDS", "1")
+        .environment("LISTEN_FDNAMES", "web")
+        .descriptor(listener.try_clone().unwrap().into())
+        .start();
+    assert_eq!(names(primary.primary_pid()), ["listener"]);
+    assert_eq!(variable(primary.primary_pid(), "LISTEN_PID"), None);
+    eventually("the primary is heard", || keeps_program(&primary));
+    let next = primary.crash();
+    assert_eq!(names(next), ["listener", "kept-program", "kept-listener"]);
+    primary.wait_for_event("ready");
+    assert_eq!(primary.address(), listener.local_addr().unwrap());
+    ask(nth(0), primary.address());
+    let worker = primary.worker(0);
+    for name in
+        ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_FDNAMES", "STICKY_LB_KEEPER", "STICKY_LB_PROGRAM"]
+    {
+        assert_eq!(variable(worker, name), None, "{name}");
+    }
+    let of_test = descriptors(std::process::id());
+    let (_, link) = of_test.iter().find(|(number, _)| *number == listener.as_raw_fd()).unwrap();
+    let has_it = |pid| descriptors(pid).iter().filter(|(_, other)| other == link).count();
+    assert_eq!((has_it(worker), has_it(next)), (0, 1), "of worker and primary");
+    primary.stop();
+}

@@ -1,0 +1,250 @@
+//! Upgrades of the running primary, on the real binary: the same process, the same workers, and nobody
+//! notices; and where the successor would not go on, nothing happens.
+
+mod common;
+
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use common::client::{ask, connect_from, get_from, nth, read_answer, read_kept_alive, send_get};
+use common::counting::Client;
+use common::process::{self, Signal};
+use common::successor::Program;
+use common::{Primary, eventually, example};
+use serde_json::json;
+
+#[test]
+fn nobody_notices_an_upgrade() {
+    let primary =
+        Primary::with_workers(2).worker(&[&example("library_worker"), "sessions"]).start();
+    let mut clients: Vec<_> = (0..10).map(|n| Client::open(n, &primary, "/count")).collect();
+    eventually("all are sessions", || primary.status()["sessions"] == 10);
+    let (before, serving) = (primary.status(), primary.serving());
+    for upgrades in 1..=5 {
+        primary.upgrade();
+        clients.iter_mut().for_each(|client| assert_eq!(client.ask(), 1));
+        let after = primary.status();
+        assert_eq!(after["upgrades"], upgrades);
+        for what in ["pid", "primary_pid", "listening", "serving", "workers", "sessions"] {
+            assert_eq!(after[what], before[what], "{what}");
+        }
+        assert!(after["uptime_s"].as_f64() > before["uptime_s"].as_f64());
+        assert_eq!(primary.serving(), serving);
+        let upgraded = primary.wait_for_event("upgraded");
+        assert_eq!(upgraded["pid"], after["pid"]);
+    }
+    let stopped = primary.stop();
+    assert_eq!((&stopped["accepted"], &stopped["lost"]), (&10.into(), &0.into()));
+    assert_eq!(stopped["acknowledged"], 10);
+}
+
+#[test]
+fn a_signal_upgrades_as_well_with_a_keeper_and_without() {
+    for keeper in ["--keeper", "--no-keeper"] {
+        let primary = Primary::with_workers(1).arguments(&[keeper]).start();
+        let worker = ask(nth(0), primary.address()).pid();
+        primary.signal(Signal::USR2);
+        primary.wait_for_event("upgraded");
+        assert_eq!(ask(nth(0), primary.address()).pid(), worker);
+        eventually("the successor answers", || primary.try_ask("status").is_some());
+        assert_eq!(primary.status()["upgrades"], 1);
+        primary.stop();
+    }
+}
+
+#[test]
+fn clients_that_come_all_the_time_are_all_served() {
+    let primary = Primary::with_workers(2).start();
+    let (over, address) = (AtomicBool::new(false), primary.address());
+    let over = &over;
+    let served = thread::scope(|scope| {
+        let come = move |first: u16| {
+            let mut served = 0;
+            for n in (first..first + 100).cycle() {
+                if over.load(Ordering::Relaxed) {
+                    return served;
+                }
+                let answer = get_from(nth(n), address, "/");
+                assert!(answer.is_ok(), "{answer:?} after {served}");
+                served += 1;
+            }
+            served
+        };
+        let clients: Vec<_> = [0, 1_000].map(|first| scope.spawn(move || come(first))).into();
+        (0..10).for_each(|_| primary.upgrade());
+        over.store(true, Ordering::Relaxed);
+        clients.into_iter().map(|client| client.join().unwrap()).sum::<u64>()
+    });
+    let stopped = primary.stop();
+    assert_eq!((&stopped["accepted"], &stopped["lost"]), (&served.into(), &0.into()));
+}
+
+#[test]
+fn connections_that_wait_for_a_worker_are_carried_over() {
+    // The successor of a worker that died takes its time.
+    let slow = "test -e died && sleep 2; touch died";
+    let arguments = ["--slot-wait", "30s", "--listen-timeout", "20s"];
+    let primary = Primary::with_workers(1).arguments(&arguments).slot_zero(slow).start();
+    process::signal(primary.worker(0), Signal::KILL);
+    eventually("nobody serves", || primary.status()["serving"] == 0);
+    let mut waiting: Vec<_> =
+        (0..5).map(|n| connect_from(nth(n), primary.address()).unwrap()).collect();
+    waiting.iter_mut().for_each(|stream| send_get(stream, "/").unwrap());
+    eventually("all wait in the primary", || primary.status()["waiting"] == 5);
+    primary.upgrade();
+    assert_eq!(primary.status()["waiting"], 5);
+    for stream in waiting {
+        assert!(read_answer(stream).unwrap().head.starts_with("HTTP/1.1 200"));
+    }
+    assert_eq!(primary.stop()["lost"], 0);
+}
+
+#[test]
+fn a_kept_alive_connection_goes_on() {
+    let primary = Primary::with_workers(1).start();
+    let mut stream = connect_from(nth(0), primary.address()).unwrap();
+    for _ in 0..3 {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+        assert_eq!(read_kept_alive(&mut stream).unwrap().pid(), primary.worker(0));
+        primary.upgrade();
+    }
+}
+
+#[test]
+fn a_program_that_is_none_is_refused() {
+    let program = Program::fresh();
+    let primary = Primary::with_workers(1).upgraded_to(&program).start();
+    let worker = ask(nth(0), primary.address()).pid();
+    program.replace("#!/bin/false\n");
+    assert!(primary.upgrade_in_vain().contains("does not say that it would go on"));
+    program.replace("no program at all");
+    assert!(primary.upgrade_in_vain().contains("not found"));
+    program.replace("#!/bin/sh\necho cannot find libmoon.so >&2; exit 127\n");
+    assert!(primary.upgrade_in_vain().contains("cannot find libmoon.so"));
+    std::fs::remove_file(program.path()).unwrap();
+    assert!(primary.upgrade_in_vain().contains("No such file"));
+    program.restore();
+    primary.upgrade();
+    assert_eq!(ask(nth(0), primary.address()).pid(), worker);
+}
+
+#[test]
+fn a_program_that_cannot_be_run_after_all_leaves_the_old_one_at_work() {
+    let program = Program::fresh();
+    let primary = Primary::with_workers(2).upgraded_to(&program).start();
+    let serving = primary.serving();
+    let mut stream = connect_from(nth(0), primary.address()).unwrap();
+    for _ in 0..3 {
+        // It understands everything, and is gone when it is needed.
+        program.interpose("rm \"$0\"");
+        let reason = primary.upgrade_in_vain();
+        assert!(reason.contains("No such file"), "{reason}");
+        assert_eq!(primary.serving(), serving);
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+        read_kept_alive(&mut stream).unwrap();
+        ask(nth(1), primary.address());
+    }
+    program.restore();
+    primary.upgrade();
+    assert_eq!(primary.serving(), serving);
+    primary.stop();
+}
+
+#[test]
+fn a_configuration_that_is_wrong_is_refused() {
+    let primary = Primary::with_workers(1).start();
+    let file = primary.directory().join("sticky-lb.toml");
+    std::fs::write(&file, "workers = \"many\"\nshed_rat = 3\n").unwrap();
+    let reason = primary.upgrade_in_vain();
+    assert!(reason.contains("workers") && reason.contains("shed_rat"), "{reason}");
+    std::fs::write(&file, "shed_rate = 3\n").unwrap();
+    primary.upgrade();
+}
+
+#[test]
+fn a_state_of_another_version_is_refused() {
+    let program = Program::fresh();
+    let primary = Primary::with_workers(1).upgraded_to(&program).start();
+    let (stand_in, built) = (example("continuity"), env!("CARGO_BIN_EXE_sticky-lb"));
+    program.replace(&format!("#!/bin/sh\nexec {stand_in} newer-state {built} -- \"$@\"\n"));
+    let reason = primary.upgrade_in_vain();
+    assert!(reason.contains("is of version 2") && reason.contains("restart instead"), "{reason}");
+}
+
+#[test]
+fn what_only_a_new_primary_can_change_is_changed_and_workers_are_not() {
+    let primary = Primary::with_workers(1).start();
+    let worker = primary.worker(0);
+    let file = primary.directory().join("sticky-lb.toml");
+    std::fs::write(&file, "placement = \"least-connections\"\n[env]\nCOLOUR = \"green\"\n")
+        .unwrap();
+    primary.upgrade();
+    assert_eq!(primary.status()["placement"], "least-connections");
+    process::signal(worker, Signal::KILL);
+    eventually("the next worker serves", || {
+        primary.serving().first().is_some_and(|(_, generation, _)| *generation == 1)
+    });
+    assert_eq!(process::variable(primary.worker(0), "COLOUR"), None, "that takes a reload");
+    primary.ask("reload", json!({}));
+    assert_eq!(process::variable(primary.worker(0), "COLOUR").as_deref(), Some("green"));
+}
+
+#[test]
+fn a_rolling_restart_goes_on_in_the_successor() {
+    let primary = Primary::with_workers(4).arguments(&["--min-uptime", "300ms"]).start();
+    let reload = primary.begin("reload", json!({}));
+    eventually("one slot is replaced", || {
+        let rollout = &primary.status()["rollout"];
+        rollout["replaced"].as_u64() >= Some(1)
+    });
+    primary.upgrade();
+    drop(reload);
+    let reloaded = primary.wait_for_event("reloaded");
+    assert_eq!((&reloaded["result"], &reloaded["replaced"]), (&"done".into(), &4.into()));
+    let generations: Vec<_> = primary.serving().iter().map(|(_, it, _)| *it).collect();
+    assert_eq!(generations, [1; 4]);
+    assert_eq!(primary.stop()["killed_workers"], 0);
+}
+
+#[test]
+fn no_line_of_a_worker_is_lost() {
+    let script = "n=0; while [ $n -lt 4000 ]; do n=$((n+1)); printf \"line \"; echo $n; done; \
+                  exec \"$0\" demo-worker";
+    let demo = env!("CARGO_BIN_EXE_sticky-lb");
+    let primary = Primary::with_workers(1).arguments(&["--wait-ready=true"]);
+    let primary = primary.arguments(&["--listen-timeout", "30s", "--log-prefix", "never"]);
+    let primary = primary.worker(&["sh", "-c", script, demo]).start_listening();
+    eventually("the worker prints", || !primary.printed().is_empty());
+    for _ in 0..5 {
+        primary.upgrade();
+    }
+    primary.wait_for_event("ready");
+    eventually("all is printed", || primary.printed().len() >= 4_000);
+    let expected: Vec<_> = (1..=4_000).map(|n| format!("line {n}").into_bytes()).collect();
+    assert_eq!(primary.printed(), expected);
+}
+
+#[test]
+fn while_everything_ends_there_is_no_upgrade() {
+    let primary = Primary::with_workers(1).arguments(&["--lameduck", "60s"]).start();
+    primary.signal(Signal::TERM);
+    primary.wait_for_log("signal received");
+    eventually("everything is to end", || primary.status()["stopping"] == true);
+    let (code, message) = primary.ask_in_vain("upgrade", json!({}));
+    assert_eq!(code, "refused");
+    assert!(message.contains("being stopped"), "{message}");
+}
+
+#[test]
+fn nothing_is_left_open_by_many_upgrades() {
+    let primary = Primary::with_workers(2).start();
+    let pid = || u32::try_from(primary.status()["primary_pid"].as_u64().unwrap()).unwrap();
+    let count = || process::descriptors(pid()).len();
+    primary.upgrade();
+    eventually("it is quiet", || count() == count());
+    let before = process::descriptors(pid()).len();
+    (0..10).for_each(|_| primary.upgrade());
+    eventually("descriptors are as many as before", || count() <= before);
+    assert!(process::children(pid()).iter().all(|it| process::state(*it) != Some('Z')));
+}
