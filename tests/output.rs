@@ -506,3 +506,49 @@ async fn the_last_lines_can_be_seen_and_followed() {
     assert_eq!(printed.lines().map(|line| line.text).collect::<Vec<_>>(), [b"at the end"]);
     assert!(of_stderr.next().await.is_none(), "nothing more comes");
 }
+
+/// Prints numbered lines in pieces, so that most reads end in the middle of one, then ends.
+const PIECES: &str = "i=0; while [ $i -lt 4000 ]; do i=$((i+1)); printf 'li'; printf \"ne $i\"; \
+    printf ' goes on\\n'; printf \"oh $i\\n\" >&2; done; printf 'the end'";
+
+#[tokio::test]
+async fn no_line_is_lost_or_cut_when_output_is_handed_over_again_and_again() {
+    let directory = own_directory();
+    let (out, err) = (directory.join("out"), directory.join("err"));
+    let settings = || OutputSettings { error_file: Some(err.clone()), ..settings(out.clone()) };
+    let mut output = Output::start(settings()).expect("new files");
+    let mut prints = std::process::Command::new("sh")
+        .args(["-c", PIECES])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    let pid = prints.id().try_into().expect("process ids are positive");
+    let stdout = prints.stdout.take().expect("a pipe").into();
+    output.take(worker(), pid, stdout, prints.stderr.take().expect("a pipe").into());
+    let (mut begun, mut all) = (0, 0);
+    while all < 20 || prints.try_wait().expect("it is ours").is_none() {
+        let mut estate = output.hand_over().await;
+        for pipe in &mut estate.pipes {
+            begun += usize::from(!pipe.state.begun.is_empty());
+            // As it would travel.
+            let written = serde_json::to_string(&pipe.state).expect("it can be written");
+            pipe.state = serde_json::from_str(&written).expect("it can be read");
+        }
+        estate.dropped += 1;
+        output = Output::resume(settings(), &mut estate).expect("the same files");
+        all += 1;
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    assert_eq!(output.dropped(), all);
+    output.finish().await;
+    assert!(begun > 0, "no line was handed over in the middle, in {all} times");
+    let lines = |path: &Path| -> Vec<String> {
+        let text = fs::read_to_string(path).expect("it is there");
+        text.lines().map(str::to_owned).collect()
+    };
+    let mut expected: Vec<_> = (1..=4000).map(|i| format!("line {i} goes on")).collect();
+    expected.push("the end".to_owned());
+    assert!(lines(&out) == expected, "{:?}", lines(&out));
+    assert!(lines(&err) == (1..=4000).map(|i| format!("oh {i}")).collect::<Vec<_>>());
+}

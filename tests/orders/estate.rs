@@ -136,7 +136,7 @@ async fn is_new(pool: &Harness, slot: u16) -> bool {
 fn the_end_of_a_worker_is_noticed_whenever_it_comes() {
     for life in [Life::HandedOver, Life::Dies] {
         with_successors(2, life, async |pool| {
-            for round in 1..=8 {
+            for round in 1..=4 {
                 let before = when(pool, "all serve", |status| is_calm(status, 2)).await;
                 kill(before.slots[0].workers[0].pid);
                 let reason = pool.gone().await;

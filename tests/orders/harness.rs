@@ -20,6 +20,7 @@ use sticky_lb::supervisor::limits::LimitSettings;
 use sticky_lb::supervisor::pool::handle::PoolHandle;
 use sticky_lb::supervisor::pool::status::{PoolStatus, SlotStatus, WorkerStatus};
 use sticky_lb::supervisor::pool::{PoolSettings, Summary};
+use sticky_lb::supervisor::procfs::children;
 use sticky_lb::supervisor::restart::RestartPolicy;
 use sticky_lb::supervisor::rollout::{Report, RolloutSettings};
 use sticky_lb::system::journal::Journal;
@@ -111,6 +112,9 @@ pub(crate) fn with_successors(
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let folder = tempfile::tempdir().unwrap();
+    // Of a test that has failed.
+    let own = i32::try_from(std::process::id()).unwrap();
+    let before = children(own);
     let went = runtime.block_on(async {
         let (handle, ordered) = PoolHandle::new();
         let line = Arc::new(Line::new());
@@ -132,8 +136,8 @@ pub(crate) fn with_successors(
         line.keeper.stop();
         went
     });
-    let own = i32::try_from(std::process::id()).unwrap();
-    let left = sticky_lb::supervisor::procfs::children(own);
+    let mut left = children(own);
+    left.retain(|pid| !before.contains(pid));
     assert!(left.is_empty(), "processes or zombies are left: {left:?}");
     went
 }

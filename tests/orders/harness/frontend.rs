@@ -52,8 +52,11 @@ impl Frontend {
             }
             if !self.deaf.load(Ordering::SeqCst) {
                 play.unready.drain(..).for_each(|it| orders.tell(it, SlotEventKind::Ready));
-                let drains = std::mem::take(&mut *self.drains.lock().unwrap());
-                drains.iter().filter_map(|it| play.channels.get(it)).for_each(Channel::finish);
+                // A worker may still have to be attached, of whom an earlier play was told.
+                self.drains.lock().unwrap().retain(|worker| {
+                    let channel = play.channels.get(worker);
+                    channel.map(Channel::finish).is_none()
+                });
             }
             // Short, since nothing wakes it when it isn't deaf any more.
             let mut wake = [PollFd::new(&orders, PollFlags::IN)];
