@@ -54,7 +54,7 @@ impl Frontend {
                 play.unready.drain(..).for_each(|it| orders.tell(it, SlotEventKind::Ready));
                 // A worker may still have to be attached, of whom an earlier play was told.
                 self.drains.lock().unwrap().retain(|worker| {
-                    let channel = play.channels.get(worker);
+                    let channel = play.channels.get_mut(worker);
                     channel.map(Channel::finish).is_none()
                 });
             }
