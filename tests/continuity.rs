@@ -22,9 +22,12 @@ fn demo(arguments: &[&str]) -> (Value, bool) {
     (report, status.success())
 }
 
+/// Nothing happens to the primary, and no worker is killed.
+const WORKERS_ALONE: &[&str] = &["--upgrades", "0", "--crashes", "0", "--worker-crashes", "0"];
+
 #[test]
 fn workers_that_move_nobody_are_seen_to_go() {
-    let (report, as_expected) = demo(&["--stay"]);
+    let (report, as_expected) = demo(&[WORKERS_ALONE, &["--stay"]].concat());
     assert!(!as_expected);
     let disconnects = report["disconnects"].as_u64();
     // Each restart cuts everybody, and so do fewer workers.
@@ -46,7 +49,8 @@ fn nobody_notices_whatever_operators_do() {
 
 #[test]
 fn workers_that_leave_too_early_are_seen_to_lose_messages() {
-    let (report, as_expected) = demo(&["--hasty", "--restarts", "1", "--connections", "50"]);
+    let (report, as_expected) =
+        demo(&[WORKERS_ALONE, &["--hasty", "--restarts", "1", "--connections", "50"]].concat());
     assert!(!as_expected && report["wrong_messages"].as_u64() > Some(50), "{report}");
 }
 
@@ -54,17 +58,22 @@ fn workers_that_leave_too_early_are_seen_to_lose_messages() {
 fn clients_that_are_shed_are_told_why() {
     // All four workers drain nearly at once, evenly over some five seconds: 60 clients a second.
     let limits = ["--most-reconnects", "90", "--", "--drain-timeout", "6s"];
-    let (report, as_expected) = demo(&[&["--mode", "shed"], &limits[..]].concat());
+    let (report, as_expected) = demo(&[WORKERS_ALONE, &["--mode", "shed"], &limits[..]].concat());
     assert!(as_expected, "{}", report["complaints"]);
     assert!(report["disconnects"].as_u64() > Some(2 * 300), "{report}");
 }
 
 #[test]
 fn workers_that_say_goodbye_shed_their_clients_properly() {
-    let (report, as_expected) = demo(&["--stay", "--expect", "shed"]);
+    let (report, as_expected) = demo(&[WORKERS_ALONE, &["--stay", "--expect", "shed"]].concat());
     assert!(as_expected && report["disconnects"].as_u64() > Some(0), "{report}");
     // All at once.
-    let (report, as_expected) =
-        demo(&["--stay", "--expect", "shed", "--most-reconnects", "5", "--restarts", "1"]);
+    let (report, as_expected) = demo(
+        &[
+            WORKERS_ALONE,
+            &["--stay", "--expect", "shed", "--most-reconnects", "5", "--restarts", "1"],
+        ]
+        .concat(),
+    );
     assert!(!as_expected && report["most_reconnects_in_a_second"].as_u64() > Some(5), "{report}");
 }

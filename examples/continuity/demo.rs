@@ -115,7 +115,7 @@ const WORKERS: u16 = 4;
 
 /// Restarts and crashes follow each other closely here.
 const NO_CRASH_LOOP: [&str; 6] =
-    ["--min-uptime", "0", "--max-restarts", "100000", "--keeper-min-uptime", "0"];
+    ["--min-uptime", "100ms", "--max-restarts", "100000", "--keeper-min-uptime", "0"];
 
 /// For those whose workers are killed: their sessions are to go on, and that is no crash loop.
 const CRASH_SAFE: [&str; 3] = ["--crash-safe", "--spares", "1"];

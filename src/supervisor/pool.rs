@@ -14,7 +14,7 @@ use crate::handoff::slots::{SlotCommand, SlotEvent, SlotEventKind, WorkerId};
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::event::{Event, WorkerChange};
 use crate::supervisor::lifecycle::{Action, Fact, KillReason, SlotState};
-use crate::supervisor::rollout::{Planner, Step};
+use crate::supervisor::rollout::Planner;
 use crate::supervisor::slot_life::SlotLife;
 use crate::system::limits::oom_kills;
 
@@ -400,25 +400,6 @@ impl Pool {
     fn announce_worker(&self, worker: WorkerId, change: WorkerChange) {
         let pid = self.running.get(&worker).map_or(0, |running| running.process.pid());
         self.links.announcer.announce(Event::Worker { worker, pid, change });
-    }
-
-    /// Carries out what is planned, until nothing can be done but wait.
-    async fn plan(&mut self) -> Result<(), PoolError> {
-        loop {
-            let steps = self.planner.steps(&self.settings.rollout);
-            if steps.is_empty() {
-                return Ok(());
-            }
-            for step in steps {
-                match step {
-                    Step::Begin { number, trigger, of } => {
-                        self.links.announcer.announce(Event::RolloutBegun { number, trigger, of });
-                    }
-                    Step::Replace(slot, cause) => self.replace(slot, cause).await?,
-                    Step::End(report) => self.end_rollout(report).await?,
-                }
-            }
-        }
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::handoff::ids::Timestamp;
 use crate::system::keeper;
+use crate::system::store::is_systemd;
 
 /// How long the keeper may take to make room.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -46,7 +47,7 @@ impl Notifier {
     fn connect(name: &OsStr, watchdog: Option<Duration>) -> io::Result<Self> {
         let manager = address(name)?;
         let socket = UnixDatagram::unbound()?;
-        if keeper::is_kept() {
+        if keeper::is_kept() || is_systemd() {
             // Its queue is short, and often full of what it is to keep.
             socket.set_write_timeout(Some(PATIENCE))?;
         } else {

@@ -41,10 +41,25 @@ fn pid(number: u32) -> Pid {
     i32::try_from(number).ok().and_then(Pid::from_raw).unwrap()
 }
 
-/// The names of what a primary was started with.
+/// The names of what a primary was started with, without those that it keeps by itself beside program and
+/// listener.
 fn names(primary: u32) -> Vec<String> {
+    const OWN: [&str; 11] = [
+        "kept-channel.",
+        "kept-worker-end.",
+        "kept-scoreboard.",
+        "kept-process.",
+        "kept-stdout.",
+        "kept-stderr.",
+        "kept-primary",
+        "kept-journal",
+        "kept-counters",
+        "kept-control",
+        "kept-admin",
+    ];
     let names = variable(primary, "LISTEN_FDNAMES").unwrap_or_default();
-    names.split(':').map(str::to_owned).collect()
+    let names = names.split(':').filter(|name| !OWN.iter().any(|own| name.starts_with(own)));
+    names.map(str::to_owned).collect()
 }
 
 #[test]
@@ -62,7 +77,7 @@ fn nobody_but_the_primary_can_have_something_kept() {
     }
     let next = primary.crash();
     assert_eq!(names(next), ["kept-program", "kept-listener"]);
-    primary.wait_for_event("ready");
+    primary.wait_for_event("recovered");
     eventually("as many descriptors as before", || descriptors(primary.pid()).len() == before);
     primary.stop();
 }
@@ -105,7 +120,7 @@ fn several_descriptors_by_one_name_are_kept_and_removed_together() {
     let several = ["kept-several"; 3];
     let next = primary.crash();
     assert_eq!(names(next)[2..], [&several[..], &["kept-one"]].concat());
-    primary.wait_for_event("ready");
+    primary.wait_for_event("recovered");
     say(&primary, true, "FDSTOREREMOVE=1\nFDNAME=kept-several\n", &[]);
     let next = primary.crash();
     assert!(!names(next).iter().any(|name| name == "kept-several"), "{:?}", names(next));
@@ -122,31 +137,11 @@ fn very_many_descriptors_reach_the_next_primary() {
         say(&primary, true, &text, &[null.as_fd(); 100]);
     }
     let next = primary.crash();
-    assert_eq!(variable(next, "LISTEN_FDS").as_deref(), Some("7002"));
+    let passed = variable(next, "LISTEN_FDS").and_then(|count| count.parse::<u32>().ok());
+    assert!(passed >= Some(7_002), "{passed:?}");
     assert!(variable(next, "STICKY_LB_FDNAMES_1").is_some(), "more than one variable may hold");
-    primary.wait_for_event("ready");
+    primary.wait_for_event("recovered");
     ask(nth(0), primary.address());
-    primary.stop();
-}
-
-#[test]
-fn a_process_that_is_kept_stays_a_zombie_until_it_is_taken_back() {
-    let primary = patient(1).arguments(&["--orphan-grace", "1h"]).start();
-    let worker = primary.worker(0);
-    let pidfd = pidfd_open(pid(worker), PidfdFlags::empty()).unwrap();
-    say(&primary, true, "FDSTORE=1\nFDNAME=kept-process.0.0\nFDPOLL=0\n", &[pidfd.as_fd()]);
-    let next = primary.crash();
-    assert!(names(next).contains(&"kept-process.0.0".to_owned()));
-    primary.wait_for_event("ready");
-    signal(worker, Signal::KILL);
-    eventually("it is dead", || state(worker) == Some('Z'));
-    // Another end, which is noted, changes nothing.
-    let other = primary.worker(0);
-    signal(other, Signal::KILL);
-    eventually("the other is gone", || !exists(other));
-    assert_eq!(state(worker), Some('Z'));
-    say(&primary, true, "FDSTOREREMOVE=1\nFDNAME=kept-process.0.0\n", &[]);
-    eventually("it is buried", || !exists(worker));
     primary.stop();
 }
 
@@ -216,7 +211,7 @@ fn the_socket_of_a_service_manager_is_there_after_a_crash_too() {
     eventually("the primary is heard", || keeps_program(&primary));
     let next = primary.crash();
     assert_eq!(names(next), ["listener", "kept-program", "kept-listener"]);
-    primary.wait_for_event("ready");
+    primary.wait_for_event("recovered");
     assert_eq!(primary.address(), listener.local_addr().unwrap());
     ask(nth(0), primary.address());
     let worker = primary.worker(0);

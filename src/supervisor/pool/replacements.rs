@@ -8,9 +8,28 @@ use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::event::{Event, WorkerChange};
 use crate::supervisor::lifecycle::{Fact, Phase};
 use crate::supervisor::pool::{Pool, PoolError};
-use crate::supervisor::rollout::{Cause, Outcome, Part, Report};
+use crate::supervisor::rollout::{Cause, Outcome, Part, Report, Step};
 
 impl Pool {
+    /// Carries out what is planned, until nothing can be done but wait.
+    pub(super) async fn plan(&mut self) -> Result<(), PoolError> {
+        loop {
+            let steps = self.planner.steps(&self.settings.rollout);
+            if steps.is_empty() {
+                return Ok(());
+            }
+            for step in steps {
+                match step {
+                    Step::Begin { number, trigger, of } => {
+                        self.links.announcer.announce(Event::RolloutBegun { number, trigger, of });
+                    }
+                    Step::Replace(slot, cause) => self.replace(slot, cause).await?,
+                    Step::End(report) => self.end_rollout(report).await?,
+                }
+            }
+        }
+    }
+
     /// A slot by itself gets a worker of the kind that it has; in a rolling restart, a new one.
     pub(super) async fn replace(
         &mut self,

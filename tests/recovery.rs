@@ -1,0 +1,166 @@
+//! kill -9 of the primary, on the real binary: its successor takes over what runs, and clients notice
+//! nothing.
+
+mod common;
+
+use std::time::Duration;
+
+use common::client::{ask, connect_from, get_from, nth, read_answer, send_get};
+use common::counting::Client;
+use common::process::{self, Signal};
+use common::{Primary, eventually, example};
+use serde_json::json;
+
+/// One that may crash as often as it likes.
+fn crashing(workers: u16) -> common::Builder {
+    Primary::with_workers(workers).arguments(&["--keeper-min-uptime", "0"])
+}
+
+#[test]
+fn nobody_notices_that_the_primary_was_killed() {
+    let primary = crashing(2).worker(&[&example("library_worker"), "sessions"]).start();
+    let mut clients: Vec<_> = (0..10).map(|n| Client::open(n, &primary, "/count")).collect();
+    eventually("all are sessions", || primary.status()["sessions"] == 10);
+    let (before, serving) = (primary.status(), primary.serving());
+    for recoveries in 1..=5 {
+        primary.crash_and_recover();
+        clients.iter_mut().for_each(|client| assert_eq!(client.ask(), 1));
+        let after = primary.status();
+        assert_eq!(after["recoveries"], recoveries);
+        for what in ["pid", "listening", "workers", "sessions", "accepted", "control"] {
+            assert_eq!(after[what], before[what], "{what}");
+        }
+        eventually("its workers serve", || primary.serving() == serving);
+        primary.wait_for_event("recovered");
+    }
+    let stopped = primary.stop();
+    assert_eq!((&stopped["accepted"], &stopped["lost"]), (&10.into(), &0.into()));
+}
+
+#[test]
+fn whoever_comes_while_there_is_no_primary_waits_in_the_backlog() {
+    let primary = crashing(2).start();
+    let workers = [0, 1].map(|slot| ask(primary.client_of(slot), primary.address()).pid());
+    for _ in 0..5 {
+        primary.crash();
+        for (slot, worker) in (0..).zip(workers) {
+            assert_eq!(ask(primary.client_of(slot), primary.address()).pid(), worker);
+        }
+    }
+    assert_eq!(primary.stop()["lost"], 0);
+}
+
+#[test]
+fn a_rolling_restart_goes_on_under_the_next_primary() {
+    let primary = crashing(4).arguments(&["--min-uptime", "300ms"]).start();
+    let before = primary.status();
+    let reload = primary.begin("reload", json!({}));
+    eventually("one slot is replaced", || {
+        primary.status()["rollout"]["replaced"].as_u64() >= Some(1)
+    });
+    primary.crash();
+    primary.wait_for_recovery(&before);
+    drop(reload);
+    let reloaded = primary.wait_for_event("reloaded");
+    assert_eq!((&reloaded["result"], &reloaded["replaced"]), (&"done".into(), &4.into()));
+    let generations: Vec<_> = primary.serving().iter().map(|(_, it, _)| *it).collect();
+    assert_eq!(generations, [1; 4]);
+    assert_eq!(primary.stop()["killed_workers"], 0);
+}
+
+#[test]
+fn a_worker_that_dies_under_the_next_primary_is_seen_to_and_leaves_no_zombie() {
+    let primary = crashing(2).start();
+    let old = ask(primary.client_of(0), primary.address()).pid();
+    primary.crash_and_recover();
+    process::signal(old, Signal::KILL);
+    eventually("the next worker serves", || {
+        primary.serving().iter().any(|(slot, generation, _)| (*slot, *generation) == (0, 1))
+    });
+    assert_ne!(ask(primary.client_of(0), primary.address()).pid(), old);
+    eventually("its zombie is buried", || !process::exists(old));
+    primary.wait_for_log("killed by signal 9");
+    primary.stop();
+}
+
+#[test]
+fn a_worker_that_dies_while_there_is_no_primary_is_followed_as_well() {
+    let primary = crashing(1).start();
+    let (before, old) = (primary.status(), ask(nth(0), primary.address()).pid());
+    process::signal(primary.primary_pid(), Signal::KILL);
+    process::signal(old, Signal::KILL);
+    primary.wait_for_recovery(&before);
+    let next = ask(nth(0), primary.address()).pid();
+    assert_ne!(next, old);
+    eventually("its zombie is buried", || !process::exists(old));
+    primary.stop();
+}
+
+#[test]
+fn it_goes_on_by_the_configuration_that_it_ran_on() {
+    let primary = crashing(1).start();
+    let worker = ask(nth(0), primary.address()).pid();
+    let file = primary.directory().join("sticky-lb.toml");
+    std::fs::write(&file, "workers = \"none\"").unwrap();
+    primary.crash_and_recover();
+    assert_eq!(ask(nth(0), primary.address()).pid(), worker);
+    let (code, message) = primary.ask_in_vain("reload", json!({}));
+    assert!(code == "refused" && message.contains("workers"), "{message}");
+}
+
+#[test]
+fn upgrades_and_crashes_in_turn_change_nothing() {
+    let primary = crashing(2).worker(&[&example("library_worker"), "sessions"]).start();
+    let mut clients: Vec<_> = (0..6).map(|n| Client::open(n, &primary, "/count")).collect();
+    let serving = primary.serving();
+    for _ in 0..3 {
+        primary.upgrade();
+        primary.crash_and_recover();
+        clients.iter_mut().for_each(|client| assert_eq!(client.ask(), 1));
+    }
+    eventually("its workers serve", || primary.serving() == serving);
+    primary.ask("reload", json!({}));
+    clients.iter_mut().for_each(|client| {
+        client.ask();
+    });
+    assert_eq!(primary.stop()["killed_workers"], 0);
+}
+
+#[test]
+fn what_waited_in_the_primary_is_lost_and_counted() {
+    let slow = "test -e died && sleep 2; touch died";
+    let arguments = ["--slot-wait", "30s", "--listen-timeout", "20s"];
+    let primary = crashing(1).arguments(&arguments).slot_zero(slow).start();
+    ask(nth(0), primary.address());
+    process::signal(primary.worker(0), Signal::KILL);
+    eventually("nobody serves", || primary.status()["serving"] == 0);
+    let mut waiting: Vec<_> =
+        (0..3).map(|n| connect_from(nth(n), primary.address()).unwrap()).collect();
+    waiting.iter_mut().for_each(|stream| send_get(stream, "/").unwrap());
+    eventually("all wait in the primary", || primary.status()["waiting"] == 3);
+    primary.crash_and_recover();
+    for stream in waiting {
+        assert!(read_answer(stream).is_err(), "it was with the primary alone");
+    }
+    assert!(get_from(nth(1), primary.address(), "/").is_ok());
+    eventually("they are counted", || primary.status()["lost"] == 3);
+    primary.wait_for_log("connections=3");
+    assert_eq!(primary.stop()["lost"], 3);
+}
+
+#[test]
+fn descriptors_and_processes_are_as_many_as_before() {
+    let primary = crashing(2).start();
+    let keeper = primary.pid();
+    let count = || {
+        let own = process::descriptors(primary.primary_pid()).len();
+        (own, process::descriptors(keeper).len(), process::children(keeper).len())
+    };
+    primary.crash_and_recover();
+    std::thread::park_timeout(Duration::from_millis(1));
+    let before = count();
+    for _ in 0..5 {
+        primary.crash_and_recover();
+    }
+    eventually("descriptors and processes are as many as before", || count() <= before);
+}
