@@ -507,8 +507,8 @@ async fn the_last_lines_can_be_seen_and_followed() {
     assert!(of_stderr.next().await.is_none(), "nothing more comes");
 }
 
-/// Prints numbered lines in pieces, so that most reads end in the middle of one, then ends.
-const PIECES: &str = "i=0; while [ $i -lt 4000 ]; do i=$((i+1)); printf 'li'; printf \"ne $i\"; \
+/// Prints a line that takes its time, then numbered ones in pieces, then ends.
+const PIECES: &str = "printf 'at '; sleep 0.3; echo first; i=0; while [ $i -lt 4000 ]; do i=$((i+1)); printf 'li'; printf \"ne $i\"; \
     printf ' goes on\\n'; printf \"oh $i\\n\" >&2; done; printf 'the end'";
 
 #[tokio::test]
@@ -547,7 +547,8 @@ async fn no_line_is_lost_or_cut_when_output_is_handed_over_again_and_again() {
         let text = fs::read_to_string(path).expect("it is there");
         text.lines().map(str::to_owned).collect()
     };
-    let mut expected: Vec<_> = (1..=4000).map(|i| format!("line {i} goes on")).collect();
+    let mut expected = vec!["at first".to_owned()];
+    expected.extend((1..=4000).map(|i| format!("line {i} goes on")));
     expected.push("the end".to_owned());
     assert!(lines(&out) == expected, "{:?}", lines(&out));
     assert!(lines(&err) == (1..=4000).map(|i| format!("oh {i}")).collect::<Vec<_>>());

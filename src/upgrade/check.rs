@@ -3,7 +3,7 @@
 
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -56,13 +56,21 @@ pub enum CheckError {
     Estate(#[from] EstateError),
 }
 
-/// Asks the successor whether it can read the configuration and such a document. Waits for it: not to be
-/// called where something else waits.
+/// A successor that was asked.
+#[derive(Debug)]
+pub struct Asked {
+    program: std::path::PathBuf,
+    process: Child,
+}
+
+/// Asks the successor whether it can read the configuration and such a document. To be called on the
+/// thread that buries this process's children, so that it doesn't meanwhile: one that cannot run its program
+/// is waited for here.
 ///
 /// # Errors
 ///
-/// If it can't, with its reason.
-pub fn check(successor: &Successor, document: Document) -> Result<(), CheckError> {
+/// If it can't be run.
+pub fn ask(successor: &Successor, document: Document) -> Result<Asked, CheckError> {
     let memory = document.into_memory()?;
     let program = &successor.program;
     let run = |source| CheckError::Run { program: program.clone(), source };
@@ -76,25 +84,34 @@ pub fn check(successor: &Successor, document: Document) -> Result<(), CheckError
         .stderr(Stdio::piped())
         .fd_mappings(vec![FdMapping { parent_fd: memory, child_fd: STATE }])
         .map_err(|error| run(io::Error::other(error)))?;
-    let mut process = command.spawn().map_err(run)?;
-    // Its copies of the descriptors would outlive this.
-    drop(command);
-    let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
-    let complaints = thread::spawn(move || stderr.map_or_else(Vec::new, |it| all(it.into())));
-    let said = stdout.map_or_else(Vec::new, |it| all(it.into()));
-    // Whoever buries this process's children may have taken its status: what it said counts.
-    let _ = process.kill();
-    let _ = process.wait();
-    let complaints = complaints.join().unwrap_or_default();
-    if String::from_utf8_lossy(&said).lines().any(|line| line == UNDERSTOOD) {
-        return Ok(());
+    let process = command.spawn().map_err(run)?;
+    Ok(Asked { program: program.clone(), process })
+}
+
+impl Asked {
+    /// Waits for its answer: not to be called where something else waits.
+    ///
+    /// # Errors
+    ///
+    /// If it would not go on, with its reason.
+    pub fn answer(self) -> Result<(), CheckError> {
+        let Self { program, mut process } = self;
+        let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
+        let complaints = thread::spawn(move || stderr.map_or_else(Vec::new, |it| all(it.into())));
+        let said = stdout.map_or_else(Vec::new, |it| all(it.into()));
+        // Whoever buries this process's children may have taken its status: what it said counts.
+        let _ = process.kill();
+        let _ = process.wait();
+        let complaints = complaints.join().unwrap_or_default();
+        if String::from_utf8_lossy(&said).lines().any(|line| line == UNDERSTOOD) {
+            return Ok(());
+        }
+        let reason = String::from_utf8_lossy(&complaints).trim().replace("sticky-lb: ", "");
+        Err(match reason.is_empty() {
+            true => CheckError::Silent { program },
+            false => CheckError::Refused { program, reason },
+        })
     }
-    let reason = String::from_utf8_lossy(&complaints).trim().replace("sticky-lb: ", "");
-    let program = program.clone();
-    Err(match reason.is_empty() {
-        true => CheckError::Silent { program },
-        false => CheckError::Refused { program, reason },
-    })
 }
 
 /// Everything that comes until the end, or until there is no more patience.
@@ -123,7 +140,7 @@ mod tests {
 
     fn ask(program: &str, script: &str) -> Result<(), CheckError> {
         let arguments = vec!["sticky-lb".into(), script.into()];
-        check(&Successor { program: program.into(), arguments }, Document::new())
+        super::ask(&Successor { program: program.into(), arguments }, Document::new())?.answer()
     }
 
     #[test]

@@ -40,9 +40,10 @@ fn whoever_comes_while_there_is_no_primary_is_served_by_the_next() {
         names
     };
     // And the same once more: what was kept before is kept still, once.
+    let before = names(next);
     let last = primary.crash();
     primary.wait_for_event("recovered");
-    assert_eq!(names(last), names(next));
+    assert_eq!(names(last), before);
     ask(nth(0), primary.address());
     primary.signal(Signal::TERM);
     assert_eq!(primary.wait().code(), Some(0));
@@ -226,7 +227,7 @@ fn a_primary_is_there_again_soon() {
     let primary = patient(1).start();
     let start = std::time::SystemTime::now();
     primary.crash();
-    primary.wait_for_event("listening");
+    primary.wait_for_event("recovered");
     // Far more than it takes; a pause would be longer.
     assert!(start.elapsed().unwrap() < Duration::from_secs(5));
 }

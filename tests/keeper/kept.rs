@@ -9,10 +9,10 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, UCred, sendmsg};
-use rustix::process::{Pid, PidfdFlags, getgid, getuid, pidfd_open};
+use rustix::process::{Pid, getgid, getuid};
 
 use crate::common::client::{ask, nth};
-use crate::common::process::{Signal, descriptors, exists, signal, state, variable};
+use crate::common::process::{Signal, descriptors, variable};
 use crate::common::{PATIENCE, Primary, eventually};
 use crate::{keeps_program, patient};
 
@@ -184,10 +184,12 @@ fn the_service_manager_hears_of_the_keeper_and_of_nothing_that_is_kept() {
 #[test]
 fn a_manager_that_keeps_descriptors_is_the_keeper() {
     let (manager, name) = manager();
+    // Its queue is short: somebody has to listen.
+    let hearing = std::thread::spawn(move || hear(&manager, "READY=1"));
     let primary =
         patient(1).environment("NOTIFY_SOCKET", &name).environment("FDSTORE", "512").start();
     assert_eq!(primary.primary_pid(), primary.pid());
-    let heard = hear(&manager, "READY=1");
+    let heard = hearing.join().unwrap();
     for kept in ["program", "listener"] {
         let expected = format!("FDSTORE=1\nFDNAME=kept-{kept}\nFDPOLL=0\n");
         assert!(heard.contains(&expected), "{heard:?}");

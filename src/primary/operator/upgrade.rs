@@ -17,7 +17,8 @@ use crate::supervisor::pool::estate::After;
 use crate::supervisor::pool::handle::{Refusal, Reply};
 use crate::system::journal::Journal;
 use crate::system::program;
-use crate::upgrade::check::check;
+use crate::upgrade::Document;
+use crate::upgrade::check::ask;
 use crate::upgrade::exec::Successor;
 
 /// Whether the new program would go on.
@@ -44,16 +45,19 @@ impl Upgrading {
         Self { program, journals: journals.ok(), asked: None, reply: None }
     }
 
-    /// Asks the new program, on a thread of its own: it takes its time.
+    /// Asks the new program, whose answer is waited for on a thread of its own: it takes its time.
     fn ask(&self) -> JoinHandle<Answer> {
-        let successor = Successor::of(&self.program);
-        let example = match &self.journals {
-            Some([primary, pool]) => Estate::example(primary, pool).map_err(|error| chain(&error)),
-            None => Err("no descriptor is left to copy the state of the primary".to_owned()),
+        let asked = self.example().and_then(|example| {
+            ask(&Successor::of(&self.program), example).map_err(|error| chain(&error))
+        });
+        tokio::task::spawn_blocking(move || asked?.answer().map_err(|error| chain(&error)))
+    }
+
+    fn example(&self) -> Result<Document, String> {
+        let Some([primary, pool]) = &self.journals else {
+            return Err("no descriptor is left to copy the state of the primary".to_owned());
         };
-        tokio::task::spawn_blocking(move || {
-            check(&successor, example?).map_err(|error| chain(&error))
-        })
+        Estate::example(primary, pool).map_err(|error| chain(&error))
     }
 
     /// Waits for the answer, if one is to come. May be dropped and called again.
