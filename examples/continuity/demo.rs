@@ -114,8 +114,7 @@ impl Mode {
 const WORKERS: u16 = 4;
 
 /// Restarts and crashes follow each other closely here.
-const NO_CRASH_LOOP: [&str; 6] =
-    ["--min-uptime", "100ms", "--max-restarts", "100000", "--keeper-min-uptime", "0"];
+const NO_CRASH_LOOP: [&str; 4] = ["--max-restarts", "100000", "--keeper-min-uptime", "0"];
 
 /// For those whose workers are killed: their sessions are to go on, and that is no crash loop.
 const CRASH_SAFE: [&str; 3] = ["--crash-safe", "--spares", "1"];
@@ -134,6 +133,9 @@ pub(crate) async fn run(mut options: Options) -> Result<bool, Box<dyn Error>> {
     let mode = options.mode.name();
     let mut flags: Vec<OsString> = ["--workers", &workers, "--drain", mode].map(Into::into).into();
     flags.extend(NO_CRASH_LOOP.map(Into::into));
+    // What happens in the middle of a rolling restart has to meet it.
+    let meets = options.numbers.upgrades + options.numbers.crashes > 0;
+    flags.extend(["--min-uptime", if meets { "100ms" } else { "0" }].map(Into::into));
     flags.extend(options.mode.flags().iter().map(Into::into));
     flags.append(&mut options.flags);
     let mut worker = vec![own.into(), "worker".into()];
