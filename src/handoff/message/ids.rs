@@ -3,7 +3,7 @@
 use crate::handoff::ids::ConnectionId;
 use crate::handoff::message::{HEADER, MAX_IDS, MessageError, body_of, header, kind};
 
-/// Writes a refusal and returns its bytes. Ids beyond [`BATCH`] are left out.
+/// Writes a refusal and returns its bytes. Ids beyond [`BATCH`](super::BATCH) are left out.
 pub fn encode_refuse(buffer: &mut [u8; MAX_IDS], ids: impl Iterator<Item = ConnectionId>) -> &[u8] {
     encode_ids(buffer, kind::REFUSE, ids)
 }
