@@ -14,7 +14,7 @@ const AT_ONCE: usize = 50;
 /// Runs a frontend for so many connections, and returns how often its thread has allocated.
 async fn allocations_for(connections: u16) -> u64 {
     let mut frontend = Frontend::start(2, |dispatcher| {
-        allocation_counter::measure(|| dispatcher.run().unwrap()).count_total
+        allocation_counter::measure(|| drop(dispatcher.run().unwrap())).count_total
     });
     frontend.serve().await;
     let clients: Vec<_> = (0..connections).map(nth).collect();
