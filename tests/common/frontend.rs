@@ -45,6 +45,13 @@ pub struct Frontend<T> {
     workers: Vec<JoinHandle<()>>,
 }
 
+/// A listener on a free port.
+pub fn listener() -> Listener {
+    let host = Some("127.0.0.1".to_owned());
+    let settings = ListenerSettings { host, port: 0, backlog: 1024 };
+    Listener::bind(&settings).expect("a part of the frontend")
+}
+
 /// The first worker of a slot.
 pub fn worker(slot: u16) -> WorkerId {
     WorkerId { slot: SlotId(slot), generation: Generation(0) }
@@ -63,10 +70,18 @@ impl<T: Send + 'static> Frontend<T> {
         pace: PaceSettings,
         run: impl FnOnce(Dispatcher) -> T + Send + 'static,
     ) -> Self {
-        let host = Some("127.0.0.1".to_owned());
-        let listener = Listener::bind(&ListenerSettings { host, port: 0, backlog: 1024 })
-            .expect("a part of the frontend");
-        let address = listener.local();
+        Self::start_from(listener().into(), slots, patience, pace, run)
+    }
+
+    /// The same, going on from what another has left.
+    pub fn start_from(
+        estate: FrontendEstate,
+        slots: u16,
+        patience: Duration,
+        pace: PaceSettings,
+        run: impl FnOnce(Dispatcher) -> T + Send + 'static,
+    ) -> Self {
+        let address = estate.listener().expect("it listens").local();
         let (commander, events, orders) = seam().expect("a part of the frontend");
         let (handle, inquiries) = inquiries().expect("a part of the frontend");
         let thread = thread::spawn(move || {
@@ -83,7 +98,7 @@ impl<T: Send + 'static> Frontend<T> {
             let table = SlotTable::new(SlotSettings { stall_after, slot_wait, queue: 256 });
             let settings = DispatcherSettings { most_held: 10_000, most_retained: 1_000, pace };
             let dispatcher =
-                Dispatcher::new(listener, affinity, router, table, settings, orders, inquiries);
+                Dispatcher::new(estate, affinity, router, table, settings, orders, inquiries);
             run(dispatcher.expect("a part of the frontend"))
         });
         Self { address, commander, handle, events, slots, thread, workers: Vec::new() }
@@ -126,7 +141,12 @@ impl<T: Send + 'static> Frontend<T> {
 
     /// Ends it, and says what came of it.
     pub async fn end(self) -> T {
-        self.commander.send(SlotCommand::End).await.expect("a part of the frontend");
+        self.end_by(SlotCommand::End).await
+    }
+
+    /// The same, by this command.
+    pub async fn end_by(self, command: SlotCommand) -> T {
+        self.commander.send(command).await.expect("a part of the frontend");
         let result = self.thread.join().expect("a part of the frontend");
         // The primary's ends are gone with it.
         self.workers.into_iter().for_each(|worker| worker.join().expect("a part of the frontend"));

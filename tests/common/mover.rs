@@ -13,8 +13,9 @@ use sticky_lb::handoff::channel::{Channel, WorkerEnd};
 use sticky_lb::handoff::drain::DrainOrder;
 use sticky_lb::handoff::ids::ConnectionId;
 use sticky_lb::handoff::message::{
-    ConnectionRecord, HELLO, MAX_IDS, MAX_TO_PRIMARY, MAX_TO_WORKER, READY, SESSIONS, ToWorker,
-    decode_to_worker, encode_offer, encode_refuse,
+    BATCH, ConnectionRecord, HELLO, MAX_IDS, MAX_TO_PRIMARY, MAX_TO_WORKER, READY, SESSIONS,
+    ToWorker, decode_to_worker, encode_offer, encode_offers, encode_refuse, encode_reported,
+    encode_taken,
 };
 use sticky_lb::handoff::scm_rights::{Received, Sent, receive, send};
 use sticky_lb::handoff::scoreboard::{Counter, Scoreboard};
@@ -42,6 +43,8 @@ pub enum Heard {
     Census,
     /// A permission.
     Close(u32),
+    /// Another primary's question, with its number.
+    Report(u64),
     /// The end of the channel.
     End,
 }
@@ -125,6 +128,31 @@ impl Mover {
         self.scoreboard.increment(Counter::Settled);
     }
 
+    /// Its scoreboard, to be written to as no worker should.
+    pub fn board(&self, write: impl FnOnce(&Scoreboard)) {
+        write(&self.scoreboard);
+    }
+
+    /// Answers a report: what it offers and what it has taken.
+    pub fn report(&self, number: u64, offers: &[u64], taken: &[u64]) {
+        let mut buffer = [0; MAX_IDS];
+        for some in offers.chunks(BATCH) {
+            self.say(encode_offers(&mut buffer, some.iter().copied().map(ConnectionId)));
+        }
+        for some in taken.chunks(BATCH) {
+            self.say(encode_taken(&mut buffer, some.iter().copied().map(ConnectionId)));
+        }
+        self.say(&encode_reported(number));
+    }
+
+    /// Is asked by another primary next, and answers.
+    pub fn answer(&mut self, offers: &[u64], taken: &[u64]) {
+        match self.hear() {
+            Heard::Report(number) => self.report(number, offers, taken),
+            other => panic!("no question: {other:?}"),
+        }
+    }
+
     /// Orders to drain, by the scoreboard's count.
     pub fn drains(&self) -> u64 {
         self.scoreboard.get(Counter::Drain)
@@ -178,6 +206,7 @@ impl Mover {
             ToWorker::Move(moves) => Heard::Move(ids(moves)),
             ToWorker::Census => Heard::Census,
             ToWorker::Close(count) => Heard::Close(count),
+            ToWorker::Report(number) => Heard::Report(number),
             _ => return,
         };
         self.heard.push_back(heard);

@@ -87,7 +87,8 @@ impl Channel {
         }
     }
 
-    /// Reads it. Its worker is asked what this primary may have to know of it beyond that.
+    /// Reads it. Its worker is asked what this primary may have to know of it beyond that, unless it is
+    /// asked already.
     ///
     /// # Errors
     ///
@@ -117,7 +118,7 @@ impl Channel {
         channel.outbox = document.outbox;
         channel.past = document.past;
         channel.sessions_changed = true;
-        if !channel.past.is_awaited() {
+        if !channel.past.is_asked() {
             channel.ask();
         }
         Ok(channel)

@@ -12,6 +12,8 @@
 //! A pong doesn't say which ping it answers, and the dead primary may have sent some. So it is looked
 //! whether the worker has read everything. A report says its number.
 
+use std::time::Duration;
+
 use rustix::io::ioctl_fionread;
 
 use crate::handoff::channel::outbox::Question;
@@ -20,6 +22,10 @@ use crate::handoff::estate::{Descriptors, TakeOverError, WorkerPart};
 use crate::handoff::ids::{ConnectionId, SlotId, Timestamp, WorkerId};
 use crate::handoff::message::{Ids, MOST_SESSIONS, MOST_TAKEN};
 use crate::handoff::scoreboard::{Counter, Said, Scoreboard};
+
+/// How long a worker may take from receiving a connection to acknowledging it, where nothing shows that
+/// it has.
+const A_MOMENT: Duration = Duration::from_millis(10);
 
 /// What another primary has had to do with a channel.
 #[derive(Debug, Default)]
@@ -45,6 +51,8 @@ struct Awaited {
     /// When it was asked.
     since: Timestamp,
     has_reported: bool,
+    /// Since when it is known that it has received everything.
+    read_since: Option<Timestamp>,
     /// What the worker will have acknowledged that somebody has counted, and sessions.
     counted: u64,
 }
@@ -73,8 +81,14 @@ impl Past {
         self.awaited.map(|awaited| awaited.slot)
     }
 
-    /// Whether the worker is to answer a question of that number.
-    pub(super) fn is_asked(&self, number: u64) -> bool {
+    /// Whether the worker is to report, or is awaited.
+    #[cfg(feature = "cli")]
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.is_some() || self.is_awaited()
+    }
+
+    /// Whether the worker is to end a report of that number.
+    pub(super) fn is_asked_for(&self, number: u64) -> bool {
         self.asked == Some(number)
     }
 }
@@ -103,7 +117,8 @@ impl Channel {
                 (board.get(Counter::Acknowledged), board.get(Counter::SessionsSent));
             let counted = acknowledged.saturating_add(sessions);
             let (slot, since, has_reported) = (worker.slot, Timestamp::now(), false);
-            channel.past.awaited = Some(Awaited { slot, since, has_reported, counted });
+            let awaited = Awaited { slot, since, has_reported, read_since: None, counted };
+            channel.past.awaited = Some(awaited);
         }
         channel.ask();
         Ok(channel)
@@ -165,7 +180,7 @@ impl Channel {
         let is_answered = if self.takes_sessions {
             awaited.has_reported
         } else {
-            self.outbox.question.is_none() && self.is_all_read()
+            self.outbox.question.is_none() && self.is_all_read() && self.is_all_settled()
         };
         if !is_answered {
             return None;
@@ -183,6 +198,8 @@ impl Channel {
         self.past.awaited.map_or(0, |awaited| self.uncounted(awaited))
     }
 
+    /// Too few by the sessions that it has refused: as clients they are taken off with the refused, and
+    /// again with the sessions. Who they were is not known, and refusals are rare.
     fn uncounted(&self, awaited: Awaited) -> u64 {
         let settled = self.scoreboard.get(Counter::Settled);
         let acknowledged = settled.saturating_sub(self.scoreboard.get(Counter::Refused));
@@ -192,6 +209,17 @@ impl Channel {
     /// Whether the worker has received everything that was ever sent to it.
     fn is_all_read(&self) -> bool {
         ioctl_fionread(&self.worker_end).is_ok_and(|unread| unread == 0)
+    }
+
+    /// Of what it has received the last message may not be settled yet. Usually that is the question,
+    /// and there is nothing to settle. A worker that was ordered to drain by the end of its channel can be
+    /// asked nothing: it has a moment for that.
+    fn is_all_settled(&mut self) -> bool {
+        let can_be_asked = self.scoreboard.get(Counter::Drain) == 0;
+        let now = Timestamp::now();
+        let Some(awaited) = &mut self.past.awaited else { return true };
+        let since = *awaited.read_since.get_or_insert(now);
+        can_be_asked || now.since(since) >= A_MOMENT
     }
 
     /// Notes what is counted, for whoever has to go on from here. No system call.
@@ -234,7 +262,7 @@ impl Channel {
     /// The end of a report. One that somebody else has asked for is of the past.
     pub(super) fn hear_of_end(&mut self, number: u64) -> Result<Notice, ChannelError> {
         let mut report = std::mem::take(&mut self.past.report);
-        if self.past.asked != Some(number) {
+        if !self.past.is_asked_for(number) {
             return if self.past.is_lost { Ok(Notice::Noted) } else { Err(ChannelError::NoReport) };
         }
         self.past.asked = None;

@@ -116,7 +116,7 @@ impl Channel {
                     self.ask_again();
                 }
             }
-            ToWorker::Report(number) if self.past.is_asked(*number) => self.ask_again(),
+            ToWorker::Report(number) if self.past.is_asked_for(*number) => self.ask_again(),
             _ => self.offered.extend(self.outbox.take_back(message)),
         }
     }
