@@ -289,7 +289,7 @@ fn walk(steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
     fn everybody_has_one_owner_through_upgrades(steps in steps(false)) {
