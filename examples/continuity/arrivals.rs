@@ -40,11 +40,12 @@ async fn come(number: u32, shared: Rc<Shared>) {
         Ok(Ok(answer)) if answer.starts_with(b"HTTP/1.1 200") => {
             tally.arrivals.record(begun.elapsed());
         }
+        Ok(Ok(answer)) if answer.is_empty() => tally.cut_off(begun, "no answer".to_owned()),
         Ok(Ok(answer)) => {
             let begin = String::from_utf8_lossy(&answer[..answer.len().min(40)]).into_owned();
             tally.turned_away(format!("answer was {begin:?}"));
         }
-        Ok(Err(error)) => tally.turned_away(error.to_string()),
+        Ok(Err(error)) => tally.cut_off(begun, error.to_string()),
         Err(_) => tally.turned_away("no answer in time".to_owned()),
     }
 }

@@ -340,11 +340,12 @@ fn print_balance(tally: &Tally, complaints: &[String]) {
         ("the same, across a move", tally.across_moves.words()),
         ("pages for those who come once", tally.arrivals.words()),
         ("who got none", tally.turned_away.values().sum::<u64>().to_string()),
+        ("cut off as a worker was killed", tally.cut_off.to_string()),
         ("sessions of killed workers", tally.orphaned.to_string()),
         ("from death to next worker", tally.after_deaths.words()),
         ("from primary's death to page", tally.after_crashes.words()),
     ] {
-        println!("{what:>29}  {found}");
+        println!("{what:>30}  {found}");
     }
     for complaint in complaints {
         println!("not as expected: {complaint}");

@@ -74,6 +74,8 @@ pub(crate) struct Tally {
     pub(crate) arrivals: Durations,
     /// Those that got none.
     pub(crate) turned_away: BTreeMap<String, u64>,
+    /// Those that were cut as a worker was killed meanwhile: a page is a session to nobody.
+    pub(crate) cut_off: u64,
     /// When a worker was killed last.
     pub(crate) killed: Option<Instant>,
     /// From the death of a worker until its clients hear of the next one.
@@ -119,6 +121,15 @@ impl Tally {
     /// A client that came once was not served.
     pub(crate) fn turned_away(&mut self, reason: String) {
         *self.turned_away.entry(reason).or_default() += 1;
+    }
+
+    /// A client that came once, at that time, was cut.
+    pub(crate) fn cut_off(&mut self, came: Instant, reason: String) {
+        if self.killed.is_some_and(|killed| came <= killed) {
+            self.cut_off += 1;
+        } else {
+            self.turned_away(reason);
+        }
     }
 
     /// A connection goes on elsewhere. Where its worker was killed just now, that is the reason.
@@ -203,6 +214,7 @@ impl Tally {
             "across_moves": self.across_moves.report(),
             "arrivals": self.arrivals.report(),
             "turned_away": self.turned_away,
+            "cut_off": self.cut_off,
             "orphaned_sessions": self.orphaned,
             "after_worker_crashes": self.after_deaths.report(),
             "after_primary_crashes": self.after_crashes.report(),
@@ -223,6 +235,17 @@ mod tests {
             tally.opened(true, start + Duration::from_millis(milliseconds));
         }
         assert_eq!((tally.counts.reconnects, tally.most_reconnects()), (6, 3));
+    }
+
+    #[test]
+    fn only_whoever_was_there_when_a_worker_was_killed_is_cut_off_by_that() {
+        let (mut tally, start) = (Tally::default(), Instant::now());
+        let after = |milliseconds| start + Duration::from_millis(milliseconds);
+        tally.cut_off(start, "reset".to_owned());
+        tally.killed = Some(after(10));
+        tally.cut_off(after(9), "reset".to_owned());
+        tally.cut_off(after(11), "reset".to_owned());
+        assert_eq!((tally.cut_off, tally.turned_away["reset"]), (1, 2));
     }
 
     #[test]

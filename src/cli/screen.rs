@@ -88,7 +88,7 @@ impl Tone {
     /// Of a state of a slot or of a worker.
     pub(super) fn of_state(state: &str) -> Self {
         match state {
-            "serving" | "open" => Self::Good,
+            "serving" | "spare" | "open" => Self::Good,
             "spawning" | "standby" | "draining" | "drained" | "removed" | "holding" => Self::Warn,
             "back-off" | "errored" | "aborted" | "killed" => Self::Bad,
             _ => Self::Plain,

@@ -125,8 +125,8 @@ pub struct Worker {
     pub generation: Option<u32>,
     /// Its process.
     pub pid: Option<i32>,
-    /// `serving`, `spawning`, `standby`, `draining`, `aborted`, `killed`; of a slot without a worker
-    /// `spawning`, `back-off`, `errored`, `stopped`, `drained`, `removed`.
+    /// `serving`, `spawning`, `spare`, `standby`, `draining`, `aborted`, `killed`; of a slot without a
+    /// worker `spawning`, `back-off`, `errored`, `stopped`, `drained`, `removed`.
     pub state: String,
     /// Since its process was started.
     pub uptime_s: Option<f64>,

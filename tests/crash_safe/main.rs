@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod successors;
 mod talker;
 
 use std::io::{Read, Write};
@@ -163,10 +164,12 @@ fn kill_under_traffic(
 fn under_paced_traffic_both_ways_nobody_is_ever_told_anything_wrong() {
     let primary = sessions(2).start();
     // Each worker has a ledger as soon as anybody is in it.
-    let base = descriptors(primary.pid()) + 2;
+    let base = descriptors(primary.primary_pid()) + 2;
     let [survived, cut] = kill_under_traffic(&primary, 100, 40, 50, "push=70");
     let stopped = {
-        eventually("descriptors are as many as before", || descriptors(primary.pid()) <= base);
+        eventually("descriptors are as many as before", || {
+            descriptors(primary.primary_pid()) <= base
+        });
         wait_for(&primary, "sessions_retained", 0);
         primary.stop()
     };
@@ -244,7 +247,7 @@ fn unread(client: &Client) -> u64 {
 #[test]
 fn a_client_that_leaves_while_its_worker_is_dead_is_forgotten() {
     let primary = sessions(1).arguments(&["--restart-delay", "300ms"]).start();
-    let base = descriptors(primary.pid()) + 1;
+    let base = descriptors(primary.primary_pid()) + 1;
     let mut clients = clients(&primary, 3, "/talk");
     kill(&primary, 0);
     // One says goodbye, one is gone, one stays.
@@ -257,24 +260,24 @@ fn a_client_that_leaves_while_its_worker_is_dead_is_forgotten() {
     assert_eq!(clients[0].ask(), 2);
     eventually("one is retained", || retained(&primary) == 1);
     drop(clients);
-    eventually("descriptors are as many as before", || descriptors(primary.pid()) <= base);
+    eventually("descriptors are as many as before", || descriptors(primary.primary_pid()) <= base);
 }
 
 #[test]
 fn a_worker_that_closes_a_session_ends_it_at_once_though_there_is_a_copy() {
     let primary = sessions(1).start();
-    let base = descriptors(primary.pid()) + 1;
+    let base = descriptors(primary.primary_pid()) + 1;
     let mut client = Client::open(1, &primary, "/leave");
     eventually("it is retained", || retained(&primary) == 1);
     // The primary can't drop its copy, but the client sees the end.
-    process::signal(primary.pid(), Signal::STOP);
+    process::signal(primary.primary_pid(), Signal::STOP);
     client.say();
     let mut bytes = Vec::new();
     client.socket.get_mut().read_to_end(&mut bytes).unwrap();
-    process::signal(primary.pid(), Signal::CONT);
+    process::signal(primary.primary_pid(), Signal::CONT);
     drop(client);
     eventually("it is forgotten", || retained(&primary) == 0);
-    eventually("descriptors are as many as before", || descriptors(primary.pid()) <= base);
+    eventually("descriptors are as many as before", || descriptors(primary.primary_pid()) <= base);
 }
 
 #[test]
@@ -294,7 +297,7 @@ fn a_successor_that_dies_too_costs_nobody_at_rest_anything() {
 fn a_session_that_moves_is_kept_by_its_new_worker_and_forgotten_for_the_old() {
     let primary = sessions(2).start();
     let mut clients = clients(&primary, 20, "/talk?bytes=20000");
-    let base = descriptors(primary.pid());
+    let base = descriptors(primary.primary_pid());
     for round in 0..3 {
         primary.ask("reload", json!({}));
         eventually("all have moved", || {
@@ -309,7 +312,7 @@ fn a_session_that_moves_is_kept_by_its_new_worker_and_forgotten_for_the_old() {
         clients.iter_mut().for_each(|client| assert!(client.ask() >= 2 * round + 3));
     }
     eventually("old workers have ended", || primary.workers().len() == 2);
-    eventually("descriptors are as many as before", || descriptors(primary.pid()) <= base);
+    eventually("descriptors are as many as before", || descriptors(primary.primary_pid()) <= base);
     wait_for(&primary, "sessions_retained", 20);
     assert_eq!(not_survived(&primary.stop()), 0);
 }
@@ -361,7 +364,7 @@ fn a_worker_that_lies_harms_nobody_but_its_own_clients() {
         "if [ $STICKY_LB_SLOT = 0 ]; then exec {lies} lies-about-sessions; fi; exec {serves} sessions"
     );
     let primary = safe(2, &["sh", "-c", &shell]).arguments(&["--slot-wait", "100ms"]).start();
-    let base = descriptors(primary.pid()) + 2;
+    let base = descriptors(primary.primary_pid()) + 2;
     let at = |client| {
         let stream = connect_from(client, primary.address()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -381,7 +384,7 @@ fn a_worker_that_lies_harms_nobody_but_its_own_clients() {
     }
     let proven = primary.ask("status", json!({}));
     assert_eq!(proven["sessions_survived"], 0, "{proven}");
-    eventually("nothing is left of it", || descriptors(primary.pid()) <= base);
+    eventually("nothing is left of it", || descriptors(primary.primary_pid()) <= base);
     kill(&primary, 1);
     assert_eq!(honest.ask(), 2);
 }

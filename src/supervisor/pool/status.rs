@@ -101,7 +101,8 @@ pub struct WorkerStatus {
     pub generation: Generation,
     /// Its process.
     pub pid: i32,
-    /// Where it stands: `spawning`, `serving`, `standby`, `draining`, `aborted`, `killed`.
+    /// Where it stands: `spawning`, `spare`, `serving`, `standby`, `draining`, `aborted`,
+    /// `killed`.
     pub phase: &'static str,
     /// Since its process was started.
     pub uptime: Duration,
