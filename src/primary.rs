@@ -28,7 +28,7 @@ use crate::supervisor::orphans::Orphans;
 use crate::supervisor::output::Output;
 use crate::supervisor::pool::estate::{AdoptedWorker, After, PoolDocument, PoolEnd, PoolEstate};
 use crate::supervisor::pool::handle::PoolHandle;
-use crate::supervisor::pool::{Pool, PoolError, PoolLinks, Progress, Summary};
+use crate::supervisor::pool::{Pool, PoolError, PoolLinks, PoolSettings, Progress, Summary};
 use crate::supervisor::rollout::Report;
 use crate::system::journal::Journal;
 use crate::system::keeper::Keeper;
@@ -201,13 +201,7 @@ impl Primary {
         let start = |what| move |source| PrimaryError::Start { what, source };
         let signals = Signals::install().map_err(start("install signal handlers"))?;
         let keeper = Keeper::from_environment().map_err(start("watch its keeper"))?;
-        let foster = keeper.as_ref().and_then(|keeper| i32::try_from(keeper.pid()).ok());
-        let orphans = match &self.pool {
-            PoolStart::New => Orphans::adopt(foster),
-            PoolStart::Resumed(document, ..) => {
-                Orphans::resume(foster, document.inherited().into_iter().collect())
-            }
-        };
+        let orphans = self.pool.orphans(keeper.as_ref());
         let orphans = orphans.map_err(start("take care of orphaned processes"))?;
         let Self { config, frontend, address, pool, mut doors, record, journal, store } = self;
         let triggers = Triggers::start(&config)?;
@@ -216,11 +210,7 @@ impl Primary {
         let (commander, events, orders) = seam().map_err(start("make the seam to the frontend"))?;
         let (frontend_handle, inquiries) =
             inquiries().map_err(start("make the way in for questions"))?;
-        let workers = match &pool {
-            PoolStart::New => config.workers,
-            PoolStart::Resumed(document, ..) => document.settings().workers,
-        };
-        let frontend = frontend::start(frontend, &config, workers, orders, inquiries)
+        let frontend = frontend::start(frontend, &config, pool.slots(&config), orders, inquiries)
             .map_err(start("start the frontend's thread"))?;
 
         let (handle, ordered) = PoolHandle::new();
@@ -247,6 +237,7 @@ impl Primary {
             output_settings: None,
             triggers,
             notifier,
+            store: store.clone(),
             handle,
             ordered: ordered_of_primary,
             reread,
@@ -256,7 +247,6 @@ impl Primary {
             upgrading,
         };
         operator.begin(address, matches!(pool, PoolStart::New));
-        let journal = Some(journal);
         let links = PoolLinks {
             frontend: commander,
             events,
@@ -266,15 +256,39 @@ impl Primary {
             progress,
             announcer,
             store,
-            journal,
+            journal: Some(journal),
         };
-        let pool = match pool {
-            PoolStart::New => Pool::new(pool_settings.settings(&config), links),
-            PoolStart::Resumed(document, workers, after) => {
+        let pool = pool.start(pool_settings.settings(&config), links);
+        Ok((pool, Beside { operator, frontend, doors, _server: server }))
+    }
+}
+
+impl PoolStart {
+    /// Of the primaries before this one the workers are children of its keeper.
+    fn orphans(&self, keeper: Option<&Keeper>) -> io::Result<Orphans> {
+        let foster = keeper.and_then(|keeper| i32::try_from(keeper.pid()).ok());
+        match self {
+            Self::New => Orphans::adopt(foster),
+            Self::Resumed(document, ..) => {
+                Orphans::resume(foster, document.inherited().into_iter().collect())
+            }
+        }
+    }
+
+    fn slots(&self, config: &Config) -> u16 {
+        match self {
+            Self::New => config.workers,
+            Self::Resumed(document, ..) => document.settings().workers,
+        }
+    }
+
+    fn start(self, settings: PoolSettings, links: PoolLinks) -> Pool {
+        match self {
+            Self::New => Pool::new(settings, links),
+            Self::Resumed(document, workers, after) => {
                 Pool::resume(*document, workers, after, links)
             }
-        };
-        Ok((pool, Beside { operator, frontend, doors, _server: server }))
+        }
     }
 }
 

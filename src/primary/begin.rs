@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -95,16 +96,8 @@ impl Primary {
             all_ready: false,
         };
         let frontend = FrontendEstate::from(listener).with_page(page);
-        Ok(Self::assemble(
-            config,
-            frontend,
-            PoolStart::New,
-            doors,
-            document,
-            journals,
-            store,
-            address,
-        ))
+        let begun = Begun { frontend, address, pool: PoolStart::New, doors, document, journals };
+        Ok(begun.primary(config, store))
     }
 
     fn successor(
@@ -124,20 +117,24 @@ impl Primary {
         let doors = Doors::open(&config, address.port(), Some((&document, &mut doors)))?;
         let pool = PoolStart::Resumed(Box::new(pool), workers, after);
         let journals = estate.journals;
-        Ok(Self::assemble(config, frontend, pool, doors, document, journals, store, address))
+        let begun = Begun { frontend, address, pool, doors, document, journals };
+        Ok(begun.primary(config, store))
     }
+}
 
-    #[expect(clippy::too_many_arguments, reason = "all that a primary is made of")]
-    fn assemble(
-        config: Config,
-        frontend: FrontendEstate,
-        pool: PoolStart,
-        doors: Doors,
-        document: PrimaryDocument,
-        journals: Journals,
-        store: Option<Store>,
-        address: std::net::SocketAddr,
-    ) -> Self {
+/// What a primary begins with.
+struct Begun {
+    frontend: FrontendEstate,
+    address: SocketAddr,
+    pool: PoolStart,
+    doors: Doors,
+    document: PrimaryDocument,
+    journals: Journals,
+}
+
+impl Begun {
+    fn primary(self, config: Config, store: Option<Store>) -> Primary {
+        let Self { frontend, address, pool, doors, document, journals } = self;
         if let Some(store) = &store {
             doors.keep(store);
         }
@@ -150,7 +147,7 @@ impl Primary {
             ..document
         };
         let record = Record::new(document, journals.primary);
-        Self { config, frontend, address, pool, doors, record, journal: journals.pool, store }
+        Primary { config, frontend, address, pool, doors, record, journal: journals.pool, store }
     }
 }
 

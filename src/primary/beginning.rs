@@ -7,7 +7,7 @@ use crate::primary::estate::Estate;
 use crate::supervisor::output::{Output, OutputError, OutputSettings};
 use crate::supervisor::pool::chain;
 use crate::supervisor::pool::estate::After;
-use crate::system::activation::{ActivationError, Inherited, inherited};
+use crate::system::activation::{ActivationError, Inherited, LISTENER, inherited};
 use crate::system::store::Store;
 use crate::upgrade::exec::Refused;
 use crate::upgrade::{EstateError, inherit};
@@ -47,7 +47,12 @@ impl Beginning {
         let Inherited { listener, listener_is_kept: is_kept, kept } = inherited()?;
         Ok(match listener {
             Some(listener) if !kept.is_empty() => after_crash(listener, is_kept, kept)?,
-            listener => Self(Kind::First { listener, is_kept, lost: None }),
+            Some(_) => Self(Kind::First { listener, is_kept, lost: None }),
+            None => {
+                let error = EstateError::Missing(LISTENER.to_owned());
+                let lost = (!kept.is_empty()).then(|| forget(&names(&kept), &error));
+                Self(Kind::First { listener, is_kept, lost })
+            }
         })
     }
 
@@ -101,13 +106,12 @@ pub enum BeginningError {
     Activation(#[from] ActivationError),
 }
 
-/// What cannot be used is forgotten, so that the next one finds nothing of it.
 fn after_crash(
     listener: OwnedFd,
     is_kept: bool,
     mut kept: Descriptors,
 ) -> Result<Beginning, BeginningError> {
-    let names: Vec<_> = kept.iter().map(|(name, _)| name.to_owned()).collect();
+    let names = names(&kept);
     let copy = listener.try_clone().map_err(EstateError::Memory)?;
     match Estate::after_crash(copy, &mut kept) {
         Ok(mut estate) => {
@@ -115,11 +119,21 @@ fn after_crash(
             Ok(Beginning(Kind::Successor(Box::new(estate))))
         }
         Err(error) => {
-            if let Some(store) = Store::from_environment() {
-                names.iter().for_each(|name| store.remove(name));
-            }
-            let lost = Some(chain(&error));
+            let lost = Some(forget(&names, &error));
             Ok(Beginning(Kind::First { listener: Some(listener), is_kept, lost }))
         }
     }
+}
+
+fn names(kept: &Descriptors) -> Vec<String> {
+    kept.iter().map(|(name, _)| name.to_owned()).collect()
+}
+
+/// What cannot be used is not kept any longer, so that the next one finds nothing of it. Returns why it
+/// cannot.
+fn forget(names: &[String], error: &EstateError) -> String {
+    if let Some(store) = Store::from_environment() {
+        names.iter().for_each(|name| store.remove(name));
+    }
+    chain(error)
 }

@@ -19,7 +19,9 @@ use crate::handoff::estate::{Descriptors, WorkerPart};
 use crate::handoff::ids::{Timestamp, WorkerId};
 use crate::supervisor::output::{OutputEstate, PipeState, Stream, TakenPipe};
 use crate::supervisor::pool::estate::{AdoptedWorker, After, PoolDocument};
+use crate::system::activation::LISTENER;
 use crate::system::journal::{self, Journal};
+use crate::system::store::PROGRAM;
 use crate::upgrade::document::{Document, EstateError};
 
 /// Names of parts of the document, and of descriptors.
@@ -31,6 +33,10 @@ const OUTPUT: &str = "output";
 pub(super) const CONTROL: &str = "control";
 /// The admin listener.
 pub(super) const ADMIN: &str = "admin";
+
+/// What whoever keeps descriptors has of the primary itself.
+pub(super) const KEPT: [&str; 7] =
+    [LISTENER, PROGRAM, PRIMARY, journal::NAME, COUNTERS, CONTROL, ADMIN];
 
 /// What is written down of the primary itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::control::links::PrimaryOrder;
 use crate::log::LogHandle;
 use crate::primary::Milestone;
+use crate::primary::estate::KEPT;
 use crate::primary::pool::PoolOf;
 use crate::primary::record::Record;
 use crate::primary::signals::{Signals, Wish};
@@ -20,6 +21,7 @@ use crate::supervisor::pool::{Order, PoolSettings, Progress, chain};
 use crate::supervisor::rollout::{Outcome, Trigger};
 use crate::system::keeper::{Keeper, main_pid};
 use crate::system::notify::Notifier;
+use crate::system::store::Store;
 
 mod upgrade;
 
@@ -37,6 +39,7 @@ pub(super) struct Operator<Reread, Tell> {
     /// To be used when the rolling restart that is under way is done.
     pub(super) output_settings: Option<OutputSettings>,
     pub(super) notifier: Option<Notifier>,
+    pub(super) store: Option<Store>,
     pub(super) handle: PoolHandle,
     pub(super) ordered: mpsc::Receiver<PrimaryOrder>,
     pub(super) reread: Reread,
@@ -96,8 +99,19 @@ where
             }
             Event::Resumed { workers, after } => self.tell_of_resuming(workers, after),
             Event::Scaled { to, .. } => self.tell(Milestone::Scaled(to)),
-            Event::Stopping { .. } => notifier.into_iter().for_each(Notifier::stopping),
+            Event::Stopping { .. } => {
+                notifier.into_iter().for_each(Notifier::stopping);
+                self.keep_no_longer();
+            }
             _ => {}
+        }
+    }
+
+    /// A copy of the listener that systemd goes on with would let clients wait for nobody. What is
+    /// kept of workers goes with them.
+    fn keep_no_longer(&self) {
+        if let Some(store) = &self.store {
+            KEPT.iter().for_each(|name| store.remove(name));
         }
     }
 
