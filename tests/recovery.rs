@@ -96,6 +96,21 @@ fn a_worker_that_dies_while_there_is_no_primary_is_followed_as_well() {
     primary.stop();
 }
 
+/// As those of other languages do, who have nothing to do without their channel.
+#[test]
+fn a_worker_that_ends_with_its_channel_lives_on() {
+    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/worker.py");
+    let primary = crashing(1).worker(&["python3", python]).start();
+    let worker = ask(nth(0), primary.address()).pid();
+    for _ in 0..5 {
+        primary.crash_and_recover();
+        assert_eq!(ask(nth(0), primary.address()).pid(), worker);
+    }
+    // And without a keeper it ends.
+    primary.kill_all();
+    eventually("it ends", || !process::exists(worker));
+}
+
 #[test]
 fn it_goes_on_by_the_configuration_that_it_ran_on() {
     let primary = crashing(1).start();

@@ -204,7 +204,7 @@ fn signals_that_come_while_a_primary_starts_do_not_kill_it() {
 }
 
 #[test]
-fn as_pid_1_it_restarts_a_primary_too() {
+fn as_pid_1_it_restarts_and_upgrades_a_primary_too() {
     let launcher =
         ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"];
     let mut primary = patient(1).launcher(&launcher).start();
@@ -216,6 +216,11 @@ fn as_pid_1_it_restarts_a_primary_too() {
         primary.wait_for_event("recovered");
         assert!(!children(first).contains(&before), "a zombie");
         ask(nth(0), primary.address());
+        let after = children(first).into_iter().find(is_primary).unwrap();
+        signal(first, Signal::USR2);
+        primary.wait_for_event("upgraded");
+        ask(nth(0), primary.address());
+        assert_eq!(children(first).into_iter().find(is_primary), Some(after), "the same process");
     }
     signal(first, Signal::TERM);
     assert_eq!(primary.wait().code(), Some(0));

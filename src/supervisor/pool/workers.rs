@@ -176,6 +176,10 @@ impl Pool {
                 "was killed by the kernel: out of memory".to_owned()
             }
             (None, Ok(exit)) => exit.to_string(),
+            // As under systemd, which doesn't leave it to others.
+            (None, Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+                "ended, its status is known only to whoever has taken it over".to_owned()
+            }
             (None, Err(error)) => format!("ended, its status is unknown: {error}"),
         };
         let death = death.filter(|_| !self.is_ordered(worker));
