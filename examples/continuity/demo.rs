@@ -10,7 +10,8 @@ use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Duration, Instant, sleep};
 
-use crate::acts::{Act, Deed, Numbers};
+use crate::acts::{Deed, Numbers};
+use crate::belongings::Belongings;
 use crate::load::{Load, LoadOptions};
 use crate::primary::{Primary, binary_beside};
 use crate::tally::Tally;
@@ -137,7 +138,6 @@ pub(crate) async fn run(mut options: Options) -> Result<bool, Box<dyn Error>> {
     let meets = options.numbers.upgrades + options.numbers.crashes > 0;
     flags.extend(["--min-uptime", if meets { "100ms" } else { "0" }].map(Into::into));
     flags.extend(options.mode.flags().iter().map(Into::into));
-    flags.append(&mut options.flags);
     let mut worker = vec![own.into(), "worker".into()];
     worker.extend(options.stay.then(|| "--stay".into()));
     worker.extend(options.hasty.then(|| "--hasty".into()));
@@ -145,13 +145,13 @@ pub(crate) async fn run(mut options: Options) -> Result<bool, Box<dyn Error>> {
         flags.extend(CRASH_SAFE.map(Into::into));
         worker.push("--crash-safe".into());
     }
+    flags.append(&mut options.flags);
     let primary = Primary::start(&binary, &flags, &worker).await?;
     let mut load = Load::start(primary.address(), options.load.clone());
     let view = View::follow(&load.shared);
     let mut terminate = signal(SignalKind::terminate())?;
-    let acts = options.numbers.acts();
     let played = tokio::select! {
-        played = play(&acts, options.breath(), &primary, &load, &view) => played,
+        played = play(&options, &primary, &load, &view) => played,
         _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
         _ = terminate.recv() => Err("interrupted".into()),
     };
@@ -163,23 +163,28 @@ pub(crate) async fn run(mut options: Options) -> Result<bool, Box<dyn Error>> {
     // Whoever is left is of no more interest.
     drop(load);
     let stopped = primary.stop().await;
-    played?;
-    Ok(conclude(&options, &shared.tally.borrow(), &stopped?))
+    let left = played?;
+    Ok(conclude(&options, &shared.tally.borrow(), left, &stopped?))
 }
 
+/// Plays all acts. What is then otherwise than before.
 async fn play(
-    acts: &[Act],
-    breath: Duration,
+    options: &Options,
     primary: &Primary,
     load: &Load,
     view: &View,
-) -> Result<(), Box<dyn Error>> {
+) -> Result<Vec<String>, Box<dyn Error>> {
+    let breath = options.breath();
     let address = primary.address();
     view.say(&format!("A page that counts as well: http://{address}/"));
     view.say(&format!("{} WebSockets are opened", load.shared.options.connections));
     load.opened().await;
     sleep(breath).await;
-    for act in acts {
+    let spares = options.numbers.worker_crashes > 0;
+    let workers = usize::from(WORKERS) * if spares { 2 } else { 1 };
+    let before = Belongings::of(primary, workers).await?;
+    view.say(&format!("Before: {}", before.words()));
+    for act in options.numbers.acts() {
         let times = if act.times > 1 { format!(" × {}", act.times) } else { String::new() };
         view.say(&format!("\n{}: {}{times}", act.title, act.deed.words()));
         let (before, start) = (Seen::of(&mut load.shared.tally.borrow_mut()), Instant::now());
@@ -195,7 +200,9 @@ async fn play(
             view.say("  workers are still draining");
         }
     }
-    Ok(())
+    let after = Belongings::of(primary, workers).await?;
+    view.say(&format!("\nAfterwards: {}", after.words()));
+    Ok(after.complaints(&before))
 }
 
 /// Where acts are played.
@@ -298,11 +305,12 @@ fn excuses(options: &Options, stopped: &Value) -> Excuses {
 }
 
 /// The balance. Whether it is as expected.
-fn conclude(options: &Options, tally: &Tally, stopped: &Value) -> bool {
+fn conclude(options: &Options, tally: &Tally, left: Vec<String>, stopped: &Value) -> bool {
     let expect = options.expect.unwrap_or_else(|| options.mode.promises());
     let most = options.most_reconnects.or_else(|| options.mode.most_reconnects());
     let excuses = excuses(options, stopped);
     let mut complaints = complaints(tally, expect, most, excuses);
+    complaints.extend(left);
     if stopped["killed_workers"] != 0 {
         complaints.push(format!("{} workers killed by the primary", stopped["killed_workers"]));
     }

@@ -27,6 +27,7 @@ use clap::{Parser, Subcommand};
 
 mod acts;
 mod arrivals;
+mod belongings;
 mod client;
 mod demo;
 mod faults;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::handoff::ids::Timestamp;
 use crate::upgrade::document::{Document, EstateError};
@@ -61,6 +62,8 @@ pub enum CheckError {
 pub struct Asked {
     program: std::path::PathBuf,
     process: Child,
+    /// To end it by: its number may be somebody else's, once its status is taken.
+    pidfd: OwnedFd,
 }
 
 /// Asks the successor whether it can read the configuration and such a document. To be called on the
@@ -85,7 +88,9 @@ pub fn ask(successor: &Successor, document: Document) -> Result<Asked, CheckErro
         .fd_mappings(vec![FdMapping { parent_fd: memory, child_fd: STATE }])
         .map_err(|error| run(io::Error::other(error)))?;
     let process = command.spawn().map_err(run)?;
-    Ok(Asked { program: program.clone(), process })
+    let pid = Pid::from_child(&process);
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| run(error.into()))?;
+    Ok(Asked { program: program.clone(), process, pidfd })
 }
 
 impl Asked {
@@ -95,12 +100,12 @@ impl Asked {
     ///
     /// If it would not go on, with its reason.
     pub fn answer(self) -> Result<(), CheckError> {
-        let Self { program, mut process } = self;
+        let Self { program, mut process, pidfd } = self;
         let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
         let complaints = thread::spawn(move || stderr.map_or_else(Vec::new, |it| all(it.into())));
         let said = stdout.map_or_else(Vec::new, |it| all(it.into()));
         // Whoever buries this process's children may have taken its status: what it said counts.
-        let _ = process.kill();
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
         let _ = process.wait();
         let complaints = complaints.join().unwrap_or_default();
         if String::from_utf8_lossy(&said).lines().any(|line| line == UNDERSTOOD) {
