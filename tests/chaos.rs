@@ -1,6 +1,7 @@
-//! Everything at once: rolling restarts, scaling, kills, stalls and reopened files, in random order
-//! under a constant load. Only what a killed worker had acknowledged may be cut, and afterwards
-//! everything is as it was.
+//! Everything at once: rolling restarts, scaling, upgrades, kills of workers and of the primary, stalls
+//! and reopened files, in random order under a constant load. Only what a killed worker had acknowledged
+//! and what a killed primary had not handed over may be cut, which is counted; and afterwards everything
+//! is as it was.
 
 mod common;
 
@@ -31,20 +32,26 @@ fn whatever_happens_nobody_is_lost_and_all_returns_to_its_base() {
     let primary = Primary::with_workers(3)
         .arguments(&["--min-uptime", "50ms", "--max-restarts", "1000000"])
         .arguments(&["--exp-backoff-restart-delay", "10ms", "--exp-backoff-max-delay", "50ms"])
+        .arguments(&["--keeper-min-uptime", "0"])
         .start();
     let base = descriptors(primary.primary_pid()).len();
     let load = Load::start(primary.address());
-    let (mut random, mut kills) = (Random(0x2545_f491_4f6c_dd1d), 0);
+    let (mut random, mut kills, mut crashes) = (Random(0x2545_f491_4f6c_dd1d), 0, 0);
     let start = SystemTime::now();
     while start.elapsed().unwrap() < duration() {
         let workers = primary.workers();
         let victim = workers.get(random.below(workers.len())).map(|(pid, ..)| *pid);
-        match (random.below(7), victim) {
+        match (random.below(10), victim) {
             (0 | 1, _) => primary.signal(Signal::HUP),
             (2, _) => primary.signal(Signal::TTIN),
             (3, _) => primary.signal(Signal::TTOU),
             (4, _) => primary.signal(Signal::USR1),
-            (5, Some(pid)) => {
+            (5 | 6, _) => primary.signal(Signal::USR2),
+            (7, _) => {
+                primary.crash();
+                crashes += 1;
+            }
+            (8, Some(pid)) => {
                 signal(pid, Signal::KILL);
                 kills += 1;
             }
@@ -59,15 +66,22 @@ fn whatever_happens_nobody_is_lost_and_all_returns_to_its_base() {
         std::thread::park_timeout(Duration::from_millis(random.below(300) as u64));
     }
     let (answered, failed) = load.stop_and_count();
-    println!("{answered} answered, {} cut by {kills} kills", failed.len());
-    assert!(failed.len() <= kills * Load::CLIENTS, "{failed:?}");
+    println!(
+        "{answered} answered, {} cut by {kills} kills and {crashes} crashes of the primary",
+        failed.len()
+    );
+    assert!(failed.len() <= (kills + crashes) * Load::CLIENTS, "{failed:?}");
     assert!(!failed.iter().any(|text| text.contains("os error 11")), "somebody hangs: {failed:?}");
     // Back to the number of workers that was configured.
     primary.signal(Signal::HUP);
     eventually("three workers and their descriptors", || {
         primary.workers().len() == 3 && descriptors(primary.primary_pid()).len() == base
     });
-    assert!(children(primary.primary_pid()).iter().all(|pid| state(*pid) != Some('Z')), "a zombie");
+    for parent in [primary.pid(), primary.primary_pid()] {
+        assert!(children(parent).iter().all(|pid| state(*pid) != Some('Z')), "a zombie");
+    }
     let stopped = primary.stop();
-    assert_eq!((&stopped["lost"], &stopped["accepted"]), (&0.into(), &stopped["acknowledged"]));
+    let count = |what: &str| stopped[what].as_u64().expect("a number");
+    assert_eq!(count("accepted"), count("acknowledged") + count("lost"));
+    assert!(count("lost") <= (crashes * Load::CLIENTS) as u64, "{stopped}");
 }

@@ -141,6 +141,33 @@ fn upgrades_and_crashes_in_turn_change_nothing() {
     assert_eq!(primary.stop()["killed_workers"], 0);
 }
 
+/// Earlier and later each time: while the new program is asked, while everything is handed over, after
+/// that.
+#[test]
+fn a_primary_that_is_killed_in_the_middle_of_an_upgrade_is_followed_all_the_same() {
+    let primary = crashing(2).worker(&[&example("library_worker"), "sessions"]).start();
+    let mut clients: Vec<_> = (0..6).map(|n| Client::open(n, &primary, "/count")).collect();
+    let serving = primary.serving();
+    for moment in 0..20 {
+        let before = primary.status();
+        let ordered = primary.begin_upgrade();
+        std::thread::park_timeout(Duration::from_millis(moment * 10));
+        process::signal(primary.primary_pid(), Signal::KILL);
+        let output = ordered.wait_with_output().unwrap();
+        primary.wait_for_recovery(&before);
+        clients.iter_mut().for_each(|client| assert_eq!(client.ask(), 1));
+        let after = primary.status();
+        let text = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() {
+            assert!(after["upgrades"].as_u64() > before["upgrades"].as_u64(), "{after}");
+        } else if after["upgrades"] == before["upgrades"] {
+            assert!(!text.contains("within 15 s"), "it waits in vain: {text}");
+        }
+    }
+    eventually("its workers serve", || primary.serving() == serving);
+    assert_eq!(primary.stop()["lost"], 0);
+}
+
 #[test]
 fn what_waited_in_the_primary_is_lost_and_counted() {
     let slow = "test -e died && sleep 2; touch died";

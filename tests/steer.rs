@@ -301,7 +301,8 @@ fn connections_are_found_at_those_who_hold_them() {
     let clients: Vec<_> = (0..10).map(nth).collect();
     let mut open: Vec<_> = clients.iter().map(|client| stay(*client, &primary)).collect();
     let found = primary.ask("conns", json!({}));
-    assert_eq!(found["total"], 10, "{found}");
+    // Somebody else's connection may have the same port at its own end.
+    assert!(found["total"].as_u64() >= Some(10), "{found}");
     for ((stream, pid), client) in open.iter().zip(&clients) {
         let local = stream.local_addr().unwrap().port();
         let rows = found["connections"].as_array().unwrap();
@@ -318,7 +319,8 @@ fn connections_are_found_at_those_who_hold_them() {
     let in_slot = of_slot["connections"].as_array().unwrap();
     assert!(in_slot.iter().all(|row| row["slot"] == 0), "{of_slot}");
     let few = primary.ask("conns", json!({"limit": 3}));
-    assert_eq!((&few["total"], few["connections"].as_array().map(Vec::len)), (&json!(10), Some(3)));
+    assert_eq!(few["connections"].as_array().map(Vec::len), Some(3));
+    assert!(few["total"].as_u64() >= Some(10), "{few}");
     open.clear();
     eventually("none is left", || {
         let found = primary.ask("conns", json!({}));

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
@@ -75,9 +75,15 @@ impl Primary {
 
     /// Types `sticky-lb upgrade`.
     pub fn order_upgrade(&self) -> Output {
+        self.begin_upgrade().wait_with_output().expect("it starts")
+    }
+
+    /// The same, and doesn't wait for it.
+    pub fn begin_upgrade(&self) -> Child {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sticky-lb"));
         command.args(["upgrade", "--control"]).arg(self.control());
-        command.output().expect("it starts")
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("it starts")
     }
 
     /// Upgrades it, and checks that the command says so.

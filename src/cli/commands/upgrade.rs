@@ -50,6 +50,10 @@ fn successor(operator: &Operator, before: &Status) -> Result<Status, Failure> {
                 let reason = status.upgrade_failed.unwrap_or_default();
                 return Err(Failure::Undone(format!("primary stays as it was: {reason}")));
             }
+            if status.recoveries > before.recoveries {
+                let text = "primary has crashed before it was upgraded, another one goes on: look at its log";
+                return Err(Failure::Undone(text.to_owned()));
+            }
         }
         sleep(LOOK);
     }
