@@ -38,6 +38,25 @@ fn nobody_notices_that_the_primary_was_killed() {
 }
 
 #[test]
+fn metrics_count_upgrades_and_crashes_and_go_on_from_where_they_were() {
+    let primary = crashing(1).arguments(&["--admin", "127.0.0.1:0"]).start();
+    ask(nth(0), primary.address());
+    eventually("it is counted", || primary.status()["acknowledged"] == 1);
+    primary.upgrade();
+    primary.crash_and_recover();
+    primary.crash_and_recover();
+    let text = primary.get("/metrics").body;
+    for line in [
+        "sticky_lb_upgrades_total 1",
+        "sticky_lb_primary_crashes_total 2",
+        "sticky_lb_accepted_connections_total 1",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line}: {text}");
+    }
+    primary.stop();
+}
+
+#[test]
 fn whoever_comes_while_there_is_no_primary_waits_in_the_backlog() {
     let primary = crashing(2).start();
     let workers = [0, 1].map(|slot| ask(primary.client_of(slot), primary.address()).pid());

@@ -56,29 +56,52 @@ impl Metrics {
         if let Some((_, text)) = last.as_ref().filter(|(at, _)| *at >= snapshot.at) {
             return Ok(text.clone());
         }
-        let (at, started, dropped) = (snapshot.at, self.started, self.links.output.dropped());
+        let at = snapshot.at;
+        let primary = Primary {
+            started: self.started,
+            dropped: self.links.output.dropped(),
+            upgrades: self.links.facts.replacements.upgrades,
+            crashes: self.links.facts.replacements.recoveries,
+        };
         // A thousand slots take some milliseconds, in which others are answered.
-        let make = move || Bytes::from(render(&snapshot, started, dropped));
+        let make = move || Bytes::from(render(&snapshot, &primary));
         let text = tokio::task::spawn_blocking(make).await.map_err(|_| Refusal::Gone)?;
         *last = Some((at, text.clone()));
         Ok(text)
     }
 }
 
-fn render(snapshot: &Snapshot, started: Duration, dropped: u64) -> String {
+/// What concerns the primary as a whole.
+#[derive(Debug, Default)]
+struct Primary {
+    /// The first of all, since 1970.
+    started: Duration,
+    /// Lines.
+    dropped: u64,
+    upgrades: u64,
+    crashes: u64,
+}
+
+fn render(snapshot: &Snapshot, primary: &Primary) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     metrics::with_local_recorder(&recorder, || {
         let version = ("version", env!("CARGO_PKG_VERSION"));
         labelled("sticky_lb_build_info", "The primary's release.", [([version], 1.0)]);
         gauge(
             "sticky_lb_start_time_seconds",
-            "When the primary was started, since 1970.",
-            started.as_secs_f64(),
+            "When the primary was started, since 1970; upgrades and crashes don't count.",
+            primary.started.as_secs_f64(),
+        );
+        count("sticky_lb_upgrades_total", "Upgrades of the primary in place.", primary.upgrades);
+        count(
+            "sticky_lb_primary_crashes_total",
+            "Crashes of the primary after which another one took over.",
+            primary.crashes,
         );
         count(
             "sticky_lb_dropped_output_lines_total",
             "Lines of workers that could not be kept.",
-            dropped,
+            primary.dropped,
         );
         frontend::record(&snapshot.frontend);
         pool::record(&snapshot.pool);
@@ -183,7 +206,7 @@ mod tests {
                 workers: Vec::new(),
             };
             let begin = Timestamp::now();
-            let text = render(&snapshot, Duration::ZERO, 0);
+            let text = render(&snapshot, &Primary::default());
             println!("{slots} slots: {} bytes in {:?}", text.len(), Timestamp::now().since(begin));
             text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count()
         };
