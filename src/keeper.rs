@@ -67,14 +67,14 @@ pub enum KeeperError {
     },
 }
 
-/// Runs this program as a primary, with its arguments, and again after each crash. Returns the exit
-/// code of the whole. To be called in a process of one thread, which does nothing else.
+/// Runs this program as a primary, with its arguments and the text of its configuration file, and again
+/// after each crash. Returns the exit code of the whole. To be called in a process of one thread, which does nothing else.
 ///
 /// # Errors
 ///
 /// If primaries keep dying, or the kernel refuses something.
-pub fn run(settings: KeeperSettings) -> Result<u8, KeeperError> {
-    let mut watch = Watch::new(settings)?;
+pub fn run(settings: KeeperSettings, configuration: Option<&str>) -> Result<u8, KeeperError> {
+    let mut watch = Watch::new(settings, configuration)?;
     loop {
         if let Some(code) = watch.turn()? {
             return Ok(code);

@@ -33,7 +33,9 @@ pub(super) fn run(reader: &Reader) -> Result<u8, Box<dyn Error>> {
     let format = config.log.format;
     let role = Role::of(&config);
     let result = match role {
-        Role::Keeper(settings) => keeper::run(settings).map_err(Into::into),
+        Role::Keeper(settings) => {
+            keeper::run(settings, config.source.as_deref()).map_err(Into::into)
+        }
         Role::KeptPrimary | Role::Primary => {
             if role == Role::KeptPrimary {
                 role::be_kept();
@@ -54,8 +56,8 @@ pub(super) fn run(reader: &Reader) -> Result<u8, Box<dyn Error>> {
     })
 }
 
-/// After a crash the primary goes on by the configuration that the one before ran on, whatever has become
-/// of the file; unless that cannot be.
+/// A kept primary has the configuration that its keeper has read; after a crash the primary goes on by
+/// the one that the one before ran on, whatever has become of the file; unless that cannot be.
 fn read(reader: &Reader, left: Option<&Beginning>) -> Result<Config, Box<dyn Error>> {
     let again = left.and_then(Beginning::source).map(|source| reader.read_again(source));
     let Reading { config, .. } = match again {

@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use crate::handoff::ids::Timestamp;
 use crate::handoff::kernel::keep_inherited_descriptors;
+use crate::handoff::sealed::seal;
 use crate::keeper::back_off::{BackOff, Next};
 use crate::keeper::children::Children;
 use crate::keeper::kept::Kept;
@@ -20,6 +21,7 @@ use crate::keeper::socket::{Datagram, Socket};
 use crate::keeper::{KeeperError, KeeperSettings, failed_to};
 use crate::system::activation::inherited;
 use crate::system::notify::Notifier;
+use crate::system::store::{CONFIGURATION, PREFIX};
 
 /// Datagrams that are heard before something else has its turn.
 const AT_A_TIME: usize = 256;
@@ -57,7 +59,10 @@ impl Watch {
     /// # Errors
     ///
     /// If the kernel refuses what is needed, or what was passed cannot be used.
-    pub(super) fn new(settings: KeeperSettings) -> Result<Self, KeeperError> {
+    pub(super) fn new(
+        settings: KeeperSettings,
+        configuration: Option<&str>,
+    ) -> Result<Self, KeeperError> {
         let passed = inherited()?;
         if let Err(error) = keep_inherited_descriptors() {
             tracing::warn!(%error, "primary inherits descriptors that its keeper has inherited");
@@ -70,13 +75,18 @@ impl Watch {
         let has_watchdog = manager.as_ref().and_then(Notifier::watchdog_interval).is_some();
         let launcher = Launcher::new(socket.name(), passed.listener, has_watchdog)
             .map_err(failed_to("find its program"))?;
+        let mut kept = Kept::default();
+        if let Some(text) = configuration {
+            let text = seal(text.as_bytes()).map_err(failed_to("pass the configuration on"))?;
+            kept.keep(&format!("{PREFIX}{CONFIGURATION}"), vec![text]);
+        }
         Ok(Self {
             kill_timeout: settings.kill_timeout,
             signals,
             socket,
             manager,
             launcher,
-            kept: Kept::default(),
+            kept,
             children,
             back_off: BackOff::new(settings.min_uptime),
             primary: None,

@@ -43,7 +43,7 @@ impl Primary {
             keep_program(store);
         }
         match beginning.0 {
-            Kind::First { listener, is_kept, lost } => {
+            Kind::First { listener, is_kept, lost, source: _ } => {
                 if let Some(error) = lost {
                     tracing::error!(
                         error,

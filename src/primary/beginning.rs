@@ -1,6 +1,9 @@
 //! What a primary begins with: nothing, or what another one has left to it.
 
+use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 
 use crate::handoff::estate::Descriptors;
 use crate::primary::estate::Estate;
@@ -8,7 +11,7 @@ use crate::supervisor::output::{Output, OutputError, OutputSettings};
 use crate::supervisor::pool::chain;
 use crate::supervisor::pool::estate::After;
 use crate::system::activation::{ActivationError, Inherited, LISTENER, inherited};
-use crate::system::store::Store;
+use crate::system::store::{CONFIGURATION, Store};
 use crate::upgrade::exec::Refused;
 use crate::upgrade::{EstateError, inherit};
 
@@ -24,6 +27,8 @@ pub(super) enum Kind {
         listener: Option<OwnedFd>,
         /// It is kept already.
         is_kept: bool,
+        /// The text of the configuration file, if its keeper has read it.
+        source: Option<String>,
         /// What a crash has left was of no use.
         lost: Option<String>,
     },
@@ -44,14 +49,15 @@ impl Beginning {
             estate.primary.replacements.upgrade_failed = None;
             return Ok(Self(Kind::Successor(Box::new(estate))));
         }
-        let Inherited { listener, listener_is_kept: is_kept, kept } = inherited()?;
+        let Inherited { listener, listener_is_kept: is_kept, mut kept } = inherited()?;
+        let source = kept.take(CONFIGURATION).map(text).transpose().map_err(EstateError::Memory)?;
         Ok(match listener {
-            Some(listener) if !kept.is_empty() => after_crash(listener, is_kept, kept)?,
-            Some(_) => Self(Kind::First { listener, is_kept, lost: None }),
+            Some(listener) if !kept.is_empty() => after_crash(listener, is_kept, source, kept)?,
+            Some(_) => Self(Kind::First { listener, is_kept, source, lost: None }),
             None => {
                 let error = EstateError::Missing(LISTENER.to_owned());
                 let lost = (!kept.is_empty()).then(|| forget(&names(&kept), &error));
-                Self(Kind::First { listener, is_kept, lost })
+                Self(Kind::First { listener, is_kept, source, lost })
             }
         })
     }
@@ -69,14 +75,15 @@ impl Beginning {
         Ok(Self(Kind::Successor(Box::new(estate))))
     }
 
-    /// The configuration that is to be gone on with: after a crash that of the primary that has
-    /// crashed.
+    /// The text of the configuration file, where somebody has read it before: its keeper, or the primary
+    /// that has crashed.
     #[must_use]
     pub fn source(&self) -> Option<Option<String>> {
         match &self.0 {
             Kind::Successor(estate) if estate.after == After::Crash => {
                 Some(estate.primary.source.clone())
             }
+            Kind::First { source: Some(source), .. } => Some(Some(source.clone())),
             _ => None,
         }
     }
@@ -109,6 +116,7 @@ pub enum BeginningError {
 fn after_crash(
     listener: OwnedFd,
     is_kept: bool,
+    source: Option<String>,
     mut kept: Descriptors,
 ) -> Result<Beginning, BeginningError> {
     let names = names(&kept);
@@ -120,9 +128,17 @@ fn after_crash(
         }
         Err(error) => {
             let lost = Some(forget(&names, &error));
-            Ok(Beginning(Kind::First { listener: Some(listener), is_kept, lost }))
+            Ok(Beginning(Kind::First { listener: Some(listener), is_kept, source, lost }))
         }
     }
+}
+
+fn text(memory: OwnedFd) -> io::Result<String> {
+    let file = File::from(memory);
+    let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).unwrap_or(0)];
+    // Whoever starts after a crash has the same open file: its offset is no matter.
+    file.read_exact_at(&mut bytes, 0)?;
+    String::from_utf8(bytes).map_err(io::Error::other)
 }
 
 fn names(kept: &Descriptors) -> Vec<String> {

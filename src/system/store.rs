@@ -24,6 +24,10 @@ pub const PREFIX: &str = "kept-";
 /// The name by which a primary keeps the program that it runs.
 pub const PROGRAM: &str = "program";
 
+/// The name by which the keeper passes the text of the configuration file: it may have come from a pipe,
+/// which can be read once.
+pub const CONFIGURATION: &str = "configuration";
+
 /// How long a store may take to make room. It does nothing else.
 const PATIENCE: Duration = Duration::from_secs(1);
 

@@ -66,6 +66,24 @@ fn without_a_keeper_there_is_one_process() {
     }
 }
 
+/// As a shell's `<(...)` is one: who reads it first has it all.
+#[test]
+fn a_configuration_that_can_be_read_once_is_read_once() {
+    let directory = crate::common::own_directory();
+    let pipe = directory.join("pipe");
+    let make = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(make.success());
+    let writer = pipe.clone();
+    let writing = std::thread::spawn(move || std::fs::write(writer, "workers = 3\nport = 0"));
+    let primary = Primary::from_flags(&["--config", pipe.to_str().unwrap()]).start();
+    writing.join().unwrap().unwrap();
+    for _ in 0..2 {
+        assert_eq!(primary.status()["workers"], 3);
+        primary.crash_and_recover();
+    }
+    primary.stop();
+}
+
 #[test]
 fn each_signal_reaches_the_primary_once() {
     for (sent, said) in [
