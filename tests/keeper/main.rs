@@ -69,7 +69,7 @@ fn without_a_keeper_there_is_one_process() {
 /// As a shell's `<(...)` is one: who reads it first has it all.
 #[test]
 fn a_configuration_that_can_be_read_once_is_read_once() {
-    let directory = crate::common::own_directory();
+    let directory = common::own_directory();
     let pipe = directory.join("pipe");
     let make = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
     assert!(make.success());
