@@ -125,7 +125,12 @@ impl Primary {
 
     /// Kills the primary alone, and waits until it has a successor, which is returned.
     pub fn crash(&self) -> u32 {
-        let before = self.primary_pid();
+        let mut before = 0;
+        // In the middle of an upgrade it has no environment to be known by.
+        eventually("a primary", || {
+            before = self.primary_pid();
+            process::state(before).is_some_and(|state| state != 'Z')
+        });
         process::signal(before, process::Signal::KILL);
         let mut next = before;
         eventually("another primary", || {

@@ -68,6 +68,17 @@ fn processes(status: &Status) -> String {
     }
 }
 
+/// How often the primary was followed by another one.
+fn replacements(status: &Status) -> String {
+    let count = |count: u64, one: &str, several: &str| match count {
+        0 => String::new(),
+        1 => format!(", {one}"),
+        count => format!(", {count} {several}"),
+    };
+    count(status.upgrades, "upgraded once", "upgrades")
+        + &count(status.recoveries, "crashed once", "crashes")
+}
+
 fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
     let warnings = warnings(status, workers);
     let mut text: String =
@@ -79,7 +90,10 @@ fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
     });
     text += &pairs(&[
         ("name", clean(&s.name)),
-        ("version", format!("{}, {}, up {}", clean(&s.version), processes(s), seconds(s.uptime_s))),
+        ("version", {
+            let (up, replaced) = (seconds(s.uptime_s), replacements(s));
+            format!("{}, {}, up {up}{replaced}", clean(&s.version), processes(s))
+        }),
         ("listening", clean(&s.listening.join(", "))),
         ("admin", maybe(s.admin.as_deref(), clean)),
         ("control", maybe(s.control.as_deref(), clean)),
@@ -308,6 +322,10 @@ mod tests {
         let quiet = status_text(&status(), &[worker(0, "serving")], Look::default());
         assert!(quiet.starts_with("name:"), "{quiet}");
         assert!(quiet.contains("4 of 4 serve\n"), "{quiet}");
+        let replaced = Status { upgrades: 2, recoveries: 1, ..status() };
+        let replaced = status_text(&replaced, &[worker(0, "serving")], Look::default());
+        assert!(replaced.contains("up 0.0 s, 2 upgrades, crashed once\n"), "{replaced}");
+        assert!(quiet.contains("up 0.0 s\n"), "{quiet}");
         let troubled = Status {
             serving: 0,
             accepting: false,
