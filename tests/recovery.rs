@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::process::Command;
 use std::time::Duration;
 
 use common::client::{ask, connect_from, get_from, nth, read_answer, send_get};
@@ -187,6 +188,23 @@ fn a_primary_that_is_killed_in_the_middle_of_an_upgrade_is_followed_all_the_same
     }
     eventually("its workers serve", || primary.serving() == serving);
     assert_eq!(primary.stop()["lost"], 0);
+}
+
+#[test]
+fn whoever_stops_it_after_a_crash_waits_for_its_end() {
+    let mut primary = crashing(1).start();
+    primary.crash_and_recover();
+    let pid = primary.primary_pid();
+    // So that it ends later.
+    process::signal(primary.pid(), Signal::STOP);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sticky-lb"));
+    let mut stop = command.args(["stop", "--control"]).arg(primary.control()).spawn().unwrap();
+    eventually("its primary has ended", || process::state(pid) == Some('Z'));
+    std::thread::park_timeout(Duration::from_millis(200));
+    assert!(stop.try_wait().unwrap().is_none(), "it is not waited for");
+    process::signal(primary.pid(), Signal::CONT);
+    assert!(stop.wait().unwrap().success());
+    assert_eq!(primary.wait().code(), Some(0));
 }
 
 #[test]

@@ -19,6 +19,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use rustix::net::listen;
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 
@@ -29,6 +30,9 @@ pub const RUNTIME_DIRECTORY: &str = "STICKY_LB_RUNTIME_DIR";
 
 /// Bytes of a socket's path, by `sun_path` in `unix(7)`.
 const LONGEST_PATH: usize = 107;
+
+/// Commands that may wait to be let in.
+const BACKLOG: i32 = 128;
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +116,9 @@ impl ControlSocket {
     #[must_use]
     pub fn adopt(path: PathBuf, listener: OwnedFd) -> Option<Self> {
         let identity = identity(&path).ok()?;
+        // The kernel tells whoever comes which process has listened last (`SO_PEERCRED`, unix(7)):
+        // that is to be this one, and not one that may be dead.
+        listen(&listener, BACKLOG).ok()?;
         Some(Self { path, identity, listener: listener.into() })
     }
 
