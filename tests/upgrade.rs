@@ -6,6 +6,7 @@ mod common;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use common::client::{ask, connect_from, get_from, nth, read_answer, read_kept_alive, send_get};
 use common::counting::Client;
@@ -51,6 +52,28 @@ fn a_signal_upgrades_as_well_with_a_keeper_and_without() {
         assert_eq!(primary.status()["upgrades"], 1);
         primary.stop();
     }
+}
+
+/// Each of them ends a process that has no handlers yet, as at the beginning of a program.
+#[test]
+fn signals_that_come_in_the_middle_wait_for_the_successor() {
+    let primary = Primary::with_workers(1).arguments(&["--no-keeper"]).start();
+    let pid = primary.pid();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                process::signal(pid, Signal::USR1);
+                thread::park_timeout(Duration::from_micros(100));
+            }
+        });
+        let upgrades = (0..10).map(|_| primary.order_upgrade().status.success());
+        let done = upgrades.filter(|done| *done).count();
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(done, 10, "{}", primary.log());
+    });
+    assert_eq!(primary.status()["upgrades"], 10);
+    primary.stop();
 }
 
 #[test]
