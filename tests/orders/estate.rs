@@ -128,8 +128,9 @@ fn rolling_restarts_go_on_through_twenty_deaths_of_the_pool() {
 
 async fn is_new(pool: &Harness, slot: u16) -> bool {
     let status = status(pool).await;
-    let pid = status.slots[usize::from(slot)].workers[0].pid;
-    std::fs::read(format!("/proc/{pid}/environ")).unwrap().windows(9).any(|it| it == b"RELEASE=2")
+    let Some(worker) = status.slots[usize::from(slot)].workers.first() else { return false };
+    let environment = std::fs::read(format!("/proc/{}/environ", worker.pid)).unwrap_or_default();
+    environment.windows(9).any(|it| it == b"RELEASE=2")
 }
 
 #[test]
@@ -156,8 +157,9 @@ fn the_end_of_a_worker_is_noticed_whenever_it_comes() {
 fn a_back_off_and_an_errored_slot_survive() {
     for life in [Life::HandedOver, Life::Dies] {
         with_successors(2, life, async |pool| {
+            let before = when(pool, "all serve", |status| is_calm(status, 2)).await;
             pool.break_code(true);
-            kill(status(pool).await.slots[1].workers[0].pid);
+            kill(before.slots[1].workers[0].pid);
             // The pauses become longer than any pool lives.
             let waits = |status: &PoolStatus| status.slots[1].deaths >= 4;
             when(pool, "some have died", waits).await;
