@@ -68,7 +68,8 @@ pub enum KeeperError {
 }
 
 /// Runs this program as a primary, with its arguments and the text of its configuration file, and again
-/// after each crash. Returns the exit code of the whole. To be called in a process of one thread, which does nothing else.
+/// after each crash. Returns the exit code of the whole. To be called in a process of one thread,
+/// which does nothing else.
 ///
 /// # Errors
 ///
