@@ -188,6 +188,7 @@ async fn play(
         let times = if act.times > 1 { format!(" × {}", act.times) } else { String::new() };
         view.say(&format!("\n{}: {}{times}", act.title, act.deed.words()));
         let (before, start) = (Seen::of(&mut load.shared.tally.borrow_mut()), Instant::now());
+        load.shared.tally.borrow_mut().act.clone_from(&act.title);
         for number in 0..act.times {
             Stage { primary, load, view }.play(&act.deed, number).await?;
         }
@@ -331,6 +332,7 @@ fn conclude(options: &Options, tally: &Tally, left: Vec<String>, stopped: &Value
 
 fn print_balance(tally: &Tally, complaints: &[String]) {
     let counts = tally.counts;
+    let turned_away = tally.turned_away.iter().map(|(when, count)| format!("{count} {when}"));
     let endings = tally.endings.iter().map(|(ending, count)| format!("{count} {ending}"));
     println!();
     for (what, found) in [
@@ -348,6 +350,7 @@ fn print_balance(tally: &Tally, complaints: &[String]) {
         ("the same, across a move", tally.across_moves.words()),
         ("pages for those who come once", tally.arrivals.words()),
         ("who got none", tally.turned_away.values().sum::<u64>().to_string()),
+        ("and when", turned_away.collect::<Vec<_>>().join(", ")),
         ("cut off as a worker was killed", tally.cut_off.to_string()),
         ("sessions of killed workers", tally.orphaned.to_string()),
         ("from death to next worker", tally.after_deaths.words()),

@@ -74,6 +74,8 @@ pub(crate) struct Tally {
     pub(crate) arrivals: Durations,
     /// Those that got none.
     pub(crate) turned_away: BTreeMap<String, u64>,
+    /// What is being played, which those that got none are told apart by.
+    pub(crate) act: String,
     /// Those that were cut as a worker was killed meanwhile: a page is a session to nobody.
     pub(crate) cut_off: u64,
     /// When a worker was killed last.
@@ -120,7 +122,8 @@ impl Tally {
 
     /// A client that came once was not served.
     pub(crate) fn turned_away(&mut self, reason: String) {
-        *self.turned_away.entry(reason).or_default() += 1;
+        let during = format!("{}: {reason}", self.act);
+        *self.turned_away.entry(during).or_default() += 1;
     }
 
     /// A client that came once, at that time, was cut.
@@ -239,13 +242,14 @@ mod tests {
 
     #[test]
     fn only_whoever_was_there_when_a_worker_was_killed_is_cut_off_by_that() {
-        let (mut tally, start) = (Tally::default(), Instant::now());
+        let (mut tally, start) =
+            (Tally { act: "An act".to_owned(), ..Tally::default() }, Instant::now());
         let after = |milliseconds| start + Duration::from_millis(milliseconds);
         tally.cut_off(start, "reset".to_owned());
         tally.killed = Some(after(10));
         tally.cut_off(after(9), "reset".to_owned());
         tally.cut_off(after(11), "reset".to_owned());
-        assert_eq!((tally.cut_off, tally.turned_away["reset"]), (1, 2));
+        assert_eq!((tally.cut_off, tally.turned_away["An act: reset"]), (1, 2));
     }
 
     #[test]

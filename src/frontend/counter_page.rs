@@ -1,13 +1,15 @@
-//! What the frontend has counted, in a page of memory that outlives it: written once a turn, read by the
-//! primary that follows if this one dies.
+//! What the frontend has counted, in a page of memory that outlives it: connections as they are
+//! accepted, everything else once a turn; read by the primary that follows if this one dies.
 //!
-//! Costs no system call. What was counted in the turn in which the primary dies is not in it: of the
-//! connections that this turn has accepted and not handed over nobody knows any more.
+//! Costs no system call. Whoever was accepted and is with nobody can be counted by it. One that a
+//! killed primary was in the middle of accepting counts as well: whether accept(2) had brought somebody
+//! nobody can say any more.
 //!
 //! # Layout
 //!
 //! 64-bit numbers in the machine's byte order, one after the other, in the order of
-//! [`Counters`]' fields. New ones are only ever added at the end.
+//! [`Counters`]' fields, and then the number for whom the next accept(2) may bring. New ones are only ever
+//! added at the end.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -74,7 +76,15 @@ impl CounterPage {
         for (field, cell) in fields(&mut counters).into_iter().zip(self.page.counters()) {
             *field = cell.load(Ordering::Acquire);
         }
+        let expected = self.page.counters()[EXPECTED].load(Ordering::Acquire);
+        counters.accepted = counters.accepted.max(expected);
         counters
+    }
+
+    /// Accept(2) is called next, and gives this number to whom it brings; the last one again once it has
+    /// brought nobody.
+    pub fn expect(&self, number: u64) {
+        self.page.counters()[EXPECTED].store(number, Ordering::Release);
     }
 
     /// Writes what is counted. The number of the last connection comes first: whoever reads a page
@@ -86,7 +96,12 @@ impl CounterPage {
     }
 }
 
-fn fields(counters: &mut Counters) -> [&mut u64; 18] {
+/// Which cell holds the number that is expected, after all fields.
+const EXPECTED: usize = FIELDS;
+
+const FIELDS: usize = 18;
+
+fn fields(counters: &mut Counters) -> [&mut u64; FIELDS] {
     let Counters {
         accepted,
         acknowledged,
@@ -141,6 +156,21 @@ mod tests {
         let next = CounterPage::open(kept).unwrap();
         assert_eq!(next.read(), counters);
         assert_eq!((next.read().accepted, next.read().shed), (1, 12));
+    }
+
+    #[test]
+    fn whoever_may_have_been_accepted_counts_as_accepted() {
+        let (page, _kept) = CounterPage::create().unwrap();
+        let mut accepted = 0;
+        for brings in [true, true, false, true, false, false] {
+            page.expect(accepted + 1);
+            assert_eq!(page.read().accepted, accepted + 1, "killed meanwhile");
+            accepted += u64::from(brings);
+            page.expect(accepted);
+            assert_eq!(page.read().accepted, accepted);
+        }
+        page.write(Counters { accepted, ..Counters::default() });
+        assert_eq!(page.read().accepted, accepted);
     }
 
     #[test]

@@ -264,7 +264,7 @@ impl Dispatcher {
             if self.is_full() {
                 return Ok(());
             }
-            match self.acceptor.look(self.now).map_err(DispatchError::Listener)? {
+            match self.look()? {
                 Look::Arrival(arrival) => {
                     let connection = self.admit(arrival);
                     self.place(connection);
@@ -282,6 +282,18 @@ impl Dispatcher {
             }
         }
         Ok(())
+    }
+
+    /// Looks into the backlog, so that whoever is accepted counts even if this process is killed at once.
+    fn look(&mut self) -> Result<Look, DispatchError> {
+        let accepted = self.counters.accepted;
+        let expect = |number| self.page.iter().for_each(|page| page.expect(number));
+        expect(accepted + 1);
+        let look = self.acceptor.look(self.now).map_err(DispatchError::Listener)?;
+        if !matches!(look, Look::Arrival(_)) {
+            expect(accepted);
+        }
+        Ok(look)
     }
 
     /// Whether no more connections may be taken from the backlog; said when it begins and ends.
