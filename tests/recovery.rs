@@ -230,6 +230,28 @@ fn what_waited_in_the_primary_is_lost_and_counted() {
 }
 
 #[test]
+fn whoever_it_had_just_accepted_is_counted_as_lost() {
+    let primary = crashing(2).start();
+    let mut failed = 0;
+    for round in 0..40 {
+        let (before, pid) = (primary.status(), primary.primary_pid());
+        process::signal(pid, Signal::STOP);
+        let come = |n| connect_from(nth(n), primary.address()).unwrap();
+        let mut clients: Vec<_> = (0..64).map(come).collect();
+        clients.iter_mut().for_each(|stream| send_get(stream, "/").unwrap());
+        process::signal(pid, Signal::CONT);
+        // Each time a little further into what it does with them.
+        std::thread::sleep(round * Duration::from_micros(50));
+        process::signal(pid, Signal::KILL);
+        primary.wait_for_recovery(&before);
+        failed += clients.into_iter().filter_map(|stream| read_answer(stream).err()).count() as u64;
+    }
+    let lost = primary.stop()["lost"].as_u64();
+    println!("{failed} failed, {lost:?} counted as lost");
+    assert!(failed > 0 && lost >= Some(failed), "{failed} failed, {lost:?} counted as lost");
+}
+
+#[test]
 fn descriptors_and_processes_are_as_many_as_before() {
     let primary = crashing(2).start();
     let keeper = primary.pid();

@@ -7,9 +7,9 @@
 //!
 //! # Layout
 //!
-//! 64-bit numbers in the machine's byte order, one after the other, in the order of
-//! [`Counters`]' fields, and then the number for whom the next accept(2) may bring. New ones are only ever
-//! added at the end.
+//! 64-bit numbers in the machine's byte order, one after the other, in the order of [`Counters`]'
+//! fields. New ones are only ever added at their end. The page's last number is that of the connection
+//! which the accept(2) under way may bring.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -96,12 +96,10 @@ impl CounterPage {
     }
 }
 
-/// Which cell holds the number that is expected, after all fields.
-const EXPECTED: usize = FIELDS;
+/// Which cell holds the number that is expected: the last one, which no field ever comes to.
+const EXPECTED: usize = PAGE / size_of::<u64>() - 1;
 
-const FIELDS: usize = 18;
-
-fn fields(counters: &mut Counters) -> [&mut u64; FIELDS] {
+fn fields(counters: &mut Counters) -> [&mut u64; 18] {
     let Counters {
         accepted,
         acknowledged,
