@@ -7,11 +7,11 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use sticky_lb::frontend::affinity::{Affinity, DigestKind, Prefixes};
-use sticky_lb::frontend::placement::{Availability, Placement, Ranking, Slots};
-use sticky_lb::frontend::router::{Router, RouterSettings};
-use sticky_lb::frontend::spill::SpillReason;
-use sticky_lb::handoff::ids::{AffinityKey, SlotId, Timestamp};
+use sticky_lb::internals::frontend::affinity::{Affinity, DigestKind, Prefixes};
+use sticky_lb::internals::frontend::fallback::FallbackReason;
+use sticky_lb::internals::frontend::placement::{Availability, Placement, Ranking, Slots};
+use sticky_lb::internals::frontend::router::{Router, RouterSettings};
+use sticky_lb::protocol::ids::{AffinityKey, SlotId, Timestamp};
 
 fn keys(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("key");
@@ -65,8 +65,8 @@ impl Slots for AllOpen {
         black_box(u64::from(slot.0) * 31 % 97)
     }
 
-    fn closed_because(&self, _: SlotId) -> SpillReason {
-        SpillReason::NotServing
+    fn closed_because(&self, _: SlotId) -> FallbackReason {
+        FallbackReason::NotServing
     }
 }
 

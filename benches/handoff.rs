@@ -8,14 +8,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use sticky_lb::frontend::measure::tally::Tally;
-use sticky_lb::handoff::channel::{Channel, PendingConnection};
-use sticky_lb::handoff::ids::{AffinityKey, ConnectionId, SlotId, Timestamp};
-use sticky_lb::handoff::message::{
+use sticky_lb::internals::frontend::measure::stats::Stats;
+use sticky_lb::internals::link::native::{Channel, PendingConnection};
+use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, SlotId, Timestamp};
+use sticky_lb::protocol::message::{
     BATCH, ConnectionRecord, MAX_TO_WORKER, ToWorker, decode_to_worker, encode_connections,
 };
-use sticky_lb::handoff::scm_rights::receive;
-use sticky_lb::handoff::scoreboard::{Counter, Scoreboard};
+use sticky_lb::protocol::scm_rights::receive;
+use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
 
 fn record(id: u64) -> ConnectionRecord {
     ConnectionRecord {
@@ -65,7 +65,7 @@ fn channel(criterion: &mut Criterion) {
                     queue.push_back(PendingConnection {
                         record: record(id),
                         socket,
-                        deaths: 0,
+                        crashes: 0,
                         parcel: None,
                     });
                 }
@@ -80,33 +80,33 @@ fn channel(criterion: &mut Criterion) {
 }
 
 /// What counting and measuring adds to each connection: with one client, and with so many that none
-/// is known to the search for the heaviest.
-fn tally(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("tally");
+/// is known to the search for the top_client.
+fn stats(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("stats");
     for (name, clients) in [("one client", 1), ("many clients", u64::MAX)] {
-        let (mut tally, mut count) = (Tally::default(), 0_u64);
-        tally.grow(8);
+        let (mut stats, mut count) = (Stats::default(), 0_u64);
+        stats.grow(8);
         group.bench_function(BenchmarkId::new("accepted", name), |bencher| {
             bencher.iter(|| {
                 count += 1;
                 let key = AffinityKey(count % clients);
-                tally.accepted(key, black_box([203, 0, 113, 9].into()), Timestamp(count * 10_000));
+                stats.accepted(key, black_box([203, 0, 113, 9].into()), Timestamp(count * 10_000));
             });
         });
     }
-    let (mut tally, mut count) = (Tally::default(), 0_u64);
-    tally.grow(8);
+    let (mut stats, mut count) = (Stats::default(), 0_u64);
+    stats.grow(8);
     group.bench_function("acknowledged", |bencher| {
         bencher.iter(|| {
             count += 1;
             let (slot, time) = (SlotId((count % 8) as u16), Duration::from_micros(count % 2_000));
-            tally.acknowledged(slot, black_box(time), Timestamp(count * 10_000));
+            stats.acknowledged(slot, black_box(time), Timestamp(count * 10_000));
         });
     });
     group.bench_function("quantiles", |bencher| {
-        bencher.iter(|| tally.recent.quantiles(Timestamp(count * 10_000)));
+        bencher.iter(|| stats.recent.quantiles(Timestamp(count * 10_000)));
     });
 }
 
-criterion_group!(benches, messages, channel, tally);
+criterion_group!(benches, messages, channel, stats);
 criterion_main!(benches);

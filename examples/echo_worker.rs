@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::Error as WebSocketError;
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut worker = Worker::attach()?;
     let drain = worker.drain();
-    worker.take_sessions()?;
+    worker.enable_migration()?;
     worker.ready()?;
     while let Some(connection) = worker.accept().await? {
         tokio::spawn(echo(connection));
@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 async fn echo(connection: Connection) -> Result<(), WebSocketError> {
     let (stream, session) = connection.into_session();
     // It remembers nothing, so that it can move with nothing, and survive with nothing.
-    session.crash_safe(Vec::new);
+    session.protect(Vec::new);
     let mut socket = accept_async(stream).await?;
     while let Some(message) = socket.next().await.transpose()? {
         if message.is_text() || message.is_binary() {

@@ -1,6 +1,6 @@
 """A worker in Python, from its standard library alone: a thread and an HTTP server a connection.
 Run it with: sticky-lb --workers 4 --port 3000 -- python3 examples/worker.py
-The protocol stands, byte by byte, in src/handoff/message.rs and src/handoff/scoreboard.rs."""
+The protocol stands, byte by byte, in src/protocol/message.rs and src/protocol/scoreboard.rs."""
 
 import array
 import http.server
@@ -79,7 +79,7 @@ while True:
         take(list(RECORD.iter_unpack(data[8:])), [socket.socket(fileno=fd) for fd in numbers])
 
 if not board[DRAIN]:  # Nobody has ordered it: the primary is gone. Serve who is there, for a while.
-    time = sum(int(os.environ[name]) for name in ("STICKY_LB_ORPHAN_GRACE", "STICKY_LB_KILL_TIMEOUT"))
+    time = sum(int(os.environ[name]) for name in ("STICKY_LB_ORPHAN_TIMEOUT", "STICKY_LB_KILL_TIMEOUT"))
     end = threading.Timer(time / 1000, os._exit, (0,))
     end.daemon = True
     end.start()

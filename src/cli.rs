@@ -8,7 +8,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::demo::server;
-use crate::handoff::kernel::adopt;
+use crate::kernel::adopt;
 use crate::primary::Estate;
 use crate::settings::reader::{Reader, Reading};
 use crate::supervisor::pool::chain;

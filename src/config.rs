@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::control::settings::{AdminSettings, ControlSettings};
 use crate::frontend::affinity::{DigestKind, Prefixes};
+use crate::frontend::close_requests::PaceSettings;
 use crate::frontend::listener::ListenerSettings;
 use crate::frontend::router::RouterSettings;
-use crate::frontend::shedding::PaceSettings;
 use crate::frontend::slot_table::SlotSettings;
 use crate::log::LogSettings;
 use crate::supervisor::autoscale::AutoscaleSettings;
@@ -57,15 +57,15 @@ pub struct Config {
     /// When workers are replaced.
     pub limits: LimitSettings,
     /// A worker whose event loop has stood still for so long is aborted; never if `None`.
-    pub stall_timeout: Option<Duration>,
+    pub watchdog_timeout: Option<Duration>,
     /// A session that hasn't moved to another worker within that is sent away.
-    pub move_timeout: Duration,
+    pub migrate_timeout: Duration,
     /// Whether sessions whose apps say so survive the death of their worker.
-    pub crash_safe: bool,
+    pub protect: bool,
     /// From the order to stop until connections are no longer accepted.
     pub lameduck: Duration,
     /// So long workers go on serving when the primary is gone.
-    pub orphan_grace: Duration,
+    pub orphan_timeout: Duration,
     /// Which changes of files are worth a rolling restart.
     pub watch: Option<WatchSettings>,
     /// When to do a rolling restart.

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sticky_lb::cli::main()
+    sticky_lb::internals::cli::main()
 }

@@ -18,16 +18,16 @@ use crate::control::links::PrimaryHandle;
 use crate::control::server::Server;
 use crate::control::socket::SocketError;
 use crate::frontend::dispatcher::DispatchError;
-use crate::frontend::estate::FrontendEstate;
-use crate::frontend::inquiry::inquiries;
 use crate::frontend::listener::ListenError;
-use crate::handoff::slots::seam;
+use crate::frontend::query::queries;
+use crate::frontend::snapshot::FrontendEstate;
+use crate::link::seam::seam;
 use crate::log::LogHandle;
 use crate::supervisor::event::Announcer;
 use crate::supervisor::orphans::Orphans;
 use crate::supervisor::output::Output;
-use crate::supervisor::pool::estate::{AdoptedWorker, After, PoolDocument, PoolEnd, PoolEstate};
 use crate::supervisor::pool::handle::PoolHandle;
+use crate::supervisor::pool::snapshot::{AdoptedWorker, After, PoolDocument, PoolEnd, PoolEstate};
 use crate::supervisor::pool::{Pool, PoolError, PoolLinks, PoolSettings, Progress, Summary};
 use crate::supervisor::rollout::Report;
 use crate::system::journal::Journal;
@@ -39,25 +39,25 @@ use crate::upgrade::EstateError;
 use crate::upgrade::exec::hold_signals;
 
 mod begin;
-mod beginning;
 mod control;
-mod doors;
-mod estate;
+mod control_loop;
+mod endpoints;
 mod frontend;
-mod hand_over;
-mod operator;
+mod handover;
 mod pool;
 mod record;
 mod signals;
+mod snapshot;
+mod startup;
 mod triggers;
 
-pub use beginning::{Beginning, BeginningError};
-pub use estate::Estate;
-pub use hand_over::HandOver;
+pub use handover::HandOver;
+pub use snapshot::Estate;
+pub use startup::{Beginning, BeginningError};
 
-use doors::Doors;
+use control_loop::{Operator, Upgrading};
+use endpoints::Endpoints;
 use frontend::FrontendThread;
-use operator::{Operator, Upgrading};
 use pool::PoolOf;
 use record::Record;
 use signals::Signals;
@@ -101,7 +101,7 @@ pub enum PrimaryError {
 
 /// What happened that somebody outside may wait for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Milestone {
+pub enum StatusEvent {
     /// The socket listens; connections wait in its backlog.
     Listening(SocketAddr),
     /// So many workers serve: all of them.
@@ -134,7 +134,7 @@ pub struct Primary {
     frontend: FrontendEstate,
     address: SocketAddr,
     pool: PoolStart,
-    doors: Doors,
+    doors: Endpoints,
     record: Record,
     journal: Journal,
     store: Option<Store>,
@@ -148,10 +148,10 @@ enum PoolStart {
 }
 
 /// What runs beside the pool.
-struct Beside<Reread, Tell> {
+struct Services<Reread, Tell> {
     operator: Operator<Reread, Tell>,
     frontend: FrontendThread,
-    doors: Doors,
+    doors: Endpoints,
     /// Ends when it is dropped.
     _server: Server,
 }
@@ -172,7 +172,7 @@ impl Primary {
         output: Output,
         log: LogHandle,
         reread: impl Fn() -> Result<Config, String>,
-        report: impl FnMut(Milestone),
+        report: impl FnMut(StatusEvent),
     ) -> Result<PrimaryEnd, PrimaryError> {
         let announcer = Announcer::new();
         let announced = announcer.subscribe();
@@ -190,14 +190,14 @@ impl Primary {
     }
 
     /// Starts everything but the pool, which is run by the caller.
-    fn start<Reread: Fn() -> Result<Config, String>, Tell: FnMut(Milestone)>(
+    fn start<Reread: Fn() -> Result<Config, String>, Tell: FnMut(StatusEvent)>(
         self,
         announcer: Announcer,
         output: Output,
         log: LogHandle,
         reread: Reread,
         report: Tell,
-    ) -> Result<(Pool, Beside<Reread, Tell>), PrimaryError> {
+    ) -> Result<(Pool, Services<Reread, Tell>), PrimaryError> {
         let start = |what| move |source| PrimaryError::Start { what, source };
         let signals = Signals::install().map_err(start("install signal handlers"))?;
         let keeper = Keeper::from_environment().map_err(start("watch its keeper"))?;
@@ -208,9 +208,9 @@ impl Primary {
         let notifier = Notifier::from_environment();
         let heartbeat = notifier.as_ref().and_then(Notifier::watchdog_interval);
         let (commander, events, orders) = seam().map_err(start("make the seam to the frontend"))?;
-        let (frontend_handle, inquiries) =
-            inquiries().map_err(start("make the way in for questions"))?;
-        let frontend = frontend::start(frontend, &config, pool.slots(&config), orders, inquiries)
+        let (frontend_handle, queries) =
+            queries().map_err(start("make the way in for questions"))?;
+        let frontend = frontend::start(frontend, &config, pool.slots(&config), orders, queries)
             .map_err(start("start the frontend's thread"))?;
 
         let (handle, ordered) = PoolHandle::new();
@@ -224,7 +224,8 @@ impl Primary {
             output: output.clone(),
             log: log.clone(),
         };
-        let server = control::Doors { socket: doors.socket.as_ref(), admin: doors.admin.take() };
+        let server =
+            control::Endpoints { socket: doors.socket.as_ref(), admin: doors.admin.take() };
         let server = control::start(parts, &config, address, record.document(), server, &announcer)
             .map_err(start("start the thread of the control socket"))?;
         let upgrading = Upgrading::new(&record, &journal);
@@ -259,7 +260,7 @@ impl Primary {
             journal: Some(journal),
         };
         let pool = pool.start(pool_settings.settings(&config), links);
-        Ok((pool, Beside { operator, frontend, doors, _server: server }))
+        Ok((pool, Services { operator, frontend, doors, _server: server }))
     }
 }
 
@@ -292,7 +293,7 @@ impl PoolStart {
     }
 }
 
-impl<Reread, Tell> Beside<Reread, Tell> {
+impl<Reread, Tell> Services<Reread, Tell> {
     /// Gathers everything. From here on signals wait for the successor.
     async fn hand_over(self, pool: PoolEstate) -> Result<PrimaryEnd, PrimaryError> {
         let Self { mut operator, frontend, doors, .. } = self;

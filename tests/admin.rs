@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpListener};
 use common::admin::{Viewer, connect, post, request, say};
 use common::client::{Answer, ask, ends_within, nth, read_answer};
 use common::process::{Signal, descriptors, exists};
-use common::{Builder, PATIENCE, Primary, eventually, own_directory};
+use common::{Builder, Primary, TIMEOUT, eventually, own_directory};
 use serde_json::{Value, json};
 
 const JSON: &str = "Content-Type: application/json";
@@ -62,9 +62,9 @@ fn what_is_asked_over_http_is_what_the_control_socket_answers() {
     assert_eq!((&slot["slot"], &slot["state"]), (&json!(2), &json!("serving")), "{slot}");
     let client = nth(4);
     let found = primary.get(&format!("/api/where?address={client}")).json();
-    assert_eq!(found["goes_to"], ask(client, primary.address()).slot(), "{found}");
+    assert_eq!(found["target"], ask(client, primary.address()).slot(), "{found}");
     let key = found["key"].as_str().unwrap();
-    assert_eq!(primary.get(&format!("/api/where?key={key}")).json()["goes_to"], found["goes_to"]);
+    assert_eq!(primary.get(&format!("/api/where?key={key}")).json()["target"], found["target"]);
     let events = primary.get("/api/events?last=2").json();
     assert_eq!(events.as_array().map(Vec::len), Some(2), "{events}");
     let conns = primary.get("/api/conns?slot=1&address=127.0.0.0/8&limit=5").json();
@@ -362,7 +362,7 @@ fn viewers_see_a_worker_die_and_each_event_once() {
     eventually("its successor", || {
         let live = next_live(&mut viewer, &mut last);
         let mut events = live["events"].as_array().unwrap().iter();
-        died |= events.any(|event| event["kind"] == "worker-died" && event["pid"] == old);
+        died |= events.any(|event| event["kind"] == "worker-crashed" && event["pid"] == old);
         let now = serving(&live["workers"]);
         died && now.len() == 2 && now.iter().all(|(_, pid)| *pid != u64::from(old))
     });
@@ -387,7 +387,7 @@ fn viewers_see_a_worker_die_and_each_event_once() {
 fn events_are_followed_as_they_come() {
     let primary = with_admin(1).start();
     let mut viewer = Viewer::of(primary.admin(), "/api/events?follow=true&last=1");
-    assert_eq!(viewer.expect("item")["kind"], "worker-serves");
+    assert_eq!(viewer.expect("item")["kind"], "worker-ready");
     primary.order("scale", &json!({"to": "2"}));
     assert_eq!(viewer.expect("item")["kind"], "scaled");
     primary.stop();
@@ -511,7 +511,7 @@ fn clients_that_are_slow_or_idle_or_never_read_are_cut_off() {
     assert!(descriptors(primary.primary_pid()).len() >= before, "they are connected");
     assert_eq!(get(admin, "/livez", &[]).status(), 200);
     for client in &mut slow {
-        assert!(ends_within(client, PATIENCE), "{client:?}");
+        assert!(ends_within(client, TIMEOUT), "{client:?}");
     }
     eventually("all are gone", || descriptors(primary.primary_pid()).len() <= before);
     primary.stop();

@@ -9,9 +9,9 @@ use common::client::{ask, connect_from, nth};
 use common::process::Signal;
 use common::{Primary, eventually, process};
 use serde_json::Value;
-use sticky_lb::frontend::affinity::{Affinity, DigestKind, Prefixes, fold};
-use sticky_lb::frontend::placement::modulo;
-use sticky_lb::handoff::ids::SlotId;
+use sticky_lb::internals::frontend::affinity::{Affinity, DigestKind, Prefixes, fold};
+use sticky_lb::internals::frontend::placement::modulo;
+use sticky_lb::protocol::ids::SlotId;
 
 #[test]
 fn every_client_stays_with_its_worker_and_all_workers_have_some() {
@@ -29,7 +29,7 @@ fn every_client_stays_with_its_worker_and_all_workers_have_some() {
     let stopped = primary.stop();
     assert_eq!(stopped["accepted"], 256);
     assert_eq!(stopped["acknowledged"], 256);
-    assert_eq!(stopped["spilled"], 0);
+    assert_eq!(stopped["fallbacks"], 0);
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn a_client_finds_the_successor_of_its_worker() {
         assert_eq!(after.slot(), before.slot(), "client {n} moved");
         assert_eq!(after.pid() == before.pid(), before.slot() != 2, "client {n}");
     }
-    assert_eq!(primary.stop()["spilled"], 0);
+    assert_eq!(primary.stop()["fallbacks"], 0);
 }
 
 #[test]

@@ -140,7 +140,7 @@ fn comings_and_goings(tab: &Tab) -> usize {
 
 #[test]
 fn a_page_that_is_sent_away_comes_back_by_itself() {
-    let flags = ["--min-uptime", "0", "--drain", "shed", "--drain-timeout", "1s"];
+    let flags = ["--min-uptime", "0", "--drain", "close", "--drain-timeout", "1s"];
     let primary = Primary::with_workers(2).arguments(&flags).start();
     let browser = Browser::start();
     let ann = member(&browser, &primary, "ann");

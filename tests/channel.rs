@@ -8,13 +8,13 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
 use proptest::prelude::*;
-use sticky_lb::handoff::channel::{Channel, Notice, PendingConnection, WorkerEnd};
-use sticky_lb::handoff::ids::{AffinityKey, ConnectionId, Timestamp};
-use sticky_lb::handoff::message::{
+use sticky_lb::internals::link::native::{Channel, LinkEvent, PendingConnection, WorkerEnd};
+use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
+use sticky_lb::protocol::message::{
     ConnectionRecord, HELLO, MAX_IDS, MAX_TO_WORKER, ToWorker, decode_to_worker, encode_refuse,
 };
-use sticky_lb::handoff::scm_rights::{Received, receive, send};
-use sticky_lb::handoff::scoreboard::{Counter, Scoreboard};
+use sticky_lb::protocol::scm_rights::{Received, receive, send};
+use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
 
 /// Both ends of a channel, and where every connection is.
 struct Play {
@@ -47,7 +47,7 @@ impl Play {
         let (mut channel, worker) = Channel::create(credits).unwrap();
         let scoreboard = Scoreboard::open(worker.scoreboard.as_fd()).unwrap();
         send(&worker.channel, &HELLO, &[]).unwrap();
-        assert!(matches!(channel.receive(), Ok(Notice::Hello)));
+        assert!(matches!(channel.receive(), Ok(LinkEvent::Hello)));
         Self {
             channel,
             worker,
@@ -71,7 +71,7 @@ impl Play {
         self.next += 1;
         let (accepted_at, key) = (Timestamp(0), AffinityKey(0));
         let record = ConnectionRecord { id, accepted_at, key, client, local };
-        PendingConnection { record, socket: socket.into(), deaths: 0, parcel: None }
+        PendingConnection { record, socket: socket.into(), crashes: 0, parcel: None }
     }
 
     fn play(&mut self, step: &Step) {
@@ -130,7 +130,7 @@ impl Play {
                     return;
                 }
                 None => match self.channel.receive().unwrap() {
-                    Notice::Refused(connections) => self.give_back(connections),
+                    LinkEvent::Refused(connections) => self.give_back(connections),
                     other => panic!("expected a refusal, got {other:?}"),
                 },
             }

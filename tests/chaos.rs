@@ -57,7 +57,7 @@ fn whatever_happens_nobody_is_lost_and_all_returns_to_its_base() {
             }
             (_, Some(pid)) => {
                 signal(pid, Signal::STOP);
-                // Longer than stall_after.
+                // Longer than ack_timeout.
                 std::thread::park_timeout(Duration::from_millis(400));
                 signal(pid, Signal::CONT);
             }

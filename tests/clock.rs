@@ -39,7 +39,7 @@ fn jump(folder: &Path, seconds: i64) {
 fn a_jump_kills_nobody_and_holds_nothing_up() {
     let folder = common::own_directory();
     let primary = with_shifted_clock(&folder)
-        .arguments(&["--max-age", "1h", "--stall-timeout", "1s", "--drain-timeout", "1h"])
+        .arguments(&["--max-age", "1h", "--watchdog-timeout", "1s", "--drain-timeout", "1h"])
         .start();
     for shift in [DAY, -400 * DAY, 0] {
         jump(&folder, shift);

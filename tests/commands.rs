@@ -15,11 +15,11 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 
 use common::process::{Signal, signal};
-use common::{PATIENCE, Primary, eventually, own_directory, process};
+use common::{Primary, TIMEOUT, eventually, own_directory, process};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use sticky_lb::control::report::{
-    Connections, Event, LogLine, Rollout, Scaled, Slot, Status, Whereabouts, Worker,
+use sticky_lb::internals::control::report::{
+    Connections, Event, LogLine, Rollout, RouteExplanation, Scaled, Slot, Status, Worker,
 };
 
 /// A command line that looks for primaries in this folder only.
@@ -102,7 +102,7 @@ impl Play {
     /// The next request of this kind.
     fn asked(&self, kind: &str) -> Value {
         loop {
-            let request = self.asked.recv_timeout(PATIENCE).expect("it is asked");
+            let request = self.asked.recv_timeout(TIMEOUT).expect("it is asked");
             if request["request"] == kind {
                 return request;
             }
@@ -186,7 +186,7 @@ impl Running {
 
     fn wait_for(&self, text: &str) -> String {
         loop {
-            let line = self.lines.recv_timeout(PATIENCE);
+            let line = self.lines.recv_timeout(TIMEOUT);
             let line = line.unwrap_or_else(|error| panic!("no line with {text:?}: {error}"));
             if line.contains(text) {
                 return line;
@@ -351,8 +351,8 @@ fn a_real_primary_is_steered_by_what_is_typed() {
     let status = said(folder, &["status"]);
     assert!(status.starts_with("! only 1 of 2 workers serve\n! slot 1 is drained: "), "{status}");
     let client = primary.client_of(1).to_string();
-    let found: Whereabouts = report(folder, &["where", &client, "--json"]);
-    assert_eq!((found.ranking[0].slot, found.goes_to), (1, Some(0)));
+    let found: RouteExplanation = report(folder, &["where", &client, "--json"]);
+    assert_eq!((found.ranking[0].slot, found.target), (1, Some(0)));
     assert!(said(folder, &["where", &client]).contains("slot 0, not to slot 1: "));
     assert_eq!(said(folder, &["undrain", "1"]), "slot 1 serves\n");
     let refused = complaint(folder, &["drain", "7"], 1);
@@ -610,14 +610,14 @@ fn orders_reach_the_primary_as_they_were_typed() {
 
 #[test]
 fn clients_are_looked_up_by_address_and_by_key() {
-    let found = Whereabouts { key: "00112233aabbccdd".into(), ..Whereabouts::default() };
+    let found = RouteExplanation { key: "00112233aabbccdd".into(), ..RouteExplanation::default() };
     let none = Connections { total: 3, ..Connections::default() };
     let play =
         Play::that(&[("where", &[json!({"done": found})]), ("conns", &[json!({"done": none})])]);
     let folder = &play.folder;
     assert!(said(folder, &["where", "10.0.0.1"]).contains("key:         00112233aabbccdd\n"));
     assert_eq!(play.asked("where")["address"], "10.0.0.1");
-    assert_eq!(report::<Whereabouts>(folder, &["where", "00112233AABBCCDD", "--json"]), found);
+    assert_eq!(report::<RouteExplanation>(folder, &["where", "00112233AABBCCDD", "--json"]), found);
     assert_eq!(play.asked("where")["key"], "00112233aabbccdd");
     let text = said(folder, &["conns", "--slot", "1", "--addr", "10.0.0.1", "--limit", "9"]);
     assert!(text.starts_with("client  local  slot  gen  pid  state"), "{text}");

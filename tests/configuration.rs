@@ -111,8 +111,8 @@ fn drain_is_a_mode_or_a_table() {
         ("drain", "\"shed\"", "sticky-lb.toml:2"),
         ("drain_timeout", "\"9m\"", "--drain-timeout"),
         ("kill_timeout", "\"3s\"", "sticky-lb.toml:4"),
-        ("shed_rate", "20", "sticky-lb.toml:5"),
-        ("move_timeout", "\"10s\"", "default"),
+        ("close_rate", "20", "sticky-lb.toml:5"),
+        ("migrate_timeout", "\"10s\"", "default"),
         ("rebalance_rate", "100", "default"),
     ] {
         assert_eq!(setting(&found, key), (value.to_owned(), from.to_owned()), "{key}");
@@ -130,12 +130,13 @@ fn drain_is_a_mode_or_a_table() {
 
 #[test]
 fn the_primary_runs_on_its_file() {
-    let place = Place::with(&[("conf/app.toml", "workers = 2\nport = 0\nmove_timeout = '3s'\n")]);
+    let place =
+        Place::with(&[("conf/app.toml", "workers = 2\nport = 0\nmigrate_timeout = '3s'\n")]);
     let config = place.0.join("conf/app.toml");
     let primary = Primary::with_workers(3).arguments(&["--config", config.to_str().unwrap()]);
     let primary = primary.start();
     assert_eq!(primary.workers().len(), 3, "the flag wins");
-    let told = process::variable(primary.worker(0), "STICKY_LB_MOVE_TIMEOUT");
+    let told = process::variable(primary.worker(0), "STICKY_LB_MIGRATE_TIMEOUT");
     assert_eq!(told.as_deref(), Some("3000"));
     primary.stop();
 }
@@ -204,7 +205,7 @@ fn what_is_wrong_is_said_with_its_line_and_all_at_once() {
 fn settings_that_contradict_each_other_name_the_place_of_the_wrong_one() {
     let place = Place::with(&[("sticky-lb.toml", "weights = [1, 2]\nmin_workers = 3\n")]);
     fails(
-        &place.run(&["check", "--workers", "3", "--stall-timeout=2s", "--cwd=none"]),
+        &place.run(&["check", "--workers", "3", "--watchdog-timeout=2s", "--cwd=none"]),
         2,
         &[
             "sticky-lb: sticky-lb.toml:2: min_workers: does nothing without max_workers: set both",

@@ -42,7 +42,7 @@ fn nobody_notices_whatever_operators_do() {
     let (report, as_expected) = demo(&[]);
     assert!(as_expected, "{}", report["complaints"]);
     // But for those that were in the middle of a message when their worker was killed.
-    let ends = report["primary"]["sessions_not_survived"].as_object().expect("by reason");
+    let ends = report["primary"]["session_recovery_failures"].as_object().expect("by reason");
     let not_at_rest: u64 = ends.values().filter_map(Value::as_u64).sum();
     let disconnects = report["disconnects"].as_u64().expect("a number");
     assert!(disconnects <= not_at_rest && not_at_rest < 10, "{report}");
@@ -63,20 +63,20 @@ fn workers_that_leave_too_early_are_seen_to_lose_messages() {
 fn clients_that_are_shed_are_told_why() {
     // All four workers drain nearly at once, evenly over some five seconds: 60 clients a second.
     let limits = ["--most-reconnects", "90", "--", "--drain-timeout", "6s"];
-    let (report, as_expected) = demo(&[WORKERS_ALONE, &["--mode", "shed"], &limits[..]].concat());
+    let (report, as_expected) = demo(&[WORKERS_ALONE, &["--mode", "close"], &limits[..]].concat());
     assert!(as_expected, "{}", report["complaints"]);
     assert!(report["disconnects"].as_u64() > Some(2 * 300), "{report}");
 }
 
 #[test]
 fn workers_that_say_goodbye_shed_their_clients_properly() {
-    let (report, as_expected) = demo(&[WORKERS_ALONE, &["--stay", "--expect", "shed"]].concat());
+    let (report, as_expected) = demo(&[WORKERS_ALONE, &["--stay", "--expect", "close"]].concat());
     assert!(as_expected && report["disconnects"].as_u64() > Some(0), "{report}");
     // All at once.
     let (report, as_expected) = demo(
         &[
             WORKERS_ALONE,
-            &["--stay", "--expect", "shed", "--most-reconnects", "5", "--restarts", "1"],
+            &["--stay", "--expect", "close", "--most-reconnects", "5", "--restarts", "1"],
         ]
         .concat(),
     );

@@ -7,11 +7,11 @@ use std::fs;
 use std::path::Path;
 
 use common::browser::{Browser, Tab};
+use common::fake_admin::{FakeAdmin, live};
 use common::process::{self, Signal};
-use common::stand_in::{StandIn, live};
 use common::{Builder, Primary, client, eventually};
 use serde_json::json;
-use sticky_lb::control::report::Worker;
+use sticky_lb::internals::control::report::Worker;
 
 const DESK: [u32; 2] = [1_280, 900];
 const PHONE: [u32; 2] = [360, 780];
@@ -56,7 +56,7 @@ fn a_killed_worker_gives_way_to_its_successor() {
     });
     assert_eq!(shown(&tab, 1, "pid"), primary.worker(1).to_string());
     assert_eq!(shown(&tab, 1, "generation"), "1");
-    assert_eq!(shown(&tab, 1, "deaths"), "1");
+    assert_eq!(shown(&tab, 1, "crashes"), "1");
     tab.wait_for_text("#events", "worker died after");
     tab.wait_for_text("#axis ~ figcaption", "1 death");
     // Whoever can't see it hears of it.
@@ -174,18 +174,18 @@ fn the_token_is_asked_for_until_it_is_right() {
 
 #[test]
 fn a_lost_primary_is_shown_and_found_again() {
-    let stand_in = StandIn::start();
+    let fake_admin = FakeAdmin::start();
     let browser = Browser::start();
-    let tab = browser.open(&stand_in.url());
-    stand_in.tell(&live(4, 1));
+    let tab = browser.open(&fake_admin.url());
+    fake_admin.tell(&live(4, 1));
     tab.wait_for_text("#link", "Live");
-    stand_in.go_away(true);
+    fake_admin.go_away(true);
     tab.wait_for_text("#lost", "No connection to the primary");
     tab.wait_for_text("#lost", "Figures are old");
     tab.wait_for_text("#link", "Not connected");
     assert_eq!(tab.evaluate("document.title"), "lost – shop");
-    stand_in.go_away(false);
-    stand_in.tell(&live(4, 2));
+    fake_admin.go_away(false);
+    fake_admin.tell(&live(4, 2));
     tab.wait_for_text("#link", "Live");
     tab.wait_for_text("#events", "happened in second 2");
     assert_eq!(count(&tab, "#lost:not([hidden])"), 0);
@@ -196,9 +196,9 @@ fn a_lost_primary_is_shown_and_found_again() {
 #[test]
 fn what_looks_like_html_stays_text() {
     let evil = r#"<img src=x onerror="document.title='gone'"><script>oops()</script>"#;
-    let stand_in = StandIn::start();
+    let fake_admin = FakeAdmin::start();
     let browser = Browser::start();
-    let tab = browser.open(&stand_in.url());
+    let tab = browser.open(&fake_admin.url());
     let mut figures = live(4, 1);
     let status = &mut figures.status;
     for text in [&mut status.name, &mut status.placement, &mut status.version] {
@@ -210,7 +210,7 @@ fn what_looks_like_html_stays_text() {
     for text in [&mut event.kind, &mut event.text] {
         evil.clone_into(text);
     }
-    stand_in.tell(&figures);
+    fake_admin.tell(&figures);
     for place in ["#name", "#facts", "tbody", "#events"] {
         tab.wait_for_text(place, evil);
     }
@@ -219,17 +219,17 @@ fn what_looks_like_html_stays_text() {
     tab.wait_for_text("#whereabouts", "not <b>here</b>");
     assert_eq!(count(&tab, "img, main script, b b, #whereabouts b"), 0);
     assert_eq!(tab.evaluate("document.title"), format!("3/4 serve – {evil}"));
-    assert_is_quiet(&tab, &stand_in.url());
+    assert_is_quiet(&tab, &fake_admin.url());
 }
 
 #[test]
 fn a_thousand_workers_don_t_break_it() {
-    let stand_in = StandIn::start();
+    let fake_admin = FakeAdmin::start();
     let browser = Browser::start();
-    let tab = browser.open(&stand_in.url());
+    let tab = browser.open(&fake_admin.url());
     tab.emulate(DESK, "light");
     let tell_until = |last: u32, from: u32| {
-        (from..=last).for_each(|n| stand_in.tell(&live(1_000, n)));
+        (from..=last).for_each(|n| fake_admin.tell(&live(1_000, n)));
         tab.wait_for_text("#events", &format!("happened in second {last}"));
         tab.wait_for_text("#facts", &uptime(last));
     };
@@ -239,7 +239,7 @@ fn a_thousand_workers_don_t_break_it() {
     let (elements, rows) = (count(&tab, "*"), count(&tab, "tbody tr"));
     assert!((10..=100).contains(&rows), "{rows} rows at once");
     // While figures come, whoever types gets what was asked for.
-    (61..=200).for_each(|n| stand_in.tell(&live(1_000, n)));
+    (61..=200).for_each(|n| fake_admin.tell(&live(1_000, n)));
     tab.enter("#filter", "990-994");
     eventually("five rows", || count(&tab, "tbody tr") == 5);
     tab.wait_for_text(&row(992), "10992");
@@ -267,7 +267,7 @@ fn a_thousand_workers_don_t_break_it() {
     tab.emulate(PHONE, "light");
     let width = "document.documentElement.scrollWidth <= document.documentElement.clientWidth";
     eventually("a page as wide as the phone", || tab.evaluate(width) == true);
-    assert_is_quiet(&tab, &stand_in.url());
+    assert_is_quiet(&tab, &fake_admin.url());
 }
 
 /// As the page has it.

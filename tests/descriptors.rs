@@ -8,13 +8,13 @@ mod common;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 
-use common::mover::{Heard, Mover, parcel_file, sealed};
+use common::fake_worker::{FakeWorker, Heard, parcel_file, sealed};
 use common::process::descriptors;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sticky_lb::handoff::channel::Notice;
-use sticky_lb::handoff::ids::{AffinityKey, ConnectionId, Generation, SlotId, Timestamp};
-use sticky_lb::handoff::message::{ConnectionRecord, HELLO, READY, SESSIONS};
-use sticky_lb::handoff::slots::WorkerId;
+use sticky_lb::internals::link::native::LinkEvent;
+use sticky_lb::internals::link::seam::WorkerId;
+use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Generation, SlotId, Timestamp};
+use sticky_lb::protocol::message::{ConnectionRecord, HELLO, READY, SESSIONS};
 
 /// Lets this process open so many more.
 fn leave(more: usize) {
@@ -33,7 +33,7 @@ fn leave(more: usize) {
 #[test]
 fn a_session_that_does_not_arrive_whole_returns() {
     let id = WorkerId { slot: SlotId(0), generation: Generation(0) };
-    let (mut mover, mut channel) = Mover::alone(id);
+    let (mut mover, mut channel) = FakeWorker::alone(id);
     for message in [HELLO, SESSIONS, READY] {
         mover.say(&message);
         channel.receive().unwrap();
@@ -50,11 +50,11 @@ fn a_session_that_does_not_arrive_whole_returns() {
     for more in 0..2 {
         mover.offer_file(&record, &socket, &parcel);
         leave(more);
-        assert!(matches!(channel.receive(), Ok(Notice::Unmovable(ConnectionId(1)))), "{more}");
+        assert!(matches!(channel.receive(), Ok(LinkEvent::Unmovable(ConnectionId(1)))), "{more}");
         channel.send_notes().unwrap();
         assert!(matches!(mover.hear(), Heard::Returned(ids) if ids == [1]));
     }
     leave(2);
     mover.offer_file(&record, &socket, &parcel);
-    assert!(matches!(channel.receive(), Ok(Notice::Offered(_))));
+    assert!(matches!(channel.receive(), Ok(LinkEvent::Offered(_))));
 }

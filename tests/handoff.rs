@@ -170,7 +170,7 @@ fn a_connection_that_kills_its_workers_goes_to_another_slot_at_last() {
     // It is given to the successor once, so that the client stays; then to another slot.
     assert_ne!(ask(client, primary.address()).slot(), 0);
     let stopped = primary.stop();
-    assert_eq!((&stopped["lost"], &stopped["redelivered"]), (&0.into(), &2.into()));
+    assert_eq!((&stopped["lost"], &stopped["redispatched"]), (&0.into(), &2.into()));
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn a_stopped_worker_holds_up_nobody_and_comes_back_by_itself() {
     assert_ne!(ask(one, primary.address()).slot(), 1, "it stays where it went for a while");
     let stopped = primary.stop();
     assert_eq!((&stopped["lost"], &stopped["stalls"]), (&0.into(), &1.into()));
-    assert!(stopped["redelivered"].as_u64() > Some(0), "{stopped}");
+    assert!(stopped["redispatched"].as_u64() > Some(0), "{stopped}");
 }
 
 /// Clients whose requests are sent, and that wait for their answers.

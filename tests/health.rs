@@ -118,7 +118,7 @@ fn a_worker_can_ask_for_its_own_replacement() {
 
 #[test]
 fn a_worker_whose_event_loop_stands_still_is_aborted_and_replaced() {
-    let primary = unhealthy(2).arguments(&["--stall-timeout", "1s"]).start();
+    let primary = unhealthy(2).arguments(&["--watchdog-timeout", "1s"]).start();
     let (client, still) = (primary.client_of(0), primary.worker(0));
     let mut stalled = connect_from(client, primary.address()).unwrap();
     send_get(&mut stalled, "/stall?ms=60000").unwrap();
@@ -135,7 +135,7 @@ fn a_worker_whose_event_loop_stands_still_is_aborted_and_replaced() {
 
 #[test]
 fn a_worker_that_is_slow_for_less_than_the_time_is_left_alone() {
-    let primary = unhealthy(1).arguments(&["--stall-timeout", "3s"]).start();
+    let primary = unhealthy(1).arguments(&["--watchdog-timeout", "3s"]).start();
     let slow = primary.worker(0);
     let answer = get_from(nth(0), primary.address(), "/stall?ms=1500").unwrap();
     assert_eq!(answer.pid(), slow);
@@ -146,7 +146,7 @@ fn a_worker_that_is_slow_for_less_than_the_time_is_left_alone() {
 
 #[test]
 fn a_primary_that_stood_still_itself_blames_no_worker() {
-    let primary = unhealthy(2).arguments(&["--stall-timeout", "1s"]).start();
+    let primary = unhealthy(2).arguments(&["--watchdog-timeout", "1s"]).start();
     let before = primary.workers();
     // Its connections are the worker's already: the primary is not needed for an answer.
     let ask_for = |path| {

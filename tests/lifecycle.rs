@@ -155,13 +155,13 @@ fn a_worker_told_to_end_is_replaced_before_it_goes() {
     });
     eventually("the old one is gone", || !exists(old));
     let stopped = primary.stop();
-    assert_eq!((&stopped["spilled"], &stopped["lost"]), (&0.into(), &0.into()));
+    assert_eq!((&stopped["fallbacks"], &stopped["lost"]), (&0.into(), &0.into()));
 }
 
 #[test]
 fn workers_serve_for_a_while_without_a_primary_and_then_end() {
     let mut primary = Primary::with_workers(2)
-        .arguments(&["--orphan-grace", "1500ms", "--kill-timeout", "500ms"])
+        .arguments(&["--orphan-timeout", "1500ms", "--kill-timeout", "500ms"])
         .start();
     let workers = primary.workers();
     let mut idle = connect_from(nth(0), primary.address()).unwrap();
@@ -189,7 +189,7 @@ fn workers_serve_for_a_while_without_a_primary_and_then_end() {
 #[test]
 fn an_orphan_that_prints_does_not_die_of_it() {
     let mut primary = Primary::with_workers(1)
-        .arguments(&["--orphan-grace", "1h"])
+        .arguments(&["--orphan-timeout", "1h"])
         .worker(&[&common::example("library_worker"), "chatty"])
         .start();
     let worker = primary.worker(0);
@@ -210,7 +210,7 @@ fn an_orphan_that_prints_does_not_die_of_it() {
 
 #[test]
 fn an_orphan_told_to_end_does_so_at_once() {
-    let mut primary = Primary::with_workers(1).arguments(&["--orphan-grace", "1h"]).start();
+    let mut primary = Primary::with_workers(1).arguments(&["--orphan-timeout", "1h"]).start();
     let worker = primary.worker(0);
     primary.kill_all();
     primary.wait();
@@ -329,8 +329,8 @@ fn a_crash_loop_burns_no_processor() {
     let primary = Primary::with_workers(2).slot_zero("exit 9").start_listening();
     primary.wait_for_log("slot=0 generation=3");
     // Each pause is twice as long as the one before, so that few have come and gone.
-    let deaths = primary.log().matches("exited with status 9").count();
-    assert!(deaths <= 8, "{deaths} deaths");
+    let crashes = primary.log().matches("exited with status 9").count();
+    assert!(crashes <= 8, "{crashes} crashes");
     assert_eq!(ask(primary.client_of(0), primary.address()).slot(), 1);
 }
 

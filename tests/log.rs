@@ -13,7 +13,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use common::process::{Signal, signal};
 use common::{Primary, eventually, own_directory};
 use serde_json::Value;
-use sticky_lb::log::{self, LogFormat, LogSettings, PARTS};
+use sticky_lb::internals::log::{self, LogFormat, LogSettings, PARTS};
 
 /// All lines, each of which has to be an object with what every line has.
 fn objects(log: &str) -> Vec<Value> {
@@ -41,7 +41,7 @@ fn message<'a>(lines: &'a [Value], message: &str) -> &'a Value {
 #[test]
 fn every_line_of_a_life_is_json_where_that_is_wanted() {
     let mut primary = Primary::with_workers(2)
-        .arguments(&["--own-log-format", "json", "--min-uptime", "0"])
+        .arguments(&["--primary-log-format", "json", "--min-uptime", "0"])
         .start();
     let (slot_0, slot_1) = (primary.worker(0), primary.worker(1));
     signal(slot_1, Signal::KILL);
@@ -67,7 +67,7 @@ fn every_line_of_a_life_is_json_where_that_is_wanted() {
 fn a_failed_start_is_json_too() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let flags = ["--host", "127.0.0.1", "--port", &port, "--own-log-format", "json"];
+    let flags = ["--host", "127.0.0.1", "--port", &port, "--primary-log-format", "json"];
     let (code, log) = Primary::from_flags(&flags).run();
     assert_eq!(code, Some(1));
     let lines = objects(&log);

@@ -101,7 +101,7 @@ fn successor_that(role: &str) {
     );
     let primary = Primary::with_workers(1)
         .worker(&["sh", "-c", &shell])
-        .arguments(&["--min-uptime", "0", "--move-timeout", "10s"])
+        .arguments(&["--min-uptime", "0", "--migrate-timeout", "10s"])
         .start();
     let mut clients = clients(&primary, 10, "/count");
     clients.iter_mut().for_each(|client| assert_eq!(client.ask(), 1));
@@ -133,7 +133,7 @@ fn a_version_that_does_not_know_the_state_has_its_clients_come_anew() {
 #[test]
 fn who_has_not_opted_in_or_leaves_too_much_is_sent_away_with_a_close_frame() {
     let primary = sessions(1)
-        .arguments(&["--min-uptime", "0", "--drain-timeout", "3s", "--shed-rate", "1000"])
+        .arguments(&["--min-uptime", "0", "--drain-timeout", "3s", "--close-rate", "1000"])
         .start();
     let stays = Client::open(1, &primary, "/stays");
     let mut large = Client::open(1, &primary, "/count?bytes=16777217");
@@ -147,7 +147,7 @@ fn who_has_not_opted_in_or_leaves_too_much_is_sent_away_with_a_close_frame() {
 #[test]
 fn a_handler_stuck_in_sending_has_its_time_and_holds_up_nobody_else() {
     let primary = sessions(1)
-        .arguments(&["--min-uptime", "0", "--move-timeout", "500ms", "--drain-timeout", "5s"])
+        .arguments(&["--min-uptime", "0", "--migrate-timeout", "500ms", "--drain-timeout", "5s"])
         .start();
     let stuck = Client::open(1, &primary, "/flood");
     let mut others = clients(&primary, 10, "/count");
@@ -187,8 +187,8 @@ fn a_worker_that_is_replaced_for_its_age_cuts_nobody() {
 #[test]
 fn shedding_is_spread_over_the_window_and_bounded_by_the_rate() {
     let primary = sessions(2)
-        .arguments(&["--min-uptime", "0", "--drain", "shed", "--parallel", "2"])
-        .arguments(&["--drain-timeout", "5s", "--shed-rate", "20"])
+        .arguments(&["--min-uptime", "0", "--drain", "close", "--parallel", "2"])
+        .arguments(&["--drain-timeout", "5s", "--close-rate", "20"])
         .start();
     let clients = clients(&primary, 50, "/count");
     primary.signal(Signal::HUP);
@@ -215,7 +215,7 @@ fn shedding_is_spread_over_the_window_and_bounded_by_the_rate() {
 #[test]
 fn riding_ends_by_a_close_frame_before_the_time_is_over() {
     let primary = sessions(1)
-        .arguments(&["--min-uptime", "0", "--drain", "ride", "--drain-timeout", "4s"])
+        .arguments(&["--min-uptime", "0", "--drain", "wait", "--drain-timeout", "4s"])
         .start();
     let mut client = Client::open(1, &primary, "/count");
     primary.ask("reload", json!({}));
@@ -238,7 +238,7 @@ fn the_end_of_everything_is_going_away() {
 #[test]
 fn workers_without_a_primary_send_their_clients_away_one_by_one() {
     let primary =
-        sessions(1).arguments(&["--orphan-grace", "200ms", "--kill-timeout", "4s"]).start();
+        sessions(1).arguments(&["--orphan-timeout", "200ms", "--kill-timeout", "4s"]).start();
     let clients = clients(&primary, 4, "/count");
     primary.kill_all();
     let (start, mut last) = (SystemTime::now(), Duration::ZERO);

@@ -12,9 +12,11 @@ use common::client::{ask, nth};
 use common::process::{Signal, children, descriptors, signal};
 use common::{Builder, Primary, eventually, example, own_directory};
 use serde_json::Value;
-use sticky_lb::handoff::ids::{Generation, SlotId};
-use sticky_lb::handoff::slots::WorkerId;
-use sticky_lb::supervisor::output::{LineFilter, Output, OutputSettings, Recent, Stream};
+use sticky_lb::internals::link::seam::WorkerId;
+use sticky_lb::internals::supervisor::output::{
+    LineFilter, Output, OutputSettings, Recent, Stream,
+};
+use sticky_lb::protocol::ids::{Generation, SlotId};
 
 /// A worker that runs `shell`, and then serves.
 fn prints(workers: u16, shell: &str) -> Builder {

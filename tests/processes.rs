@@ -12,11 +12,11 @@ use std::path::Path;
 use common::client::ask;
 use common::process::{Signal, children, exists, signal, state, variable};
 use common::{Builder, Primary, eventually};
-use sticky_lb::handoff::ids::{Generation, SlotId};
-use sticky_lb::handoff::slots::WorkerId;
-use sticky_lb::supervisor::command::{InheritedVariables, User, WorkerCommand};
-use sticky_lb::supervisor::process::{PrimaryFacts, Process};
-use sticky_lb::supervisor::sample;
+use sticky_lb::internals::link::seam::WorkerId;
+use sticky_lb::internals::supervisor::command::{InheritedVariables, User, WorkerCommand};
+use sticky_lb::internals::supervisor::process::{PrimaryFacts, Process};
+use sticky_lb::internals::supervisor::sample;
+use sticky_lb::protocol::ids::{Generation, SlotId};
 
 /// A worker of slot 0 that has started processes which write down who they are, and the demo in
 /// its place then. `$1` is the directory.
@@ -211,14 +211,14 @@ async fn a_sample_counts_what_a_worker_has_started() {
 
 fn start(command: &WorkerCommand) -> Process {
     let worker = WorkerId { slot: SlotId(0), generation: Generation(0) };
-    let (_, end) = sticky_lb::handoff::channel::Channel::create(8).unwrap();
+    let (_, end) = sticky_lb::internals::link::native::Channel::create(8).unwrap();
     let long = std::time::Duration::from_secs(1);
     let facts = PrimaryFacts {
         port: 3000,
-        orphan_grace: long,
+        orphan_timeout: long,
         kill_timeout: long,
-        move_timeout: long,
-        crash_safe: false,
+        migrate_timeout: long,
+        protect: false,
     };
     Process::start(command, facts, worker, end).unwrap().0
 }

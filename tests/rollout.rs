@@ -46,7 +46,7 @@ fn a_rolling_restart_replaces_every_worker_and_moves_nobody() {
         assert_eq!(ask(client, primary.address()).slot(), slot);
     }
     let stopped = primary.stop();
-    assert_eq!((&stopped["spilled"], &stopped["lost"]), (&0.into(), &0.into()));
+    assert_eq!((&stopped["fallbacks"], &stopped["lost"]), (&0.into(), &0.into()));
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn rolling_restarts_under_load_fail_no_request() {
     let answered = load.stop();
     let stopped = primary.stop();
     println!("{answered} requests answered during {} rolling restarts, {stopped}", restarts());
-    assert_eq!((&stopped["lost"], &stopped["spilled"]), (&0.into(), &0.into()));
+    assert_eq!((&stopped["lost"], &stopped["fallbacks"]), (&0.into(), &0.into()));
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_crash_after_an_aborted_roll_out_is_mended_with_what_worked() {
 #[test]
 fn clients_of_a_worker_that_stands_still_are_not_left_behind_with_it() {
     let primary = Primary::with_workers(1)
-        .arguments(&["--min-uptime", "0", "--stall-after", "2s", "--slot-wait", "10s"])
+        .arguments(&["--min-uptime", "0", "--ack-timeout", "2s", "--slot-wait", "10s"])
         .start();
     let old = primary.worker(0);
     signal(old, Signal::STOP);
@@ -140,7 +140,7 @@ fn clients_of_a_worker_that_stands_still_are_not_left_behind_with_it() {
     }
     signal(old, Signal::CONT);
     let stopped = primary.stop();
-    assert_eq!((&stopped["lost"], &stopped["redelivered"]), (&0.into(), &5.into()));
+    assert_eq!((&stopped["lost"], &stopped["redispatched"]), (&0.into(), &5.into()));
 }
 
 /// A request that takes longer than anybody waits, in slot 0.
@@ -253,5 +253,5 @@ fn one_more_worker_and_one_fewer() {
     assert_eq!(primary.wait_for_event("scaled")["workers"], 2);
     let stopped = primary.stop();
     // Nobody was sent elsewhere: clients belong to a slot only while it serves.
-    assert_eq!((&stopped["lost"], &stopped["spilled"]), (&0.into(), &0.into()));
+    assert_eq!((&stopped["lost"], &stopped["fallbacks"]), (&0.into(), &0.into()));
 }

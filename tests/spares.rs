@@ -63,16 +63,16 @@ fn it_takes_over_where_no_other_could_be_ready_yet() {
 #[test]
 fn sessions_at_rest_go_on_in_it() {
     let primary =
-        spared(1).worker(&[&example("library_worker"), "sessions"]).arguments(&["--crash-safe"]);
+        spared(1).worker(&[&example("library_worker"), "sessions"]).arguments(&["--protect"]);
     let primary = primary.start();
     let mut clients: Vec<_> = (0..10).map(|n| Client::open(n, &primary, "/count")).collect();
     clients.iter_mut().for_each(|client| assert_eq!(client.ask(), 1));
-    eventually("all are retained", || primary.status()["sessions_retained"] == 10);
+    eventually("all are protected", || primary.status()["sessions_protected"] == 10);
     let (generation, next) = wait_for_spare(&primary, 0);
     kill(serves(&primary, 0));
     clients.iter_mut().for_each(|client| assert_eq!(client.ask(), 2));
     eventually("it is said so", || primary.serving() == [(0, generation, next.into())]);
-    assert_eq!(primary.stop()["sessions_survived"], 10);
+    assert_eq!(primary.stop()["sessions_recovered"], 10);
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn a_drained_slot_loses_no_client_and_none_follows_until_it_is_undrained() {
     // It is remembered where it went, until somebody rebalances.
     assert_eq!(ask(client, primary.address()).slot(), elsewhere.slot());
     let found = primary.ask("where", json!({"address": client.to_string()}));
-    assert_eq!(found["goes_to"], elsewhere.slot());
+    assert_eq!(found["target"], elsewhere.slot());
     assert!(found["why"].as_str().unwrap().contains("remembered"), "{found}");
     let rebalanced = primary.ask("rebalance", json!({}));
     assert!(rebalanced["clients"].as_u64() >= Some(1), "{rebalanced}");
@@ -282,12 +282,12 @@ fn where_a_client_goes_is_where_it_goes() {
         let client = nth(n);
         let found = primary.ask("where", json!({"address": client.to_string()}));
         let answer = ask(client, primary.address());
-        assert_eq!(found["goes_to"], answer.slot(), "{found}");
+        assert_eq!(found["target"], answer.slot(), "{found}");
         assert_eq!(found["ranking"][0]["slot"], answer.slot(), "{found}");
         assert_eq!(found["ranking"][0]["pid"], answer.pid(), "{found}");
         assert_eq!(found["why"], Value::Null);
         assert_eq!(found["ranking"].as_array().map(Vec::len), Some(4));
-        assert_eq!(primary.ask("where", json!({"key": found["key"]}))["goes_to"], answer.slot());
+        assert_eq!(primary.ask("where", json!({"key": found["key"]}))["target"], answer.slot());
     }
     for wrong in [json!({}), json!({"key": "12"}), json!({"key": "zzzzzzzzzzzzzzzz"})] {
         assert_eq!(primary.ask_in_vain("where", wrong).0, "bad-request");

@@ -11,7 +11,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use common::client::{ask, connect_from, get_from, nth, read_answer, send_get};
 use common::process::{Signal, signal, variable};
-use common::{Builder, PATIENCE, Primary, eventually};
+use common::{Builder, Primary, TIMEOUT, eventually};
 
 /// A service manager that listens.
 struct Manager {
@@ -34,7 +34,7 @@ impl Manager {
 
     fn new(address: SocketAddr, name: String) -> Self {
         let socket = UnixDatagram::bind_addr(&address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         Self { socket, name, heard: Vec::new() }
     }
 

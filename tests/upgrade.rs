@@ -181,7 +181,7 @@ fn a_configuration_that_is_wrong_is_refused() {
     std::fs::write(&file, "workers = \"many\"\nshed_rat = 3\n").unwrap();
     let reason = primary.upgrade_in_vain();
     assert!(reason.contains("workers") && reason.contains("shed_rat"), "{reason}");
-    std::fs::write(&file, "shed_rate = 3\n").unwrap();
+    std::fs::write(&file, "close_rate = 3\n").unwrap();
     primary.upgrade();
 }
 
@@ -189,8 +189,8 @@ fn a_configuration_that_is_wrong_is_refused() {
 fn a_state_of_another_version_is_refused() {
     let program = Program::fresh();
     let primary = Primary::with_workers(1).upgraded_to(&program).start();
-    let (stand_in, built) = (example("continuity"), env!("CARGO_BIN_EXE_sticky-lb"));
-    program.replace(&format!("#!/bin/sh\nexec {stand_in} newer-state {built} -- \"$@\"\n"));
+    let (fake_admin, built) = (example("continuity"), env!("CARGO_BIN_EXE_sticky-lb"));
+    program.replace(&format!("#!/bin/sh\nexec {fake_admin} newer-state {built} -- \"$@\"\n"));
     let reason = primary.upgrade_in_vain();
     assert!(reason.contains("is of version 2") && reason.contains("restart instead"), "{reason}");
 }

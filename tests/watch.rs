@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use sticky_lb::triggers::watch::{IGNORED_BY_DEFAULT, WatchError, WatchSettings, Watcher};
+use sticky_lb::internals::triggers::watch::{
+    IGNORED_BY_DEFAULT, WatchError, WatchSettings, Watcher,
+};
 use tempfile::TempDir;
 
 /// Long enough that what a test does at a stroke is one change on a busy machine too.

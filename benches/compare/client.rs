@@ -19,7 +19,7 @@ use crate::Result;
 /// How many client addresses take turns.
 const ADDRESSES: u32 = 4_000;
 /// No answer at all within this time is a failure.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 const UPGRADE: &[u8] = b"GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
@@ -44,8 +44,8 @@ fn connect_as_next(port: u16) -> Result<OwnedFd> {
     // The port is picked at connect, where it may be shared between servers.
     setsockopt(&socket, IpBindAddressNoPort, &true)?;
     set_socket_linger(&socket, Some(Duration::ZERO))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
-    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(TIMEOUT))?;
+    set_socket_timeout(&socket, Timeout::Send, Some(TIMEOUT))?;
     let address = next_address();
     bind(&socket, &SocketAddrV4::new(address, 0))?;
     connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))

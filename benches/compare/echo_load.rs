@@ -17,7 +17,7 @@ const CONNECTIONS: usize = 64;
 /// Two, so that the load can use what a core has left while the other is busy.
 const THREADS: usize = 2;
 /// Longer silence on all connections of a thread is a failure.
-const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+const TIMEOUT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 const TEXT: &[u8; TEXT_LENGTH as usize] = b"sixteen letters.";
 const TEXT_LENGTH: u8 = 16;
@@ -70,7 +70,7 @@ fn echo_until(sockets: Vec<OwnedFd>, deadline: Instant) -> Result<u64> {
     let mut events = Vec::with_capacity(echoes.len());
     while Instant::now() < deadline && !interrupt::requested() {
         events.clear();
-        epoll::wait(&poll, spare_capacity(&mut events), Some(&PATIENCE))?;
+        epoll::wait(&poll, spare_capacity(&mut events), Some(&TIMEOUT))?;
         if events.is_empty() {
             return Err("no echo came back any more".into());
         }

@@ -90,7 +90,7 @@ pub(crate) fn measure(options: &Options) -> Result<Findings> {
         for entry in &mut entries {
             entry.step(|row, front| take_turn(row, front, options.seconds))?;
         }
-        // Nobody shall always come right after the heaviest one.
+        // Nobody shall always come right after the top_client one.
         entries.rotate_left(1);
     }
     let used_by_others = machine.used_by_others()?;

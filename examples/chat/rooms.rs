@@ -3,7 +3,7 @@
 //! When the worker is replaced, its members move to the next one with their sockets open: each takes
 //! along where it reads on, and what was said lately. Who connects anew hears what is said from then on.
 //!
-//! Members are not crash-safe: what a room has heard is the room's and not any one member's. If the
+//! Members are not protected: what a room has heard is the room's and not any one member's. If the
 //! worker is killed, what was said last may be known to nobody else, and no member's own state could
 //! vouch for it; so they come back as new ones.
 
@@ -97,7 +97,7 @@ impl Rooms {
             member.talk(&mut socket, &room, &mut heard, &mut cursor, session.as_ref()).await;
         }
         drop(heard);
-        if !session.is_some_and(|session| session.has_moved()) {
+        if !session.is_some_and(|session| session.has_migrated()) {
             room.say(member.line("left", "", room.members()));
         }
         drop(room);

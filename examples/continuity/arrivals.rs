@@ -10,7 +10,7 @@ use tokio::time::{Duration, Instant, MissedTickBehavior, interval, timeout};
 use crate::client::Shared;
 
 /// How long a page may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Lets clients come until all are to finish.
 pub(crate) async fn arrive(shared: Rc<Shared>) {
@@ -34,19 +34,19 @@ pub(crate) async fn arrive(shared: Rc<Shared>) {
 
 async fn come(number: u32, shared: Rc<Shared>) {
     let begun = Instant::now();
-    let page = timeout(PATIENCE, page(number, shared.address, shared.options.sources)).await;
-    let mut tally = shared.tally.borrow_mut();
+    let page = timeout(TIMEOUT, page(number, shared.address, shared.options.sources)).await;
+    let mut stats = shared.stats.borrow_mut();
     match page {
         Ok(Ok(answer)) if answer.starts_with(b"HTTP/1.1 200") => {
-            tally.arrivals.record(begun.elapsed());
+            stats.arrivals.record(begun.elapsed());
         }
-        Ok(Ok(answer)) if answer.is_empty() => tally.cut_off(begun, "no answer".to_owned()),
+        Ok(Ok(answer)) if answer.is_empty() => stats.cut_off(begun, "no answer".to_owned()),
         Ok(Ok(answer)) => {
             let begin = String::from_utf8_lossy(&answer[..answer.len().min(40)]).into_owned();
-            tally.turned_away(format!("answer was {begin:?}"));
+            stats.turned_away(format!("answer was {begin:?}"));
         }
-        Ok(Err(error)) => tally.cut_off(begun, error.to_string()),
-        Err(_) => tally.turned_away("no answer in time".to_owned()),
+        Ok(Err(error)) => stats.cut_off(begun, error.to_string()),
+        Err(_) => stats.turned_away("no answer in time".to_owned()),
     }
 }
 

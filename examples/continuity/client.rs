@@ -17,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ledger::{Ledger, Wrong};
 use crate::load::LoadOptions;
-use crate::tally::{Ending, Tally};
+use crate::stats::{Ending, Stats};
 use crate::wire::{Said, Told};
 
 /// How long an answer, or the end of a handshake, may take before it counts as lost.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long the other end may take to answer a close frame.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -39,7 +39,7 @@ type Socket = WebSocketStream<TcpStream>;
 pub(crate) struct Shared {
     pub(crate) address: SocketAddr,
     pub(crate) options: LoadOptions,
-    pub(crate) tally: RefCell<Tally>,
+    pub(crate) stats: RefCell<Stats>,
     /// Nobody says anything new; when all is answered, everybody goes.
     pub(crate) finishing: CancellationToken,
 }
@@ -48,23 +48,23 @@ pub(crate) struct Shared {
 pub(crate) async fn live(number: u32, shared: Rc<Shared>) {
     let mut again = false;
     while !shared.finishing.is_cancelled() {
-        let opened = timeout(PATIENCE, open(number, &shared)).await;
+        let opened = timeout(TIMEOUT, open(number, &shared)).await;
         let opened =
             opened.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
         let socket = match opened {
             Ok(socket) => socket,
             Err(error) => {
-                shared.tally.borrow_mut().failed(error.to_string());
+                shared.stats.borrow_mut().failed(error.to_string());
                 sleep(RETRY).await;
                 continue;
             }
         };
-        shared.tally.borrow_mut().opened(again, Instant::now());
+        shared.stats.borrow_mut().opened(again, Instant::now());
         again = true;
         let mut conversation = Conversation::new(socket, &shared);
         match conversation.run(number).await {
             Ok(()) => {
-                shared.tally.borrow_mut().closed();
+                shared.stats.borrow_mut().closed();
                 let goodbye = async {
                     conversation.socket.close(None).await?;
                     conversation.end().await
@@ -72,7 +72,7 @@ pub(crate) async fn live(number: u32, shared: Rc<Shared>) {
                 let _ = timeout(GOODBYE, goodbye).await;
             }
             Err(ending) => {
-                shared.tally.borrow_mut().cut(ending, conversation.ledger.unanswered());
+                shared.stats.borrow_mut().cut(ending, conversation.ledger.unanswered());
                 let _ = timeout(GOODBYE, conversation.end()).await;
             }
         }
@@ -119,7 +119,7 @@ impl<'a> Conversation<'a> {
             }
             Ok(())
         };
-        let answered = timeout(PATIENCE, answered).await;
+        let answered = timeout(TIMEOUT, answered).await;
         if answered.is_err() {
             self.ledger.give_up();
             self.account();
@@ -148,7 +148,7 @@ impl<'a> Conversation<'a> {
 
     async fn say(&mut self) -> Result<(), WebSocketError> {
         let number = self.ledger.say(Instant::now());
-        self.shared.tally.borrow_mut().counts.said += 1;
+        self.shared.stats.borrow_mut().counts.said += 1;
         let said = Said { number, padding: self.shared.options.padding().into() };
         let text = serde_json::to_string(&said).map_err(io::Error::from)?;
         self.socket.send(Message::Text(text.into())).await
@@ -171,36 +171,36 @@ impl<'a> Conversation<'a> {
 
     fn note(&mut self, told: &Told<'_>) {
         let now = Instant::now();
-        let mut tally = self.shared.tally.borrow_mut();
+        let mut stats = self.shared.stats.borrow_mut();
         match *told {
             Told::Answer { number, pushed, .. } => {
                 let took = self.ledger.answered(number, pushed, now);
-                tally.counts.answered += 1;
+                stats.counts.answered += 1;
                 if let Some(took) = took {
                     let across = self.resumed.is_some_and(|resumed| now - took < resumed);
-                    tally.round_trip(took, across);
+                    stats.round_trip(took, across);
                 }
             }
             Told::Push { number } => {
                 self.ledger.pushed(number);
-                tally.counts.pushes += 1;
+                stats.counts.pushes += 1;
             }
-            Told::Hello(place) => tally.served_by(place),
+            Told::Hello(place) => stats.served_by(place),
             Told::Resumed(place) => {
-                tally.served_by(place);
-                tally.resumed(now);
+                stats.served_by(place);
+                stats.resumed(now);
                 self.resumed = Some(now);
             }
             Told::Breach { .. } => self.ledger.breached(),
         }
-        drop(tally);
+        drop(stats);
         self.account();
     }
 
     fn account(&mut self) {
         let wrong = self.ledger.wrong();
         if wrong != self.accounted {
-            self.shared.tally.borrow_mut().account(self.accounted, wrong);
+            self.shared.stats.borrow_mut().account(self.accounted, wrong);
             self.accounted = wrong;
         }
     }

@@ -10,11 +10,11 @@ use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Duration, Instant, sleep};
 
-use crate::acts::{Deed, Numbers};
-use crate::belongings::Belongings;
 use crate::load::{Load, LoadOptions};
 use crate::primary::{Primary, binary_beside};
-use crate::tally::Tally;
+use crate::resource_usage::ResourceUsage;
+use crate::scenario::{Deed, Numbers};
+use crate::stats::Stats;
 use crate::times::milliseconds;
 use crate::verdict::{Excuses, Expect, complaints};
 use crate::view::View;
@@ -74,17 +74,17 @@ enum Mode {
     /// They move; nobody notices.
     Migrate,
     /// They are closed, one after the other, and told why.
-    Shed,
+    Close,
     /// They stay for as long as a worker may drain, and are closed then.
-    Ride,
+    Wait,
 }
 
 impl Mode {
     fn name(self) -> &'static str {
         match self {
             Self::Migrate => "migrate",
-            Self::Shed => "shed",
-            Self::Ride => "ride",
+            Self::Close => "close",
+            Self::Wait => "wait",
         }
     }
 
@@ -93,20 +93,20 @@ impl Mode {
     fn flags(self) -> &'static [&'static str] {
         match self {
             Self::Migrate => &["--rebalance-rate", "1000"],
-            Self::Shed => &["--drain-timeout", "20s", "--shed-rate", "500"],
-            Self::Ride => &["--drain-timeout", "5s", "--shed-rate", "500"],
+            Self::Close => &["--drain-timeout", "20s", "--close-rate", "500"],
+            Self::Wait => &["--drain-timeout", "5s", "--close-rate", "500"],
         }
     }
 
     /// Reconnects within a second, with some room for clients that hear of it late.
     fn most_reconnects(self) -> Option<usize> {
-        (self == Self::Shed).then_some(650)
+        (self == Self::Close).then_some(650)
     }
 
     fn promises(self) -> Expect {
         match self {
             Self::Migrate => Expect::Continuity,
-            Self::Shed | Self::Ride => Expect::Shed,
+            Self::Close | Self::Wait => Expect::Close,
         }
     }
 }
@@ -118,7 +118,7 @@ const WORKERS: u16 = 4;
 const NO_CRASH_LOOP: [&str; 4] = ["--max-restarts", "100000", "--keeper-min-uptime", "0"];
 
 /// For those whose workers are killed: their sessions are to go on, and that is no crash loop.
-const CRASH_SAFE: [&str; 3] = ["--crash-safe", "--spares", "1"];
+const CRASH_SAFE: [&str; 3] = ["--protect", "--spares", "1"];
 
 /// What `--quick` does at the most.
 const QUICK: Numbers = Numbers { restarts: 2, upgrades: 3, crashes: 3, worker_crashes: 8 };
@@ -143,7 +143,7 @@ pub(crate) async fn run(mut options: Options) -> Result<bool, Box<dyn Error>> {
     worker.extend(options.hasty.then(|| "--hasty".into()));
     if options.numbers.worker_crashes > 0 {
         flags.extend(CRASH_SAFE.map(Into::into));
-        worker.push("--crash-safe".into());
+        worker.push("--protect".into());
     }
     flags.append(&mut options.flags);
     let primary = Primary::start(&binary, &flags, &worker).await?;
@@ -164,7 +164,7 @@ pub(crate) async fn run(mut options: Options) -> Result<bool, Box<dyn Error>> {
     drop(load);
     let stopped = primary.stop().await;
     let left = played?;
-    Ok(conclude(&options, &shared.tally.borrow(), left, &stopped?))
+    Ok(conclude(&options, &shared.stats.borrow(), left, &stopped?))
 }
 
 /// Plays all acts. What is then otherwise than before.
@@ -182,41 +182,41 @@ async fn play(
     sleep(breath).await;
     let spares = options.numbers.worker_crashes > 0;
     let workers = usize::from(WORKERS) * if spares { 2 } else { 1 };
-    let before = Belongings::of(primary, workers).await?;
+    let before = ResourceUsage::of(primary, workers).await?;
     view.say(&format!("Before: {}", before.words()));
     for act in options.numbers.acts() {
         let times = if act.times > 1 { format!(" × {}", act.times) } else { String::new() };
         view.say(&format!("\n{}: {}{times}", act.title, act.deed.words()));
-        let (before, start) = (Seen::of(&mut load.shared.tally.borrow_mut()), Instant::now());
-        load.shared.tally.borrow_mut().act.clone_from(&act.title);
+        let (before, start) = (Seen::of(&mut load.shared.stats.borrow_mut()), Instant::now());
+        load.shared.stats.borrow_mut().act.clone_from(&act.title);
         for number in 0..act.times {
-            Stage { primary, load, view }.play(&act.deed, number).await?;
+            Harness { primary, load, view }.play(&act.deed, number).await?;
         }
         let settled = primary.settled(SETTLE).await?;
         let took = start.elapsed();
         sleep(breath).await;
-        let after = Seen::of(&mut load.shared.tally.borrow_mut());
+        let after = Seen::of(&mut load.shared.stats.borrow_mut());
         view.say(&format!("  {} · {:.1} s", after.since(&before), took.as_secs_f64()));
         if !settled {
             view.say("  workers are still draining");
         }
     }
-    let after = Belongings::of(primary, workers).await?;
+    let after = ResourceUsage::of(primary, workers).await?;
     view.say(&format!("\nAfterwards: {}", after.words()));
     Ok(after.complaints(&before))
 }
 
 /// Where acts are played.
-struct Stage<'a> {
+struct Harness<'a> {
     primary: &'a Primary,
     load: &'a Load,
     view: &'a View,
 }
 
-/// Between two deaths: clients say something meanwhile.
+/// Between two crashes: clients say something meanwhile.
 const PAUSE: Duration = Duration::from_millis(200);
 
-impl Stage<'_> {
+impl Harness<'_> {
     /// A deed for the how-manieth time.
     async fn play(&self, deed: &Deed, number: u32) -> Result<(), Box<dyn Error>> {
         let Self { primary, load, .. } = self;
@@ -229,7 +229,7 @@ impl Stage<'_> {
             }
             Deed::Crash => {
                 let took = primary.crash().await?;
-                load.shared.tally.borrow_mut().after_crashes.record(took);
+                load.shared.stats.borrow_mut().after_crashes.record(took);
                 sleep(PAUSE).await;
             }
             Deed::During(words, deed) => {
@@ -250,9 +250,9 @@ impl Stage<'_> {
             Deed::WorkerCrash => {
                 let slot = u64::from(number % u32::from(WORKERS));
                 let killed = primary.crash_worker(slot, |at| {
-                    load.shared.tally.borrow_mut().killed = Some(at);
+                    load.shared.stats.borrow_mut().killed = Some(at);
                 });
-                load.shared.tally.borrow_mut().orphaned += killed.await?;
+                load.shared.stats.borrow_mut().orphaned += killed.await?;
                 sleep(PAUSE).await;
             }
         }
@@ -269,12 +269,12 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(tally: &mut Tally) -> Self {
+    fn of(stats: &mut Stats) -> Self {
         Self {
-            moves: tally.counts.moves,
-            disconnects: tally.counts.disconnects,
-            wrong: tally.wrong.count(),
-            longest: tally.longest_lately(),
+            moves: stats.counts.moves,
+            disconnects: stats.counts.disconnects,
+            wrong: stats.wrong.count(),
+            longest: stats.longest_lately(),
         }
     }
 
@@ -300,17 +300,17 @@ fn excuses(options: &Options, stopped: &Value) -> Excuses {
         },
     };
     Excuses {
-        not_at_rest: counted("sessions_not_survived", options.numbers.worker_crashes),
+        not_at_rest: counted("session_recovery_failures", options.numbers.worker_crashes),
         lost: counted("lost", options.numbers.crashes),
     }
 }
 
 /// The balance. Whether it is as expected.
-fn conclude(options: &Options, tally: &Tally, left: Vec<String>, stopped: &Value) -> bool {
+fn conclude(options: &Options, stats: &Stats, left: Vec<String>, stopped: &Value) -> bool {
     let expect = options.expect.unwrap_or_else(|| options.mode.promises());
     let most = options.most_reconnects.or_else(|| options.mode.most_reconnects());
     let excuses = excuses(options, stopped);
-    let mut complaints = complaints(tally, expect, most, excuses);
+    let mut complaints = complaints(stats, expect, most, excuses);
     complaints.extend(left);
     if stopped["killed_workers"] != 0 {
         complaints.push(format!("{} workers killed by the primary", stopped["killed_workers"]));
@@ -320,41 +320,41 @@ fn conclude(options: &Options, tally: &Tally, left: Vec<String>, stopped: &Value
         complaints.push(format!("{lost} connections lost by the primary"));
     }
     if options.json {
-        let mut report = tally.report();
+        let mut report = stats.report();
         report["primary"] = stopped.clone();
         report["complaints"] = complaints.as_slice().into();
         println!("{report}");
     } else {
-        print_balance(tally, &complaints);
+        print_balance(stats, &complaints);
     }
     complaints.is_empty()
 }
 
-fn print_balance(tally: &Tally, complaints: &[String]) {
-    let counts = tally.counts;
-    let turned_away = tally.turned_away.iter().map(|(when, count)| format!("{count} {when}"));
-    let endings = tally.endings.iter().map(|(ending, count)| format!("{count} {ending}"));
+fn print_balance(stats: &Stats, complaints: &[String]) {
+    let counts = stats.counts;
+    let turned_away = stats.turned_away.iter().map(|(when, count)| format!("{count} {when}"));
+    let endings = stats.endings.iter().map(|(ending, count)| format!("{count} {ending}"));
     println!();
     for (what, found) in [
         ("WebSockets opened", counts.opened.to_string()),
         ("numbers said", counts.said.to_string()),
         ("numbers answered", counts.answered.to_string()),
         ("pushes", counts.pushes.to_string()),
-        ("workers seen", tally.workers().to_string()),
+        ("workers seen", stats.workers().to_string()),
         ("moves", counts.moves.to_string()),
-        ("wrong messages", tally.wrong.count().to_string()),
+        ("wrong messages", stats.wrong.count().to_string()),
         ("disconnects", counts.disconnects.to_string()),
         ("how they ended", endings.collect::<Vec<_>>().join(", ")),
-        ("most back within a second", tally.most_reconnects().to_string()),
-        ("from number to answer", tally.round_trips.words()),
-        ("the same, across a move", tally.across_moves.words()),
-        ("pages for those who come once", tally.arrivals.words()),
-        ("who got none", tally.turned_away.values().sum::<u64>().to_string()),
+        ("most back within a second", stats.most_reconnects().to_string()),
+        ("from number to answer", stats.round_trips.words()),
+        ("the same, across a move", stats.across_moves.words()),
+        ("pages for those who come once", stats.arrivals.words()),
+        ("who got none", stats.turned_away.values().sum::<u64>().to_string()),
         ("and when", turned_away.collect::<Vec<_>>().join(", ")),
-        ("cut off as a worker was killed", tally.cut_off.to_string()),
-        ("sessions of killed workers", tally.orphaned.to_string()),
-        ("from death to next worker", tally.after_deaths.words()),
-        ("from primary's death to page", tally.after_crashes.words()),
+        ("cut off as a worker was killed", stats.cut_off.to_string()),
+        ("sessions of killed workers", stats.orphaned.to_string()),
+        ("from death to next worker", stats.after_deaths.words()),
+        ("from primary's death to page", stats.after_crashes.words()),
     ] {
         println!("{what:>30}  {found}");
     }

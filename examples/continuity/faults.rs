@@ -13,11 +13,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, sleep, timeout};
 
-use crate::acts::Broken;
 use crate::primary::Primary;
+use crate::scenario::Broken;
 
 /// How long anything may take to be as it was.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(10);
@@ -53,7 +53,7 @@ impl Primary {
         match broken {
             Broken::Program => replace(&program, "#!/bin/false\n")?,
             Broken::Configuration => fs::write(&configuration, NONSENSE)?,
-            Broken::State => replace(&program, &stand_in(self.original())?)?,
+            Broken::State => replace(&program, &fake_admin(self.original())?)?,
         }
         let refused = self.order(&["upgrade".to_owned()]).await;
         let _ = fs::remove_file(&configuration);
@@ -73,7 +73,7 @@ impl Primary {
         let before = self.status().await?;
         kill(&before["primary_pid"])?;
         let killed = Instant::now();
-        timeout(PATIENCE, served(self.address())).await.map_err(|_| "no client is served")??;
+        timeout(TIMEOUT, served(self.address())).await.map_err(|_| "no client is served")??;
         let took = killed.elapsed();
         self.until("a new primary", |status| {
             status["recoveries"].as_u64() > before["recoveries"].as_u64()
@@ -103,7 +103,7 @@ impl Primary {
             if next.is_some_and(|next| next["generation"] != *generation) {
                 return Ok(worker["sessions"].as_u64().unwrap_or_default());
             }
-            if at.elapsed() > PATIENCE {
+            if at.elapsed() > TIMEOUT {
                 return Err("no worker follows the one that was killed".into());
             }
             sleep(LOOK).await;
@@ -125,7 +125,7 @@ impl Primary {
                 sleep(LOOK).await;
             }
         };
-        Ok(timeout(PATIENCE, found).await.map_err(|_| format!("never came: {what}"))?)
+        Ok(timeout(TIMEOUT, found).await.map_err(|_| format!("never came: {what}"))?)
     }
 }
 
@@ -138,7 +138,7 @@ fn replace(program: &Path, script: &str) -> Result<(), Box<dyn Error>> {
 }
 
 /// A successor that finds a state of another version.
-fn stand_in(original: &Path) -> Result<String, Box<dyn Error>> {
+fn fake_admin(original: &Path) -> Result<String, Box<dyn Error>> {
     let own = std::env::current_exe()?;
     let (own, original) = (own.display(), original.display());
     Ok(format!("#!/bin/sh\nexec '{own}' newer-state '{original}' -- \"$@\"\n"))

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arrivals::arrive;
 use crate::client::{Shared, live};
-use crate::tally::Tally;
+use crate::stats::Stats;
 use crate::verdict::{Excuses, Expect, complaints};
 use crate::view::View;
 
@@ -101,7 +101,7 @@ impl Load {
         let shared = Rc::new(Shared {
             address,
             options,
-            tally: Tally::default().into(),
+            stats: Stats::default().into(),
             finishing: CancellationToken::new(),
         });
         let mut clients = JoinSet::new();
@@ -118,7 +118,7 @@ impl Load {
 
     /// Waits until each has been open at once.
     pub(crate) async fn opened(&self) {
-        while self.shared.tally.borrow().open < u64::from(self.shared.options.connections) {
+        while self.shared.stats.borrow().open < u64::from(self.shared.options.connections) {
             sleep(Duration::from_millis(20)).await;
         }
     }
@@ -146,10 +146,10 @@ pub(crate) async fn run(options: ClientOptions) -> Result<bool, Box<dyn Error>> 
     }
     load.finish().await;
     view.end();
-    let tally = load.shared.tally.borrow();
+    let stats = load.shared.stats.borrow();
     let complaints =
-        complaints(&tally, options.expect, options.most_reconnects, Excuses::default());
-    let mut report = tally.report();
+        complaints(&stats, options.expect, options.most_reconnects, Excuses::default());
+    let mut report = stats.report();
     report["complaints"] = complaints.as_slice().into();
     println!("{report}");
     Ok(complaints.is_empty())

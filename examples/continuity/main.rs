@@ -25,9 +25,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-mod acts;
 mod arrivals;
-mod belongings;
 mod client;
 mod demo;
 mod faults;
@@ -35,7 +33,9 @@ mod ledger;
 mod load;
 mod newer_state;
 mod primary;
-mod tally;
+mod resource_usage;
+mod scenario;
+mod stats;
 mod times;
 mod verdict;
 mod view;

@@ -16,7 +16,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{Duration, sleep, timeout};
 
 /// How long it may take to come up, and to end.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Between two looks at its workers.
 const LOOK: Duration = Duration::from_millis(250);
@@ -120,7 +120,7 @@ impl Primary {
             }
             None
         };
-        let problem = match timeout(PATIENCE, found).await {
+        let problem = match timeout(TIMEOUT, found).await {
             Ok(Some(line)) => return Ok(line),
             Ok(None) => "it has ended",
             Err(_) => "it takes too long",
@@ -166,7 +166,7 @@ impl Primary {
         let pid = self.process.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
         kill_process(pid.ok_or("the primary has ended")?, Signal::TERM)?;
         let stopped = self.event("stopped").await?;
-        timeout(PATIENCE, self.process.wait()).await??;
+        timeout(TIMEOUT, self.process.wait()).await??;
         Ok(stopped)
     }
 }

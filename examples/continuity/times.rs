@@ -1,7 +1,7 @@
 //! How long things took, in a fixed size.
 
 use serde_json::{Value, json};
-use sticky_lb::frontend::measure::times::{Bucket, Times};
+use sticky_lb::internals::frontend::measure::times::{Bucket, Times};
 use tokio::time::Duration;
 
 /// Times of which the longest is known exactly, and all others to an eighth.

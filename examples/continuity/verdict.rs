@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use crate::tally::{Ending, Tally};
+use crate::stats::{Ending, Stats};
 
 /// What clients should have seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -10,7 +10,7 @@ pub(crate) enum Expect {
     /// Nothing at all: no disconnect, no wrong message.
     Continuity,
     /// Disconnects that said why, with close code 1012 or 1001, and no wrong message.
-    Shed,
+    Close,
     /// Whatever it was.
     Anything,
 }
@@ -32,7 +32,7 @@ pub(crate) struct Excuses {
 
 /// All that was otherwise than expected.
 pub(crate) fn complaints(
-    tally: &Tally,
+    stats: &Stats,
     expect: Expect,
     most_reconnects: Option<usize>,
     excuses: Excuses,
@@ -46,24 +46,24 @@ pub(crate) fn complaints(
         }
     };
     if expect != Expect::Anything {
-        count(tally.wrong.count(), 0, "wrong messages");
-        let failed = tally.counts.failed + tally.turned_away.values().sum::<u64>();
+        count(stats.wrong.count(), 0, "wrong messages");
+        let failed = stats.counts.failed + stats.turned_away.values().sum::<u64>();
         count(failed, excuses.lost, "attempts to connect failed");
     }
     if expect == Expect::Continuity {
-        let sudden = SUDDEN.iter().filter_map(|ending| tally.endings.get(ending)).sum();
+        let sudden = SUDDEN.iter().filter_map(|ending| stats.endings.get(ending)).sum();
         count(sudden, excuses.not_at_rest, "connections were cut without a word");
     }
-    for (ending, number) in &tally.endings {
+    for (ending, number) in &stats.endings {
         let fine = match expect {
             Expect::Continuity => SUDDEN.contains(ending),
-            Expect::Shed => PROPER.contains(ending),
+            Expect::Close => PROPER.contains(ending),
             Expect::Anything => true,
         };
         count(if fine { 0 } else { *number }, 0, &format!("connections were {ending}"));
     }
-    if let Some(most) = most_reconnects.filter(|most| tally.most_reconnects() > *most) {
-        let seen = tally.most_reconnects();
+    if let Some(most) = most_reconnects.filter(|most| stats.most_reconnects() > *most) {
+        let seen = stats.most_reconnects();
         complaints.push(format!("{seen} reconnects within a second, and not {most} at the most"));
     }
     complaints
@@ -80,11 +80,11 @@ mod tests {
 
     #[test]
     fn what_the_primary_has_counted_is_excused_and_no_more() {
-        let cut = tally(&[Ending::Ended, Ending::Reset]);
+        let cut = stats(&[Ending::Ended, Ending::Reset]);
         let with = |not_at_rest| Excuses { not_at_rest, lost: 0 };
         assert!(complaints(&cut, Expect::Continuity, None, with(2)).is_empty());
         assert_eq!(complaints(&cut, Expect::Continuity, None, with(1)).len(), 1);
-        let mut turned_away = tally(&[]);
+        let mut turned_away = stats(&[]);
         turned_away.turned_away("reset".to_owned());
         turned_away.failed("reset".to_owned());
         let with = |lost| Excuses { not_at_rest: 0, lost };
@@ -92,44 +92,44 @@ mod tests {
         assert_eq!(complaints(&turned_away, Expect::Continuity, None, with(1)).len(), 1);
     }
 
-    fn tally(endings: &[Ending]) -> Tally {
-        let mut tally = Tally::default();
+    fn stats(endings: &[Ending]) -> Stats {
+        let mut stats = Stats::default();
         for ending in endings {
-            tally.opened(true, Instant::now());
-            tally.cut(*ending, 0);
+            stats.opened(true, Instant::now());
+            stats.cut(*ending, 0);
         }
-        tally
+        stats
     }
 
     #[test]
     fn continuity_is_that_nobody_was_disconnected() {
-        assert!(complaints(&tally(&[]), Expect::Continuity, None, NONE).is_empty());
+        assert!(complaints(&stats(&[]), Expect::Continuity, None, NONE).is_empty());
         for ending in [Ending::Closed(1012), Ending::Ended, Ending::Reset] {
-            assert_eq!(complaints(&tally(&[ending]), Expect::Continuity, None, NONE).len(), 1);
+            assert_eq!(complaints(&stats(&[ending]), Expect::Continuity, None, NONE).len(), 1);
         }
     }
 
     #[test]
     fn whoever_is_shed_is_told_why() {
-        assert!(complaints(&tally(&PROPER), Expect::Shed, None, NONE).is_empty());
+        assert!(complaints(&stats(&PROPER), Expect::Close, None, NONE).is_empty());
         let rude = [Ending::Closed(1006), Ending::ClosedWithoutCode, Ending::Ended, Ending::Reset];
-        assert_eq!(complaints(&tally(&rude), Expect::Shed, None, NONE).len(), rude.len());
-        assert!(complaints(&tally(&rude), Expect::Anything, None, NONE).is_empty());
+        assert_eq!(complaints(&stats(&rude), Expect::Close, None, NONE).len(), rude.len());
+        assert!(complaints(&stats(&rude), Expect::Anything, None, NONE).is_empty());
     }
 
     #[test]
     fn reconnects_have_a_limit() {
-        let tally = tally(&[PROPER[0]; 3]);
-        assert!(complaints(&tally, Expect::Shed, Some(3), NONE).is_empty());
-        assert_eq!(complaints(&tally, Expect::Shed, Some(2), NONE).len(), 1);
+        let stats = stats(&[PROPER[0]; 3]);
+        assert!(complaints(&stats, Expect::Close, Some(3), NONE).is_empty());
+        assert_eq!(complaints(&stats, Expect::Close, Some(2), NONE).len(), 1);
     }
 
     #[test]
     fn wrong_messages_are_never_expected() {
-        let mut tally = Tally::default();
-        tally.account(Wrong::default(), Wrong { doubled: 1, ..Wrong::default() });
-        for expect in [Expect::Continuity, Expect::Shed] {
-            assert_eq!(complaints(&tally, expect, None, NONE), ["1 wrong messages"]);
+        let mut stats = Stats::default();
+        stats.account(Wrong::default(), Wrong { doubled: 1, ..Wrong::default() });
+        for expect in [Expect::Continuity, Expect::Close] {
+            assert_eq!(complaints(&stats, expect, None, NONE), ["1 wrong messages"]);
         }
     }
 }

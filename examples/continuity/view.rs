@@ -79,9 +79,9 @@ async fn print_lines(shared: Rc<Shared>) {
 }
 
 fn lines(shared: &Shared, start: Instant) -> [String; 5] {
-    let tally = shared.tally.borrow();
-    let (counts, wrong) = (tally.counts, tally.wrong);
-    let reconnects = match tally.most_reconnects() {
+    let stats = shared.stats.borrow();
+    let (counts, wrong) = (stats.counts, stats.wrong);
+    let reconnects = match stats.most_reconnects() {
         0 => String::new(),
         most => format!(" · {} came back, {most} within a second at the most", counts.reconnects),
     };
@@ -89,7 +89,7 @@ fn lines(shared: &Shared, start: Instant) -> [String; 5] {
         format!(
             "{:5.1} s  {} of {} WebSockets open",
             start.elapsed().as_secs_f64(),
-            tally.open,
+            stats.open,
             shared.options.connections
         ),
         format!("disconnects {}{reconnects}", counts.disconnects),
@@ -108,8 +108,8 @@ fn lines(shared: &Shared, start: Instant) -> [String; 5] {
             counts.answered,
             counts.pushes,
             counts.moves,
-            tally.workers()
+            stats.workers()
         ),
-        format!("from number to answer: {}", tally.round_trips.words()),
+        format!("from number to answer: {}", stats.round_trips.words()),
     ]
 }

@@ -33,9 +33,9 @@ pub(crate) struct Options {
     /// its last messages: a control, whose clients have to see that numbers are wrong.
     #[arg(long)]
     hasty: bool,
-    /// Says that its WebSockets are to survive a kill -9, too: for a primary with --crash-safe.
+    /// Says that its WebSockets are to survive a kill -9, too: for a primary with --protect.
     #[arg(long)]
-    crash_safe: bool,
+    protect: bool,
 }
 
 /// What all handlers share.
@@ -86,9 +86,9 @@ async fn echo(
 ) -> Response {
     let session = app.session(session);
     // Nothing has to be known to go on.
-    session.as_ref().inspect(|session| match app.options.crash_safe {
-        true => session.crash_safe(Vec::new),
-        false => session.movable(Vec::new),
+    session.as_ref().inspect(|session| match app.options.protect {
+        true => session.protect(Vec::new),
+        false => session.on_migrate(Vec::new),
     });
     upgrade.read_buffer_size(READ_AT_ONCE).on_upgrade(async move |mut socket| {
         tokio::select! {
@@ -135,9 +135,9 @@ async fn count(
         let (first, progress) = (*look(&progress), Arc::clone(&progress));
         let hasty = app.options.hasty;
         let left = move || if hasty { first.encode() } else { look(&progress).encode() };
-        match app.options.crash_safe {
-            true => session.crash_safe(left),
-            false => session.movable(left),
+        match app.options.protect {
+            true => session.protect(left),
+            false => session.on_migrate(left),
         }
     }
     let counting = Counting { progress, connection, resumed };

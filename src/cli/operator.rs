@@ -18,7 +18,7 @@ use crate::control::discovery::{Wanted, find};
 use crate::control::protocol::{Line, Request};
 
 /// How long a primary may take to answer what it knows.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 // No doc comments on these two: they would be said to be what each command does.
 
@@ -77,7 +77,7 @@ impl Operator {
     ///
     /// If it doesn't answer, or says no.
     pub(super) fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Failure> {
-        let begun = Conversation::begin(&self.path, request, Some(PATIENCE))?;
+        let begun = Conversation::begin(&self.path, request, Some(TIMEOUT))?;
         Ok(begun.finish(|_| Ok::<_, ClientError>(()))?)
     }
 

@@ -11,11 +11,11 @@ use crate::cli::role::{self, Role};
 use crate::config::Config;
 use crate::keeper;
 use crate::log::{LogFormat, LogHandle};
-use crate::primary::{Beginning, Milestone, Primary, PrimaryEnd};
+use crate::primary::{Beginning, Primary, PrimaryEnd, StatusEvent};
 use crate::settings::change::{needs_restart, renames_control};
 use crate::settings::reader::{Reader, Reading};
 use crate::supervisor::output::Output;
-use crate::supervisor::pool::estate::After;
+use crate::supervisor::pool::snapshot::After;
 use crate::supervisor::pool::{Summary, chain};
 use crate::supervisor::rollout::{Outcome, Report};
 use crate::system::keeper::main_pid;
@@ -126,19 +126,19 @@ fn reread(reader: &Reader, begun_with: &Config) -> Result<Config, String> {
 }
 
 /// One line of JSON on standard output for whoever waits for it.
-fn say(output: &Output, milestone: Milestone) {
+fn say(output: &Output, milestone: StatusEvent) {
     let pid = main_pid();
     let line = match milestone {
-        Milestone::Listening(address) => json!({
+        StatusEvent::Listening(address) => json!({
             "event": "listening", "address": address.to_string(), "port": address.port(), "pid": pid,
         }),
-        Milestone::Ready(workers) => json!({"event": "ready", "workers": workers, "pid": pid}),
-        Milestone::RolledOut(report) => rolled_out(&report),
-        Milestone::ReloadRefused(error) => {
+        StatusEvent::Ready(workers) => json!({"event": "ready", "workers": workers, "pid": pid}),
+        StatusEvent::RolledOut(report) => rolled_out(&report),
+        StatusEvent::ReloadRefused(error) => {
             json!({"event": "reloaded", "result": "refused", "reason": error})
         }
-        Milestone::Scaled(workers) => json!({"event": "scaled", "workers": workers}),
-        Milestone::Resumed(workers, after) => {
+        StatusEvent::Scaled(workers) => json!({"event": "scaled", "workers": workers}),
+        StatusEvent::Resumed(workers, after) => {
             let event = match after {
                 After::Upgrade => "upgraded",
                 After::Crash => "recovered",
@@ -146,7 +146,7 @@ fn say(output: &Output, milestone: Milestone) {
             let version = env!("CARGO_PKG_VERSION");
             json!({"event": event, "result": "done", "workers": workers, "pid": pid, "version": version})
         }
-        Milestone::UpgradeRefused(reason) => {
+        StatusEvent::UpgradeRefused(reason) => {
             json!({"event": "upgraded", "result": "refused", "reason": reason})
         }
     };
@@ -168,17 +168,17 @@ fn rolled_out(report: &Report) -> serde_json::Value {
 
 fn say_stopped(output: &Output, summary: &Summary) {
     let counters = &summary.counters;
-    let not_survived: BTreeMap<_, _> = counters.survival.not_survived().into();
+    let recovery_failures: BTreeMap<_, _> = counters.survival.recovery_failures().into();
     let line = json!({
         "event": "stopped", "how": if summary.at_once { "at once" } else { "graceful" },
         "killed_workers": summary.killed, "cut_connections": summary.cut,
         "accepted": counters.accepted, "acknowledged": counters.acknowledged,
-        "redelivered": counters.redelivered, "spilled": counters.spilled,
+        "redispatched": counters.redispatched, "fallbacks": counters.fallbacks,
         "refused": counters.refused, "stalls": counters.stalls, "lost": counters.lost,
         "accept_errors": counters.accept_errors, "sessions_moved": counters.moved,
         "sessions_returned": counters.returned, "sessions_lost": counters.sessions_lost,
-        "clients_shed": counters.shed, "sessions_survived": counters.survival.survived,
-        "sessions_not_survived": not_survived,
+        "clients_closed": counters.shed, "sessions_recovered": counters.survival.recovered,
+        "session_recovery_failures": recovery_failures,
     });
     output.say(line.to_string());
 }

@@ -15,22 +15,22 @@ use tokio::time::Instant;
 
 use crate::control::discovery::find;
 
-use self::look::Look;
 use self::messages::Message;
 use self::state::{State, Wish};
+use self::theme::Look;
 use super::failure::Failure;
 use super::operator::Which;
 
 mod draw;
 mod figures;
-mod look;
+mod format;
 mod messages;
 mod order;
 mod rows;
 #[cfg(test)]
 mod sample;
 mod state;
-mod words;
+mod theme;
 
 /// Messages that may wait; when it is full, whoever sends waits: keys in the terminal, snapshots
 /// in the socket.

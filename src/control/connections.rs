@@ -12,7 +12,7 @@ use procfs::process::{FDTarget, Process};
 
 use crate::control::report::{Connection, Connections};
 use crate::frontend::affinity::fold;
-use crate::handoff::slots::WorkerId;
+use crate::link::seam::WorkerId;
 use crate::supervisor::procfs::tree;
 
 /// A process that may hold connections, with all that it has started.

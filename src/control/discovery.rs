@@ -9,7 +9,7 @@ use crate::control::report::Status;
 use crate::control::socket::directories;
 
 /// How long a primary may take to say who it is.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Which primary is meant.
 #[derive(Clone, Debug, Default)]
@@ -74,7 +74,7 @@ fn running(folder: &Path) -> Vec<Found> {
 
 /// A socket that nobody listens on is left by somebody who was killed.
 fn probe(path: PathBuf) -> Option<Found> {
-    let begun = Conversation::begin(&path, &Request::Status {}, Some(PATIENCE));
+    let begun = Conversation::begin(&path, &Request::Status {}, Some(TIMEOUT));
     match begun.and_then(|conversation| conversation.finish(|_| Ok::<_, ClientError>(()))) {
         Ok(status) => Some(Found { path, status: Some(status) }),
         Err(ClientError::Connect { .. }) => None,

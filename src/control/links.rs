@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::frontend::inquiry::FrontendHandle;
 use crate::frontend::placement::Placement;
-use crate::handoff::ids::Timestamp;
+use crate::frontend::query::FrontendHandle;
 use crate::log::LogHandle;
+use crate::protocol::ids::Timestamp;
 use crate::supervisor::output::Output;
 use crate::supervisor::pool::handle::{PoolHandle, Refusal, Reply};
 

@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 
 use crate::control::links::Links;
 use crate::control::snapshot::{Snapshot, Snapshots};
-use crate::handoff::ids::Timestamp;
+use crate::protocol::ids::Timestamp;
 use crate::supervisor::pool::handle::Refusal;
 
 mod frontend;
@@ -171,8 +171,8 @@ mod tests {
 
     use super::*;
     use crate::control::report::Status;
-    use crate::frontend::inquiry::FrontendFacts;
-    use crate::handoff::ids::SlotId;
+    use crate::frontend::query::FrontendFacts;
+    use crate::protocol::ids::SlotId;
     use crate::supervisor::lifecycle::SlotState;
     use crate::supervisor::pool::status::{PoolStatus, SlotStatus};
 
@@ -181,7 +181,7 @@ mod tests {
             slot: SlotId(number),
             state: SlotState::Serving,
             weight: 1.0,
-            deaths: 0,
+            crashes: 0,
             started: 1,
             delay: None,
             last_failure: None,

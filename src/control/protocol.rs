@@ -8,7 +8,7 @@
 //! ◄─ {"done":{"from":4,"to":5,"deferred":false}}
 //!
 //! ─► {"version":1,"request":"events","follow":true}
-//! ◄─ {"item":{"number":17,"kind":"worker-died", …}}
+//! ◄─ {"item":{"number":17,"kind":"worker-crashed", …}}
 //! ◄─ …
 //! ```
 //!
@@ -55,7 +55,7 @@ pub enum Request {
         /// Which.
         slot: u16,
     },
-    /// Where a client goes: `report::Whereabouts`.
+    /// Where a client goes: `report::RouteExplanation`.
     Where {
         /// Its address,
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -66,9 +66,9 @@ pub struct Status {
     /// Connections that workers took over.
     pub acknowledged: u64,
     /// Connections taken back from one worker and given to another.
-    pub redelivered: u64,
+    pub redispatched: u64,
     /// Connections that went elsewhere than to the first of their ranking.
-    pub spilled: u64,
+    pub fallbacks: u64,
     /// Times a worker didn't acknowledge in time.
     pub stalls: u64,
     /// Connections that workers refused.
@@ -82,21 +82,21 @@ pub struct Status {
     /// Sessions that nobody took and whose worker was gone.
     pub sessions_lost: u64,
     /// Crash-safe sessions of which there is a copy now.
-    pub sessions_retained: u64,
+    pub sessions_protected: u64,
     /// Crash-safe sessions that went on in another worker when theirs had died.
-    pub sessions_survived: u64,
+    pub sessions_recovered: u64,
     /// Those that didn't, since they were not at rest, or nobody was there.
-    pub sessions_not_survived: u64,
+    pub session_recovery_failures: u64,
     /// Clients that workers were allowed to send away.
-    pub clients_shed: u64,
+    pub clients_closed: u64,
     /// Sessions that a rebalance has still to move.
     pub rebalance_pending: u64,
     /// Errors of accept.
     pub accept_errors: u64,
     /// Workers that ended without being told to.
-    pub deaths: u64,
+    pub crashes: u64,
     /// The client with the largest share of connections lately.
-    pub heaviest: Option<Heaviest>,
+    pub top_client: Option<TopClients>,
     /// The rolling restart that is under way.
     pub rollout: Option<Rollout>,
     /// Levels of the primary's log.
@@ -108,7 +108,7 @@ pub struct Status {
 /// A client with many connections.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Heaviest {
+pub struct TopClients {
     /// Its address.
     pub address: String,
     /// Its share of connections lately, 0 to 1.
@@ -131,7 +131,7 @@ pub struct Worker {
     /// Since its process was started.
     pub uptime_s: Option<f64>,
     /// How often the slot's workers ended without being told to.
-    pub deaths: u64,
+    pub crashes: u64,
     /// Connections established.
     pub connections: u64,
     /// Connections that the worker has taken over.
@@ -173,7 +173,7 @@ pub struct Slot {
     /// Its weight in placement.
     pub weight: f64,
     /// How often its workers ended without being told to.
-    pub deaths: u64,
+    pub crashes: u64,
     /// The last reason for that.
     pub last_failure: Option<String>,
     /// Workers that were started in it.
@@ -238,9 +238,9 @@ pub struct Event {
     pub number: u64,
     /// When, in milliseconds since 1970.
     pub time_ms: i64,
-    /// `worker-started`, `worker-serves`, `worker-outdated`, `worker-drains`, `worker-killed`,
-    /// `worker-gone`, `worker-died`, `slot-back-off`, `slot-errored`, `slot-stopped`,
-    /// `slot-drained`, `slot-replaced`, `slot-not-replaced`, `rollout-begun`, `rollout-done`,
+    /// `worker-started`, `worker-ready`, `worker-replacing`, `worker-draining`, `worker-killed`,
+    /// `worker-exited`, `worker-crashed`, `slot-back-off`, `slot-errored`, `slot-stopped`,
+    /// `slot-drained`, `slot-replaced`, `replacement-failed`, `rollout-started`, `rollout-done`,
     /// `rollout-aborted`, `rollout-superseded`, `rollout-stopped`, `scaled`, `stopping`.
     pub kind: String,
     /// The slot, if it is one's.
@@ -256,7 +256,7 @@ pub struct Event {
 /// Where a client goes, and why.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Whereabouts {
+pub struct RouteExplanation {
     /// The address that was asked for.
     pub address: Option<String>,
     /// What of it counts: folded and cut to its prefix.
@@ -272,7 +272,7 @@ pub struct Whereabouts {
     /// The slot that is remembered for it, and for how many seconds if it doesn't come back.
     pub remembered: Option<(u16, f64)>,
     /// The slot that its next connection goes to.
-    pub goes_to: Option<u16>,
+    pub target: Option<u16>,
     /// Why that isn't the first, in words.
     pub why: Option<String>,
 }
@@ -292,7 +292,7 @@ pub struct Ranked {
     /// Its connections, established and on their way.
     pub load: u64,
     /// Why this client's next connection doesn't go there, if it would be its turn.
-    pub passed_over: Option<String>,
+    pub skip_reason: Option<String>,
 }
 
 /// Connections that workers hold.

@@ -42,7 +42,7 @@ pub struct Server {
 
 /// Where requests come from.
 #[derive(Debug)]
-pub struct Doors {
+pub struct Endpoints {
     /// The control socket, if there is one.
     pub control: Option<std::os::unix::net::UnixListener>,
     /// The admin listener, if there is one.
@@ -58,7 +58,7 @@ impl Server {
     pub fn start(
         control: Control,
         announced: broadcast::Receiver<Event>,
-        doors: Doors,
+        doors: Endpoints,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -80,7 +80,7 @@ impl Server {
     }
 }
 
-async fn serve(control: &Control, doors: Doors) {
+async fn serve(control: &Control, doors: Endpoints) {
     let socket = async {
         match doors.control.map(UnixListener::from_std) {
             Some(Ok(listener)) => listen(control, &listener).await,

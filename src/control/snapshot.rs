@@ -12,9 +12,9 @@ use tokio::sync::Mutex;
 use crate::control::links::Links;
 use crate::control::report::{Status, Worker};
 use crate::control::usage::{Subject, Usage, UsageTable, Used};
-use crate::frontend::inquiry::FrontendFacts;
-use crate::handoff::ids::{SlotId, Timestamp};
-use crate::handoff::slots::WorkerId;
+use crate::frontend::query::FrontendFacts;
+use crate::link::seam::WorkerId;
+use crate::protocol::ids::{SlotId, Timestamp};
 use crate::supervisor::pool::handle::Refusal;
 use crate::supervisor::pool::status::PoolStatus;
 

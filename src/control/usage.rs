@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::handoff::ids::{SlotId, Timestamp};
-use crate::handoff::slots::WorkerId;
+use crate::link::seam::WorkerId;
+use crate::protocol::ids::{SlotId, Timestamp};
 use crate::supervisor::sample;
 
 /// The shortest time between two looks.

@@ -141,7 +141,7 @@ fn burn(time: Duration) -> (u64, Duration) {
 
 async fn echo(session: Option<Session>, upgrade: WebSocketUpgrade) -> Response {
     // It remembers nothing, so that it can move with nothing, and survive with nothing.
-    session.iter().for_each(|session| session.crash_safe(Vec::new));
+    session.iter().for_each(|session| session.protect(Vec::new));
     upgrade.on_upgrade(serve_echo)
 }
 

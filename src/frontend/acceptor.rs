@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::frontend::listener::{AcceptError, Accepted, Listener};
 use crate::frontend::poller::{Poller, Source};
-use crate::handoff::ids::Timestamp;
+use crate::protocol::ids::Timestamp;
 
 /// Takes connections from a listener's backlog.
 #[derive(Debug)]

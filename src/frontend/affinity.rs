@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
-use crate::handoff::ids::AffinityKey;
+use crate::protocol::ids::AffinityKey;
 
 /// How many leading bits of an address name a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,36 +17,36 @@ use tokio::sync::oneshot;
 
 use crate::frontend::acceptor::{Acceptor, Arrival, Look};
 use crate::frontend::affinity::Affinity;
-use crate::frontend::counter_page::CounterPage;
+use crate::frontend::close_requests::{CloseRequests, PaceSettings};
 use crate::frontend::dispatcher::lines::TakenBack;
-use crate::frontend::estate::FrontendEstate;
-use crate::frontend::inquiry::Inquiries;
-use crate::frontend::measure::tally::Tally;
+use crate::frontend::measure::stats::Stats;
 use crate::frontend::placement::Slots;
 use crate::frontend::poller::{Poller, Source};
+use crate::frontend::query::Queries;
 use crate::frontend::rebalance::Rebalance;
 use crate::frontend::router::{Route, Router};
-use crate::frontend::shedding::{PaceSettings, Shedding};
+use crate::frontend::shared_counters::SharedCounters;
 use crate::frontend::slot_table::{Overdue, SlotTable};
-use crate::handoff::channel::PendingConnection;
-use crate::handoff::ids::{ConnectionId, SlotId, Timestamp};
-use crate::handoff::message::ConnectionRecord;
-use crate::handoff::slots::{Counters, SlotOrders};
+use crate::frontend::snapshot::FrontendEstate;
+use crate::link::native::PendingConnection;
+use crate::link::seam::{CommandReceiver, Counters};
+use crate::protocol::ids::{ConnectionId, SlotId, Timestamp};
+use crate::protocol::message::ConnectionRecord;
 
 mod answers;
 mod commands;
 mod handover;
 mod lines;
 mod pacing;
+mod protected;
 mod recovery;
-mod retained;
 mod sessions;
 mod workers;
 
 use handover::Known;
 use pacing::RebalanceReplies;
+use protected::Protected;
 pub(super) use recovery::Recovery;
-use retained::Retained;
 use sessions::Sessions;
 
 /// How much and how fast.
@@ -55,8 +55,8 @@ pub struct DispatcherSettings {
     /// So many descriptors are held at a time that no worker owns: those that are left are the
     /// supervisor's, who could start no worker for them otherwise.
     pub most_held: u64,
-    /// So many copies of crash-safe sessions beside those.
-    pub most_retained: u64,
+    /// So many copies of protected sessions beside those.
+    pub max_protected: u64,
     /// How fast clients are made to move.
     pub pace: PaceSettings,
 }
@@ -91,25 +91,25 @@ pub enum DispatchError {
 #[derive(Debug)]
 pub struct Dispatcher {
     poller: Poller,
-    orders: SlotOrders,
-    inquiries: Inquiries,
+    orders: CommandReceiver,
+    queries: Queries,
     acceptor: Acceptor,
     affinity: Affinity,
     router: Router,
     slots: SlotTable,
     most_held: u64,
-    most_retained: u64,
+    max_protected: u64,
     sessions: Sessions,
-    retained: Retained,
-    shedding: Shedding,
+    protected: Protected,
+    close_requests: CloseRequests,
     rebalance: Rebalance,
     rebalance_replies: RebalanceReplies,
     /// As many are held as may be.
     full: bool,
     counters: Counters,
-    tally: Tally,
+    stats: Stats,
     /// Connections that no slot can take now. While there are any, none is accepted.
-    homeless: Vec<PendingConnection>,
+    unroutable: Vec<PendingConnection>,
     /// Slots that may have something to send since the last flush.
     touched: Vec<SlotId>,
     /// When a connection was last sent to a worker.
@@ -127,7 +127,7 @@ pub struct Dispatcher {
     /// What a primary that has died has left open.
     recovery: Option<Recovery>,
     /// Where a primary that follows a crash finds the counters.
-    page: Option<CounterPage>,
+    page: Option<SharedCounters>,
 }
 
 impl Dispatcher {
@@ -144,12 +144,12 @@ impl Dispatcher {
         mut router: Router,
         mut slots: SlotTable,
         settings: DispatcherSettings,
-        orders: SlotOrders,
-        inquiries: Inquiries,
+        orders: CommandReceiver,
+        queries: Queries,
     ) -> Result<Self, DispatchError> {
         let poller = Poller::new().map_err(DispatchError::Wait)?;
         poller.add(Source::Commands, orders.as_fd()).map_err(DispatchError::Wait)?;
-        poller.add(Source::Inquiries, inquiries.as_fd()).map_err(DispatchError::Wait)?;
+        poller.add(Source::Queries, queries.as_fd()).map_err(DispatchError::Wait)?;
         let estate = estate.into();
         let acceptor = Acceptor::new(estate.listener, estate.accept_errors, &poller);
         let now = Timestamp::now();
@@ -158,27 +158,27 @@ impl Dispatcher {
             slots.resume(estate.slots.queues, now);
         }
         router.resume(estate.router);
-        let mut homeless = estate.homeless;
-        homeless.reserve(ACCEPT_BATCH);
+        let mut unroutable = estate.unroutable;
+        unroutable.reserve(ACCEPT_BATCH);
         Ok(Self {
             poller,
             orders,
-            inquiries,
+            queries,
             acceptor: acceptor.map_err(DispatchError::Wait)?,
             affinity,
             router,
             slots,
             most_held: settings.most_held,
-            most_retained: settings.most_retained,
+            max_protected: settings.max_protected,
             sessions,
-            retained: Retained::default(),
-            shedding: Shedding::resume(settings.pace.shed_rate, estate.wishes),
+            protected: Protected::default(),
+            close_requests: CloseRequests::resume(settings.pace.close_rate, estate.wishes),
             rebalance: Rebalance::new(settings.pace.rebalance_rate),
             rebalance_replies: RebalanceReplies::default(),
             full: false,
             counters: estate.counters,
-            tally: estate.tally,
-            homeless,
+            stats: estate.stats,
+            unroutable,
             touched: Vec::with_capacity(2 * ACCEPT_BATCH),
             handed_over_at: Timestamp(0),
             now,
@@ -187,7 +187,7 @@ impl Dispatcher {
             stopping: None,
             ended: false,
             handing_over: None,
-            known: Known { expelled: estate.slots.expelled, stalled: estate.slots.stalled },
+            known: Known { quarantined: estate.slots.quarantined, stalled: estate.slots.stalled },
             recovery: estate.recovery,
             page: estate.page,
         })
@@ -211,7 +211,7 @@ impl Dispatcher {
                 // acknowledge meanwhile and more clients come, which saves a wake-up for each.
                 std::thread::yield_now();
             }
-            let wanted = self.accepting && self.homeless.is_empty() && !self.is_full();
+            let wanted = self.accepting && self.unroutable.is_empty() && !self.is_full();
             let heeded = self.acceptor.heed(&self.poller, wanted, self.now);
             heeded.map_err(DispatchError::Wait)?;
         }
@@ -235,7 +235,7 @@ impl Dispatcher {
         for source in ready.drain(..) {
             match source {
                 Source::Commands => self.obey_all(),
-                Source::Inquiries => self.answer_all(),
+                Source::Queries => self.answer_all(),
                 Source::Worker(worker) => drop(self.listen_to(worker)),
                 Source::Listener => backlog = true,
             }
@@ -254,7 +254,7 @@ impl Dispatcher {
     fn timeout(&self) -> Option<Duration> {
         let expected = self.now.since(self.handed_over_at) < ANSWERS_EXPECTED;
         let answers = (expected && self.slots.in_flight() > 0).then(|| self.now + ANSWERS_WAIT);
-        let paced = [self.shedding.next_due(), self.rebalance.next_due()];
+        let paced = [self.close_requests.next_due(), self.rebalance.next_due()];
         let next = [answers, self.next_tick, self.acceptor.paused_until()].into_iter().chain(paced);
         Some(next.flatten().min()?.since(self.now))
     }
@@ -268,7 +268,7 @@ impl Dispatcher {
                 Look::Arrival(arrival) => {
                     let connection = self.admit(arrival);
                     self.place(connection);
-                    if !self.homeless.is_empty() {
+                    if !self.unroutable.is_empty() {
                         return Ok(());
                     }
                 }
@@ -320,10 +320,10 @@ impl Dispatcher {
     fn admit(&mut self, Arrival { socket, client, local }: Arrival) -> PendingConnection {
         self.counters.accepted += 1;
         let key = self.affinity.key(client.ip());
-        self.tally.accepted(key, client.ip(), self.now);
+        self.stats.accepted(key, client.ip(), self.now);
         let id = ConnectionId(self.counters.accepted);
         let record = ConnectionRecord { id, accepted_at: self.now, key, client, local };
-        PendingConnection { record, socket, deaths: 0, parcel: None }
+        PendingConnection { record, socket, crashes: 0, parcel: None }
     }
 
     fn place(&mut self, connection: PendingConnection) {
@@ -334,9 +334,9 @@ impl Dispatcher {
     fn place_by(&mut self, route: Route, connection: PendingConnection) {
         let slot = match route {
             Route::Home(slot) => slot,
-            Route::Spill(slot, reason) => {
-                self.tally.spilled(reason);
-                lines::spilled(&connection.record, slot, reason);
+            Route::Fallback(slot, reason) => {
+                self.stats.fallbacks(reason);
+                lines::fallbacks(&connection.record, slot, reason);
                 slot
             }
             Route::Nowhere if self.acceptor.is_closed() && self.stopping.is_none() => {
@@ -345,7 +345,7 @@ impl Dispatcher {
                 return;
             }
             Route::Nowhere => {
-                self.homeless.push(connection);
+                self.unroutable.push(connection);
                 self.watch_time();
                 return;
             }
@@ -362,12 +362,12 @@ impl Dispatcher {
         connections: Vec<PendingConnection>,
     ) {
         for mut connection in connections {
-            lines::redelivered(&connection.record, slot, reason);
+            lines::redispatched(&connection.record, slot, reason);
             if connection.parcel.is_some() {
                 sessions::note_failure(&mut connection, slot, reason);
                 self.place_session(connection);
             } else {
-                self.counters.redelivered += 1;
+                self.counters.redispatched += 1;
                 self.place(connection);
             }
         }
@@ -375,7 +375,7 @@ impl Dispatcher {
 
     /// Gives those who have no slot another chance.
     fn house(&mut self) {
-        for connection in std::mem::take(&mut self.homeless) {
+        for connection in std::mem::take(&mut self.unroutable) {
             self.place(connection);
         }
     }
@@ -389,7 +389,7 @@ impl Dispatcher {
                 }
                 Overdue::Stalled(worker, connections) => {
                     self.counters.stalls += 1;
-                    self.tally.stalled(worker.slot);
+                    self.stats.stalled(worker.slot);
                     tracing::warn!(
                         slot = worker.slot.0,
                         generation = worker.generation.0,
@@ -407,7 +407,7 @@ impl Dispatcher {
             self.accept()?;
             self.finish_stopping();
         }
-        let waiting = !self.homeless.is_empty() || self.sessions.any_waits();
+        let waiting = !self.unroutable.is_empty() || self.sessions.any_waits();
         if self.slots.is_busy() || waiting || self.stopping.is_some() {
             self.watch_time();
         }

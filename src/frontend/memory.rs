@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lru::LruCache;
 
-use crate::handoff::ids::{AffinityKey, SlotId, Timestamp};
+use crate::protocol::ids::{AffinityKey, SlotId, Timestamp};
 
 /// Remembers a client's slot from its last connection on, for a time.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::handoff::ids::Timestamp;
+use crate::protocol::ids::Timestamp;
 
 /// A steady pace. What comes late is made up for, but no more than a hundredth of a second's worth
 /// at once.

@@ -7,8 +7,8 @@ use std::cmp::Reverse;
 
 use serde::{Deserialize, Serialize};
 
-use crate::frontend::spill::SpillReason;
-use crate::handoff::ids::{AffinityKey, SlotId};
+use crate::frontend::fallback::FallbackReason;
+use crate::protocol::ids::{AffinityKey, SlotId};
 
 /// How slots are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub trait Slots {
     /// Its connections, established and on their way.
     fn load(&self, slot: SlotId) -> u64;
     /// Why it takes none, of one that is closed.
-    fn closed_because(&self, slot: SlotId) -> SpillReason;
+    fn closed_because(&self, slot: SlotId) -> FallbackReason;
 
     /// All of them.
     fn ids(&self) -> impl Iterator<Item = SlotId> {
@@ -253,8 +253,9 @@ pub(super) mod tests {
         }
 
         /// One of several, so that tests see whether the right slot was asked.
-        fn closed_because(&self, slot: SlotId) -> SpillReason {
-            let reasons = [SpillReason::NotServing, SpillReason::Stalled, SpillReason::QueueFull];
+        fn closed_because(&self, slot: SlotId) -> FallbackReason {
+            let reasons =
+                [FallbackReason::NotServing, FallbackReason::Stalled, FallbackReason::QueueFull];
             reasons[slot.index() % 3]
         }
     }

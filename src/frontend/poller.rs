@@ -11,8 +11,8 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
-use crate::handoff::ids::{Generation, SlotId};
-use crate::handoff::slots::WorkerId;
+use crate::link::seam::WorkerId;
+use crate::protocol::ids::{Generation, SlotId};
 
 /// Sources reported in one turn.
 const EVENTS: usize = 64;
@@ -25,7 +25,7 @@ pub enum Source {
     /// The supervisor has sent a command.
     Commands,
     /// Somebody has asked something.
-    Inquiries,
+    Queries,
     /// A worker has said something.
     Worker(WorkerId),
 }
@@ -109,7 +109,7 @@ fn data(source: Source) -> EventData {
     EventData::new_u64(match source {
         Source::Listener => LISTENER,
         Source::Commands => COMMANDS,
-        Source::Inquiries => INQUIRIES,
+        Source::Queries => INQUIRIES,
         Source::Worker(WorkerId { slot, generation }) => {
             u64::from(slot.0) << 32 | u64::from(generation.0)
         }
@@ -121,7 +121,7 @@ fn source(data: u64) -> Source {
     match data {
         LISTENER => Source::Listener,
         COMMANDS => Source::Commands,
-        INQUIRIES => Source::Inquiries,
+        INQUIRIES => Source::Queries,
         worker => Source::Worker(WorkerId {
             slot: SlotId((worker >> 32) as u16),
             generation: Generation(worker as u32),
@@ -139,8 +139,7 @@ mod tests {
     fn sources_are_told_apart_and_can_be_ignored() {
         let (mut poller, mut ready) = (Poller::new().unwrap(), Vec::new());
         let worker = WorkerId { slot: SlotId(u16::MAX), generation: Generation(u32::MAX) };
-        let sources =
-            [Source::Listener, Source::Commands, Source::Inquiries, Source::Worker(worker)];
+        let sources = [Source::Listener, Source::Commands, Source::Queries, Source::Worker(worker)];
         let pipes: Vec<_> = sources.iter().map(|_| io::pipe().unwrap()).collect();
         for (source, (reader, _)) in sources.iter().zip(&pipes) {
             poller.add(*source, reader.as_fd()).unwrap();

@@ -8,9 +8,9 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::frontend::pace::Pace;
-use crate::frontend::session_route::Takers;
-use crate::handoff::ids::{AffinityKey, ConnectionId, SlotId, Timestamp};
-use crate::handoff::slots::WorkerId;
+use crate::frontend::session_route::MigrationTargets;
+use crate::link::seam::WorkerId;
+use crate::protocol::ids::{AffinityKey, ConnectionId, SlotId, Timestamp};
 
 /// How long workers may count.
 const CENSUS: Duration = Duration::from_secs(2);
@@ -134,7 +134,7 @@ impl Rebalance {
 pub fn choose(
     counted: &[Counted],
     ideal: impl Fn(AffinityKey) -> Option<SlotId>,
-    slots: &impl Takers,
+    slots: &impl MigrationTargets,
 ) -> VecDeque<(WorkerId, ConnectionId)> {
     let away = counted.iter().filter(|session| {
         ideal(session.key).is_some_and(|home| home != session.worker.slot && slots.is_open(home))
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
     use crate::frontend::placement::Availability;
     use crate::frontend::placement::tests::open;
-    use crate::handoff::ids::Generation;
+    use crate::protocol::ids::Generation;
 
     const NOW: Timestamp = Timestamp(5_000_000_000_000);
 

@@ -16,9 +16,9 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::handoff::channel::Report;
-use crate::handoff::ids::ConnectionId;
-use crate::handoff::slots::WorkerId;
+use crate::link::native::Report;
+use crate::link::seam::WorkerId;
+use crate::protocol::ids::ConnectionId;
 
 /// What becomes of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::handoff::ids::{Generation, SlotId};
+    use crate::protocol::ids::{Generation, SlotId};
 
     fn worker(slot: u16) -> WorkerId {
         WorkerId { slot: SlotId(slot), generation: Generation(0) }

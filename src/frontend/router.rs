@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::frontend::fallback::FallbackReason;
 use crate::frontend::memory::{Memory, Remembered};
 use crate::frontend::placement::{Availability, Placement, Ranking, Slots, Spread, modulo};
-use crate::frontend::spill::SpillReason;
-use crate::handoff::ids::{AffinityKey, SlotId, Timestamp};
+use crate::protocol::ids::{AffinityKey, SlotId, Timestamp};
 
 mod explain;
 
@@ -37,7 +37,7 @@ pub enum Route {
     /// To this slot, where its client belongs.
     Home(SlotId),
     /// To this slot, since its client's own cannot take it, or could not before.
-    Spill(SlotId, SpillReason),
+    Fallback(SlotId, FallbackReason),
     /// No slot can take it now.
     Nowhere,
 }
@@ -139,7 +139,7 @@ impl Router {
         }
         let remembered = self.memory.recall(key, now);
         let Decision { route, note } = self.decide(key, remembered, slots);
-        let (Route::Home(slot) | Route::Spill(slot, _)) = route else { return None };
+        let (Route::Home(slot) | Route::Fallback(slot, _)) = route else { return None };
         self.note(key, note, now);
         Some(slot)
     }
@@ -187,7 +187,7 @@ impl Router {
         if let Some(slot) = remembered {
             if slots.availability(slot) != Availability::Closed {
                 let at_home = self.home(key) == Some(slot);
-                return Decision { route: named(slot, at_home, SpillReason::Remembered), note };
+                return Decision { route: named(slot, at_home, FallbackReason::Remembered), note };
             }
             note = Note::Forget;
         }
@@ -260,23 +260,27 @@ impl<S: Slots> Slots for Without<'_, S> {
         self.slots.load(slot)
     }
 
-    fn closed_because(&self, slot: SlotId) -> SpillReason {
-        if self.avoid == Some(slot) { SpillReason::Deaths } else { self.slots.closed_because(slot) }
+    fn closed_because(&self, slot: SlotId) -> FallbackReason {
+        if self.avoid == Some(slot) {
+            FallbackReason::Deaths
+        } else {
+            self.slots.closed_because(slot)
+        }
     }
 }
 
-fn named(slot: SlotId, at_home: bool, reason: SpillReason) -> Route {
-    if at_home { Route::Home(slot) } else { Route::Spill(slot, reason) }
+fn named(slot: SlotId, at_home: bool, reason: FallbackReason) -> Route {
+    if at_home { Route::Home(slot) } else { Route::Fallback(slot, reason) }
 }
 
 /// Why a client that is not remembered is not sent to a slot.
-fn obstacle(slot: SlotId, slots: &impl Slots, limit: Option<f64>) -> Option<SpillReason> {
+fn obstacle(slot: SlotId, slots: &impl Slots, limit: Option<f64>) -> Option<FallbackReason> {
     if slots.availability(slot) == Availability::Closed {
         Some(slots.closed_because(slot))
     } else if within(limit, slots, slot) {
         None
     } else {
-        Some(SpillReason::OverBound)
+        Some(FallbackReason::OverBound)
     }
 }
 
@@ -308,7 +312,7 @@ mod tests {
 
     fn slot_of(route: Route) -> SlotId {
         match route {
-            Route::Home(slot) | Route::Spill(slot, _) => slot,
+            Route::Home(slot) | Route::Fallback(slot, _) => slot,
             Route::Nowhere => panic!("nowhere to go"),
         }
     }
@@ -321,13 +325,13 @@ mod tests {
             let (mut router, mut slots) = (router(placement, 4, None), open(&[0; 4]));
             let home = slot_of(router.route(KEY, &slots, at(0)));
             slots.0[home.index()].0 = Availability::Closed;
-            let Route::Spill(away, reason) = router.route(KEY, &slots, at(1)) else {
+            let Route::Fallback(away, reason) = router.route(KEY, &slots, at(1)) else {
                 panic!("at home")
             };
             assert_eq!(reason, slots.closed_because(home));
             assert_ne!(away, home);
             slots.0[home.index()].0 = Availability::Open;
-            let stays = Route::Spill(away, SpillReason::Remembered);
+            let stays = Route::Fallback(away, FallbackReason::Remembered);
             assert_eq!(router.route(KEY, &slots, at(50)), stays);
             assert_eq!(router.route(KEY, &slots, at(111)), Route::Home(home));
         }
@@ -360,8 +364,8 @@ mod tests {
         let (mut router, mut slots) = (router(Placement::Rendezvous, 3, None), open(&[0; 3]));
         let home = slot_of(router.route(KEY, &slots, at(0)));
         let past = router.route_past(Some(home), KEY, &slots, at(0));
-        let Route::Spill(next, SpillReason::Deaths) = past else {
-            panic!("not past its home, for the deaths there: {past:?}")
+        let Route::Fallback(next, FallbackReason::Deaths) = past else {
+            panic!("not past its home, for the crashes there: {past:?}")
         };
         for slot in slots.ids().collect::<Vec<_>>() {
             if slot != home {
@@ -382,11 +386,11 @@ mod tests {
         slots.0[home.index()].1 = 20;
         assert_eq!(router.route(KEY, &slots, at(1)), Route::Home(home), "it is known");
         let route = router.route(newcomer, &slots, at(1));
-        let Route::Spill(away, SpillReason::OverBound) = route else {
+        let Route::Fallback(away, FallbackReason::OverBound) = route else {
             panic!("not elsewhere, for the bound: {route:?}")
         };
         slots.0[home.index()].1 = 0;
-        let stays = Route::Spill(away, SpillReason::Remembered);
+        let stays = Route::Fallback(away, FallbackReason::Remembered);
         assert_eq!(router.route(newcomer, &slots, at(2)), stays);
         assert_eq!(router.forget_all(at(2)), 2, "the one at home is remembered, too");
         assert_eq!(router.route(newcomer, &slots, at(3)), Route::Home(home));
@@ -429,7 +433,7 @@ mod tests {
                     _ => (Availability::Closed, 0),
                 }).collect());
                 match router.route(AffinityKey(key), &facts, at(second)) {
-                    Route::Home(slot) | Route::Spill(slot, _) =>
+                    Route::Home(slot) | Route::Fallback(slot, _) =>
                         prop_assert!(facts.availability(slot) != Availability::Closed),
                     Route::Nowhere =>
                         prop_assert!(states.iter().all(|state| *state == 2)),

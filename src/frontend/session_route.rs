@@ -1,11 +1,11 @@
 //! Where a session goes that a worker offers: to its slot's next worker, to another slot, or back.
 //!
-//! Never does I/O: a function of the session's journey so far, the slots, and the router's memory.
+//! Never does I/O: a function of the session's request so far, the slots, and the router's memory.
 
+use crate::frontend::fallback::FallbackReason;
 use crate::frontend::placement::{Availability, Slots};
 use crate::frontend::router::Router;
-use crate::frontend::spill::SpillReason;
-use crate::handoff::ids::{AffinityKey, SlotId, Timestamp};
+use crate::protocol::ids::{AffinityKey, SlotId, Timestamp};
 
 /// After so many workers that refused it, stalled or died, a session goes back.
 const ATTEMPTS: usize = 3;
@@ -22,13 +22,13 @@ pub enum Sender {
     Leaving,
     /// It is dead, or not heard any more.
     Gone,
-    /// It is dead, and the session has survived it.
+    /// It is dead, and the session has recovered it.
     Dead,
 }
 
-/// A session's journey so far.
+/// A session's request so far.
 #[derive(Clone, Copy, Debug)]
-pub struct Journey<'a> {
+pub struct RouteRequest<'a> {
     /// Its client's key.
     pub key: AffinityKey,
     /// The slot that it comes from.
@@ -38,7 +38,7 @@ pub struct Journey<'a> {
     /// Slots whose workers should have taken it and refused, stalled or died.
     pub failed: &'a [SlotId],
     /// How many of those died.
-    pub deaths: u8,
+    pub crashes: u8,
 }
 
 /// Where a session goes.
@@ -55,7 +55,7 @@ pub enum Way {
 }
 
 /// Slots whose workers take sessions, or don't.
-pub trait Takers: Slots {
+pub trait MigrationTargets: Slots {
     /// Whether the slot's worker takes sessions.
     fn takes_sessions(&self, slot: SlotId) -> bool;
 
@@ -67,47 +67,47 @@ pub trait Takers: Slots {
 
 /// The way of a session. The router notes where its client is now.
 pub fn way(
-    journey: &Journey<'_>,
+    request: &RouteRequest<'_>,
     router: &mut Router,
-    slots: &impl Takers,
+    slots: &impl MigrationTargets,
     later: bool,
     now: Timestamp,
 ) -> Way {
-    if journey.sender == Sender::Dead {
-        if journey.deaths >= DEATHS {
+    if request.sender == Sender::Dead {
+        if request.crashes >= DEATHS {
             return Way::Nowhere;
         }
-        if journey.failed.len() < ATTEMPTS && is_awaited(journey.from, slots) {
+        if request.failed.len() < ATTEMPTS && is_awaited(request.from, slots) {
             return Way::Wait;
         }
     }
     let taker =
-        (journey.failed.len() < ATTEMPTS).then(|| taker(journey, router, slots, now)).flatten();
-    match (taker, journey.sender) {
+        (request.failed.len() < ATTEMPTS).then(|| taker(request, router, slots, now)).flatten();
+    match (taker, request.sender) {
         (Some(slot), _) => Way::To(slot),
         (None, Sender::Serving | Sender::Leaving) => Way::Back,
-        (None, Sender::Gone | Sender::Dead) => orphan_way(journey, router, slots, later, now),
+        (None, Sender::Gone | Sender::Dead) => orphan_way(request, router, slots, later, now),
     }
 }
 
 /// A worker's sessions come back all at once. So that its clients find room in the queue, too, they
 /// wait outside of it for the successor.
-fn is_awaited(slot: SlotId, slots: &impl Takers) -> bool {
+fn is_awaited(slot: SlotId, slots: &impl MigrationTargets) -> bool {
     match slots.availability(slot) {
         Availability::Open => false,
         Availability::Holding => true,
-        Availability::Closed => slots.closed_because(slot) == SpillReason::QueueFull,
+        Availability::Closed => slots.closed_because(slot) == FallbackReason::QueueFull,
     }
 }
 
 /// Who should take it.
 fn taker(
-    journey: &Journey<'_>,
+    request: &RouteRequest<'_>,
     router: &mut Router,
-    slots: &impl Takers,
+    slots: &impl MigrationTargets,
     now: Timestamp,
 ) -> Option<SlotId> {
-    let Journey { key, from, sender, failed, .. } = *journey;
+    let RouteRequest { key, from, sender, failed, .. } = *request;
     let open = Open { slots, past: failed };
     if sender == Sender::Serving {
         // It stays, unless it was elsewhere than where its client belongs.
@@ -122,19 +122,19 @@ fn taker(
 
 /// It has nobody to go back to. `later` says whether any worker could take it sooner or later.
 fn orphan_way(
-    journey: &Journey<'_>,
+    request: &RouteRequest<'_>,
     router: &mut Router,
-    slots: &impl Takers,
+    slots: &impl MigrationTargets,
     later: bool,
     now: Timestamp,
 ) -> Way {
-    if journey.deaths >= DEATHS {
+    if request.crashes >= DEATHS {
         return Way::Nowhere;
     }
-    if slots.availability(journey.from) == Availability::Holding {
-        return Way::To(journey.from);
+    if slots.availability(request.from) == Availability::Holding {
+        return Way::To(request.from);
     }
-    match router.route_session(journey.key, &Open { slots, past: &[] }, now) {
+    match router.route_session(request.key, &Open { slots, past: &[] }, now) {
         Some(slot) => Way::To(slot),
         None if later => Way::Wait,
         None => Way::Nowhere,
@@ -147,13 +147,13 @@ struct Open<'a, S> {
     past: &'a [SlotId],
 }
 
-impl<S: Takers> Open<'_, S> {
+impl<S: MigrationTargets> Open<'_, S> {
     fn has(&self, slot: SlotId) -> bool {
         !self.past.contains(&slot) && self.slots.is_open(slot)
     }
 }
 
-impl<S: Takers> Slots for Open<'_, S> {
+impl<S: MigrationTargets> Slots for Open<'_, S> {
     fn count(&self) -> u16 {
         self.slots.count()
     }
@@ -166,7 +166,7 @@ impl<S: Takers> Slots for Open<'_, S> {
         self.slots.load(slot)
     }
 
-    fn closed_because(&self, slot: SlotId) -> SpillReason {
+    fn closed_because(&self, slot: SlotId) -> FallbackReason {
         self.slots.closed_because(slot)
     }
 }
@@ -184,7 +184,7 @@ mod tests {
     use crate::frontend::router::{Route, RouterSettings};
 
     /// Those with any load take sessions.
-    impl Takers for Facts {
+    impl MigrationTargets for Facts {
         fn takes_sessions(&self, slot: SlotId) -> bool {
             self.load(slot) > 0
         }
@@ -234,7 +234,7 @@ mod tests {
         use Sender::{Dead, Gone, Leaving, Serving};
         use Way::{Back, Nowhere, To, Wait};
         let to = |slot| To(SlotId(slot));
-        // All from slot 0. What slots are like, who sends, who failed, deaths, and the way of a client
+        // All from slot 0. What slots are like, who sends, who failed, crashes, and the way of a client
         // of slot 0 and of one of slot 1.
         let cases: [Case<'_>; 25] = [
             ("a deploy: to the successor", "OOO", Leaving, &[], 0, [to(0), to(0)]),
@@ -255,7 +255,7 @@ mod tests {
             ("or it waits for anybody", "CHC", Gone, &[], 0, [Wait, Wait]),
             ("refused thrice, by whom it was", "CCO", Gone, &[1, 2, 1], 2, [to(2), to(2)]),
             ("but not to kill a fourth", "OOO", Gone, &[1, 2, 1], 3, [Nowhere, Nowhere]),
-            ("it has survived: with the successor", "OOO", Dead, &[], 1, [to(0), to(0)]),
+            ("it has recovered: with the successor", "OOO", Dead, &[], 1, [to(0), to(0)]),
             ("or until it is there", "HOO", Dead, &[], 1, [Wait, Wait]),
             ("or in place of one that isn't to come", "COO", Dead, &[], 1, [to(1), to(1)]),
             ("or has no sessions", "POO", Dead, &[], 1, [to(1), to(1)]),
@@ -263,12 +263,13 @@ mod tests {
             ("after three refusals", "HCO", Dead, &[1, 2, 1], 1, [to(0), to(0)]),
             ("but it has killed enough", "OOO", Dead, &[], 3, [Nowhere, Nowhere]),
         ];
-        for (what, states, sender, failed, deaths, expected) in cases {
+        for (what, states, sender, failed, crashes, expected) in cases {
             let failed: Vec<_> = failed.iter().copied().map(SlotId).collect();
             for (key, expected) in keys().into_iter().zip(expected) {
-                let journey = Journey { key, from: SlotId(0), sender, failed: &failed, deaths };
+                let request =
+                    RouteRequest { key, from: SlotId(0), sender, failed: &failed, crashes };
                 let mut router = router(Placement::Rendezvous);
-                let found = way(&journey, &mut router, &slots(states), true, NOW);
+                let found = way(&request, &mut router, &slots(states), true, NOW);
                 assert_eq!(found, expected, "{what}");
             }
         }
@@ -280,8 +281,8 @@ mod tests {
             let [_, guest] = keys();
             let failed: Vec<_> = failed.iter().copied().map(SlotId).collect();
             let (key, from) = (guest, SlotId(0));
-            let journey = Journey { key, from, sender, failed: &failed, deaths: 0 };
-            way(&journey, &mut router(Placement::Rendezvous), &slots(states), true, NOW)
+            let request = RouteRequest { key, from, sender, failed: &failed, crashes: 0 };
+            way(&request, &mut router(Placement::Rendezvous), &slots(states), true, NOW)
         };
         assert_eq!(go(Sender::Leaving, "OOO", &[0]), Way::To(SlotId(1)));
         assert_eq!(go(Sender::Leaving, "COO", &[1]), Way::To(SlotId(2)));
@@ -295,9 +296,9 @@ mod tests {
     fn with_nobody_left_it_waits_for_nobody() {
         let [key, _] = keys();
         let (from, sender) = (SlotId(0), Sender::Gone);
-        let journey = Journey { key, from, sender, failed: &[], deaths: 0 };
+        let request = RouteRequest { key, from, sender, failed: &[], crashes: 0 };
         let mut router = router(Placement::Rendezvous);
-        assert_eq!(way(&journey, &mut router, &slots("CPC"), false, NOW), Way::Nowhere);
+        assert_eq!(way(&request, &mut router, &slots("CPC"), false, NOW), Way::Nowhere);
     }
 
     #[test]
@@ -306,11 +307,11 @@ mod tests {
         let follows = |key, states, expected: Route| {
             let mut router = router(Placement::Rendezvous);
             let (from, sender) = (SlotId(0), Sender::Leaving);
-            let journey = Journey { key, from, sender, failed: &[], deaths: 0 };
-            way(&journey, &mut router, &slots(states), true, NOW);
+            let request = RouteRequest { key, from, sender, failed: &[], crashes: 0 };
+            way(&request, &mut router, &slots(states), true, NOW);
             assert_eq!(router.route(key, &slots("OOO"), NOW), expected, "{states}");
         };
-        let remembered = |slot| Route::Spill(SlotId(slot), SpillReason::Remembered);
+        let remembered = |slot| Route::Fallback(SlotId(slot), FallbackReason::Remembered);
         follows(home, "OOO", Route::Home(SlotId(0)));
         follows(home, "COO", remembered(1));
         follows(guest, "OOO", remembered(0));
@@ -323,8 +324,8 @@ mod tests {
         let key = AffinityKey(1);
         let mut router = router(Placement::LeastConnections);
         let mut go = |sender, states: &str| {
-            let journey = Journey { key, from: SlotId(0), sender, failed: &[], deaths: 0 };
-            way(&journey, &mut router, &slots(states), true, NOW)
+            let request = RouteRequest { key, from: SlotId(0), sender, failed: &[], crashes: 0 };
+            way(&request, &mut router, &slots(states), true, NOW)
         };
         assert_eq!(go(Sender::Serving, "OOO"), Way::Back);
         assert_eq!(go(Sender::Leaving, "OOO"), Way::To(SlotId(0)));
@@ -335,7 +336,7 @@ mod tests {
         #[test]
         fn no_session_goes_where_nobody_takes_it_or_away_from_a_sender_that_lives(
             key: u64, states in "[OHCP]{3}", modulo: bool, failed in prop::collection::vec(0..3_u16, 0..5),
-            deaths in 0..5_u8,
+            crashes in 0..5_u8,
             sender in prop::sample::select(
                 vec![Sender::Serving, Sender::Leaving, Sender::Gone, Sender::Dead],
             ),
@@ -344,8 +345,8 @@ mod tests {
             let slots = slots(&states);
             let failed: Vec<_> = failed.into_iter().map(SlotId).collect();
             let (key, from) = (AffinityKey(key), SlotId(0));
-            let journey = Journey { key, from, sender, failed: &failed, deaths };
-            let way = way(&journey, &mut router(placement), &slots, true, NOW);
+            let request = RouteRequest { key, from, sender, failed: &failed, crashes };
+            let way = way(&request, &mut router(placement), &slots, true, NOW);
             let is_gone = matches!(sender, Sender::Gone | Sender::Dead);
             match way {
                 Way::To(slot) => prop_assert!(

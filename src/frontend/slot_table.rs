@@ -9,25 +9,25 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::frontend::fallback::FallbackReason;
 use crate::frontend::placement::{Availability, Slots};
-use crate::frontend::spill::SpillReason;
-use crate::handoff::channel::{Channel, ChannelError, Notice, PendingConnection};
-use crate::handoff::drain::DrainOrder;
-use crate::handoff::ids::{SlotId, Timestamp};
-use crate::handoff::slots::WorkerId;
+use crate::link::native::{Channel, ChannelError, LinkEvent, PendingConnection};
+use crate::link::seam::WorkerId;
+use crate::protocol::drain::DrainOrder;
+use crate::protocol::ids::{SlotId, Timestamp};
 
-mod estate;
 mod overdue;
 mod sessions;
+mod snapshot;
 
-pub use estate::SlotEstate;
 pub use overdue::Overdue;
+pub use snapshot::SlotEstate;
 
 /// How long slots are patient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotSettings {
     /// A worker that hasn't acknowledged for so long is stalled.
-    pub stall_after: Duration,
+    pub ack_timeout: Duration,
     /// Connections wait so long for the successor of a worker that died.
     pub slot_wait: Duration,
     /// So many connections wait for a slot at the most.
@@ -61,7 +61,7 @@ struct Attached {
     id: WorkerId,
     channel: Channel,
     /// It broke the protocol: nothing that it says or counts is heard until it is gone.
-    expelled: bool,
+    quarantined: bool,
 }
 
 /// What a slot's clients meet.
@@ -128,15 +128,15 @@ impl SlotTable {
         self.grow(worker.slot.index() + 1);
         self.in_flight += channel.in_flight();
         let slot = &mut self.slots[worker.slot.index()];
-        slot.workers.push(Attached { id: worker, channel, expelled: false });
+        slot.workers.push(Attached { id: worker, channel, quarantined: false });
     }
 
     /// From now on the slot's clients, waiting ones included, go to `worker`, unless it has been
-    /// expelled since it said that it is ready. Returns sessions that waited and that it doesn't
+    /// quarantined since it said that it is ready. Returns sessions that waited and that it doesn't
     /// take.
     pub fn serve(&mut self, worker: WorkerId) -> Vec<PendingConnection> {
         let Some(slot) = self.slots.get_mut(worker.slot.index()) else { return Vec::new() };
-        let mut workers = slot.workers.iter().filter(|attached| !attached.expelled);
+        let mut workers = slot.workers.iter().filter(|attached| !attached.quarantined);
         let Some(serving) = workers.find(|attached| attached.id == worker) else {
             return Vec::new();
         };
@@ -154,12 +154,12 @@ impl SlotTable {
     }
 
     /// Nothing more for `worker`, and nothing more from it.
-    pub fn expel(&mut self, worker: WorkerId, now: Timestamp) {
+    pub fn quarantine(&mut self, worker: WorkerId, now: Timestamp) {
         self.retire(worker, now);
         if let Some(slot) = self.slots.get_mut(worker.slot.index())
             && let Some(attached) = slot.workers.iter_mut().find(|attached| attached.id == worker)
         {
-            attached.expelled = true;
+            attached.quarantined = true;
         }
     }
 
@@ -207,13 +207,13 @@ impl SlotTable {
     /// # Errors
     ///
     /// If it breaks the protocol.
-    pub fn receive(&mut self, worker: WorkerId, now: Timestamp) -> Result<Notice, ChannelError> {
-        let Some(channel) = self.channel(worker) else { return Ok(Notice::Nothing) };
+    pub fn receive(&mut self, worker: WorkerId, now: Timestamp) -> Result<LinkEvent, ChannelError> {
+        let Some(channel) = self.channel(worker) else { return Ok(LinkEvent::Nothing) };
         let notice = channel.receive()?;
         let state = &mut self.slots[worker.slot.index()].state;
         match (&notice, *state) {
-            (Notice::Nothing, _) => {}
-            (Notice::Refused(refused), State::Serving(serving))
+            (LinkEvent::Nothing, _) => {}
+            (LinkEvent::Refused(refused), State::Serving(serving))
                 if serving == worker && refused.iter().any(|one| one.parcel.is_none()) =>
             {
                 *state = State::Refusing { worker, until: now + REFUSAL_PAUSE };
@@ -231,7 +231,7 @@ impl SlotTable {
     ) -> Settlement {
         let mut settlement = Settlement::default();
         let Some(slot) = self.slots.get_mut(slot.index()) else { return settlement };
-        for Attached { id, channel, .. } in slot.workers.iter_mut().filter(|one| !one.expelled) {
+        for Attached { id, channel, .. } in slot.workers.iter_mut().filter(|one| !one.quarantined) {
             let before = channel.in_flight();
             match channel.settle(|connection| acknowledged(*id, connection)) {
                 Ok(Some(0)) => continue,
@@ -334,12 +334,12 @@ impl Slots for SlotTable {
         channels.saturating_add(slot.queue.len() as u64)
     }
 
-    fn closed_because(&self, slot: SlotId) -> SpillReason {
+    fn closed_because(&self, slot: SlotId) -> FallbackReason {
         match self.state_of(slot) {
-            Some(State::Stalled(_)) => SpillReason::Stalled,
-            Some(State::Refusing { .. }) => SpillReason::Refusing,
-            Some(State::Closed) | None => SpillReason::NotServing,
-            Some(State::Serving(_) | State::Vacant { .. }) => SpillReason::QueueFull,
+            Some(State::Stalled(_)) => FallbackReason::Stalled,
+            Some(State::Refusing { .. }) => FallbackReason::Refusing,
+            Some(State::Closed) | None => FallbackReason::NotServing,
+            Some(State::Serving(_) | State::Vacant { .. }) => FallbackReason::QueueFull,
         }
     }
 }
@@ -347,19 +347,19 @@ impl Slots for SlotTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handoff::ids::Generation;
+    use crate::protocol::ids::Generation;
 
     #[test]
     fn an_expelled_worker_is_not_put_into_service_by_an_order_on_its_way() {
         let second = Duration::from_secs(1);
-        let settings = SlotSettings { stall_after: second, slot_wait: second, queue: 4 };
+        let settings = SlotSettings { ack_timeout: second, slot_wait: second, queue: 4 };
         let mut slots = SlotTable::new(settings);
         let worker = |generation| WorkerId { slot: SlotId(0), generation: Generation(generation) };
         for generation in 0..2 {
             let (channel, _end) = Channel::create(1).unwrap();
             slots.attach(worker(generation), channel);
         }
-        slots.expel(worker(0), Timestamp(0));
+        slots.quarantine(worker(0), Timestamp(0));
         slots.serve(worker(0));
         assert_eq!(slots.availability(SlotId(0)), Availability::Closed);
         slots.serve(worker(1));

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// After so many deaths in a row that came too soon, there is no next one.
+/// After so many crashes in a row that came too soon, there is no next one.
 pub(super) const MOST: u32 = 8;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -18,7 +18,7 @@ pub(super) enum Next {
     GiveUp,
 }
 
-/// Counts deaths.
+/// Counts crashes.
 #[derive(Debug)]
 pub(super) struct BackOff {
     /// Who lived for less has died too soon.

@@ -10,7 +10,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
 
-use crate::handoff::ids::Timestamp;
+use crate::protocol::ids::Timestamp;
 
 /// What a program of Rust ends with when it has panicked.
 const PANICKED: i32 = 101;

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use crate::handoff::kernel;
+use crate::kernel;
 
 /// What the primary gets.
 const FORWARDED: [Signal; 8] = [

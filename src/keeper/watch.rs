@@ -7,9 +7,6 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
-use crate::handoff::ids::Timestamp;
-use crate::handoff::kernel::keep_inherited_descriptors;
-use crate::handoff::sealed::seal;
 use crate::keeper::back_off::{BackOff, Next};
 use crate::keeper::children::Children;
 use crate::keeper::kept::Kept;
@@ -19,6 +16,9 @@ use crate::keeper::process::{End, Process};
 use crate::keeper::signals::{Meaning, Signals};
 use crate::keeper::socket::{Datagram, Socket};
 use crate::keeper::{KeeperError, KeeperSettings, failed_to};
+use crate::kernel::keep_inherited_descriptors;
+use crate::protocol::ids::Timestamp;
+use crate::protocol::sealed::seal;
 use crate::system::activation::inherited;
 use crate::system::notify::Notifier;
 use crate::system::store::{CONFIGURATION, PREFIX};
@@ -30,7 +30,7 @@ const AT_A_TIME: usize = 256;
 const LAST_WORDS: usize = 65_536;
 
 /// How long killed processes may take to end.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Watches over a primary.
 #[derive(Debug)]
@@ -270,14 +270,14 @@ impl Watch {
         self.kept.clear();
         if let Some(grace) = grace {
             self.children.signal(Signal::TERM);
-            self.outlast(grace, None);
+            self.wait_for_exit(grace, None);
         }
-        self.outlast(PATIENCE, Some(Signal::KILL));
+        self.wait_for_exit(TIMEOUT, Some(Signal::KILL));
     }
 
     /// Waits for their end, at most so long. Whoever is there still, and who comes when another has
     /// ended, gets the signal; without one, an order to stop ends the waiting.
-    fn outlast(&mut self, patience: Duration, signal: Option<Signal>) {
+    fn wait_for_exit(&mut self, patience: Duration, signal: Option<Signal>) {
         let until = Timestamp::now() + patience;
         loop {
             signal.into_iter().for_each(|signal| self.children.signal(signal));

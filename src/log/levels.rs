@@ -14,8 +14,8 @@ pub const PARTS: [&str; 10] = [
     "cli",
     "control",
     "frontend",
-    "handoff",
     "keeper",
+    "link",
     "primary",
     "settings",
     "supervisor",
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_what_is_known() {
         const LEVELS: &str = "expected one of error, warn, info, debug, trace, or off for a part";
-        const PARTS: &str = "expected one of cli, control, frontend, handoff, keeper, primary, \
+        const PARTS: &str = "expected one of cli, control, frontend, keeper, link, primary, \
                              settings, supervisor, system, triggers";
         for (text, expected) in [
             ("loud", format!("no level \"loud\", {LEVELS}")),

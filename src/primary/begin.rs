@@ -1,4 +1,4 @@
-//! The start, up to where clients can connect: limits, listener, doors; and what is kept for a successor
+//! The start, up to where clients can connect: limits, listener, endpoints; and what is kept for a successor
 //! after a crash.
 
 use std::fs::File;
@@ -10,17 +10,17 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::Config;
 use crate::control::links::Replacements;
-use crate::frontend::counter_page::{COUNTERS, CounterPage};
-use crate::frontend::estate::FrontendEstate;
 use crate::frontend::listener::Listener;
-use crate::handoff::ids::Timestamp;
-use crate::handoff::kernel::keep_inherited_descriptors;
-use crate::primary::beginning::{Beginning, Kind};
-use crate::primary::doors::Doors;
-use crate::primary::estate::{Estate, Journals, PRIMARY, PrimaryDocument};
+use crate::frontend::shared_counters::{COUNTERS, SharedCounters};
+use crate::frontend::snapshot::FrontendEstate;
+use crate::kernel::keep_inherited_descriptors;
+use crate::primary::endpoints::Endpoints;
 use crate::primary::record::Record;
+use crate::primary::snapshot::{Estate, Journals, PRIMARY, PrimaryDocument};
+use crate::primary::startup::{Beginning, Kind};
 use crate::primary::{PoolStart, Primary, PrimaryError};
-use crate::supervisor::pool::estate::After;
+use crate::protocol::ids::Timestamp;
+use crate::supervisor::pool::snapshot::After;
 use crate::system::activation::LISTENER;
 use crate::system::journal::Journal;
 use crate::system::store::{PROGRAM, Store};
@@ -76,7 +76,7 @@ impl Primary {
             primary: Journal::create().map_err(failed)?,
             pool: Journal::create().map_err(failed)?,
         };
-        let (page, page_copy) = CounterPage::create().map_err(failed)?;
+        let (page, page_copy) = SharedCounters::create().map_err(failed)?;
         if let Some(store) = &store {
             if !is_kept {
                 store.keep(LISTENER, &listener);
@@ -85,7 +85,7 @@ impl Primary {
             store.keep(COUNTERS, &page_copy);
         }
         let address = listener.local();
-        let doors = Doors::open(&config, address.port(), None)?;
+        let doors = Endpoints::open(&config, address.port(), None)?;
         let document = PrimaryDocument {
             started: Timestamp::now(),
             replacements: Replacements::default(),
@@ -114,7 +114,7 @@ impl Primary {
         if after == After::Crash {
             config.affinity.secret.clone_from(&document.secret);
         }
-        let doors = Doors::open(&config, address.port(), Some((&document, &mut doors)))?;
+        let doors = Endpoints::open(&config, address.port(), Some((&document, &mut doors)))?;
         let pool = PoolStart::Resumed(Box::new(pool), workers, after);
         let journals = estate.journals;
         let begun = Begun { frontend, address, pool, doors, document, journals };
@@ -127,7 +127,7 @@ struct Begun {
     frontend: FrontendEstate,
     address: SocketAddr,
     pool: PoolStart,
-    doors: Doors,
+    doors: Endpoints,
     document: PrimaryDocument,
     journals: Journals,
 }

@@ -12,9 +12,9 @@ use crate::control::links::{Facts, Links, PrimaryHandle};
 use crate::control::server::{self, Server};
 use crate::control::snapshot::Snapshots;
 use crate::control::socket::ControlSocket;
-use crate::frontend::inquiry::FrontendHandle;
+use crate::frontend::query::FrontendHandle;
 use crate::log::LogHandle;
-use crate::primary::estate::PrimaryDocument;
+use crate::primary::snapshot::PrimaryDocument;
 use crate::supervisor::event::Announcer;
 use crate::supervisor::output::Output;
 use crate::supervisor::pool::handle::PoolHandle;
@@ -29,7 +29,7 @@ pub(super) struct Parts {
 }
 
 /// Where operators come in.
-pub(super) struct Doors<'a> {
+pub(super) struct Endpoints<'a> {
     pub(super) socket: Option<&'a ControlSocket>,
     pub(super) admin: Option<AdminListener>,
 }
@@ -40,10 +40,10 @@ pub(super) fn start(
     config: &Config,
     address: SocketAddr,
     document: &PrimaryDocument,
-    doors: Doors<'_>,
+    doors: Endpoints<'_>,
     announcer: &Announcer,
 ) -> io::Result<Server> {
-    let Doors { socket, admin } = doors;
+    let Endpoints { socket, admin } = doors;
     let admin_address = admin.as_ref().map(AdminListener::address);
     if let Some(address) = admin_address {
         tracing::info!(%address, "admin listener");
@@ -61,6 +61,7 @@ pub(super) fn start(
     let links = Links { frontend, pool, primary, output, log, facts: Arc::new(facts) };
     let snapshots = Snapshots::new(links.clone());
     let control = Control { links, history: History::new(), snapshots };
-    let doors = server::Doors { control: socket.map(ControlSocket::listener).transpose()?, admin };
+    let doors =
+        server::Endpoints { control: socket.map(ControlSocket::listener).transpose()?, admin };
     Server::start(control, announcer.subscribe(), doors)
 }

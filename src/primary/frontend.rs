@@ -10,11 +10,11 @@ use crate::config::Config;
 use crate::control::admin;
 use crate::frontend::affinity::Affinity;
 use crate::frontend::dispatcher::{DispatchError, Dispatcher, DispatcherSettings};
-use crate::frontend::estate::FrontendEstate;
-use crate::frontend::inquiry::Inquiries;
+use crate::frontend::query::Queries;
 use crate::frontend::router::Router;
 use crate::frontend::slot_table::SlotTable;
-use crate::handoff::slots::SlotOrders;
+use crate::frontend::snapshot::FrontendEstate;
+use crate::link::seam::CommandReceiver;
 use crate::primary::PrimaryError;
 use crate::supervisor::pool::PoolError;
 
@@ -51,8 +51,8 @@ pub(super) fn start(
     estate: FrontendEstate,
     config: &Config,
     workers: u16,
-    orders: SlotOrders,
-    inquiries: Inquiries,
+    orders: CommandReceiver,
+    queries: Queries,
 ) -> io::Result<FrontendThread> {
     let settings = &config.affinity;
     let affinity = Affinity::new(settings.digest, &settings.secret, settings.prefixes);
@@ -60,14 +60,14 @@ pub(super) fn start(
     let slots = SlotTable::new(config.slots);
     let most = config.autoscale.map_or(workers, |bounds| bounds.max_workers.max(workers));
     let all = most_held(most, config.admin.is_some());
-    let most_retained = if config.crash_safe { all / 2 } else { 0 };
-    let most_held = all - most_retained;
-    let settings = DispatcherSettings { most_held, most_retained, pace: config.pace };
+    let max_protected = if config.protect { all / 2 } else { 0 };
+    let most_held = all - max_protected;
+    let settings = DispatcherSettings { most_held, max_protected, pace: config.pace };
     let (ended, end) = oneshot::channel();
     let estate = Box::new(estate);
     thread::Builder::new().name("frontend".to_owned()).spawn(move || {
         let dispatcher =
-            Dispatcher::new(*estate, affinity, router, slots, settings, orders, inquiries);
+            Dispatcher::new(*estate, affinity, router, slots, settings, orders, queries);
         let result = dispatcher.and_then(Dispatcher::run);
         // The primary may be gone already.
         let _ = ended.send(result);

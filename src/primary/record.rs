@@ -1,6 +1,6 @@
 //! What is written down of the primary itself while it runs, for a successor after a crash.
 
-use crate::primary::estate::PrimaryDocument;
+use crate::primary::snapshot::PrimaryDocument;
 use crate::system::journal::Journal;
 
 /// The document, and where it is written.

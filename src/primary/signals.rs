@@ -6,12 +6,12 @@ use std::time::Duration;
 use nix::sys::signal::SigSet;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::handoff::ids::Timestamp;
+use crate::protocol::ids::Timestamp;
 use crate::system::keeper::is_kept;
 
-mod apart;
+mod blocked;
 
-use apart::Apart;
+use blocked::BlockedSignal;
 
 /// What somebody wants of the primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(super) struct Signals {
     one_more: Signal,
     one_fewer: Signal,
     /// Where that one isn't handled.
-    apart: Option<Apart>,
+    apart: Option<BlockedSignal>,
     stops: Stops,
 }
 
@@ -53,7 +53,7 @@ impl Signals {
     pub(super) fn install() -> io::Result<Self> {
         let mut signals = Self::handled()?;
         if is_kept() {
-            signals.apart = Some(Apart::block()?);
+            signals.apart = Some(BlockedSignal::block()?);
         } else {
             SigSet::empty().thread_set_mask()?;
         }
@@ -101,7 +101,7 @@ impl Signals {
     }
 }
 
-async fn next(apart: Option<&Apart>) {
+async fn next(apart: Option<&BlockedSignal>) {
     match apart {
         Some(apart) => apart.next().await,
         None => std::future::pending().await,

@@ -27,20 +27,20 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let router = [
         ("placement", was.placement != is.placement),
         ("load_bound", was.load_bound != is.load_bound),
-        ("spill_memory", was.memory_lifetime != is.memory_lifetime),
-        ("spill_table", was.memory_capacity != is.memory_capacity),
+        ("fallback_ttl", was.memory_lifetime != is.memory_lifetime),
+        ("fallback_entries", was.memory_capacity != is.memory_capacity),
     ];
     let (was, is) = (&old.slots, &new.slots);
     let slots = [
         ("slot_wait", was.slot_wait != is.slot_wait),
-        ("stall_after", was.stall_after != is.stall_after),
+        ("ack_timeout", was.ack_timeout != is.ack_timeout),
         ("slot_queue", was.queue != is.queue),
     ];
     let (was, is) = (old.pace, new.pace);
     let pace = [
-        ("shed_rate", was.shed_rate != is.shed_rate),
+        ("close_rate", was.close_rate != is.close_rate),
         ("rebalance_rate", was.rebalance_rate != is.rebalance_rate),
-        ("crash_safe", old.crash_safe != new.crash_safe),
+        ("protect", old.protect != new.protect),
     ];
     let all = listener.into_iter().chain(affinity).chain(router).chain(slots).chain(pace);
     let all = all.chain(operators(old, new)).chain([keeper(old, new)]);
@@ -61,7 +61,7 @@ fn operators(old: &Config, new: &Config) -> [(&'static str, bool); 6] {
         ("admin_token_file", differ(|was, is| was.token != is.token)),
         ("admin_host", differ(|was, is| was.hosts != is.hosts)),
         ("ready_workers", differ(|was, is| was.ready != is.ready)),
-        ("own_log_format", old.log.format != new.log.format),
+        ("primary_log_format", old.log.format != new.log.format),
     ]
 }
 
@@ -113,20 +113,20 @@ mod tests {
             ("--digest=sha256", &["digest"]),
             ("--secret-file=/proc/self/cmdline", &["secret_file"]),
             ("--ipv4-prefix=24", &["ipv4_prefix"]),
-            ("--spill-memory=1s", &["spill_memory"]),
-            ("--spill-table=9", &["spill_table"]),
+            ("--fallback-ttl=1s", &["fallback_ttl"]),
+            ("--fallback-entries=9", &["fallback_entries"]),
             ("--load-bound=2", &["load_bound"]),
             ("--slot-wait=9s", &["slot_wait"]),
-            ("--stall-after=9s", &["stall_after"]),
+            ("--ack-timeout=9s", &["ack_timeout"]),
             ("--slot-queue=9", &["slot_queue"]),
-            ("--shed-rate=9", &["shed_rate"]),
+            ("--close-rate=9", &["close_rate"]),
             ("--rebalance-rate=0.5", &["rebalance_rate"]),
             ("--drain=shed", &[]),
-            ("--move-timeout=9s", &[]),
-            ("--crash-safe", &["crash_safe"]),
+            ("--migrate-timeout=9s", &[]),
+            ("--protect", &["protect"]),
             ("--control=/run/x.sock", &["control"]),
             ("--admin=127.0.0.1:9900", &["admin"]),
-            ("--own-log-format=json", &["own_log_format"]),
+            ("--primary-log-format=json", &["primary_log_format"]),
             ("--keeper=false", &["keeper"]),
             ("--keeper-min-uptime=1s", &["keeper_min_uptime"]),
             ("--log-level=debug", &[]),

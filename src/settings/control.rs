@@ -33,7 +33,7 @@ pub struct Control {
     pub ready_workers: Option<Enough>,
     /// What lines of the primary's own log look like.
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
-    pub own_log_format: OwnLogFormat,
+    pub primary_log_format: OwnLogFormat,
 }
 
 /// What lines of the primary's own log look like.
@@ -95,7 +95,7 @@ impl Control {
     }
 
     pub(super) fn log(&self, levels: &Levels) -> LogSettings {
-        let format = match self.own_log_format {
+        let format = match self.primary_log_format {
             OwnLogFormat::Text => LogFormat::Text,
             OwnLogFormat::Json => LogFormat::Json,
         };

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::frontend::shedding::PaceSettings;
-use crate::handoff::drain::DrainMode;
+use crate::frontend::close_requests::PaceSettings;
+use crate::protocol::drain::DrainMode;
 use crate::settings::units::{above_zero, duration, interval};
 
 /// The end of established connections. In a file, the second names make a table: `[drain]`.
@@ -32,16 +32,16 @@ pub struct Drain {
     /// don't come all at once. Also `rate` of `[drain]`.
     #[arg(long, alias = "drain-rate", value_name = "N", default_value = "100")]
     #[arg(value_parser = above_zero)]
-    pub shed_rate: f64,
+    pub close_rate: f64,
     /// A session that hasn't moved within that is closed instead.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = interval)]
-    pub move_timeout: Duration,
+    pub migrate_timeout: Duration,
     /// Sessions whose apps say so survive even the death of their worker, by kill -9 too: those that
     /// are at rest then go on in its successor. Costs the primary a descriptor for each of them; up to
-    /// half of what the limit (ulimit -n) leaves is for them, and those beyond that are not crash-safe.
+    /// half of what the limit (ulimit -n) leaves is for them, and those beyond that are not protected.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
-    pub crash_safe: bool,
+    pub protect: bool,
     /// Sessions per second that `rebalance` moves.
     #[arg(long, value_name = "N", default_value = "100", value_parser = above_zero)]
     pub rebalance_rate: f64,
@@ -51,9 +51,9 @@ pub struct Drain {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DrainArg {
     /// They end by themselves.
-    Ride,
+    Wait,
     /// They are closed with a close frame.
-    Shed,
+    Close,
     /// They move to another worker.
     Migrate,
 }
@@ -61,13 +61,13 @@ pub enum DrainArg {
 impl Drain {
     pub(super) fn mode(&self) -> DrainMode {
         match self.drain {
-            DrainArg::Ride => DrainMode::Ride,
-            DrainArg::Shed => DrainMode::Shed,
+            DrainArg::Wait => DrainMode::Wait,
+            DrainArg::Close => DrainMode::Close,
             DrainArg::Migrate => DrainMode::Migrate,
         }
     }
 
     pub(super) fn pace(&self) -> PaceSettings {
-        PaceSettings { shed_rate: self.shed_rate, rebalance_rate: self.rebalance_rate }
+        PaceSettings { close_rate: self.close_rate, rebalance_rate: self.rebalance_rate }
     }
 }

@@ -288,8 +288,8 @@ mod tests {
             ("wait_ready = false", &["false"]),
             ("host = ''", &[]),
             ("ignore_watch = []", &[]),
-            ("drain = 'shed'", &["shed"]),
-            ("drain.mode = 'shed'", &["shed"]),
+            ("drain = 'shed'", &["close"]),
+            ("drain.mode = 'shed'", &["close"]),
             ("[drain]\nreload = '5m'\nshutdown = 3_000\nrate = 2.5", &["5m", "3000", "2.5"]),
         ] {
             assert_eq!(values(text), expected, "{text}");
@@ -301,14 +301,14 @@ mod tests {
         let file =
             read("[drain]\nmode = 'ride'\nreload = '5m'\nshutdown = '3s'\nrate = 7").unwrap();
         let keys: Vec<_> = file.entries.iter().map(|entry| entry.key.as_str()).collect();
-        assert_eq!(keys, ["drain", "drain_timeout", "kill_timeout", "shed_rate"]);
+        assert_eq!(keys, ["drain", "drain_timeout", "kill_timeout", "close_rate"]);
         let wrong = "kill_timeout = '9s'\n[drain]\nshutdown = '3s'\nrelod = '5m'\nrate = 0\n\
                      mode = 'away'\nzzz = 1";
         let expected = [
             "x.toml:3: drain.shutdown: kill_timeout is set already, in x.toml:1",
             "x.toml:4: unknown key \"drain.relod\", did you mean \"drain.reload\"?",
             "x.toml:5: drain.rate: expected a number above 0, found 0",
-            "x.toml:6: drain.mode: expected `ride` or `shed` or `migrate`, found 'away'",
+            "x.toml:6: drain.mode: expected `wait` or `close` or `migrate`, found 'away'",
             "x.toml:7: unknown key \"drain.zzz\": `sticky-lb init` writes a file with all that there are",
         ];
         assert_eq!(read(wrong).unwrap_err().lines, expected);

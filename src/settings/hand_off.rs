@@ -16,7 +16,7 @@ pub struct HandOff {
     pub slot_wait: Duration,
     /// A worker that doesn't acknowledge for so long is stalled, and its clients go elsewhere.
     #[arg(long, value_name = "TIME", default_value = "250ms", value_parser = duration)]
-    pub stall_after: Duration,
+    pub ack_timeout: Duration,
     /// Connections that may be on their way to a worker, unacknowledged.
     #[arg(long, value_name = "N", default_value = "64", value_parser = within(1..=256_u16))]
     pub credits: u16,
@@ -28,7 +28,7 @@ pub struct HandOff {
 impl HandOff {
     pub(super) fn slots(&self) -> SlotSettings {
         SlotSettings {
-            stall_after: self.stall_after,
+            ack_timeout: self.ack_timeout,
             slot_wait: self.slot_wait,
             queue: usize::from(self.slot_queue),
         }

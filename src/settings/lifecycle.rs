@@ -41,7 +41,7 @@ pub struct Lifecycle {
     pub lameduck: Option<Duration>,
     /// How long workers go on serving when the primary is gone.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
-    pub orphan_grace: Duration,
+    pub orphan_timeout: Duration,
 }
 
 /// What follows a worker that died.
@@ -68,10 +68,10 @@ pub struct Restarts {
     /// Longest such pause.
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = interval)]
     pub exp_backoff_max_delay: Duration,
-    /// A slot with so many deaths within the window is given up.
+    /// A slot with so many crashes within the window is given up.
     #[arg(long, value_name = "N", default_value = "16", value_parser = within(1..=u32::MAX))]
     pub max_restarts: u32,
-    /// How far back deaths are counted for that.
+    /// How far back crashes are counted for that.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = interval)]
     pub restart_window: Duration,
 }

@@ -26,8 +26,8 @@ pub struct Limits {
     #[arg(long, value_name = "N", value_parser = within(1..=u64::MAX))]
     pub max_connections_served: Option<u64>,
     /// A worker whose event loop has stood still for so long is aborted; 0 for never.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = stall_timeout)]
-    pub stall_timeout: Duration,
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = watchdog_timeout)]
+    pub watchdog_timeout: Duration,
 }
 
 impl Limits {
@@ -48,13 +48,13 @@ impl Limits {
         }
     }
 
-    pub(super) fn stall_timeout(&self) -> Option<Duration> {
-        Some(self.stall_timeout).filter(|timeout| !timeout.is_zero())
+    pub(super) fn watchdog_timeout(&self) -> Option<Duration> {
+        Some(self.watchdog_timeout).filter(|timeout| !timeout.is_zero())
     }
 }
 
 /// Below a second, a garbage collection would be taken for a stall.
-fn stall_timeout(text: &str) -> Result<Duration, String> {
+fn watchdog_timeout(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         timeout if timeout.is_zero() || timeout >= Duration::from_secs(1) => Ok(timeout),
         _ => Err("expected 1s or more, or 0 for never".to_owned()),

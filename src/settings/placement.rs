@@ -43,10 +43,10 @@ pub struct PlacementArgs {
     pub ipv6_prefix: Option<u8>,
     /// How long a client that went elsewhere is remembered, from its last connection on.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
-    pub spill_memory: Duration,
+    pub fallback_ttl: Duration,
     /// How many such clients are remembered.
     #[arg(long, value_name = "N", default_value = "65536", value_parser = table_size)]
-    pub spill_table: NonZeroUsize,
+    pub fallback_entries: NonZeroUsize,
 }
 
 /// How a connection finds its slot.
@@ -109,8 +109,8 @@ impl PlacementArgs {
             placement: self.placement.into(),
             weights,
             load_bound: self.load_bound,
-            memory_capacity: self.spill_table,
-            memory_lifetime: self.spill_memory,
+            memory_capacity: self.fallback_entries,
+            memory_lifetime: self.fallback_ttl,
         }
     }
 }

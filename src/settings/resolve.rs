@@ -45,11 +45,11 @@ pub(super) fn resolve(
         rollout: table.lifecycle.rollout(memory),
         autoscale,
         limits: table.limits.limits(memory, problems),
-        stall_timeout: table.limits.stall_timeout(),
-        move_timeout: table.drain.move_timeout,
-        crash_safe: table.drain.crash_safe,
+        watchdog_timeout: table.limits.watchdog_timeout(),
+        migrate_timeout: table.drain.migrate_timeout,
+        protect: table.drain.protect,
         lameduck: table.lifecycle.lameduck(),
-        orphan_grace: table.lifecycle.orphan_grace,
+        orphan_timeout: table.lifecycle.orphan_timeout,
         watch: table.triggers.watch(command.directory.as_deref(), problems),
         cron_restart: table.triggers.cron_restart.clone(),
         output: table.output.output(&table.general.name),
@@ -65,8 +65,8 @@ mod tests {
     use clap::FromArgMatches;
 
     use super::*;
-    use crate::frontend::shedding::PaceSettings;
-    use crate::handoff::drain::DrainMode;
+    use crate::frontend::close_requests::PaceSettings;
+    use crate::protocol::drain::DrainMode;
     use crate::settings::problems::SettingsError;
     use crate::settings::table;
     use crate::supervisor::command::InheritedVariables;
@@ -128,7 +128,7 @@ mod tests {
     fn values_reach_the_parts() {
         let config = of(&[
             "--max-memory-restart=50%",
-            "--stall-timeout=0",
+            "--watchdog-timeout=0",
             "--args=x",
             "--umask=027",
             "--nice=-5",
@@ -141,7 +141,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(config.limits.max_memory_restart, Some(1 << 29));
-        assert_eq!(config.stall_timeout, None);
+        assert_eq!(config.watchdog_timeout, None);
         assert_eq!(config.command.program, "node");
         assert_eq!(config.command.arguments, ["app.js", "--port", "9", "x"]);
         assert_eq!((config.command.umask, config.command.nice), (Some(0o27), Some(-5)));

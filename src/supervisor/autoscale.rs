@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::handoff::ids::{SlotId, Timestamp};
+use crate::protocol::ids::{SlotId, Timestamp};
 
 /// When to have more workers and when fewer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::broadcast;
 
-use crate::handoff::ids::SlotId;
-use crate::handoff::slots::WorkerId;
+use crate::link::seam::WorkerId;
+use crate::protocol::ids::SlotId;
 use crate::supervisor::lifecycle::SlotState;
-use crate::supervisor::pool::estate::After;
+use crate::supervisor::pool::snapshot::After;
 use crate::supervisor::rollout::{Outcome, Report, Trigger};
 
 /// Events that a subscriber may be behind.

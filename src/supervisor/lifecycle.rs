@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::handoff::drain::{DrainMode, DrainOrder};
-use crate::handoff::ids::{Generation, Timestamp};
+use crate::protocol::drain::{DrainMode, DrainOrder};
+use crate::protocol::ids::{Generation, Timestamp};
 use crate::supervisor::restart::RestartPolicy;
 
 /// How long each phase may take.
@@ -171,7 +171,7 @@ pub enum Action {
     BackOff(Duration),
     /// No worker is started any more: the slot is errored, or stopped; or drained, and its last
     /// worker has ended.
-    Rest(SlotState),
+    Idle(SlotState),
     /// The replacement that was asked for is done: this worker has proved itself.
     Replaced(Generation),
     /// The replacement that was asked for has failed with this worker.

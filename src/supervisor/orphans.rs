@@ -31,12 +31,12 @@ use rustix::process::{
 use tokio::signal::unix::{self, SignalKind};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::handoff::slots::WorkerId;
+use crate::link::seam::WorkerId;
 use crate::supervisor::procfs::{children, worker_of};
 
 /// How long killed processes may take to end: longer only what the kernel itself holds up, or what
 /// has a privilege that the primary hasn't.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// Nothing tells of the end of somebody else's children: they are looked at again after so long.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -132,7 +132,7 @@ impl Orphans {
 
     /// Kills all that is left and waits for its end. To be called when all workers are gone.
     pub async fn end(&mut self) {
-        if timeout(PATIENCE, self.end_all()).await.is_err() {
+        if timeout(TIMEOUT, self.end_all()).await.is_err() {
             let left: Vec<_> = self.left().collect();
             tracing::warn!(?left, "processes that workers have left behind do not end");
         }

@@ -32,10 +32,9 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::{Mutex, mpsc};
 
-use crate::handoff::slots::WorkerId;
+use crate::link::seam::WorkerId;
 
 mod date;
-mod estate;
 mod files;
 mod lines;
 mod log_file;
@@ -43,11 +42,12 @@ mod queue;
 mod reader;
 mod render;
 mod sink;
+mod snapshot;
 mod stdout;
 mod tail;
 
-pub use estate::{OutputEstate, PipeState, TakenPipe};
 pub use lines::Stream;
+pub use snapshot::{OutputEstate, PipeState, TakenPipe};
 pub use tail::{Follower, LineFilter, Printed, PrintedLine, Recent};
 
 use files::Files;
@@ -61,7 +61,7 @@ use tail::Tail;
 /// what comes beyond is not done, and an error in the log.
 const COMMANDS: usize = 1024;
 /// How long the end waits for those who read or store what workers printed.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where workers' lines go, and how they look there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -284,7 +284,7 @@ impl Shared {
     /// Waits for the threads, for a while.
     async fn ended(&self) {
         let mut ended = self.ended.lock().await;
-        if tokio::time::timeout(PATIENCE, ended.recv()).await.is_err() {
+        if tokio::time::timeout(TIMEOUT, ended.recv()).await.is_err() {
             tracing::warn!("output is not taken: some lines are lost at the end");
         }
     }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 
-use crate::handoff::ids::{Generation, SlotId, Timestamp};
-use crate::handoff::slots::{SlotCommand, SlotEvent, SlotEventKind, WorkerId};
+use crate::link::seam::{SlotCommand, SlotEvent, SlotEventKind, WorkerId};
+use crate::protocol::ids::{Generation, SlotId, Timestamp};
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::event::{Event, WorkerChange};
 use crate::supervisor::lifecycle::{Action, Fact, KillReason, SlotState};
@@ -19,9 +19,8 @@ use crate::supervisor::slot_life::SlotLife;
 use crate::system::limits::oom_kills;
 
 mod adoption;
-pub mod estate;
-mod hand_over;
 pub mod handle;
+mod handover;
 mod health;
 mod interface;
 mod keeping;
@@ -31,19 +30,20 @@ mod resume;
 mod scaling;
 mod show;
 mod slot_orders;
+pub mod snapshot;
+mod stats;
 pub mod status;
 mod stop;
-mod tally;
 mod workers;
 
-use estate::{PoolEnd, Said};
 use health::Health;
 pub use interface::{MOST_WORKERS, Order, PoolError, PoolLinks, PoolSettings, Progress, Summary};
 use keeping::Written;
 use resume::Resumption;
 use scaling::Deferred;
+use snapshot::{PoolEnd, Said};
+use stats::Stats;
 use stop::Stopping;
-use tally::Tally;
 use workers::Running;
 
 /// Supervises all workers.
@@ -64,7 +64,7 @@ pub struct Pool {
     accepting: bool,
     stopping: Stopping,
     summary: Summary,
-    tally: Tally,
+    stats: Stats,
     last_failure: Option<(SlotId, String)>,
     /// Processes that the kernel has killed since memory ran out, where it says so.
     oom_kills: Option<u64>,
@@ -117,7 +117,7 @@ impl Pool {
             accepting: false,
             stopping: Stopping::No,
             summary: Summary::default(),
-            tally: Tally::default(),
+            stats: Stats::default(),
             last_failure: None,
             oom_kills: oom_kills(),
             resumption: None,
@@ -257,7 +257,9 @@ impl Pool {
                 let reason = self.reason_to_drain(slot);
                 self.announce_worker(worker(generation), WorkerChange::Drains(reason));
             }
-            Action::Hasten(generation, order) => self.hasten(worker(generation), order).await?,
+            Action::Hasten(generation, order) => {
+                self.shorten_deadline(worker(generation), order).await?
+            }
             Action::Terminate(generation) => self.signal(worker(generation), Signal::TERM),
             Action::Abort(generation) => self.abort(worker(generation)).await?,
             Action::Kill(generation, reason) => self.kill(worker(generation), reason),
@@ -268,7 +270,7 @@ impl Pool {
                     self.links.frontend.send(SlotCommand::GiveUp(slot)).await?;
                 }
             }
-            Action::Rest(state) => {
+            Action::Idle(state) => {
                 self.links.announcer.announce(Event::Slot { slot, state, delay: None });
                 self.links.frontend.send(SlotCommand::GiveUp(slot)).await?;
             }

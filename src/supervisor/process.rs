@@ -24,9 +24,9 @@ use rustix::process::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::handoff::channel::WorkerEnd;
-use crate::handoff::kernel;
-use crate::handoff::slots::WorkerId;
+use crate::kernel;
+use crate::link::native::WorkerEnd;
+use crate::link::seam::WorkerId;
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::environment;
 use crate::supervisor::procfs;
@@ -42,13 +42,13 @@ pub struct PrimaryFacts {
     /// The port that the primary listens on, as `PORT`.
     pub port: u16,
     /// So long it goes on serving when the primary is gone.
-    pub orphan_grace: Duration,
+    pub orphan_timeout: Duration,
     /// So long it may drain then.
     pub kill_timeout: Duration,
     /// So long a session may take to move to another worker.
-    pub move_timeout: Duration,
-    /// Whether sessions may be crash-safe.
-    pub crash_safe: bool,
+    pub migrate_timeout: Duration,
+    /// Whether sessions may be protected.
+    pub protect: bool,
 }
 
 /// The read ends of a worker's standard output and standard error.
@@ -241,16 +241,16 @@ fn nothing() -> io::Result<Stdio> {
 
 /// What every worker finds in its environment.
 fn given(facts: PrimaryFacts, worker: WorkerId) -> [(&'static str, String); 10] {
-    let PrimaryFacts { port, orphan_grace, kill_timeout, move_timeout, crash_safe } = facts;
+    let PrimaryFacts { port, orphan_timeout, kill_timeout, migrate_timeout, protect } = facts;
     [
         ("STICKY_LB_CHANNEL", CHANNEL.to_string()),
         ("STICKY_LB_SCOREBOARD", SCOREBOARD.to_string()),
         ("STICKY_LB_SLOT", worker.slot.to_string()),
         ("STICKY_LB_GENERATION", worker.generation.to_string()),
-        ("STICKY_LB_ORPHAN_GRACE", orphan_grace.as_millis().to_string()),
+        ("STICKY_LB_ORPHAN_TIMEOUT", orphan_timeout.as_millis().to_string()),
         ("STICKY_LB_KILL_TIMEOUT", kill_timeout.as_millis().to_string()),
-        ("STICKY_LB_MOVE_TIMEOUT", move_timeout.as_millis().to_string()),
-        ("STICKY_LB_CRASH_SAFE", u8::from(crash_safe).to_string()),
+        ("STICKY_LB_MIGRATE_TIMEOUT", migrate_timeout.as_millis().to_string()),
+        ("STICKY_LB_CRASH_SAFE", u8::from(protect).to_string()),
         ("NODE_APP_INSTANCE", worker.slot.to_string()),
         ("PORT", port.to_string()),
     ]

@@ -6,8 +6,8 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use crate::handoff::ids::{Generation, SlotId};
-use crate::handoff::slots::WorkerId;
+use crate::link::seam::WorkerId;
+use crate::protocol::ids::{Generation, SlotId};
 
 /// The processes whose parent is `pid`, with those that have ended and whose status it hasn't taken.
 #[must_use]

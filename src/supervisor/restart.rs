@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::handoff::ids::Timestamp;
+use crate::protocol::ids::Timestamp;
 
 /// How patient the supervisor is with workers that die. The names in brackets are PM2's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub struct RestartPolicy {
     pub max_restarts: u32,
     /// The window.
     pub restart_window: Duration,
-    /// When no worker at all has become ready after so many deaths in each slot, the start failed.
+    /// When no worker at all has become ready after so many crashes in each slot, the start failed.
     pub start_attempts: u32,
 }
 
@@ -71,13 +71,13 @@ pub struct Death {
 pub enum Verdict {
     /// The next worker, after this delay.
     Restart(Duration),
-    /// Too many deaths: none until an operator or a reload says so.
+    /// Too many crashes: none until an operator or a reload says so.
     Errored,
     /// The worker is done, and is not to be started again.
     Stopped,
 }
 
-/// A slot's deaths.
+/// A slot's crashes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deaths {
     /// Those that came too soon, one after the other.
@@ -143,9 +143,9 @@ mod tests {
     #[test]
     fn delays_double_up_to_the_longest_and_start_anew_after_a_good_time() {
         let policy = RestartPolicy { max_restarts: 100, ..RestartPolicy::DEFAULT };
-        let mut deaths = Deaths::default();
+        let mut crashes = Deaths::default();
         let mut next =
-            |served| millis(deaths.after(death(served), &policy, at(0))).expect("a restart");
+            |served| millis(crashes.after(death(served), &policy, at(0))).expect("a restart");
         assert_eq!([next(None), next(Some(999)), next(None)], [100, 200, 400]);
         assert_eq!((0..10).map(|_| next(None)).last(), Some(15_000));
         assert_eq!(next(Some(1_000)), 0);
@@ -156,8 +156,8 @@ mod tests {
     fn the_fixed_delay_is_the_least() {
         let restart_delay = Duration::from_millis(250);
         let policy = RestartPolicy { restart_delay, ..RestartPolicy::DEFAULT };
-        let mut deaths = Deaths::default();
-        let mut next = |served| millis(deaths.after(death(served), &policy, at(0)));
+        let mut crashes = Deaths::default();
+        let mut next = |served| millis(crashes.after(death(served), &policy, at(0)));
         assert_eq!(
             [next(Some(5_000)), next(None), next(None), next(None)].map(Option::unwrap),
             [250, 250, 250, 400]
@@ -173,10 +173,10 @@ mod tests {
             (&[0, 1, 5], Verdict::Restart(Duration::ZERO)),
             (&[0, 4, 6, 7], Verdict::Errored),
         ] {
-            let mut deaths = Deaths::default();
+            let mut crashes = Deaths::default();
             let verdicts = minutes
                 .iter()
-                .map(|minutes| deaths.after(death(Some(5_000)), &policy, at(minutes * minute)));
+                .map(|minutes| crashes.after(death(Some(5_000)), &policy, at(minutes * minute)));
             assert_eq!(verdicts.last(), Some(expected), "{minutes:?}");
         }
     }
@@ -201,15 +201,15 @@ mod tests {
             jitter: f64,
         ) {
             let policy = RestartPolicy::DEFAULT;
-            let mut deaths = Deaths::default();
+            let mut crashes = Deaths::default();
             let mut now = 0;
             for (served, pause) in lives {
                 now += pause;
-                let verdict = deaths.after(Death { jitter, ..death(served) }, &policy, at(now));
-                prop_assert!(deaths.recent.len() <= 101);
+                let verdict = crashes.after(Death { jitter, ..death(served) }, &policy, at(now));
+                prop_assert!(crashes.recent.len() <= 101);
                 if let Verdict::Restart(delay) = verdict {
                     prop_assert!(delay <= policy.longest_delay);
-                    prop_assert_eq!(delay.is_zero(), deaths.in_a_row() == 0);
+                    prop_assert_eq!(delay.is_zero(), crashes.in_a_row() == 0);
                 }
             }
         }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::handoff::ids::SlotId;
+use crate::protocol::ids::SlotId;
 use crate::supervisor::limits::LimitReason;
 use crate::supervisor::text;
 
@@ -159,7 +159,7 @@ pub enum Step {
 
 /// How far the rolling restart that is under way is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing<'a> {
+pub struct RolloutProgress<'a> {
     /// Its number.
     pub number: u64,
     /// What it was begun by.

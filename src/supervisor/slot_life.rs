@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::handoff::ids::{Generation, Timestamp};
+use crate::protocol::ids::{Generation, Timestamp};
 use crate::supervisor::lifecycle::{Action, Fact, KillReason, LifecycleSettings, Phase, SlotState};
 use crate::supervisor::restart::{Death, Deaths, Verdict};
 use crate::supervisor::slot_life::spare::Spare;
@@ -40,7 +40,7 @@ mod spare;
 const CORE_TIME: Duration = Duration::from_secs(10);
 
 /// Out of service until it is ordered to start.
-const DRAINED: Aim = Aim::Rest(SlotState::Drained);
+const DRAINED: DesiredState = DesiredState::Idle(SlotState::Drained);
 
 /// One slot's workers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -48,8 +48,8 @@ pub struct SlotLife {
     settings: LifecycleSettings,
     workers: Vec<(Generation, Phase)>,
     next_generation: u32,
-    aim: Aim,
-    deaths: Deaths,
+    aim: DesiredState,
+    crashes: Deaths,
     /// The worker by which the slot's worker is being replaced, as long as that is not settled.
     candidate: Option<Generation>,
     /// When the serving worker has proved itself, if others wait for that.
@@ -60,13 +60,13 @@ pub struct SlotLife {
 
 /// What the slot is to come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Aim {
+enum DesiredState {
     /// To be filled, now.
     Filled,
     /// To be filled, at that time.
     FilledAt(Timestamp),
     /// As errored, stopped or drained: nothing is started by itself.
-    Rest(SlotState),
+    Idle(SlotState),
     /// Not wanted any more.
     Removed,
 }
@@ -79,8 +79,8 @@ impl SlotLife {
             settings,
             workers: Vec::new(),
             next_generation: 0,
-            aim: Aim::Filled,
-            deaths: Deaths::default(),
+            aim: DesiredState::Filled,
+            crashes: Deaths::default(),
             candidate: None,
             proven_at: None,
             ever_ready: false,
@@ -104,7 +104,7 @@ impl SlotLife {
             Fact::Leave(generation) => self.leave(generation, now),
             Fact::Kill(generation, reason) => self.kill(generation, reason),
             Fact::Stalled(generation) => self.stalled(generation, now),
-            Fact::Hurry(generation) => self.hurry(generation, now),
+            Fact::Hurry(generation) => self.shorten_deadline(generation, now),
             Fact::Exited { generation, status, jitter } => {
                 self.exited(generation, status, jitter, now)
             }
@@ -135,11 +135,11 @@ impl SlotLife {
     #[must_use]
     pub fn state(&self) -> SlotState {
         match self.aim {
-            Aim::Removed => SlotState::Removed,
+            DesiredState::Removed => SlotState::Removed,
             _ if self.is_serving() => SlotState::Serving,
-            Aim::Filled => SlotState::Spawning,
-            Aim::FilledAt(_) => SlotState::BackOff,
-            Aim::Rest(state) => state,
+            DesiredState::Filled => SlotState::Spawning,
+            DesiredState::FilledAt(_) => SlotState::BackOff,
+            DesiredState::Idle(state) => state,
         }
     }
 
@@ -161,13 +161,13 @@ impl SlotLife {
     /// Whether the slot's first worker has become ready or has failed to.
     #[must_use]
     pub fn has_started(&self) -> bool {
-        self.ever_ready || self.deaths.in_a_row() > 0 || matches!(self.aim, Aim::Rest(_))
+        self.ever_ready || self.crashes.in_a_row() > 0 || matches!(self.aim, DesiredState::Idle(_))
     }
 
     /// Whether none of its workers ever became ready, in as many attempts as the policy grants.
     #[must_use]
     pub fn has_failed_to_start(&self) -> bool {
-        let out_of_attempts = self.deaths.in_a_row() >= self.settings.restart.start_attempts;
+        let out_of_attempts = self.crashes.in_a_row() >= self.settings.restart.start_attempts;
         let failed = out_of_attempts || self.state() == SlotState::Errored;
         // Whoever has drained it is there to see to it.
         failed && !self.ever_ready && self.aim != DRAINED
@@ -176,7 +176,7 @@ impl SlotLife {
     /// Whether a worker of it is being started, or about to.
     #[must_use]
     pub fn is_filling(&self) -> bool {
-        !self.is_serving() && matches!(self.aim, Aim::Filled | Aim::FilledAt(_))
+        !self.is_serving() && matches!(self.aim, DesiredState::Filled | DesiredState::FilledAt(_))
     }
 
     /// Where a worker stands.
@@ -193,7 +193,7 @@ impl SlotLife {
     /// When the next worker is started, if that takes a pause.
     #[must_use]
     pub fn next_start(&self) -> Option<Timestamp> {
-        if let Aim::FilledAt(at) = self.aim { Some(at) } else { None }
+        if let DesiredState::FilledAt(at) = self.aim { Some(at) } else { None }
     }
 
     /// What a replacement that is under way waits for.
@@ -208,17 +208,17 @@ impl SlotLife {
 
     fn start(&mut self, now: Timestamp) -> Vec<Action> {
         if self.is_serving() || self.is_starting() {
-            self.aim = Aim::Filled;
+            self.aim = DesiredState::Filled;
             return Vec::new();
         }
-        self.deaths = Deaths::default();
+        self.crashes = Deaths::default();
         self.spawn(now)
     }
 
     /// A slot at rest is brought back, with a clean slate; one that starts is started anew, since
     /// what it started may be outdated.
     fn replace(&mut self, now: Timestamp) -> Vec<Action> {
-        if matches!(self.aim, Aim::Removed | DRAINED) {
+        if matches!(self.aim, DesiredState::Removed | DRAINED) {
             return Vec::new();
         }
         let outdated = self.workers.iter().filter(|(_, it)| matches!(it, Phase::Spawning { .. }));
@@ -229,7 +229,7 @@ impl SlotLife {
             .collect();
         actions.extend(self.dismiss_spare(now));
         if !self.is_serving() {
-            self.deaths = Deaths::default();
+            self.crashes = Deaths::default();
         }
         self.candidate = Some(Generation(self.next_generation));
         actions.extend(self.spawn(now));
@@ -239,7 +239,7 @@ impl SlotLife {
     fn spawn(&mut self, now: Timestamp) -> Vec<Action> {
         let generation = Generation(self.next_generation);
         self.next_generation += 1;
-        self.aim = Aim::Filled;
+        self.aim = DesiredState::Filled;
         let deadline = now + self.settings.listen_timeout;
         self.workers.push((generation, Phase::Spawning { deadline }));
         vec![Action::Spawn(generation)]
@@ -324,7 +324,7 @@ impl SlotLife {
         death: Death,
         now: Timestamp,
     ) -> Vec<Action> {
-        if self.aim == Aim::Removed {
+        if self.aim == DesiredState::Removed {
             return Vec::new();
         }
         let mut actions = Vec::new();
@@ -345,8 +345,8 @@ impl SlotLife {
         if self.is_starting() {
             return actions;
         }
-        if matches!(self.aim, Aim::Filled) {
-            let verdict = self.deaths.after(death, &self.settings.restart, now);
+        if matches!(self.aim, DesiredState::Filled) {
+            let verdict = self.crashes.after(death, &self.settings.restart, now);
             let followed = self.follow_by_spare(verdict, now);
             actions.extend(followed.unwrap_or_else(|| self.after_death(verdict, now)));
         }
@@ -357,7 +357,7 @@ impl SlotLife {
         match verdict {
             Verdict::Restart(delay) if delay.is_zero() => self.spawn(now),
             Verdict::Restart(delay) => {
-                self.aim = Aim::FilledAt(now + delay);
+                self.aim = DesiredState::FilledAt(now + delay);
                 vec![Action::BackOff(delay)]
             }
             Verdict::Errored => self.rest(SlotState::Errored),
@@ -366,8 +366,8 @@ impl SlotLife {
     }
 
     fn rest(&mut self, state: SlotState) -> Vec<Action> {
-        self.aim = Aim::Rest(state);
-        vec![Action::Rest(state)]
+        self.aim = DesiredState::Idle(state);
+        vec![Action::Idle(state)]
     }
 
     fn time(&mut self, now: Timestamp) -> Vec<Action> {
@@ -381,7 +381,7 @@ impl SlotLife {
             };
             actions.extend(self.kill(generation, reason));
         }
-        if matches!(self.aim, Aim::FilledAt(at) if now >= at) {
+        if matches!(self.aim, DesiredState::FilledAt(at) if now >= at) {
             actions.extend(self.spawn(now));
         }
         actions

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use rustix::process::{Gid, Uid, getegid, geteuid};
 
-use crate::handoff::kernel::{Step, Surroundings, failed_step};
+use crate::kernel::{Step, Surroundings, failed_step};
 use crate::supervisor::command::{User, WorkerCommand};
 
 /// Why a worker could not be started, where the kernel's own word doesn't say it all. It stands

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use crate::handoff::ids::Timestamp;
+use crate::protocol::ids::Timestamp;
 
 /// What is known of one worker's event loop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,8 +55,8 @@ impl Watchdog {
 
     /// Whether the open ping has waited for so long that the event loop has to be standing still.
     #[must_use]
-    pub fn has_stalled(&self, now: Timestamp, stall_timeout: Duration) -> bool {
-        self.open.is_some() && self.waited(now) >= stall_timeout
+    pub fn has_stalled(&self, now: Timestamp, watchdog_timeout: Duration) -> bool {
+        self.open.is_some() && self.waited(now) >= watchdog_timeout
     }
 
     fn waited(&self, now: Timestamp) -> Duration {

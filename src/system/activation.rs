@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
-use crate::handoff::estate::Descriptors;
-use crate::handoff::kernel::{adopt, adopt_if};
+use crate::handover::descriptors::Descriptors;
+use crate::kernel::{adopt, adopt_if};
 use crate::system::{keeper, store};
 
 /// The first of the passed descriptors, as the protocol fixes it.

@@ -12,7 +12,7 @@ use rustix::process::{Pid, PidfdFlags, getppid, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::handoff::kernel;
+use crate::kernel;
 
 /// Names the keeper to its primary: its process id.
 pub const VARIABLE: &str = "STICKY_LB_KEEPER";

@@ -12,12 +12,12 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::handoff::ids::Timestamp;
+use crate::protocol::ids::Timestamp;
 use crate::system::keeper;
 use crate::system::store::is_systemd;
 
 /// How long the keeper may take to make room.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Tells the service manager how this process is.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Notifier {
         let socket = UnixDatagram::unbound()?;
         if keeper::is_kept() || is_systemd() {
             // Its queue is short, and often full of what it is to keep.
-            socket.set_write_timeout(Some(PATIENCE))?;
+            socket.set_write_timeout(Some(TIMEOUT))?;
         } else {
             socket.set_nonblocking(true)?;
         }

@@ -29,7 +29,7 @@ pub const PROGRAM: &str = "program";
 pub const CONFIGURATION: &str = "configuration";
 
 /// How long a store may take to make room. It does nothing else.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Keeps descriptors. Clones speak to the same store.
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ impl Store {
     pub fn connect(address: &SocketAddr) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.connect_addr(address)?;
-        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(TIMEOUT))?;
         Ok(Self { socket: Arc::new(socket), has_failed: Arc::default() })
     }
 

@@ -11,12 +11,12 @@ use command_fds::{CommandFdExt, FdMapping};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::handoff::ids::Timestamp;
+use crate::protocol::ids::Timestamp;
 use crate::upgrade::document::{Document, EstateError};
 use crate::upgrade::exec::Successor;
 
 /// How long it may take to read configuration and state.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What it prints when it would go on, in a line of its own. A program that prints anything else, or
 /// knows nothing of the question, is none to become.
@@ -125,7 +125,7 @@ fn all(pipe: OwnedFd) -> Vec<u8> {
     let begun = Timestamp::now();
     let (mut found, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
-        let left = PATIENCE.saturating_sub(Timestamp::now().since(begun));
+        let left = TIMEOUT.saturating_sub(Timestamp::now().since(begun));
         let left = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
         let ready = poll(&mut [PollFd::new(&pipe, PollFlags::IN)], Some(&left));
         match ready.map_err(io::Error::from).and_then(|count| match count {

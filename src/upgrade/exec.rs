@@ -19,7 +19,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::execve;
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 
-use crate::handoff::estate::Descriptors;
+use crate::handover::descriptors::Descriptors;
 use crate::upgrade::VARIABLE;
 use crate::upgrade::document::{Document, EstateError};
 

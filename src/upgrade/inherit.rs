@@ -3,8 +3,8 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::handoff::estate::Descriptors;
-use crate::handoff::kernel::{adopt, adopt_if};
+use crate::handover::descriptors::Descriptors;
+use crate::kernel::{adopt, adopt_if};
 use crate::upgrade::VARIABLE;
 use crate::upgrade::document::{Document, EstateError, is_memory};
 

@@ -13,13 +13,13 @@ use tokio::sync::mpsc;
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use crate::handoff::message::{HELLO, LEAVE, MessageError, READY, SESSIONS};
-use crate::handoff::scoreboard::Counter;
+use crate::protocol::message::{HELLO, LEAVE, MessageError, READY, SESSIONS};
+use crate::protocol::scoreboard::Counter;
 use crate::worker::attach::{AttachError, Inheritance};
 use crate::worker::connection::Connection;
 use crate::worker::drain::{Drain, Own, Shared};
-use crate::worker::link::{Heard, Link};
 use crate::worker::orphan::print_nowhere;
+use crate::worker::primary_channel::{Heard, Link};
 
 /// A process that serves connections under a primary.
 ///
@@ -78,7 +78,7 @@ impl Worker {
     pub fn attach() -> Result<Self, AttachError> {
         let inherited = Inheritance::from_environment()?;
         let Inheritance { channel, scoreboard, slot, generation, .. } = inherited;
-        let Inheritance { orphan, move_timeout, crash_safe, .. } = inherited;
+        let Inheritance { orphan, migrate_timeout, protect, .. } = inherited;
         let watch = |kind| signal(kind).map_err(AttachError::Channel);
         let own = Own {
             channel: Some(channel.try_clone().map_err(AttachError::Channel)?),
@@ -86,8 +86,8 @@ impl Worker {
             slot,
             generation,
             orphan,
-            move_timeout,
-            crash_safe,
+            migrate_timeout,
+            protect,
         };
         let (shared, returned) = Shared::new(own);
         let mut link = Link::new(channel, &shared).map_err(AttachError::Channel)?;
@@ -110,7 +110,7 @@ impl Worker {
     /// # Errors
     ///
     /// If the channel has failed, or the kernel has no descriptor left.
-    pub fn take_sessions(&mut self) -> Result<(), AcceptError> {
+    pub fn enable_migration(&mut self) -> Result<(), AcceptError> {
         let Some(link) = &mut self.link else { return Ok(()) };
         let outlet = link.outlet().map_err(AcceptError::Channel)?;
         if self.shared.sessions.outlet.set(outlet).is_ok() {
@@ -187,7 +187,7 @@ impl Worker {
                 return Poll::Ready(Ok(Some(connection)));
             }
             if self.shared.sessions.over.is_cancelled() || self.over.as_mut().poll(cx).is_ready() {
-                self.outlast();
+                self.wait_for_exit();
                 return Poll::Ready(Ok(None));
             }
             if let Some(grace) = &mut self.orphaned {
@@ -212,10 +212,10 @@ impl Worker {
     }
 
     /// No more connections come, but the primary still has something to say.
-    fn outlast(&mut self) {
+    fn wait_for_exit(&mut self) {
         self.returned.close();
         if let Some(link) = self.link.take() {
-            tokio::spawn(link.outlast());
+            tokio::spawn(link.wait_for_exit());
         }
     }
 

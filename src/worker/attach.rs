@@ -8,9 +8,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::handoff::ids::{Generation, SlotId};
-use crate::handoff::kernel;
-use crate::handoff::scoreboard::Scoreboard;
+use crate::kernel;
+use crate::protocol::ids::{Generation, SlotId};
+use crate::protocol::scoreboard::Scoreboard;
 use crate::worker::orphan::OrphanTimes;
 
 /// The descriptor of the channel.
@@ -22,18 +22,18 @@ pub const SLOT: &str = "STICKY_LB_SLOT";
 /// The generation's number.
 pub const GENERATION: &str = "STICKY_LB_GENERATION";
 /// How long to go on serving when the primary is gone, in milliseconds.
-pub const ORPHAN_GRACE: &str = "STICKY_LB_ORPHAN_GRACE";
+pub const ORPHAN_TIMEOUT: &str = "STICKY_LB_ORPHAN_TIMEOUT";
 /// How long to drain then at the most, in milliseconds.
 pub const KILL_TIMEOUT: &str = "STICKY_LB_KILL_TIMEOUT";
 
-/// How long a session may take to move, in milliseconds; [`DEFAULT_MOVE_TIMEOUT`] if it isn't set.
-pub const MOVE_TIMEOUT: &str = "STICKY_LB_MOVE_TIMEOUT";
+/// How long a session may take to move, in milliseconds; [`DEFAULT_MIGRATE_TIMEOUT`] if it isn't set.
+pub const MIGRATE_TIMEOUT: &str = "STICKY_LB_MIGRATE_TIMEOUT";
 
-/// 1 if sessions may be crash-safe.
+/// 1 if sessions may be protected.
 pub const CRASH_SAFE: &str = "STICKY_LB_CRASH_SAFE";
 
 /// How long a session may take to move where nobody says.
-pub const DEFAULT_MOVE_TIMEOUT: Duration = Duration::from_secs(10);
+pub const DEFAULT_MIGRATE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a process is no worker.
 #[derive(Debug, thiserror::Error)]
@@ -80,8 +80,8 @@ pub(crate) struct Inheritance {
     pub(crate) slot: SlotId,
     pub(crate) generation: Generation,
     pub(crate) orphan: OrphanTimes,
-    pub(crate) move_timeout: Duration,
-    pub(crate) crash_safe: bool,
+    pub(crate) migrate_timeout: Duration,
+    pub(crate) protect: bool,
 }
 
 impl Inheritance {
@@ -97,13 +97,13 @@ impl Inheritance {
         let (page, fd) = descriptor(SCOREBOARD)?;
         let unusable = |source| AttachError::Descriptor { name: SCOREBOARD, number: fd, source };
         let scoreboard = Scoreboard::open(page.as_fd()).map_err(unusable)?;
-        let orphan = OrphanTimes { grace: millis(ORPHAN_GRACE)?, drain: millis(KILL_TIMEOUT)? };
-        let move_timeout = match std::env::var_os(MOVE_TIMEOUT) {
-            Some(_) => millis(MOVE_TIMEOUT)?,
-            None => DEFAULT_MOVE_TIMEOUT,
+        let orphan = OrphanTimes { grace: millis(ORPHAN_TIMEOUT)?, drain: millis(KILL_TIMEOUT)? };
+        let migrate_timeout = match std::env::var_os(MIGRATE_TIMEOUT) {
+            Some(_) => millis(MIGRATE_TIMEOUT)?,
+            None => DEFAULT_MIGRATE_TIMEOUT,
         };
-        let crash_safe = std::env::var_os(CRASH_SAFE).is_some_and(|value| value == "1");
-        Ok(Self { channel, scoreboard, slot, generation, orphan, move_timeout, crash_safe })
+        let protect = std::env::var_os(CRASH_SAFE).is_some_and(|value| value == "1");
+        Ok(Self { channel, scoreboard, slot, generation, orphan, migrate_timeout, protect })
     }
 }
 

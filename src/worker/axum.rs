@@ -3,7 +3,7 @@
 //! [`serve`] does it all. [`Listener`] is for those who want to call `axum::serve` themselves, with
 //! `with_graceful_shutdown(drain.settled())` and, after it, `drain.finished()`: without the latter
 //! the process ends under its WebSockets, which axum doesn't wait for. Their sessions move if the
-//! worker has said [`Worker::take_sessions`]; connections that are kept alive and were used don't,
+//! worker has said [`Worker::enable_migration`]; connections that are kept alive and were used don't,
 //! since nobody counts their requests.
 
 use std::convert::Infallible;
@@ -24,7 +24,7 @@ use crate::worker::connection::ConnectionInfo;
 use crate::worker::drain::Drain;
 use crate::worker::http::mark_last;
 use crate::worker::session::in_flight::InFlightBody;
-use crate::worker::session::{Gate, Session};
+use crate::worker::session::{Session, SessionStream};
 
 /// Says ready, serves until the worker is to end, and returns when the last connection is closed,
 /// WebSockets included.
@@ -32,14 +32,14 @@ use crate::worker::session::{Gate, Session};
 /// Handlers find what is known of their connection in
 /// `axum::extract::ConnectInfo<ConnectionInfo>`, and run in its span ([`ConnectionInfo::span`]).
 /// A WebSocket moves to another worker if its handler, which takes a [`Session`], has said
-/// [`Session::movable`]; else it is closed in its turn.
+/// [`Session::on_migrate`]; else it is closed in its turn.
 ///
 /// # Errors
 ///
 /// If the channel to the primary fails.
 pub async fn serve(mut worker: Worker, router: Router) -> Result<(), AcceptError> {
     let drain = worker.drain();
-    worker.take_sessions()?;
+    worker.enable_migration()?;
     worker.ready()?;
     let counted = router.layer(from_fn_with_state(drain.clone(), count));
     let settled = drain.clone();
@@ -107,11 +107,11 @@ impl Listener {
 }
 
 impl axum::serve::Listener for Listener {
-    type Io = Gate;
+    type Io = SessionStream;
     type Addr = Session;
 
     /// Pending for ever when no more connections come: graceful shutdown ends the server then.
-    async fn accept(&mut self) -> (Gate, Session) {
+    async fn accept(&mut self) -> (SessionStream, Session) {
         match self.worker.accept().await {
             Ok(Some(connection)) => return connection.into_session(),
             Ok(None) => {}

@@ -22,15 +22,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tracing::Span;
 
-use crate::handoff::ids::{AffinityKey, ConnectionId, Generation, SlotId, Timestamp};
-use crate::handoff::message::ConnectionRecord;
-use crate::handoff::scoreboard::Counter;
+use crate::protocol::ids::{AffinityKey, ConnectionId, Generation, SlotId, Timestamp};
+use crate::protocol::message::ConnectionRecord;
+use crate::protocol::scoreboard::Counter;
 use crate::worker::drain::Shared;
+use crate::worker::session::checkpoint::{Kept, Rest};
 use crate::worker::session::handle::{Baggage, Kind};
-use crate::worker::session::ledger::{Kept, Rest};
-use crate::worker::session::parcel::Parcel;
+use crate::worker::session::image::Parcel;
 use crate::worker::session::registry::Stay;
-use crate::worker::session::{Gate, Session, shedding};
+use crate::worker::session::{Session, SessionStream, closing};
 
 /// A client's connection: a TCP stream that the primary accepted and never read.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub struct Connection {
     guard: ConnectionGuard,
     /// What came with it from another worker.
     parcel: Option<Box<Parcel>>,
-    /// Its entry in the ledger, if it is crash-safe.
+    /// Its entry in the ledger, if it is protected.
     kept: Option<Box<Kept>>,
 }
 
@@ -162,24 +162,25 @@ impl Connection {
     /// and a handle of it for the handler. The stream goes to the library, such as
     /// `tokio_tungstenite::accept_async`. See [`worker::session`](crate::worker::session).
     #[must_use]
-    pub fn into_session(self) -> (Gate, Session) {
+    pub fn into_session(self) -> (SessionStream, Session) {
         let Self { stream, guard, parcel, kept } = self;
         let (info, stay, shared) = (guard.info, guard.stay, Arc::clone(&guard.shared));
         let is_resumed = parcel.is_some();
         let (gate, handle, state) = match parcel {
             None => {
-                let (gate, handle) = Gate::fresh(stream, Some(guard));
+                let (gate, handle) = SessionStream::fresh(stream, Some(guard));
                 (gate, handle, None)
             }
             Some(parcel) => {
-                let (gate, handle) = Gate::resumed(stream, Some(guard), parcel.baggage, kept);
+                let (gate, handle) =
+                    SessionStream::resumed(stream, Some(guard), parcel.baggage, kept);
                 (gate, handle, parcel.state)
             }
         };
         let session = Session::new(info, handle, state);
         shared.sessions.insert(stay, session.inner());
         if is_resumed {
-            tokio::spawn(shedding::see_resumed(Arc::clone(session.inner())));
+            tokio::spawn(closing::see_resumed(Arc::clone(session.inner())));
         }
         (gate, session)
     }
@@ -266,11 +267,11 @@ impl ConnectionGuard {
         ledger.keep(&self.info.record(), stream, head, rest)
     }
 
-    /// Writes one down that was crash-safe where it came from, before anybody here does anything with
+    /// Writes one down that was protected where it came from, before anybody here does anything with
     /// it: so that it is safe from the moment on in which it is acknowledged.
     fn keep_arrived(&self, stream: &TcpStream, parcel: &Parcel) -> Option<Box<Kept>> {
-        let Parcel { baggage: Baggage { kind, head, unread }, state, crash_safe, .. } = parcel;
-        let state = state.as_deref().filter(|_| *crash_safe)?;
+        let Parcel { baggage: Baggage { kind, head, unread }, state, protect, .. } = parcel;
+        let state = state.as_deref().filter(|_| *protect)?;
         let rest = Rest { read: 0, written: 0, state };
         let whole = *kind == Kind::WebSocket && unread.is_empty();
         if whole { self.keep(stream, head, rest) } else { None }

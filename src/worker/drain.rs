@@ -22,16 +22,16 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::handoff::drain::{DrainMode, DrainOrder, DrainReason};
-use crate::handoff::ids::{Generation, SlotId};
-use crate::handoff::message::LEAVE;
-use crate::handoff::scm_rights::{self, Sent};
-use crate::handoff::scoreboard::{Counter, Scoreboard};
+use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
+use crate::protocol::ids::{Generation, SlotId};
+use crate::protocol::message::LEAVE;
+use crate::protocol::scm_rights::{self, Sent};
+use crate::protocol::scoreboard::{Counter, Scoreboard};
 use crate::worker::connection::{Connection, RequestGuard};
 use crate::worker::orphan::OrphanTimes;
-use crate::worker::session::moving::move_all;
+use crate::worker::session::closing::send_all_away;
+use crate::worker::session::migration::move_all;
 use crate::worker::session::registry::{Draining, Sessions};
-use crate::worker::session::shedding::send_all_away;
 
 /// How long a connection that came just before the drain may take to send its first bytes.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -51,9 +51,9 @@ pub(crate) struct Own {
     pub(crate) generation: Generation,
     pub(crate) orphan: OrphanTimes,
     /// How long a session may take to move.
-    pub(crate) move_timeout: Duration,
-    /// Whether sessions may be crash-safe.
-    pub(crate) crash_safe: bool,
+    pub(crate) migrate_timeout: Duration,
+    /// Whether sessions may be protected.
+    pub(crate) protect: bool,
 }
 
 /// What a worker and all of its connections share.
@@ -73,7 +73,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// And the sessions that come back.
     pub(crate) fn new(own: Own) -> (Arc<Self>, mpsc::Receiver<Connection>) {
-        let (sessions, returned) = Sessions::new(own.crash_safe);
+        let (sessions, returned) = Sessions::new(own.protect);
         let shared = Arc::new(Self {
             own,
             abandoned: CancellationToken::new(),
@@ -111,7 +111,7 @@ impl Shared {
 
     /// Begins to drain without a primary, who would bound it.
     pub(crate) fn begin_orphaned_drain(self: &Arc<Self>) {
-        let (mode, reason) = (DrainMode::Shed, DrainReason::Restart);
+        let (mode, reason) = (DrainMode::Close, DrainReason::Restart);
         let window = self.own.orphan.drain;
         let deadline = Instant::now() + window;
         self.follow(Draining { order: DrainOrder { mode, reason, window }, deadline, alone: true });
@@ -188,8 +188,8 @@ impl Drain {
             slot: SlotId(0),
             generation: Generation(0),
             orphan: OrphanTimes::default(),
-            move_timeout: Duration::ZERO,
-            crash_safe: false,
+            migrate_timeout: Duration::ZERO,
+            protect: false,
         });
         Ok(Self { shared })
     }
@@ -261,7 +261,7 @@ impl Drain {
     /// # Errors
     ///
     /// If there is no primary, or none any more, or it reads so slowly that the channel is full.
-    pub fn ask_for_replacement(&self) -> io::Result<()> {
+    pub fn request_replacement(&self) -> io::Result<()> {
         let Some(channel) = &self.shared.own.channel else {
             return Err(io::ErrorKind::NotConnected.into());
         };

@@ -17,7 +17,7 @@ use tracing::{Instrument, Span};
 use crate::worker::accept::{AcceptError, Worker};
 use crate::worker::drain::Drain;
 use crate::worker::session::in_flight::InFlightBody;
-use crate::worker::session::{Gate, Session};
+use crate::worker::session::{Session, SessionStream};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -26,7 +26,7 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// Each request carries its [`ConnectionInfo`](crate::worker::ConnectionInfo) and its [`Session`] as
 /// extensions, and is handled in its connection's
 /// span ([`ConnectionInfo::span`](crate::worker::ConnectionInfo::span)). A WebSocket moves to another
-/// worker if its handler has said [`Session::movable`]; else it is closed in its turn.
+/// worker if its handler has said [`Session::on_migrate`]; else it is closed in its turn.
 ///
 /// # Errors
 ///
@@ -41,7 +41,7 @@ where
     B::Error: Into<BoxError>,
 {
     let drain = worker.drain();
-    worker.take_sessions()?;
+    worker.enable_migration()?;
     worker.ready()?;
     while let Some(connection) = worker.accept().await? {
         let span = connection.span().clone();
@@ -54,7 +54,7 @@ where
     Ok(())
 }
 
-async fn serve_connection<S, B>(gate: Gate, service: Counted<S>)
+async fn serve_connection<S, B>(gate: SessionStream, service: Counted<S>)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
     S::Future: Send + 'static,

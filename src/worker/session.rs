@@ -3,7 +3,7 @@
 //!
 //! # How
 //!
-//! Between socket and library sits a [`Gate`], which follows what passes: HTTP heads, the answer
+//! Between socket and library sits a [`SessionStream`], which follows what passes: HTTP heads, the answer
 //! `101`, then frame by frame. When the worker is to drain, the gate lets the library read no further
 //! than the end of a message. Asked for more there, it knows that library and handler are done with
 //! all that came. Then the socket is taken from underneath, and goes with the bytes that the handler
@@ -31,7 +31,7 @@
 //!     let before = session.state().and_then(|state| Some(u64::from_le_bytes(state.try_into().ok()?)));
 //!     let count = Arc::new(AtomicU64::new(before.unwrap_or(0)));
 //!     let left = Arc::clone(&count);
-//!     session.movable(move || left.load(Ordering::Relaxed).to_le_bytes().to_vec());
+//!     session.on_migrate(move || left.load(Ordering::Relaxed).to_le_bytes().to_vec());
 //!     upgrade.on_upgrade(async move |mut socket| {
 //!         while let Some(Ok(_)) = socket.recv().await {
 //!             let number = count.fetch_add(1, Ordering::Relaxed) + 1;
@@ -52,19 +52,19 @@ use tokio::sync::{Notify, watch};
 
 use crate::worker::connection::ConnectionInfo;
 
-mod gate;
+pub(crate) mod checkpoint;
+pub(crate) mod closing;
 pub(crate) mod handle;
+pub(crate) mod image;
 #[cfg(feature = "hyper")]
 pub(crate) mod in_flight;
-pub(crate) mod ledger;
-pub(crate) mod moving;
-pub(crate) mod parcel;
+pub(crate) mod migration;
 mod reading;
 pub(crate) mod registry;
 pub(crate) mod report;
 mod resting;
-pub(crate) mod shedding;
 mod state;
+mod stream;
 mod writing;
 
 mod follow {
@@ -84,14 +84,14 @@ mod tests {
     mod client;
     mod frames;
     mod http;
-    mod moving;
+    mod migration;
     mod websocket;
 }
 
-pub use gate::Gate;
 use handle::Handle;
 pub use handle::InFlight;
-pub use parcel::MOST_STATE;
+pub use image::MAX_STATE_BYTES;
+pub use stream::SessionStream;
 
 /// A connection as its handler sees it that may move to another worker. Cheap to clone.
 ///
@@ -99,8 +99,8 @@ pub use parcel::MOST_STATE;
 /// extension of each request; with axum it is an extractor, too; whoever serves connections himself
 /// has it from [`Connection::into_session`](crate::worker::Connection::into_session). A handler that
 /// serves a WebSocket
-/// says [`Session::movable`], and is then moved between two messages: in this process its socket
-/// ends, as if the client had gone ([`Session::has_moved`] tells), and in the other process the same
+/// says [`Session::on_migrate`], and is then moved between two messages: in this process its socket
+/// ends, as if the client had gone ([`Session::has_migrated`] tells), and in the other process the same
 /// request is served again by the same handler, which finds in [`Session::state`] what this one
 /// left.
 #[derive(Clone)]
@@ -179,16 +179,16 @@ impl Session {
         self.inner.state.as_deref()
     }
 
-    /// This WebSocket may move. `state` makes what its next handler is to find, [`MOST_STATE`] bytes
+    /// This WebSocket may move. `state` makes what its next handler is to find, [`MAX_STATE_BYTES`] bytes
     /// at the most: a session with more stays, and is sent away in its turn. It is called when all
     /// messages that have come are handled; nothing is sent or received from then on. It may be
     /// called again if the move fails.
-    pub fn movable(&self, state: impl FnMut() -> Vec<u8> + Send + 'static) {
+    pub fn on_migrate(&self, state: impl FnMut() -> Vec<u8> + Send + 'static) {
         *lock(&self.inner.leaver) = Leaver::Asked(Box::new(state));
         self.inner.handle.note_movable();
     }
 
-    /// This WebSocket may move, as by [`Session::movable`], and it goes on in another process even if
+    /// This WebSocket may move, as by [`Session::on_migrate`], and it goes on in another process even if
     /// this one is killed: each time that the handler waits for its next message and has answered all
     /// that came before, `state` is called and what it makes is kept outside of this process. A
     /// session that is killed anywhere else, in the middle of a message or between a message and its
@@ -200,10 +200,10 @@ impl Session {
     /// little time, and no lock that is held while messages are waited for. Up to about 1,500 bytes
     /// (less what the request's head takes) it costs a copy; more take memory of their own, twice.
     ///
-    /// Where the primary runs without `--crash-safe`, and without a primary, this is
-    /// [`Session::movable`].
-    pub fn crash_safe(&self, state: impl FnMut() -> Vec<u8> + Send + 'static) {
-        self.movable(state);
+    /// Where the primary runs without `--protect`, and without a primary, this is
+    /// [`Session::on_migrate`].
+    pub fn protect(&self, state: impl FnMut() -> Vec<u8> + Send + 'static) {
+        self.on_migrate(state);
         if self.inner.handle.may_be_safe() {
             self.inner.handle.want_safety(&self.inner);
         }
@@ -213,7 +213,7 @@ impl Session {
     /// meanwhile: waits until the session is to move and all messages that have come are handled.
     /// From then on nothing is received; what it has to send it may send, and then it calls
     /// [`Session::depart`]. Such a session may move from the first call on. Not together with
-    /// [`Session::movable`].
+    /// [`Session::on_migrate`].
     pub async fn leaving(&self) {
         *lock(&self.inner.leaver) = Leaver::Says;
         self.inner.handle.note_movable();
@@ -233,7 +233,7 @@ impl Session {
     /// Whether the socket has ended here since it goes on in another worker, and not since its
     /// client has gone or was sent away.
     #[must_use]
-    pub fn has_moved(&self) -> bool {
+    pub fn has_migrated(&self) -> bool {
         self.inner.moved.load(Ordering::Acquire)
     }
 
@@ -241,7 +241,7 @@ impl Session {
     /// close code 1012, "service restart", and comes back as a new one.
     pub fn refuse(&self) {
         self.inner.refused.store(true, Ordering::Release);
-        shedding::refuse(Arc::clone(&self.inner));
+        closing::refuse(Arc::clone(&self.inner));
     }
 }
 

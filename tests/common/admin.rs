@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use serde_json::{Value, json};
 
 use super::client::{Answer, read_answer};
-use super::{PATIENCE, Primary};
+use super::{Primary, TIMEOUT};
 
 impl Answer {
     /// Its status.
@@ -24,7 +24,7 @@ impl Answer {
 /// Connects.
 pub fn connect(to: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(to).expect("somebody listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a time that is not zero");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("a time that is not zero");
     stream
 }
 

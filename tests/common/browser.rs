@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
 
 use super::process::{Signal, signal};
-use super::{PATIENCE, eventually, own_directory};
+use super::{TIMEOUT, eventually, own_directory};
 
 const CHROMIUM: &str = "/usr/bin/chromium";
 /// How long it may take to end.
@@ -251,7 +251,7 @@ impl Tab {
 impl Session {
     fn connect(port: u16, path: &str) -> Self {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("DevTools listen");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a time that is not zero");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a time that is not zero");
         let url = format!("ws://127.0.0.1:{port}{path}");
         let (socket, _) = client(url, stream).expect("DevTools speak WebSocket");
         Self { socket, calls: 0, complaints: Vec::new(), requests: Vec::new() }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{PATIENCE, Primary};
+use super::{Primary, TIMEOUT};
 
 /// A request that was sent.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ impl Asked {
     /// Sends bytes as they are.
     pub fn raw(path: &Path, bytes: &[u8]) -> Self {
         let mut socket = UnixStream::connect(path).expect("somebody listens");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a time can be set");
+        socket.set_read_timeout(Some(TIMEOUT)).expect("a time can be set");
         // Whoever is refused may find the socket closed already.
         let _ = socket.write_all(bytes);
         Self { reader: BufReader::new(socket) }
@@ -96,7 +96,7 @@ impl Primary {
     /// Asks for something while perhaps nobody answers.
     pub fn try_ask(&self, request: &str) -> Option<Value> {
         let socket = UnixStream::connect(self.control()).ok()?;
-        socket.set_read_timeout(Some(PATIENCE)).ok()?;
+        socket.set_read_timeout(Some(TIMEOUT)).ok()?;
         let object = json!({"version": 1, "request": request});
         (&socket).write_all(format!("{object}\n").as_bytes()).ok()?;
         let mut line = String::new();

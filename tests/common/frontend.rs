@@ -8,24 +8,24 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use sticky_lb::frontend::affinity::{Affinity, DigestKind, Prefixes};
-use sticky_lb::frontend::dispatcher::{DispatchError, Dispatcher, DispatcherSettings};
-use sticky_lb::frontend::estate::FrontendEstate;
-use sticky_lb::frontend::inquiry::{FrontendHandle, inquiries};
-use sticky_lb::frontend::listener::{Listener, ListenerSettings};
-use sticky_lb::frontend::placement::Placement;
-use sticky_lb::frontend::router::{Router, RouterSettings};
-use sticky_lb::frontend::shedding::PaceSettings;
-use sticky_lb::frontend::slot_table::{SlotSettings, SlotTable};
-use sticky_lb::handoff::channel::{Channel, WorkerEnd};
-use sticky_lb::handoff::ids::{Generation, SlotId};
-use sticky_lb::handoff::message::MAX_TO_WORKER;
-use sticky_lb::handoff::scm_rights::{Received, receive};
-use sticky_lb::handoff::scoreboard::{Counter, Scoreboard};
-use sticky_lb::handoff::slots::{SlotCommand, SlotCommander, SlotEvent, WorkerId, seam};
+use sticky_lb::internals::frontend::affinity::{Affinity, DigestKind, Prefixes};
+use sticky_lb::internals::frontend::close_requests::PaceSettings;
+use sticky_lb::internals::frontend::dispatcher::{DispatchError, Dispatcher, DispatcherSettings};
+use sticky_lb::internals::frontend::listener::{Listener, ListenerSettings};
+use sticky_lb::internals::frontend::placement::Placement;
+use sticky_lb::internals::frontend::query::{FrontendHandle, queries};
+use sticky_lb::internals::frontend::router::{Router, RouterSettings};
+use sticky_lb::internals::frontend::slot_table::{SlotSettings, SlotTable};
+use sticky_lb::internals::frontend::snapshot::FrontendEstate;
+use sticky_lb::internals::link::native::{Channel, WorkerEnd};
+use sticky_lb::internals::link::seam::{CommandSender, SlotCommand, SlotEvent, WorkerId, seam};
+use sticky_lb::protocol::ids::{Generation, SlotId};
+use sticky_lb::protocol::message::MAX_TO_WORKER;
+use sticky_lb::protocol::scm_rights::{Received, receive};
+use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
 use tokio::sync::mpsc;
 
-use super::PATIENCE;
+use super::TIMEOUT;
 
 /// What a frontend ends with.
 pub type Ended = Result<Option<Box<FrontendEstate>>, DispatchError>;
@@ -36,7 +36,7 @@ pub struct Frontend<T> {
     /// Where clients connect.
     pub address: SocketAddr,
     /// As the supervisor has it.
-    pub commander: SlotCommander,
+    pub commander: CommandSender,
     /// As operators have it.
     pub handle: FrontendHandle,
     events: mpsc::Receiver<SlotEvent>,
@@ -60,7 +60,7 @@ pub fn worker(slot: u16) -> WorkerId {
 impl<T: Send + 'static> Frontend<T> {
     /// Has `run` run one, whose clients belong to so many slots. It accepts nothing yet.
     pub fn start(slots: u16, run: impl FnOnce(Dispatcher) -> T + Send + 'static) -> Self {
-        Self::start_with(slots, PATIENCE, PaceSettings::default(), run)
+        Self::start_with(slots, TIMEOUT, PaceSettings::default(), run)
     }
 
     /// The same, with patience and pace of its own.
@@ -83,7 +83,7 @@ impl<T: Send + 'static> Frontend<T> {
     ) -> Self {
         let address = estate.listener().expect("it listens").local();
         let (commander, events, orders) = seam().expect("a part of the frontend");
-        let (handle, inquiries) = inquiries().expect("a part of the frontend");
+        let (handle, queries) = queries().expect("a part of the frontend");
         let thread = thread::spawn(move || {
             let prefixes = Prefixes { v4: 32, v6: 64 };
             let affinity = Affinity::new(DigestKind::Md5, b"", prefixes);
@@ -94,11 +94,11 @@ impl<T: Send + 'static> Frontend<T> {
                 memory_capacity: NonZeroUsize::new(100).expect("a part of the frontend"),
                 memory_lifetime: Duration::from_secs(3_600),
             });
-            let (stall_after, slot_wait) = (patience, patience);
-            let table = SlotTable::new(SlotSettings { stall_after, slot_wait, queue: 256 });
-            let settings = DispatcherSettings { most_held: 10_000, most_retained: 1_000, pace };
+            let (ack_timeout, slot_wait) = (patience, patience);
+            let table = SlotTable::new(SlotSettings { ack_timeout, slot_wait, queue: 256 });
+            let settings = DispatcherSettings { most_held: 10_000, max_protected: 1_000, pace };
             let dispatcher =
-                Dispatcher::new(estate, affinity, router, table, settings, orders, inquiries);
+                Dispatcher::new(estate, affinity, router, table, settings, orders, queries);
             run(dispatcher.expect("a part of the frontend"))
         });
         Self { address, commander, handle, events, slots, thread, workers: Vec::new() }
@@ -130,12 +130,12 @@ impl<T: Send + 'static> Frontend<T> {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, all).await.expect("all are acknowledged");
+        tokio::time::timeout(TIMEOUT, all).await.expect("all are acknowledged");
     }
 
     /// What its workers said or did next.
     pub async fn event(&mut self) -> SlotEvent {
-        let event = tokio::time::timeout(PATIENCE, self.events.recv());
+        let event = tokio::time::timeout(TIMEOUT, self.events.recv());
         event.await.expect("something happens").expect("the frontend runs")
     }
 

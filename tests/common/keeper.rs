@@ -3,12 +3,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::ftruncate;
-use sticky_lb::handoff::kernel::{PAGE, SharedMemory};
-use sticky_lb::handoff::ledger::{EntryWriter, Extent, copy_into, create};
-use sticky_lb::handoff::message::{ConnectionRecord, LEDGER, MAX_IDS, encode_forget, encode_keep};
-use sticky_lb::handoff::untouched::Usage;
+use sticky_lb::internals::kernel::{PAGE, SharedMemory};
+use sticky_lb::protocol::checkpoint::{EntryWriter, Extent, copy_into, create};
+use sticky_lb::protocol::message::{ConnectionRecord, LEDGER, MAX_IDS, encode_forget, encode_keep};
+use sticky_lb::protocol::tcp_progress::Usage;
 
-use super::mover::Mover;
+use super::fake_worker::FakeWorker;
 
 /// Pages of the ledger.
 const PAGES: usize = 64;
@@ -22,7 +22,7 @@ pub struct Keeper {
 
 impl Keeper {
     /// Sends a new ledger to the primary.
-    pub fn introduce(mover: &Mover) -> Self {
+    pub fn introduce(mover: &FakeWorker) -> Self {
         let file = create().expect("memory");
         ftruncate(&file, (PAGES * PAGE) as u64).expect("memory");
         let memory = SharedMemory::map(file.as_fd(), 0, PAGES * PAGE).expect("memory");
@@ -48,7 +48,7 @@ impl Keeper {
     }
 
     /// Writes a session down as it is, and has it kept.
-    pub fn keep(&mut self, mover: &Mover, record: &ConnectionRecord, socket: &OwnedFd) {
+    pub fn keep(&mut self, mover: &FakeWorker, record: &ConnectionRecord, socket: &OwnedFd) {
         let page = self.page();
         let usage = Usage::of(socket).expect("the kernel tells").expect("a client");
         self.write(page, record, usage, &record.id.0.to_le_bytes());
@@ -56,7 +56,7 @@ impl Keeper {
     }
 
     /// Has it forgotten.
-    pub fn forget(&self, mover: &Mover, record: &ConnectionRecord) {
+    pub fn forget(&self, mover: &FakeWorker, record: &ConnectionRecord) {
         let mut buffer = [0; MAX_IDS];
         mover.say(encode_forget(&mut buffer, [record.id].into_iter()));
     }

@@ -15,13 +15,13 @@ pub mod browser;
 pub mod client;
 pub mod control;
 pub mod counting;
+pub mod fake_admin;
+pub mod fake_worker;
 pub mod frontend;
 pub mod keeper;
 pub mod load;
-pub mod mover;
 pub mod process;
 pub mod relay;
-pub mod stand_in;
 pub mod successor;
 pub mod tools;
 
@@ -38,18 +38,18 @@ use std::time::{Duration, SystemTime};
 
 use command_fds::{CommandFdExt, FdMapping};
 use serde_json::Value;
-use sticky_lb::frontend::affinity::{Affinity, DigestKind, Prefixes};
-use sticky_lb::frontend::placement::Ranking;
-use sticky_lb::handoff::ids::SlotId;
+use sticky_lb::internals::frontend::affinity::{Affinity, DigestKind, Prefixes};
+use sticky_lb::internals::frontend::placement::Ranking;
+use sticky_lb::protocol::ids::SlotId;
 
 /// How long anything may take. Far more than needed, so that a slow machine fails no test.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Waits until `condition` holds.
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = SystemTime::now();
     while !condition() {
-        assert!(start.elapsed().unwrap_or_default() < PATIENCE, "never came: {what}");
+        assert!(start.elapsed().unwrap_or_default() < TIMEOUT, "never came: {what}");
         std::thread::park_timeout(Duration::from_millis(5));
     }
 }
@@ -155,7 +155,7 @@ impl Primary {
     /// Waits for a line of standard output with this event.
     pub fn wait_for_event(&self, event: &str) -> Value {
         loop {
-            let line = self.lines.recv_timeout(PATIENCE);
+            let line = self.lines.recv_timeout(TIMEOUT);
             let line = line.unwrap_or_else(|error| panic!("no {event} event: {error}"));
             if line["event"] == event {
                 return line;

@@ -19,13 +19,13 @@ use std::time::Duration;
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use sticky_lb::handoff::ids::{AffinityKey, ConnectionId, Timestamp};
-use sticky_lb::handoff::message::{
+use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
+use sticky_lb::protocol::message::{
     ConnectionRecord, MAX_IDS, MAX_TO_PRIMARY, MAX_TO_WORKER, ToPrimary, decode_to_primary,
     encode_connections, encode_move, encode_moved, encode_session,
 };
-use sticky_lb::handoff::scm_rights::{Received, Sent, receive, send};
-use sticky_lb::handoff::scoreboard::{Counter, Scoreboard};
+use sticky_lb::protocol::scm_rights::{Received, Sent, receive, send};
+use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
 
 use super::eventually;
 
@@ -142,7 +142,7 @@ impl Side {
             .unwrap()
             .envs([("STICKY_LB_CHANNEL", "3"), ("STICKY_LB_SCOREBOARD", "4")])
             .envs([("STICKY_LB_SLOT", "0"), ("STICKY_LB_GENERATION", &generation.to_string())])
-            .envs([("STICKY_LB_ORPHAN_GRACE", "0"), ("STICKY_LB_KILL_TIMEOUT", "0")])
+            .envs([("STICKY_LB_ORPHAN_TIMEOUT", "0"), ("STICKY_LB_KILL_TIMEOUT", "0")])
             .spawn()
             .unwrap();
         let (settled, refused, sent) = (0, 0, VecDeque::new());

@@ -52,7 +52,7 @@ fn whoever_comes_while_there_is_no_primary_is_served_by_the_next() {
 #[test]
 fn nothing_that_a_crashed_primary_has_left_outlives_the_end() {
     let hidden = "(setsid env -i sh -c 'echo $$ >> pids; exec sleep 1000' &)";
-    let mut primary = patient(1).slot_zero(hidden).arguments(&["--orphan-grace", "1h"]).start();
+    let mut primary = patient(1).slot_zero(hidden).arguments(&["--orphan-timeout", "1h"]).start();
     let left = primary.worker(0);
     primary.crash();
     primary.wait_for_event("recovered");
@@ -70,7 +70,7 @@ fn nothing_that_a_crashed_primary_has_left_outlives_the_end() {
 
 #[test]
 fn what_a_crash_has_left_is_buried_when_it_ends() {
-    let primary = patient(1).arguments(&["--orphan-grace", "1h"]).start();
+    let primary = patient(1).arguments(&["--orphan-timeout", "1h"]).start();
     let left = primary.worker(0);
     let own = primary.crash();
     primary.wait_for_event("recovered");
@@ -115,7 +115,7 @@ fn a_signal_that_would_dump_core_is_a_crash_too() {
 /// With a crash always too soon.
 fn impatient() -> Primary {
     Primary::with_workers(1)
-        .arguments(&["--keeper-min-uptime", "1h", "--orphan-grace", "1h"])
+        .arguments(&["--keeper-min-uptime", "1h", "--orphan-timeout", "1h"])
         .start()
 }
 

@@ -13,7 +13,7 @@ use rustix::process::{Pid, getgid, getuid};
 
 use crate::common::client::{ask, nth};
 use crate::common::process::{Signal, descriptors, variable};
-use crate::common::{PATIENCE, Primary, eventually};
+use crate::common::{Primary, TIMEOUT, eventually};
 use crate::{keeps_program, patient};
 
 /// Says something to the keeper: as its primary, which takes privileges, or as this process.
@@ -150,7 +150,7 @@ fn very_many_descriptors_reach_the_next_primary() {
 fn manager() -> (UnixDatagram, String) {
     let path = crate::common::own_directory().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     (socket, path.to_str().unwrap().to_owned())
 }
 

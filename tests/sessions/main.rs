@@ -3,9 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod checkpoint;
 #[path = "../common/mod.rs"]
 mod common;
-mod ledger;
 mod offers;
 mod paced;
 mod survival;
@@ -16,15 +16,15 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use common::client::{connect_from, ends_within, nth};
+use common::fake_worker::{FakeWorker, Heard, parcel_file, sealed};
 use common::frontend::{Ended, Frontend};
-use common::mover::{Heard, Mover, parcel_file, sealed};
-use sticky_lb::frontend::dispatcher::Dispatcher;
-use sticky_lb::frontend::inquiry::{Client, FrontendFacts};
-use sticky_lb::frontend::shedding::PaceSettings;
-use sticky_lb::handoff::drain::{DrainMode, DrainOrder, DrainReason};
-use sticky_lb::handoff::ids::{Generation, SlotId};
-use sticky_lb::handoff::message::ConnectionRecord;
-use sticky_lb::handoff::slots::{SlotCommand, WorkerId};
+use sticky_lb::internals::frontend::close_requests::PaceSettings;
+use sticky_lb::internals::frontend::dispatcher::Dispatcher;
+use sticky_lb::internals::frontend::query::{Client, FrontendFacts};
+use sticky_lb::internals::link::seam::{SlotCommand, WorkerId};
+use sticky_lb::protocol::drain::{DrainMode, DrainOrder, DrainReason};
+use sticky_lb::protocol::ids::{Generation, SlotId};
+use sticky_lb::protocol::message::ConnectionRecord;
 
 pub(crate) type Running = Frontend<Ended>;
 
@@ -59,7 +59,7 @@ pub(crate) async fn order(frontend: &Running, command: SlotCommand) {
 /// A client of a slot that its worker, who serves, has taken.
 pub(crate) async fn client(
     frontend: &Running,
-    mover: &mut Mover,
+    mover: &mut FakeWorker,
     nth_of_all: u16,
 ) -> (TcpStream, ConnectionRecord, OwnedFd) {
     let slot = mover.id.slot;
@@ -89,7 +89,7 @@ pub(crate) async fn ends_as(frontend: &Running, expected: (u64, u64, u64)) {
     let start = std::time::SystemTime::now();
     while ends(frontend).await != expected {
         let ends = ends(frontend).await;
-        assert!(start.elapsed().unwrap() < common::PATIENCE, "{ends:?} and not {expected:?}");
+        assert!(start.elapsed().unwrap() < common::TIMEOUT, "{ends:?} and not {expected:?}");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -107,10 +107,12 @@ pub(crate) fn are_connected(client: &mut TcpStream, socket: OwnedFd) {
 }
 
 /// Slot 0 has changed hands: an old worker that drains, its client, and its successor.
-async fn deploy(frontend: &mut Running) -> (Mover, (TcpStream, ConnectionRecord, OwnedFd), Mover) {
-    let mut old = Mover::serve(frontend, worker(0, 0), true).await;
+async fn deploy(
+    frontend: &mut Running,
+) -> (FakeWorker, (TcpStream, ConnectionRecord, OwnedFd), FakeWorker) {
+    let mut old = FakeWorker::serve(frontend, worker(0, 0), true).await;
     let session = client(frontend, &mut old, 0).await;
-    let new = Mover::serve(frontend, worker(0, 1), true).await;
+    let new = FakeWorker::serve(frontend, worker(0, 1), true).await;
     order(frontend, SlotCommand::Drain(worker(0, 0), ORDER)).await;
     assert!(matches!(old.hear(), Heard::Drain(order) if order == ORDER));
     (old, session, new)
@@ -119,7 +121,7 @@ async fn deploy(frontend: &mut Running) -> (Mover, (TcpStream, ConnectionRecord,
 #[tokio::test]
 async fn a_session_moves_to_the_successor_and_disturbs_no_account() {
     let mut frontend = frontend(2, PATIENT, PaceSettings::default()).await;
-    let _other = Mover::serve(&mut frontend, worker(1, 0), true).await;
+    let _other = FakeWorker::serve(&mut frontend, worker(1, 0), true).await;
     let (mut old, (mut client, record, socket), mut new) = deploy(&mut frontend).await;
     let before = facts(&frontend).await;
     client.write_all(b"unread").unwrap();
@@ -140,7 +142,7 @@ async fn a_session_moves_to_the_successor_and_disturbs_no_account() {
     let after = facts(&frontend).await;
     assert_eq!((after.counters.moved, after.sessions_waiting, after.waiting), (1, 0, 0));
     assert_eq!(after.counters.acknowledged, before.counters.acknowledged);
-    assert_eq!(after.counters.redelivered, 0);
+    assert_eq!(after.counters.redispatched, 0);
     let slots =
         |facts: &FrontendFacts| facts.slots.iter().map(|s| s.handed_off).collect::<Vec<_>>();
     assert_eq!(slots(&after), slots(&before));
@@ -160,7 +162,7 @@ async fn whoever_has_just_got_a_session_may_offer_it_at_once() {
         socket = new.hear_session().1;
         let last = std::mem::replace(
             &mut new,
-            Mover::serve(&mut frontend, worker(0, generation), true).await,
+            FakeWorker::serve(&mut frontend, worker(0, generation), true).await,
         );
         // It is its own from here on, whether or not the primary has seen that yet.
         last.settle(1);
@@ -172,7 +174,7 @@ async fn whoever_has_just_got_a_session_may_offer_it_at_once() {
         assert_eq!(old.answers(1), (vec![record.id.0], vec![]));
         old = std::mem::replace(
             &mut new,
-            Mover::serve(&mut frontend, worker(0, generation + 100), true).await,
+            FakeWorker::serve(&mut frontend, worker(0, generation + 100), true).await,
         );
     }
     are_connected(&mut client, socket);
@@ -195,12 +197,12 @@ async fn a_long_parcel_arrives_as_it_is() {
 #[tokio::test]
 async fn clients_and_sessions_stand_in_one_queue() {
     let mut frontend = frontend(1, PATIENT, PaceSettings::default()).await;
-    let mut old = Mover::serve(&mut frontend, worker(0, 0), true).await;
+    let mut old = FakeWorker::serve(&mut frontend, worker(0, 0), true).await;
     let mut sessions = Vec::new();
     for n in 0..20 {
         sessions.push(client(&frontend, &mut old, n).await);
     }
-    let mut new = Mover::serve(&mut frontend, worker(0, 1), true).await;
+    let mut new = FakeWorker::serve(&mut frontend, worker(0, 1), true).await;
     let mut newcomers = Vec::new();
     for (_, record, socket) in &sessions {
         old.offer(record, socket, &[7; 16_384]);
@@ -226,7 +228,7 @@ async fn whoever_refuses_passes_it_on_and_after_three_it_goes_back() {
     let mut frontend = frontend(4, PATIENT, PaceSettings::default()).await;
     let mut others = Vec::new();
     for slot in 1..4 {
-        others.push(Mover::serve(&mut frontend, worker(slot, 0), true).await);
+        others.push(FakeWorker::serve(&mut frontend, worker(slot, 0), true).await);
     }
     let (mut old, (mut client, record, socket), mut new) = deploy(&mut frontend).await;
     old.offer(&record, &socket, b"");
@@ -245,7 +247,7 @@ async fn whoever_refuses_passes_it_on_and_after_three_it_goes_back() {
     assert_eq!(old.answers(1), (vec![], vec![record.id.0]));
     are_connected(&mut client, socket);
     let counters = frontend.commander.count().await.unwrap();
-    assert_eq!((counters.refused, counters.redelivered, counters.returned), (0, 0, 1));
+    assert_eq!((counters.refused, counters.redispatched, counters.returned), (0, 0, 1));
     assert_eq!(facts(&frontend).await.sessions_waiting, 0);
     frontend.end().await.unwrap();
 }
@@ -253,7 +255,7 @@ async fn whoever_refuses_passes_it_on_and_after_three_it_goes_back() {
 #[tokio::test]
 async fn a_taker_that_dies_is_followed_by_the_next() {
     let mut frontend = frontend(2, PATIENT, PaceSettings::default()).await;
-    let mut other = Mover::serve(&mut frontend, worker(1, 0), true).await;
+    let mut other = FakeWorker::serve(&mut frontend, worker(1, 0), true).await;
     let (mut old, (mut client, record, socket), mut new) = deploy(&mut frontend).await;
     old.offer(&record, &socket, b"state");
     new.hear_session();
@@ -266,23 +268,23 @@ async fn a_taker_that_dies_is_followed_by_the_next() {
     are_connected(&mut client, arrived);
     // It is not at home, and its client's next connection goes there, too.
     let told = frontend.handle.whereabouts(Client::Address(record.client.ip())).await.unwrap();
-    assert_eq!(told.goes_to, Some(SlotId(1)));
+    assert_eq!(told.target, Some(SlotId(1)));
     frontend.end().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_session_whose_sender_is_dead_waits_for_the_successor() {
     let mut frontend = frontend(1, PATIENT, PaceSettings::default()).await;
-    let mut old = Mover::serve(&mut frontend, worker(0, 0), true).await;
+    let mut old = FakeWorker::serve(&mut frontend, worker(0, 0), true).await;
     let (mut client, record, socket) = client(&frontend, &mut old, 0).await;
-    let mut new = Mover::serve(&mut frontend, worker(0, 1), true).await;
+    let mut new = FakeWorker::serve(&mut frontend, worker(0, 1), true).await;
     old.offer(&record, &socket, b"state");
     new.hear_session();
     drop((old, socket, new));
     order(&frontend, SlotCommand::Gone(worker(0, 0))).await;
     order(&frontend, SlotCommand::Gone(worker(0, 1))).await;
     assert_eq!(facts(&frontend).await.slots[0].queued, 1);
-    let mut last = Mover::serve(&mut frontend, worker(0, 2), true).await;
+    let mut last = FakeWorker::serve(&mut frontend, worker(0, 2), true).await;
     let (_, arrived, parcel) = last.hear_session();
     assert_eq!(parcel, b"state");
     last.settle(1);
@@ -294,9 +296,9 @@ async fn a_session_whose_sender_is_dead_waits_for_the_successor() {
 #[tokio::test]
 async fn what_a_worker_offered_before_it_died_is_not_lost() {
     let mut frontend = frontend(1, PATIENT, PaceSettings::default()).await;
-    let mut old = Mover::serve(&mut frontend, worker(0, 0), true).await;
+    let mut old = FakeWorker::serve(&mut frontend, worker(0, 0), true).await;
     let (mut client, record, socket) = client(&frontend, &mut old, 0).await;
-    let mut new = Mover::serve(&mut frontend, worker(0, 1), true).await;
+    let mut new = FakeWorker::serve(&mut frontend, worker(0, 1), true).await;
     // The order may well be carried out before the offer is read.
     frontend.commander.send(SlotCommand::Ping(worker(0, 1))).await.unwrap();
     old.offer(&record, &socket, b"state");
@@ -346,7 +348,7 @@ async fn what_a_dead_taker_has_read_from_goes_to_nobody() {
 #[tokio::test]
 async fn a_taker_that_stalls_loses_what_it_has_not_received() {
     let mut frontend = frontend(2, Duration::from_millis(200), PaceSettings::default()).await;
-    let mut other = Mover::serve(&mut frontend, worker(1, 0), true).await;
+    let mut other = FakeWorker::serve(&mut frontend, worker(1, 0), true).await;
     let (mut old, (_client, record, socket), _stopped) = deploy(&mut frontend).await;
     old.offer(&record, &socket, b"state");
     assert_eq!(other.hear_session().2, b"state");
@@ -359,8 +361,8 @@ async fn a_taker_that_stalls_loses_what_it_has_not_received() {
 #[tokio::test]
 async fn with_no_taker_it_goes_back_at_once() {
     let mut frontend = frontend(2, PATIENT, PaceSettings::default()).await;
-    let mut old = Mover::serve(&mut frontend, worker(0, 0), true).await;
-    let _plain = Mover::serve(&mut frontend, worker(1, 0), false).await;
+    let mut old = FakeWorker::serve(&mut frontend, worker(0, 0), true).await;
+    let _plain = FakeWorker::serve(&mut frontend, worker(1, 0), false).await;
     let (mut client, record, socket) = client(&frontend, &mut old, 0).await;
     // At home, and nobody drains.
     old.offer(&record, &socket, b"");
@@ -369,7 +371,7 @@ async fn with_no_taker_it_goes_back_at_once() {
     assert!(matches!(old.hear(), Heard::Drain(_)));
     old.offer(&record, &socket, b"");
     assert_eq!(old.answers(1), (vec![], vec![record.id.0]));
-    let _successor = Mover::serve(&mut frontend, worker(0, 1), false).await;
+    let _successor = FakeWorker::serve(&mut frontend, worker(0, 1), false).await;
     old.offer(&record, &socket, b"");
     assert_eq!(old.answers(1), (vec![], vec![record.id.0]), "its successor takes none");
     are_connected(&mut client, socket);
@@ -380,7 +382,7 @@ async fn with_no_taker_it_goes_back_at_once() {
 async fn a_successor_that_takes_none_leaves_them_to_others() {
     let mut frontend = frontend(2, PATIENT, PaceSettings::default()).await;
     let (old, (_client, record, socket), mut new) = deploy(&mut frontend).await;
-    let mut other = Mover::serve(&mut frontend, worker(1, 0), true).await;
+    let mut other = FakeWorker::serve(&mut frontend, worker(1, 0), true).await;
     old.offer(&record, &socket, b"state");
     new.hear_session();
     drop((old, socket, new));
@@ -390,9 +392,9 @@ async fn a_successor_that_takes_none_leaves_them_to_others() {
     assert!(matches!(other.hear(), Heard::Drain(_)));
     order(&frontend, SlotCommand::Gone(worker(0, 1))).await;
     assert_eq!(facts(&frontend).await.slots[0].queued, 1);
-    let mut plain = Mover::serve(&mut frontend, worker(0, 2), false).await;
+    let mut plain = FakeWorker::serve(&mut frontend, worker(0, 2), false).await;
     assert!(plain.hear_within(Duration::from_millis(50)).is_none());
-    let mut able = Mover::serve(&mut frontend, worker(1, 1), true).await;
+    let mut able = FakeWorker::serve(&mut frontend, worker(1, 1), true).await;
     assert_eq!(able.hear_session().2, b"state");
     able.settle(1);
     ends_as(&frontend, (1, 0, 0)).await;
@@ -403,8 +405,8 @@ async fn a_successor_that_takes_none_leaves_them_to_others() {
 #[tokio::test]
 async fn the_order_to_drain_is_a_message_for_those_who_move_sessions_and_the_end_for_others() {
     let mut frontend = frontend(2, PATIENT, PaceSettings::default()).await;
-    let mut able = Mover::serve(&mut frontend, worker(0, 0), true).await;
-    let mut plain = Mover::serve(&mut frontend, worker(1, 0), false).await;
+    let mut able = FakeWorker::serve(&mut frontend, worker(0, 0), true).await;
+    let mut plain = FakeWorker::serve(&mut frontend, worker(1, 0), false).await;
     let shorter = DrainOrder { window: Duration::from_secs(1), ..ORDER };
     for (order_, count) in [(ORDER, 1), (shorter, 2)] {
         order(&frontend, SlotCommand::Drain(worker(0, 0), order_)).await;

@@ -6,14 +6,14 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rustix::fs::SealFlags;
-use sticky_lb::handoff::channel::{Channel, ChannelError, Notice};
-use sticky_lb::handoff::ids::{AffinityKey, ConnectionId, Timestamp};
-use sticky_lb::handoff::message::{
-    ConnectionRecord, HELLO, MAX_TO_PRIMARY, MOST_SESSIONS, READY, SESSIONS, encode_ask,
+use sticky_lb::internals::link::native::{Channel, ChannelError, LinkEvent};
+use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
+use sticky_lb::protocol::message::{
+    ConnectionRecord, HELLO, MAX_SESSIONS, MAX_TO_PRIMARY, READY, SESSIONS, encode_ask,
     encode_counted, encode_offer,
 };
 
-use super::common::mover::{Heard, Mover, parcel_file, sealed};
+use super::common::fake_worker::{FakeWorker, Heard, parcel_file, sealed};
 use super::{ORDER, worker};
 
 /// A connection that its client keeps open, and its record.
@@ -28,8 +28,8 @@ fn session(id: u64) -> (TcpStream, OwnedFd, ConnectionRecord) {
 }
 
 /// A worker that moves sessions, and the primary's end of its channel.
-fn able() -> (Mover, Channel) {
-    let (mover, mut channel) = Mover::alone(worker(0, 0));
+fn able() -> (FakeWorker, Channel) {
+    let (mover, mut channel) = FakeWorker::alone(worker(0, 0));
     for message in [HELLO, SESSIONS, READY] {
         mover.say(&message);
         channel.receive().unwrap();
@@ -39,7 +39,7 @@ fn able() -> (Mover, Channel) {
 }
 
 /// Offers with these descriptors, and says what the primary makes of it.
-fn offer(parcel: &[u8], descriptors: &[&OwnedFd]) -> Result<Notice, ChannelError> {
+fn offer(parcel: &[u8], descriptors: &[&OwnedFd]) -> Result<LinkEvent, ChannelError> {
     let (mover, mut channel) = able();
     let (_client, socket, record) = session(1);
     let mut buffer = [0; MAX_TO_PRIMARY];
@@ -49,7 +49,7 @@ fn offer(parcel: &[u8], descriptors: &[&OwnedFd]) -> Result<Notice, ChannelError
     channel.receive()
 }
 
-fn fault(result: Result<Notice, ChannelError>) -> &'static str {
+fn fault(result: Result<LinkEvent, ChannelError>) -> &'static str {
     match result {
         Err(ChannelError::Session(ConnectionId(1), fault)) => fault,
         other => panic!("no fault of a session: {other:?}"),
@@ -58,10 +58,10 @@ fn fault(result: Result<Notice, ChannelError>) -> &'static str {
 
 #[test]
 fn a_socket_alone_or_with_a_sealed_parcel_is_a_session() {
-    assert!(matches!(offer(b"", &[]), Ok(Notice::Offered(_))));
-    assert!(matches!(offer(&[1; 16_384], &[]), Ok(Notice::Offered(_))));
+    assert!(matches!(offer(b"", &[]), Ok(LinkEvent::Offered(_))));
+    assert!(matches!(offer(&[1; 16_384], &[]), Ok(LinkEvent::Offered(_))));
     let sealed = parcel_file(b"state", sealed());
-    assert!(matches!(offer(b"", &[&sealed]), Ok(Notice::Offered(_))));
+    assert!(matches!(offer(b"", &[&sealed]), Ok(LinkEvent::Offered(_))));
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn a_socket_that_is_not_a_clients_is_a_breach() {
     }
     let listener: OwnedFd = TcpListener::bind("127.0.0.1:0").unwrap().into();
     mover.offer(&record, &listener, b"");
-    assert!(matches!(channel.receive(), Ok(Notice::Unmovable(ConnectionId(1)))));
+    assert!(matches!(channel.receive(), Ok(LinkEvent::Unmovable(ConnectionId(1)))));
 }
 
 #[test]
@@ -107,15 +107,15 @@ fn what_cannot_move_now_returns() {
     let (_client, socket, record) = session(1);
     let long = parcel_file(&vec![0; (17 << 20) + 1], sealed());
     mover.offer_file(&record, &socket, &long);
-    assert!(matches!(channel.receive(), Ok(Notice::Unmovable(ConnectionId(1)))));
+    assert!(matches!(channel.receive(), Ok(LinkEvent::Unmovable(ConnectionId(1)))));
     let (client, gone, record) = session(2);
     rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
     drop(client);
     super::common::eventually("the reset has come", || {
-        sticky_lb::handoff::untouched::Usage::of(&gone).unwrap().is_none()
+        sticky_lb::protocol::tcp_progress::Usage::of(&gone).unwrap().is_none()
     });
     mover.offer(&record, &gone, b"");
-    assert!(matches!(channel.receive(), Ok(Notice::Unmovable(ConnectionId(2)))));
+    assert!(matches!(channel.receive(), Ok(LinkEvent::Unmovable(ConnectionId(2)))));
     channel.send_notes().unwrap();
     assert!(matches!(mover.hear(), Heard::Returned(ids) if ids == [1, 2]));
 }
@@ -129,16 +129,16 @@ fn so_many_may_be_under_way_and_no_more() {
         mover.offer(&record, &socket, b"");
         channel.receive()
     };
-    for id in 0..MOST_SESSIONS {
-        assert!(matches!(offer(&mut channel, id), Ok(Notice::Offered(_))));
+    for id in 0..MAX_SESSIONS {
+        assert!(matches!(offer(&mut channel, id), Ok(LinkEvent::Offered(_))));
     }
-    assert!(matches!(offer(&mut channel, MOST_SESSIONS), Err(ChannelError::TooManySessions)));
+    assert!(matches!(offer(&mut channel, MAX_SESSIONS), Err(ChannelError::TooManySessions)));
     // To be answered is not enough: the answer has to be sent.
     channel.tell_moved(ConnectionId(7));
     assert!(matches!(offer(&mut channel, 1_000), Err(ChannelError::TooManySessions)));
     assert!(matches!(offer(&mut channel, 8), Err(ChannelError::Session(ConnectionId(8), _))));
     channel.send_notes().unwrap();
-    assert!(matches!(offer(&mut channel, 1_000), Ok(Notice::Offered(_))));
+    assert!(matches!(offer(&mut channel, 1_000), Ok(LinkEvent::Offered(_))));
     assert!(matches!(mover.hear(), Heard::Moved(ids) if ids == [7]));
 }
 
@@ -149,14 +149,14 @@ fn only_those_speak_of_sessions_who_have_said_that_they_move_them() {
     let offer = encode_offer(&mut buffer, &record, b"");
     let (counted, ask) = (encode_counted(&[]), encode_ask(1, Duration::ZERO));
     for message in [offer, &counted, &ask] {
-        let (mover, mut channel) = Mover::alone(worker(0, 0));
+        let (mover, mut channel) = FakeWorker::alone(worker(0, 0));
         mover.say(&HELLO);
         let sockets = [socket.as_fd()];
         mover.say_with(message, if message == offer { &sockets } else { &[] });
         channel.receive().unwrap();
         assert!(matches!(channel.receive(), Err(ChannelError::NoSessions)));
     }
-    let (mover, mut channel) = Mover::alone(worker(0, 0));
+    let (mover, mut channel) = FakeWorker::alone(worker(0, 0));
     for message in [HELLO, READY, SESSIONS] {
         mover.say(&message);
     }
@@ -173,7 +173,7 @@ fn what_a_stalled_worker_has_not_heard_it_hears_later() {
     let (mut mover, mut channel) = able();
     let (_client, socket, record) = session(1);
     mover.offer(&record, &socket, b"");
-    assert!(matches!(channel.receive(), Ok(Notice::Offered(_))));
+    assert!(matches!(channel.receive(), Ok(LinkEvent::Offered(_))));
     for _ in 0..2 {
         channel.tell_returned(ConnectionId(3));
         channel.tell_moved(record.id);

@@ -2,20 +2,20 @@
 
 use std::time::{Duration, SystemTime};
 
-use sticky_lb::frontend::inquiry::{Client, Rebalanced};
-use sticky_lb::frontend::shedding::PaceSettings;
-use sticky_lb::handoff::ids::{AffinityKey, ConnectionId, SlotId};
-use sticky_lb::handoff::message::{BATCH, encode_ask, encode_counted};
-use sticky_lb::handoff::slots::{SlotCommand, SlotEventKind};
+use sticky_lb::internals::frontend::close_requests::PaceSettings;
+use sticky_lb::internals::frontend::query::{Client, Rebalanced};
+use sticky_lb::internals::link::seam::{SlotCommand, SlotEventKind};
+use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, SlotId};
+use sticky_lb::protocol::message::{BATCH, encode_ask, encode_counted};
 
 use super::common::client::{connect_from, nth};
-use super::common::mover::{Heard, Mover};
+use super::common::fake_worker::{FakeWorker, Heard};
 use super::{ORDER, client, facts, frontend, order, worker};
 
 const PATIENT: Duration = Duration::from_secs(10);
 
 /// Permissions as they come, until there were so many, and how long that took.
-fn closes(mover: &mut Mover, count: u32) -> (Vec<u32>, Duration) {
+fn closes(mover: &mut FakeWorker, count: u32) -> (Vec<u32>, Duration) {
     let start = SystemTime::now();
     let mut heard = Vec::new();
     while heard.iter().sum::<u32>() < count {
@@ -30,7 +30,7 @@ fn closes(mover: &mut Mover, count: u32) -> (Vec<u32>, Duration) {
 #[tokio::test]
 async fn closes_are_granted_one_by_one_over_the_time() {
     let mut frontend = frontend(1, PATIENT, PaceSettings::default()).await;
-    let mut mover = Mover::serve(&mut frontend, worker(0, 0), true).await;
+    let mut mover = FakeWorker::serve(&mut frontend, worker(0, 0), true).await;
     order(&frontend, SlotCommand::Drain(worker(0, 0), ORDER)).await;
     assert!(matches!(mover.hear(), Heard::Drain(_)));
     mover.say(&encode_ask(10, Duration::from_millis(1_000)));
@@ -44,10 +44,10 @@ async fn closes_are_granted_one_by_one_over_the_time() {
 
 #[tokio::test]
 async fn all_workers_share_one_rate() {
-    let pace = PaceSettings { shed_rate: 20.0, ..PaceSettings::default() };
+    let pace = PaceSettings { close_rate: 20.0, ..PaceSettings::default() };
     let mut frontend = frontend(2, PATIENT, pace).await;
-    let mut one = Mover::serve(&mut frontend, worker(0, 0), true).await;
-    let mut two = Mover::serve(&mut frontend, worker(1, 0), true).await;
+    let mut one = FakeWorker::serve(&mut frontend, worker(0, 0), true).await;
+    let mut two = FakeWorker::serve(&mut frontend, worker(1, 0), true).await;
     one.say(&encode_ask(10, Duration::from_secs(60)));
     one.say(&encode_ask(10, Duration::from_millis(100_000)));
     two.say(&encode_ask(10, Duration::from_millis(100_000)));
@@ -65,10 +65,10 @@ async fn all_workers_share_one_rate() {
 
 #[tokio::test]
 async fn who_is_gone_is_granted_nothing_and_others_all() {
-    let pace = PaceSettings { shed_rate: 5.0, ..PaceSettings::default() };
+    let pace = PaceSettings { close_rate: 5.0, ..PaceSettings::default() };
     let mut frontend = frontend(2, PATIENT, pace).await;
-    let mut gone = Mover::serve(&mut frontend, worker(0, 0), true).await;
-    let mut mover = Mover::serve(&mut frontend, worker(1, 0), true).await;
+    let mut gone = FakeWorker::serve(&mut frontend, worker(0, 0), true).await;
+    let mut mover = FakeWorker::serve(&mut frontend, worker(1, 0), true).await;
     gone.say(&encode_ask(u32::MAX, Duration::from_secs(60)));
     closes(&mut gone, 1);
     drop(gone);
@@ -85,7 +85,7 @@ async fn who_is_gone_is_granted_nothing_and_others_all() {
 async fn a_rebalance_brings_home_who_is_elsewhere_at_its_pace() {
     let pace = PaceSettings { rebalance_rate: 20.0, ..PaceSettings::default() };
     let mut frontend = frontend(2, PATIENT, pace).await;
-    let mut one = Mover::serve(&mut frontend, worker(1, 0), true).await;
+    let mut one = FakeWorker::serve(&mut frontend, worker(1, 0), true).await;
     // Slot 0 has no worker: its clients go to slot 1.
     order(&frontend, SlotCommand::GiveUp(SlotId(0))).await;
     let mut guests = Vec::new();
@@ -101,7 +101,7 @@ async fn a_rebalance_brings_home_who_is_elsewhere_at_its_pace() {
         }
     }
     let (_client, at_home, _socket) = client(&frontend, &mut one, 3).await;
-    let mut zero = Mover::serve(&mut frontend, worker(0, 0), true).await;
+    let mut zero = FakeWorker::serve(&mut frontend, worker(0, 0), true).await;
 
     let asked = tokio::spawn({
         let handle = frontend.handle.clone();
@@ -130,7 +130,7 @@ async fn a_rebalance_brings_home_who_is_elsewhere_at_its_pace() {
     assert!(time >= Duration::from_millis(400), "10 at 20 per second in {time:?}");
     assert_eq!(facts(&frontend).await.rebalance_pending, 0);
     let told = frontend.handle.whereabouts(Client::Key(guests[0].1.key)).await.unwrap();
-    assert_eq!((told.goes_to, told.why), (Some(SlotId(0)), None));
+    assert_eq!((told.target, told.why), (Some(SlotId(0)), None));
     frontend.end().await.unwrap();
 }
 
@@ -138,8 +138,8 @@ async fn a_rebalance_brings_home_who_is_elsewhere_at_its_pace() {
 async fn a_worker_that_does_not_count_holds_nobody_up() {
     let pace = PaceSettings { rebalance_rate: 0.001, ..PaceSettings::default() };
     let mut frontend = frontend(2, PATIENT, pace).await;
-    let mut zero = Mover::serve(&mut frontend, worker(0, 0), true).await;
-    let _silent = Mover::serve(&mut frontend, worker(1, 0), true).await;
+    let mut zero = FakeWorker::serve(&mut frontend, worker(0, 0), true).await;
+    let _silent = FakeWorker::serve(&mut frontend, worker(1, 0), true).await;
     let foreign = (0..).map(AffinityKey);
     let mut away = Vec::new();
     for key in foreign {
@@ -168,7 +168,7 @@ async fn a_worker_that_does_not_count_holds_nobody_up() {
 #[tokio::test]
 async fn a_session_of_a_connection_that_never_was_is_a_breach() {
     let mut frontend = frontend(1, PATIENT, PaceSettings::default()).await;
-    let mut mover = Mover::serve(&mut frontend, worker(0, 0), true).await;
+    let mut mover = FakeWorker::serve(&mut frontend, worker(0, 0), true).await;
     let (_client, mut record, socket) = client(&frontend, &mut mover, 0).await;
     record.id = ConnectionId(record.id.0 + 1);
     mover.offer(&record, &socket, b"");

@@ -7,18 +7,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::SystemTime;
 
-use sticky_lb::frontend::shedding::PaceSettings;
-use sticky_lb::handoff::channel::{ChannelError, Keeping, Notice};
-use sticky_lb::handoff::ids::ConnectionId;
-use sticky_lb::handoff::ledger;
-use sticky_lb::handoff::message::{ConnectionRecord, HELLO, LEDGER, READY, SESSIONS, encode_keep};
-use sticky_lb::handoff::slots::{SlotCommand, SlotEvent, SlotEventKind, Survival, WorkerId};
-use sticky_lb::handoff::untouched::Usage;
+use sticky_lb::internals::frontend::close_requests::PaceSettings;
+use sticky_lb::internals::link::native::{ChannelError, Keeping, LinkEvent};
+use sticky_lb::internals::link::seam::{SlotCommand, SlotEvent, SlotEventKind, Survival, WorkerId};
+use sticky_lb::protocol::checkpoint;
+use sticky_lb::protocol::ids::ConnectionId;
+use sticky_lb::protocol::message::{ConnectionRecord, HELLO, LEDGER, READY, SESSIONS, encode_keep};
+use sticky_lb::protocol::tcp_progress::Usage;
 
-use super::common::PATIENCE;
+use super::common::TIMEOUT;
 use super::common::client::ends_within;
+use super::common::fake_worker::{FakeWorker, Heard, parcel_file, sealed};
 use super::common::keeper::Keeper;
-use super::common::mover::{Heard, Mover, parcel_file, sealed};
 use super::{ORDER, PATIENT, Running, are_connected, client, facts, frontend, order, worker};
 
 async fn survival(frontend: &Running) -> Survival {
@@ -29,28 +29,30 @@ async fn wait_for(frontend: &Running, expected: Survival) {
     let start = SystemTime::now();
     while survival(frontend).await != expected {
         let found = survival(frontend).await;
-        assert!(start.elapsed().unwrap() < PATIENCE, "{found:?} and not {expected:?}");
+        assert!(start.elapsed().unwrap() < TIMEOUT, "{found:?} and not {expected:?}");
         tokio::task::yield_now().await;
     }
 }
 
 async fn wait_for_retained(frontend: &Running, count: u64) {
     let start = SystemTime::now();
-    while facts(frontend).await.sessions_retained != count {
-        assert!(start.elapsed().unwrap() < PATIENCE, "never were {count} retained");
+    while facts(frontend).await.sessions_protected != count {
+        assert!(start.elapsed().unwrap() < TIMEOUT, "never were {count} protected");
         tokio::task::yield_now().await;
     }
 }
 
-async fn die(frontend: &Running, mover: Mover, sockets: Vec<OwnedFd>) {
+async fn die(frontend: &Running, mover: FakeWorker, sockets: Vec<OwnedFd>) {
     let id = mover.id;
     drop((mover, sockets));
     order(frontend, SlotCommand::Gone(id)).await;
 }
 
 /// A worker in slot 0 and a session of its own that is kept.
-async fn kept(frontend: &mut Running) -> (Mover, Keeper, (TcpStream, ConnectionRecord, OwnedFd)) {
-    let mut mover = Mover::serve(frontend, worker(0, 0), true).await;
+async fn kept(
+    frontend: &mut Running,
+) -> (FakeWorker, Keeper, (TcpStream, ConnectionRecord, OwnedFd)) {
+    let mut mover = FakeWorker::serve(frontend, worker(0, 0), true).await;
     let (stream, record, socket) = client(frontend, &mut mover, 0).await;
     let mut keeper = Keeper::introduce(&mover);
     keeper.keep(&mover, &record, &socket);
@@ -58,14 +60,14 @@ async fn kept(frontend: &mut Running) -> (Mover, Keeper, (TcpStream, ConnectionR
     (mover, keeper, (stream, record, socket))
 }
 
-async fn successor(frontend: &mut Running, generation: u32) -> Mover {
-    Mover::serve(frontend, worker(0, generation), true).await
+async fn successor(frontend: &mut Running, generation: u32) -> FakeWorker {
+    FakeWorker::serve(frontend, worker(0, generation), true).await
 }
 
 #[tokio::test]
 async fn what_was_at_rest_waits_for_the_successor_though_others_serve() {
     let mut frontend = frontend(2, PATIENT, PaceSettings::default()).await;
-    let mut other = Mover::serve(&mut frontend, worker(1, 0), true).await;
+    let mut other = FakeWorker::serve(&mut frontend, worker(1, 0), true).await;
     let (mover, _, (mut stream, record, socket)) = kept(&mut frontend).await;
     stream.write_all(b"unread").unwrap();
     die(&frontend, mover, vec![socket]).await;
@@ -74,8 +76,8 @@ async fn what_was_at_rest_waits_for_the_successor_though_others_serve() {
     let (moved, arrived, parcel) = new.hear_session();
     assert_eq!((moved, &parcel[..]), (record, &record.id.0.to_le_bytes()[..]));
     new.settle(1);
-    wait_for(&frontend, Survival { survived: 1, ..Survival::default() }).await;
-    assert_eq!(facts(&frontend).await.sessions_retained, 0);
+    wait_for(&frontend, Survival { recovered: 1, ..Survival::default() }).await;
+    assert_eq!(facts(&frontend).await.sessions_protected, 0);
     let mut bytes = [0; 6];
     rustix::io::read(&arrived, &mut bytes).unwrap();
     are_connected(&mut stream, arrived);
@@ -95,20 +97,20 @@ async fn one_that_kills_who_takes_it_is_closed_after_three() {
         keeper.keep(&next, &record, &socket);
         next.settle(1);
         wait_for_retained(&frontend, 1).await;
-        let survived = u64::from(generation);
-        wait_for(&frontend, Survival { survived, ..Survival::default() }).await;
+        let recovered = u64::from(generation);
+        wait_for(&frontend, Survival { recovered, ..Survival::default() }).await;
         die(&frontend, next, vec![socket]).await;
     }
-    wait_for(&frontend, Survival { survived: 2, untaken: 1, ..Survival::default() }).await;
-    assert!(ends_within(&mut stream, PATIENCE));
+    wait_for(&frontend, Survival { recovered: 2, no_target: 1, ..Survival::default() }).await;
+    assert!(ends_within(&mut stream, TIMEOUT));
     assert_eq!(facts(&frontend).await.sessions_waiting, 0);
     frontend.end().await.unwrap();
 }
 
 #[tokio::test]
-async fn whoever_was_in_mid_message_or_has_gone_is_closed() {
+async fn whoever_was_in_busy_or_has_gone_is_closed() {
     let mut frontend = frontend(1, PATIENT, PaceSettings::default()).await;
-    let mut mover = Mover::serve(&mut frontend, worker(0, 0), true).await;
+    let mut mover = FakeWorker::serve(&mut frontend, worker(0, 0), true).await;
     let mut keeper = Keeper::introduce(&mover);
     let mut sessions = Vec::new();
     for number in 0..3 {
@@ -127,18 +129,18 @@ async fn whoever_was_in_mid_message_or_has_gone_is_closed() {
     drop(gone);
     super::common::eventually("it has gone", || Usage::of(&last).unwrap().is_none());
     die(&frontend, mover, vec![socket, other, last]).await;
-    let expected = Survival { mid_message: 2, client_gone: 1, ..Survival::default() };
+    let expected = Survival { busy: 2, client_gone: 1, ..Survival::default() };
     wait_for(&frontend, expected).await;
     let mut bytes = [0; 11];
     std::io::Read::read_exact(&mut written, &mut bytes).unwrap();
-    assert!(ends_within(&mut written, PATIENCE) && ends_within(&mut read, PATIENCE));
+    assert!(ends_within(&mut written, TIMEOUT) && ends_within(&mut read, TIMEOUT));
     frontend.end().await.unwrap();
 }
 
 #[tokio::test]
 async fn one_that_was_written_down_and_refused_is_whose_it_is_then() {
     let mut frontend = frontend(2, PATIENT, PaceSettings::default()).await;
-    let mut other = Mover::serve(&mut frontend, worker(1, 0), true).await;
+    let mut other = FakeWorker::serve(&mut frontend, worker(1, 0), true).await;
     let (mover, _, (mut stream, record, socket)) = kept(&mut frontend).await;
     die(&frontend, mover, vec![socket]).await;
     let mut refuses = successor(&mut frontend, 1).await;
@@ -148,9 +150,9 @@ async fn one_that_was_written_down_and_refused_is_whose_it_is_then() {
     refuses.refuse(record.id);
     let (_, arrived, _) = other.hear_session();
     other.settle(1);
-    wait_for(&frontend, Survival { survived: 1, ..Survival::default() }).await;
+    wait_for(&frontend, Survival { recovered: 1, ..Survival::default() }).await;
     die(&frontend, refuses, vec![socket]).await;
-    wait_for(&frontend, Survival { survived: 1, ..Survival::default() }).await;
+    wait_for(&frontend, Survival { recovered: 1, ..Survival::default() }).await;
     assert_eq!(facts(&frontend).await.sessions_waiting, 0, "it has two owners");
     are_connected(&mut stream, arrived);
     frontend.end().await.unwrap();
@@ -177,7 +179,7 @@ async fn one_that_was_on_its_way_when_its_worker_died_is_no_survivor_beside() {
 #[tokio::test]
 async fn a_ledger_full_of_lies_costs_its_own_sessions_alone() {
     let mut frontend = frontend(1, PATIENT, PaceSettings::default()).await;
-    let mut mover = Mover::serve(&mut frontend, worker(0, 0), true).await;
+    let mut mover = FakeWorker::serve(&mut frontend, worker(0, 0), true).await;
     let mut keeper = Keeper::introduce(&mover);
     let mut clients = Vec::new();
     let mut lie = async |frontend: &Running, number, page: Option<u64>, says: Option<u64>| {
@@ -198,18 +200,18 @@ async fn a_ledger_full_of_lies_costs_its_own_sessions_alone() {
     wait_for_retained(&frontend, 4).await;
     let (mut streams, sockets): (Vec<_>, Vec<_>) = clients.into_iter().unzip();
     die(&frontend, mover, sockets).await;
-    wait_for(&frontend, Survival { unproven: 4, ..Survival::default() }).await;
-    assert!(streams.iter_mut().all(|stream| ends_within(stream, PATIENCE)));
+    wait_for(&frontend, Survival { unverified: 4, ..Survival::default() }).await;
+    assert!(streams.iter_mut().all(|stream| ends_within(stream, TIMEOUT)));
     frontend.end().await.unwrap();
 }
 
 #[tokio::test]
 async fn more_than_there_is_room_for_and_those_without_a_ledger_are_as_others() {
     let mut frontend = frontend(1, PATIENT, PaceSettings::default()).await;
-    let mut mover = Mover::serve(&mut frontend, worker(0, 0), true).await;
+    let mut mover = FakeWorker::serve(&mut frontend, worker(0, 0), true).await;
     let (_stream, record, socket) = client(&frontend, &mut mover, 0).await;
     mover.say_with(&encode_keep(&record, 1), &[socket.as_fd()]);
-    wait_for(&frontend, Survival { not_retained: 1, ..Survival::default() }).await;
+    wait_for(&frontend, Survival { not_protected: 1, ..Survival::default() }).await;
     let mut keeper = Keeper::introduce(&mover);
     // Again and again the same one takes one place.
     for _ in 0..5 {
@@ -243,9 +245,9 @@ async fn one_of_a_connection_that_never_was_is_a_breach() {
 
 /// What the primary makes of a message with descriptors, of a worker that may have said that it
 /// moves sessions.
-fn said(moves: bool, message: &[u8], descriptors: &[&OwnedFd]) -> Result<Notice, ChannelError> {
+fn said(moves: bool, message: &[u8], descriptors: &[&OwnedFd]) -> Result<LinkEvent, ChannelError> {
     let id: WorkerId = worker(0, 0);
-    let (mover, mut channel) = Mover::alone(id);
+    let (mover, mut channel) = FakeWorker::alone(id);
     let before = if moves { vec![HELLO, SESSIONS, READY] } else { vec![HELLO, READY] };
     for message in before {
         mover.say(&message);
@@ -261,17 +263,17 @@ fn what_is_no_ledger_or_no_session_is_a_breach() {
     let local = "127.0.0.1:1".parse().unwrap();
     let record = ConnectionRecord {
         id: ConnectionId(1),
-        accepted_at: sticky_lb::handoff::ids::Timestamp(0),
-        key: sticky_lb::handoff::ids::AffinityKey(0),
+        accepted_at: sticky_lb::protocol::ids::Timestamp(0),
+        key: sticky_lb::protocol::ids::AffinityKey(0),
         client: local,
         local,
     };
     let keep = encode_keep(&record, 1);
-    let memory = ledger::create().unwrap();
+    let memory = checkpoint::create().unwrap();
     let unix: OwnedFd = UnixStream::pair().unwrap().0.into();
     let listener: OwnedFd = std::net::TcpListener::bind("127.0.0.1:0").unwrap().into();
     let unsealed = parcel_file(b"", sealed() - rustix::fs::SealFlags::SHRINK);
-    let good = |result| matches!(result, Ok(Notice::Keeping(Keeping::Ledger(Some(_)))));
+    let good = |result| matches!(result, Ok(LinkEvent::Keeping(Keeping::Ledger(Some(_)))));
     assert!(good(said(true, &LEDGER, &[&memory])));
     for (message, descriptors) in [
         (&LEDGER[..], &[][..]),

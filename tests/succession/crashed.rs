@@ -5,18 +5,18 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use sticky_lb::handoff::message::{HELLO, PONG, READY, SESSIONS};
-use sticky_lb::handoff::scoreboard::{Counter, Scoreboard};
-use sticky_lb::handoff::slots::{SlotCommand, SlotEventKind};
+use sticky_lb::internals::link::seam::{SlotCommand, SlotEventKind};
+use sticky_lb::protocol::message::{HELLO, PONG, READY, SESSIONS};
+use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
 
 use super::common::client::ends_within;
-use super::common::mover::{Heard, Mover};
-use super::{ORDER, PATIENT, Stage, are_connected, worker};
+use super::common::fake_worker::{FakeWorker, Heard};
+use super::{Harness, ORDER, PATIENT, are_connected, worker};
 
 const NOT_LONG: Duration = Duration::from_millis(50);
 
 /// The next one, as yet unacknowledged.
-fn hear_client(mover: &mut Mover) -> (u64, OwnedFd) {
+fn hear_client(mover: &mut FakeWorker) -> (u64, OwnedFd) {
     match mover.hear() {
         Heard::Client(record, socket) => (record.id.0, socket),
         other => panic!("no client: {other:?}"),
@@ -24,8 +24,8 @@ fn hear_client(mover: &mut Mover) -> (u64, OwnedFd) {
 }
 
 /// A slot with a worker, and two of its clients: one has been received, the other hasn't.
-async fn two_on_their_way(stage: &mut Stage) -> (Mover, (TcpStream, OwnedFd), TcpStream) {
-    let mut mover = stage.hire(worker(0, 0), false).await;
+async fn two_on_their_way(stage: &mut Harness) -> (FakeWorker, (TcpStream, OwnedFd), TcpStream) {
+    let mut mover = stage.start_worker(worker(0, 0), false).await;
     let received = stage.connect(0, 0).await;
     let (id, socket) = hear_client(&mut mover);
     let unread = stage.connect(0, 1).await;
@@ -36,7 +36,7 @@ async fn two_on_their_way(stage: &mut Stage) -> (Mover, (TcpStream, OwnedFd), Tc
 
 #[tokio::test]
 async fn what_was_sent_is_settled_and_nothing_else_is_sent_before() {
-    let mut stage = Stage::new(1, PATIENT).await;
+    let mut stage = Harness::new(1, PATIENT).await;
     let (mut mover, (mut first, its_socket), mut second) = two_on_their_way(&mut stage).await;
     stage.crash(&[worker(0, 0)]).await;
     let mut third = stage.connect(0, 2).await;
@@ -57,9 +57,9 @@ async fn what_was_sent_is_settled_and_nothing_else_is_sent_before() {
 
 #[tokio::test]
 async fn who_was_accepted_and_not_handed_over_is_lost_and_counted() {
-    let mut stage = Stage::new(2, PATIENT).await;
-    let mut zero = stage.hire(worker(0, 0), false).await;
-    let one = stage.hire(worker(1, 0), false).await;
+    let mut stage = Harness::new(2, PATIENT).await;
+    let mut zero = stage.start_worker(worker(0, 0), false).await;
+    let one = stage.start_worker(worker(1, 0), false).await;
     let (_client, _, _socket) = stage.client(&mut zero, 0).await;
     stage.counts("acknowledged", |it| it.acknowledged == 1).await;
     stage.gone(worker(1, 0)).await;
@@ -81,7 +81,7 @@ async fn who_was_accepted_and_not_handed_over_is_lost_and_counted() {
 #[tokio::test]
 async fn what_a_dead_worker_has_not_received_goes_to_the_next() {
     for dies_before in [true, false] {
-        let mut stage = Stage::new(1, PATIENT).await;
+        let mut stage = Harness::new(1, PATIENT).await;
         let (mover, (mut received, socket), mut unread) = two_on_their_way(&mut stage).await;
         if dies_before {
             stage.bury(worker(0, 0));
@@ -94,7 +94,7 @@ async fn what_a_dead_worker_has_not_received_goes_to_the_next() {
         stage.gone(worker(0, 0)).await;
         // Only the dead ones had its socket.
         assert!(ends_within(&mut received, PATIENT));
-        let mut next = stage.hire(worker(0, 1), false).await;
+        let mut next = stage.start_worker(worker(0, 1), false).await;
         let (record, socket) = next.take_client();
         assert_eq!(record.id.0, 2);
         are_connected(&mut unread, socket);
@@ -105,7 +105,7 @@ async fn what_a_dead_worker_has_not_received_goes_to_the_next() {
 
 #[tokio::test]
 async fn what_a_dead_worker_has_acknowledged_is_not_lost() {
-    let mut stage = Stage::new(1, PATIENT).await;
+    let mut stage = Harness::new(1, PATIENT).await;
     let (mut mover, first, _second) = two_on_their_way(&mut stage).await;
     stage.crash(&[worker(0, 0)]).await;
     let second = hear_client(&mut mover);
@@ -118,9 +118,9 @@ async fn what_a_dead_worker_has_acknowledged_is_not_lost() {
 
 #[tokio::test]
 async fn who_does_not_answer_stalls_and_others_take_its_clients() {
-    let mut stage = Stage::new(2, Duration::from_millis(200)).await;
-    let mut other = stage.hire(worker(1, 0), false).await;
-    let mut hangs = stage.hire(worker(0, 0), false).await;
+    let mut stage = Harness::new(2, Duration::from_millis(200)).await;
+    let mut other = stage.start_worker(worker(1, 0), false).await;
+    let mut hangs = stage.start_worker(worker(0, 0), false).await;
     let mut unread = stage.connect(0, 0).await;
     stage.counts("it has come", |it| it.accepted == 1).await;
     stage.crash(&[worker(0, 0), worker(1, 0)]).await;
@@ -148,13 +148,13 @@ async fn who_does_not_answer_stalls_and_others_take_its_clients() {
 
 #[tokio::test]
 async fn who_was_told_to_drain_by_the_end_of_its_channel_can_be_asked_nothing() {
-    let mut stage = Stage::new(1, PATIENT).await;
-    let mut old = stage.hire(worker(0, 0), false).await;
+    let mut stage = Harness::new(1, PATIENT).await;
+    let mut old = stage.start_worker(worker(0, 0), false).await;
     let mut unread = stage.connect(0, 0).await;
     stage.counts("it has come", |it| it.accepted == 1).await;
     stage.drain(worker(0, 0)).await;
     stage.crash(&[worker(0, 0)]).await;
-    let mut next = stage.hire(worker(0, 1), false).await;
+    let mut next = stage.start_worker(worker(0, 1), false).await;
     let (_client, _, _socket) = stage.client(&mut next, 1).await;
     let (record, socket) = old.take_client();
     assert_eq!(record.id.0, 1);
@@ -171,13 +171,13 @@ async fn who_was_told_to_drain_by_the_end_of_its_channel_can_be_asked_nothing() 
 
 #[tokio::test]
 async fn what_was_said_before_is_known_or_does_no_harm() {
-    let mut stage = Stage::new(2, PATIENT).await;
+    let mut stage = Harness::new(2, PATIENT).await;
     let silent = stage.attach(worker(0, 0)).await;
     let begun = stage.attach(worker(1, 0)).await;
     begun.say(&HELLO);
     while !matches!(stage.frontend.event().await.kind, SlotEventKind::Hello) {}
     begun.say(&SESSIONS);
-    begun.say(&sticky_lb::handoff::message::encode_counted(&[]));
+    begun.say(&sticky_lb::protocol::message::encode_counted(&[]));
     // It has counted without being asked, which only a primary that dies does not mind.
     while !matches!(stage.frontend.event().await.kind, SlotEventKind::Violation(_)) {}
     stage.crash(&[worker(0, 0), worker(1, 0)]).await;
@@ -200,8 +200,8 @@ async fn what_was_said_before_is_known_or_does_no_harm() {
 
 #[tokio::test]
 async fn what_was_said_and_not_noted_shows_by_what_is_said_next() {
-    let mut stage = Stage::new(1, PATIENT).await;
-    let mut mover = stage.hire(worker(0, 0), true).await;
+    let mut stage = Harness::new(1, PATIENT).await;
+    let mut mover = stage.start_worker(worker(0, 0), true).await;
     let (_client, record, socket) = stage.client(&mut mover, 0).await;
     stage.counts("acknowledged", |it| it.acknowledged == 1).await;
     mover.board(|board: &Scoreboard| board.set(Counter::Said, 16));
@@ -216,9 +216,9 @@ async fn what_was_said_and_not_noted_shows_by_what_is_said_next() {
 
 #[tokio::test]
 async fn answers_to_dead_ones_are_no_answers() {
-    let mut stage = Stage::new(2, PATIENT).await;
-    let mut plain = stage.hire(worker(0, 0), false).await;
-    let mut able = stage.hire(worker(1, 0), true).await;
+    let mut stage = Harness::new(2, PATIENT).await;
+    let mut plain = stage.start_worker(worker(0, 0), false).await;
+    let mut able = stage.start_worker(worker(1, 0), true).await;
     stage.order(SlotCommand::Ping(worker(0, 0))).await;
     stage.order(SlotCommand::Ping(worker(1, 0))).await;
     let mut first = stage.connect(0, 0).await;
@@ -255,12 +255,12 @@ async fn answers_to_dead_ones_are_no_answers() {
 
 #[tokio::test]
 async fn who_refuses_what_a_dead_primary_sent_breaks_nothing() {
-    let mut stage = Stage::new(1, PATIENT).await;
+    let mut stage = Harness::new(1, PATIENT).await;
     let (mut mover, (_first, _socket), mut second) = two_on_their_way(&mut stage).await;
     stage.crash(&[worker(0, 0)]).await;
     let (id, socket) = hear_client(&mut mover);
     mover.settle(1);
-    mover.refuse(sticky_lb::handoff::ids::ConnectionId(id));
+    mover.refuse(sticky_lb::protocol::ids::ConnectionId(id));
     drop(socket);
     assert!(ends_within(&mut second, PATIENT));
     let (_client, _, _socket) = stage.client(&mut mover, 2).await;
@@ -270,12 +270,12 @@ async fn who_refuses_what_a_dead_primary_sent_breaks_nothing() {
 
 #[tokio::test]
 async fn what_no_worker_may_say_is_said_to_be_so() {
-    let mut stage = Stage::new(1, PATIENT).await;
-    let mover = stage.hire(worker(0, 0), true).await;
+    let mut stage = Harness::new(1, PATIENT).await;
+    let mover = stage.start_worker(worker(0, 0), true).await;
     // Nobody has asked.
     mover.report(7, &[], &[]);
     while !matches!(stage.frontend.event().await.kind, SlotEventKind::Violation(_)) {}
-    let mut mover = stage.hire(worker(0, 1), true).await;
+    let mut mover = stage.start_worker(worker(0, 1), true).await;
     let (_client, _, _socket) = stage.client(&mut mover, 0).await;
     stage.crash(&[worker(0, 1)]).await;
     let Heard::Report(number) = mover.hear() else { panic!("no question") };
@@ -290,10 +290,10 @@ async fn what_no_worker_may_say_is_said_to_be_so() {
 
 #[test]
 fn a_channel_of_something_else_is_none() {
-    use sticky_lb::handoff::channel::Channel;
-    use sticky_lb::handoff::estate::{Descriptors, TakeOverError};
+    use sticky_lb::internals::handover::descriptors::{Descriptors, TakeOverError};
+    use sticky_lb::internals::link::native::Channel;
     let id = worker(0, 0);
-    let (_mover, channel) = Mover::alone(id);
+    let (_mover, channel) = FakeWorker::alone(id);
     let parts = channel.descriptors();
     for wrong in 0..3 {
         let mut descriptors = Descriptors::default();

@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use sticky_lb::frontend::inquiry::Client;
-use sticky_lb::handoff::ids::SlotId;
-use sticky_lb::handoff::message::encode_ask;
-use sticky_lb::handoff::slots::{SlotCommand, SlotEventKind};
+use sticky_lb::internals::frontend::query::Client;
+use sticky_lb::internals::link::seam::{SlotCommand, SlotEventKind};
+use sticky_lb::protocol::ids::SlotId;
+use sticky_lb::protocol::message::encode_ask;
 
 use super::common::client::connect_from;
-use super::common::mover::{Heard, Mover, parcel_file, sealed};
-use super::{ORDER, PATIENT, Stage, are_connected, worker};
+use super::common::fake_worker::{FakeWorker, Heard, parcel_file, sealed};
+use super::{Harness, ORDER, PATIENT, are_connected, worker};
 
 #[tokio::test]
 async fn what_was_counted_measured_and_remembered_goes_on() {
-    let mut stage = Stage::new(2, PATIENT).await;
-    let mut one = stage.hire(worker(1, 0), false).await;
+    let mut stage = Harness::new(2, PATIENT).await;
+    let mut one = stage.start_worker(worker(1, 0), false).await;
     stage.order(SlotCommand::GiveUp(SlotId(0))).await;
     // It has nobody at home, and is remembered where it went.
     let away = stage.nth_of(0, 0).await;
@@ -24,14 +24,14 @@ async fn what_was_counted_measured_and_remembered_goes_on() {
     let before = stage.facts().await;
 
     stage.hand_over().await;
-    let _zero = stage.hire(worker(0, 0), false).await;
+    let _zero = stage.start_worker(worker(0, 0), false).await;
     let after = stage.facts().await;
     assert_eq!(after.counters, before.counters);
-    assert_eq!((after.spills, after.handoff_times), (before.spills, before.handoff_times));
-    assert_eq!((after.handoff_total, after.heaviest), (before.handoff_total, before.heaviest));
+    assert_eq!((after.fallback, after.handoff_times), (before.fallback, before.handoff_times));
+    assert_eq!((after.handoff_total, after.top_client), (before.handoff_total, before.top_client));
     assert_eq!(after.slots[1].handed_off, 1);
     let told = stage.frontend.handle.whereabouts(Client::Address(away)).await.unwrap();
-    assert_eq!((told.ranking[0].slot, told.goes_to), (SlotId(0), Some(SlotId(1))));
+    assert_eq!((told.ranking[0].slot, told.target), (SlotId(0), Some(SlotId(1))));
     let _again = connect_from(away, stage.frontend.address).unwrap();
     let (second, _socket) = one.take_client();
     assert_eq!((first.id.0, second.id.0), (1, 2), "no number is given twice");
@@ -40,9 +40,9 @@ async fn what_was_counted_measured_and_remembered_goes_on() {
 
 #[tokio::test]
 async fn clients_that_wait_and_clients_on_their_way_arrive() {
-    let mut stage = Stage::new(2, PATIENT).await;
-    let mut zero = stage.hire(worker(0, 0), false).await;
-    let mut one = stage.hire(worker(1, 0), false).await;
+    let mut stage = Harness::new(2, PATIENT).await;
+    let mut zero = stage.start_worker(worker(0, 0), false).await;
+    let mut one = stage.start_worker(worker(1, 0), false).await;
     stage.gone(worker(1, 0)).await;
     drop(one);
     let mut received = stage.connect(0, 0).await;
@@ -59,23 +59,23 @@ async fn clients_that_wait_and_clients_on_their_way_arrive() {
     zero.settle(2);
     are_connected(&mut received, its_socket);
     are_connected(&mut unread, socket);
-    one = stage.hire(worker(1, 1), false).await;
+    one = stage.start_worker(worker(1, 1), false).await;
     let (of_waiting, socket) = one.take_client();
     are_connected(&mut waiting, socket);
     let ids = [of_received, of_unread, of_waiting].map(|record| record.id.0);
     assert_eq!(ids, [1, 2, 3]);
     stage.counts("acknowledged", |it| it.acknowledged == 3 && it.lost == 0).await;
-    assert_eq!(stage.count().await.spilled, 0, "everybody stays in his slot");
+    assert_eq!(stage.count().await.fallbacks, 0, "everybody stays in his slot");
     stage.end().await;
 }
 
 /// Slot 0 has changed hands: an old worker that drains, and its successor.
-async fn deploy(stage: &mut Stage) -> (Mover, Mover) {
-    let mut old = stage.hire(worker(0, 0), true).await;
+async fn deploy(stage: &mut Harness) -> (FakeWorker, FakeWorker) {
+    let mut old = stage.start_worker(worker(0, 0), true).await;
     // It is another frontend's by then.
     stage.hand_over().await;
     old.answer(&[], &[]);
-    let new = stage.hire(worker(0, 1), true).await;
+    let new = stage.start_worker(worker(0, 1), true).await;
     stage.order(SlotCommand::Drain(worker(0, 0), ORDER)).await;
     assert!(matches!(old.hear(), Heard::Drain(_)));
     (old, new)
@@ -83,7 +83,7 @@ async fn deploy(stage: &mut Stage) -> (Mover, Mover) {
 
 #[tokio::test]
 async fn sessions_offered_on_their_way_and_refused_have_one_end() {
-    let mut stage = Stage::new(1, PATIENT).await;
+    let mut stage = Harness::new(1, PATIENT).await;
     let (mut old, mut new) = deploy(&mut stage).await;
     let mut sessions = Vec::new();
     for n in 0..4 {
@@ -92,7 +92,7 @@ async fn sessions_offered_on_their_way_and_refused_have_one_end() {
         sessions.push((client, record, socket));
     }
     // What the successor has got it gives on to the next.
-    let mut last = stage.hire(worker(0, 2), true).await;
+    let mut last = stage.start_worker(worker(0, 2), true).await;
     stage.order(SlotCommand::Drain(worker(0, 1), ORDER)).await;
     assert!(matches!(new.hear(), Heard::Drain(_)));
     let ids: Vec<_> = sessions.iter().map(|(_, record, _)| record.id.0).collect();
@@ -150,8 +150,8 @@ async fn sessions_offered_on_their_way_and_refused_have_one_end() {
 
 #[tokio::test]
 async fn wishes_are_granted_by_the_next() {
-    let mut stage = Stage::new(1, PATIENT).await;
-    let mut mover = stage.hire(worker(0, 0), true).await;
+    let mut stage = Harness::new(1, PATIENT).await;
+    let mut mover = stage.start_worker(worker(0, 0), true).await;
     mover.say(&encode_ask(10, Duration::from_secs(1)));
     let mut granted = 0;
     let mut hand_over = true;
@@ -173,11 +173,11 @@ async fn wishes_are_granted_by_the_next() {
 #[tokio::test]
 async fn who_was_expelled_stays_so_and_who_has_stalled_too() {
     let patience = Duration::from_millis(300);
-    let mut stage = Stage::new(2, patience).await;
-    let mut stalled = stage.hire(worker(0, 0), false).await;
-    let mut other = stage.hire(worker(1, 0), false).await;
-    let expelled = stage.attach(worker(1, 1)).await;
-    expelled.say(b"nonsense");
+    let mut stage = Harness::new(2, patience).await;
+    let mut stalled = stage.start_worker(worker(0, 0), false).await;
+    let mut other = stage.start_worker(worker(1, 0), false).await;
+    let quarantined = stage.attach(worker(1, 1)).await;
+    quarantined.say(b"nonsense");
     while !matches!(stage.frontend.event().await.kind, SlotEventKind::Violation(_)) {}
     let mut client = stage.connect(0, 0).await;
     // It has stalled: its client goes elsewhere.
@@ -191,18 +191,18 @@ async fn who_was_expelled_stays_so_and_who_has_stalled_too() {
     assert_eq!(stage.count().await.stalls, 1);
     // Its answer brings it back.
     assert!(stalled.hear_within(Duration::from_millis(20)).is_none());
-    stalled.say(&sticky_lb::handoff::message::PONG);
+    stalled.say(&sticky_lb::protocol::message::PONG);
     while !matches!(stage.frontend.event().await.kind, SlotEventKind::Pong) {}
     let _back = stage.connect(0, 2).await;
     stalled.take_client();
-    drop(expelled);
+    drop(quarantined);
     stage.end().await;
 }
 
 #[tokio::test]
 async fn a_rebalance_that_counts_is_given_up() {
-    let mut stage = Stage::new(1, PATIENT).await;
-    let mut mover = stage.hire(worker(0, 0), true).await;
+    let mut stage = Harness::new(1, PATIENT).await;
+    let mut mover = stage.start_worker(worker(0, 0), true).await;
     let asked = tokio::spawn({
         let handle = stage.frontend.handle.clone();
         async move { handle.rebalance().await }
@@ -212,13 +212,13 @@ async fn a_rebalance_that_counts_is_given_up() {
     stage.hand_over().await;
     assert!(asked.await.unwrap().is_err());
     // What answers the old question is no answer to a new one.
-    mover.say(&sticky_lb::handoff::message::encode_counted(&[]));
+    mover.say(&sticky_lb::protocol::message::encode_counted(&[]));
     mover.answer(&[], &[]);
     let asked = stage.frontend.handle.rebalance();
     let answered = async {
         tokio::task::yield_now().await;
         assert!(matches!(mover.hear(), Heard::Census));
-        mover.say(&sticky_lb::handoff::message::encode_counted(&[]));
+        mover.say(&sticky_lb::protocol::message::encode_counted(&[]));
     };
     let (rebalanced, ()) = tokio::join!(asked, answered);
     assert_eq!(rebalanced.unwrap().sessions, 0);
@@ -227,9 +227,9 @@ async fn a_rebalance_that_counts_is_given_up() {
 
 #[tokio::test]
 async fn a_successor_that_is_not_there_yet_is_waited_for() {
-    let mut stage = Stage::new(2, PATIENT).await;
-    let mut zero = stage.hire(worker(0, 0), false).await;
-    let one = stage.hire(worker(1, 0), false).await;
+    let mut stage = Harness::new(2, PATIENT).await;
+    let mut zero = stage.start_worker(worker(0, 0), false).await;
+    let one = stage.start_worker(worker(1, 0), false).await;
     stage.gone(worker(1, 0)).await;
     drop(one);
     stage.hand_over().await;
@@ -237,7 +237,7 @@ async fn a_successor_that_is_not_there_yet_is_waited_for() {
     let mut client = stage.connect(1, 0).await;
     stage.counts("it has come", |it| it.accepted == 1).await;
     assert!(zero.hear_within(Duration::from_millis(50)).is_none());
-    let mut one = stage.hire(worker(1, 1), false).await;
+    let mut one = stage.start_worker(worker(1, 1), false).await;
     let (_, socket) = one.take_client();
     are_connected(&mut client, socket);
     // And if nobody comes, others take its clients, as always.
@@ -253,10 +253,10 @@ async fn a_successor_that_is_not_there_yet_is_waited_for() {
 
 #[tokio::test]
 async fn what_is_missing_is_said() {
-    use sticky_lb::frontend::estate::FrontendEstate;
-    use sticky_lb::handoff::estate::{Descriptors, TakeOverError};
-    let mut stage = Stage::new(1, PATIENT).await;
-    let _mover = stage.hire(worker(0, 0), false).await;
+    use sticky_lb::internals::frontend::snapshot::FrontendEstate;
+    use sticky_lb::internals::handover::descriptors::{Descriptors, TakeOverError};
+    let mut stage = Harness::new(1, PATIENT).await;
+    let _mover = stage.start_worker(worker(0, 0), false).await;
     let _client = stage.connect(0, 0).await;
     stage.counts("it has come", |it| it.accepted == 1).await;
     let estate = stage.let_go().await;

@@ -10,14 +10,14 @@ use std::thread::{self, JoinHandle};
 
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::event::{PollFd, PollFlags, poll};
-use sticky_lb::handoff::channel::{Channel, WorkerEnd};
-use sticky_lb::handoff::message::{HELLO, MAX_TO_WORKER, READY};
-use sticky_lb::handoff::scm_rights::{Received, receive, send};
-use sticky_lb::handoff::scoreboard::{Counter, Scoreboard};
+use sticky_lb::internals::link::native::{Channel, WorkerEnd};
+use sticky_lb::protocol::message::{HELLO, MAX_TO_WORKER, READY};
+use sticky_lb::protocol::scm_rights::{Received, receive, send};
+use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
 
 use super::common::client::{ask, connect_from, nth};
 use super::common::{eventually, example};
-use super::{CREDITS, PATIENT, Stage, worker};
+use super::{CREDITS, Harness, PATIENT, worker};
 
 /// Acknowledges what comes, answers and closes it.
 fn serve(end: &WorkerEnd) {
@@ -85,8 +85,8 @@ impl Load {
     }
 }
 
-async fn staffed(slots: u16) -> (Stage, Vec<JoinHandle<()>>) {
-    let mut stage = Stage::new(slots, PATIENT).await;
+async fn staffed(slots: u16) -> (Harness, Vec<JoinHandle<()>>) {
+    let mut stage = Harness::new(slots, PATIENT).await;
     let mut threads = Vec::new();
     for slot in 0..slots {
         let (channel, end) = Channel::create(CREDITS).unwrap();
@@ -113,7 +113,7 @@ async fn fifty_upgrades_fail_nobody() {
     assert_eq!(failed, 0, "of {done}");
     stage.counts("all are accounted for", |it| it.acknowledged == it.accepted).await;
     let counters = stage.count().await;
-    assert_eq!((counters.accepted, counters.lost, counters.spilled), (done, 0, 0));
+    assert_eq!((counters.accepted, counters.lost, counters.fallbacks), (done, 0, 0));
     stage.end().await;
 }
 
@@ -147,7 +147,7 @@ fn start(command: &[&str]) -> (Child, Channel) {
         .unwrap()
         .envs([("STICKY_LB_CHANNEL", "3"), ("STICKY_LB_SCOREBOARD", "4")])
         .envs([("STICKY_LB_SLOT", "0"), ("STICKY_LB_GENERATION", "0")])
-        .envs([("STICKY_LB_ORPHAN_GRACE", "0"), ("STICKY_LB_KILL_TIMEOUT", "0")])
+        .envs([("STICKY_LB_ORPHAN_TIMEOUT", "0"), ("STICKY_LB_KILL_TIMEOUT", "0")])
         .spawn()
         .unwrap();
     (process, channel)
@@ -158,7 +158,7 @@ async fn real_workers_go_on_under_the_next_primary() {
     let python = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/worker.py");
     let library = example("axum_app");
     for command in [vec!["python3", python], vec![&library[..]]] {
-        let mut stage = Stage::new(1, PATIENT).await;
+        let mut stage = Harness::new(1, PATIENT).await;
         let (mut process, channel) = start(&command);
         stage.take_in(worker(0, 0), channel).await;
         stage.is_ready(worker(0, 0)).await;

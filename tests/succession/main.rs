@@ -19,20 +19,20 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
 use common::client::{connect_from, nth};
+use common::fake_worker::FakeWorker;
 use common::frontend::{Ended, Frontend, listener};
-use common::mover::Mover;
-use sticky_lb::frontend::counter_page::CounterPage;
-use sticky_lb::frontend::dispatcher::Dispatcher;
-use sticky_lb::frontend::estate::{FrontendDocument, FrontendEstate};
-use sticky_lb::frontend::inquiry::{Client, FrontendFacts};
-use sticky_lb::frontend::listener::Listener;
-use sticky_lb::frontend::shedding::PaceSettings;
-use sticky_lb::handoff::channel::Channel;
-use sticky_lb::handoff::drain::{DrainMode, DrainOrder, DrainReason};
-use sticky_lb::handoff::estate::Descriptors;
-use sticky_lb::handoff::ids::{Generation, SlotId};
-use sticky_lb::handoff::message::{ConnectionRecord, HELLO, READY, SESSIONS};
-use sticky_lb::handoff::slots::{Counters, SlotCommand, SlotEvent, SlotEventKind, WorkerId};
+use sticky_lb::internals::frontend::close_requests::PaceSettings;
+use sticky_lb::internals::frontend::dispatcher::Dispatcher;
+use sticky_lb::internals::frontend::listener::Listener;
+use sticky_lb::internals::frontend::query::{Client, FrontendFacts};
+use sticky_lb::internals::frontend::shared_counters::SharedCounters;
+use sticky_lb::internals::frontend::snapshot::{FrontendDocument, FrontendEstate};
+use sticky_lb::internals::handover::descriptors::Descriptors;
+use sticky_lb::internals::link::native::Channel;
+use sticky_lb::internals::link::seam::{Counters, SlotCommand, SlotEvent, SlotEventKind, WorkerId};
+use sticky_lb::protocol::drain::{DrainMode, DrainOrder, DrainReason};
+use sticky_lb::protocol::ids::{Generation, SlotId};
+use sticky_lb::protocol::message::{ConnectionRecord, HELLO, READY, SESSIONS};
 
 pub(crate) type Running = Frontend<Ended>;
 
@@ -53,7 +53,7 @@ pub(crate) fn worker(slot: u16, generation: u32) -> WorkerId {
 }
 
 /// One frontend after the other, whoever keeps copies for them, and the supervisor's knowledge.
-pub(crate) struct Stage {
+pub(crate) struct Harness {
     pub(crate) frontend: Running,
     listener: OwnedFd,
     counters: OwnedFd,
@@ -64,11 +64,11 @@ pub(crate) struct Stage {
     patience: Duration,
 }
 
-impl Stage {
+impl Harness {
     /// The first frontend, with so many slots and nobody in them.
     pub(crate) async fn new(slots: u16, patience: Duration) -> Self {
         let listener = listener();
-        let (page, counters) = CounterPage::create().unwrap();
+        let (page, counters) = SharedCounters::create().unwrap();
         let copy = listener.as_fd().try_clone_to_owned().unwrap();
         let estate = FrontendEstate::from(listener).with_page(page);
         let stage = Self {
@@ -105,8 +105,8 @@ impl Stage {
     }
 
     /// A worker that has said nothing yet.
-    pub(crate) async fn attach(&mut self, id: WorkerId) -> Mover {
-        let (mover, channel) = Mover::alone(id);
+    pub(crate) async fn attach(&mut self, id: WorkerId) -> FakeWorker {
+        let (mover, channel) = FakeWorker::alone(id);
         self.take_in(id, channel).await;
         mover
     }
@@ -119,7 +119,7 @@ impl Stage {
     }
 
     /// A worker that serves its slot from now on.
-    pub(crate) async fn hire(&mut self, id: WorkerId, takes_sessions: bool) -> Mover {
+    pub(crate) async fn start_worker(&mut self, id: WorkerId, takes_sessions: bool) -> FakeWorker {
         let mover = self.attach(id).await;
         mover.say(&HELLO);
         if takes_sessions {
@@ -188,7 +188,7 @@ impl Stage {
         assert!(frontend.end_by(SlotCommand::End).await.unwrap().is_none());
         let copy = |fd: &OwnedFd| fd.try_clone().unwrap();
         let listener = Listener::inherited(copy(&self.listener), 1024).unwrap();
-        let page = CounterPage::open(copy(&self.counters)).unwrap();
+        let page = SharedCounters::open(copy(&self.counters)).unwrap();
         let mut descriptors = Descriptors::default();
         for (name, fd) in found.iter().flat_map(|worker| &self.kept[worker]) {
             descriptors.insert(name.clone(), copy(fd));
@@ -243,7 +243,7 @@ impl Stage {
     /// The same, and its worker has acknowledged it.
     pub(crate) async fn client(
         &self,
-        mover: &mut Mover,
+        mover: &mut FakeWorker,
         nth_of_all: u16,
     ) -> (TcpStream, ConnectionRecord, OwnedFd) {
         let client = self.connect(mover.id.slot.0, nth_of_all).await;
@@ -259,7 +259,7 @@ impl Stage {
             if is_so(&counters) {
                 return;
             }
-            assert!(start.elapsed().unwrap() < common::PATIENCE, "{what}: {counters:?}");
+            assert!(start.elapsed().unwrap() < common::TIMEOUT, "{what}: {counters:?}");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }

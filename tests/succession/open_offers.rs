@@ -4,36 +4,39 @@ use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use sticky_lb::handoff::message::ConnectionRecord;
+use sticky_lb::protocol::message::ConnectionRecord;
 
 use super::common::client::ends_within;
-use super::common::mover::{Heard, Mover};
-use super::{PATIENT, Stage, are_connected, worker};
+use super::common::fake_worker::{FakeWorker, Heard};
+use super::{Harness, PATIENT, are_connected, worker};
 
 const NOT_LONG: Duration = Duration::from_millis(50);
 
 type Client = (TcpStream, ConnectionRecord, OwnedFd);
 
 /// Slot 0 changes hands: an old worker that drains, two of its clients, and its successor.
-async fn deploy(stage: &mut Stage) -> (Mover, Client, Client, Mover) {
-    let mut old = stage.hire(worker(0, 0), true).await;
+async fn deploy(stage: &mut Harness) -> (FakeWorker, Client, Client, FakeWorker) {
+    let mut old = stage.start_worker(worker(0, 0), true).await;
     let first = stage.client(&mut old, 0).await;
     let second = stage.client(&mut old, 1).await;
     stage.counts("acknowledged", |it| it.acknowledged == 2).await;
-    let new = stage.hire(worker(0, 1), true).await;
+    let new = stage.start_worker(worker(0, 1), true).await;
     stage.drain(worker(0, 0)).await;
     assert!(matches!(old.hear(), Heard::Drain(_)));
     (old, first, second, new)
 }
 
-const BOTH: [sticky_lb::handoff::slots::WorkerId; 2] = [worker_of(0), worker_of(1)];
+const BOTH: [sticky_lb::internals::link::seam::WorkerId; 2] = [worker_of(0), worker_of(1)];
 
-const fn worker_of(generation: u32) -> sticky_lb::handoff::slots::WorkerId {
-    use sticky_lb::handoff::ids::{Generation, SlotId};
-    sticky_lb::handoff::slots::WorkerId { slot: SlotId(0), generation: Generation(generation) }
+const fn worker_of(generation: u32) -> sticky_lb::internals::link::seam::WorkerId {
+    use sticky_lb::protocol::ids::{Generation, SlotId};
+    sticky_lb::internals::link::seam::WorkerId {
+        slot: SlotId(0),
+        generation: Generation(generation),
+    }
 }
 
-async fn is_offered(stage: &Stage, count: u64) {
+async fn is_offered(stage: &Harness, count: u64) {
     let start = std::time::SystemTime::now();
     while stage.facts().await.sessions_waiting < count {
         assert!(start.elapsed().unwrap() < PATIENT, "it is not offered");
@@ -42,7 +45,7 @@ async fn is_offered(stage: &Stage, count: u64) {
 
 #[tokio::test]
 async fn what_somebody_has_taken_has_moved_and_the_rest_returns() {
-    let mut stage = Stage::new(1, PATIENT).await;
+    let mut stage = Harness::new(1, PATIENT).await;
     let (mut old, (mut one, a, _socket_a), (mut two, b, socket_b), mut new) =
         deploy(&mut stage).await;
     old.offer(&a, &_socket_a, b"a");
@@ -71,7 +74,7 @@ async fn what_somebody_has_taken_has_moved_and_the_rest_returns() {
 #[tokio::test]
 async fn what_nobody_has_received_is_its_senders() {
     for hangs in [false, true] {
-        let mut stage = Stage::new(1, Duration::from_millis(200)).await;
+        let mut stage = Harness::new(1, Duration::from_millis(200)).await;
         let (mut old, (mut client, a, socket), _, new) = deploy(&mut stage).await;
         old.offer(&a, &socket, b"a");
         is_offered(&stage, 1).await;
@@ -85,7 +88,7 @@ async fn what_nobody_has_received_is_its_senders() {
         drop(new);
         stage.gone(worker(0, 1)).await;
         assert_eq!(old.answers(1), (vec![], vec![a.id.0]));
-        let mut last = stage.hire(worker(0, 2), true).await;
+        let mut last = stage.start_worker(worker(0, 2), true).await;
         assert!(last.hear_within(NOT_LONG).is_none(), "one of two is enough");
         are_connected(&mut client, socket);
         let counters = stage.count().await;
@@ -97,7 +100,7 @@ async fn what_nobody_has_received_is_its_senders() {
 
 #[tokio::test]
 async fn what_was_on_its_way_between_two_that_are_dead_goes_to_the_next() {
-    let mut stage = Stage::new(1, PATIENT).await;
+    let mut stage = Harness::new(1, PATIENT).await;
     let (old, (mut client, a, socket), (_, b, _), new) = deploy(&mut stage).await;
     old.offer(&a, &socket, b"state");
     is_offered(&stage, 1).await;
@@ -107,7 +110,7 @@ async fn what_was_on_its_way_between_two_that_are_dead_goes_to_the_next() {
     drop((old, socket, b));
     stage.gone(worker(0, 0)).await;
     stage.gone(worker(0, 1)).await;
-    let mut last = stage.hire(worker(0, 2), true).await;
+    let mut last = stage.start_worker(worker(0, 2), true).await;
     let (record, arrived, parcel) = last.hear_session();
     assert_eq!((record, &parcel[..]), (a, &b"state"[..]));
     last.settle(1);
@@ -119,7 +122,7 @@ async fn what_was_on_its_way_between_two_that_are_dead_goes_to_the_next() {
 
 #[tokio::test]
 async fn what_is_offered_meanwhile_waits_and_goes_on() {
-    let mut stage = Stage::new(1, PATIENT).await;
+    let mut stage = Harness::new(1, PATIENT).await;
     let (mut old, (mut client, a, socket), _, mut new) = deploy(&mut stage).await;
     // Of one that was never sent anything nothing is to be learnt.
     let _its_own = stage.client(&mut new, 2).await;
@@ -142,7 +145,7 @@ async fn what_is_offered_meanwhile_waits_and_goes_on() {
 
 #[tokio::test]
 async fn who_breaks_the_protocol_is_not_waited_for() {
-    let mut stage = Stage::new(1, PATIENT).await;
+    let mut stage = Harness::new(1, PATIENT).await;
     let (mut old, (mut client, a, socket), _, mut new) = deploy(&mut stage).await;
     old.offer(&a, &socket, b"a");
     is_offered(&stage, 1).await;
@@ -159,7 +162,7 @@ async fn who_breaks_the_protocol_is_not_waited_for() {
 
 #[tokio::test]
 async fn an_upgrade_in_the_middle_of_that_forgets_nothing() {
-    let mut stage = Stage::new(1, PATIENT).await;
+    let mut stage = Harness::new(1, PATIENT).await;
     let (mut old, (mut one, a, socket_a), (mut two, b, socket_b), mut new) =
         deploy(&mut stage).await;
     old.offer(&a, &socket_a, b"a");
@@ -197,13 +200,13 @@ async fn an_upgrade_in_the_middle_of_that_forgets_nothing() {
 
 #[tokio::test]
 async fn a_client_whose_socket_only_the_dead_had_sees_its_end() {
-    let mut stage = Stage::new(1, PATIENT).await;
+    let mut stage = Harness::new(1, PATIENT).await;
     let (old, (mut client, a, socket), _, new) = deploy(&mut stage).await;
     old.offer(&a, &socket, b"a");
     is_offered(&stage, 1).await;
     stage.crash(&[]).await;
     drop((old, socket, new));
-    drop(std::mem::replace(&mut stage, Stage::new(0, PATIENT).await));
+    drop(std::mem::replace(&mut stage, Harness::new(0, PATIENT).await));
     assert!(ends_within(&mut client, PATIENT));
     stage.end().await;
 }

@@ -7,11 +7,11 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
-use sticky_lb::handoff::message::ConnectionRecord;
+use sticky_lb::protocol::message::ConnectionRecord;
 
-use super::common::PATIENCE;
-use super::common::mover::{Heard, Mover};
-use super::{ORDER, Stage, are_connected, worker};
+use super::common::TIMEOUT;
+use super::common::fake_worker::{FakeWorker, Heard};
+use super::{Harness, ORDER, are_connected, worker};
 
 const SLOTS: u16 = 3;
 
@@ -19,7 +19,7 @@ type Socket = (ConnectionRecord, OwnedFd);
 
 /// A worker's own account.
 struct Account {
-    mover: Mover,
+    mover: FakeWorker,
     /// Its own.
     own: BTreeMap<u64, Socket>,
     /// Offered, and not answered.
@@ -45,7 +45,7 @@ enum Step {
 }
 
 struct Play {
-    stage: Stage,
+    stage: Harness,
     workers: Vec<Account>,
     generations: [u32; SLOTS as usize],
     clients: Vec<TcpStream>,
@@ -62,7 +62,7 @@ struct Play {
 }
 
 impl Account {
-    fn new(mover: Mover) -> Self {
+    fn new(mover: FakeWorker) -> Self {
         let (own, away, arrived) = Default::default();
         Self { mover, own, away, arrived, taken: BTreeSet::new() }
     }
@@ -124,10 +124,10 @@ impl Account {
 
 impl Play {
     async fn new() -> Self {
-        let mut stage = Stage::new(SLOTS, Duration::from_secs(60)).await;
+        let mut stage = Harness::new(SLOTS, Duration::from_secs(60)).await;
         let mut workers = Vec::new();
         for slot in 0..SLOTS {
-            workers.push(Account::new(stage.hire(worker(slot, 0), true).await));
+            workers.push(Account::new(stage.start_worker(worker(slot, 0), true).await));
         }
         let generations = [0; SLOTS as usize];
         let (clients, dead, lost, old) = Default::default();
@@ -182,14 +182,14 @@ impl Play {
         let generation = &mut self.generations[usize::from(slot)];
         *generation += 1;
         let successor = worker(slot, *generation);
-        self.workers.push(Account::new(self.stage.hire(successor, true).await));
+        self.workers.push(Account::new(self.stage.start_worker(successor, true).await));
     }
 
     async fn replace(&mut self, who: usize) {
         let id = self.workers[who].mover.id;
         if self.generations[id.slot.index()] == id.generation.0 && self.workers.len() < 8 {
             self.succeed(id.slot.0).await;
-            let order = sticky_lb::handoff::slots::SlotCommand::Drain(id, ORDER);
+            let order = sticky_lb::internals::link::seam::SlotCommand::Drain(id, ORDER);
             self.stage.order(order).await;
         }
     }
@@ -229,7 +229,7 @@ impl Play {
             if !waits && !under_way {
                 return;
             }
-            assert!(start.elapsed().unwrap() < PATIENCE, "something stays on its way: {facts:?}");
+            assert!(start.elapsed().unwrap() < TIMEOUT, "something stays on its way: {facts:?}");
             tokio::task::yield_now().await;
         }
     }

@@ -120,7 +120,7 @@ fn sessions() -> Router {
 }
 
 async fn echo(session: Session, upgrade: WebSocketUpgrade) -> axum::response::Response {
-    session.crash_safe(Vec::new);
+    session.protect(Vec::new);
     upgrade.max_message_size(64 << 20).max_frame_size(64 << 20).on_upgrade(serve_echo)
 }
 
@@ -135,7 +135,7 @@ async fn serve_echo(mut socket: WebSocket) {
 
 /// Sends for ever, whether anybody reads or not.
 async fn flood(session: Session, upgrade: WebSocketUpgrade) -> axum::response::Response {
-    session.movable(Vec::new);
+    session.on_migrate(Vec::new);
     upgrade.on_upgrade(
         async |mut socket| {
             while socket.send(vec![0; 1 << 20].into()).await.is_ok() {}
@@ -145,7 +145,7 @@ async fn flood(session: Session, upgrade: WebSocketUpgrade) -> axum::response::R
 
 /// Takes a millisecond for each message, so that many wait in the library.
 async fn slow(session: Session, upgrade: WebSocketUpgrade) -> axum::response::Response {
-    session.movable(Vec::new);
+    session.on_migrate(Vec::new);
     upgrade.on_upgrade(async |mut socket| {
         while let Some(Ok(message)) = socket.recv().await {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -169,7 +169,7 @@ async fn count(
     let number = |at: usize| numbers.get(at).map_or(0, |bytes| u64::from_le_bytes(*bytes));
     let (count, workers) = (Arc::new(AtomicU64::new(number(0))), number(1) + 1);
     let left = Arc::clone(&count);
-    session.crash_safe(move || {
+    session.protect(move || {
         let mut state = vec![0; bytes];
         state[..8].copy_from_slice(&left.load(Ordering::Relaxed).to_le_bytes());
         state[8..16].copy_from_slice(&workers.to_le_bytes());
@@ -203,7 +203,7 @@ async fn talk(
     let said = Arc::new([AtomicU64::new(number(0)), AtomicU64::new(number(1))]);
     let (left, workers) = (Arc::clone(&said), number(2) + 1);
     let is_whole = state.iter().skip(24).all(|byte| *byte == state[0]);
-    session.crash_safe(move || {
+    session.protect(move || {
         let numbers = [&left[0], &left[1]].map(|number| number.load(Ordering::Relaxed));
         // So that a state of two parts would be seen.
         let mut state = vec![numbers[0].to_le_bytes()[0]; bytes.max(24)];
@@ -237,9 +237,9 @@ async fn talk(
     })
 }
 
-/// Is crash-safe, and leaves at the first message.
+/// Is protected, and leaves at the first message.
 async fn leave(session: Session, upgrade: WebSocketUpgrade) -> axum::response::Response {
-    session.crash_safe(Vec::new);
+    session.protect(Vec::new);
     upgrade.on_upgrade(async |mut socket| drop(socket.recv().await))
 }
 
@@ -250,7 +250,7 @@ async fn hyper_echo(mut request: Request<Incoming>) -> Result<Response<String>, 
     else {
         return hello(request).await;
     };
-    session.crash_safe(Vec::new);
+    session.protect(Vec::new);
     let accept = derive_accept_key(key.as_bytes());
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {

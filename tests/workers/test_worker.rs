@@ -9,15 +9,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use rustix::net::{Shutdown, shutdown};
-use sticky_lb::handoff::ids::ConnectionId;
-use sticky_lb::handoff::kernel::adopt;
-use sticky_lb::handoff::ledger;
-use sticky_lb::handoff::message::{
+use sticky_lb::internals::kernel::adopt;
+use sticky_lb::protocol::checkpoint;
+use sticky_lb::protocol::ids::ConnectionId;
+use sticky_lb::protocol::message::{
     BATCH, ConnectionRecord, HELLO, LEDGER, MAX_IDS, MAX_TO_PRIMARY, MAX_TO_WORKER, PONG, READY,
     SESSIONS, ToWorker, decode_to_worker, encode_keep, encode_refuse,
 };
-use sticky_lb::handoff::scm_rights::{Received, Sent, receive, send};
-use sticky_lb::handoff::scoreboard::{Counter, Scoreboard};
+use sticky_lb::protocol::scm_rights::{Received, Sent, receive, send};
+use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -80,7 +80,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                     std::process::abort()
                 }
                 channel.acknowledge();
-                answer(socket, "survived")
+                answer(socket, "recovered")
             });
         }
         "lies-about-sessions" => return channel.serve_with(lie_and_die, true),
@@ -208,7 +208,7 @@ fn lie_and_die(
     socket: OwnedFd,
 ) -> Result<(), Box<dyn Error>> {
     channel.acknowledge();
-    let (listener, file) = (TcpListener::bind("127.0.0.1:0")?, ledger::create()?);
+    let (listener, file) = (TcpListener::bind("127.0.0.1:0")?, checkpoint::create()?);
     let foreign = TcpStream::connect(listener.local_addr()?)?;
     std::fs::File::from(file.try_clone()?).write_all(&[0xff; 20_000])?;
     let tell = |message: &[u8], descriptor: &dyn AsFd| {

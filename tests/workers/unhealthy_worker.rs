@@ -35,7 +35,7 @@ fn answer(text: &'static str) -> Answer {
 
 /// As an app that has looked at its memory.
 async fn leave(State(drain): State<Drain>) -> Answer {
-    answer(if drain.ask_for_replacement().is_ok() { "asked\n" } else { "nobody to ask\n" })
+    answer(if drain.request_replacement().is_ok() { "asked\n" } else { "nobody to ask\n" })
 }
 
 /// So many megabytes that are never given back.

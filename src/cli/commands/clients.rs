@@ -11,7 +11,7 @@ use crate::cli::screen::{Look, Tone};
 use crate::cli::table::{Column, Value, pairs, table};
 use crate::cli::units::{NOTHING, clean, maybe, seconds};
 use crate::control::protocol::Request;
-use crate::control::report::{Connections, Whereabouts};
+use crate::control::report::{Connections, RouteExplanation};
 
 /// Hexadecimal digits of a key.
 const KEY: usize = 16;
@@ -97,7 +97,7 @@ pub(super) fn connections(operator: &mut Operator, wanted: &Conns) -> Result<(),
     operator.show(&request, connections_text)
 }
 
-fn whereabouts_text(whereabouts: &Whereabouts, look: Look) -> String {
+fn whereabouts_text(whereabouts: &RouteExplanation, look: Look) -> String {
     let w = whereabouts;
     let counts = w.counts.as_ref().filter(|counts| w.address.as_ref() != Some(counts));
     let counts = counts.map(|it| format!(", of which {} counts", clean(it))).unwrap_or_default();
@@ -111,14 +111,14 @@ fn whereabouts_text(whereabouts: &Whereabouts, look: Look) -> String {
             "remembered",
             maybe(w.remembered, |(slot, left)| format!("slot {slot}, for {} more", seconds(left))),
         ),
-        ("goes to", goes_to(w, look)),
+        ("goes to", target(w, look)),
     ]);
     text + "\n" + &ranking_table(w, look)
 }
 
-fn goes_to(whereabouts: &Whereabouts, look: Look) -> String {
+fn target(whereabouts: &RouteExplanation, look: Look) -> String {
     let why = whereabouts.why.as_deref().map(|why| format!(": {}", clean(why))).unwrap_or_default();
-    let Some(slot) = whereabouts.goes_to else {
+    let Some(slot) = whereabouts.target else {
         return look.paint("no slot for now", Tone::Bad) + &why;
     };
     let first = whereabouts.ranking.first().map(|first| first.slot);
@@ -128,7 +128,7 @@ fn goes_to(whereabouts: &Whereabouts, look: Look) -> String {
     look.paint(format!("slot {slot}"), tone) + &instead + &why
 }
 
-fn ranking_table(whereabouts: &Whereabouts, look: Look) -> String {
+fn ranking_table(whereabouts: &RouteExplanation, look: Look) -> String {
     let rows = whereabouts.ranking.iter().zip(1_u32..).map(|(ranked, rank)| {
         vec![
             rank.into(),
@@ -137,9 +137,9 @@ fn ranking_table(whereabouts: &Whereabouts, look: Look) -> String {
             Value::state(&ranked.availability),
             maybe(ranked.pid, |it| it.to_string()).into(),
             ranked.load.into(),
-            match &ranked.passed_over {
+            match &ranked.skip_reason {
                 Some(reason) => reason.into(),
-                None if whereabouts.goes_to == Some(ranked.slot) => {
+                None if whereabouts.target == Some(ranked.slot) => {
                     Value::toned("goes here", Tone::Good)
                 }
                 None => NOTHING.into(),
@@ -195,23 +195,23 @@ mod tests {
         assert!(network("10.0.0.0/33").is_err());
     }
 
-    fn elsewhere() -> Whereabouts {
-        let ranked = |slot, state: &str, passed_over: Option<&str>| Ranked {
+    fn elsewhere() -> RouteExplanation {
+        let ranked = |slot, state: &str, skip_reason: Option<&str>| Ranked {
             slot,
             state: state.into(),
             availability: if state == "serving" { "open" } else { "closed" }.into(),
-            passed_over: passed_over.map(str::to_owned),
+            skip_reason: skip_reason.map(str::to_owned),
             ..Ranked::default()
         };
-        Whereabouts {
+        RouteExplanation {
             address: Some("10.0.0.1".into()),
             counts: Some("10.0.0.0/24".into()),
             key: "00112233aabbccdd".into(),
             ranking: vec![ranked(2, "drained", Some("it is drained")), ranked(0, "serving", None)],
             remembered: Some((0, 299.0)),
-            goes_to: Some(0),
+            target: Some(0),
             why: Some("slot 2 is drained".into()),
-            ..Whereabouts::default()
+            ..RouteExplanation::default()
         }
     }
 
@@ -227,7 +227,7 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected}: {text}");
         }
-        let nowhere = Whereabouts { goes_to: None, why: None, ..elsewhere() };
+        let nowhere = RouteExplanation { target: None, why: None, ..elsewhere() };
         assert!(whereabouts_text(&nowhere, Look::default()).contains("no slot for now"));
     }
 

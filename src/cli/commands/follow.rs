@@ -74,11 +74,11 @@ pub(super) fn event_line(event: &Event, look: Look) -> String {
 
 fn tone(kind: &str) -> Tone {
     match kind {
-        "worker-died" | "slot-errored" | "slot-not-replaced" | "rollout-aborted" => Tone::Bad,
-        "worker-killed" | "worker-outdated" | "slot-back-off" | "slot-stopped" | "stopping" => {
+        "worker-crashed" | "slot-errored" | "replacement-failed" | "rollout-aborted" => Tone::Bad,
+        "worker-killed" | "worker-replacing" | "slot-back-off" | "slot-stopped" | "stopping" => {
             Tone::Warn
         }
-        "worker-serves" | "rollout-done" => Tone::Good,
+        "worker-ready" | "rollout-done" => Tone::Good,
         _ => Tone::Plain,
     }
 }

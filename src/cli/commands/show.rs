@@ -85,7 +85,7 @@ fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
         warnings.iter().map(|(tone, text)| look.paint(format!("! {text}"), *tone) + "\n").collect();
     let s = status;
     let scaling = maybe(s.autoscale, |(least, most)| format!(", by load from {least} to {most}"));
-    let heaviest = maybe(s.heaviest.as_ref(), |it| {
+    let top_client = maybe(s.top_client.as_ref(), |it| {
         format!("{} with {} of connections lately", clean(&it.address), percent(it.share * 100.0))
     });
     text += &pairs(&[
@@ -123,8 +123,8 @@ fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
         (
             "so far",
             format!(
-                "{} accepted, {} acknowledged, {} redelivered, {} spilled",
-                s.accepted, s.acknowledged, s.redelivered, s.spilled
+                "{} accepted, {} acknowledged, {} redispatched, {} fallbacks",
+                s.accepted, s.acknowledged, s.redispatched, s.fallbacks
             ),
         ),
         ("sessions", sessions(s)),
@@ -132,7 +132,7 @@ fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
             "troubles",
             format!(
                 "{} died, {}, {} refused, {} lost, {} lost, {}",
-                s.deaths,
+                s.crashes,
                 counted(s.stalls, "stall"),
                 s.refused,
                 s.lost,
@@ -140,7 +140,7 @@ fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
                 counted(s.accept_errors, "accept error")
             ),
         ),
-        ("heaviest", heaviest),
+        ("top_client", top_client),
         ("log", format!("{}, {} dropped", clean(&s.log_levels), counted(s.dropped_lines, "line"))),
     ]);
     text
@@ -149,22 +149,22 @@ fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
 /// What can move, what did, and who had to go instead.
 fn sessions(status: &Status) -> String {
     let Status { sessions, websockets, sessions_moved, .. } = status;
-    let Status { sessions_returned, clients_shed, rebalance_pending, .. } = status;
-    let Status { sessions_retained, sessions_survived, sessions_not_survived, .. } = status;
+    let Status { sessions_returned, clients_closed, rebalance_pending, .. } = status;
+    let Status { sessions_protected, sessions_recovered, session_recovery_failures, .. } = status;
     let pending = match rebalance_pending {
         0 => String::new(),
         pending => format!(", {pending} to be rebalanced"),
     };
-    let safe = match sessions_retained + sessions_survived + sessions_not_survived {
+    let safe = match sessions_protected + sessions_recovered + session_recovery_failures {
         0 => String::new(),
         _ => format!(
-            "; {sessions_retained} crash-safe, {sessions_survived} survived their worker, \
-             {sessions_not_survived} not"
+            "; {sessions_protected} protected, {sessions_recovered} recovered their worker, \
+             {session_recovery_failures} not"
         ),
     };
     format!(
         "{sessions} of {} can move; {sessions_moved} moved, {sessions_returned} returned, \
-         {clients_shed} sent away{pending}{safe}",
+         {clients_closed} sent away{pending}{safe}",
         counted(*websockets, "WebSocket"),
     )
 }
@@ -221,7 +221,7 @@ fn worker_row(worker: &Worker) -> Vec<Value> {
         maybe(worker.pid, |it| it.to_string()).into(),
         Value::state(&worker.state),
         maybe(worker.uptime_s, seconds).into(),
-        worker.deaths.into(),
+        worker.crashes.into(),
         own(worker.connections.to_string()).into(),
         own(worker.connections_total.to_string()).into(),
         own(worker.websockets.to_string()).into(),
@@ -242,7 +242,7 @@ fn slot_text(slot: &Slot, look: Look) -> String {
         ("state", format!("{state}, {} to clients", clean(&slot.availability))),
         ("weight", slot.weight.to_string()),
         ("started", counted(slot.started, "worker")),
-        ("died", slot.deaths.to_string()),
+        ("died", slot.crashes.to_string()),
         ("last failure", maybe(slot.last_failure.as_deref(), clean)),
         ("next worker", maybe(slot.delay_ms, |it| format!("in {}", seconds(it / 1_000.0)))),
         ("handed off", format!("{}, {} refused", slot.handed_off, slot.refused)),
@@ -261,7 +261,7 @@ fn slot_text(slot: &Slot, look: Look) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::report::{Event, Heaviest, Rollout};
+    use crate::control::report::{Event, Rollout, TopClients};
 
     fn worker(slot: u16, state: &str) -> Worker {
         Worker { slot, state: state.to_owned(), ..Worker::default() }
@@ -272,7 +272,7 @@ mod tests {
             generation: Some(12),
             pid: Some(4_194_304),
             uptime_s: Some(223_200.0),
-            deaths: 3,
+            crashes: 3,
             connections: 12_345,
             connections_total: 12_345_678,
             websockets: 12_001,
@@ -330,7 +330,7 @@ mod tests {
             serving: 0,
             accepting: false,
             autoscale: Some((2, 8)),
-            heaviest: Some(Heaviest { address: "10.0.0.1".into(), share: 0.5 }),
+            top_client: Some(TopClients { address: "10.0.0.1".into(), share: 0.5 }),
             rollout: Some(Rollout { number: 2, of: 4, ..Rollout::default() }),
             ..status()
         };

@@ -10,12 +10,12 @@ use crate::cli::operator::{Operator, turning};
 use crate::control::client::ClientError;
 use crate::control::protocol::Request;
 use crate::control::report::Status;
-use crate::handoff::ids::Timestamp;
+use crate::protocol::ids::Timestamp;
 
 const GOES_ON: &str = "not waited for any more: `sticky-lb status` says which release runs";
 
 /// How long the successor may take until it answers.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -40,7 +40,7 @@ pub(super) fn upgrade(operator: &mut Operator) -> Result<(), Failure> {
 /// Waits until it answers.
 fn successor(operator: &Operator, before: &Status) -> Result<Status, Failure> {
     let begun = Timestamp::now();
-    while Timestamp::now().since(begun) < PATIENCE {
+    while Timestamp::now().since(begun) < TIMEOUT {
         // Between the two nobody answers, or the one before does still.
         if let Ok(status) = operator.ask::<Status>(&Request::Status {}) {
             if status.upgrades > before.upgrades {

@@ -5,8 +5,8 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 
-use super::look::Look;
 use super::state::State;
+use super::theme::Look;
 
 mod columns;
 mod events;

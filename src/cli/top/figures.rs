@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::control::report::Status;
 
-use super::words::{count, millis, rate, whole};
+use super::format::{count, millis, rate, whole};
 
 /// Seconds that are remembered: as many as a wide terminal shows.
 const KEPT: usize = 200;
@@ -14,18 +14,18 @@ const KEPT: usize = 200;
 pub(super) enum Figure {
     Accepts,
     HalfWithin,
-    Spilled,
+    Fallbacked,
     Connections,
     NearlyAllWithin,
-    Redelivered,
+    Redispatched,
     Requests,
     Stalls,
     Refused,
     Moved,
-    Shed,
+    Close,
     SessionsLost,
     Deaths,
-    Heaviest,
+    TopClients,
 }
 
 impl Figure {
@@ -33,18 +33,18 @@ impl Figure {
     pub(super) const ALL: [Self; 14] = [
         Self::Accepts,
         Self::HalfWithin,
-        Self::Spilled,
+        Self::Fallbacked,
         Self::Connections,
         Self::NearlyAllWithin,
-        Self::Redelivered,
+        Self::Redispatched,
         Self::Requests,
         Self::Stalls,
         Self::Refused,
         Self::Moved,
-        Self::Shed,
+        Self::Close,
         Self::SessionsLost,
         Self::Deaths,
-        Self::Heaviest,
+        Self::TopClients,
     ];
 
     /// Of 11 characters at the most.
@@ -52,18 +52,18 @@ impl Figure {
         match self {
             Self::Accepts => "accepts/s",
             Self::HalfWithin => "p50 ms",
-            Self::Spilled => "spilled",
+            Self::Fallbacked => "fallbacks",
             Self::Connections => "connections",
             Self::NearlyAllWithin => "p99 ms",
-            Self::Redelivered => "redelivered",
+            Self::Redispatched => "redispatched",
             Self::Requests => "requests",
             Self::Stalls => "stalls",
             Self::Refused => "refused",
             Self::Moved => "moved",
-            Self::Shed => "sent away",
+            Self::Close => "sent away",
             Self::SessionsLost => "moves lost",
-            Self::Deaths => "deaths",
-            Self::Heaviest => "heaviest",
+            Self::Deaths => "crashes",
+            Self::TopClients => "top_client",
         }
     }
 
@@ -73,7 +73,7 @@ impl Figure {
             Self::Accepts => rate(status.accepts_per_second),
             Self::HalfWithin => millis(status.handoff_p50_ms),
             Self::NearlyAllWithin => millis(status.handoff_p99_ms),
-            Self::Heaviest => status.heaviest.as_ref().map_or_else(
+            Self::TopClients => status.top_client.as_ref().map_or_else(
                 || "-".to_owned(),
                 |it| format!("{}% {}", whole(it.share * 100.0), it.address),
             ),
@@ -92,12 +92,12 @@ impl Figure {
     fn sample(self, before: &Status, now: &Status) -> u64 {
         let is_a_total = matches!(
             self,
-            Self::Spilled
-                | Self::Redelivered
+            Self::Fallbacked
+                | Self::Redispatched
                 | Self::Stalls
                 | Self::Refused
                 | Self::Moved
-                | Self::Shed
+                | Self::Close
                 | Self::SessionsLost
                 | Self::Deaths
         );
@@ -110,18 +110,20 @@ impl Figure {
         match self {
             Self::Accepts => whole(status.accepts_per_second),
             Self::HalfWithin => micros(status.handoff_p50_ms),
-            Self::Spilled => status.spilled,
+            Self::Fallbacked => status.fallbacks,
             Self::Connections => status.connections,
             Self::NearlyAllWithin => micros(status.handoff_p99_ms),
-            Self::Redelivered => status.redelivered,
+            Self::Redispatched => status.redispatched,
             Self::Requests => status.requests,
             Self::Stalls => status.stalls,
             Self::Refused => status.refused,
             Self::Moved => status.sessions_moved,
-            Self::Shed => status.clients_shed,
+            Self::Close => status.clients_closed,
             Self::SessionsLost => status.sessions_lost,
-            Self::Deaths => status.deaths,
-            Self::Heaviest => whole(status.heaviest.as_ref().map_or(0.0, |it| it.share) * 1_000.0),
+            Self::Deaths => status.crashes,
+            Self::TopClients => {
+                whole(status.top_client.as_ref().map_or(0.0, |it| it.share) * 1_000.0)
+            }
         }
     }
 }
@@ -157,11 +159,12 @@ mod tests {
     #[test]
     fn of_totals_the_line_shows_what_came() {
         let mut trends = Trends::default();
-        let status = |spilled, connections| Status { spilled, connections, ..Status::default() };
+        let status =
+            |fallbacks, connections| Status { fallbacks, connections, ..Status::default() };
         for (before, now) in [((5, 1), (7, 4)), ((7, 4), (7, 2))] {
             trends.add(&status(before.0, before.1), &status(now.0, now.1));
         }
-        assert_eq!(trends.newest(Figure::Spilled, 9), [0, 2]);
+        assert_eq!(trends.newest(Figure::Fallbacked, 9), [0, 2]);
         assert_eq!(trends.newest(Figure::Connections, 9), [2, 4]);
         assert_eq!(trends.newest(Figure::Connections, 1), [2]);
     }

@@ -1,6 +1,6 @@
 //! Snapshots for tests.
 
-use crate::control::report::{Event, Heaviest, Live, Status, Worker};
+use crate::control::report::{Event, Live, Status, TopClients, Worker};
 
 /// A lively primary of so many workers.
 pub(super) fn live(workers: u16) -> Live {
@@ -28,10 +28,10 @@ fn status(workers: u16) -> Status {
         accepts_per_second: 1_234.0,
         handoff_p50_ms: Some(0.081),
         handoff_p99_ms: Some(0.312),
-        spilled: 12,
-        redelivered: 3,
-        deaths: 2,
-        heaviest: Some(Heaviest { address: "192.168.100.100".to_owned(), share: 0.12 }),
+        fallbacks: 12,
+        redispatched: 3,
+        crashes: 2,
+        top_client: Some(TopClients { address: "192.168.100.100".to_owned(), share: 0.12 }),
         ..Status::default()
     }
 }
@@ -64,7 +64,7 @@ fn events() -> Vec<Event> {
         ..Event::default()
     };
     vec![
-        event(1, "worker-serves", "worker serves, 4 of 4 slots do"),
-        event(2, "worker-died", "worker died after 3.2 s and 12 connections: exit code 1"),
+        event(1, "worker-ready", "worker serves, 4 of 4 slots do"),
+        event(2, "worker-crashed", "worker died after 3.2 s and 12 connections: exit code 1"),
     ]
 }

@@ -19,7 +19,7 @@ use crate::control::admin::Peer;
 use crate::control::admin::answer::Rejection;
 use crate::control::protocol::Code;
 use crate::control::settings::{AdminSettings, Token};
-use crate::handoff::ids::Timestamp;
+use crate::protocol::ids::Timestamp;
 
 /// A line of the log for wrong tokens comes no more often.
 const WARN_EVERY: Duration = Duration::from_secs(1);

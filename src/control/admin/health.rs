@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::control::admin::routes::Admin;
 use crate::control::settings::Enough;
-use crate::frontend::inquiry::FrontendHandle;
+use crate::frontend::query::FrontendHandle;
 use crate::supervisor::pool::handle::PoolHandle;
 use crate::supervisor::pool::status::PoolStatus;
 
@@ -66,12 +66,12 @@ fn ill(why: &str) -> Health {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frontend::inquiry::{FrontendFacts, Inquiries, Inquiry, inquiries};
+    use crate::frontend::query::{FrontendFacts, Queries, Query, queries};
     use crate::supervisor::pool::Order;
 
-    fn answer(inquiries: &mut Inquiries) {
-        while let Some(inquiry) = inquiries.next_inquiry() {
-            if let Inquiry::Facts(reply) = inquiry {
+    fn answer(queries: &mut Queries) {
+        while let Some(query) = queries.next_inquiry() {
+            if let Query::Facts(reply) = query {
                 // Whoever has asked first doesn't wait any more.
                 let _ = reply.send(FrontendFacts::default());
             }
@@ -80,7 +80,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_stands_still_is_named() {
-        let (frontend, mut asked) = inquiries().unwrap();
+        let (frontend, mut asked) = queries().unwrap();
         let (pool, mut ordered) = PoolHandle::new();
         let (status, why) = liveness(&frontend, &pool).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);

@@ -10,9 +10,9 @@ use crate::control::connections::{Holder, Wanted, connections};
 use crate::control::protocol::{Code, Problem};
 use crate::control::report::{self, Connections, Ranked};
 use crate::control::snapshot::placement_name;
-use crate::frontend::inquiry::{Client, SpillReason, Whereabouts};
-use crate::handoff::ids::AffinityKey;
-use crate::handoff::slots::WorkerId;
+use crate::frontend::query::{Client, FallbackReason, RouteExplanation};
+use crate::link::seam::WorkerId;
+use crate::protocol::ids::AffinityKey;
 use crate::supervisor::pool::handle::Refusal;
 use crate::supervisor::pool::status::PoolStatus;
 
@@ -24,7 +24,7 @@ impl Control {
         &self,
         address: Option<IpAddr>,
         key: Option<String>,
-    ) -> Result<report::Whereabouts, Problem> {
+    ) -> Result<report::RouteExplanation, Problem> {
         let client = client(address, key.as_deref())?;
         let found = self.links.frontend.whereabouts(client).await.map_err(|_| Refusal::Gone)?;
         let pool = self.links.pool.status().await?;
@@ -74,7 +74,11 @@ fn client(address: Option<IpAddr>, key: Option<&str>) -> Result<Client, Problem>
     }
 }
 
-fn told(address: Option<IpAddr>, found: &Whereabouts, pool: &PoolStatus) -> report::Whereabouts {
+fn told(
+    address: Option<IpAddr>,
+    found: &RouteExplanation,
+    pool: &PoolStatus,
+) -> report::RouteExplanation {
     let ranking = found.ranking.iter().map(|ranked| {
         let slot = pool.slots.iter().find(|slot| slot.slot == ranked.slot);
         let serving = slot.and_then(|it| it.workers.iter().find(|it| it.phase == "serving"));
@@ -84,10 +88,10 @@ fn told(address: Option<IpAddr>, found: &Whereabouts, pool: &PoolStatus) -> repo
             availability: availability(ranked.availability).to_owned(),
             pid: serving.map(|worker| worker.pid),
             load: ranked.load,
-            passed_over: ranked.passed_over.map(|reason| in_words(reason).to_owned()),
+            skip_reason: ranked.skip_reason.map(|reason| in_words(reason).to_owned()),
         }
     });
-    report::Whereabouts {
+    report::RouteExplanation {
         address: address.map(|address| address.to_string()),
         counts: found.counts.map(|counts| counts.to_string()),
         digest: found.digest.as_ref().map(|(name, digest)| ((*name).to_owned(), digest.clone())),
@@ -95,19 +99,19 @@ fn told(address: Option<IpAddr>, found: &Whereabouts, pool: &PoolStatus) -> repo
         placement: placement_name(found.placement).to_owned(),
         ranking: ranking.collect(),
         remembered: found.remembered.map(|(slot, left)| (slot.0, left.as_secs_f64())),
-        goes_to: found.goes_to.map(|slot| slot.0),
+        target: found.target.map(|slot| slot.0),
         why: found.why.map(|reason| in_words(reason).to_owned()),
     }
 }
 
-fn in_words(reason: SpillReason) -> &'static str {
+fn in_words(reason: FallbackReason) -> &'static str {
     match reason {
-        SpillReason::Remembered => "the client went elsewhere before and is remembered there",
-        SpillReason::NotServing => "no worker serves there",
-        SpillReason::Stalled => "its worker does not acknowledge",
-        SpillReason::Refusing => "its worker has no descriptors left",
-        SpillReason::QueueFull => "as many connections wait for it as may",
-        SpillReason::OverBound => "it has more connections than load_bound allows",
-        SpillReason::Deaths => "two workers have died on this connection there",
+        FallbackReason::Remembered => "the client went elsewhere before and is remembered there",
+        FallbackReason::NotServing => "no worker serves there",
+        FallbackReason::Stalled => "its worker does not acknowledge",
+        FallbackReason::Refusing => "its worker has no descriptors left",
+        FallbackReason::QueueFull => "as many connections wait for it as may",
+        FallbackReason::OverBound => "it has more connections than load_bound allows",
+        FallbackReason::Deaths => "two workers have died on this connection there",
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::control::answers::{Control, Items, item};
 use crate::control::protocol::Problem;
 use crate::control::report::LogLine;
-use crate::handoff::ids::SlotId;
+use crate::protocol::ids::SlotId;
 use crate::supervisor::output::{LineFilter, Printed, Recent, Stream};
 
 impl Control {

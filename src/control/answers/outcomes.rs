@@ -12,7 +12,7 @@ use crate::control::history::{Entry, rollout_words};
 use crate::control::protocol::{Code, Problem};
 use crate::control::report::Rollout;
 use crate::control::snapshot::rollout;
-use crate::handoff::ids::SlotId;
+use crate::protocol::ids::SlotId;
 use crate::supervisor::event::{End, Event, WorkerChange};
 use crate::supervisor::lifecycle::SlotState;
 use crate::supervisor::rollout::{Outcome, Report};

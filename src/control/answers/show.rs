@@ -5,7 +5,7 @@ use crate::control::protocol::Problem;
 use crate::control::report::Slot;
 use crate::control::snapshot::{Snapshot, millis};
 use crate::frontend::placement::Availability;
-use crate::handoff::ids::SlotId;
+use crate::protocol::ids::SlotId;
 use crate::supervisor::pool::handle::Refusal;
 use crate::supervisor::pool::status::{PoolStatus, SlotStatus};
 
@@ -30,7 +30,7 @@ fn description(snapshot: &Snapshot, slot: &SlotStatus) -> Slot {
         state: slot.state.to_string(),
         availability: facts.map_or("closed", |facts| availability(facts.availability)).to_owned(),
         weight: slot.weight,
-        deaths: slot.deaths,
+        crashes: slot.crashes,
         last_failure: slot.last_failure.clone(),
         started: slot.started,
         delay_ms: slot.delay.map(millis),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::control::answers::Control;
 use crate::control::protocol::{Code, Problem};
 use crate::control::report::{Levels, Rebalanced, Scaled};
-use crate::handoff::ids::SlotId;
+use crate::protocol::ids::SlotId;
 use crate::supervisor::pool::handle::{Refusal, Scale, SlotOrder};
 
 impl Control {

@@ -35,10 +35,10 @@ fn words(event: &Event) -> (String, String) {
         Event::Slot { state, .. } => return (format!("slot-{state}"), format!("slot is {state}")),
         Event::Replaced { .. } => ("slot-replaced", "new worker has proved itself".to_owned()),
         Event::NotReplaced { reason, .. } => {
-            ("slot-not-replaced", format!("keeps its worker: the new one {reason}"))
+            ("replacement-failed", format!("keeps its worker: the new one {reason}"))
         }
         Event::RolloutBegun { number, trigger, of } => (
-            "rollout-begun",
+            "rollout-started",
             format!("rolling restart {number} of {of} slots begins, by {trigger}"),
         ),
         Event::RolloutEnded(report) => rollout_words(report),
@@ -58,16 +58,16 @@ fn worker_words(change: &WorkerChange) -> (String, String) {
     let (kind, text) = match change {
         WorkerChange::Spawned => ("worker-started", "worker is started".to_owned()),
         WorkerChange::Serves { serving, of } => {
-            ("worker-serves", format!("worker serves, {serving} of {of} slots do"))
+            ("worker-ready", format!("worker serves, {serving} of {of} slots do"))
         }
         WorkerChange::Outdated(reason) => {
-            ("worker-outdated", format!("worker is to be replaced: {reason}"))
+            ("worker-replacing", format!("worker is to be replaced: {reason}"))
         }
-        WorkerChange::Drains(reason) => ("worker-drains", format!("worker drains: {reason}")),
+        WorkerChange::Drains(reason) => ("worker-draining", format!("worker drains: {reason}")),
         WorkerChange::Killed(reason) => ("worker-killed", format!("worker {reason}")),
         WorkerChange::Gone(End { reason, unexpected, uptime, connections }) => {
             let (kind, verb) =
-                if *unexpected { ("worker-died", "died") } else { ("worker-gone", "is gone") };
+                if *unexpected { ("worker-crashed", "died") } else { ("worker-exited", "is gone") };
             let uptime = seconds(*uptime);
             (kind, format!("worker {verb} after {uptime} and {connections} connections: {reason}"))
         }

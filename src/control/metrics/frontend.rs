@@ -1,8 +1,8 @@
 //! What becomes of connections.
 
 use crate::control::metrics::{count, counts, flag, gauge};
-use crate::frontend::inquiry::FrontendFacts;
-use crate::handoff::slots::{Counters, Survival};
+use crate::frontend::query::FrontendFacts;
+use crate::link::seam::{Counters, Survival};
 
 /// Errors of accept that mean something is wrong here, and are there before they come.
 const ERRORS: [&str; 4] = ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"];
@@ -21,9 +21,9 @@ pub(super) fn record(facts: &FrontendFacts) {
         counters.acknowledged,
     );
     count(
-        "sticky_lb_redelivered_connections_total",
+        "sticky_lb_redispatched_connections_total",
         "Connections taken back from one worker and given to another.",
-        counters.redelivered,
+        counters.redispatched,
     );
     count(
         "sticky_lb_lost_connections_total",
@@ -31,12 +31,12 @@ pub(super) fn record(facts: &FrontendFacts) {
         counters.lost,
     );
     sessions(counters);
-    survival(&counters.survival, facts.sessions_retained as f64);
+    survival(&counters.survival, facts.sessions_protected as f64);
     counts(
-        "sticky_lb_spilled_connections_total",
+        "sticky_lb_fallback_connections_total",
         "Connections that went elsewhere than to the first slot of their ranking, by reason.",
         "reason",
-        facts.spills.iter().map(|(reason, number)| (reason.name(), *number)),
+        facts.fallback.iter().map(|(reason, number)| (reason.name(), *number)),
     );
     counts(
         "sticky_lb_accept_errors_total",
@@ -60,30 +60,34 @@ pub(super) fn record(facts: &FrontendFacts) {
         flag(facts.accepting),
     );
     gauge(
-        "sticky_lb_heaviest_client_ratio",
+        "sticky_lb_top_client_ratio",
         "Share of recent connections of the client that had most.",
-        facts.heaviest.map_or(0.0, |heaviest| heaviest.share),
+        facts.top_client.map_or(0.0, |top_client| top_client.share),
     );
 }
 
-/// What becomes of crash-safe sessions.
-fn survival(survival: &Survival, retained: f64) {
-    gauge("sticky_lb_sessions_retained", "Crash-safe sessions of which there is a copy.", retained);
-    count(
-        "sticky_lb_sessions_not_retained_total",
-        "Crash-safe sessions for which there was no descriptor.",
-        survival.not_retained,
+/// What becomes of protected sessions.
+fn survival(survival: &Survival, protected: f64) {
+    gauge(
+        "sticky_lb_sessions_protected",
+        "Crash-safe sessions of which there is a copy.",
+        protected,
     );
     count(
-        "sticky_lb_sessions_survived_total",
+        "sticky_lb_sessions_not_protected_total",
+        "Crash-safe sessions for which there was no descriptor.",
+        survival.not_protected,
+    );
+    count(
+        "sticky_lb_sessions_recovered_total",
         "Crash-safe sessions that went on in another worker when theirs had died.",
-        survival.survived,
+        survival.recovered,
     );
     counts(
-        "sticky_lb_sessions_not_survived_total",
+        "sticky_lb_session_recovery_failures_total",
         "Crash-safe sessions that were closed when their worker had died.",
         "reason",
-        survival.not_survived(),
+        survival.recovery_failures(),
     );
 }
 
@@ -105,7 +109,7 @@ fn sessions(counters: &Counters) {
         counters.sessions_lost,
     );
     count(
-        "sticky_lb_clients_shed_total",
+        "sticky_lb_clients_closed_total",
         "Clients that workers were allowed to send away.",
         counters.shed,
     );

@@ -22,7 +22,7 @@ pub(super) fn record(pool: &PoolStatus) {
         "sticky_lb_worker_deaths_total",
         "Workers that ended without being told to, by reason.",
         "reason",
-        pool.deaths.iter().copied(),
+        pool.crashes.iter().copied(),
     );
     counts(
         "sticky_lb_worker_replacements_total",

@@ -3,8 +3,8 @@
 
 use crate::control::metrics::{counts, flag, labelled};
 use crate::control::snapshot::Snapshot;
-use crate::frontend::inquiry::SlotFacts;
-use crate::handoff::slots::WorkerId;
+use crate::frontend::query::SlotFacts;
+use crate::link::seam::WorkerId;
 use crate::supervisor::pool::status::{SlotStatus, WorkerStatus};
 
 /// States that a slot may be in.
@@ -34,7 +34,7 @@ fn states(slots: &[SlotStatus]) {
     by_slot(
         "sticky_lb_slot_deaths_total",
         "Workers of a slot that ended without being told to.",
-        slots.iter().map(|slot| (slot, slot.deaths)),
+        slots.iter().map(|slot| (slot, slot.crashes)),
     );
     by_slot(
         "sticky_lb_slot_started_workers_total",

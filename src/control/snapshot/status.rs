@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::control::links::Links;
-use crate::control::report::{Heaviest, Rollout, Status};
-use crate::frontend::inquiry::FrontendFacts;
+use crate::control::report::{Rollout, Status, TopClients};
 use crate::frontend::placement::Placement;
-use crate::handoff::ids::Timestamp;
+use crate::frontend::query::FrontendFacts;
+use crate::protocol::ids::Timestamp;
 use crate::supervisor::pool::status::{PoolStatus, RolloutStatus};
 use crate::system::keeper::main_pid;
 
@@ -43,29 +43,29 @@ pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts)
         handoff_p99_ms: frontend.recent.p99.map(millis),
         accepted: counters.accepted,
         acknowledged: counters.acknowledged,
-        redelivered: counters.redelivered,
-        spilled: counters.spilled,
+        redispatched: counters.redispatched,
+        fallbacks: counters.fallbacks,
         stalls: counters.stalls,
         refused: counters.refused,
         lost: counters.lost,
         sessions_moved: counters.moved,
         sessions_returned: counters.returned,
         sessions_lost: counters.sessions_lost,
-        sessions_retained: frontend.sessions_retained,
-        sessions_survived: counters.survival.survived,
-        sessions_not_survived: counters
+        sessions_protected: frontend.sessions_protected,
+        sessions_recovered: counters.survival.recovered,
+        session_recovery_failures: counters
             .survival
-            .not_survived()
+            .recovery_failures()
             .iter()
             .map(|(_, count)| count)
             .sum(),
-        clients_shed: counters.shed,
+        clients_closed: counters.shed,
         rebalance_pending: frontend.rebalance_pending,
         accept_errors: counters.accept_errors,
-        deaths: pool.slots.iter().map(|slot| slot.deaths).sum(),
-        heaviest: frontend.heaviest.map(|heaviest| Heaviest {
-            address: heaviest.address.to_string(),
-            share: heaviest.share,
+        crashes: pool.slots.iter().map(|slot| slot.crashes).sum(),
+        top_client: frontend.top_client.map(|top_client| TopClients {
+            address: top_client.address.to_string(),
+            share: top_client.share,
         }),
         rollout: pool.rollout.as_ref().map(rollout),
         log_levels: links.log.levels().to_string(),

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use crate::control::report::Worker;
 use crate::control::snapshot::status::millis;
 use crate::control::usage::Usage;
-use crate::frontend::inquiry::{FrontendFacts, SlotFacts};
-use crate::handoff::slots::WorkerId;
+use crate::frontend::query::{FrontendFacts, SlotFacts};
+use crate::link::seam::WorkerId;
 use crate::supervisor::pool::status::{PoolStatus, SlotStatus, WorkerStatus};
 
 /// By slot, the oldest worker of each first.
@@ -32,7 +32,7 @@ fn without_worker(slot: &SlotStatus, facts: Option<&SlotFacts>) -> Worker {
     Worker {
         slot: slot.slot.0,
         state: slot.state.to_string(),
-        deaths: slot.deaths,
+        crashes: slot.crashes,
         stalls: facts.map_or(0, |facts| facts.stalls),
         ..Worker::default()
     }

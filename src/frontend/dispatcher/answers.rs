@@ -2,23 +2,25 @@
 //! by bringing back who went elsewhere.
 
 use crate::frontend::dispatcher::Dispatcher;
-use crate::frontend::inquiry::{Client, FrontendFacts, Inquiry, SlotFacts, Whereabouts};
-use crate::frontend::measure::tally::SlotTally;
+use crate::frontend::measure::stats::SlotTally;
 use crate::frontend::placement::Slots;
+use crate::frontend::query::{Client, FrontendFacts, Query, RouteExplanation, SlotFacts};
 use crate::frontend::router::Explanation;
-use crate::handoff::ids::SlotId;
-use crate::handoff::slots::Counters;
+use crate::link::seam::Counters;
+use crate::protocol::ids::SlotId;
 
 impl Dispatcher {
     pub(super) fn answer_all(&mut self) {
-        self.inquiries.quiet();
-        while let Some(inquiry) = self.inquiries.next_inquiry() {
+        self.queries.quiet();
+        while let Some(query) = self.queries.next_inquiry() {
             // Whoever has asked may not wait any more.
-            match inquiry {
-                Inquiry::Facts(reply) => drop(reply.send(self.facts())),
-                Inquiry::Whereabouts(client, reply) => drop(reply.send(self.whereabouts(client))),
-                Inquiry::Forget(reply) => drop(reply.send(self.router.forget_all(self.now))),
-                Inquiry::Rebalance(reply) => self.begin_rebalance(reply),
+            match query {
+                Query::Facts(reply) => drop(reply.send(self.facts())),
+                Query::RouteExplanation(client, reply) => {
+                    drop(reply.send(self.whereabouts(client)))
+                }
+                Query::Forget(reply) => drop(reply.send(self.router.forget_all(self.now))),
+                Query::Rebalance(reply) => self.begin_rebalance(reply),
             }
         }
     }
@@ -27,26 +29,26 @@ impl Dispatcher {
     pub(super) fn counters(&self) -> Counters {
         Counters {
             accept_errors: self.counters.accept_errors + self.acceptor.errors().total(),
-            spilled: self.counters.spilled + self.tally.all_spills(),
+            fallbacks: self.counters.fallbacks + self.stats.all_fallbacks(),
             ..self.counters
         }
     }
 
     fn facts(&self) -> FrontendFacts {
         let Counters { accepted, acknowledged, lost, .. } = self.counters;
-        let (tally, now) = (&self.tally, self.now);
+        let (stats, now) = (&self.stats, self.now);
         FrontendFacts {
             counters: self.counters(),
-            spills: tally.spills().collect(),
+            fallback: stats.fallback().collect(),
             accept_errors: self.acceptor.errors().by_name().collect(),
-            accepts_per_second: tally.accepts.per_second(now),
-            recent: tally.recent.quantiles(now),
-            handoff_times: tally.times.buckets().collect(),
-            handoff_total: tally.total_time,
-            heaviest: tally.heaviest.heaviest(now),
+            accepts_per_second: stats.accepts.per_second(now),
+            recent: stats.recent.quantiles(now),
+            handoff_times: stats.times.buckets().collect(),
+            handoff_total: stats.total_time,
+            top_client: stats.top_client.top_client(now),
             waiting: accepted.saturating_sub(acknowledged + lost),
             sessions_waiting: self.sessions.under_way,
-            sessions_retained: self.retained.count(),
+            sessions_protected: self.protected.count(),
             rebalance_pending: self.rebalance.pending(),
             accepting: self.accepting && !self.acceptor.is_closed(),
             slots: self.slots.ids().map(|slot| self.slot_facts(slot)).collect(),
@@ -55,24 +57,24 @@ impl Dispatcher {
 
     fn slot_facts(&self, slot: SlotId) -> SlotFacts {
         let (queued, in_flight) = self.slots.held_for(slot);
-        let tally = self.tally.slot(slot);
-        let count = |count: fn(&SlotTally) -> u64| tally.map_or(0, count);
+        let stats = self.stats.slot(slot);
+        let count = |count: fn(&SlotTally) -> u64| stats.map_or(0, count);
         SlotFacts {
             slot,
             availability: self.slots.availability(slot),
             load: self.slots.load(slot),
             queued: queued as u64,
             in_flight: in_flight as u64,
-            handed_off: count(|tally| tally.handed_off),
-            handoffs_per_second: tally.map_or(0.0, |tally| tally.handoffs.per_second(self.now)),
-            recent: tally.map(|tally| tally.recent.quantiles(self.now)).unwrap_or_default(),
-            stalls: count(|tally| tally.stalls),
-            refused: count(|tally| tally.refused),
-            sessions_taken: count(|tally| tally.sessions),
+            handed_off: count(|stats| stats.handed_off),
+            handoffs_per_second: stats.map_or(0.0, |stats| stats.handoffs.per_second(self.now)),
+            recent: stats.map(|stats| stats.recent.quantiles(self.now)).unwrap_or_default(),
+            stalls: count(|stats| stats.stalls),
+            refused: count(|stats| stats.refused),
+            sessions_taken: count(|stats| stats.sessions),
         }
     }
 
-    fn whereabouts(&self, client: Client) -> Whereabouts {
+    fn whereabouts(&self, client: Client) -> RouteExplanation {
         let (key, counts, digest) = match client {
             Client::Key(key) => (key, None, None),
             Client::Address(address) => (
@@ -81,9 +83,9 @@ impl Dispatcher {
                 Some(self.affinity.digest(address)),
             ),
         };
-        let Explanation { ranking, remembered, goes_to, why } =
+        let Explanation { ranking, remembered, target, why } =
             self.router.explain(key, &self.slots, self.now);
         let placement = self.router.placement();
-        Whereabouts { counts, digest, key, placement, ranking, remembered, goes_to, why }
+        RouteExplanation { counts, digest, key, placement, ranking, remembered, target, why }
     }
 }

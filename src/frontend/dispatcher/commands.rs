@@ -6,8 +6,8 @@ use crate::frontend::dispatcher::lines::{self, TakenBack};
 use crate::frontend::dispatcher::{Dispatcher, sessions};
 use crate::frontend::placement::Slots;
 use crate::frontend::poller::Source;
-use crate::handoff::channel::{Channel, PendingConnection};
-use crate::handoff::slots::{SlotCommand, SlotEventKind, WorkerId};
+use crate::link::native::{Channel, PendingConnection};
+use crate::link::seam::{SlotCommand, SlotEventKind, WorkerId};
 
 /// How long the last connections may take to be handed over when the supervisor stops.
 const LAST_HANDOFFS: Duration = Duration::from_secs(2);
@@ -30,7 +30,7 @@ impl Dispatcher {
             SlotCommand::Rank(slots) => {
                 let count = slots.iter().map(|(slot, _)| slot.index() + 1).max();
                 self.slots.grow(count.unwrap_or(0));
-                self.tally.grow(self.slots.count());
+                self.stats.grow(self.slots.count());
                 self.router.rank(&slots);
             }
             SlotCommand::Attach(worker, channel) => self.attach(worker, *channel),
@@ -77,7 +77,7 @@ impl Dispatcher {
         self.sessions.under_way += channel.sessions_in_flight() as u64;
         if self.known.was_expelled(worker) {
             self.slots.attach(worker, channel);
-            return self.slots.expel(worker, self.now);
+            return self.slots.quarantine(worker, self.now);
         }
         if let Err(error) = self.poller.add(Source::Worker(worker), channel.as_fd()) {
             // It will not get ready in time, and be started again.
@@ -92,7 +92,7 @@ impl Dispatcher {
         self.slots.attach(worker, channel);
         // There may be something to ask.
         self.touched.push(worker.slot);
-        self.tally.grow(self.slots.count());
+        self.stats.grow(self.slots.count());
     }
 
     fn bury(&mut self, worker: WorkerId) {
@@ -109,16 +109,16 @@ impl Dispatcher {
         }
         self.lose(worker, recovered.lost);
         for mut connection in recovered.untouched {
-            lines::redelivered(&connection.record, worker.slot, TakenBack::Died);
-            connection.deaths = connection.deaths.saturating_add(1);
+            lines::redispatched(&connection.record, worker.slot, TakenBack::Died);
+            connection.crashes = connection.crashes.saturating_add(1);
             if connection.parcel.is_some() {
                 sessions::note_failure(&mut connection, worker.slot, TakenBack::Died);
                 self.place_session(connection);
                 continue;
             }
-            self.counters.redelivered += 1;
+            self.counters.redispatched += 1;
             // To the successor, so that the client stays in its slot; but only once.
-            let avoid = (connection.deaths > 1).then_some(worker.slot);
+            let avoid = (connection.crashes > 1).then_some(worker.slot);
             let key = connection.record.key;
             let route = self.router.route_past(avoid, key, &self.slots, self.now);
             self.place_by(route, connection);
@@ -147,7 +147,7 @@ impl Dispatcher {
     /// The last connections are handed over, or have had their time.
     pub(super) fn finish_stopping(&mut self) {
         let Some((_, deadline)) = &self.stopping else { return };
-        let done = self.acceptor.is_closed() && self.slots.is_idle() && self.homeless.is_empty();
+        let done = self.acceptor.is_closed() && self.slots.is_idle() && self.unroutable.is_empty();
         if !done && self.now < *deadline {
             return;
         }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::frontend::dispatcher::Dispatcher;
-use crate::frontend::estate::FrontendEstate;
-use crate::handoff::ids::Timestamp;
-use crate::handoff::slots::WorkerId;
+use crate::frontend::snapshot::FrontendEstate;
+use crate::link::seam::WorkerId;
+use crate::protocol::ids::Timestamp;
 
 /// What is on its way may take so long to be acknowledged: it need not be carried over then.
 const LAST_ANSWERS: Duration = Duration::from_millis(100);
@@ -14,13 +14,13 @@ const LAST_ANSWERS: Duration = Duration::from_millis(100);
 /// and serve again.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    pub(super) expelled: Vec<WorkerId>,
+    pub(super) quarantined: Vec<WorkerId>,
     pub(super) stalled: Vec<WorkerId>,
 }
 
 impl Known {
     pub(super) fn was_expelled(&mut self, worker: WorkerId) -> bool {
-        take(&mut self.expelled, worker)
+        take(&mut self.quarantined, worker)
     }
 
     pub(super) fn was_stalled(&mut self, worker: WorkerId) -> bool {
@@ -54,10 +54,10 @@ impl Dispatcher {
             accept_errors,
             slots: self.slots.into_estate(),
             counters: self.counters,
-            tally: self.tally,
+            stats: self.stats,
             router: self.router.into_estate(self.now),
-            wishes: self.shedding.into_wishes(),
-            homeless: self.homeless,
+            wishes: self.close_requests.into_wishes(),
+            unroutable: self.unroutable,
             sessions: self.sessions.into_waiting(),
             recovery: self.recovery,
             page: self.page,

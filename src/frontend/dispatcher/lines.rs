@@ -4,19 +4,19 @@
 
 use std::time::Duration;
 
-use crate::frontend::spill::SpillReason;
-use crate::handoff::channel::PendingConnection;
-use crate::handoff::ids::{ConnectionId, SlotId};
-use crate::handoff::message::ConnectionRecord;
-use crate::handoff::slots::WorkerId;
+use crate::frontend::fallback::FallbackReason;
+use crate::link::native::PendingConnection;
+use crate::link::seam::WorkerId;
+use crate::protocol::ids::{ConnectionId, SlotId};
+use crate::protocol::message::ConnectionRecord;
 
-pub(super) fn spilled(record: &ConnectionRecord, slot: SlotId, reason: SpillReason) {
+pub(super) fn fallbacks(record: &ConnectionRecord, slot: SlotId, reason: FallbackReason) {
     tracing::debug!(
         connection = record.id.0,
         client = %record.client,
         slot = slot.0,
         reason = reason.name(),
-        "connection spilled",
+        "connection fallbacks",
     );
 }
 
@@ -78,7 +78,7 @@ pub(super) enum TakenBack {
 }
 
 /// `slot` is where it was.
-pub(super) fn redelivered(record: &ConnectionRecord, slot: SlotId, reason: TakenBack) {
+pub(super) fn redispatched(record: &ConnectionRecord, slot: SlotId, reason: TakenBack) {
     let reason = match reason {
         TakenBack::Refused => "refused",
         TakenBack::Stalled => "stalled",
@@ -90,6 +90,6 @@ pub(super) fn redelivered(record: &ConnectionRecord, slot: SlotId, reason: Taken
         client = %record.client,
         slot = slot.0,
         reason,
-        "connection redelivered",
+        "connection redispatched",
     );
 }

@@ -3,11 +3,11 @@
 
 use tokio::sync::oneshot;
 
+use crate::frontend::close_requests::Grant;
 use crate::frontend::dispatcher::Dispatcher;
-use crate::frontend::inquiry::Rebalanced;
+use crate::frontend::query::Rebalanced;
 use crate::frontend::rebalance::choose;
-use crate::frontend::shedding::Grant;
-use crate::handoff::slots::WorkerId;
+use crate::link::seam::WorkerId;
 
 /// Who waits to hear how many sessions move.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub(super) struct RebalanceReplies {
 impl Dispatcher {
     /// Does what is due.
     pub(super) fn keep_pace(&mut self) {
-        while let Some(grant) = self.shedding.grant(self.now) {
+        while let Some(grant) = self.close_requests.grant(self.now) {
             self.allow(grant);
         }
         if self.rebalance.is_counting() {
@@ -31,12 +31,12 @@ impl Dispatcher {
                 self.touched.push(worker.slot);
             }
         }
-        self.mourn();
+        self.log_lost();
     }
 
     /// Nothing more is to be asked of a worker, and it has nothing to ask.
     pub(super) fn forget_wishes(&mut self, worker: WorkerId) {
-        self.shedding.forget(worker);
+        self.close_requests.forget(worker);
         self.rebalance.forget(worker);
     }
 
@@ -51,7 +51,7 @@ impl Dispatcher {
                 generation = worker.generation.0,
                 clients = count,
                 "worker's time is nearly over, its last clients are sent away at once: \
-                 raise shed_rate, or give it more time",
+                 raise close_rate, or give it more time",
             );
         }
     }

@@ -7,8 +7,8 @@
 use crate::frontend::dispatcher::Dispatcher;
 use crate::frontend::dispatcher::lines::TakenBack;
 use crate::frontend::reports::{Reports, Verdict};
-use crate::handoff::channel::{PendingConnection, Report};
-use crate::handoff::slots::{Counters, WorkerId};
+use crate::link::native::{PendingConnection, Report};
+use crate::link::seam::{Counters, WorkerId};
 
 /// What is still open.
 #[derive(Debug, Default)]
@@ -131,7 +131,7 @@ impl Dispatcher {
     /// Clients that were accepted and are with nobody.
     fn unaccounted(&self) -> u64 {
         let Counters { accepted, acknowledged, lost, .. } = self.counters;
-        let held = self.slots.clients() + self.homeless.len() as u64;
+        let held = self.slots.clients() + self.unroutable.len() as u64;
         accepted.saturating_sub(acknowledged + lost + held)
     }
 

@@ -7,18 +7,18 @@
 use crate::frontend::dispatcher::Dispatcher;
 use crate::frontend::dispatcher::lines::{self, TakenBack};
 use crate::frontend::dispatcher::recovery::Recovery;
-use crate::frontend::session_route::{Journey, Sender, Way, way};
+use crate::frontend::session_route::{RouteRequest, Sender, Way, way};
 use crate::frontend::slot_table::SlotEstate;
-use crate::handoff::channel::{ChannelError, Offer, PendingConnection};
-use crate::handoff::ids::{ConnectionId, SlotId};
-use crate::handoff::slots::WorkerId;
+use crate::link::native::{ChannelError, Offer, PendingConnection};
+use crate::link::seam::WorkerId;
+use crate::protocol::ids::{ConnectionId, SlotId};
 
 /// Sessions that are the primary's for now.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     /// How many there are, wherever they are.
     pub(super) under_way: u64,
-    /// Those of them that have survived their worker, and count as retained.
+    /// Those of them that have recovered their worker, and count as protected.
     pub(super) survivors: u64,
     /// Those that nobody takes now, and whose senders are gone. Bounded by the descriptors that
     /// may be held.
@@ -58,9 +58,9 @@ impl Dispatcher {
     /// A worker offers a session.
     pub(super) fn offered(&mut self, worker: WorkerId, offer: Offer) {
         let id = offer.record().id;
-        self.retained.forget(worker, id);
+        self.protected.forget(worker, id);
         if !self.was_accepted(id) {
-            return self.expel(worker, ChannelError::UnknownSession(id));
+            return self.quarantine(worker, ChannelError::UnknownSession(id));
         }
         if self.has(id) {
             // It may just have come here: what its worker has acknowledged since this turn began is
@@ -95,7 +95,7 @@ impl Dispatcher {
     /// Whether it is the primary's: nobody else can offer it.
     fn has(&self, id: ConnectionId) -> bool {
         let held = self.recovery.iter().flat_map(|recovery| &recovery.held);
-        let mut waiting = self.homeless.iter().chain(&self.sessions.waiting).chain(held);
+        let mut waiting = self.unroutable.iter().chain(&self.sessions.waiting).chain(held);
         self.slots.holds(id) || waiting.any(|one| one.record.id == id)
     }
 
@@ -104,7 +104,7 @@ impl Dispatcher {
         if let Some(recovery) = &mut self.recovery {
             return recovery.held.push(session);
         }
-        let journey = Journey {
+        let request = RouteRequest {
             key: session.record.key,
             from: parcel.from,
             sender: match parcel.sender {
@@ -113,10 +113,10 @@ impl Dispatcher {
                 None => Sender::Gone,
             },
             failed: &parcel.failed,
-            deaths: session.deaths,
+            crashes: session.crashes,
         };
         let later = self.slots.has_takers();
-        match way(&journey, &mut self.router, &self.slots, later, self.now) {
+        match way(&request, &mut self.router, &self.slots, later, self.now) {
             Way::To(slot) => {
                 self.slots.push(slot, session);
                 self.touched.push(slot);
@@ -149,11 +149,11 @@ impl Dispatcher {
         lines::session(worker, id, "taken");
         self.sessions.under_way -= 1;
         if is_survivor(session) {
-            self.note_survived(worker, session);
+            self.note_recovered(worker, session);
         } else {
             self.counters.moved += 1;
         }
-        self.tally.took_session(worker.slot);
+        self.stats.took_session(worker.slot);
         self.tell_moved(session);
     }
 
@@ -191,7 +191,7 @@ impl Dispatcher {
     }
 
     /// Says once a turn what there is to say of lost ones.
-    pub(super) fn mourn(&mut self) {
+    pub(super) fn log_lost(&mut self) {
         let sessions = std::mem::take(&mut self.sessions.unsaid);
         if sessions > 0 {
             tracing::warn!(sessions, "sessions were closed: nobody is left who takes them");

@@ -3,13 +3,13 @@
 
 use crate::frontend::dispatcher::Dispatcher;
 use crate::frontend::dispatcher::lines::{self, TakenBack};
-use crate::frontend::measure::tally::Tally;
+use crate::frontend::measure::stats::Stats;
 use crate::frontend::placement::Slots;
 use crate::frontend::slot_table::Settlement;
-use crate::handoff::channel::{ChannelError, Notice, PendingConnection};
-use crate::handoff::ids::{SlotId, Timestamp};
-use crate::handoff::message::ConnectionRecord;
-use crate::handoff::slots::{SlotEventKind, WorkerId};
+use crate::link::native::{ChannelError, LinkEvent, PendingConnection};
+use crate::link::seam::{SlotEventKind, WorkerId};
+use crate::protocol::ids::{SlotId, Timestamp};
+use crate::protocol::message::ConnectionRecord;
 
 impl Dispatcher {
     /// Looks at the scoreboards of those who have something to acknowledge. Costs no system call
@@ -24,20 +24,20 @@ impl Dispatcher {
                 self.hear_refusals(worker);
             }
             if let Some((worker, error)) = settlement.breach {
-                self.expel(worker, error);
+                self.quarantine(worker, error);
             }
         }
         self.finish_stopping();
     }
 
     pub(super) fn settle_slot(&mut self, slot: SlotId) -> Settlement {
-        let (tally, now) = (&mut self.tally, self.now);
+        let (stats, now) = (&mut self.stats, self.now);
         let mut sessions = Vec::new();
         let settlement = self.slots.settle(slot, |worker, connection| {
             if connection.parcel.is_some() {
                 sessions.push((worker, connection));
             } else {
-                note_acknowledged(tally, worker, &connection.record, now);
+                note_acknowledged(stats, worker, &connection.record, now);
             }
         });
         let clients = settlement.acknowledged.saturating_sub(sessions.len());
@@ -57,7 +57,7 @@ impl Dispatcher {
             self.note_moved(worker, &connection);
         } else {
             self.counters.acknowledged += 1;
-            note_acknowledged(&mut self.tally, worker, &connection.record, self.now);
+            note_acknowledged(&mut self.stats, worker, &connection.record, self.now);
         }
     }
 
@@ -67,7 +67,7 @@ impl Dispatcher {
             && let Some(channel) = self.slots.channel(worker)
         {
             let error = channel.refusal_is_missing();
-            self.expel(worker, error);
+            self.quarantine(worker, error);
         }
     }
 
@@ -78,7 +78,7 @@ impl Dispatcher {
         while let Some(slot) = self.touched.pop() {
             match self.slots.flush(slot, self.now, lines::handed_over) {
                 Ok(sent) => any |= sent,
-                Err((worker, error)) => self.expel(worker, error),
+                Err((worker, error)) => self.quarantine(worker, error),
             }
         }
         if any {
@@ -94,30 +94,30 @@ impl Dispatcher {
     /// if there are more.
     pub(super) fn listen_to(&mut self, worker: WorkerId) -> bool {
         match self.slots.receive(worker, self.now) {
-            Ok(Notice::Refused(connections)) => {
+            Ok(LinkEvent::Refused(connections)) => {
                 self.refused(worker, connections);
             }
-            Ok(Notice::Ready) => self.orders.tell(worker, SlotEventKind::Ready),
-            Ok(Notice::Leave) => self.orders.tell(worker, SlotEventKind::Leave),
-            Ok(Notice::Hello) => self.orders.tell(worker, SlotEventKind::Hello),
-            Ok(Notice::Pong) => self.orders.tell(worker, SlotEventKind::Pong),
-            Ok(Notice::Sessions) => lines::takes_sessions(worker),
-            Ok(Notice::Offered(offer)) => self.offered(worker, *offer),
-            Ok(Notice::Unmovable(id)) => {
-                self.retained.forget(worker, id);
+            Ok(LinkEvent::Ready) => self.orders.tell(worker, SlotEventKind::Ready),
+            Ok(LinkEvent::Leave) => self.orders.tell(worker, SlotEventKind::Leave),
+            Ok(LinkEvent::Hello) => self.orders.tell(worker, SlotEventKind::Hello),
+            Ok(LinkEvent::Pong) => self.orders.tell(worker, SlotEventKind::Pong),
+            Ok(LinkEvent::Sessions) => lines::takes_sessions(worker),
+            Ok(LinkEvent::Offered(offer)) => self.offered(worker, *offer),
+            Ok(LinkEvent::Unmovable(id)) => {
+                self.protected.forget(worker, id);
                 self.note_returned(worker, id);
             }
-            Ok(Notice::Keeping(said)) => self.hear_of_keeping(worker, said),
-            Ok(Notice::Counted { keys, all }) => {
+            Ok(LinkEvent::Keeping(said)) => self.hear_of_keeping(worker, said),
+            Ok(LinkEvent::Counted { keys, all }) => {
                 self.rebalance.count(worker, keys.into_iter(), all);
             }
-            Ok(Notice::Ask(count, within)) => {
-                self.shedding.ask(worker, count, within, self.now);
+            Ok(LinkEvent::Ask(count, within)) => {
+                self.close_requests.ask(worker, count, within, self.now);
             }
-            Ok(Notice::Reported(report)) => self.reported(worker, report),
-            Ok(Notice::Noted) => {}
-            Ok(Notice::Nothing) => return false,
-            Err(error) => self.expel(worker, error),
+            Ok(LinkEvent::Reported(report)) => self.reported(worker, report),
+            Ok(LinkEvent::Noted) => {}
+            Ok(LinkEvent::Nothing) => return false,
+            Err(error) => self.quarantine(worker, error),
         }
         if self.recovery.is_some() {
             self.go_on_with(worker);
@@ -131,9 +131,9 @@ impl Dispatcher {
     fn refused(&mut self, worker: WorkerId, connections: Vec<PendingConnection>) {
         let count = connections.iter().filter(|one| one.parcel.is_none()).count() as u64;
         self.counters.refused += count;
-        self.tally.refused(worker.slot, count);
+        self.stats.refused(worker.slot, count);
         // One that it had begun to write down is somebody else's now.
-        connections.iter().for_each(|one| self.retained.forget(worker, one.record.id));
+        connections.iter().for_each(|one| self.protected.forget(worker, one.record.id));
         let all = connections.len() as u64;
         let first = self.slots.channel(worker).is_some_and(|channel| channel.refused() == all);
         if count > 0 && first {
@@ -146,12 +146,12 @@ impl Dispatcher {
     }
 
     /// A worker that breaks the protocol gets nothing more; what it holds waits for its end.
-    pub(super) fn expel(&mut self, worker: WorkerId, error: ChannelError) {
+    pub(super) fn quarantine(&mut self, worker: WorkerId, error: ChannelError) {
         if let Some(channel) = self.slots.channel(worker) {
             self.poller.remove(channel.as_fd());
         }
         self.free_awaited(worker);
-        self.slots.expel(worker, self.now);
+        self.slots.quarantine(worker, self.now);
         self.forget_wishes(worker);
         self.expect_nothing_of(worker);
         self.watch_time();
@@ -161,12 +161,12 @@ impl Dispatcher {
 
 /// On the way of each connection: allocates nothing.
 fn note_acknowledged(
-    tally: &mut Tally,
+    stats: &mut Stats,
     worker: WorkerId,
     record: &ConnectionRecord,
     now: Timestamp,
 ) {
     let time = now.since(record.accepted_at);
-    tally.acknowledged(worker.slot, time, now);
+    stats.acknowledged(worker.slot, time, now);
     lines::acknowledged(worker, record, time);
 }

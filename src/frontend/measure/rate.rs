@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::handoff::ids::Timestamp;
+use crate::protocol::ids::Timestamp;
 
 const SECOND: u64 = 1_000_000_000;
 

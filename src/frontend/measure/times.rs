@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::frontend::inquiry::Quantiles;
-use crate::handoff::ids::Timestamp;
+use crate::frontend::query::Quantiles;
+use crate::protocol::ids::Timestamp;
 
 /// Buckets an octave.
 const EACH_OCTAVE: usize = 8;

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use crate::frontend::inquiry::Ranked;
+use crate::frontend::fallback::FallbackReason;
 use crate::frontend::placement::{Placement, Slots};
+use crate::frontend::query::Ranked;
 use crate::frontend::router::{Route, Router, obstacle};
-use crate::frontend::spill::SpillReason;
-use crate::handoff::ids::{AffinityKey, SlotId, Timestamp};
+use crate::protocol::ids::{AffinityKey, SlotId, Timestamp};
 
 /// Where a client goes, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,9 +17,9 @@ pub struct Explanation {
     /// The slot that is remembered for it, and for how long if it doesn't come back.
     pub remembered: Option<(SlotId, Duration)>,
     /// The slot that its next connection goes to.
-    pub goes_to: Option<SlotId>,
+    pub target: Option<SlotId>,
     /// Why that isn't the first, if it isn't.
-    pub why: Option<SpillReason>,
+    pub why: Option<FallbackReason>,
 }
 
 impl Router {
@@ -43,38 +43,38 @@ impl Router {
     fn explain_sticky(&self, key: AffinityKey, slots: &impl Slots, now: Timestamp) -> Explanation {
         let remembered = self.memory.peek(key, now);
         let route = self.decide(key, remembered.map(|(slot, _)| slot), slots).route;
-        let (goes_to, why) = match route {
+        let (target, why) = match route {
             Route::Home(slot) => (Some(slot), None),
-            Route::Spill(slot, reason) => (Some(slot), Some(reason)),
+            Route::Fallback(slot, reason) => (Some(slot), Some(reason)),
             Route::Nowhere => (None, None),
         };
         let limit = self.limit(slots);
-        let stays = why == Some(SpillReason::Remembered);
-        let passed_over = |slot| match obstacle(slot, slots, limit) {
-            _ if stays => SpillReason::Remembered,
+        let stays = why == Some(FallbackReason::Remembered);
+        let skip_reason = |slot| match obstacle(slot, slots, limit) {
+            _ if stays => FallbackReason::Remembered,
             Some(reason) => reason,
             // Its worker is about to come, and another slot's is there.
-            None => SpillReason::NotServing,
+            None => FallbackReason::NotServing,
         };
         let order = self.order(key);
-        let turns = order.iter().position(|slot| Some(*slot) == goes_to).unwrap_or(order.len());
+        let turns = order.iter().position(|slot| Some(*slot) == target).unwrap_or(order.len());
         let ranked = order.iter().enumerate().map(|(turn, slot)| {
-            let passed_over = (turn < turns).then(|| passed_over(*slot));
-            ranked(*slot, slots, passed_over)
+            let skip_reason = (turn < turns).then(|| skip_reason(*slot));
+            ranked(*slot, slots, skip_reason)
         });
         let ranking: Vec<_> = ranked.collect();
-        let why = why.or_else(|| ranking.first().and_then(|first| first.passed_over));
-        Explanation { ranking, remembered, goes_to, why }
+        let why = why.or_else(|| ranking.first().and_then(|first| first.skip_reason));
+        Explanation { ranking, remembered, target, why }
     }
 
     /// Whose turn it is says nothing about the client. Passed over is who takes nobody.
     fn explain_spread(&self, slots: &impl Slots) -> Explanation {
-        let goes_to = self.spread.clone().choose(self.placement, slots);
+        let target = self.spread.clone().choose(self.placement, slots);
         let mut order = self.ranking.slots().to_vec();
         order.sort_unstable();
         let ranked = |slot| ranked(slot, slots, obstacle(slot, slots, None));
         let ranking = order.into_iter().map(ranked).collect();
-        Explanation { ranking, remembered: None, goes_to, why: None }
+        Explanation { ranking, remembered: None, target, why: None }
     }
 
     /// The order in which slots have their turn: home first.
@@ -89,9 +89,9 @@ impl Router {
     }
 }
 
-fn ranked(slot: SlotId, slots: &impl Slots, passed_over: Option<SpillReason>) -> Ranked {
+fn ranked(slot: SlotId, slots: &impl Slots, skip_reason: Option<FallbackReason>) -> Ranked {
     let (availability, load) = (slots.availability(slot), slots.load(slot));
-    Ranked { slot, availability, load, passed_over }
+    Ranked { slot, availability, load, skip_reason }
 }
 
 #[cfg(test)]
@@ -122,10 +122,10 @@ mod tests {
     }
 
     /// What a route says, in an explanation's words.
-    fn told(route: Route) -> (Option<SlotId>, Option<SpillReason>) {
+    fn told(route: Route) -> (Option<SlotId>, Option<FallbackReason>) {
         match route {
             Route::Home(slot) => (Some(slot), None),
-            Route::Spill(slot, reason) => (Some(slot), Some(reason)),
+            Route::Fallback(slot, reason) => (Some(slot), Some(reason)),
             Route::Nowhere => (None, None),
         }
     }
@@ -135,29 +135,29 @@ mod tests {
         let (key, mut slots) = (AffinityKey(0x1234_5678_9abc_def0), open(&[0; SLOTS]));
         let mut router = router(Placement::Rendezvous, None);
         let ranking = router.explain(key, &slots, at(0)).ranking;
-        assert!(ranking.iter().all(|ranked| ranked.passed_over.is_none()));
+        assert!(ranking.iter().all(|ranked| ranked.skip_reason.is_none()));
         let place = |place: usize| ranking[place].slot;
         slots.0[place(0).index()].0 = Availability::Closed;
         slots.0[place(1).index()].0 = Availability::Holding;
         let reasons = |explanation: &Explanation| -> Vec<_> {
-            explanation.ranking.iter().map(|ranked| ranked.passed_over).collect()
+            explanation.ranking.iter().map(|ranked| ranked.skip_reason).collect()
         };
         let told = router.explain(key, &slots, at(0));
         let home = Some(slots.closed_because(place(0)));
-        assert_eq!((told.goes_to, told.why), (Some(place(2)), home));
-        let waits = Some(SpillReason::NotServing);
+        assert_eq!((told.target, told.why), (Some(place(2)), home));
+        let waits = Some(FallbackReason::NotServing);
         assert_eq!(reasons(&told), [home, waits, None, None, None, None]);
 
         router.route(key, &slots, at(0));
         let told = router.explain(key, &open(&[0; SLOTS]), at(20));
         assert_eq!(told.remembered, Some((place(2), Duration::from_secs(40))));
-        let stays = Some(SpillReason::Remembered);
-        assert_eq!((told.goes_to, told.why), (Some(place(2)), stays));
+        let stays = Some(FallbackReason::Remembered);
+        assert_eq!((told.target, told.why), (Some(place(2)), stays));
         assert_eq!(reasons(&told), [stays, stays, None, None, None, None]);
 
         slots.0.fill((Availability::Closed, 0));
         let told = router.explain(key, &slots, at(20));
-        assert_eq!((told.goes_to, told.why), (None, home));
+        assert_eq!((told.target, told.why), (None, home));
         assert!(reasons(&told).iter().all(Option::is_some));
     }
 
@@ -205,19 +205,19 @@ mod tests {
             }
             let now = at(now + pause);
             let explanation = asked.explain(key, &slots, now);
-            let (goes_to, why) = told(asked.route(key, &slots, now));
-            prop_assert_eq!(goes_to, explanation.goes_to);
-            if goes_to.is_some() || !placement.is_sticky() {
+            let (target, why) = told(asked.route(key, &slots, now));
+            prop_assert_eq!(target, explanation.target);
+            if target.is_some() || !placement.is_sticky() {
                 prop_assert_eq!(why, explanation.why);
             }
             let mut numbers: Vec<_> = explanation.ranking.iter().map(|one| one.slot.0).collect();
             if placement.is_sticky() {
-                let turn = numbers.iter().position(|slot| goes_to == Some(SlotId(*slot)));
+                let turn = numbers.iter().position(|slot| target == Some(SlotId(*slot)));
                 for (place, ranked) in explanation.ranking.iter().enumerate() {
                     let passed = place < turn.unwrap_or(SLOTS);
-                    prop_assert_eq!(ranked.passed_over.is_some(), passed);
+                    prop_assert_eq!(ranked.skip_reason.is_some(), passed);
                 }
-                prop_assert_eq!(explanation.why, explanation.ranking[0].passed_over);
+                prop_assert_eq!(explanation.why, explanation.ranking[0].skip_reason);
                 prop_assert_eq!(why.is_some(), turn.is_some_and(|turn| turn > 0));
             }
             numbers.sort_unstable();

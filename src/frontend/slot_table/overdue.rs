@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::frontend::slot_table::{Slot, SlotTable, State};
-use crate::handoff::channel::PendingConnection;
-use crate::handoff::ids::{SlotId, Timestamp};
-use crate::handoff::slots::WorkerId;
+use crate::link::native::PendingConnection;
+use crate::link::seam::WorkerId;
+use crate::protocol::ids::{SlotId, Timestamp};
 
 /// What the passing of time has changed in a slot.
 #[derive(Debug)]
@@ -19,10 +19,10 @@ pub enum Overdue {
 impl SlotTable {
     /// What the time that has passed changes, slot by slot.
     pub fn overdue(&mut self, now: Timestamp) -> Vec<Overdue> {
-        let stall_after = self.settings.stall_after;
+        let ack_timeout = self.settings.ack_timeout;
         self.awaited_until = self.awaited_until.filter(|until| now < *until);
         let slots = (0..).map(SlotId).zip(&mut self.slots);
-        let overdue = slots.flat_map(|(id, slot)| slot.all_overdue(id, now, stall_after)).collect();
+        let overdue = slots.flat_map(|(id, slot)| slot.all_overdue(id, now, ack_timeout)).collect();
         let channels = self.slots.iter().flat_map(|slot| &slot.workers);
         self.in_flight = channels.map(|attached| attached.channel.in_flight()).sum();
         overdue
@@ -30,23 +30,24 @@ impl SlotTable {
 }
 
 impl Slot {
-    fn all_overdue(&mut self, id: SlotId, now: Timestamp, stall_after: Duration) -> Vec<Overdue> {
-        let mut overdue = self.left_behind(now, stall_after);
-        overdue.extend(self.overdue(id, now, stall_after));
+    fn all_overdue(&mut self, id: SlotId, now: Timestamp, ack_timeout: Duration) -> Vec<Overdue> {
+        let mut overdue = self.left_behind(now, ack_timeout);
+        overdue.extend(self.overdue(id, now, ack_timeout));
         overdue
     }
 
     /// What workers have not received that serve no longer: one that was replaced since it had
     /// stalled has years to drain, and its last clients haven't.
-    fn left_behind(&mut self, now: Timestamp, stall_after: Duration) -> Vec<Overdue> {
+    fn left_behind(&mut self, now: Timestamp, ack_timeout: Duration) -> Vec<Overdue> {
         let serving = self.state.worker();
-        let others = self.workers.iter_mut().filter(|one| Some(one.id) != serving && !one.expelled);
-        let late = others.filter(|one| one.channel.waiting(now) >= Some(stall_after));
+        let others =
+            self.workers.iter_mut().filter(|one| Some(one.id) != serving && !one.quarantined);
+        let late = others.filter(|one| one.channel.waiting(now) >= Some(ack_timeout));
         let freed = late.map(|one| Overdue::Stalled(one.id, one.channel.take_back()));
         freed.filter(|it| matches!(it, Overdue::Stalled(_, freed) if !freed.is_empty())).collect()
     }
 
-    fn overdue(&mut self, id: SlotId, now: Timestamp, stall_after: Duration) -> Option<Overdue> {
+    fn overdue(&mut self, id: SlotId, now: Timestamp, ack_timeout: Duration) -> Option<Overdue> {
         match self.state {
             State::Vacant { until } if now >= until => {
                 self.state = State::Closed;
@@ -56,7 +57,7 @@ impl Slot {
                 self.state = State::Serving(worker);
                 None
             }
-            State::Serving(worker) => self.stalled(worker, now, stall_after),
+            State::Serving(worker) => self.stalled(worker, now, ack_timeout),
             _ => None,
         }
     }
@@ -65,10 +66,10 @@ impl Slot {
         &mut self,
         worker: WorkerId,
         now: Timestamp,
-        stall_after: Duration,
+        ack_timeout: Duration,
     ) -> Option<Overdue> {
         let serving = self.workers.iter_mut().find(|attached| attached.id == worker)?;
-        if serving.channel.waiting(now)? < stall_after {
+        if serving.channel.waiting(now)? < ack_timeout {
             return None;
         }
         self.state = State::Stalled(worker);

@@ -1,17 +1,17 @@
 //! Sessions, as far as slots know of them: who takes any, who offered which, and what workers are
 //! to be told.
 
-use crate::frontend::session_route::{Sender, Takers};
+use crate::frontend::session_route::{MigrationTargets, Sender};
 use crate::frontend::slot_table::{Attached, Slot, SlotTable, State};
-use crate::handoff::channel::{Channel, ChannelError, PendingConnection};
-use crate::handoff::ids::{ConnectionId, SlotId};
-use crate::handoff::slots::WorkerId;
+use crate::link::native::{Channel, ChannelError, PendingConnection};
+use crate::link::seam::WorkerId;
+use crate::protocol::ids::{ConnectionId, SlotId};
 
 impl SlotTable {
     /// A worker's channel, if it is still heard.
     pub fn heard(&mut self, worker: WorkerId) -> Option<&mut Channel> {
         let slot = self.slots.get_mut(worker.slot.index())?;
-        let mut heard = slot.workers.iter_mut().filter(|attached| !attached.expelled);
+        let mut heard = slot.workers.iter_mut().filter(|attached| !attached.quarantined);
         heard.find(|attached| attached.id == worker).map(|found| &mut found.channel)
     }
 
@@ -19,7 +19,7 @@ impl SlotTable {
     #[must_use]
     pub fn sender(&self, worker: WorkerId) -> Sender {
         let Some(slot) = self.slots.get(worker.slot.index()) else { return Sender::Gone };
-        if !slot.workers.iter().any(|attached| attached.id == worker && !attached.expelled) {
+        if !slot.workers.iter().any(|attached| attached.id == worker && !attached.quarantined) {
             Sender::Gone
         } else if slot.state.worker() == Some(worker) {
             Sender::Serving
@@ -50,7 +50,7 @@ impl SlotTable {
     }
 }
 
-impl Takers for SlotTable {
+impl MigrationTargets for SlotTable {
     fn takes_sessions(&self, slot: SlotId) -> bool {
         let slot = self.slots.get(slot.index());
         let serving = slot.and_then(Slot::serving);
@@ -62,15 +62,15 @@ impl Slot {
     /// Stalled and refusing ones, too.
     fn serving(&self) -> Option<&Attached> {
         let serving = self.state.worker()?;
-        self.workers.iter().find(|attached| attached.id == serving && !attached.expelled)
+        self.workers.iter().find(|attached| attached.id == serving && !attached.quarantined)
     }
 
     pub(super) fn has_notes(&self) -> bool {
-        self.workers.iter().any(|attached| !attached.expelled && attached.channel.has_notes())
+        self.workers.iter().any(|attached| !attached.quarantined && attached.channel.has_notes())
     }
 
     pub(super) fn send_notes(&mut self) -> Result<(), (WorkerId, ChannelError)> {
-        let mut heard = self.workers.iter_mut().filter(|attached| !attached.expelled);
+        let mut heard = self.workers.iter_mut().filter(|attached| !attached.quarantined);
         heard.try_for_each(|attached| {
             attached.channel.send_notes().map_err(|error| (attached.id, error))
         })

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use crate::handoff::ids::SlotId;
+use crate::protocol::ids::SlotId;
 use crate::supervisor::output::lines::{Chunk, Stream};
 use crate::supervisor::output::log_file::{LogFile, Rotation};
 use crate::supervisor::output::queue::{Item, Queue};

@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::handoff::slots::WorkerId;
+use crate::link::seam::WorkerId;
 
 /// A longer line is cut into pieces of at most so many bytes.
 pub(super) const LONGEST: usize = 64 * 1024;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use crate::handoff::ids::Timestamp;
+use crate::protocol::ids::Timestamp;
 use crate::supervisor::output::lines::count;
 use crate::supervisor::output::sink::Sink;
 use crate::supervisor::output::{OutputError, OutputSettings};

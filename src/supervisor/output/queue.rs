@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::handoff::ids::Timestamp;
+use crate::protocol::ids::Timestamp;
 use crate::supervisor::output::lines::Chunk;
 
 /// Bytes of lines that may wait.
@@ -155,8 +155,8 @@ impl Drops {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handoff::ids::{Generation, SlotId};
-    use crate::handoff::slots::WorkerId;
+    use crate::link::seam::WorkerId;
+    use crate::protocol::ids::{Generation, SlotId};
     use crate::supervisor::output::lines::{OVERHEAD, Origin, Stream, Text};
 
     fn chunk(bytes: Vec<u8>) -> Arc<Chunk> {

@@ -18,12 +18,12 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::time::Timespec;
 use tokio::sync::oneshot;
 
-use crate::handoff::ids::Timestamp;
-use crate::handoff::slots::WorkerId;
-use crate::supervisor::output::estate::{PipeState, TakenPipe};
+use crate::link::seam::WorkerId;
+use crate::protocol::ids::Timestamp;
 use crate::supervisor::output::files::{Files, FilesOrder};
 use crate::supervisor::output::lines::{Chunk, LONGEST, Lines, Origin, Stream, Text};
 use crate::supervisor::output::queue::Queue;
+use crate::supervisor::output::snapshot::{PipeState, TakenPipe};
 use crate::supervisor::output::stdout::{StdoutOrder, Style};
 use crate::supervisor::output::tail::Tail;
 

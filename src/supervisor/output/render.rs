@@ -106,8 +106,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::handoff::ids::{Generation, SlotId};
-    use crate::handoff::slots::WorkerId;
+    use crate::link::seam::WorkerId;
+    use crate::protocol::ids::{Generation, SlotId};
     use crate::supervisor::output::lines::{Origin, Text};
 
     fn rendered(settings: OutputSettings, bytes: &[u8], partial: bool) -> Vec<u8> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use crate::handoff::ids::Timestamp;
+use crate::protocol::ids::Timestamp;
 use crate::supervisor::output::lines::count;
 
 /// So long nothing must have failed before it is said to work again: a full disk takes a short

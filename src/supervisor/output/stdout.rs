@@ -100,8 +100,8 @@ fn say_drops(queue: &Queue<StdoutOrder>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handoff::ids::{Generation, SlotId};
-    use crate::handoff::slots::WorkerId;
+    use crate::link::seam::WorkerId;
+    use crate::protocol::ids::{Generation, SlotId};
     use crate::supervisor::output::lines::{Origin, Text};
 
     #[test]

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::handoff::ids::SlotId;
-use crate::handoff::slots::WorkerId;
+use crate::link::seam::WorkerId;
+use crate::protocol::ids::SlotId;
 use crate::supervisor::output::lines::{Chunk, Origin, Stream};
 
 /// Bytes of lines that are kept.

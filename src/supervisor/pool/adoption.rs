@@ -5,16 +5,16 @@ use std::os::fd::OwnedFd;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
-use crate::handoff::drain::DrainOrder;
-use crate::handoff::estate::WorkerPart;
-use crate::handoff::ids::Timestamp;
-use crate::handoff::scoreboard::{Counter, Scoreboard};
-use crate::handoff::slots::{SlotCommand, WorkerId};
+use crate::handover::descriptors::WorkerPart;
+use crate::link::seam::{SlotCommand, WorkerId};
+use crate::protocol::drain::DrainOrder;
+use crate::protocol::ids::Timestamp;
+use crate::protocol::scoreboard::{Counter, Scoreboard};
 use crate::supervisor::event::{End, WorkerChange};
 use crate::supervisor::lifecycle::{Fact, Phase};
 use crate::supervisor::output::{PipeState, Stream, TakenPipe};
-use crate::supervisor::pool::estate::{AdoptedWorker, WrittenWorker};
-use crate::supervisor::pool::tally::Death;
+use crate::supervisor::pool::snapshot::{AdoptedWorker, WrittenWorker};
+use crate::supervisor::pool::stats::Death;
 use crate::supervisor::pool::workers::jitter;
 use crate::supervisor::pool::{Pool, PoolError};
 use crate::supervisor::process::Process;
@@ -74,7 +74,7 @@ impl Pool {
         if !is_kept {
             self.keep(id, WorkerPart::Process, &process);
         }
-        self.tally.started(id.slot);
+        self.stats.started(id.slot);
         let written = WrittenWorker::fresh(id, &process);
         self.attach(worker, written, Some(process)).await
     }
@@ -100,7 +100,8 @@ impl Pool {
         process: Option<Process>,
     ) -> Result<Option<Adopted>, PoolError> {
         let AdoptedWorker { id, channel, stdout, stderr, .. } = worker;
-        let is_ready = channel.is_ready() || channel.is_greeted() && !self.settings.wait_ready;
+        let is_ready =
+            channel.is_ready() || channel.is_hello_received() && !self.settings.wait_ready;
         let page = channel.descriptors().into_iter().find(|it| it.0 == WorkerPart::Scoreboard);
         let scoreboard = page.and_then(|(_, page)| Scoreboard::open(page).ok());
         self.links.frontend.send(SlotCommand::Attach(id, Box::new(channel))).await?;
@@ -136,7 +137,7 @@ impl Pool {
             let reason = "ended when there was no primary, its status is unknown".to_owned();
             let unexpected = !self.is_ordered(worker);
             if unexpected {
-                self.tally.died(worker.slot, Death::Exited, &reason);
+                self.stats.died(worker.slot, Death::Exited, &reason);
                 self.last_failure = Some((worker.slot, reason.clone()));
             }
             let end = End { reason, unexpected, ..End::of_nobody() };

@@ -5,7 +5,7 @@
 use rustix::process::Signal;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::handoff::ids::SlotId;
+use crate::protocol::ids::SlotId;
 use crate::supervisor::pool::status::PoolStatus;
 use crate::supervisor::pool::{Order, PoolSettings};
 use crate::supervisor::rollout::Trigger;

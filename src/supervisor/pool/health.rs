@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use crate::handoff::ids::{SlotId, Timestamp};
-use crate::handoff::scoreboard::Counter;
-use crate::handoff::slots::{SlotCommand, WorkerId};
+use crate::link::seam::{SlotCommand, WorkerId};
+use crate::protocol::ids::{SlotId, Timestamp};
+use crate::protocol::scoreboard::Counter;
 use crate::supervisor::autoscale::{Autoscaler, Decision, LoadMeasure, WorkerLoad};
 use crate::supervisor::event::Event;
 use crate::supervisor::lifecycle::{Fact, KillReason, Phase};
@@ -38,7 +38,7 @@ pub(super) struct Health {
 
 /// What is known of one worker.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Vitals {
+pub(super) struct WorkerStats {
     pub(super) watchdog: Watchdog,
     memory: Option<u64>,
     /// Its processor time, and when it was looked at.
@@ -117,7 +117,7 @@ async fn join(sampling: &mut Option<JoinHandle<Vec<Sample>>>) -> Vec<Sample> {
 fn ping_every(settings: &PoolSettings) -> Option<Duration> {
     let lag = |it: &_| matches!(it, LoadMeasure::Lag);
     let lag = settings.autoscale.filter(|autoscale| lag(&autoscale.measure));
-    let stalls = settings.stall_timeout.map(|timeout| timeout / 4);
+    let stalls = settings.watchdog_timeout.map(|timeout| timeout / 4);
     let wanted = [stalls, lag.map(|autoscale| autoscale.interval)].into_iter().flatten().min();
     wanted.map(|every| every.clamp(Duration::from_millis(50), PING_EVERY))
 }
@@ -156,7 +156,7 @@ impl Pool {
             if overslept {
                 *watchdog = Watchdog::new();
             }
-            let timeout = self.settings.stall_timeout;
+            let timeout = self.settings.watchdog_timeout;
             if timeout.is_some_and(|timeout| watchdog.has_stalled(now, timeout)) {
                 self.on(worker.slot, Fact::Stalled(worker.generation)).await?;
                 continue;
@@ -268,7 +268,7 @@ impl Pool {
     /// The one that has least to lose goes, unless numbers have to stay without gaps.
     async fn scale_down(&mut self, slot: SlotId, from: u16) -> Result<(), PoolError> {
         let to = from.saturating_sub(1);
-        if self.settings.dense {
+        if self.settings.contiguous {
             return self.scale_to(to, "load").await;
         }
         self.links.announcer.announce(Event::Scaled { from, to, by: "load" });
@@ -300,7 +300,7 @@ impl Pool {
     }
 }
 
-impl Vitals {
+impl WorkerStats {
     fn take(&mut self, at: Timestamp, memory: Option<u64>, cpu_time: Option<Duration>) {
         self.memory = memory;
         let Some(cpu_time) = cpu_time else { return };

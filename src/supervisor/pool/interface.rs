@@ -8,8 +8,8 @@ use tokio::sync::{mpsc, watch};
 
 use serde::{Deserialize, Serialize};
 
-use crate::handoff::ids::SlotId;
-use crate::handoff::slots::{Counters, FrontendGone, SlotCommander, SlotEvent};
+use crate::link::seam::{CommandSender, Counters, FrontendGone, SlotEvent};
+use crate::protocol::ids::SlotId;
 use crate::supervisor::autoscale::AutoscaleSettings;
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::event::Announcer;
@@ -50,19 +50,19 @@ pub struct PoolSettings {
     /// When to have more workers and when fewer, if load decides that.
     pub autoscale: Option<AutoscaleSettings>,
     /// Slots have to be numbered without gaps, lest clients move that needn't.
-    pub dense: bool,
+    pub contiguous: bool,
     /// When workers are replaced.
     pub limits: LimitSettings,
     /// A worker whose event loop has stood still for so long is aborted.
-    pub stall_timeout: Option<Duration>,
+    pub watchdog_timeout: Option<Duration>,
     /// So long workers go on serving when the primary is gone.
-    pub orphan_grace: Duration,
+    pub orphan_timeout: Duration,
     /// How often it is to be shown that pool and frontend go on.
     pub heartbeat: Option<Duration>,
     /// A session that hasn't moved to another worker within that is sent away.
-    pub move_timeout: Duration,
+    pub migrate_timeout: Duration,
     /// Whether sessions whose apps say so survive their worker.
-    pub crash_safe: bool,
+    pub protect: bool,
     /// From the order to stop until connections are no longer accepted.
     pub lameduck: Duration,
 }
@@ -71,7 +71,7 @@ pub struct PoolSettings {
 #[derive(Debug)]
 pub struct PoolLinks {
     /// Takes what workers are to be given.
-    pub frontend: SlotCommander,
+    pub frontend: CommandSender,
     /// What workers say on their channels.
     pub events: mpsc::Receiver<SlotEvent>,
     /// What workers print.

@@ -6,10 +6,10 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use crate::handoff::channel::Channel;
-use crate::handoff::estate::WorkerPart;
-use crate::handoff::ids::Timestamp;
-use crate::handoff::slots::WorkerId;
+use crate::handover::descriptors::WorkerPart;
+use crate::link::native::Channel;
+use crate::link::seam::WorkerId;
+use crate::protocol::ids::Timestamp;
 use crate::supervisor::pool::Pool;
 use crate::supervisor::process::{Printed, Process};
 use crate::system::journal;

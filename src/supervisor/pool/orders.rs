@@ -1,6 +1,6 @@
 //! What the operator orders: each order is carried out, or refused, and answered.
 
-use crate::handoff::ids::Timestamp;
+use crate::protocol::ids::Timestamp;
 use crate::supervisor::lifecycle::SlotState;
 use crate::supervisor::pool::handle::{Refusal, Reply};
 use crate::supervisor::pool::{Order, Pool, PoolError, PoolSettings};

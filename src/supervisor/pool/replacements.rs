@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::handoff::ids::{SlotId, Timestamp};
-use crate::handoff::slots::WorkerId;
+use crate::link::seam::WorkerId;
+use crate::protocol::ids::{SlotId, Timestamp};
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::event::{Event, WorkerChange};
 use crate::supervisor::lifecycle::{Fact, Phase};
@@ -55,7 +55,7 @@ impl Pool {
         let Some(part) = self.planner.replaced(slot) else { return };
         self.links.announcer.announce(Event::Replaced { slot });
         if let Part::Single(cause) = part {
-            self.tally.replaced(cause);
+            self.stats.replaced(cause);
         }
     }
 
@@ -118,7 +118,7 @@ impl Pool {
 
     pub(super) async fn end_rollout(&mut self, report: Report) -> Result<(), PoolError> {
         let outcome = report.outcome.clone();
-        self.tally.rolled_out(&outcome);
+        self.stats.rolled_out(&outcome);
         self.links.announcer.announce(Event::RolloutEnded(report));
         // Whatever follows settles it.
         if self.planner.is_rolling() || outcome == Outcome::Stopped {

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::handoff::ids::{SlotId, Timestamp};
-use crate::handoff::slots::{SlotCommand, WorkerId};
+use crate::link::seam::{SlotCommand, WorkerId};
+use crate::protocol::ids::{SlotId, Timestamp};
 use crate::supervisor::event::Event;
 use crate::supervisor::lifecycle::SlotState;
-use crate::supervisor::pool::estate::{
+use crate::supervisor::pool::snapshot::{
     AdoptedWorker, After, PoolDocument, Said, WrittenStopping, WrittenWorker,
 };
 use crate::supervisor::pool::stop::Stopping;
@@ -59,7 +59,7 @@ impl Pool {
             planner: document.planner,
             accepting: document.accepting,
             summary: document.summary,
-            tally: document.tally,
+            stats: document.stats,
             last_failure: document.last_failure,
             resumption: Some(resumption),
             ..Self::empty(document.settings, links)

@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::handoff::ids::{SlotId, Timestamp};
-use crate::handoff::slots::SlotCommand;
+use crate::link::seam::SlotCommand;
+use crate::protocol::ids::{SlotId, Timestamp};
 use crate::supervisor::event::Event;
 use crate::supervisor::lifecycle::{Fact, SlotState};
 use crate::supervisor::pool::handle::{Refusal, Scale, Scaled};
@@ -161,7 +161,7 @@ impl Pool {
     }
 
     /// Lowest free numbers come first and highest go first, drained or not, so that numbers stay
-    /// dense.
+    /// contiguous.
     pub(super) async fn scale_to(&mut self, to: u16, by: &'static str) -> Result<(), PoolError> {
         let from = self.count_active();
         self.settings.workers = to;

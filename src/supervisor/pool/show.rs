@@ -1,8 +1,8 @@
 //! The pool shows itself, in one pass over all workers: it may be asked several times a second.
 
-use crate::handoff::ids::{SlotId, Timestamp};
-use crate::handoff::scoreboard::Counter;
-use crate::handoff::slots::WorkerId;
+use crate::link::seam::WorkerId;
+use crate::protocol::ids::{SlotId, Timestamp};
+use crate::protocol::scoreboard::Counter;
 use crate::supervisor::lifecycle::{Phase, SlotState};
 use crate::supervisor::pool::status::{PoolStatus, RolloutStatus, SlotStatus, WorkerStatus};
 use crate::supervisor::pool::{Pool, Slot};
@@ -21,9 +21,9 @@ impl Pool {
             stopping: self.stopping.is_ordered(),
             rollout: self.rollout_status(),
             autoscale: self.settings.autoscale.map(|it| (it.min_workers, it.max_workers)),
-            deaths: self.tally.deaths(),
-            replacements: self.tally.replacements(),
-            rollouts: self.tally.rollouts(),
+            crashes: self.stats.crashes(),
+            replacements: self.stats.replacements(),
+            rollouts: self.stats.rollouts(),
         }
     }
 
@@ -43,7 +43,7 @@ impl Pool {
     }
 
     fn slot_status(&self, id: SlotId, slot: &Slot, now: Timestamp) -> SlotStatus {
-        let tally = self.tally.slot(id);
+        let stats = self.stats.slot(id);
         let workers: Vec<_> = slot
             .life
             .workers()
@@ -58,12 +58,12 @@ impl Pool {
             slot: id,
             state: slot.life.state(),
             weight: self.settings.weights.get(id.index()).copied().unwrap_or(1.0),
-            deaths: tally.deaths,
-            started: tally.started,
+            crashes: stats.crashes,
+            started: stats.started,
             delay: slot.life.next_start().map(|at| at.since(now)),
-            last_failure: tally.last_failure,
-            connections_total: sum(tally.connections, |worker| worker.connections_total),
-            requests_total: sum(tally.requests, |worker| worker.requests_total),
+            last_failure: stats.last_failure,
+            connections_total: sum(stats.connections, |worker| worker.connections_total),
+            requests_total: sum(stats.requests, |worker| worker.requests_total),
             workers,
         }
     }

@@ -2,8 +2,8 @@
 
 use rustix::process::Signal;
 
-use crate::handoff::ids::SlotId;
-use crate::handoff::slots::SlotCommand;
+use crate::link::seam::SlotCommand;
+use crate::protocol::ids::SlotId;
 use crate::supervisor::lifecycle::{Fact, KillReason, SlotState};
 use crate::supervisor::pool::handle::{Refusal, SlotOrder};
 use crate::supervisor::pool::{Pool, PoolError};

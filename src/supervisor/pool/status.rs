@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::handoff::ids::{Generation, SlotId};
+use crate::protocol::ids::{Generation, SlotId};
 use crate::supervisor::lifecycle::SlotState;
 
-/// The words of [`PoolStatus::deaths`]: it ended by itself; by a signal; the kernel had no memory
+/// The words of [`PoolStatus::crashes`]: it ended by itself; by a signal; the kernel had no memory
 /// left; it was killed since it was not ready in time, stood still, used more than
 /// `max_memory_kill`, broke the protocol; its program could not be run; it was killed by an
 /// operator's command.
@@ -47,7 +47,7 @@ pub struct PoolStatus {
     pub autoscale: Option<(u16, u16)>,
     /// How often workers ended without being told to, by a word for the reason: all of [`DEATHS`],
     /// from the start.
-    pub deaths: Vec<(&'static str, u64)>,
+    pub crashes: Vec<(&'static str, u64)>,
     /// Single slots whose worker was replaced, by a word for the reason: all of [`REPLACEMENTS`].
     pub replacements: Vec<(&'static str, u64)>,
     /// Rolling restarts that have ended, by result: all of [`ROLLOUTS`].
@@ -79,7 +79,7 @@ pub struct SlotStatus {
     /// Its weight in placement.
     pub weight: f64,
     /// How often its workers ended without being told to.
-    pub deaths: u64,
+    pub crashes: u64,
     /// Workers that were started in it.
     pub started: u64,
     /// Until its next worker is started, in a back-off.

@@ -2,9 +2,9 @@
 
 use tokio::task::JoinHandle;
 
-use crate::handoff::ids::Timestamp;
-use crate::handoff::scoreboard::Counter;
-use crate::handoff::slots::FrontendGone;
+use crate::link::seam::FrontendGone;
+use crate::protocol::ids::Timestamp;
+use crate::protocol::scoreboard::Counter;
 use crate::supervisor::event::Event;
 use crate::supervisor::lifecycle::Fact;
 use crate::supervisor::pool::{Pool, PoolError, until_then};

@@ -8,23 +8,23 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::handoff::channel::Channel;
-use crate::handoff::drain::{DrainMode, DrainOrder, DrainReason};
-use crate::handoff::ids::Timestamp;
-use crate::handoff::scoreboard::{Counter, Scoreboard};
-use crate::handoff::slots::{SlotCommand, WorkerId};
+use crate::link::native::Channel;
+use crate::link::seam::{SlotCommand, WorkerId};
+use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
+use crate::protocol::ids::Timestamp;
+use crate::protocol::scoreboard::{Counter, Scoreboard};
 use crate::supervisor::event::{End, Event, WorkerChange};
 use crate::supervisor::lifecycle::{Fact, KillReason, Phase, SlotState};
-use crate::supervisor::pool::estate::WrittenWorker;
-use crate::supervisor::pool::health::Vitals;
-use crate::supervisor::pool::tally::Death;
+use crate::supervisor::pool::health::WorkerStats;
+use crate::supervisor::pool::snapshot::WrittenWorker;
+use crate::supervisor::pool::stats::Death;
 use crate::supervisor::pool::{Pool, PoolError, chain};
 use crate::supervisor::process::{Exit, PrimaryFacts, Process};
 use crate::system::limits::oom_kills;
 
 /// It stands still, and won't hear it: the frontend gives it no more.
 const ABORTED: DrainOrder =
-    DrainOrder { mode: DrainMode::Ride, reason: DrainReason::Restart, window: Duration::ZERO };
+    DrainOrder { mode: DrainMode::Wait, reason: DrainReason::Restart, window: Duration::ZERO };
 
 /// A worker's process and what is known of it.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Running {
     pub(super) process: Arc<Process>,
     pub(super) scoreboard: Scoreboard,
     pub(super) started: Timestamp,
-    pub(super) vitals: Vitals,
+    pub(super) vitals: WorkerStats,
     /// From 0 to 1, its own for good.
     pub(super) jitter: f64,
     /// Why it was killed or aborted, if it was.
@@ -53,7 +53,7 @@ impl Pool {
         let reason = chain(&error);
         let end = End { reason: reason.clone(), ..End::of_nobody() };
         self.announce_worker(worker, WorkerChange::Gone(end));
-        self.tally.died(worker.slot, Death::NotStarted, &reason);
+        self.stats.died(worker.slot, Death::NotStarted, &reason);
         self.last_failure = Some((worker.slot, reason));
         self.links.frontend.send(SlotCommand::Gone(worker)).await?;
         let generation = worker.generation;
@@ -95,10 +95,10 @@ impl Pool {
     fn facts(&self) -> PrimaryFacts {
         PrimaryFacts {
             port: self.settings.port,
-            orphan_grace: self.settings.orphan_grace,
+            orphan_timeout: self.settings.orphan_timeout,
             kill_timeout: self.settings.lifecycle.kill_timeout,
-            move_timeout: self.settings.move_timeout,
-            crash_safe: self.settings.crash_safe,
+            migrate_timeout: self.settings.migrate_timeout,
+            protect: self.settings.protect,
         }
     }
 
@@ -107,7 +107,7 @@ impl Pool {
             scoreboard.increment(Counter::Stop);
         }
         self.watch(WrittenWorker::fresh(worker, &process), process, scoreboard);
-        self.tally.started(worker.slot);
+        self.stats.started(worker.slot);
         self.announce_worker(worker, WorkerChange::Spawned);
     }
 
@@ -130,7 +130,7 @@ impl Pool {
             process,
             scoreboard,
             started,
-            vitals: Vitals::default(),
+            vitals: WorkerStats::default(),
             jitter,
             killed,
             _watched: AbortOnDropHandle::new(watching),
@@ -146,7 +146,7 @@ impl Pool {
         self.tend_orphans();
         self.links.frontend.send(SlotCommand::Gone(worker)).await?;
         let requests = running.scoreboard.get(Counter::RequestsTotal);
-        self.tally.buried(worker.slot, end.connections, requests);
+        self.stats.buried(worker.slot, end.connections, requests);
         let (pid, change) = (running.process.pid(), WorkerChange::Gone(end));
         self.links.announcer.announce(Event::Worker { worker, pid, change });
         let generation = worker.generation;
@@ -184,7 +184,7 @@ impl Pool {
         };
         let death = death.filter(|_| !self.is_ordered(worker));
         if let Some(death) = death {
-            self.tally.died(worker.slot, death, &reason);
+            self.stats.died(worker.slot, death, &reason);
             self.last_failure = Some((worker.slot, reason.clone()));
         }
         let end = End {
@@ -222,7 +222,7 @@ impl Pool {
     }
 
     /// It drains already, and gets to know that it has less time.
-    pub(super) async fn hasten(
+    pub(super) async fn shorten_deadline(
         &self,
         worker: WorkerId,
         order: DrainOrder,

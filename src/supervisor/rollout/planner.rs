@@ -18,9 +18,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::handoff::ids::{SlotId, Timestamp};
+use crate::protocol::ids::{SlotId, Timestamp};
 use crate::supervisor::rollout::{
-    Cause, Outcome, Part, Report, RolloutSettings, Standing, Step, Trigger,
+    Cause, Outcome, Part, Report, RolloutProgress, RolloutSettings, Step, Trigger,
 };
 
 /// A single slot whose replacement has failed is left alone for so long.
@@ -198,9 +198,9 @@ impl Planner {
 
     /// How far the rolling restart that is under way is.
     #[must_use]
-    pub fn standing(&self) -> Option<Standing<'_>> {
+    pub fn standing(&self) -> Option<RolloutProgress<'_>> {
         let Rollout { number, trigger, under_way, replaced, of, .. } = self.current.as_ref()?;
-        Some(Standing { number: *number, trigger, replaced: *replaced, of: *of, under_way })
+        Some(RolloutProgress { number: *number, trigger, replaced: *replaced, of: *of, under_way })
     }
 
     fn is_planned(&self, slot: SlotId) -> bool {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::handoff::ids::Timestamp;
+use crate::protocol::ids::Timestamp;
 
 mod written;
 

@@ -1,9 +1,9 @@
 //! How a slot's workers go: they drain, or are killed; one of them, or all.
 
-use crate::handoff::drain::{DrainMode, DrainOrder, DrainReason};
-use crate::handoff::ids::{Generation, Timestamp};
+use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
+use crate::protocol::ids::{Generation, Timestamp};
 use crate::supervisor::lifecycle::{Action, KillReason, LifecycleSettings, Phase, SlotState};
-use crate::supervisor::slot_life::{Aim, DRAINED, SlotLife};
+use crate::supervisor::slot_life::{DRAINED, DesiredState, SlotLife};
 
 impl SlotLife {
     pub(super) fn leave(&mut self, generation: Generation, now: Timestamp) -> Vec<Action> {
@@ -17,20 +17,20 @@ impl SlotLife {
 
     /// All workers drain, and none follows.
     pub(super) fn end(&mut self, order: DrainOrder, now: Timestamp) -> Vec<Action> {
-        self.aim = Aim::Removed;
+        self.aim = DesiredState::Removed;
         self.drain_all(order, now)
     }
 
     /// All workers are killed, and none follows.
     pub(super) fn end_at_once(&mut self) -> Vec<Action> {
-        self.aim = Aim::Removed;
+        self.aim = DesiredState::Removed;
         let all = self.generations().into_iter();
         all.flat_map(|worker| self.kill(worker, KillReason::StopNow)).collect()
     }
 
     /// All workers drain, and none follows until an order to start.
     pub(super) fn take_out(&mut self, now: Timestamp) -> Vec<Action> {
-        if matches!(self.aim, Aim::Removed | DRAINED) {
+        if matches!(self.aim, DesiredState::Removed | DRAINED) {
             return Vec::new();
         }
         self.aim = DRAINED;
@@ -42,7 +42,7 @@ impl SlotLife {
     /// Says so once the last worker has ended.
     pub(super) fn drained(&self) -> Vec<Action> {
         let empty = self.workers.is_empty();
-        empty.then_some(Action::Rest(SlotState::Drained)).into_iter().collect()
+        empty.then_some(Action::Idle(SlotState::Drained)).into_iter().collect()
     }
 
     /// For those that are replaced, drained or removed: their clients come back to others.
@@ -54,8 +54,8 @@ impl SlotLife {
     /// Nobody is left to move to.
     pub(super) fn when_everything_ends(&self) -> DrainOrder {
         let mode = match self.settings.drain {
-            DrainMode::Ride => DrainMode::Ride,
-            DrainMode::Shed | DrainMode::Migrate => DrainMode::Shed,
+            DrainMode::Wait => DrainMode::Wait,
+            DrainMode::Close | DrainMode::Migrate => DrainMode::Close,
         };
         let window = self.settings.kill_timeout;
         DrainOrder { mode, reason: DrainReason::GoingAway, window }
@@ -79,7 +79,9 @@ impl SlotLife {
             }
             Some(Phase::Spare { .. }) => (None, Some(order), Action::Drain(generation, order)),
             Some(Phase::Spawning { .. }) => (None, None, Action::Terminate(generation)),
-            Some(Phase::Draining { .. }) => return self.hasten(generation, order, now),
+            Some(Phase::Draining { .. }) => {
+                return self.shorten_deadline_to(generation, order, now);
+            }
             None | Some(Phase::Killed { .. } | Phase::Aborted { .. }) => return Vec::new(),
         };
         self.set(generation, Phase::Draining { since, deadline: now + order.window, told });
@@ -93,17 +95,34 @@ impl SlotLife {
         let drains = |(_, phase): &&(_, Phase)| matches!(phase, Phase::Draining { .. });
         let draining: Vec<_> = self.workers.iter().filter(drains).map(|(it, _)| *it).collect();
         let surplus = draining.len().saturating_sub(usize::from(self.settings.max_draining));
-        draining.into_iter().take(surplus).flat_map(|worker| self.hurry(worker, now)).collect()
+        draining
+            .into_iter()
+            .take(surplus)
+            .flat_map(|worker| self.shorten_deadline(worker, now))
+            .collect()
     }
 
-    pub(super) fn hurry(&mut self, generation: Generation, now: Timestamp) -> Vec<Action> {
+    pub(super) fn shorten_deadline(
+        &mut self,
+        generation: Generation,
+        now: Timestamp,
+    ) -> Vec<Action> {
         let window = self.settings.kill_timeout;
-        self.hasten(generation, DrainOrder { window, ..self.while_others_go_on() }, now)
+        self.shorten_deadline_to(
+            generation,
+            DrainOrder { window, ..self.while_others_go_on() },
+            now,
+        )
     }
 
     /// One that drains has never more time than before. How its clients go is changed by the end of
     /// everything alone.
-    fn hasten(&mut self, generation: Generation, order: DrainOrder, now: Timestamp) -> Vec<Action> {
+    fn shorten_deadline_to(
+        &mut self,
+        generation: Generation,
+        order: DrainOrder,
+        now: Timestamp,
+    ) -> Vec<Action> {
         let Some(Phase::Draining { since, deadline: before, told }) = self.phase(generation) else {
             return Vec::new();
         };

@@ -7,11 +7,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::handoff::drain::DrainOrder;
-use crate::handoff::ids::{Generation, Timestamp};
+use crate::protocol::drain::DrainOrder;
+use crate::protocol::ids::{Generation, Timestamp};
 use crate::supervisor::lifecycle::{Action, Phase};
 use crate::supervisor::restart::Verdict;
-use crate::supervisor::slot_life::{Aim, SlotLife};
+use crate::supervisor::slot_life::{DesiredState, SlotLife};
 
 /// Who it is, and when the next one may be started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +56,7 @@ impl SlotLife {
     fn needs_spare(&self) -> bool {
         self.settings.spare
             && self.spare.generation.is_none()
-            && self.aim == Aim::Filled
+            && self.aim == DesiredState::Filled
             && self.is_serving()
             && self.proven_at.is_none()
             && self.candidate.is_none()

@@ -1,7 +1,7 @@
 //! Tables of what is done about each fact.
 
 use super::*;
-use crate::handoff::drain::{DrainMode, DrainOrder, DrainReason};
+use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::supervisor::restart::RestartPolicy;
 
 mod drained;
@@ -37,7 +37,7 @@ const fn moves(seconds: u64) -> DrainOrder {
 /// What it is told when everything ends.
 const fn ends(seconds: u64) -> DrainOrder {
     let window = Duration::from_secs(seconds);
-    DrainOrder { mode: DrainMode::Shed, reason: DrainReason::GoingAway, window }
+    DrainOrder { mode: DrainMode::Close, reason: DrainReason::GoingAway, window }
 }
 
 fn exited(generation: Generation) -> Fact {
@@ -192,7 +192,7 @@ fn too_many_deaths_put_the_slot_to_rest_until_somebody_brings_it_back() {
         (0, Fact::Start, &[Action::Spawn(G0)]),
         (1, exited(G0), &[Action::BackOff(Duration::from_millis(100))]),
         (101, Fact::Time, &[Action::Spawn(G1)]),
-        (102, exited(G1), &[Action::Rest(SlotState::Errored)]),
+        (102, exited(G1), &[Action::Idle(SlotState::Errored)]),
     ];
     let life = play(settings.clone(), &errored);
     assert_eq!((life.state(), life.next_deadline()), (SlotState::Errored, None));
@@ -206,7 +206,7 @@ fn too_many_deaths_put_the_slot_to_rest_until_somebody_brings_it_back() {
 fn some_exit_codes_put_the_slot_to_rest() {
     let restart = RestartPolicy { stop_exit_codes: vec![1], ..RestartPolicy::DEFAULT };
     let settings = LifecycleSettings { restart, ..SETTINGS };
-    let last = [(5_000, exited(G0), &[Action::Rest(SlotState::Stopped)][..])];
+    let last = [(5_000, exited(G0), &[Action::Idle(SlotState::Stopped)][..])];
     play(settings, &[&STARTED[..], &last].concat());
 }
 

@@ -16,9 +16,9 @@ use tokio::net::TcpStream;
 
 use crate::worker::connection::ConnectionGuard;
 use crate::worker::session::Inner;
-use crate::worker::session::gate::Shared;
-use crate::worker::session::ledger::Kept;
+use crate::worker::session::checkpoint::Kept;
 use crate::worker::session::state::{Phase, State};
+use crate::worker::session::stream::Shared;
 
 /// What a connection carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub(crate) struct Taken {
     /// To be kept for as long as the socket is open here.
     pub(crate) guard: Option<ConnectionGuard>,
     pub(crate) baggage: Baggage,
-    /// Its entry in the ledger, if it is crash-safe.
+    /// Its entry in the ledger, if it is protected.
     pub(crate) kept: Option<Box<Kept>>,
 }
 
@@ -68,7 +68,7 @@ pub(crate) struct Seized {
     pub(crate) kept: Option<Box<Kept>>,
 }
 
-/// Steers a [`Gate`](crate::worker::session::gate::Gate). All clones are the same.
+/// Steers a [`SessionStream`](crate::worker::session::stream::SessionStream). All clones are the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Handle {
     pub(super) shared: Arc<Shared>,
@@ -100,7 +100,7 @@ impl Handle {
         self.shared.lock().guard.as_ref().is_some_and(ConnectionGuard::has_ledger)
     }
 
-    /// The primary is told anew to keep it, if it is crash-safe.
+    /// The primary is told anew to keep it, if it is protected.
     pub(crate) fn keep_again(&self) {
         self.shared.keep_again();
     }

@@ -61,13 +61,13 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::worker::session::gate::Gate;
     use crate::worker::session::handle::Handle;
+    use crate::worker::session::stream::SessionStream;
 
     async fn gate() -> (Handle, InFlight) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (_, handle) = Gate::fresh(stream, None);
+        let (_, handle) = SessionStream::fresh(stream, None);
         let in_flight = handle.request_started();
         (handle, in_flight)
     }

@@ -13,14 +13,14 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::handoff::drain::{DrainMode, DrainOrder};
-use crate::handoff::ids::{AffinityKey, ConnectionId};
-use crate::handoff::message::MOST_TAKEN;
+use crate::protocol::drain::{DrainMode, DrainOrder};
+use crate::protocol::ids::{AffinityKey, ConnectionId};
+use crate::protocol::message::MOST_TAKEN;
 use crate::worker::connection::Connection;
-use crate::worker::outlet::Outlet;
+use crate::worker::session::checkpoint::OwnLedger;
 use crate::worker::session::handle::Kind;
-use crate::worker::session::ledger::OwnLedger;
 use crate::worker::session::{Inner, Leaver, lock};
+use crate::worker::session_sender::Outlet;
 
 /// Sessions that may be on their way at a time: enough to keep the primary busy, and few enough that
 /// none waits long for those before it.
@@ -59,19 +59,19 @@ impl Draining {
     pub(crate) fn moves_until(&self) -> Instant {
         match self.order.mode {
             DrainMode::Migrate => self.deadline - self.order.window / 5,
-            DrainMode::Ride | DrainMode::Shed => self.deadline - self.order.window,
+            DrainMode::Wait | DrainMode::Close => self.deadline - self.order.window,
         }
     }
 }
 
 /// How long sessions may try to move: until then, or less if an order to drain says so meanwhile.
 #[derive(Clone, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct Deadline {
     until: Instant,
     orders: watch::Receiver<Option<Draining>>,
 }
 
-impl Patience {
+impl Deadline {
     pub(crate) fn is_over(&self) -> bool {
         Instant::now() >= self.until()
     }
@@ -126,14 +126,14 @@ pub(crate) struct Sessions {
     /// Nothing moves any more: what is left may be told to go.
     pub(crate) over: CancellationToken,
     returned: mpsc::Sender<Connection>,
-    /// Where crash-safe sessions are written down, if any may be crash-safe.
+    /// Where protected sessions are written down, if any may be protected.
     pub(crate) ledger: Option<Arc<OwnLedger>>,
 }
 
 impl Sessions {
     /// None yet; and where those arrive whom nobody has taken. As many wait there as may be on their
     /// way.
-    pub(crate) fn new(crash_safe: bool) -> (Self, mpsc::Receiver<Connection>) {
+    pub(crate) fn new(protect: bool) -> (Self, mpsc::Receiver<Connection>) {
         let (returned, arrived) = mpsc::channel(WINDOW);
         let sessions = Self {
             open: Mutex::default(),
@@ -148,14 +148,14 @@ impl Sessions {
             draining: watch::Sender::new(None),
             over: CancellationToken::new(),
             returned,
-            ledger: crash_safe.then(Arc::default),
+            ledger: protect.then(Arc::default),
         };
         (sessions, arrived)
     }
 
     /// For sessions that begin to move now.
-    pub(crate) fn patience(&self, move_timeout: Duration) -> Patience {
-        Patience { until: Instant::now() + move_timeout, orders: self.draining.subscribe() }
+    pub(crate) fn patience(&self, migrate_timeout: Duration) -> Deadline {
+        Deadline { until: Instant::now() + migrate_timeout, orders: self.draining.subscribe() }
     }
 
     /// A connection's stay in this process.
@@ -183,7 +183,7 @@ impl Sessions {
     }
 
     /// Those that could move and aren't on their way yet.
-    pub(crate) fn movable(&self) -> Vec<Arc<Inner>> {
+    pub(crate) fn on_migrate(&self) -> Vec<Arc<Inner>> {
         self.who(|session| match session.handle.kind() {
             Kind::Http => true,
             Kind::WebSocket => !matches!(*lock(&session.leaver), Leaver::Stays),
@@ -204,10 +204,10 @@ impl Sessions {
             .collect()
     }
 
-    /// The movable WebSockets and whose they are.
+    /// The on_migrate WebSockets and whose they are.
     pub(crate) fn census(&self) -> Vec<(ConnectionId, AffinityKey)> {
-        let movable = self.movable().into_iter();
-        let websockets = movable.filter(|session| session.handle.kind() == Kind::WebSocket);
+        let on_migrate = self.on_migrate().into_iter();
+        let websockets = on_migrate.filter(|session| session.handle.kind() == Kind::WebSocket);
         websockets.map(|session| (session.info.id, session.info.key)).collect()
     }
 

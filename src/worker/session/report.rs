@@ -4,8 +4,8 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::handoff::ids::ConnectionId;
-use crate::handoff::message::{
+use crate::protocol::ids::ConnectionId;
+use crate::protocol::message::{
     BATCH, MAX_IDS, encode_ask, encode_offers, encode_reported, encode_taken,
 };
 use crate::worker::drain::Shared;

@@ -1,4 +1,4 @@
-//! A gate at rest: its library wants to read and nothing has come, which is when a crash-safe session
+//! A gate at rest: its library wants to read and nothing has come, which is when a protected session
 //! is written down.
 //!
 //! Never calls the app under the lock: what it leaves counts only if nothing has passed meanwhile.
@@ -6,11 +6,11 @@
 use std::sync::{Arc, Weak};
 
 use crate::worker::session::Inner;
-use crate::worker::session::gate::Shared;
-use crate::worker::session::ledger::{Kept, Rest};
+use crate::worker::session::checkpoint::{Kept, Rest};
 use crate::worker::session::state::{Phase, State};
+use crate::worker::session::stream::Shared;
 
-/// What makes a session crash-safe.
+/// What makes a session protected.
 #[derive(Debug, Default)]
 pub(super) struct Safety {
     /// Bytes read from the socket and written to it since the gate was made.
@@ -42,7 +42,7 @@ impl State {
         served && self.unread.is_empty() && self.at_boundary()
     }
 
-    /// One that came from another worker and whose handler here doesn't want it to be crash-safe.
+    /// One that came from another worker and whose handler here doesn't want it to be protected.
     pub(super) fn unwanted(&mut self) -> Option<Box<Kept>> {
         let unwanted = self.safety.wanted.is_none() && self.rests();
         if unwanted { self.safety.kept.take() } else { None }
@@ -64,7 +64,7 @@ impl State {
         self.give_up()
     }
 
-    /// It is no more than movable from now on.
+    /// It is no more than on_migrate from now on.
     fn give_up(&mut self) -> Option<Box<Kept>> {
         self.safety.wanted = None;
         self.safety.kept.take()

@@ -10,11 +10,11 @@ use bytes::BytesMut;
 use tokio::net::TcpStream;
 
 use crate::worker::connection::ConnectionGuard;
+use crate::worker::session::checkpoint::Kept;
 use crate::worker::session::follow::answer::Answer;
 use crate::worker::session::follow::frames::Frames;
 use crate::worker::session::follow::requests::Requests;
 use crate::worker::session::handle::{Baggage, Kind, Seized, Taken};
-use crate::worker::session::ledger::Kept;
 use crate::worker::session::resting::Safety;
 
 /// What is expected from both sides.

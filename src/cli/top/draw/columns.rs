@@ -1,7 +1,7 @@
 //! The columns of the table: what stands in them, and which of them fit. Pure.
 
+use crate::cli::top::format::{count, duration, memory, millis, percent, rate, whole};
 use crate::cli::top::rows::Sort;
-use crate::cli::top::words::{count, duration, memory, millis, percent, rate, whole};
 use crate::control::report::Worker;
 
 /// A column.
@@ -48,7 +48,7 @@ const ALL: [Column; 18] = [
     column("stalls", 6, 12, Number(|it| count(it.stalls))),
     column("mem", 5, 5, Number(|it| or_none(it.memory, memory))).sorted(Sort::Memory),
     column("cpu %", 5, 6, Number(|it| or_none(it.cpu, percent))).sorted(Sort::Cpu),
-    column("died", 4, 7, Number(|it| count(it.deaths))),
+    column("died", 4, 7, Number(|it| count(it.crashes))),
 ];
 
 const fn column(title: &'static str, width: u16, rank: u8, content: Content) -> Column {

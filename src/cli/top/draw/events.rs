@@ -7,8 +7,8 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Modifier;
 use ratatui::text::{Line, Span, Text};
 
-use crate::cli::top::look::Look;
 use crate::cli::top::state::State;
+use crate::cli::top::theme::Look;
 use crate::control::report::Event;
 
 /// Characters that the time takes, with the space behind it.
@@ -54,7 +54,7 @@ fn lines(event: &Event, zone: &TimeZone, width: usize, look: Look) -> Vec<Line<'
     texts.into_iter().zip(times).map(line).collect()
 }
 
-/// Broken between words; a word that is longer than a line has one for itself.
+/// Broken between format; a word that is longer than a line has one for itself.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {

@@ -5,9 +5,9 @@ use ratatui::layout::Rect;
 use ratatui::style::Stylize;
 use ratatui::text::{Line, Span, Text};
 
-use crate::cli::top::look::Look;
+use crate::cli::top::format::{count, duration};
 use crate::cli::top::state::State;
-use crate::cli::top::words::{count, duration};
+use crate::cli::top::theme::Look;
 use crate::control::report::{Rollout, Status};
 
 /// Snapshots come each second; if none has come for so many, it is said.

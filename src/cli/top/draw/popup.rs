@@ -6,9 +6,9 @@ use ratatui::style::Stylize;
 use ratatui::text::{Line, Text};
 use ratatui::widgets::{Block, Clear, Paragraph};
 
-use crate::cli::top::look::Look;
 use crate::cli::top::order::Order;
 use crate::cli::top::state::Popup;
+use crate::cli::top::theme::Look;
 
 /// Characters that it is wide, its border included.
 const WIDTH: u16 = 60;

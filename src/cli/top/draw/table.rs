@@ -7,8 +7,8 @@ use ratatui::text::Text;
 use ratatui::widgets::{Cell, Row, Table};
 
 use super::columns::{Column, Content, that_fit};
-use crate::cli::top::look::Look;
 use crate::cli::top::rows::Rows;
+use crate::cli::top::theme::Look;
 use crate::control::report::Worker;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, rows: &Rows, look: Look) {
@@ -81,7 +81,7 @@ fn bar(part: u64, most: u64, width: u16, look: Look) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::top::look::Characters;
+    use crate::cli::top::theme::Characters;
 
     #[test]
     fn a_bar_is_as_long_as_its_share() {

@@ -7,11 +7,11 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::style::Color;
 
 use super::*;
-use crate::cli::top::look::Characters;
 use crate::cli::top::order::Order;
 use crate::cli::top::sample;
 use crate::cli::top::state::{Popup, Said};
-use crate::control::report::{Event, Heaviest, Live, Rollout, Status, Worker};
+use crate::cli::top::theme::Characters;
+use crate::control::report::{Event, Live, Rollout, Status, TopClients, Worker};
 
 const COLOURED: Look = Look::new(true, Characters::Unicode);
 
@@ -40,7 +40,7 @@ fn state(workers: u16) -> State {
     for second in 0..30 {
         let mut live = sample::live(workers);
         live.status.connections = second * 10;
-        live.status.spilled = 12 + second / 10;
+        live.status.fallbacks = 12 + second / 10;
         live.events = Vec::new();
         state.live(live);
     }
@@ -78,11 +78,11 @@ fn eighty_by_twenty_four_shows_everything() {
     let expected = "\
 shop  sticky-lb 0.1.0  0.0.0.0:3000  pid 4711  up 3h12m  rendezvous
 serving 4/4  accepting
-accepts/s     1234 ███████ p50 ms        0.08 ███████ spilled         14
-connections    290 ▆▆▆▇▇▇█ p99 ms        0.31 ███████ redelivered      3
+accepts/s     1234 ███████ p50 ms        0.08 ███████ fallbacks         14
+connections    290 ▆▆▆▇▇▇█ p99 ms        0.31 ███████ redispatched      3
 requests        17 ███████ stalls           0         refused          0
 moved            0         sent away        0         moves lost       0
-deaths           2         heaviest client 12% 192.168.100.100
+crashes           2         top client 12% 192.168.100.100
  slot   gen     pid state    uptime  conns load   hand/s p99 ms   mem cpu % died
 >   0     1    4712 serving   3h11m    100 █████▊     12   0.30  123M  12.5    0
     1     1    4713 serving   3h11m    101 █████▉     12   0.30  123M  12.5    0
@@ -129,8 +129,8 @@ fn a_large_terminal_shows_more() {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
     // A bar a second: of totals, where something came.
-    let spilled = text.lines().find(|line| line.contains("spilled")).unwrap();
-    let after = spilled.split("14 ").nth(1).unwrap();
+    let fallbacks = text.lines().find(|line| line.contains("fallbacks")).unwrap();
+    let after = fallbacks.split("14 ").nth(1).unwrap();
     assert_eq!(after.matches('█').count(), 2, "{after}");
 }
 
@@ -283,9 +283,9 @@ prop_compose! {
         let event = Event { number: a, time_ms, text: words, ..Event::default() };
         let rollout = Rollout { number: a, under_way, ..Rollout::default() };
         let status = Status {
-            name, pid, serving, workers: slots, autoscale, uptime_s: one, spilled: b, stalls: c,
+            name, pid, serving, workers: slots, autoscale, uptime_s: one, fallbacks: b, stalls: c,
             connections: a, accepts_per_second: two, handoff_p99_ms: Some(one),
-            heaviest: Some(Heaviest { address, share: two }), rollout: Some(rollout),
+            top_client: Some(TopClients { address, share: two }), rollout: Some(rollout),
             ..Status::default()
         };
         Live { time_ms, status, workers, events: vec![event] }

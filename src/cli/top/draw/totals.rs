@@ -7,8 +7,8 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{RenderDirection, Sparkline};
 
 use crate::cli::top::figures::Figure;
-use crate::cli::top::look::Look;
 use crate::cli::top::state::State;
+use crate::cli::top::theme::Look;
 
 const COLUMNS: usize = 3;
 
@@ -25,7 +25,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, look: Look)
         for (cell, figure) in cells.iter().zip(figures) {
             match figure {
                 // An address needs all the room that is left.
-                Figure::Heaviest => draw_heaviest(frame, cell.union(cells[COLUMNS - 1]), state),
+                Figure::TopClients => draw_top_client(frame, cell.union(cells[COLUMNS - 1]), state),
                 figure => draw_figure(frame, *cell, *figure, state, look),
             }
         }
@@ -50,7 +50,7 @@ fn draw_figure(frame: &mut Frame<'_>, area: Rect, figure: Figure, state: &State,
     frame.render_widget(sparkline, line);
 }
 
-fn draw_heaviest(frame: &mut Frame<'_>, area: Rect, state: &State) {
-    let text = Figure::Heaviest.text(&state.status);
-    frame.render_widget(Line::from(vec![Span::raw("heaviest client "), text.bold()]), area);
+fn draw_top_client(frame: &mut Frame<'_>, area: Rect, state: &State) {
+    let text = Figure::TopClients.text(&state.status);
+    frame.render_widget(Line::from(vec![Span::raw("top client "), text.bold()]), area);
 }

@@ -1,7 +1,7 @@
 use std::thread;
 
 use super::*;
-use crate::handoff::ids::Generation;
+use crate::protocol::ids::Generation;
 use crate::supervisor::output::lines::{LONGEST, Text};
 
 fn chunk(slot: u16, stream: Stream, bytes: &[u8]) -> Arc<Chunk> {

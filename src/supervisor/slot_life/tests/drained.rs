@@ -2,7 +2,7 @@
 
 use super::*;
 
-const SAYS_DRAINED: &[Action] = &[Action::Rest(SlotState::Drained)];
+const SAYS_DRAINED: &[Action] = &[Action::Idle(SlotState::Drained)];
 
 #[test]
 fn a_drained_slot_finishes_what_it_has_and_waits_for_an_order() {

@@ -15,9 +15,9 @@ fn told_first(settings: LifecycleSettings, fact: Fact) -> DrainOrder {
 #[test]
 fn clients_are_told_of_a_restart_unless_everything_ends_and_then_nobody_is_left_to_move_to() {
     for (set, at_the_end) in [
-        (DrainMode::Ride, DrainMode::Ride),
-        (DrainMode::Shed, DrainMode::Shed),
-        (DrainMode::Migrate, DrainMode::Shed),
+        (DrainMode::Wait, DrainMode::Wait),
+        (DrainMode::Close, DrainMode::Close),
+        (DrainMode::Migrate, DrainMode::Close),
     ] {
         let settings = LifecycleSettings { drain: set, ..SETTINGS };
         for fact in [Fact::Drain, Fact::Remove] {

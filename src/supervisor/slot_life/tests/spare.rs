@@ -84,7 +84,7 @@ fn one_who_dies_too_often_is_not_saved_by_spares() {
     let settings = LifecycleSettings { restart, ..with_spare() };
     let short = DrainOrder { window: Duration::from_secs(10), ..moves(0) };
     let end =
-        [(5_000, exited(G0), &[Action::Drain(G1, short), Action::Rest(SlotState::Errored)][..])];
+        [(5_000, exited(G0), &[Action::Drain(G1, short), Action::Idle(SlotState::Errored)][..])];
     play(settings, &[&BOTH[..], &end].concat());
 }
 

@@ -107,7 +107,7 @@ proptest! {
             }
             // A drained slot says once that its last worker has ended, and then has none.
             if life.state() == SlotState::Drained {
-                let says = has(|it| *it == Action::Rest(SlotState::Drained));
+                let says = has(|it| *it == Action::Idle(SlotState::Drained));
                 prop_assert!(!says || !said, "said twice");
                 said |= says;
                 prop_assert_eq!(said, life.workers.is_empty());

@@ -23,9 +23,9 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use crate::worker::session::gate::Gate;
 use crate::worker::session::in_flight::InFlightBody;
-use crate::worker::session::tests::moving::{App, Served};
+use crate::worker::session::stream::SessionStream;
+use crate::worker::session::tests::migration::{App, Served};
 
 /// Of the answers that take more than a socket's buffers.
 pub(super) const BIG: usize = 6_000_000;
@@ -141,13 +141,13 @@ async fn count(ConnectInfo(served): ConnectInfo<Served>, request: Request, next:
     next.run(request).await.map(|body| Body::new(InFlightBody::new(body, in_flight)))
 }
 
-struct Feed(mpsc::Receiver<(Gate, Served)>);
+struct Feed(mpsc::Receiver<(SessionStream, Served)>);
 
 impl axum::serve::Listener for Feed {
-    type Io = Gate;
+    type Io = SessionStream;
     type Addr = Served;
 
-    async fn accept(&mut self) -> (Gate, Served) {
+    async fn accept(&mut self) -> (SessionStream, Served) {
         match self.0.recv().await {
             Some(arrived) => arrived,
             None => std::future::pending().await,

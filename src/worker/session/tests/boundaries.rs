@@ -6,8 +6,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::worker::session::gate::Gate;
 use crate::worker::session::handle::{Baggage, Handle, Kind};
+use crate::worker::session::stream::SessionStream;
 use crate::worker::session::tests::client::{UPGRADE, frame};
 
 const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
@@ -18,23 +18,23 @@ async fn pair() -> (TcpStream, TcpStream) {
     (client, listener.accept().await.unwrap().0)
 }
 
-async fn fresh() -> (TcpStream, Gate, Handle) {
+async fn fresh() -> (TcpStream, SessionStream, Handle) {
     let (client, server) = pair().await;
-    let (gate, handle) = Gate::fresh(server, None);
+    let (gate, handle) = SessionStream::fresh(server, None);
     (client, gate, handle)
 }
 
 /// Another worker has agreed already.
-async fn replaying() -> (TcpStream, Gate, Handle) {
+async fn replaying() -> (TcpStream, SessionStream, Handle) {
     let (client, server) = pair().await;
     let head = UPGRADE.as_bytes().to_vec();
     let baggage = Baggage { kind: Kind::WebSocket, head, unread: Vec::new() };
-    let (mut gate, handle) = Gate::resumed(server, None, baggage, None);
+    let (mut gate, handle) = SessionStream::resumed(server, None, baggage, None);
     reads(&mut gate, UPGRADE.as_bytes()).await;
     (client, gate, handle)
 }
 
-async fn websocket() -> (TcpStream, Gate, Handle) {
+async fn websocket() -> (TcpStream, SessionStream, Handle) {
     let (client, mut gate, handle) = replaying().await;
     gate.write_all(SWITCHING).await.unwrap();
     (client, gate, handle)
@@ -43,18 +43,18 @@ async fn websocket() -> (TcpStream, Gate, Handle) {
 const LONG: Duration = Duration::from_secs(30);
 
 /// Waits for just this.
-async fn reads(gate: &mut Gate, expected: &[u8]) {
+async fn reads(gate: &mut SessionStream, expected: &[u8]) {
     let mut bytes = vec![0; expected.len()];
     timeout(LONG, gate.read_exact(&mut bytes)).await.unwrap().unwrap();
     assert!(bytes == expected, "{} bytes that are others", bytes.len());
 }
 
-async fn reads_the_end(gate: &mut Gate) {
+async fn reads_the_end(gate: &mut SessionStream) {
     assert_eq!(timeout(LONG, gate.read(&mut [0; 9])).await.unwrap().unwrap(), 0);
 }
 
 /// Wants to read, and gets nothing.
-async fn reads_nothing(gate: &mut Gate) {
+async fn reads_nothing(gate: &mut SessionStream) {
     assert!(timeout(Duration::from_millis(20), gate.read_u8()).await.is_err());
 }
 
@@ -309,7 +309,7 @@ async fn half_a_head_moves_and_a_request_is_nobodys_to_guess_at() {
         (Kind::Http, b"GET / HT".as_slice())
     );
 
-    let (mut gate, handle) = Gate::resumed(taken.stream, None, taken.baggage, None);
+    let (mut gate, handle) = SessionStream::resumed(taken.stream, None, taken.baggage, None);
     client.write_all(b"TP/1.1\r\n\r\n").await.unwrap();
     reads(&mut gate, b"GET / HTTP/1.1\r\n\r\n").await;
     gate.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::worker::session::tests::apps::{self, BIG};
-use crate::worker::session::tests::moving::Host;
+use crate::worker::session::tests::migration::Host;
 
 struct Http {
     stream: BufReader<TcpStream>,

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::worker::session::tests::apps;
 use crate::worker::session::tests::client::{Client, Style, UPGRADE, message, read_head};
-use crate::worker::session::tests::moving::{App, Host};
+use crate::worker::session::tests::migration::{App, Host};
 
 const SHORT: Style = Style { longest: 300, fragments: false, lockstep: true };
 const CUT: Style = Style { longest: 60_000, fragments: true, lockstep: false };

@@ -1,0 +1,279 @@
+//! How many clients are sent away, and when: workers ask, and are granted their closes evenly over
+//! the time that they have, all of them together at no more than one rate, so that whoever comes
+//! back never comes with everybody.
+//!
+//! Pure, and told the time. Never knows who the clients are.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::frontend::pace::Pace;
+use crate::link::seam::WorkerId;
+use crate::protocol::ids::Timestamp;
+
+/// How fast clients are made to move, over all workers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PaceSettings {
+    /// Clients that are sent away per second, above 0.
+    pub close_rate: f64,
+    /// Sessions per second that a rebalance moves, above 0.
+    pub rebalance_rate: f64,
+}
+
+impl Default for PaceSettings {
+    fn default() -> Self {
+        Self { close_rate: 100.0, rebalance_rate: 100.0 }
+    }
+}
+
+/// The last tenth of a worker's time, and no more than that, is kept: whoever is left then is
+/// granted at once, since a close frame is better than none.
+const LAST_CALL: Duration = Duration::from_secs(2);
+
+/// Grants closes.
+#[derive(Debug)]
+pub struct CloseRequests {
+    pace: Pace,
+    wishes: Vec<Wish>,
+}
+
+/// What is asked for and not granted, for a successor.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Wishes {
+    /// When the next one is due by the rate.
+    next: Option<Timestamp>,
+    all: Vec<Wish>,
+}
+
+/// What is left of what a worker has asked for.
+#[derive(Debug, Serialize, Deserialize)]
+struct Wish {
+    worker: WorkerId,
+    left: u32,
+    /// When the next one is due, if the rate allows it.
+    due: Timestamp,
+    interval: Duration,
+    /// When all that are left are due.
+    last_call: Timestamp,
+}
+
+/// A permission for a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Who may.
+    pub worker: WorkerId,
+    /// How many clients it may send away now.
+    pub count: u32,
+    /// More than the rate allows: the worker's time is nearly over.
+    pub hurried: bool,
+}
+
+impl CloseRequests {
+    /// At so many clients in a second.
+    #[must_use]
+    pub fn new(rate: f64) -> Self {
+        Self { pace: Pace::new(rate), wishes: Vec::new() }
+    }
+
+    /// What its successor is to know.
+    #[must_use]
+    pub fn into_wishes(self) -> Wishes {
+        Wishes { next: Some(self.pace.next()), all: self.wishes }
+    }
+
+    /// Goes on, at so many clients in a second, from what was asked for.
+    #[must_use]
+    pub fn resume(rate: f64, wishes: Wishes) -> Self {
+        let next = wishes.next.unwrap_or(Timestamp(0));
+        Self { pace: Pace::from(rate, next), wishes: wishes.all }
+    }
+
+    /// A worker wants to send so many away within that time; what it asked for before is forgotten.
+    pub fn ask(&mut self, worker: WorkerId, count: u32, within: Duration, now: Timestamp) {
+        let before = self.wishes.iter().position(|wish| wish.worker == worker);
+        let before = before.map(|position| self.wishes.swap_remove(position));
+        if count == 0 {
+            return;
+        }
+        let time = within - (within / 10).min(LAST_CALL);
+        let interval = time / count;
+        // Whoever asks often gets no more by it.
+        let due = before.map_or(now, |wish| wish.due.clamp(now, now + interval));
+        let last_call = now + time;
+        self.wishes.push(Wish { worker, left: count, due, interval, last_call });
+    }
+
+    /// A worker that is gone wants nothing.
+    pub fn forget(&mut self, worker: WorkerId) {
+        self.wishes.retain(|wish| wish.worker != worker);
+    }
+
+    /// When there is something to grant.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Timestamp> {
+        let free = self.pace.free_at();
+        self.wishes.iter().map(|wish| wish.due.max(free).min(wish.last_call)).min()
+    }
+
+    /// What is granted now; to be asked until there is nothing.
+    pub fn grant(&mut self, now: Timestamp) -> Option<Grant> {
+        let wishes = self.wishes.iter().enumerate();
+        let (first, wish) = wishes.min_by_key(|(_, wish)| wish.due)?;
+        if now >= wish.due && self.pace.is_free(now) {
+            self.pace.step(now);
+            return Some(self.take(first, 1, false));
+        }
+        let late = self.wishes.iter().position(|wish| now >= wish.last_call)?;
+        Some(self.take(late, self.wishes[late].left, true))
+    }
+
+    fn take(&mut self, position: usize, count: u32, hurried: bool) -> Grant {
+        let wish = &mut self.wishes[position];
+        let worker = wish.worker;
+        wish.due = wish.due + wish.interval;
+        wish.left -= count;
+        if wish.left == 0 {
+            self.wishes.swap_remove(position);
+        }
+        Grant { worker, count, hurried }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::protocol::ids::{Generation, SlotId};
+
+    const START: Timestamp = Timestamp(1_000_000_000_000);
+
+    fn worker(slot: u16) -> WorkerId {
+        WorkerId { slot: SlotId(slot), generation: Generation(0) }
+    }
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// All that is granted from now on, and when, as milliseconds.
+    fn all(close_requests: &mut CloseRequests) -> Vec<(u64, Grant)> {
+        let mut granted = Vec::new();
+        while let Some(due) = close_requests.next_due() {
+            let before = granted.len();
+            while let Some(grant) = close_requests.grant(due) {
+                granted.push(((due.0 - START.0) / 1_000_000, grant));
+            }
+            assert!(granted.len() > before, "due, and nothing to grant");
+        }
+        granted
+    }
+
+    #[test]
+    fn closes_are_spread_evenly_over_nine_tenths_of_the_time() {
+        let mut close_requests = CloseRequests::new(100.0);
+        close_requests.ask(worker(0), 9, millis(10_000), START);
+        let granted = all(&mut close_requests);
+        let times: Vec<_> = granted.iter().map(|(at, _)| *at).collect();
+        assert_eq!(times, (0..9).map(|n| n * 1_000).collect::<Vec<_>>());
+        let plain = Grant { worker: worker(0), count: 1, hurried: false };
+        assert!(granted.iter().all(|(_, grant)| *grant == plain));
+    }
+
+    #[test]
+    fn all_together_keep_to_the_rate_and_the_rest_goes_at_last_call() {
+        let mut close_requests = CloseRequests::new(10.0);
+        close_requests.ask(worker(0), 100, millis(10_000), START);
+        close_requests.ask(worker(1), 30, millis(30_000), START);
+        let granted = all(&mut close_requests);
+        let of = |slot, hurried: bool| {
+            let of = granted
+                .iter()
+                .filter(move |(_, grant)| grant.worker == worker(slot) && grant.hurried == hurried);
+            (of.clone().map(|(_, grant)| grant.count).sum::<u32>(), of.map(|(at, _)| *at).max())
+        };
+        let ((plain, _), (hurried, at)) = (of(0, false), of(0, true));
+        assert_eq!(plain + hurried, 100);
+        assert!((70..=90).contains(&plain), "{plain} at ten a second in nine, shared");
+        assert_eq!(at, Some(9_000));
+        assert_eq!((of(1, false).0, of(1, true).0), (30, 0));
+        assert!(of(1, false).1 < Some(28_000));
+    }
+
+    #[test]
+    fn a_new_wish_replaces_the_old_one_and_comes_no_sooner() {
+        let mut close_requests = CloseRequests::new(1_000.0);
+        close_requests.ask(worker(0), 9, millis(10_000), START);
+        assert!(close_requests.grant(START).is_some());
+        for _ in 0..50 {
+            close_requests.ask(worker(0), 4, millis(10_000), START);
+            assert_eq!(close_requests.grant(START), None);
+        }
+        let times: Vec<_> = all(&mut close_requests).iter().map(|(at, _)| *at).collect();
+        assert_eq!(times, [1_000, 3_250, 5_500, 7_750]);
+        close_requests.ask(worker(0), 9, millis(10_000), START);
+        close_requests.ask(worker(0), 0, millis(10_000), START);
+        assert_eq!(close_requests.next_due(), None);
+    }
+
+    #[test]
+    fn whoever_is_gone_or_has_no_time_waits_for_nothing() {
+        let mut close_requests = CloseRequests::new(1.0);
+        close_requests.ask(worker(0), 5, millis(10_000), START);
+        close_requests.ask(worker(1), 5, Duration::ZERO, START);
+        close_requests.forget(worker(0));
+        let counts: Vec<_> =
+            all(&mut close_requests).iter().map(|(_, grant)| grant.count).collect();
+        assert_eq!(counts, [1, 4]);
+    }
+
+    proptest! {
+        #[test]
+        fn never_above_the_rate_and_everything_in_the_end(
+            rate in 1..300_u32,
+            asks in prop::collection::vec((0..4_u16, 1..200_u32, 0..20_000_u64, 0..3_000_u64), 1..12),
+        ) {
+            let (mut close_requests, mut now) = (CloseRequests::new(rate.into()), START);
+            let (mut plain, mut wanted, mut given) = (Vec::new(), [0; 4], [0; 4]);
+            let mut run = |close_requests: &mut CloseRequests, until: Timestamp, given: &mut [u32; 4]| {
+                while let Some(due) = close_requests.next_due().filter(|due| *due <= until) {
+                    // A millisecond late, as the poller.
+                    let at = due + millis(1);
+                    while let Some(grant) = close_requests.grant(at) {
+                        given[grant.worker.slot.index()] += grant.count;
+                        if !grant.hurried {
+                            plain.push(at.0);
+                        }
+                    }
+                }
+            };
+            for (slot, count, within, pause) in asks {
+                close_requests.ask(worker(slot), count, millis(within), now);
+                (wanted[usize::from(slot)], given[usize::from(slot)]) = (count, 0);
+                now = now + millis(pause);
+                run(&mut close_requests, now, &mut given);
+            }
+            run(&mut close_requests, now + millis(100_000), &mut given);
+            prop_assert_eq!(given, wanted);
+            for run in plain.windows(rate as usize + 1) {
+                prop_assert!(run[rate as usize] - run[0] >= 1_000_000_000);
+            }
+        }
+
+        #[test]
+        fn as_long_as_the_rate_allows_nobody_is_hurried(
+            count in 1..100_u32, within in 2_000..20_000_u64,
+        ) {
+            let mut close_requests = CloseRequests::new(1_000.0);
+            close_requests.ask(worker(0), count, millis(within), START);
+            let granted = all(&mut close_requests);
+            prop_assert!(granted.iter().all(|(_, grant)| !grant.hurried && grant.count == 1));
+            let even = within * 9 / 10 / u64::from(count);
+            for pair in granted.windows(2) {
+                let apart = pair[1].0 - pair[0].0;
+                prop_assert!(apart.abs_diff(even) <= 2 + within / 100, "{apart} instead of {even}");
+            }
+        }
+    }
+}

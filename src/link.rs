@@ -1,0 +1,6 @@
+//! The primary's end to one worker.
+//!
+//! Never decides where a connection goes.
+
+pub mod native;
+pub mod seam;

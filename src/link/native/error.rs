@@ -1,0 +1,73 @@
+//! What a worker may not do on its channel.
+
+use rustix::io::Errno;
+
+use crate::protocol::ids::ConnectionId;
+use crate::protocol::message::{MAX_SESSIONS, MAX_TO_PRIMARY, MessageError};
+
+/// What a worker may not do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChannelError {
+    /// Bytes that are no message.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// A message that no kind could be so long.
+    #[error("message is longer than {MAX_TO_PRIMARY} bytes")]
+    Long,
+    /// A message with descriptors.
+    #[error("message carries descriptors, expected none")]
+    Descriptors,
+    /// Something before the hello, or another one.
+    #[error("hello is not the first message, or came again")]
+    NoHello,
+    /// An answer to a ping that was not sent.
+    #[error("pong without a ping")]
+    NoPing,
+    /// An answer for a connection that it doesn't hold.
+    #[error("refusal of connection {}, which is not waiting for an answer", .0.0)]
+    UnknownConnection(ConnectionId),
+    /// A session that isn't one.
+    #[error("session {} carries {}, which it may not", .0.0, .1)]
+    Session(ConnectionId, &'static str),
+    /// A session of a connection that the primary never had.
+    #[error("session {} is of no connection that was accepted", .0.0)]
+    UnknownSession(ConnectionId),
+    /// More sessions at a time than it may offer.
+    #[error("more than {MAX_SESSIONS} sessions are under way")]
+    TooManySessions,
+    /// It speaks of sessions and didn't say in time that it moves them, or says so twice.
+    #[error("message is for workers that move sessions, which is said once, before ready")]
+    NoSessions,
+    /// An answer to a census that was not taken.
+    #[error("sessions were counted that nobody had asked for")]
+    NoCensus,
+    /// A part of a report that was not asked for.
+    #[error("report that nobody had asked for")]
+    NoReport,
+    /// A ledger that could change under its reader's feet, or none.
+    #[error("ledger is not memory that is sealed against shrinking")]
+    NoLedger,
+    /// It settled more than it was sent, or says that it refused and doesn't say whom.
+    #[error(
+        "scoreboard counts {settled} connections settled and {refused} refused, which were not"
+    )]
+    Scoreboard {
+        /// What it says.
+        settled: u64,
+        /// What it says.
+        refused: u64,
+    },
+    /// It ended the channel without being asked.
+    #[error("channel was closed by the worker")]
+    Closed,
+    /// The kernel failed.
+    #[error("channel failed")]
+    Io(#[source] std::io::Error),
+}
+
+impl From<Errno> for ChannelError {
+    fn from(errno: Errno) -> Self {
+        Self::Io(errno.into())
+    }
+}

@@ -1,0 +1,247 @@
+//! The seam between supervisor and frontend: the supervisor says which worker fills which slot,
+//! the frontend says what the workers told it on their channels.
+//!
+//! Holds no state; both directions are bounded queues.
+//!
+//! * Commands: when full, the supervisor waits.
+//! * Events: when full, the event is dropped, since the frontend waits for nobody. It mends itself:
+//!   a worker whose `Ready` is lost misses its time limit, one whose `Violation` is lost finds its
+//!   channel closed.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::event::{EventfdFlags, eventfd};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::link::native::{Channel, ChannelError};
+use crate::protocol::drain::DrainOrder;
+use crate::protocol::ids::SlotId;
+pub use crate::protocol::ids::WorkerId;
+
+const COMMANDS: usize = 256;
+const EVENTS: usize = 4096;
+
+/// From the supervisor to the frontend.
+#[derive(Debug)]
+pub enum SlotCommand {
+    /// Begin to accept connections. After a crash of the primary before this one, it also says that
+    /// all workers that are left are attached.
+    Accept,
+    /// Clients belong to these slots, with these weights, each above 0.
+    Rank(Vec<(SlotId, f64)>),
+    /// A worker was started, or was adopted; listen to what it says.
+    Attach(WorkerId, Box<Channel>),
+    /// From now on the slot's clients go to this worker.
+    Serve(WorkerId),
+    /// Send it no more, and tell it so.
+    Drain(WorkerId, DrainOrder),
+    /// Ask it whether its loop is alive. Nothing is asked of one that has no room for questions.
+    Ping(WorkerId),
+    /// Its process has ended: what it did not acknowledge goes to others.
+    Gone(WorkerId),
+    /// No worker is to come: the slot's clients need not wait.
+    GiveUp(SlotId),
+    /// Hand out what the backlog holds, close the listener, answer when all is handed over.
+    StopAccepting(oneshot::Sender<()>),
+    /// Say what was counted.
+    Count(oneshot::Sender<Counters>),
+    /// All workers are gone: end.
+    End,
+    /// Stop, and leave everything to a successor; workers go on. The last command, and not given where
+    /// the listener is being closed: it is given up then with whoever waits for that.
+    HandOver,
+}
+
+/// From the frontend to the supervisor.
+#[derive(Debug)]
+pub struct SlotEvent {
+    /// Who said or did it.
+    pub worker: WorkerId,
+    /// What.
+    pub kind: SlotEventKind,
+}
+
+/// What a worker said or did.
+#[derive(Debug)]
+pub enum SlotEventKind {
+    /// It has attached.
+    Hello,
+    /// It takes connections.
+    Ready,
+    /// Its loop has answered a ping.
+    Pong,
+    /// It wants to be drained and replaced.
+    Leave,
+    /// It broke the protocol; nothing goes to it any more.
+    Violation(ChannelError),
+}
+
+/// What happened to connections since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Counters {
+    /// Taken from the backlog.
+    pub accepted: u64,
+    /// Owned by a worker.
+    pub acknowledged: u64,
+    /// Taken back from a worker that died, stalled or refused, and given to another.
+    pub redispatched: u64,
+    /// Sent elsewhere than to the first of their ranking.
+    pub fallbacks: u64,
+    /// Used by a worker that died without acknowledging, or ended by the client before it.
+    pub lost: u64,
+    /// Times a worker didn't acknowledge in time.
+    pub stalls: u64,
+    /// Connections that a worker refused.
+    pub refused: u64,
+    /// Errors of `accept`.
+    pub accept_errors: u64,
+    /// Sessions that another worker has taken.
+    pub moved: u64,
+    /// Sessions that nobody took, and that their workers went on with.
+    pub returned: u64,
+    /// Sessions that ended since nobody was left to take them, or whose taker died with them.
+    pub sessions_lost: u64,
+    /// Clients that workers were allowed to send away.
+    pub shed: u64,
+    /// What became of protected sessions.
+    pub survival: Survival,
+}
+
+/// What became of protected sessions whose workers died.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Survival {
+    /// They go on in another worker.
+    pub recovered: u64,
+    /// Closed: something was read or written since they were at rest.
+    pub busy: u64,
+    /// Closed: their clients had gone, or their worker had closed them.
+    pub client_gone: u64,
+    /// Closed: what their worker had written down is of no use.
+    pub unverified: u64,
+    /// Closed: they were at rest, and nobody took them.
+    pub no_target: u64,
+    /// Sessions that were to be kept, and for which there was no descriptor.
+    pub not_protected: u64,
+}
+
+impl Survival {
+    /// Those that were closed, by why.
+    #[must_use]
+    pub fn recovery_failures(&self) -> [(&'static str, u64); 4] {
+        [
+            ("busy", self.busy),
+            ("client-gone", self.client_gone),
+            ("unverified", self.unverified),
+            ("no_target", self.no_target),
+        ]
+    }
+}
+
+/// The supervisor's side.
+#[derive(Clone, Debug)]
+pub struct CommandSender {
+    commands: mpsc::Sender<SlotCommand>,
+    wake: Arc<OwnedFd>,
+}
+
+/// The frontend has ended, by an error that it reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("frontend has ended")]
+pub struct FrontendGone;
+
+impl CommandSender {
+    /// Sends a command; waits where the frontend has many to do.
+    ///
+    /// # Errors
+    ///
+    /// If the frontend has ended.
+    pub async fn send(&self, command: SlotCommand) -> Result<(), FrontendGone> {
+        self.commands.send(command).await.map_err(|_| FrontendGone)?;
+        // An eventfd takes 2^64 - 2 of these before the frontend has to read.
+        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+        Ok(())
+    }
+
+    /// Closes the listener once the backlog is handed out, and waits for that.
+    ///
+    /// # Errors
+    ///
+    /// If the frontend has ended.
+    pub async fn stop_accepting(&self) -> Result<(), FrontendGone> {
+        self.ask(SlotCommand::StopAccepting).await
+    }
+
+    /// Asks what was counted.
+    ///
+    /// # Errors
+    ///
+    /// If the frontend has ended.
+    pub async fn count(&self) -> Result<Counters, FrontendGone> {
+        self.ask(SlotCommand::Count).await
+    }
+
+    async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> SlotCommand,
+    ) -> Result<T, FrontendGone> {
+        let (reply, answer) = oneshot::channel();
+        self.send(question(reply)).await?;
+        answer.await.map_err(|_| FrontendGone)
+    }
+}
+
+/// The frontend's side.
+#[derive(Debug)]
+pub struct CommandReceiver {
+    commands: mpsc::Receiver<SlotCommand>,
+    wake: Arc<OwnedFd>,
+    events: mpsc::Sender<SlotEvent>,
+}
+
+impl CommandReceiver {
+    /// The next command, if there is one.
+    pub fn next_command(&mut self) -> Option<SlotCommand> {
+        match self.commands.try_recv() {
+            Ok(command) => Some(command),
+            Err(mpsc::error::TryRecvError::Empty) => None,
+            Err(mpsc::error::TryRecvError::Disconnected) => Some(SlotCommand::End),
+        }
+    }
+
+    /// Before commands are taken: those that come later make the descriptor readable again.
+    pub fn quiet(&self) {
+        // There is nothing to read where nobody has written.
+        let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
+    }
+
+    /// Tells the supervisor, without waiting.
+    pub fn tell(&self, worker: WorkerId, kind: SlotEventKind) {
+        if self.events.try_send(SlotEvent { worker, kind }).is_err() {
+            tracing::error!(slot = worker.slot.0, "supervisor is too busy to hear of a worker");
+        }
+    }
+}
+
+impl AsFd for CommandReceiver {
+    /// Readable when there are commands.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+}
+
+/// Makes the seam: the supervisor's side and its events, and the frontend's side.
+///
+/// # Errors
+///
+/// If the kernel has no descriptor left.
+pub fn seam() -> io::Result<(CommandSender, mpsc::Receiver<SlotEvent>, CommandReceiver)> {
+    let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let (commands, orders) = mpsc::channel(COMMANDS);
+    let (events, heard) = mpsc::channel(EVENTS);
+    let commander = CommandSender { commands, wake: Arc::clone(&wake) };
+    Ok((commander, heard, CommandReceiver { commands: orders, wake, events }))
+}

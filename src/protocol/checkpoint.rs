@@ -1,0 +1,160 @@
+//! What a worker leaves behind if it is killed: for each session that is protected, how far its socket
+//! had been used when it was last at rest, and what the next worker is to have of it.
+//!
+//! A worker writes its ledger, the primary reads it when the worker is dead, and never trusts it:
+//! whether a session is as its entry says, the kernel's own counters tell
+//! ([`Usage`]). Nothing here waits, and nothing is decided.
+//!
+//! # Layout
+//!
+//! A memfd, sealed against shrinking, that may grow. Numbers are of 64 bits, in the machine's byte
+//! order, each written as a whole. A session's entry is one page of 4096 bytes, named by how many
+//! pages stand before it:
+//!
+//! | offset | what |
+//! |---|---|
+//! | 0 | the session's id; 0 for a page that is no entry |
+//! | 8 | version: how often the entry was published. Even: the first record holds; odd: the second |
+//! | 64 | first record |
+//! | 128 | second record |
+//! | 192 | where the unchanging part of the parcel is: its offset in the file |
+//! | 200 | its length in bytes |
+//! | 256 | room for what records and parcel point to, as far as it fits |
+//!
+//! A record, which says what was so when the session was at rest:
+//!
+//! | offset | what |
+//! |---|---|
+//! | 0 | bytes read from the socket since the connection was made |
+//! | 8 | bytes written to it, with the 1 that the kernel counts for the handshake |
+//! | 16 | where the state is: its offset in the file |
+//! | 24 | its length in bytes |
+//!
+//! The parcel is the unchanging part and the state, one behind the other. What doesn't fit into the
+//! entry's page is elsewhere in the file.
+//!
+//! # Publishing
+//!
+//! The record that doesn't hold and its state are written, then the version grows by one. So whenever
+//! the worker is killed, one record holds and is whole: there is no torn entry.
+//! The two states have places of their own, for the same reason.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, memfd_create};
+
+use crate::kernel::PAGE;
+use crate::protocol::ids::ConnectionId;
+use crate::protocol::tcp_progress::Usage;
+
+mod entry;
+
+pub use entry::{EntryWriter, copy_into};
+
+/// Where the parts of an entry are, in bytes.
+mod place {
+    pub(super) const ID: usize = 0;
+    pub(super) const VERSION: usize = 8;
+    pub(super) const RECORDS: [usize; 2] = [64, 128];
+    pub(super) const FIXED: usize = 192;
+    pub(super) const ROOM: usize = 256;
+}
+
+/// Bytes of the longest parcel: a state of 16 MiB, and what else the workers put beside it.
+const LONGEST: u64 = 17 << 20;
+
+/// Some bytes of a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Where they begin.
+    pub offset: u64,
+    /// How many they are.
+    pub length: u64,
+}
+
+/// A ledger as its reader has it.
+#[derive(Debug)]
+pub struct Ledger {
+    file: File,
+}
+
+/// What an entry says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// How far the socket had been used when the session was last at rest.
+    pub usage: Usage,
+    /// How often it was published; 1 for one that hasn't been at rest since its first time.
+    pub version: u64,
+    /// What its parcel is made of.
+    pub parcel: [Extent; 2],
+}
+
+/// Makes a file for a ledger.
+///
+/// # Errors
+///
+/// If the kernel has no memory or no descriptor left.
+pub fn create() -> io::Result<OwnedFd> {
+    let file = memfd_create("sticky-lb ledger", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::SEAL)?;
+    Ok(file)
+}
+
+impl Ledger {
+    /// Takes a worker's ledger. None if it isn't memory that cannot shrink: anything else might let
+    /// its reader wait.
+    #[must_use]
+    pub fn open(file: OwnedFd) -> Option<Self> {
+        let seals = fcntl_get_seals(&file).ok()?;
+        seals.contains(SealFlags::SHRINK).then(|| Self { file: file.into() })
+    }
+
+    /// What the entry at `page` says of the session; none if that is nothing, or nonsense.
+    #[must_use]
+    pub fn entry(&self, page: u64, id: ConnectionId) -> Option<Entry> {
+        let mut bytes = [0; PAGE];
+        self.file.read_exact_at(&mut bytes, page.checked_mul(PAGE as u64)?).ok()?;
+        let (words, _) = bytes.as_chunks::<8>();
+        let number = |offset: usize| u64::from_ne_bytes(words[offset / 8]);
+        let extent = |offset| Extent { offset: number(offset), length: number(offset + 8) };
+        let version = number(place::VERSION);
+        if number(place::ID) != id.0 || version == 0 {
+            return None;
+        }
+        let record = place::RECORDS[usize::from(version % 2 == 1)];
+        let usage = Usage::new(number(record), number(record + 8));
+        let parcel = [extent(place::FIXED), extent(record + 16)];
+        let end = u64::try_from(fstat(&self.file).ok()?.st_size).ok()?;
+        let within =
+            |part: &Extent| part.offset.checked_add(part.length).is_some_and(|it| it <= end);
+        let length = parcel[0].length.checked_add(parcel[1].length)?;
+        let sane = parcel.iter().all(within) && length <= LONGEST;
+        sane.then_some(Entry { usage, version, parcel })
+    }
+
+    /// The parcel of an entry.
+    ///
+    /// # Errors
+    ///
+    /// If there is no memory for it.
+    pub fn parcel(&self, entry: &Entry) -> io::Result<Vec<u8>> {
+        let [fixed, state] = entry.parcel.map(|part| usize::try_from(part.length).unwrap_or(0));
+        let mut bytes = vec![0; fixed + state];
+        let (first, second) = bytes.split_at_mut(fixed);
+        self.file.read_exact_at(first, entry.parcel[0].offset)?;
+        self.file.read_exact_at(second, entry.parcel[1].offset)?;
+        Ok(bytes)
+    }
+}
+
+impl AsFd for Ledger {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests;

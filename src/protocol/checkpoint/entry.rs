@@ -1,0 +1,90 @@
+//! An entry as its worker writes it.
+
+use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
+
+use crate::kernel::PAGE;
+use crate::protocol::checkpoint::{ConnectionId, Extent, place};
+use crate::protocol::tcp_progress::Usage;
+
+/// Writes one session's entry: the cells of its page, and where that is in the file.
+#[derive(Clone, Copy, Debug)]
+pub struct EntryWriter<'a> {
+    cells: &'a [AtomicU64],
+    offset: u64,
+}
+
+impl<'a> EntryWriter<'a> {
+    /// Bytes of an entry's page that are free for its parcel.
+    pub const ROOM: usize = PAGE - place::ROOM;
+
+    /// Of the entry at `page`. `cells` are those of its page, exactly.
+    #[must_use]
+    pub fn new(cells: &'a [AtomicU64], page: u64) -> Self {
+        debug_assert_eq!(size_of_val(cells), PAGE);
+        Self { cells, offset: page * PAGE as u64 }
+    }
+
+    /// The part of the room from `start`, in the file. Starts and lengths are multiples of 8.
+    #[must_use]
+    pub fn room(&self, start: usize, length: usize) -> (&'a [AtomicU64], u64) {
+        let start = place::ROOM + start;
+        (&self.cells[start / 8..(start + length) / 8], self.offset + start as u64)
+    }
+
+    /// Makes it nobody's.
+    pub fn clear(&self) {
+        self.cell(place::ID).store(0, Ordering::Release);
+    }
+
+    /// Makes it a session's that has published nothing yet.
+    pub fn begin(&self, id: ConnectionId, fixed: Extent) {
+        self.clear();
+        // Who reads does so when all is over, and sees what was written up to some instruction: only
+        // the compiler could put it into another order.
+        compiler_fence(Ordering::SeqCst);
+        self.cell(place::VERSION).store(0, Ordering::Relaxed);
+        self.cell(place::FIXED).store(fixed.offset, Ordering::Relaxed);
+        self.cell(place::FIXED + 8).store(fixed.length, Ordering::Relaxed);
+        self.cell(place::ID).store(id.0, Ordering::Release);
+    }
+
+    /// Which of the two states doesn't hold now, and may be written.
+    #[must_use]
+    pub fn free_state(&self) -> usize {
+        usize::from(self.cell(place::VERSION).load(Ordering::Relaxed).is_multiple_of(2))
+    }
+
+    /// From now on this holds. The state has been written before, and is not the one that held.
+    pub fn publish(&self, usage: Usage, state: Extent) {
+        let version = self.cell(place::VERSION).load(Ordering::Relaxed).wrapping_add(1);
+        let record = place::RECORDS[usize::from(version % 2 == 1)];
+        let (consumed, written) = usage.counts();
+        for (offset, number) in
+            [(0, consumed), (8, written), (16, state.offset), (24, state.length)]
+        {
+            self.cell(record + offset).store(number, Ordering::Relaxed);
+        }
+        self.cell(place::VERSION).store(version, Ordering::Release);
+        // What is written from now on is the record and the state that have held until now.
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    fn cell(&self, offset: usize) -> &'a AtomicU64 {
+        &self.cells[offset / 8]
+    }
+}
+
+/// Copies bytes into cells, of which there are enough; what is left of the last one is zero.
+pub fn copy_into(cells: &[AtomicU64], bytes: &[u8]) {
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (cell, word) in cells.iter().zip(words) {
+        cell.store(u64::from_ne_bytes(*word), Ordering::Relaxed);
+    }
+    if !rest.is_empty()
+        && let Some(cell) = cells.get(words.len())
+    {
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        cell.store(u64::from_ne_bytes(last), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,280 @@
+//! The messages by which sessions move, workers drain and clients are sent away.
+
+use std::time::Duration;
+
+use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
+use crate::protocol::ids::{AffinityKey, ConnectionId};
+use crate::protocol::message::{
+    BATCH, ConnectionRecord, HEADER, MAX_IDS, MAX_TO_PRIMARY, MAX_TO_WORKER, MessageError,
+    PARCEL_INLINE, RECORD, body_of, decode_record, encode_ids, encode_record, header, kind, u64_at,
+};
+
+/// Bytes of a session's id and key.
+const KEY: usize = 16;
+
+/// Bytes of the longest message of ids and keys.
+const MAX_COUNTED: usize = HEADER + BATCH * KEY;
+
+/// The sessions of one message, with their affinity keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Keys<'a>(&'a [u8]);
+
+impl<'a> Keys<'a> {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// One after the other.
+    pub fn iter(self) -> impl Iterator<Item = (ConnectionId, AffinityKey)> + 'a {
+        let pairs = self.0.chunks_exact(KEY);
+        pairs.map(|pair| (ConnectionId(u64_at(pair, 0)), AffinityKey(u64_at(pair, 8))))
+    }
+}
+
+/// Writes a session that moves to a worker, and returns its bytes. Its parcel is left out if it is
+/// longer than [`PARCEL_INLINE`]: then it has to travel as a memfd.
+pub fn encode_session<'a>(
+    buffer: &'a mut [u8; MAX_TO_WORKER],
+    record: &ConnectionRecord,
+    parcel: &[u8],
+) -> &'a [u8] {
+    encode_parcel(buffer, kind::SESSION, record, parcel)
+}
+
+/// Writes a session that wants to move, as [`encode_session`].
+pub fn encode_offer<'a>(
+    buffer: &'a mut [u8; MAX_TO_PRIMARY],
+    record: &ConnectionRecord,
+    parcel: &[u8],
+) -> &'a [u8] {
+    encode_parcel(buffer, kind::OFFER, record, parcel)
+}
+
+fn encode_parcel<'a>(
+    buffer: &'a mut [u8; MAX_TO_WORKER],
+    kind: u8,
+    record: &ConnectionRecord,
+    parcel: &[u8],
+) -> &'a [u8] {
+    let parcel = if parcel.len() > PARCEL_INLINE { &[] } else { parcel };
+    let end = HEADER + RECORD + parcel.len();
+    buffer[..HEADER].copy_from_slice(&header(kind, 1));
+    encode_record(&mut buffer[HEADER..HEADER + RECORD], record);
+    buffer[HEADER + RECORD..end].copy_from_slice(parcel);
+    &buffer[..end]
+}
+
+pub(super) fn decode_session(
+    kind: u8,
+    count: u16,
+    body: &[u8],
+) -> Result<(ConnectionRecord, &[u8]), MessageError> {
+    let length = HEADER + body.len();
+    match body.split_at_checked(RECORD) {
+        Some((record, parcel)) if count == 1 && parcel.len() <= PARCEL_INLINE => {
+            Ok((decode_record(record)?, parcel))
+        }
+        _ => Err(MessageError::Length { kind, count, length }),
+    }
+}
+
+/// An order to drain. A time beyond 49 days counts as 49 days.
+#[must_use]
+pub fn encode_drain(order: DrainOrder) -> [u8; HEADER + 8] {
+    let mode = match order.mode {
+        DrainMode::Wait => 0,
+        DrainMode::Close => 1,
+        DrainMode::Migrate => 2,
+    };
+    let reason = match order.reason {
+        DrainReason::Restart => 0,
+        DrainReason::GoingAway => 1,
+    };
+    pair_of(kind::DRAIN, u32::from_le_bytes([mode, reason, 0, 0]), millis(order.window))
+}
+
+pub(super) fn decode_drain(count: u16, body: &[u8]) -> Result<DrainOrder, MessageError> {
+    let (words, window) = pair(kind::DRAIN, count, body)?;
+    let [mode, reason, _, _] = words.to_le_bytes();
+    let unknown = MessageError::Drain(mode, reason);
+    let mode = match mode {
+        0 => DrainMode::Wait,
+        1 => DrainMode::Close,
+        2 => DrainMode::Migrate,
+        _ => return Err(unknown),
+    };
+    let reason = match reason {
+        0 => DrainReason::Restart,
+        1 => DrainReason::GoingAway,
+        _ => return Err(unknown),
+    };
+    Ok(DrainOrder { mode, reason, window: Duration::from_millis(window.into()) })
+}
+
+/// Writes which sessions have moved. Ids beyond [`BATCH`] are left out, here and below.
+pub fn encode_moved(buffer: &mut [u8; MAX_IDS], ids: impl Iterator<Item = ConnectionId>) -> &[u8] {
+    encode_ids(buffer, kind::MOVED, ids)
+}
+
+/// Writes which sessions nobody has taken.
+pub fn encode_returned(
+    buffer: &mut [u8; MAX_IDS],
+    ids: impl Iterator<Item = ConnectionId>,
+) -> &[u8] {
+    encode_ids(buffer, kind::RETURNED, ids)
+}
+
+/// Writes which sessions are to be offered.
+pub fn encode_move(buffer: &mut [u8; MAX_IDS], ids: impl Iterator<Item = ConnectionId>) -> &[u8] {
+    encode_ids(buffer, kind::MOVE, ids)
+}
+
+/// Some sessions that could move, [`BATCH`] at the most; without any: that was all.
+#[must_use]
+pub fn encode_counted(sessions: &[(ConnectionId, AffinityKey)]) -> Vec<u8> {
+    let sessions = &sessions[..sessions.len().min(BATCH)];
+    let mut bytes = Vec::with_capacity(MAX_COUNTED);
+    bytes.extend(header(kind::COUNTED, u16::try_from(sessions.len()).unwrap_or(0)));
+    for (id, key) in sessions {
+        bytes.extend(id.0.to_le_bytes());
+        bytes.extend(key.0.to_le_bytes());
+    }
+    bytes
+}
+
+pub(super) fn decode_counted(count: u16, body: &[u8]) -> Result<Keys<'_>, MessageError> {
+    match count {
+        0 => body_of(kind::COUNTED, count, body, 0).map(Keys),
+        _ => body_of(kind::COUNTED, count, body, KEY).map(Keys),
+    }
+}
+
+/// A wish to send `count` clients away within that time.
+#[must_use]
+pub fn encode_ask(count: u32, within: Duration) -> [u8; HEADER + 8] {
+    pair_of(kind::ASK, count, millis(within))
+}
+
+/// A permission to send `count` clients away now.
+#[must_use]
+pub fn encode_close(count: u32) -> [u8; HEADER + 8] {
+    pair_of(kind::CLOSE, count, 0)
+}
+
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn pair_of(kind: u8, first: u32, second: u32) -> [u8; HEADER + 8] {
+    let mut bytes = [0; HEADER + 8];
+    bytes[..HEADER].copy_from_slice(&header(kind, 1));
+    bytes[HEADER..HEADER + 4].copy_from_slice(&first.to_le_bytes());
+    bytes[HEADER + 4..].copy_from_slice(&second.to_le_bytes());
+    bytes
+}
+
+/// Two numbers, the only record of their message.
+pub(super) fn pair(kind: u8, count: u16, body: &[u8]) -> Result<(u32, u32), MessageError> {
+    let both = match body_of(kind, count, body, 8) {
+        Ok(_) if count == 1 => u64_at(body, 0),
+        Ok(_) => return Err(MessageError::Length { kind, count, length: HEADER + body.len() }),
+        Err(error) => return Err(error),
+    };
+    let [a, b, c, d, e, f, g, h] = both.to_le_bytes();
+    Ok((u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::protocol::ids::Timestamp;
+    use crate::protocol::message::{ToPrimary, ToWorker, decode_to_primary, decode_to_worker};
+
+    fn record() -> ConnectionRecord {
+        ConnectionRecord {
+            id: ConnectionId(7),
+            accepted_at: Timestamp(8),
+            key: AffinityKey(9),
+            client: "10.1.2.3:258".parse().unwrap(),
+            local: "[2001:db8::1]:80".parse().unwrap(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_session_survives_the_wire_both_ways(
+            parcel in prop::collection::vec(any::<u8>(), 0..=PARCEL_INLINE),
+        ) {
+            let mut buffer = [0xff; MAX_TO_WORKER];
+            let bytes = encode_session(&mut buffer, &record(), &parcel);
+            let ToWorker::Session(got, same) = decode_to_worker(bytes).unwrap() else {
+                panic!("not a session")
+            };
+            prop_assert_eq!((got, same), (record(), &parcel[..]));
+            let bytes = encode_offer(&mut buffer, &record(), &parcel);
+            let ToPrimary::Session(got, same) = decode_to_primary(bytes).unwrap() else {
+                panic!("not a session")
+            };
+            prop_assert_eq!((got, same), (record(), &parcel[..]));
+        }
+
+        #[test]
+        fn what_was_counted_survives_the_wire(
+            sent in prop::collection::vec(any::<(u64, u64)>(), 0..=BATCH),
+        ) {
+            let sent: Vec<_> =
+                sent.into_iter().map(|(id, key)| (ConnectionId(id), AffinityKey(key))).collect();
+            let bytes = encode_counted(&sent);
+            let ToPrimary::Counted(got) = decode_to_primary(&bytes).unwrap() else {
+                panic!("nothing counted")
+            };
+            prop_assert_eq!(got.is_empty(), sent.is_empty());
+            prop_assert_eq!(got.iter().collect::<Vec<_>>(), sent);
+        }
+
+        #[test]
+        fn wishes_and_permissions_survive_the_wire(count in any::<u32>(), within in any::<u32>()) {
+            let within = Duration::from_millis(within.into());
+            let bytes = encode_ask(count, within);
+            let asked = decode_to_primary(&bytes).unwrap();
+            prop_assert!(matches!(asked, ToPrimary::Ask(c, w) if (c, w) == (count, within)));
+            let bytes = encode_close(count);
+            let granted = decode_to_worker(&bytes).unwrap();
+            prop_assert!(matches!(granted, ToWorker::Close(c) if c == count));
+        }
+    }
+
+    #[test]
+    fn an_order_to_drain_stands_where_the_documentation_says() {
+        let window = Duration::from_millis(0x0102);
+        let order = DrainOrder { mode: DrainMode::Close, reason: DrainReason::GoingAway, window };
+        let bytes = encode_drain(order);
+        assert_eq!(&bytes, b"SL\x01\x04\x01\0\0\0\x01\x01\0\0\x02\x01\0\0");
+        let ToWorker::Drain(got) = decode_to_worker(&bytes).unwrap() else { panic!("no order") };
+        assert_eq!(got, order);
+        for (place, unknown) in [(8, 3), (9, 2)] {
+            let mut bytes = bytes;
+            bytes[place] = unknown;
+            assert!(matches!(decode_to_worker(&bytes), Err(MessageError::Drain(..))));
+        }
+    }
+
+    #[test]
+    fn a_parcel_that_is_too_long_is_left_out() {
+        let mut buffer = [0; MAX_TO_WORKER];
+        let bytes = encode_session(&mut buffer, &record(), &[1; PARCEL_INLINE + 1]);
+        assert_eq!(bytes.len(), HEADER + RECORD);
+    }
+
+    #[test]
+    fn a_session_without_its_record_is_none() {
+        for (count, body) in [(1, 71), (0, 72), (2, 144)] {
+            let bytes = [&header(kind::OFFER, count)[..], &vec![0; body]].concat();
+            assert!(matches!(decode_to_primary(&bytes), Err(MessageError::Length { .. })));
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The messages by which a worker tells another primary what it has to know.
+
+use crate::protocol::ids::ConnectionId;
+use crate::protocol::message::{
+    HEADER, MAX_IDS, MessageError, body_of, encode_ids, header, kind, u64_at,
+};
+
+/// A question for a report, with its number.
+#[must_use]
+pub fn encode_report(number: u64) -> [u8; HEADER + 8] {
+    numbered(kind::REPORT, number)
+}
+
+/// The end of the report of that number.
+#[must_use]
+pub fn encode_reported(number: u64) -> [u8; HEADER + 8] {
+    numbered(kind::REPORTED, number)
+}
+
+/// Writes which sessions are offered and not answered for. Ids beyond
+/// [`BATCH`](crate::protocol::message::BATCH) are left out, here and below.
+pub fn encode_offers(buffer: &mut [u8; MAX_IDS], ids: impl Iterator<Item = ConnectionId>) -> &[u8] {
+    encode_ids(buffer, kind::OFFERS, ids)
+}
+
+/// Writes which sessions were taken.
+pub fn encode_taken(buffer: &mut [u8; MAX_IDS], ids: impl Iterator<Item = ConnectionId>) -> &[u8] {
+    encode_ids(buffer, kind::TAKEN, ids)
+}
+
+fn numbered(kind: u8, number: u64) -> [u8; HEADER + 8] {
+    let mut bytes = [0; HEADER + 8];
+    bytes[..HEADER].copy_from_slice(&header(kind, 1));
+    bytes[HEADER..].copy_from_slice(&number.to_le_bytes());
+    bytes
+}
+
+/// The only record of its message.
+pub(super) fn decode_number(kind: u8, count: u16, body: &[u8]) -> Result<u64, MessageError> {
+    match body_of(kind, count, body, 8) {
+        Ok(_) if count == 1 => Ok(u64_at(body, 0)),
+        Ok(_) => Err(MessageError::Length { kind, count, length: HEADER + body.len() }),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::protocol::message::{
+        BATCH, ToPrimary, ToWorker, decode_to_primary, decode_to_worker,
+    };
+
+    proptest! {
+        #[test]
+        fn a_report_survives_the_wire(
+            number: u64, ids in prop::collection::vec(any::<u64>(), 1..=BATCH),
+        ) {
+            let asked = encode_report(number);
+            let asked = decode_to_worker(&asked).unwrap();
+            prop_assert!(matches!(asked, ToWorker::Report(got) if got == number));
+            let done = encode_reported(number);
+            let done = decode_to_primary(&done).unwrap();
+            prop_assert!(matches!(done, ToPrimary::Reported(got) if got == number));
+            let sent = || ids.iter().copied().map(ConnectionId);
+            let mut buffer = [0xff; MAX_IDS];
+            let ToPrimary::Offers(got) =
+                decode_to_primary(encode_offers(&mut buffer, sent())).unwrap() else { panic!() };
+            prop_assert!(got.iter().eq(sent()));
+            let ToPrimary::Taken(got) =
+                decode_to_primary(encode_taken(&mut buffer, sent())).unwrap() else { panic!() };
+            prop_assert!(got.iter().eq(sent()));
+        }
+    }
+
+    #[test]
+    fn a_question_stands_where_the_documentation_says() {
+        assert_eq!(&encode_report(0x0102), b"SL\x01\x0a\x01\0\0\0\x02\x01\0\0\0\0\0\0");
+        assert_eq!(&encode_reported(1), b"SL\x01\x8c\x01\0\0\0\x01\0\0\0\0\0\0\0");
+        for (count, length) in [(0, 0), (0, 8), (2, 16), (1, 7)] {
+            let bytes = [&header(kind::REPORT, count)[..], &vec![0; length]].concat();
+            assert!(matches!(decode_to_worker(&bytes), Err(MessageError::Length { .. })));
+        }
+    }
+}

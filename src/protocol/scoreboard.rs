@@ -1,0 +1,240 @@
+//! What a worker is doing, in a page of memory that it shares with the primary: counted by the
+//! worker at each event, read by the primary when it likes, at the cost of no message. Two numbers
+//! go the other way: whether the worker was told to drain, and whether everything is to end.
+//!
+//! Never trusted: a worker may write what it likes. Loads only influence placement, and more
+//! connections settled than were sent are a breach of the protocol.
+//!
+//! # Layout
+//!
+//! The worker finds the descriptor's number in `STICKY_LB_SCOREBOARD` and maps 4096 bytes of it,
+//! shared. 64-bit counters in the machine's byte order, to be written as a whole, each on a cache
+//! line of its own:
+//!
+//! | offset | what |
+//! |---|---|
+//! | 0 | connections established now |
+//! | 64 | connections taken over since its start |
+//! | 128 | requests in flight |
+//! | 192 | requests finished since its start |
+//! | 256 | settled: connections acknowledged or refused since its start |
+//! | 320 | refused: of those, the refused ones |
+//! | 384 | not 0 once the primary has ordered the worker to drain; written by the primary |
+//! | 448 | not 0 once everything is to end: health checks should fail; written by the primary |
+//! | 512 | sessions now: WebSockets that can move to another worker |
+//! | 576 | WebSockets now |
+//! | 640 | what the worker has said, as the primary has read it: the sum of 1 hello, 2 sessions, 4 ready, 8 leave, and 16 once it was sent connections; written by the primary |
+//! | 704 | connections and sessions that the primary has counted as acknowledged; written by the primary |
+//! | 768 | sessions that were sent and that the primary hasn't seen settled; written by the primary |
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+
+use crate::kernel::{PAGE, SharedPage};
+
+/// One worker's shared counters.
+#[derive(Debug)]
+pub struct Scoreboard {
+    page: SharedPage,
+}
+
+/// Which counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// Connections established now.
+    Connections,
+    /// Connections taken over since the worker's start.
+    ConnectionsTotal,
+    /// Requests in flight.
+    Requests,
+    /// Requests finished since the worker's start.
+    RequestsTotal,
+    /// Connections acknowledged or refused since the worker's start.
+    Settled,
+    /// Connections refused since the worker's start.
+    Refused,
+    /// Orders to drain. With none, the end of the channel means that the primary is gone.
+    Drain,
+    /// Orders to the primary to stop. Connections still come for a while.
+    Stop,
+    /// WebSockets now that can move to another worker.
+    Sessions,
+    /// WebSockets now.
+    WebSockets,
+    /// What has happened to the worker: [`Said`].
+    Said,
+    /// Connections and sessions that the primary has counted as acknowledged.
+    Acknowledged,
+    /// Sessions on their way to the worker, by the primary's count.
+    SessionsSent,
+}
+
+/// What happens once to a worker, and whoever is its primary has to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// It has attached.
+    Hello = 1,
+    /// It moves sessions.
+    Sessions = 2,
+    /// It takes connections.
+    Ready = 4,
+    /// It wants to be replaced.
+    Leave = 8,
+    /// It said nothing; it was sent connections.
+    Served = 16,
+}
+
+impl Counter {
+    fn index(self) -> usize {
+        const CACHE_LINE: usize = 64 / size_of::<u64>();
+        CACHE_LINE
+            * match self {
+                Self::Connections => 0,
+                Self::ConnectionsTotal => 1,
+                Self::Requests => 2,
+                Self::RequestsTotal => 3,
+                Self::Settled => 4,
+                Self::Refused => 5,
+                Self::Drain => 6,
+                Self::Stop => 7,
+                Self::Sessions => 8,
+                Self::WebSockets => 9,
+                Self::Said => 10,
+                Self::Acknowledged => 11,
+                Self::SessionsSent => 12,
+            }
+    }
+}
+
+impl Scoreboard {
+    /// Makes a page, all zero, and the file that stands for it. The file is sealed: a worker
+    /// cannot shrink it under the primary's feet.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no memory or no descriptor left.
+    pub fn create() -> io::Result<(Self, OwnedFd)> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = memfd_create("sticky-lb scoreboard", flags)?;
+        ftruncate(&file, PAGE as u64)?;
+        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        Ok((Self::open(file.as_fd())?, file))
+    }
+
+    /// Opens the page of a worker whose primary is another one now: it must be such a page.
+    ///
+    /// # Errors
+    ///
+    /// If it isn't sealed, is too short or cannot be mapped.
+    pub fn adopt(file: impl AsFd) -> io::Result<Self> {
+        let seals = rustix::fs::fcntl_get_seals(&file)?;
+        if !seals.contains(SealFlags::SHRINK) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "scoreboard is not sealed"));
+        }
+        Self::open(file.as_fd())
+    }
+
+    /// Opens the page that `file` stands for.
+    ///
+    /// # Errors
+    ///
+    /// If it is too short or cannot be mapped.
+    pub fn open(file: BorrowedFd<'_>) -> io::Result<Self> {
+        let size = rustix::fs::fstat(file)?.st_size;
+        if usize::try_from(size).is_ok_and(|size| size < PAGE) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("scoreboard of {size} bytes, expected {PAGE}"),
+            ));
+        }
+        Ok(Self { page: SharedPage::map(file)? })
+    }
+
+    /// Reads a counter.
+    #[must_use]
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.cell(counter).load(Ordering::Acquire)
+    }
+
+    /// Adds one.
+    pub fn increment(&self, counter: Counter) {
+        self.add(counter, 1);
+    }
+
+    /// Adds some. Whoever sees the new value sees everything that was done before.
+    pub fn add(&self, counter: Counter, count: u64) {
+        self.cell(counter).fetch_add(count, Ordering::Release);
+    }
+
+    /// Takes one away.
+    pub fn decrement(&self, counter: Counter) {
+        self.cell(counter).fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Writes one that nobody else writes.
+    pub fn set(&self, counter: Counter, value: u64) {
+        self.cell(counter).store(value, Ordering::Relaxed);
+    }
+
+    /// Notes that it has happened.
+    pub fn note_said(&self, said: Said) {
+        self.cell(Counter::Said).fetch_or(said as u64, Ordering::Relaxed);
+    }
+
+    /// Whether it was noted.
+    #[must_use]
+    pub fn has_said(&self, said: Said) -> bool {
+        self.get(Counter::Said) & said as u64 != 0
+    }
+
+    fn cell(&self, counter: Counter) -> &AtomicU64 {
+        &self.page.counters()[counter.index()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_mappings_share_their_counters() {
+        let (primary, file) = Scoreboard::create().unwrap();
+        let worker = Scoreboard::open(file.as_fd()).unwrap();
+        worker.increment(Counter::Connections);
+        worker.increment(Counter::Connections);
+        worker.decrement(Counter::Connections);
+        worker.increment(Counter::RequestsTotal);
+        assert_eq!(primary.get(Counter::Connections), 1);
+        assert_eq!(primary.get(Counter::RequestsTotal), 1);
+        assert_eq!(primary.get(Counter::Requests), 0);
+    }
+
+    #[test]
+    fn what_was_said_is_noted_for_whoever_maps_the_page_next() {
+        let (primary, file) = Scoreboard::create().unwrap();
+        primary.note_said(Said::Ready);
+        primary.note_said(Said::Hello);
+        primary.set(Counter::Acknowledged, 7);
+        drop(primary);
+        let next = Scoreboard::open(file.as_fd()).unwrap();
+        let all = [Said::Hello, Said::Sessions, Said::Ready, Said::Leave, Said::Served];
+        let noted = all.map(|said| next.has_said(said));
+        assert_eq!(noted, [true, false, true, false, false]);
+        assert_eq!(next.get(Counter::Acknowledged), 7);
+    }
+
+    #[test]
+    fn a_worker_cannot_shrink_the_page() {
+        let (_primary, file) = Scoreboard::create().unwrap();
+        assert_eq!(ftruncate(&file, 0), Err(rustix::io::Errno::PERM));
+    }
+
+    #[test]
+    fn a_file_too_short_is_refused() {
+        let file = memfd_create("short", MemfdFlags::CLOEXEC).unwrap();
+        assert!(Scoreboard::open(file.as_fd()).is_err());
+    }
+}

@@ -1,0 +1,33 @@
+//! Flags and the keys of `sticky-lb.toml`: one table for both.
+//!
+//! Never acts on a setting.
+
+pub mod change;
+pub mod control;
+pub mod drain;
+pub mod file;
+pub mod general;
+pub mod hand_off;
+pub mod layers;
+pub mod lifecycle;
+pub mod limits;
+pub mod output;
+pub mod placement;
+pub mod pm2 {
+    //! Configuration files of PM2, read and converted.
+    mod command;
+    pub mod convert;
+    pub mod ecosystem;
+    mod keys;
+}
+pub mod problems;
+pub mod reader;
+pub mod report;
+mod resolve;
+pub mod scaling;
+pub mod table;
+pub mod template;
+pub mod triggers;
+pub mod units;
+pub mod user;
+pub mod worker;

@@ -1,0 +1,25 @@
+//! A worker's life: what is decided, what is carried out, and what workers print.
+//!
+//! Never touches a client's socket.
+
+// Decided: functions of facts and of the time.
+pub mod autoscale;
+pub mod lifecycle;
+pub mod limits;
+pub mod restart;
+pub mod rollout;
+pub mod slot_life;
+pub mod watchdog;
+
+// Carried out: one owner, and its tools.
+pub mod command;
+pub mod environment;
+pub mod event;
+pub mod orphans;
+pub mod output;
+pub mod pool;
+pub mod process;
+pub mod procfs;
+pub mod sample;
+pub mod start_error;
+mod text;

@@ -1,0 +1,12 @@
+//! The surroundings of the primary: systemd, the container.
+//!
+//! Knows nothing of workers.
+
+pub mod activation;
+pub mod directory;
+pub mod journal;
+pub mod keeper;
+pub mod limits;
+pub mod notify;
+pub mod program;
+pub mod store;

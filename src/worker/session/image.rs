@@ -1,0 +1,143 @@
+//! What travels with a session's socket from one worker to the next, as bytes.
+//!
+//! The primary carries parcels and never looks into them.
+//!
+//! | offset | size | what |
+//! |---|---|---|
+//! | 0 | 4 | `"SLP"` and the version: 1 |
+//! | 4 | 1 | 0 HTTP, 1 WebSocket |
+//! | 5 | 1 | 1 if the handler has left a state, else 0 |
+//! | 6 | 1 | 1 if the session is to survive its worker's death, else 0 |
+//! | 7 | 1 | zero |
+//! | 8 | 8 | when it left: `CLOCK_MONOTONIC` in nanoseconds |
+//! | 16 | 12 | lengths of head, unread bytes and state, each 4, little-endian; the last one may be 0xffffffff: all that is left |
+//! | 28 | | the upgrade request's head; bytes read from the socket and not used; the state |
+
+use crate::protocol::ids::Timestamp;
+use crate::worker::session::handle::{Baggage, Kind};
+
+/// Bytes that a handler may leave for the next.
+pub const MAX_STATE_BYTES: usize = 16 * 1024 * 1024;
+
+const MAGIC: [u8; 4] = *b"SLP\x01";
+const HEADER: usize = 28;
+/// A state's length that isn't said.
+const OPEN: u32 = u32::MAX;
+
+/// What travels with a session's socket.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    pub(crate) baggage: Baggage,
+    /// What the handler has left, if it has said that it may move.
+    pub(crate) state: Option<Vec<u8>>,
+    pub(crate) left_at: Timestamp,
+    /// It is written down at once by whoever gets it.
+    pub(crate) protect: bool,
+}
+
+impl Parcel {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let length = self.state.as_ref().map_or(0, Vec::len);
+        // A state is bounded by the mover.
+        self.encode_with(u32::try_from(length).unwrap_or(OPEN))
+    }
+
+    /// One behind which any state may be put.
+    pub(crate) fn encode_open(&self) -> Vec<u8> {
+        self.encode_with(OPEN)
+    }
+
+    fn encode_with(&self, state_length: u32) -> Vec<u8> {
+        let Baggage { kind, head, unread } = &self.baggage;
+        let state = self.state.as_deref().unwrap_or_default();
+        let mut bytes = Vec::with_capacity(HEADER + head.len() + unread.len() + state.len());
+        bytes.extend(MAGIC);
+        let websocket = u8::from(*kind == Kind::WebSocket);
+        bytes.extend([websocket, self.state.is_some().into(), self.protect.into(), 0]);
+        bytes.extend(self.left_at.0.to_le_bytes());
+        for part in [&head[..], unread] {
+            // Bounded by the gate.
+            bytes.extend(u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
+        }
+        bytes.extend(state_length.to_le_bytes());
+        for part in [&head[..], unread, state] {
+            bytes.extend(part);
+        }
+        bytes
+    }
+
+    /// Nothing if it is no parcel of this version.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (header, body) = bytes.split_first_chunk::<HEADER>()?;
+        let (magic, rest) = header.split_first_chunk::<4>()?;
+        let (&[kind, left_state, protect, _], rest) = rest.split_first_chunk::<4>()?;
+        let (left_at, lengths) = rest.split_first_chunk::<8>()?;
+        let (lengths, _) = lengths.as_chunks::<4>();
+        let &[head, unread, state] = lengths else { return None };
+        let (head, body) = body.split_at_checked(length(head)?)?;
+        let (unread, body) = body.split_at_checked(length(unread)?)?;
+        let is_open = u32::from_le_bytes(state) == OPEN;
+        if *magic != MAGIC || kind > 1 || !is_open && body.len() != length(state)? {
+            return None;
+        }
+        let kind = if kind == 1 { Kind::WebSocket } else { Kind::Http };
+        Some(Self {
+            baggage: Baggage { kind, head: head.to_vec(), unread: unread.to_vec() },
+            state: (left_state == 1).then(|| body.to_vec()),
+            left_at: Timestamp(u64::from_le_bytes(*left_at)),
+            protect: protect == 1,
+        })
+    }
+}
+
+fn length(bytes: [u8; 4]) -> Option<usize> {
+    usize::try_from(u32::from_le_bytes(bytes)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(any::<u8>(), 0..most)
+    }
+
+    proptest! {
+        #[test]
+        fn a_parcel_is_what_was_packed(
+            (head, unread, state) in (bytes(300), bytes(300), prop::option::of(bytes(300))),
+            (websocket, left_at, protect) in any::<(bool, u64, bool)>(),
+        ) {
+            let kind = if websocket { Kind::WebSocket } else { Kind::Http };
+            let baggage = Baggage { kind, head: head.clone(), unread: unread.clone() };
+            let left_at = Timestamp(left_at);
+            let packed = Parcel { baggage, state: state.clone(), left_at, protect };
+            let parcel = packed.encode();
+            let got = Parcel::decode(&parcel).unwrap();
+            prop_assert_eq!(got.baggage.kind, kind);
+            prop_assert_eq!((got.baggage.head, got.baggage.unread), (head, unread));
+            prop_assert_eq!((got.state, got.left_at), (state, left_at));
+            prop_assert_eq!(got.protect, protect);
+            for end in 0..parcel.len() {
+                prop_assert!(Parcel::decode(&parcel[..end]).is_none());
+            }
+        }
+
+        #[test]
+        fn what_stands_behind_an_open_one_is_its_state(head in bytes(300), state in bytes(300)) {
+            let baggage = Baggage { kind: Kind::WebSocket, head: head.clone(), unread: Vec::new() };
+            let (left_at, empty) = (Timestamp(7), Some(Vec::new()));
+            let open = Parcel { baggage, state: empty, left_at, protect: true }.encode_open();
+            let got = Parcel::decode(&[&open[..], &state].concat()).unwrap();
+            prop_assert_eq!((got.baggage.head, got.state), (head, Some(state)));
+        }
+
+        #[test]
+        fn no_bytes_panic(parcel in bytes(100)) {
+            let _ = Parcel::decode(&parcel);
+            let _ = Parcel::decode(&[&MAGIC[..], &parcel].concat());
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Workers that are tasks of the test, and sockets that move between them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+
+use crate::worker::session::handle::{Baggage, Handle, Kind, Taken};
+use crate::worker::session::stream::SessionStream;
+
+/// What an app has beside its gate.
+#[derive(Clone, Debug)]
+pub(super) struct Served {
+    pub(super) handle: Handle,
+    /// Told by the app when it has handled something: time to move.
+    pub(super) handled: Arc<Notify>,
+    /// What the app takes for each message.
+    pub(super) pace: Duration,
+    /// Which of the two workers.
+    pub(super) worker: usize,
+}
+
+/// Serves a gate, in a task of its own.
+pub(super) type App = Arc<dyn Fn(SessionStream, Served) + Send + Sync>;
+
+pub(super) struct Host {
+    pub(super) address: SocketAddr,
+    moves: Arc<AtomicUsize>,
+}
+
+impl Host {
+    /// Moves every connection whenever something of it was handled.
+    pub(super) async fn start(app: App, pace: Duration) -> Self {
+        Self::with(app, pace, false).await
+    }
+
+    /// Takes sockets without waiting for anything, and so loses what the library has read.
+    pub(super) async fn reckless(app: App, pace: Duration) -> Self {
+        Self::with(app, pace, true).await
+    }
+
+    async fn with(app: App, pace: Duration, reckless: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let moves = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&moves);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                stream.set_nodelay(true).unwrap();
+                let (app, moves) = (Arc::clone(&app), Arc::clone(&counted));
+                tokio::spawn(carry(stream, app, pace, reckless, moves));
+            }
+        });
+        Self { address, moves }
+    }
+
+    pub(super) fn moves(&self) -> usize {
+        self.moves.load(Ordering::Relaxed)
+    }
+}
+
+async fn carry(
+    stream: TcpStream,
+    app: App,
+    pace: Duration,
+    reckless: bool,
+    moves: Arc<AtomicUsize>,
+) {
+    let (mut gate, mut handle) = SessionStream::fresh(stream, None);
+    for worker in (0..2).cycle() {
+        let handled = Arc::new(Notify::new());
+        app(gate, Served { handle: handle.clone(), handled: Arc::clone(&handled), pace, worker });
+        let leave = async {
+            handled.notified().await;
+            if reckless { wrench(&handle) } else { leave(&handle).await }
+        };
+        let taken = tokio::select! {
+            biased;
+            taken = leave => taken,
+            () = handle.ended() => return,
+        };
+        // Out of the one runtime's hands and into the other's.
+        let stream = TcpStream::from_std(taken.stream.into_std().unwrap()).unwrap();
+        moves.fetch_add(1, Ordering::Relaxed);
+        (gate, handle) = SessionStream::resumed(stream, None, taken.baggage, None);
+    }
+}
+
+pub(super) async fn leave(handle: &Handle) -> Taken {
+    handle.ask_to_stop();
+    loop {
+        handle.drained().await;
+        if handle.hold()
+            && let Some(taken) = handle.take()
+        {
+            return taken;
+        }
+    }
+}
+
+fn wrench(handle: &Handle) -> Taken {
+    let head = handle.shared.lock().head.clone();
+    let seized = handle.seize().unwrap();
+    let baggage = Baggage { kind: Kind::WebSocket, head, unread: Vec::new() };
+    Taken { stream: seized.stream, guard: None, baggage, kept: None }
+}
