@@ -132,7 +132,7 @@ impl Bench {
         let mut queue =
             VecDeque::from([PendingConnection { record, socket, crashes: 0, parcel: None }]);
         self.channel.send_from(&mut queue, now)?;
-        while self.channel.in_flight() > 0 {
+        while !self.channel.in_flight().is_empty() {
             self.channel.settle(drop)?;
             std::thread::yield_now();
         }

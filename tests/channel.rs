@@ -178,7 +178,7 @@ proptest! {
         let mut play = Play::new(credits);
         for step in &steps {
             play.play(step);
-            assert!(play.channel.in_flight() <= credits, "more than the credits are on their way");
+            assert!(play.channel.in_flight().len() <= credits, "more than the credits are on their way");
         }
         play.end();
     }

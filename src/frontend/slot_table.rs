@@ -126,7 +126,7 @@ impl SlotTable {
     /// A new worker's channel, or one of another primary's.
     pub fn attach(&mut self, worker: WorkerId, channel: Channel) {
         self.grow(worker.slot.index() + 1);
-        self.in_flight += channel.in_flight();
+        self.in_flight += channel.in_flight().len();
         let slot = &mut self.slots[worker.slot.index()];
         slot.workers.push(Attached { id: worker, channel, quarantined: false });
     }
@@ -179,7 +179,7 @@ impl SlotTable {
         let workers = &mut self.slots.get_mut(worker.slot.index())?.workers;
         let position = workers.iter().position(|attached| attached.id == worker)?;
         let channel = workers.swap_remove(position).channel;
-        self.in_flight = self.in_flight.saturating_sub(channel.in_flight());
+        self.in_flight = self.in_flight.saturating_sub(channel.in_flight().len());
         Some(channel)
     }
 
@@ -232,14 +232,14 @@ impl SlotTable {
         let mut settlement = Settlement::default();
         let Some(slot) = self.slots.get_mut(slot.index()) else { return settlement };
         for Attached { id, channel, .. } in slot.workers.iter_mut().filter(|one| !one.quarantined) {
-            let before = channel.in_flight();
+            let before = channel.in_flight().len();
             match channel.settle(|connection| acknowledged(*id, connection)) {
                 Ok(Some(0)) => continue,
                 Ok(Some(count)) => settlement.acknowledged += count,
                 Ok(None) => settlement.refusals = Some(*id),
                 Err(error) => settlement.breach = Some((*id, error)),
             }
-            self.in_flight = self.in_flight.saturating_sub(before - channel.in_flight());
+            self.in_flight = self.in_flight.saturating_sub(before - channel.in_flight().len());
             slot.state.is_alive(*id);
         }
         settlement
@@ -269,7 +269,7 @@ impl SlotTable {
         let serving = slot.workers.iter_mut().find(|attached| attached.id == worker);
         let Some(Attached { channel, .. }) = serving else { return Ok(false) };
         let sent = channel.send_from(&mut slot.queue, now).map_err(|error| (worker, error))?;
-        channel.last_sent(sent).for_each(|connection| handed_over(worker, connection));
+        channel.in_flight().last(sent).for_each(|connection| handed_over(worker, connection));
         self.in_flight += sent;
         Ok(sent > 0)
     }
@@ -301,7 +301,8 @@ impl SlotTable {
     #[must_use]
     pub fn held_for(&self, slot: SlotId) -> (usize, usize) {
         let Some(slot) = self.slots.get(slot.index()) else { return (0, 0) };
-        let in_flight = slot.workers.iter().map(|attached| attached.channel.in_flight()).sum();
+        let in_flight =
+            slot.workers.iter().map(|attached| attached.channel.in_flight().len()).sum();
         (slot.queue.len(), in_flight)
     }
 

@@ -27,6 +27,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
 use crate::handover::descriptors::WorkerPart;
+use crate::link::in_flight::InFlight;
 use crate::link::native::outbox::Outbox;
 use crate::link::native::resync::Past;
 use crate::protocol::ids::{ConnectionId, Timestamp};
@@ -87,14 +88,7 @@ pub struct Channel {
     scoreboard: Scoreboard,
     /// The memory that it is.
     page: OwnedFd,
-    /// In the order in which the worker gets them, and settles them.
-    unsettled: VecDeque<Unsettled>,
-    /// How many it has settled so far, by its own count, and of those refused.
-    settled: u64,
-    refused: u64,
-    /// How many connections it has acknowledged.
-    acknowledged: u64,
-    credits: usize,
+    in_flight: InFlight,
     hello_received: bool,
     /// Pings without a pong.
     pings: u64,
@@ -108,18 +102,8 @@ pub struct Channel {
     past: Past,
     /// Sessions that another primary had sent, taken back.
     found: Vec<PendingConnection>,
-    /// Fewer sessions are on their way than is noted for a successor.
-    sessions_changed: bool,
     /// For a message to the worker; made once.
     buffer: Box<[u8; MAX_TO_WORKER]>,
-}
-
-#[derive(Debug)]
-struct Unsettled {
-    id: ConnectionId,
-    sent_at: Timestamp,
-    /// None when it was refused, and is still to be counted as settled.
-    connection: Option<PendingConnection>,
 }
 
 /// What a new worker inherits.
@@ -158,11 +142,7 @@ impl Channel {
             worker_end,
             scoreboard,
             page,
-            unsettled: VecDeque::with_capacity(credits),
-            settled: 0,
-            refused: 0,
-            acknowledged: 0,
-            credits,
+            in_flight: InFlight::new(credits),
             hello_received: false,
             pings: 0,
             censuses: 0,
@@ -172,7 +152,6 @@ impl Channel {
             outbox: Outbox::default(),
             past: Past::default(),
             found: Vec::new(),
-            sessions_changed: false,
             buffer: Box::new([0; MAX_TO_WORKER]),
         }
     }
@@ -209,41 +188,20 @@ impl Channel {
     #[must_use]
     pub fn load(&self) -> u64 {
         let established = self.scoreboard.get(Counter::Connections);
-        established.saturating_add(self.unsettled.len() as u64)
+        established.saturating_add(self.in_flight.len() as u64)
     }
 
-    /// How many are on their way.
+    /// What is on its way.
     #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.unsettled.len()
-    }
-
-    /// How many of those are sessions.
-    #[must_use]
-    pub fn sessions_in_flight(&self) -> usize {
-        let connections = self.unsettled.iter().filter_map(|one| one.connection.as_ref());
-        connections.filter(|one| one.parcel.is_some()).count()
-    }
-
-    /// How many of those are clients, without those that it has refused and not settled.
-    #[must_use]
-    pub fn clients_in_flight(&self) -> usize {
-        let connections = self.unsettled.iter().filter_map(|one| one.connection.as_ref());
-        connections.filter(|one| one.parcel.is_none()).count()
-    }
-
-    /// How many the worker has refused so far.
-    #[must_use]
-    pub fn refused(&self) -> u64 {
-        self.refused
+    pub fn in_flight(&self) -> &InFlight {
+        &self.in_flight
     }
 
     /// How long the oldest one has been on its way, or the question been open on which everything
     /// waits.
     #[must_use]
     pub fn waiting(&self, now: Timestamp) -> Option<Duration> {
-        let oldest = self.unsettled.front().map(|oldest| oldest.sent_at);
-        oldest.or_else(|| self.past.awaited_since()).map(|since| now.since(since))
+        self.in_flight.oldest().or_else(|| self.past.awaited_since()).map(|since| now.since(since))
     }
 
     /// Sends from the front of `queue` what the credits allow, [`BATCH`] to a message and sessions
@@ -262,36 +220,24 @@ impl Channel {
         }
         let mut sent = 0;
         loop {
-            let room = self.credits.saturating_sub(self.unsettled.len());
-            let most = queue.len().min(room).min(BATCH);
+            let most = queue.len().min(self.in_flight.room()).min(BATCH);
             let plain = queue.iter().take(most).take_while(|one| one.parcel.is_none()).count();
             let count = if plain == 0 { most.min(1) } else { plain };
             if count == 0 {
                 return Ok(sent);
             }
-            if self.settled == 0 && self.unsettled.is_empty() {
+            if self.in_flight.counts().completed == 0 && self.in_flight.is_empty() {
                 self.scoreboard.note_said(Said::Served);
             }
             if !self.send_message(queue, count)? {
                 return Ok(sent);
             }
-            let gone = queue.drain(..count);
-            self.unsettled.extend(gone.map(|connection| Unsettled {
-                id: connection.record.id,
-                sent_at: now,
-                connection: Some(connection),
-            }));
+            self.in_flight.sent(queue.drain(..count), now);
             if plain == 0 {
                 self.count_sessions();
             }
             sent += count;
         }
-    }
-
-    /// The last ones that went, the first of them first.
-    pub fn last_sent(&self, count: usize) -> impl Iterator<Item = &PendingConnection> {
-        let last = self.unsettled.iter().skip(self.unsettled.len().saturating_sub(count));
-        last.filter_map(|one| one.connection.as_ref())
     }
 
     fn send_message(
@@ -368,23 +314,8 @@ impl Channel {
         // In this order: a refusal is counted before it is settled.
         let settled = self.scoreboard.get(Counter::Settled);
         let refused = self.scoreboard.get(Counter::Refused);
-        let more = settled.wrapping_sub(self.settled);
-        if more == 0 {
-            return Ok(Some(0));
-        }
-        let breach = ChannelError::Scoreboard { settled, refused };
-        let count = usize::try_from(more).ok().filter(|more| *more <= self.unsettled.len());
-        let Some(count) = count else { return Err(breach) };
-        if refused > self.refused {
-            return Ok(None);
-        }
-        self.settled = settled;
-        let sessions = &mut self.sessions_changed;
-        let gone = self.unsettled.drain(..count).filter_map(|one| one.connection);
-        let gone = gone.inspect(|one| *sessions |= one.parcel.is_some());
-        let count = gone.map(acknowledged).count();
-        self.acknowledged += count as u64;
-        Ok(Some(count))
+        let breach = |_| ChannelError::Scoreboard { settled, refused };
+        self.in_flight.complete(settled, refused, acknowledged).map_err(breach)
     }
 
     /// Says what is wrong with a scoreboard that counts a refusal of which no message tells.
@@ -394,11 +325,5 @@ impl Channel {
             settled: self.scoreboard.get(Counter::Settled),
             refused: self.scoreboard.get(Counter::Refused),
         }
-    }
-}
-
-impl Unsettled {
-    fn is_waiting(&self, id: ConnectionId) -> bool {
-        self.id == id && self.connection.is_some()
     }
 }

@@ -74,7 +74,7 @@ impl Dispatcher {
     }
 
     fn attach(&mut self, worker: WorkerId, channel: Channel) {
-        self.sessions.under_way += channel.sessions_in_flight() as u64;
+        self.sessions.under_way += channel.in_flight().sessions() as u64;
         if self.known.was_expelled(worker) {
             self.slots.attach(worker, channel);
             return self.slots.quarantine(worker, self.now);

@@ -135,7 +135,10 @@ impl Dispatcher {
         // One that it had begun to write down is somebody else's now.
         connections.iter().for_each(|one| self.protected.forget(worker, one.record.id));
         let all = connections.len() as u64;
-        let first = self.slots.channel(worker).is_some_and(|channel| channel.refused() == all);
+        let first = self
+            .slots
+            .channel(worker)
+            .is_some_and(|channel| channel.in_flight().counts().refused == all);
         if count > 0 && first {
             tracing::warn!(
                 slot = worker.slot.0,

@@ -78,7 +78,7 @@ impl SlotTable {
     pub fn clients(&self) -> u64 {
         let waiting = |slot: &Slot| slot.queue.iter().filter(|one| one.parcel.is_none()).count();
         let workers = self.slots.iter().flat_map(|slot| &slot.workers);
-        let under_way = workers.map(|attached| attached.channel.clients_in_flight());
+        let under_way = workers.map(|attached| attached.channel.in_flight().clients());
         self.slots.iter().map(waiting).chain(under_way).sum::<usize>() as u64
     }
 }

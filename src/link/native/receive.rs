@@ -118,23 +118,12 @@ impl Channel {
     /// Their places stay until the worker has counted them as settled. Of one that a primary has sent
     /// which is dead nothing is left to give to somebody else.
     fn refuse(&mut self, ids: Ids<'_>) -> Result<Vec<PendingConnection>, ChannelError> {
-        let unsettled = &mut self.unsettled;
-        let known = |id: ConnectionId| unsettled.iter().any(|one| one.is_waiting(id));
-        if let Some(unknown) = ids.iter().find(|id| !known(*id))
+        if let Some(unknown) = ids.iter().find(|id| !self.in_flight.contains(*id))
             && !self.past.is_lost
         {
             return Err(ChannelError::UnknownConnection(unknown));
         }
-        let mut take = |id: ConnectionId| {
-            unsettled
-                .iter_mut()
-                .find(|one| one.is_waiting(id))
-                .and_then(|one| one.connection.take())
-        };
         // An id that stands there twice is released once.
-        let refused: Vec<_> = ids.iter().filter_map(&mut take).collect();
-        self.refused += refused.len() as u64;
-        self.sessions_changed |= refused.iter().any(|one| one.parcel.is_some());
-        Ok(refused)
+        Ok(ids.iter().filter_map(|id| self.in_flight.refuse(id)).collect())
     }
 }

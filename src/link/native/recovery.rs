@@ -3,7 +3,6 @@
 
 use crate::link::native::transfer::{self, Luggage};
 use crate::link::native::{Channel, Keeping, LinkEvent, Offer, PendingConnection};
-use crate::protocol::ids::ConnectionId;
 use crate::protocol::message::{MAX_TO_WORKER, Records, ToWorker, decode_to_worker};
 use crate::protocol::scm_rights::{self, Received};
 
@@ -50,10 +49,12 @@ impl Channel {
                     taken.extend(found(records, luggage));
                 }
                 Ok(ToWorker::Connections(records)) => {
-                    taken.extend(records.iter().filter_map(|record| self.withdraw(record.id)));
+                    taken.extend(
+                        records.iter().filter_map(|record| self.in_flight.withdraw(record.id)),
+                    );
                 }
                 Ok(ToWorker::Session(record, inline)) => match self.past.awaited_slot() {
-                    None => taken.extend(self.withdraw(record.id)),
+                    None => taken.extend(self.in_flight.withdraw(record.id)),
                     Some(slot) => {
                         let offer = transfer::open(record, inline, luggage).ok().flatten();
                         self.found.extend(offer.map(|offer| offer.found(slot)));
@@ -88,14 +89,6 @@ impl Channel {
         std::mem::take(&mut self.found)
     }
 
-    /// Takes out one that the worker will never settle.
-    fn withdraw(&mut self, id: ConnectionId) -> Option<PendingConnection> {
-        let position = self.unsettled.iter().position(|one| one.is_waiting(id))?;
-        let connection = self.unsettled.remove(position)?.connection?;
-        self.sessions_changed |= connection.parcel.is_some();
-        Some(connection)
-    }
-
     /// Takes back everything that the worker, who must be dead, did not acknowledge, and what it
     /// had offered.
     #[must_use]
@@ -115,7 +108,7 @@ impl Channel {
         recovered.uncounted = self.uncounted_of_dead();
         // It may have died between a refusal and its count: then there is nothing to wait for.
         let _ = self.settle(|connection| recovered.acknowledged.push(connection));
-        for connection in self.unsettled.into_iter().filter_map(|one| one.connection) {
+        for connection in self.in_flight.into_connections() {
             if connection.is_untouched() {
                 recovered.untouched.push(connection);
             } else {

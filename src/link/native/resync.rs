@@ -185,10 +185,8 @@ impl Channel {
         if !is_answered {
             return None;
         }
-        self.settled = self.scoreboard.get(Counter::Settled);
-        self.refused = self.scoreboard.get(Counter::Refused);
-        self.acknowledged = self.settled.saturating_sub(self.refused);
-        self.sessions_changed = true;
+        let settled = self.scoreboard.get(Counter::Settled);
+        self.in_flight.count_from(settled, self.scoreboard.get(Counter::Refused));
         self.past.awaited = None;
         Some(self.uncounted(awaited))
     }
@@ -227,14 +225,14 @@ impl Channel {
         if self.is_awaited() {
             return;
         }
-        self.scoreboard.set(Counter::Acknowledged, self.acknowledged);
-        if std::mem::take(&mut self.sessions_changed) {
+        self.scoreboard.set(Counter::Acknowledged, self.in_flight.counts().acknowledged);
+        if self.in_flight.take_sessions_changed() {
             self.count_sessions();
         }
     }
 
     pub(super) fn count_sessions(&self) {
-        self.scoreboard.set(Counter::SessionsSent, self.sessions_in_flight() as u64);
+        self.scoreboard.set(Counter::SessionsSent, self.in_flight.sessions() as u64);
     }
 
     pub(super) fn hear_of_offers(&mut self, ids: Ids<'_>) -> Result<LinkEvent, ChannelError> {

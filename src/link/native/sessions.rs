@@ -23,7 +23,7 @@ impl Channel {
     /// Whether the worker has been sent this one and not settled it.
     #[must_use]
     pub fn is_on_its_way(&self, id: ConnectionId) -> bool {
-        self.unsettled.iter().any(|one| one.is_waiting(id))
+        self.in_flight.contains(id)
     }
 
     /// Orders the worker, which takes sessions, to drain. Of two orders the last one counts.

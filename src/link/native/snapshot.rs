@@ -7,9 +7,10 @@ use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 
 use crate::handover::descriptors::{Descriptors, TakeOverError};
+use crate::link::in_flight::{Counts, InFlight};
 use crate::link::native::outbox::Outbox;
 use crate::link::native::resync::Past;
-use crate::link::native::{Channel, Content, Parcel, PendingConnection, Unsettled};
+use crate::link::native::{Channel, Content, Parcel, PendingConnection};
 use crate::protocol::ids::{ConnectionId, SlotId, Timestamp, WorkerId};
 use crate::protocol::message::ConnectionRecord;
 use crate::protocol::tcp_progress::Usage;
@@ -17,9 +18,7 @@ use crate::protocol::tcp_progress::Usage;
 /// A channel without its descriptors.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ChannelDocument {
-    settled: u64,
-    refused: u64,
-    acknowledged: u64,
+    counts: Counts,
     credits: usize,
     hello_received: bool,
     ready: bool,
@@ -65,16 +64,16 @@ impl Channel {
         for (name, descriptor) in names.into_iter().zip([self.socket, self.worker_end, self.page]) {
             add(name, descriptor);
         }
-        let unsettled = self.unsettled.into_iter().enumerate().map(|(number, one)| {
+        let (counts, credits) = (self.in_flight.counts(), self.in_flight.credits());
+        let unsettled = self.in_flight.into_entries().enumerate();
+        let unsettled = unsettled.map(|(number, (id, sent_at, connection))| {
             let name = unsettled_name(worker, number);
-            let connection = one.connection.map(|it| it.pack(&name, descriptors));
-            UnsettledDocument { id: one.id, sent_at: one.sent_at, connection }
+            let connection = connection.map(|it| it.pack(&name, descriptors));
+            UnsettledDocument { id, sent_at, connection }
         });
         ChannelDocument {
-            settled: self.settled,
-            refused: self.refused,
-            acknowledged: self.acknowledged,
-            credits: self.credits,
+            counts,
+            credits,
             hello_received: self.hello_received,
             ready: self.ready,
             takes_sessions: self.takes_sessions,
@@ -101,14 +100,11 @@ impl Channel {
         let unsettled = document.unsettled.into_iter().enumerate().map(|(number, one)| {
             let name = unsettled_name(worker, number);
             let connection = one.connection.map(|it| it.unpack(&name, descriptors)).transpose()?;
-            Ok(Unsettled { id: one.id, sent_at: one.sent_at, connection })
+            Ok((one.id, one.sent_at, connection))
         });
         let unsettled = unsettled.collect::<Result<Vec<_>, TakeOverError>>()?;
         let mut channel = Self::of(worker, descriptors, document.credits)?;
-        channel.unsettled.extend(unsettled);
-        channel.settled = document.settled;
-        channel.refused = document.refused;
-        channel.acknowledged = document.acknowledged;
+        channel.in_flight = InFlight::restore(document.credits, document.counts, unsettled);
         channel.hello_received = document.hello_received;
         channel.ready = document.ready;
         channel.takes_sessions = document.takes_sessions;
@@ -117,7 +113,6 @@ impl Channel {
         channel.offered = document.offered;
         channel.outbox = document.outbox;
         channel.past = document.past;
-        channel.sessions_changed = true;
         if !channel.past.is_asked() {
             channel.ask();
         }
