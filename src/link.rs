@@ -2,5 +2,6 @@
 //!
 //! Never decides where a connection goes.
 
+pub mod event;
 pub mod native;
 pub mod seam;
