@@ -20,9 +20,8 @@ use std::time::Duration;
 use command_fds::{CommandFdExt, FdMapping};
 use futures_util::{SinkExt, StreamExt};
 use rustix::time::{ClockId, clock_gettime};
-use sticky_lb::internals::link::native::{
-    Channel, Keeping, LinkEvent, PendingConnection, WorkerEnd,
-};
+use sticky_lb::internals::link::event::{LinkEvent, SessionEvent};
+use sticky_lb::internals::link::native::{Channel, Keeping, PendingConnection, WorkerEnd};
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use sticky_lb::protocol::message::ConnectionRecord;
 use sticky_lb::worker::{Connection, Worker};
@@ -145,11 +144,11 @@ impl Bench {
         loop {
             match self.channel.receive()? {
                 LinkEvent::Nothing => return Ok(kept),
-                LinkEvent::Keeping(Keeping::Keep(keep)) => {
+                LinkEvent::Session(SessionEvent::Protection(Keeping::Keep(keep))) => {
                     self.kept.push(keep.socket);
                     kept = true;
                 }
-                LinkEvent::Keeping(_) => self.kept.clear(),
+                LinkEvent::Session(SessionEvent::Protection(_)) => self.kept.clear(),
                 _ => {}
             }
         }

@@ -2,6 +2,7 @@
 //!
 //! Never decides where a connection goes.
 
+pub mod event;
 pub mod in_flight;
 pub mod native;
 pub mod seam;

@@ -8,7 +8,8 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
 use proptest::prelude::*;
-use sticky_lb::internals::link::native::{Channel, LinkEvent, PendingConnection, WorkerEnd};
+use sticky_lb::internals::link::event::LinkEvent;
+use sticky_lb::internals::link::native::{Channel, PendingConnection, WorkerEnd};
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use sticky_lb::protocol::message::{
     ConnectionRecord, HELLO, MAX_IDS, MAX_TO_WORKER, ToWorker, decode_to_worker, encode_refuse,
@@ -47,7 +48,7 @@ impl Play {
         let (mut channel, worker) = Channel::create(credits).unwrap();
         let scoreboard = Scoreboard::open(worker.scoreboard.as_fd()).unwrap();
         send(&worker.channel, &HELLO, &[]).unwrap();
-        assert!(matches!(channel.receive(), Ok(LinkEvent::Hello)));
+        assert!(matches!(channel.receive(), Ok(LinkEvent::Attached)));
         Self {
             channel,
             worker,

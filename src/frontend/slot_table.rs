@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use crate::frontend::fallback::FallbackReason;
 use crate::frontend::placement::{Availability, Slots};
-use crate::link::native::{Channel, ChannelError, LinkEvent, PendingConnection};
+use crate::link::event::LinkEvent;
+use crate::link::native::{Channel, ChannelError, PendingConnection};
 use crate::link::seam::WorkerId;
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::{SlotId, Timestamp};

@@ -49,7 +49,6 @@ mod transfer;
 
 pub use error::ChannelError;
 pub use protect::{Keep, Keeping};
-pub use receive::LinkEvent;
 pub use recovery::Recovered;
 pub use resync::Report;
 #[cfg(feature = "cli")]

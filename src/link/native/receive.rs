@@ -2,53 +2,13 @@
 //!
 //! Decides only whether it may say that; what comes of it is the caller's.
 
-use std::time::Duration;
-
-use crate::link::native::resync::Report;
-use crate::link::native::transfer::{Luggage, Offer};
-use crate::link::native::{Channel, ChannelError, Keeping, PendingConnection};
-use crate::protocol::ids::{AffinityKey, ConnectionId};
+use crate::link::event::{LinkEvent, SessionEvent};
+use crate::link::native::transfer::Luggage;
+use crate::link::native::{Channel, ChannelError, PendingConnection};
+use crate::protocol::ids::ConnectionId;
 use crate::protocol::message::{Ids, MAX_TO_PRIMARY, ToPrimary, decode_to_primary};
 use crate::protocol::scm_rights::{self, Received};
 use crate::protocol::scoreboard::Said;
-
-/// What a worker said.
-#[derive(Debug)]
-pub enum LinkEvent {
-    /// Nothing more for now.
-    Nothing,
-    /// It has attached.
-    Hello,
-    /// It takes connections.
-    Ready,
-    /// It did not take these; they are the primary's again.
-    Refused(Vec<PendingConnection>),
-    /// Its loop is alive.
-    Pong,
-    /// It wants to be drained and replaced.
-    Leave,
-    /// It moves sessions and takes them.
-    Sessions,
-    /// It offers a session; it waits to hear what became of it.
-    Offered(Box<Offer>),
-    /// It has offered a session that cannot move, and is told so.
-    Unmovable(ConnectionId),
-    /// These sessions of it could move; with `all`, no more come.
-    Counted {
-        /// Ids and affinity keys.
-        keys: Vec<(ConnectionId, AffinityKey)>,
-        /// That was all.
-        all: bool,
-    },
-    /// It wants to send so many clients away within that time.
-    Ask(u32, Duration),
-    /// Something of sessions that are to survive it.
-    Keeping(Keeping),
-    /// It has told what it was asked to report.
-    Reported(Report),
-    /// Something that leads to nothing: a part of more, or of no consequence any more.
-    Noted,
-}
 
 impl Channel {
     /// Reads one message of the worker's.
@@ -90,7 +50,7 @@ impl Channel {
         Ok(match message {
             ToPrimary::Hello => {
                 self.scoreboard.note_said(Said::Hello);
-                LinkEvent::Hello
+                LinkEvent::Attached
             }
             ToPrimary::Ready => {
                 self.scoreboard.note_said(Said::Ready);
@@ -106,12 +66,13 @@ impl Channel {
             }
             ToPrimary::Leave => {
                 self.scoreboard.note_said(Said::Leave);
-                LinkEvent::Leave
+                LinkEvent::ReplaceMe
             }
             ToPrimary::Ledger | ToPrimary::Keep(..) | ToPrimary::Forget(_) => {
-                return self.take_of_ledger(message, luggage).map(LinkEvent::Keeping);
+                let said = self.take_of_ledger(message, luggage)?;
+                SessionEvent::Protection(said).into()
             }
-            _ => return self.take_of_session(message, luggage),
+            _ => self.take_of_session(message, luggage)?.into(),
         })
     }
 

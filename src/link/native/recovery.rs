@@ -1,8 +1,9 @@
 //! How to get back what a worker has not taken: from one that has stalled, and from one that is
 //! dead.
 
+use crate::link::event::{LinkEvent, SessionEvent};
 use crate::link::native::transfer::{self, Luggage};
-use crate::link::native::{Channel, Keeping, LinkEvent, Offer, PendingConnection};
+use crate::link::native::{Channel, Keeping, Offer, PendingConnection};
 use crate::protocol::message::{MAX_TO_WORKER, Records, ToWorker, decode_to_worker};
 use crate::protocol::scm_rights::{self, Received};
 
@@ -99,8 +100,12 @@ impl Channel {
             match self.receive() {
                 Ok(LinkEvent::Nothing) | Err(_) => break,
                 Ok(LinkEvent::Refused(connections)) => recovered.untouched.extend(connections),
-                Ok(LinkEvent::Offered(offer)) => recovered.offered.push(*offer),
-                Ok(LinkEvent::Keeping(said)) => recovered.last_words.push(said),
+                Ok(LinkEvent::Session(SessionEvent::Offered(offer))) => {
+                    recovered.offered.push(*offer);
+                }
+                Ok(LinkEvent::Session(SessionEvent::Protection(said))) => {
+                    recovered.last_words.push(said);
+                }
                 Ok(_) => {}
             }
         }

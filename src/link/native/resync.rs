@@ -17,8 +17,9 @@ use std::time::Duration;
 use rustix::io::ioctl_fionread;
 
 use crate::handover::descriptors::{Descriptors, TakeOverError, WorkerPart};
+use crate::link::event::SessionEvent;
 use crate::link::native::outbox::Question;
-use crate::link::native::{Channel, ChannelError, LinkEvent};
+use crate::link::native::{Channel, ChannelError};
 use crate::protocol::ids::{ConnectionId, SlotId, Timestamp, WorkerId};
 use crate::protocol::message::{Ids, MAX_SESSIONS, MOST_TAKEN};
 use crate::protocol::scoreboard::{Counter, Said, Scoreboard};
@@ -235,11 +236,11 @@ impl Channel {
         self.scoreboard.set(Counter::SessionsSent, self.in_flight.sessions() as u64);
     }
 
-    pub(super) fn hear_of_offers(&mut self, ids: Ids<'_>) -> Result<LinkEvent, ChannelError> {
+    pub(super) fn hear_of_offers(&mut self, ids: Ids<'_>) -> Result<SessionEvent, ChannelError> {
         self.hear_report(ids, |report| &mut report.offers, MAX_SESSIONS)
     }
 
-    pub(super) fn hear_of_taken(&mut self, ids: Ids<'_>) -> Result<LinkEvent, ChannelError> {
+    pub(super) fn hear_of_taken(&mut self, ids: Ids<'_>) -> Result<SessionEvent, ChannelError> {
         self.hear_report(ids, |report| &mut report.taken, MOST_TAKEN)
     }
 
@@ -248,21 +249,25 @@ impl Channel {
         ids: Ids<'_>,
         part: impl Fn(&mut Report) -> &mut Vec<ConnectionId>,
         most: usize,
-    ) -> Result<LinkEvent, ChannelError> {
+    ) -> Result<SessionEvent, ChannelError> {
         if self.past.asked.is_none() && !self.past.is_lost {
             return Err(ChannelError::NoReport);
         }
         let part = part(&mut self.past.report);
         part.extend(ids.iter());
-        if part.len() > most { Err(ChannelError::TooManySessions) } else { Ok(LinkEvent::Noted) }
+        if part.len() > most {
+            Err(ChannelError::TooManySessions)
+        } else {
+            Ok(SessionEvent::Ignored)
+        }
     }
 
     /// The end of a report. One that somebody else has asked for is of the past.
-    pub(super) fn hear_of_end(&mut self, number: u64) -> Result<LinkEvent, ChannelError> {
+    pub(super) fn hear_of_end(&mut self, number: u64) -> Result<SessionEvent, ChannelError> {
         let mut report = std::mem::take(&mut self.past.report);
         if !self.past.is_asked_for(number) {
             return if self.past.is_lost {
-                Ok(LinkEvent::Noted)
+                Ok(SessionEvent::Ignored)
             } else {
                 Err(ChannelError::NoReport)
             };
@@ -273,6 +278,6 @@ impl Channel {
         }
         // What was offered to this primary it answers as always.
         report.offers.retain(|id| !self.offered.contains(id));
-        Ok(LinkEvent::Reported(report))
+        Ok(SessionEvent::Resynced(report))
     }
 }

@@ -2,9 +2,10 @@
 
 use std::os::fd::AsFd;
 
+use crate::link::event::SessionEvent;
 use crate::link::native::outbox::{Note, Question};
 use crate::link::native::transfer::{self, Content, Luggage};
-use crate::link::native::{Channel, ChannelError, LinkEvent, PendingConnection};
+use crate::link::native::{Channel, ChannelError, PendingConnection};
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::ConnectionId;
 use crate::protocol::message::{
@@ -154,13 +155,13 @@ impl Channel {
         &mut self,
         message: ToPrimary<'_>,
         luggage: Luggage,
-    ) -> Result<LinkEvent, ChannelError> {
+    ) -> Result<SessionEvent, ChannelError> {
         if let ToPrimary::Sessions = message {
             if (self.ready || self.takes_sessions) && !self.past.is_lost {
                 return Err(ChannelError::NoSessions);
             }
             self.take_them();
-            return Ok(LinkEvent::Sessions);
+            return Ok(SessionEvent::Enabled);
         }
         if !self.takes_sessions {
             if !self.past.is_lost {
@@ -172,7 +173,7 @@ impl Channel {
         }
         match message {
             ToPrimary::Session(record, inline) => self.take_offer(record, inline, luggage),
-            ToPrimary::Ask(count, within) => Ok(LinkEvent::Ask(count, within)),
+            ToPrimary::Ask(count, within) => Ok(SessionEvent::CloseRequest(count, within)),
             ToPrimary::Counted(keys) => self.take_counted(keys),
             ToPrimary::Offers(ids) => self.hear_of_offers(ids),
             ToPrimary::Taken(ids) => self.hear_of_taken(ids),
@@ -187,9 +188,9 @@ impl Channel {
     }
 
     /// A primary that has died may have asked, too.
-    fn take_counted(&mut self, keys: Keys<'_>) -> Result<LinkEvent, ChannelError> {
+    fn take_counted(&mut self, keys: Keys<'_>) -> Result<SessionEvent, ChannelError> {
         if self.is_awaited() {
-            return Ok(LinkEvent::Noted);
+            return Ok(SessionEvent::Ignored);
         }
         let newest = self.censuses == 1;
         if keys.is_empty() {
@@ -199,7 +200,7 @@ impl Channel {
         }
         // What answers an older question comes too late.
         let keys = if newest { keys.iter().collect() } else { Vec::new() };
-        Ok(LinkEvent::Counted { keys, all: newest && self.censuses == 0 })
+        Ok(SessionEvent::Listed { keys, complete: newest && self.censuses == 0 })
     }
 
     fn take_offer(
@@ -207,7 +208,7 @@ impl Channel {
         record: ConnectionRecord,
         inline: &[u8],
         luggage: Luggage,
-    ) -> Result<LinkEvent, ChannelError> {
+    ) -> Result<SessionEvent, ChannelError> {
         let id = record.id;
         if self.offered.contains(&id) {
             return Err(ChannelError::Session(id, "what was offered and is not answered"));
@@ -218,10 +219,10 @@ impl Channel {
         let offer = transfer::open(record, inline, luggage)?;
         self.offered.push(id);
         match offer {
-            Some(offer) => Ok(LinkEvent::Offered(Box::new(offer))),
+            Some(offer) => Ok(SessionEvent::Offered(Box::new(offer))),
             None => {
                 self.tell_returned(id);
-                Ok(LinkEvent::Unmovable(id))
+                Ok(SessionEvent::NotMigratable(id))
             }
         }
     }

@@ -1,0 +1,58 @@
+//! Events of a link: what a worker has said, in the same words for every dialect.
+
+use std::time::Duration;
+
+use crate::link::native::{Keeping, Offer, PendingConnection, Report};
+use crate::protocol::ids::{AffinityKey, ConnectionId};
+
+/// One message of a worker.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// There is no message now.
+    Nothing,
+    /// The worker has attached.
+    Attached,
+    /// The worker takes connections.
+    Ready,
+    /// The worker did not take these connections; they are the primary's again.
+    Refused(Vec<PendingConnection>),
+    /// The worker's loop is alive.
+    Pong,
+    /// The worker asks to be drained and replaced.
+    ReplaceMe,
+    /// A message about sessions.
+    Session(SessionEvent),
+}
+
+/// A message about sessions: migration, protection, closes, resynchronisation.
+#[derive(Debug)]
+pub enum SessionEvent {
+    /// The worker migrates sessions and takes those of others.
+    Enabled,
+    /// The worker offers a session and waits for the answer.
+    Offered(Box<Offer>),
+    /// The worker has offered a session that cannot migrate. It was answered: the session is returned.
+    NotMigratable(ConnectionId),
+    /// Sessions of the worker that could migrate.
+    Listed {
+        /// Ids and affinity keys.
+        keys: Vec<(ConnectionId, AffinityKey)>,
+        /// The list is complete.
+        complete: bool,
+    },
+    /// The worker asks to close so many clients within that time.
+    CloseRequest(u32, Duration),
+    /// A message about protected sessions.
+    Protection(Keeping),
+    /// The worker has answered a resynchronisation in full.
+    Resynced(Report),
+    /// A message without an effect of its own: a part of a longer answer, or an answer that comes too
+    /// late.
+    Ignored,
+}
+
+impl From<SessionEvent> for LinkEvent {
+    fn from(event: SessionEvent) -> Self {
+        Self::Session(event)
+    }
+}
