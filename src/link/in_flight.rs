@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::link::native::PendingConnection;
+use crate::link::connection::PendingConnection;
 use crate::protocol::ids::{ConnectionId, Timestamp};
 
 /// Connections on their way to one worker.
@@ -203,9 +203,9 @@ impl InFlight {
         std::mem::take(&mut self.sessions_changed)
     }
 
-    /// Those on their way, without refused ones.
-    pub fn into_connections(self) -> impl Iterator<Item = PendingConnection> {
-        self.entries.into_iter().filter_map(|entry| entry.connection)
+    /// Takes out all, without refused ones.
+    pub fn drain(&mut self) -> impl Iterator<Item = PendingConnection> {
+        self.entries.drain(..).filter_map(|entry| entry.connection)
     }
 
     fn connections(&self) -> impl Iterator<Item = &PendingConnection> {

@@ -95,6 +95,8 @@ impl Dispatcher {
     /// if there are more.
     pub(super) fn listen_to(&mut self, worker: WorkerId) -> bool {
         match self.slots.receive(worker, self.now) {
+            // The next look at the slot takes them.
+            Ok(LinkEvent::Acknowledged(_)) => {}
             Ok(LinkEvent::Nothing) => return false,
             Ok(LinkEvent::Attached) => self.orders.tell(worker, SlotEventKind::Hello),
             Ok(LinkEvent::Ready) => self.orders.tell(worker, SlotEventKind::Ready),

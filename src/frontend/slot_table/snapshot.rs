@@ -1,7 +1,8 @@
 //! What slots leave to a successor, and how they go on from it.
 
 use crate::frontend::slot_table::{Slot, SlotTable, State};
-use crate::link::native::{Channel, PendingConnection};
+use crate::link::Link;
+use crate::link::native::PendingConnection;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::{SlotId, Timestamp};
 
@@ -9,7 +10,7 @@ use crate::protocol::ids::{SlotId, Timestamp};
 #[derive(Debug, Default)]
 pub struct SlotEstate {
     /// All of them.
-    pub channels: Vec<(WorkerId, Channel)>,
+    pub channels: Vec<(WorkerId, Link)>,
     /// Who waits for which slot.
     pub queues: Vec<(SlotId, Vec<PendingConnection>)>,
     /// These broke the protocol.
