@@ -27,12 +27,16 @@ pub mod dialect;
 pub mod error;
 pub mod event;
 pub mod in_flight;
+#[cfg(test)]
+mod json_lines;
 pub mod native;
 pub mod protection;
 pub mod recovered;
 pub mod seam;
 #[cfg(feature = "cli")]
 pub mod snapshot;
+#[cfg(test)]
+mod tests;
 
 pub use dialect::Capabilities;
 
@@ -49,6 +53,9 @@ use recovered::Recovered;
 pub enum Link {
     /// A worker that speaks [`crate::protocol`].
     Native(native::Channel),
+    /// A worker that speaks lines of JSON: the proof that another dialect fits.
+    #[cfg(test)]
+    JsonLines(json_lines::JsonLines),
 }
 
 /// Calls the dialect.
@@ -56,6 +63,8 @@ macro_rules! each {
     ($link:expr, $dialect:ident => $call:expr) => {
         match $link {
             Link::Native($dialect) => $call,
+            #[cfg(test)]
+            Link::JsonLines($dialect) => $call,
         }
     };
 }

@@ -32,6 +32,18 @@ pub struct Capabilities {
     pub load: LoadSource,
 }
 
+impl Capabilities {
+    /// The least: connections are handed over one by one and acknowledged.
+    pub const HAND_OFF: Self = Self {
+        batch: 1,
+        ping: false,
+        sessions: false,
+        acknowledges: true,
+        close_frames: false,
+        load: LoadSource::InFlight,
+    };
+}
+
 /// Where the number of a worker's connections comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadSource {
@@ -43,26 +55,14 @@ pub enum LoadSource {
 
 /// One end of a connection to a worker.
 pub trait Dialect: Sized {
-    /// What it can do.
-    fn capabilities(&self) -> Capabilities;
-
     /// The descriptor to watch for the worker's messages.
     fn as_fd(&self) -> BorrowedFd<'_>;
-
-    /// What has to be kept for it to survive this process.
-    fn descriptors(&self) -> Vec<(WorkerPart, BorrowedFd<'_>)>;
 
     /// Connections on their way.
     fn in_flight(&self) -> &InFlight;
 
     /// Connections on their way.
     fn in_flight_mut(&mut self) -> &mut InFlight;
-
-    /// Whether the worker has said that it has attached.
-    fn is_attached(&self) -> bool;
-
-    /// Whether the worker has said that it is ready.
-    fn is_ready(&self) -> bool;
 
     /// Sends the first `count` connections of `queue` as one message; false if there is no room. A session is
     /// sent alone.
@@ -103,6 +103,26 @@ pub trait Dialect: Sized {
 
     /// Orders the worker to drain; no connection follows. Of two orders the last one counts.
     fn drain(&mut self, order: DrainOrder);
+
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::HAND_OFF
+    }
+
+    /// What has to be kept for it to survive this process.
+    fn descriptors(&self) -> Vec<(WorkerPart, BorrowedFd<'_>)> {
+        Vec::new()
+    }
+
+    /// Whether the worker has said that it has attached, as far as that is known after a crash of the primary.
+    fn is_attached(&self) -> bool {
+        false
+    }
+
+    /// Whether the worker has said that it is ready, as far as that is known after a crash of the primary.
+    fn is_ready(&self) -> bool {
+        false
+    }
 
     /// Sends from the front of `queue` what the credits allow, and returns how many went. The rest stays in
     /// the queue.

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::link::connection::PendingConnection;
+use crate::link::error::ChannelError;
 use crate::protocol::ids::{ConnectionId, Timestamp};
 
 /// Connections on their way to one worker.
@@ -39,10 +40,6 @@ pub struct Counts {
     /// Acknowledged.
     pub acknowledged: u64,
 }
-
-/// A worker has completed more than it was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooManyCompleted;
 
 /// What it takes to go on with the same entries in another process.
 pub type EntryParts = (ConnectionId, Timestamp, Option<PendingConnection>);
@@ -172,13 +169,14 @@ impl InFlight {
         completed: u64,
         refused: u64,
         acknowledged: impl FnMut(PendingConnection),
-    ) -> Result<Option<usize>, TooManyCompleted> {
+    ) -> Result<Option<usize>, ChannelError> {
         let more = completed.wrapping_sub(self.counts.completed);
         if more == 0 {
             return Ok(Some(0));
         }
+        let breach = ChannelError::Scoreboard { settled: completed, refused };
         let count = usize::try_from(more).ok().filter(|more| *more <= self.entries.len());
-        let Some(count) = count else { return Err(TooManyCompleted) };
+        let Some(count) = count else { return Err(breach) };
         if refused > self.counts.refused {
             return Ok(None);
         }

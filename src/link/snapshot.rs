@@ -12,6 +12,9 @@ use crate::protocol::ids::WorkerId;
 pub enum LinkSnapshot {
     /// Of a native worker.
     Native(Box<ChannelDocument>),
+    /// The dialect of tests is not handed over.
+    #[cfg(test)]
+    JsonLines,
 }
 
 impl LinkSnapshot {
@@ -21,6 +24,8 @@ impl LinkSnapshot {
             Link::Native(channel) => {
                 Self::Native(Box::new(ChannelDocument::pack(channel, worker, descriptors)))
             }
+            #[cfg(test)]
+            Link::JsonLines(_) => Self::JsonLines,
         }
     }
 
@@ -36,6 +41,8 @@ impl LinkSnapshot {
     ) -> Result<Link, TakeOverError> {
         match self {
             Self::Native(document) => document.unpack(worker, descriptors).map(Link::Native),
+            #[cfg(test)]
+            Self::JsonLines => Err(TakeOverError::Malformed("a link of tests")),
         }
     }
 }

@@ -347,8 +347,7 @@ impl Dialect for Channel {
         // In this order: a refusal is counted before it is completed.
         let settled = self.board().get(Counter::Settled);
         let refused = self.board().get(Counter::Refused);
-        let breach = |_| ChannelError::Scoreboard { settled, refused };
-        self.in_flight.complete(settled, refused, acknowledged).map_err(breach)
+        self.in_flight.complete(settled, refused, acknowledged)
     }
 
     fn refusal_is_missing(&self) -> ChannelError {

@@ -17,7 +17,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, so
 
 use crate::handover::descriptors::{Descriptors, TakeOverError, WorkerPart};
 use crate::link::connection::{Content, PendingConnection};
-use crate::link::error::ChannelError;
+use crate::link::error::{ChannelError, was_queued};
 use crate::protocol::ids::WorkerId;
 use crate::protocol::message::{
     BATCH, MAX_TO_PRIMARY, MAX_TO_WORKER, encode_connections, encode_session,
@@ -205,13 +205,5 @@ impl Transport {
     pub(super) fn end_sending(&self) {
         // Fails only if the worker has ended the channel already.
         let _ = shutdown(&self.socket, Shutdown::Write);
-    }
-}
-
-fn was_queued(sent: Sent) -> Result<bool, ChannelError> {
-    match sent {
-        Sent::Queued => Ok(true),
-        Sent::Full => Ok(false),
-        Sent::Closed => Err(ChannelError::Closed),
     }
 }
