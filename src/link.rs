@@ -28,7 +28,7 @@ pub mod error;
 pub mod event;
 pub mod in_flight;
 #[cfg(test)]
-mod json_lines;
+pub mod json_lines;
 pub mod native;
 pub mod protection;
 pub mod recovered;
