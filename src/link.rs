@@ -2,5 +2,8 @@
 //!
 //! Never decides where a connection goes.
 
+pub mod inherit;
 pub mod native;
 pub mod seam;
+pub mod stats;
+pub mod stats_source;

@@ -8,7 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
 use proptest::prelude::*;
-use sticky_lb::internals::link::native::{Channel, LinkEvent, PendingConnection, WorkerEnd};
+use sticky_lb::internals::link::native::{Channel, LinkEvent, PendingConnection};
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use sticky_lb::protocol::message::{
     ConnectionRecord, HELLO, MAX_IDS, MAX_TO_WORKER, ToWorker, decode_to_worker, encode_refuse,
@@ -19,7 +19,7 @@ use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
 /// Both ends of a channel, and where every connection is.
 struct Play {
     channel: Channel,
-    worker: WorkerEnd,
+    worker: OwnedFd,
     scoreboard: Scoreboard,
     queue: VecDeque<PendingConnection>,
     /// The worker has received these and not settled them, in order.
@@ -44,9 +44,10 @@ enum Step {
 
 impl Play {
     fn new(credits: usize) -> Self {
-        let (mut channel, worker) = Channel::create(credits).unwrap();
-        let scoreboard = Scoreboard::open(worker.scoreboard.as_fd()).unwrap();
-        send(&worker.channel, &HELLO, &[]).unwrap();
+        let (mut channel, mut inherit) = Channel::create(credits).unwrap();
+        let scoreboard = Scoreboard::open(inherit.descriptor("scoreboard").unwrap()).unwrap();
+        let worker = inherit.take("channel").unwrap();
+        send(&worker, &HELLO, &[]).unwrap();
         assert!(matches!(channel.receive(), Ok(LinkEvent::Hello)));
         Self {
             channel,
@@ -94,7 +95,7 @@ impl Play {
                 if let Some(id) = self.received.pop_front() {
                     let mut buffer = [0; MAX_IDS];
                     let refusal = encode_refuse(&mut buffer, [ConnectionId(id)].into_iter());
-                    send(&self.worker.channel, refusal, &[]).unwrap();
+                    send(&self.worker, refusal, &[]).unwrap();
                     self.scoreboard.increment(Counter::Refused);
                     self.scoreboard.increment(Counter::Settled);
                 }
@@ -111,7 +112,7 @@ impl Play {
     fn receive(&mut self) {
         let (mut bytes, mut sockets) = ([0; MAX_TO_WORKER], Vec::new());
         if let Received::Message { length, .. } =
-            receive(&self.worker.channel, &mut bytes, &mut sockets).unwrap()
+            receive(&self.worker, &mut bytes, &mut sockets).unwrap()
             && let ToWorker::Connections(records) = decode_to_worker(&bytes[..length]).unwrap()
         {
             assert_eq!(records.len(), sockets.len());

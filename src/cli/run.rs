@@ -9,14 +9,15 @@ use serde_json::json;
 use crate::cli::Logged;
 use crate::cli::role::{self, Role};
 use crate::config::Config;
+use crate::error::chain;
 use crate::keeper;
 use crate::log::{LogFormat, LogHandle};
 use crate::primary::{Beginning, Primary, PrimaryEnd, StatusEvent};
 use crate::settings::change::{needs_restart, renames_control};
 use crate::settings::reader::{Reader, Reading};
 use crate::supervisor::output::Output;
+use crate::supervisor::pool::Summary;
 use crate::supervisor::pool::snapshot::After;
-use crate::supervisor::pool::{Summary, chain};
 use crate::supervisor::rollout::{Outcome, Report};
 use crate::system::keeper::main_pid;
 

@@ -18,13 +18,10 @@ use crate::frontend::reports::Reports;
 use crate::frontend::router::RouterEstate;
 use crate::frontend::shared_counters::{COUNTERS, SharedCounters};
 use crate::frontend::slot_table::SlotEstate;
-use crate::handover::descriptors::{Descriptors, TakeOverError};
+use crate::handover::descriptors::{Descriptors, LISTENER, TakeOverError};
 use crate::link::native::{Channel, ChannelDocument, ConnectionDocument, PendingConnection};
 use crate::link::seam::{Counters, WorkerId};
 use crate::protocol::ids::SlotId;
-
-/// The name of the listener's descriptor.
-pub const LISTENER: &str = "listener";
 
 /// All that a frontend has. Dropping it closes whatever no worker owns.
 #[derive(Debug, Default)]

@@ -27,6 +27,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
 use crate::handover::descriptors::WorkerPart;
+use crate::link::inherit::Inherit;
 use crate::link::native::outbox::Outbox;
 use crate::link::native::resync::Past;
 use crate::protocol::ids::{ConnectionId, Timestamp};
@@ -44,6 +45,8 @@ mod resync;
 mod sessions;
 #[cfg(feature = "cli")]
 mod snapshot;
+mod start;
+mod stats;
 mod transfer;
 
 pub use error::ChannelError;
@@ -53,6 +56,8 @@ pub use recovery::Recovered;
 pub use resync::Report;
 #[cfg(feature = "cli")]
 pub use snapshot::{ChannelDocument, ConnectionDocument};
+pub use start::{start, stats};
+pub use stats::NativeStats;
 pub use transfer::{Content, Offer, Parcel};
 
 /// An accepted connection that no worker owns yet. Dropping it closes it.
@@ -122,15 +127,6 @@ struct Unsettled {
     connection: Option<PendingConnection>,
 }
 
-/// What a new worker inherits.
-#[derive(Debug)]
-pub struct WorkerEnd {
-    /// Its end of the channel.
-    pub channel: OwnedFd,
-    /// Its scoreboard.
-    pub scoreboard: OwnedFd,
-}
-
 impl Channel {
     /// Makes a channel and what the worker inherits of it. At most `credits` connections will be
     /// unacknowledged at a time.
@@ -138,12 +134,14 @@ impl Channel {
     /// # Errors
     ///
     /// If the kernel has no memory or no descriptor left.
-    pub fn create(credits: usize) -> std::io::Result<(Self, WorkerEnd)> {
+    pub fn create(credits: usize) -> std::io::Result<(Self, Inherit)> {
         let kind = SocketType::SEQPACKET;
         let (socket, far) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
         let (scoreboard, page) = Scoreboard::create()?;
-        let end = WorkerEnd { channel: far.try_clone()?, scoreboard: page.try_clone()? };
-        Ok((Self::assemble(socket, far, (scoreboard, page), credits), end))
+        let mut inherit = Inherit::default();
+        inherit.add("channel", start::CHANNEL, far.try_clone()?);
+        inherit.add("scoreboard", start::SCOREBOARD, page.try_clone()?);
+        Ok((Self::assemble(socket, far, (scoreboard, page), credits), inherit))
     }
 
     /// Of its descriptors, with nothing said yet.

@@ -9,7 +9,6 @@ use tokio::sync::broadcast;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::SlotId;
 use crate::supervisor::lifecycle::SlotState;
-use crate::supervisor::pool::snapshot::After;
 use crate::supervisor::rollout::{Outcome, Report, Trigger};
 
 /// Events that a subscriber may be behind.
@@ -38,7 +37,7 @@ pub enum Event {
         delay: Option<Duration>,
     },
     /// A rolling restart begins.
-    RolloutBegun {
+    RolloutStarted {
         /// Its number.
         number: u64,
         /// What it was begun by.
@@ -55,7 +54,7 @@ pub enum Event {
     },
     /// A replacement that was under way, or ordered, came to nothing: the slot keeps its worker, or
     /// is to have none. Whoever has ordered one hears of either this or `Replaced`.
-    NotReplaced {
+    ReplacementFailed {
         /// Which.
         slot: SlotId,
         /// What became of the new one, or why there is to be none.
@@ -84,6 +83,24 @@ pub enum Event {
     },
 }
 
+/// What became of a pool's predecessor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// It has handed over.
+    Upgrade,
+    /// It has crashed.
+    Crash,
+}
+
+impl std::fmt::Display for After {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Upgrade => "upgrade",
+            Self::Crash => "crash",
+        })
+    }
+}
+
 /// Something in a worker's life.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -91,20 +108,20 @@ pub enum WorkerChange {
     /// Its process was started.
     Spawned,
     /// It takes its slot's connections. So many slots serve, of so many.
-    Serves {
+    Ready {
         /// Slots that serve.
         serving: u16,
         /// Slots.
         of: u16,
     },
     /// It is to be replaced, for this reason.
-    Outdated(String),
+    Replacing(String),
     /// It finishes what it has, for this reason.
-    Drains(&'static str),
+    Draining(&'static str),
     /// It is killed, for this reason.
     Killed(String),
     /// It has ended.
-    Gone(End),
+    Exited(End),
 }
 
 /// A worker's end.
@@ -118,6 +135,13 @@ pub struct End {
     pub uptime: Duration,
     /// Connections that it had taken over.
     pub connections: u64,
+}
+
+impl End {
+    /// The end of a worker whose process was never seen to run.
+    pub(super) fn unseen(reason: String, unexpected: bool) -> Self {
+        Self { reason, unexpected, uptime: Duration::ZERO, connections: 0 }
+    }
 }
 
 impl Event {
@@ -138,12 +162,12 @@ impl Event {
             Self::Slot { slot, state, .. } => {
                 tracing::info!(slot = slot.0, %state, "slot is at rest")
             }
-            Self::RolloutBegun { number, trigger, of } => {
+            Self::RolloutStarted { number, trigger, of } => {
                 tracing::info!(rollout = number, %trigger, slots = of, "rolling restart begins");
             }
             Self::RolloutEnded(report) => log_report(report),
             Self::Replaced { slot } => tracing::debug!(slot = slot.0, "worker is replaced"),
-            Self::NotReplaced { slot, reason } => {
+            Self::ReplacementFailed { slot, reason } => {
                 tracing::debug!(slot = slot.0, reason, "worker is not replaced");
             }
             Self::Scaled { from, to, by } => tracing::info!(from, to, by, "scaling"),
@@ -161,19 +185,19 @@ impl WorkerChange {
         let (slot, generation) = (worker.slot.0, worker.generation.0);
         match self {
             Self::Spawned => tracing::info!(slot, generation, pid, "worker started"),
-            Self::Serves { serving, of } => {
+            Self::Ready { serving, of } => {
                 tracing::info!(slot, generation, pid, serving, of, "worker serves");
             }
-            Self::Outdated(reason) => {
+            Self::Replacing(reason) => {
                 tracing::info!(slot, generation, pid, reason, "worker is to be replaced");
             }
-            Self::Drains(reason) => {
+            Self::Draining(reason) => {
                 tracing::info!(slot, generation, pid, reason, "worker drains");
             }
             Self::Killed(reason) => {
                 tracing::warn!(slot, generation, pid, reason, "worker is killed");
             }
-            Self::Gone(End { reason, unexpected: false, uptime, connections }) => tracing::info!(
+            Self::Exited(End { reason, unexpected: false, uptime, connections }) => tracing::info!(
                 slot,
                 generation,
                 pid,
@@ -182,7 +206,7 @@ impl WorkerChange {
                 connections,
                 "worker is gone",
             ),
-            Self::Gone(End { reason, unexpected: true, uptime, connections }) => {
+            Self::Exited(End { reason, unexpected: true, uptime, connections }) => {
                 tracing::warn!(slot, generation, pid, reason, ?uptime, connections, "worker died",)
             }
         }

@@ -132,7 +132,7 @@ pub enum Fact {
     /// A worker's event loop stands still.
     Stalled(Generation),
     /// A draining worker has to make room.
-    Hurry(Generation),
+    ShortenDeadline(Generation),
     /// A worker's process has ended, or could not be started.
     Exited {
         /// Which.
@@ -160,7 +160,7 @@ pub enum Action {
     /// Give it no more, and tell it so.
     Drain(Generation, DrainOrder),
     /// It drains already: tell it that it has less time, or that everything ends.
-    Hasten(Generation, DrainOrder),
+    ShortenDeadline(Generation, DrainOrder),
     /// Send it SIGTERM: it hasn't attached, so that it cannot be told otherwise.
     Terminate(Generation),
     /// Give it no more, and send it SIGABRT.
@@ -175,7 +175,7 @@ pub enum Action {
     /// The replacement that was asked for is done: this worker has proved itself.
     Replaced(Generation),
     /// The replacement that was asked for has failed with this worker.
-    NotReplaced(Generation),
+    ReplacementFailed(Generation),
 }
 
 /// Why a worker is killed.

@@ -33,7 +33,7 @@ pub struct WorkerUse {
 
 /// What is to become of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum LimitVerdict {
     /// It goes on.
     Fine,
     /// It drains when its successor is ready.
@@ -72,13 +72,13 @@ pub enum LimitReason {
 /// worker, takes up to a tenth off age and connections, so that workers that were started together
 /// are not replaced together. Memory limits are exact.
 #[must_use]
-pub fn judge(settings: &LimitSettings, usage: &WorkerUse, jitter: f64) -> Verdict {
+pub fn judge(settings: &LimitSettings, usage: &WorkerUse, jitter: f64) -> LimitVerdict {
     let memory_beyond = |limit: Option<u64>| {
         let (used, limit) = (usage.memory?, limit?);
         (used > limit).then_some(LimitReason::Memory { used, limit })
     };
     if let Some(reason) = memory_beyond(settings.max_memory_kill) {
-        return Verdict::Kill(reason);
+        return LimitVerdict::Kill(reason);
     }
     let share = share_of_limit(jitter);
     let reason = memory_beyond(settings.max_memory_restart)
@@ -86,7 +86,7 @@ pub fn judge(settings: &LimitSettings, usage: &WorkerUse, jitter: f64) -> Verdic
         .or_else(|| {
             enough_served(settings.max_connections_served?, share, usage.connections_served)
         });
-    reason.map_or(Verdict::Fine, Verdict::Replace)
+    reason.map_or(LimitVerdict::Fine, LimitVerdict::Replace)
 }
 
 const WHOLE: u32 = 10_000;
@@ -183,9 +183,9 @@ mod tests {
         let (memory, seconds, connections_served) = usage;
         let usage = WorkerUse { memory, age: Duration::from_secs(seconds), connections_served };
         match judge(settings, &usage, jitter) {
-            Verdict::Fine => "fine".to_owned(),
-            Verdict::Replace(reason) => format!("replace: {reason}"),
-            Verdict::Kill(reason) => format!("kill: {reason}"),
+            LimitVerdict::Fine => "fine".to_owned(),
+            LimitVerdict::Replace(reason) => format!("replace: {reason}"),
+            LimitVerdict::Kill(reason) => format!("kill: {reason}"),
         }
     }
 

@@ -22,7 +22,6 @@
 
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -30,7 +29,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::link::seam::WorkerId;
 
@@ -41,12 +40,14 @@ mod log_file;
 mod queue;
 mod reader;
 mod render;
+pub mod settings;
 mod sink;
 mod snapshot;
 mod stdout;
 mod tail;
 
 pub use lines::Stream;
+pub use settings::{LogFormat, OutputError, OutputSettings, Prefix};
 pub use snapshot::{OutputEstate, PipeState, TakenPipe};
 pub use tail::{Follower, LineFilter, Printed, PrintedLine, Recent};
 
@@ -61,98 +62,7 @@ use tail::Tail;
 /// what comes beyond is not done, and an error in the log.
 const COMMANDS: usize = 1024;
 /// How long the end waits for those who read or store what workers printed.
-const TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Where workers' lines go, and how they look there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutputSettings {
-    /// The app's name, in file names and JSON.
-    pub name: String,
-    /// When lines on standard output are preceded by their slot: `3 | `.
-    pub prefix: Prefix,
-    /// A file for standard output, one for all workers or one for each.
-    pub out_file: Option<PathBuf>,
-    /// A file for standard error.
-    pub error_file: Option<PathBuf>,
-    /// A file for both.
-    pub log_file: Option<PathBuf>,
-    /// Workers share a file; else each has its own, with its slot in the name.
-    pub merge_logs: bool,
-    /// What lines in files look like.
-    pub format: LogFormat,
-    /// How times are written before lines in files: strftime, or day.js tokens as PM2 takes them.
-    pub date_format: Option<String>,
-    /// A file of so many bytes is rotated.
-    pub rotate_size: Option<u64>,
-    /// A file of that age is rotated.
-    pub rotate_interval: Option<Duration>,
-    /// Rotated files that are kept.
-    pub rotate_keep: u32,
-}
-
-impl Default for OutputSettings {
-    fn default() -> Self {
-        Self {
-            name: "app".to_owned(),
-            prefix: Prefix::Auto,
-            out_file: None,
-            error_file: None,
-            log_file: None,
-            merge_logs: false,
-            format: LogFormat::Text,
-            date_format: None,
-            rotate_size: None,
-            rotate_interval: None,
-            rotate_keep: 10,
-        }
-    }
-}
-
-/// When lines on standard output are preceded by their slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Prefix {
-    /// Where it is a terminal.
-    Auto,
-    /// Always; in colour where it is a terminal.
-    Always,
-    /// Never.
-    Never,
-}
-
-/// What lines in files look like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// As the worker wrote them.
-    Text,
-    /// JSON objects with PM2's keys.
-    Json,
-}
-
-/// Why output cannot go where it is wanted.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OutputError {
-    /// There is no such format.
-    #[error("date format {format:?} is wrong: {reason}")]
-    DateFormat {
-        /// What was written.
-        format: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A file cannot be opened.
-    #[error("cannot open log file {path:?}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// The kernel refuses a thread or a descriptor.
-    #[error("cannot take what workers print")]
-    Start(#[from] io::Error),
-}
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Takes what workers print, and writes it. No call waits for what is written to, but for
 /// [`Output::finish`], and opening files.
@@ -256,6 +166,40 @@ impl Output {
         self.shared.ended().await;
     }
 
+    /// Goes on in the place of another one: its pipes, its lines that were begun, its count.
+    ///
+    /// # Errors
+    ///
+    /// As [`Output::start`]. The estate is as it was then: a worker whose pipe is closed could not
+    /// print any more.
+    pub fn resume(
+        settings: OutputSettings,
+        estate: &mut OutputEstate,
+    ) -> Result<Self, OutputError> {
+        let output = Self::start(settings)?;
+        let OutputEstate { pipes, dropped } = std::mem::take(estate);
+        output.count_dropped(dropped);
+        pipes.into_iter().for_each(|pipe| output.adopt_pipe(pipe));
+        Ok(output)
+    }
+
+    /// Takes what a worker prints from now on, behind what was read from its pipe before.
+    pub fn adopt_pipe(&self, pipe: TakenPipe) {
+        self.shared.send_surely(Command::AdoptPipe(pipe));
+    }
+
+    /// Reads nothing more, writes what was read, and ends. After 2 s it gives up writing, as
+    /// [`Output::finish`] does. All that workers have printed since waits in the pipes, and they print
+    /// on as long as there is room.
+    pub async fn hand_over(self) -> OutputEstate {
+        let (reply, pipes) = oneshot::channel();
+        self.shared.send_surely(Command::HandOver(reply));
+        // There is nobody to answer only if the kernel has refused to wait for pipes at all.
+        let pipes = pipes.await.unwrap_or_default();
+        self.shared.ended().await;
+        OutputEstate { pipes, dropped: self.dropped() }
+    }
+
     fn count_dropped(&self, lines: u64) {
         self.shared.dropped.fetch_add(lines, Ordering::Relaxed);
     }
@@ -284,7 +228,7 @@ impl Shared {
     /// Waits for the threads, for a while.
     async fn ended(&self) {
         let mut ended = self.ended.lock().await;
-        if tokio::time::timeout(TIMEOUT, ended.recv()).await.is_err() {
+        if tokio::time::timeout(FINISH_TIMEOUT, ended.recv()).await.is_err() {
             tracing::warn!("output is not taken: some lines are lost at the end");
         }
     }

@@ -1,7 +1,7 @@
 //! The words of replacements: rolling restarts over all slots, and single slots that get a new
 //! worker.
 //!
-//! Pure, and without a decision of its own: [`Planner`] decides.
+//! Pure, and without a decision of its own: the [`planner`] decides.
 
 use std::fmt;
 
@@ -11,9 +11,7 @@ use crate::protocol::ids::SlotId;
 use crate::supervisor::limits::LimitReason;
 use crate::supervisor::text;
 
-mod planner;
-
-pub use planner::Planner;
+pub mod planner;
 
 /// How replacements are done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

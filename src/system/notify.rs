@@ -14,10 +14,9 @@ use std::time::Duration;
 
 use crate::protocol::ids::Timestamp;
 use crate::system::keeper;
-use crate::system::store::is_systemd;
 
 /// How long the keeper may take to make room.
-const TIMEOUT: Duration = Duration::from_secs(1);
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Tells the service manager how this process is.
 #[derive(Debug)]
@@ -49,7 +48,7 @@ impl Notifier {
         let socket = UnixDatagram::unbound()?;
         if keeper::is_kept() || is_systemd() {
             // Its queue is short, and often full of what it is to keep.
-            socket.set_write_timeout(Some(TIMEOUT))?;
+            socket.set_write_timeout(Some(NOTIFY_TIMEOUT))?;
         } else {
             socket.set_nonblocking(true)?;
         }
@@ -103,6 +102,13 @@ impl Notifier {
             tracing::warn!(%error, manager = ?self.manager, "cannot notify the service manager");
         }
     }
+}
+
+/// Whether systemd keeps descriptors of this process (`FileDescriptorStoreMax=`).
+#[must_use]
+pub fn is_systemd() -> bool {
+    let room = env::var("FDSTORE").ok().and_then(|room| room.parse::<u64>().ok());
+    room.unwrap_or(0) > 0 && env::var_os("NOTIFY_SOCKET").is_some()
 }
 
 /// A path, or `@` and an abstract name.

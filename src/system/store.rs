@@ -16,6 +16,7 @@ use std::time::Duration;
 use rustix::io::retry_on_intr;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
+pub use crate::system::notify::is_systemd;
 use crate::system::{keeper, notify};
 
 /// Before the names of what is kept, so that nothing else that was passed is taken for it.
@@ -29,7 +30,7 @@ pub const PROGRAM: &str = "program";
 pub const CONFIGURATION: &str = "configuration";
 
 /// How long a store may take to make room. It does nothing else.
-const TIMEOUT: Duration = Duration::from_secs(1);
+const STORE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Keeps descriptors. Clones speak to the same store.
 #[derive(Clone, Debug)]
@@ -64,7 +65,7 @@ impl Store {
     pub fn connect(address: &SocketAddr) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.connect_addr(address)?;
-        socket.set_write_timeout(Some(TIMEOUT))?;
+        socket.set_write_timeout(Some(STORE_TIMEOUT))?;
         Ok(Self { socket: Arc::new(socket), has_failed: Arc::default() })
     }
 
@@ -95,13 +96,6 @@ impl Store {
             tracing::warn!(%error, "a descriptor is not kept: a crash of the primary would lose it");
         }
     }
-}
-
-/// Whether systemd keeps descriptors of this process (`FileDescriptorStoreMax=`).
-#[must_use]
-pub fn is_systemd() -> bool {
-    let room = env::var("FDSTORE").ok().and_then(|room| room.parse::<u64>().ok());
-    room.unwrap_or(0) > 0 && env::var_os("NOTIFY_SOCKET").is_some()
 }
 
 #[cfg(test)]

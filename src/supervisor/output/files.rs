@@ -14,7 +14,7 @@ use crate::supervisor::output::lines::{Chunk, Stream};
 use crate::supervisor::output::log_file::{LogFile, Rotation};
 use crate::supervisor::output::queue::{Item, Queue};
 use crate::supervisor::output::render::Renderer;
-use crate::supervisor::output::{OutputError, OutputSettings};
+use crate::supervisor::output::settings::{OutputError, OutputSettings};
 
 /// What is to be done between lines.
 #[derive(Debug)]

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use crate::protocol::ids::Timestamp;
 use crate::supervisor::output::lines::count;
+use crate::supervisor::output::settings::{OutputError, OutputSettings};
 use crate::supervisor::output::sink::Sink;
-use crate::supervisor::output::{OutputError, OutputSettings};
 
 /// So long after a failed rotation comes the next attempt.
 const ROTATE_AGAIN: Duration = Duration::from_secs(10);

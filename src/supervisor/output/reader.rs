@@ -49,7 +49,7 @@ pub(super) enum Command {
     /// Go on with these.
     Change(Style, Box<Files>),
     /// Go on with a pipe that somebody else has read so far.
-    GoOn(TakenPipe),
+    AdoptPipe(TakenPipe),
     /// End, and leave the pipes to somebody else.
     HandOver(oneshot::Sender<Vec<TakenPipe>>),
     /// Pass on what is there, and end.
@@ -129,18 +129,18 @@ impl Reader {
             }
             // First, so that what is printed after a command is treated as it says.
             let woken = events.iter().any(|event| event.data.u64() == WAKE);
-            if woken && let ControlFlow::Break(reply) = self.obey() {
+            if woken && let ControlFlow::Break(reply) = self.handle_commands() {
                 return self.end(reply);
             }
             for event in &events {
-                self.heard(event.data.u64());
+                self.serve(event.data.u64());
             }
             self.close_forsaken(Timestamp::now());
         }
         self.end(None);
     }
 
-    fn heard(&mut self, token: u64) {
+    fn serve(&mut self, token: u64) {
         match self.sources.get(&token) {
             Some(Source::Pipe(_)) => {
                 self.read(token, 1);
@@ -182,7 +182,7 @@ impl Reader {
     }
 
     /// Ends where it is told to, with where the pipes are to go, if anywhere.
-    fn obey(&mut self) -> ControlFlow<Option<oneshot::Sender<Vec<TakenPipe>>>> {
+    fn handle_commands(&mut self) -> ControlFlow<Option<oneshot::Sender<Vec<TakenPipe>>>> {
         // It is woken again for what is sent from here on.
         let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
         while let Ok(command) = self.commands.try_recv() {
@@ -200,7 +200,7 @@ impl Reader {
                     self.passage.stdout.order(StdoutOrder::Change(style));
                     self.passage.files.order(FilesOrder::Change(files));
                 }
-                Command::GoOn(pipe) => self.go_on(pipe),
+                Command::AdoptPipe(pipe) => self.adopt_pipe(pipe),
                 Command::HandOver(reply) => return ControlFlow::Break(Some(reply)),
                 Command::End => return ControlFlow::Break(None),
             }
@@ -215,7 +215,7 @@ impl Reader {
         self.watch_process(pid, vec![out, err]);
     }
 
-    fn go_on(&mut self, TakenPipe { state, descriptor }: TakenPipe) {
+    fn adopt_pipe(&mut self, TakenPipe { state, descriptor }: TakenPipe) {
         let PipeState { worker, pid, stream, begun, gone } = state;
         let token = self.add_pipe(descriptor, Origin { worker, pid, stream }, Lines::begun(begun));
         if gone {

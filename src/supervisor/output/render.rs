@@ -4,8 +4,9 @@
 
 use jiff::tz::TimeZone;
 
+use crate::supervisor::output::date;
 use crate::supervisor::output::lines::{Chunk, Stream};
-use crate::supervisor::output::{LogFormat, OutputError, OutputSettings, date};
+use crate::supervisor::output::settings::{LogFormat, OutputError, OutputSettings};
 
 /// Renders lines as the settings have it.
 #[derive(Debug)]

@@ -4,9 +4,9 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use crate::supervisor::output::Prefix;
 use crate::supervisor::output::lines::{Chunk, Stream};
 use crate::supervisor::output::queue::{Item, Queue};
+use crate::supervisor::output::settings::Prefix;
 use crate::supervisor::output::sink::Sink;
 
 /// What is to be done between lines.

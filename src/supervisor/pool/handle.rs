@@ -6,8 +6,8 @@ use rustix::process::Signal;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::protocol::ids::SlotId;
+use crate::supervisor::pool::settings::PoolSettings;
 use crate::supervisor::pool::status::PoolStatus;
-use crate::supervisor::pool::{Order, PoolSettings};
 use crate::supervisor::rollout::Trigger;
 
 /// Orders that may wait. Whoever signals or asks more often waits until the pool has time.
@@ -42,7 +42,7 @@ pub enum SlotOrder {
     /// What was drained, errored or stopped is filled again.
     Undrain,
     /// Its worker is replaced by a new one, which serves before the old one drains. What became of
-    /// it is announced as `Replaced` or `NotReplaced`.
+    /// it is announced as `Replaced` or `ReplacementFailed`.
     Restart,
     /// Its serving worker gets SIGKILL; what follows is what follows a crash.
     Kill,
@@ -102,6 +102,25 @@ fn list(slots: &[SlotId]) -> String {
         [first, .., last] => Some(format!("{first} to {last}")),
     });
     runs.collect::<Vec<_>>().join(", ")
+}
+
+/// What the operator wants.
+#[derive(Debug)]
+pub enum Order {
+    /// Drain all and end.
+    Stop,
+    /// End all at once.
+    StopNow,
+    /// Replace all workers, slot by slot, by workers of these settings.
+    Reload(Trigger, Box<PoolSettings>, Option<Reply<u64>>),
+    /// More workers, or fewer.
+    Scale(Scale, Option<Reply<Scaled>>),
+    /// Something for a single slot.
+    Slot(SlotId, SlotOrder, Reply<()>),
+    /// Stop, leave everything to a successor, and tell when that begins.
+    HandOver(Reply<()>),
+    /// Say how all is.
+    Status(Reply<PoolStatus>),
 }
 
 /// Where the answer to an order goes.

@@ -198,7 +198,7 @@ impl Planner {
 
     /// How far the rolling restart that is under way is.
     #[must_use]
-    pub fn standing(&self) -> Option<RolloutProgress<'_>> {
+    pub fn progress(&self) -> Option<RolloutProgress<'_>> {
         let Rollout { number, trigger, under_way, replaced, of, .. } = self.current.as_ref()?;
         Some(RolloutProgress { number: *number, trigger, replaced: *replaced, of: *of, under_way })
     }

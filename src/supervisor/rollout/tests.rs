@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::planner::Planner;
 use super::*;
 use crate::protocol::ids::Timestamp;
 
@@ -217,12 +218,12 @@ fn a_slot_that_is_drained_while_it_is_replaced_holds_nothing_up_and_gets_a_new_w
     planner.join(SlotId(0));
     planner.replaced(SlotId(1));
     assert_eq!(planner.steps(&ONE), [replace(0)]);
-    let standing = planner.standing().unwrap();
-    assert_eq!((standing.number, standing.replaced, standing.of), (1, 1, 3));
-    assert_eq!(standing.under_way, [SlotId(0)]);
+    let progress = planner.progress().unwrap();
+    assert_eq!((progress.number, progress.replaced, progress.of), (1, 1, 3));
+    assert_eq!(progress.under_way, [SlotId(0)]);
     planner.replaced(SlotId(0));
     assert_eq!(planner.steps(&ONE), [end(1, Outcome::Done, 2, 3)]);
-    assert_eq!(planner.standing(), None);
+    assert_eq!(planner.progress(), None);
     planner.join(SlotId(0));
     assert!(planner.is_idle(), "nothing is under way that it could join");
 }

@@ -119,7 +119,7 @@ fn a_successor_serves_and_its_predecessor_drains_once_it_has_proved_itself() {
 #[test]
 fn a_successor_that_dies_young_leaves_its_place_to_its_predecessor() {
     let life = play_on_replaced(&[
-        (6_000, exited(G1), &[Action::NotReplaced(G1), Action::Serve(G0)]),
+        (6_000, exited(G1), &[Action::ReplacementFailed(G1), Action::Serve(G0)]),
         (9_000, Fact::Time, &[]),
     ]);
     assert_eq!(life.serving().unwrap().0, G0);
@@ -130,7 +130,7 @@ fn of_two_that_stand_by_the_younger_goes_on_and_the_older_drains() {
     play_on_replaced(&[
         (5_200, Fact::Replace, &[Action::Spawn(G2)]),
         (5_300, Fact::Ready(G2), &[Action::Serve(G2)]),
-        (5_400, exited(G2), &[Action::NotReplaced(G2), Action::Serve(G1)]),
+        (5_400, exited(G2), &[Action::ReplacementFailed(G2), Action::Serve(G1)]),
         (6_400, Fact::Time, &[Action::Drain(G0, moves(60))]),
     ]);
 }
@@ -139,10 +139,10 @@ fn of_two_that_stand_by_the_younger_goes_on_and_the_older_drains() {
 fn a_successor_that_does_not_come_up_changes_nothing() {
     let life = play_on(&[
         (5_000, Fact::Replace, &[Action::Spawn(G1)]),
-        (5_001, exited(G1), &[Action::NotReplaced(G1)]),
+        (5_001, exited(G1), &[Action::ReplacementFailed(G1)]),
         (6_000, Fact::Replace, &[Action::Spawn(G2)]),
         (9_000, Fact::Time, &[Action::Kill(G2, KillReason::NotReady)]),
-        (9_001, exited(G2), &[Action::NotReplaced(G2)]),
+        (9_001, exited(G2), &[Action::ReplacementFailed(G2)]),
         (99_000, Fact::Time, &[]),
     ]);
     assert_eq!(life.serving().unwrap().0, G0);
@@ -166,7 +166,7 @@ fn the_proof_of_a_restarted_worker_is_not_that_of_its_successor() {
         (2_100, Fact::Ready(G1), &[Action::Serve(G1)]),
         (2_200, Fact::Replace, &[Action::Spawn(G2)]),
         (3_100, Fact::Time, &[]),
-        (3_200, exited(G2), &[Action::NotReplaced(G2)]),
+        (3_200, exited(G2), &[Action::ReplacementFailed(G2)]),
     ]);
 }
 
@@ -238,7 +238,11 @@ fn a_replaced_worker_has_the_longer_grace_period_until_everything_ends() {
     let long = [(66_999, Fact::Time, &[][..]), (67_000, Fact::Time, killed)];
     play_on_replaced(&[&drained[..], &long].concat());
     let short = [
-        (8_000, Fact::Stop, &[Action::Hasten(G0, ends(10)), Action::Drain(G1, ends(10))][..]),
+        (
+            8_000,
+            Fact::Stop,
+            &[Action::ShortenDeadline(G0, ends(10)), Action::Drain(G1, ends(10))][..],
+        ),
         (
             18_000,
             Fact::Time,
@@ -263,7 +267,7 @@ fn the_oldest_of_too_many_that_drain_has_little_time_left() {
     assert_eq!(life.on(Fact::Time, at(10_999)), []);
     let killed = [Action::Kill(G0, KillReason::GraceOver)];
     assert_eq!(life.on(Fact::Time, at(11_000)), killed);
-    life.on(Fact::Hurry(G1), at(20_000));
+    life.on(Fact::ShortenDeadline(G1), at(20_000));
     assert_eq!(life.on(Fact::Time, at(30_000)), [Action::Kill(G1, KillReason::GraceOver)]);
 }
 

@@ -12,7 +12,7 @@ pub(super) fn facts() -> impl Strategy<Value = Fact> {
         6 => generation().prop_map(Fact::Ready),
         1 => generation().prop_map(Fact::Leave),
         1 => generation().prop_map(Fact::Stalled),
-        1 => generation().prop_map(Fact::Hurry),
+        1 => generation().prop_map(Fact::ShortenDeadline),
         1 => generation().prop_map(|g| Fact::Kill(g, KillReason::Violation)),
         6 => (generation(), 0..3_i32, 0.0..1.0).prop_map(|(generation, status, jitter)| {
             Fact::Exited { generation, status: Some(status), jitter }
@@ -27,7 +27,7 @@ pub(super) fn facts() -> impl Strategy<Value = Fact> {
 }
 
 fn phases(life: &SlotLife, is: impl Fn(&Phase) -> bool) -> usize {
-    life.workers.iter().filter(|(_, phase)| is(phase)).count()
+    life.workers().filter(|(_, phase)| is(phase)).count()
 }
 
 proptest! {
@@ -64,7 +64,7 @@ proptest! {
             }
             // A replacement that was asked for is settled once, and by nothing else.
             unsettled |= fact == Fact::Replace && !out;
-            if has(|it| matches!(it, Action::Replaced(_) | Action::NotReplaced(_))) {
+            if has(|it| matches!(it, Action::Replaced(_) | Action::ReplacementFailed(_))) {
                 prop_assert!(unsettled, "settled what nobody asked for");
                 unsettled = false;
             }
@@ -84,7 +84,7 @@ proptest! {
                         let until = Some((at(now) + order.window, order.reason));
                         prop_assert!(told.insert(worker, until).is_none(), "told twice");
                     }
-                    Action::Hasten(worker, order) => {
+                    Action::ShortenDeadline(worker, order) => {
                         let until = (at(now) + order.window, order.reason);
                         let before = told.insert(worker, Some(until)).flatten();
                         let Some(before) = before else { panic!("doesn't drain: {life:?}") };

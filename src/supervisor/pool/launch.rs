@@ -1,0 +1,66 @@
+//! Starts one worker: its link first, then its process.
+
+use std::sync::Arc;
+
+use crate::link::inherit::WorkerFacts;
+use crate::link::native;
+use crate::link::seam::{CommandSender, FrontendGone, SlotCommand, WorkerId};
+use crate::link::stats_source::StatsSource;
+use crate::supervisor::command::WorkerCommand;
+use crate::supervisor::output::Output;
+use crate::supervisor::pool::crash_record::CrashRecord;
+use crate::supervisor::pool::error::PoolError;
+use crate::supervisor::pool::settings::PoolSettings;
+use crate::supervisor::process::Process;
+
+/// What a start needs of the pool.
+#[derive(Debug)]
+pub(super) struct Launcher<'a> {
+    pub(super) settings: &'a PoolSettings,
+    pub(super) frontend: &'a CommandSender,
+    pub(super) record: &'a CrashRecord,
+    pub(super) output: &'a Output,
+}
+
+impl Launcher<'_> {
+    /// Starts a worker. The inner error is the start's own: another attempt may succeed.
+    ///
+    /// # Errors
+    ///
+    /// If the frontend has ended.
+    pub(super) async fn start(
+        &self,
+        worker: WorkerId,
+        command: Arc<WorkerCommand>,
+    ) -> Result<Result<(Process, StatsSource), PoolError>, FrontendGone> {
+        let (channel, inherit, stats) = match native::start(&self.facts(worker)) {
+            Ok(started) => started,
+            Err(source) => return Ok(Err(PoolError::Channel(source))),
+        };
+        // Before there is a process that a successor couldn't speak to.
+        self.record.store_channel(worker, &channel);
+        self.frontend.send(SlotCommand::Attach(worker, Box::new(channel))).await?;
+        Ok(match Process::start(&command, self.settings.port, worker, inherit) {
+            Ok((process, printed)) => {
+                self.record.store_process(worker, &process, &printed);
+                self.output.take(worker, process.pid(), printed.stdout, printed.stderr);
+                Ok((process, StatsSource::Native(stats)))
+            }
+            Err(source) => {
+                self.record.remove_worker(worker);
+                Err(PoolError::Command { command: command.program.clone(), source })
+            }
+        })
+    }
+
+    fn facts(&self, worker: WorkerId) -> WorkerFacts {
+        WorkerFacts {
+            worker,
+            credits: self.settings.credits,
+            orphan_timeout: self.settings.orphan_timeout,
+            kill_timeout: self.settings.lifecycle.kill_timeout,
+            migrate_timeout: self.settings.migrate_timeout,
+            protect: self.settings.protect,
+        }
+    }
+}
