@@ -1,4 +1,4 @@
-//! What a worker starts with: descriptors by name, each with the environment variable that names its
+//! The start of a worker: descriptors by name, each with the environment variable that names its
 //! number, and further environment variables.
 //!
 //! A dialect fills it; the supervisor hands over whatever it holds and knows none of the names.
@@ -12,7 +12,7 @@ use crate::protocol::ids::WorkerId;
 /// sockets that are passed by number (`LISTEN_FDS`, from 3).
 const FIRST_DESCRIPTOR: i32 = 10;
 
-/// What every dialect is told about a worker that is about to start.
+/// The facts about a worker that is about to start, for every dialect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerFacts {
     /// Its slot and generation.
@@ -29,7 +29,8 @@ pub struct WorkerFacts {
     pub protect: bool,
 }
 
-/// What a worker starts with, beside its command and the environment that every worker gets.
+/// Descriptors and variables for a worker, beside its command and the environment that every worker
+/// gets.
 #[derive(Debug, Default)]
 pub struct Inherit {
     descriptors: Vec<Inherited>,
@@ -43,7 +44,7 @@ struct Inherited {
     descriptor: OwnedFd,
 }
 
-/// What is left to do when each descriptor has its number in the worker.
+/// The same, once each descriptor has its number in the worker.
 #[derive(Debug)]
 pub struct Numbered {
     /// Descriptors and their numbers.

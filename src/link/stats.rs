@@ -1,4 +1,4 @@
-//! What the supervisor needs to know of a worker's load.
+//! A worker's load, as far as the supervisor needs to know it.
 //!
 //! A dialect provides it; the supervisor knows no scoreboard. A worker that says nothing about
 //! itself has `None`s. How fast it answers pings is no part of it: pongs are events.

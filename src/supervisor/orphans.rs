@@ -1,16 +1,16 @@
-//! What workers have started and left behind: it comes to the primary when its own parent ends, and
-//! ends with its worker.
+//! Processes that workers have started and left behind: the primary becomes their parent when their
+//! own parent ends, and they end with their worker.
 //!
-//! A worker's process group is killed with the worker. What has left the group (`setsid`, a double
-//! fork) arrives here, since the primary is a child subreaper, or PID 1 of a container, whose duty
-//! this is anyway. What workers leave behind that a primary before this one had started arrives at
-//! whoever took them over when that one died, the subreaper: it is looked for there.
+//! A worker's process group is killed with the worker. Processes that have left the group (`setsid`, a
+//! double fork) arrive here, since the primary is a child subreaper, or PID 1 of a container. Orphans
+//! of workers that an earlier primary had started arrive at the subreaper that became the parent of
+//! these workers when that primary died: they are looked for there.
 //!
 //! # Promises
 //!
 //! * Never takes the status of a worker: the pool does that.
 //! * Kills nothing that belongs to a worker that still runs, and nothing that this process, or the
-//!   subreaper, had for a child before it became a primary, whoever has gone on with it since.
+//!   subreaper, had for a child before it became a primary.
 //! * Kills nothing of the subreaper's but what was started by a worker, in the control group
 //!   that this process is in: that one may have taken care of others all along.
 //! * Leaves no zombie of its own; the subreaper does the same.
@@ -37,14 +37,14 @@ use crate::supervisor::procfs::{children, worker_of};
 /// How long killed processes may take to end: longer only what the kernel itself holds up, or what
 /// has a privilege that the primary hasn't.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Nothing tells of the end of somebody else's children: they are looked at again after so long.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// The ends of the subreaper's children are not reported: they are looked at again after that time.
+const RECHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Looks after processes that have lost their worker.
+/// Reaps processes that have lost their worker.
 #[derive(Debug)]
 pub struct Orphans {
     ended: unix::Signal,
-    /// Who takes care of what a dead primary has left.
+    /// The subreaper that has the orphans of a dead primary: the keeper, or systemd.
     subreaper: Option<i32>,
     /// Children that this process and the subreaper had before.
     inherited: HashSet<i32>,
@@ -72,8 +72,8 @@ impl Orphans {
     ///
     /// If the handler for SIGCHLD cannot be installed.
     pub fn resume(subreaper: Option<i32>, inherited: HashSet<i32>) -> io::Result<Self> {
-        // Where SIGCHLD is ignored, as whoever started this process may have done, the kernel takes
-        // every status itself.
+        // Where SIGCHLD is ignored, as the parent may have set it up, the kernel takes every status
+        // itself.
         let ended = unix::signal(SignalKind::child())?;
         set_child_subreaper(Some(getpid()))?;
         Ok(Self { ended, subreaper, inherited, killed: HashSet::new(), look_at: None })
@@ -92,8 +92,8 @@ impl Orphans {
         own.chain(self.subreaper_children()).collect()
     }
 
-    /// Waits until a child has ended, a worker or an orphan, or it is time to look at somebody
-    /// else's.
+    /// Waits until a child has ended, a worker or an orphan, or it is time to look at the
+    /// subreaper's.
     pub async fn child_ended(&mut self) {
         let look_at = self.look_at;
         let time = async move {
@@ -125,7 +125,7 @@ impl Orphans {
             if !workers.contains(&pid) && !running.contains_key(&worker) {
                 self.kill(pid);
                 // With each that has ended, those below it arrive.
-                self.look_at = Some(Instant::now() + LOOK_AGAIN);
+                self.look_at = Some(Instant::now() + RECHECK_INTERVAL);
             }
         }
     }
@@ -134,7 +134,7 @@ impl Orphans {
     pub async fn end(&mut self) {
         if timeout(KILL_TIMEOUT, self.end_all()).await.is_err() {
             let left: Vec<_> = self.left().collect();
-            tracing::warn!(?left, "processes that workers have left behind do not end");
+            tracing::warn!(?left, "orphaned processes do not end");
         }
     }
 
@@ -155,7 +155,7 @@ impl Orphans {
             }
             for (pid, _) in at_subreaper {
                 self.kill(pid);
-                self.look_at = Some(Instant::now() + LOOK_AGAIN);
+                self.look_at = Some(Instant::now() + RECHECK_INTERVAL);
             }
             // With each that has ended, those below it have arrived.
             if !has_reaped {
@@ -203,13 +203,13 @@ impl Orphans {
         has_ended
     }
 
-    /// The number is still its own: it is a child, whose status nobody takes but `reap_child`; or the
-    /// subreaper's, whom it was seen with a moment ago.
+    /// The number is still its own: only `reap_child` takes a child's status; a child of the
+    /// subreaper was seen a moment ago.
     fn kill(&mut self, pid: i32) {
         if self.killed.insert(pid) {
             let worker = worker_of(pid);
             let slot = worker.map(|worker| worker.slot.0);
-            tracing::debug!(pid, slot, "process left behind by a worker is killed");
+            tracing::debug!(pid, slot, "orphaned process killed");
             // It may have ended this moment.
             let _ = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL));
         }

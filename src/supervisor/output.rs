@@ -1,9 +1,9 @@
-//! What workers print: taken line by line, and written to where it is wanted.
+//! The output of workers: read line by line, and written to its destinations.
 //!
 //! Three threads: one reads all pipes and never waits, so that no worker does; one writes to
 //! standard output and one to files, which both may be stopped by what they write to. Between them
 //! are queues of 8 MiB. When one is full, lines are dropped, counted, and spoken of in the log once
-//! it flows again. Nobody wakes up while nobody prints.
+//! it flows again. No thread wakes up while no worker prints.
 //!
 //! The last 1 MiB of lines stays in memory for those who look while it runs ([`Output::recent`]), and
 //! who may follow: the chunks that were read, shared with the queues and not copied.
@@ -17,8 +17,8 @@
 //! * `\r\n` becomes `\n`. Anything else passes in text as it is, invalid UTF-8 too; in JSON that is
 //!   replaced.
 //! * The last line of a worker gets an end if it has none.
-//! * A pipe that somebody keeps open, whom a worker has started, is closed when the worker is gone
-//!   and nothing has come through it for 5 s.
+//! * A pipe that a process started by a worker keeps open is closed when the worker is gone and
+//!   nothing has come through it for 5 s.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
@@ -58,8 +58,8 @@ use sink::Sink;
 use stdout::Style;
 use tail::Tail;
 
-/// Commands that may wait for the reader. It waits for nobody, so that they are never that many;
-/// what comes beyond is not done, and an error in the log.
+/// The limit of commands that wait for the reader. The reader never blocks, so that it is never
+/// reached; a further command is dropped with an error in the log.
 const COMMANDS: usize = 1024;
 /// How long the end waits for those who read or store what workers printed.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -122,7 +122,7 @@ impl Output {
         self.shared.send(Command::Take { worker, pid, stdout, stderr });
     }
 
-    /// Opens all files anew, after somebody has renamed them.
+    /// Reopens all files, after they were renamed.
     pub fn reopen(&self) {
         self.shared.send(Command::Reopen);
     }
@@ -152,8 +152,8 @@ impl Output {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
-    /// The last `count` lines that `filter` takes, as far as they are kept, and what follows them.
-    /// Whoever follows may live on any runtime; workers and files wait for nobody who does.
+    /// The last `count` lines that `filter` takes, as far as they are in memory, and those that follow.
+    /// A follower may run on any runtime; workers and files never wait for it.
     #[must_use]
     pub fn recent(&self, filter: LineFilter, count: usize) -> Recent {
         self.shared.tail.recent(filter, count)
@@ -194,7 +194,7 @@ impl Output {
     pub async fn hand_over(self) -> OutputEstate {
         let (reply, pipes) = oneshot::channel();
         self.shared.send_surely(Command::HandOver(reply));
-        // There is nobody to answer only if the kernel has refused to wait for pipes at all.
+        // No answer comes only if the kernel has refused to wait for pipes at all.
         let pipes = pipes.await.unwrap_or_default();
         self.shared.ended().await;
         OutputEstate { pipes, dropped: self.dropped() }
@@ -208,12 +208,12 @@ impl Output {
 impl Shared {
     fn send(&self, command: Command) {
         if let Err(error) = self.commands.try_send(command) {
-            tracing::error!(%error, "output does not follow");
+            tracing::error!(%error, "output command dropped");
         }
         self.wake();
     }
 
-    /// Waits for a place in the queue. The reader waits for nobody, so that there soon is one.
+    /// Waits for a place in the queue. The reader never blocks, so that there soon is one.
     fn send_surely(&self, command: Command) {
         // If it fails, there is no reader any more.
         let _ = self.commands.send(command);
@@ -229,14 +229,14 @@ impl Shared {
     async fn ended(&self) {
         let mut ended = self.ended.lock().await;
         if tokio::time::timeout(FINISH_TIMEOUT, ended.recv()).await.is_err() {
-            tracing::warn!("output is not taken: some lines are lost at the end");
+            tracing::warn!("output blocked: the last lines are lost");
         }
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // After `finish` there is nobody any more.
+        // After `finish` the threads have ended.
         let _ = self.commands.try_send(Command::End);
         self.wake();
     }

@@ -468,7 +468,7 @@ async fn receive(fleet: &mut Fleet, event: SlotEvent) -> Result<(), PoolError> {
     if let SlotEventKind::Violation(error) = &kind {
         tracing::error!(
             slot = worker.slot.0, generation = worker.generation.0, %error,
-            "worker breaks the protocol and is killed",
+            "worker killed: it breaks the protocol",
         );
     }
     if let Some(message) = WorkerMessage::new(&kind) {

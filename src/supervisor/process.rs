@@ -5,8 +5,8 @@
 //!
 //! # Pitfalls
 //!
-//! To be called on the primary's main thread: whatever follows a forking thread (parent-death
-//! signals, exec in place) must not follow one that ends.
+//! To be called on the primary's main thread: parent-death signals and exec in place depend on the
+//! forking thread, which must not end.
 
 use std::fs::File;
 use std::io;
@@ -136,8 +136,8 @@ impl Process {
         }
     }
 
-    /// Goes on with a process that a predecessor of this one has started: a child of this process
-    /// after an upgrade, one of whoever took it over after a crash.
+    /// Adopts a process that a predecessor of this one has started: a child of this process
+    /// after an upgrade, one of the subreaper after a crash.
     ///
     /// # Errors
     ///
@@ -189,11 +189,11 @@ impl Process {
     }
 
     /// Takes the status of a process that has ended, and kills what it has left behind in its
-    /// group. Somebody else's child stays a zombie, until that one takes its status.
+    /// group. A child of the subreaper stays a zombie until that one takes its status.
     ///
     /// # Errors
     ///
-    /// If it hasn't ended, or somebody else has taken its status.
+    /// If it hasn't ended, or another process has taken its status.
     pub fn reap(&self) -> io::Result<Exit> {
         if self.is_subreapers {
             return self.inspect_zombie();
@@ -203,7 +203,7 @@ impl Process {
         if waitid(process(), options | WaitIdOptions::NOWAIT)?.is_none() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        // From the moment its status is taken, its number and its group's may be somebody else's.
+        // From the moment its status is taken, its number and its group's may be reused.
         self.signal(Signal::KILL);
         let status = waitid(process(), options)?;
         status.as_ref().map(exit).ok_or_else(|| io::ErrorKind::WouldBlock.into())

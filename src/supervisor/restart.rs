@@ -1,4 +1,4 @@
-//! When to start a worker again after one has died, and when to give up.
+//! When to start a worker again after a crash, and when to give up.
 //!
 //! Pure: facts in, a decision out.
 
@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::ids::Timestamp;
 
-/// How patient the supervisor is with workers that die. The names in brackets are PM2's.
+/// How workers that crash are restarted. The names in brackets are PM2's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestartPolicy {
-    /// Whether a worker that dies is followed by another (`autorestart`).
+    /// Whether a worker that ends is followed by another (`autorestart`).
     pub autorestart: bool,
     /// Exit codes after which none follows (`stop_exit_codes`).
     pub stop_exit_codes: Vec<i32>,
@@ -35,7 +35,7 @@ pub struct RestartPolicy {
 }
 
 impl RestartPolicy {
-    /// What holds unless something else is said.
+    /// The defaults.
     pub const DEFAULT: Self = Self {
         autorestart: true,
         stop_exit_codes: Vec::new(),
@@ -55,7 +55,7 @@ impl Default for RestartPolicy {
     }
 }
 
-/// A worker's end that nobody ordered.
+/// The end of a worker that was not ordered.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ended {
     /// For how long it served, if it ever did.
@@ -66,7 +66,7 @@ pub struct Ended {
     pub jitter: f64,
 }
 
-/// What follows a ended.
+/// The consequence of an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestartDecision {
     /// The next worker, after this delay.
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn delays_double_up_to_the_longest_and_start_anew_after_a_good_time() {
+    fn delays_double_up_to_the_longest_and_start_over_after_a_good_time() {
         let policy = RestartPolicy { max_restarts: 100, ..RestartPolicy::DEFAULT };
         let mut crashes = Crashes::default();
         let mut next =
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_deaths_within_the_window_end_it_even_if_each_lived_well() {
+    fn too_many_crashes_within_the_window_end_it_even_if_each_lived_well() {
         let policy = RestartPolicy { max_restarts: 2, ..RestartPolicy::DEFAULT };
         let minute = 60_000;
         for (minutes, expected) in [
@@ -201,7 +201,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_row_of_deaths_leaves_the_bounds(
+        fn no_row_of_crashes_leaves_the_bounds(
             lives in prop::collection::vec((prop::option::of(0..2_000_u64), 0..100_000_u64), 1..100),
             jitter: f64,
         ) {

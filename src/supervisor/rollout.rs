@@ -28,7 +28,7 @@ impl Default for RolloutSettings {
     }
 }
 
-/// What a rolling restart was begun by.
+/// The trigger of a rolling restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Trigger {
     /// SIGHUP.
@@ -87,7 +87,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// What a replacement that has ended was part of.
+/// The kind of a replacement: part of a rolling restart, or single.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The rolling restart.
@@ -122,12 +122,12 @@ impl Outcome {
     }
 }
 
-/// What became of a rolling restart.
+/// The result of a rolling restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Its number, from 1.
     pub number: u64,
-    /// What it was begun by.
+    /// Its trigger.
     pub trigger: Trigger,
     /// How it ended.
     pub outcome: Outcome,
@@ -137,14 +137,14 @@ pub struct Report {
     pub of: u16,
 }
 
-/// What is to be done.
+/// A decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// A rolling restart begins, of so many slots.
     Begin {
         /// Its number.
         number: u64,
-        /// What it was begun by.
+        /// Its trigger.
         trigger: Trigger,
         /// Its slots.
         of: u16,
@@ -160,7 +160,7 @@ pub enum Step {
 pub struct RolloutProgress<'a> {
     /// Its number.
     pub number: u64,
-    /// What it was begun by.
+    /// Its trigger.
     pub trigger: &'a Trigger,
     /// Slots that have a new worker.
     pub replaced: u16,

@@ -1,25 +1,25 @@
-//! One slot's life: who starts, serves, drains and dies in it, and what is to be done about it.
+//! One slot's life: its workers start, serve, drain and end, and each fact has its reactions.
 //!
 //! Pure: facts and a time in, actions out. Processes, signals and clocks are the pool's.
 //!
 //! ```text
 //! spawning ──ready──► serving ──successor ready──► standby ──it lasts──► draining ──► gone
 //!     │                  │  ▲                         │                     └─ grace over: killed
-//!     │                  │  └── successor died young ──┘
+//!     │                  │  └── successor crashed ──┘
 //!     └─ not in time:    ├─ stands still: aborted
-//!        killed          └─ died: the spare if there is one; else back-off, then the next
+//!        killed          └─ crashed: the spare if there is one; else back-off, then the next
 //!                            generation; too often: errored
 //! ```
 //!
-//! Who begins, serves and follows is decided here; how workers go, in `ending`; who waits beside the
-//! one that serves, in `spare`.
+//! Starts and successions are decided here, ends in `ending`. `phases` has where each worker stands,
+//! `spare` the worker that waits beside the serving one.
 //!
 //! # Promises
 //!
 //! * At most one worker of a slot serves.
 //! * A worker that is replaced drains only when its successor has served for `min_uptime`; a
-//!   successor that dies before leaves its place to its predecessor.
-//! * Whoever drains knows how much time it has: it is told again when it has less.
+//!   successor that crashes before leaves its place to its predecessor.
+//! * A draining worker knows how much time it has: it is told again when it has less.
 //! * Once stopped or removed, a slot starts nothing any more; a drained one nothing until it is
 //!   ordered to. It says when the last worker that it had has ended.
 
@@ -54,15 +54,15 @@ pub struct SlotLife {
     next_generation: u32,
     desired: DesiredState,
     crashes: Crashes,
-    /// The worker by which the slot's worker is being replaced, as long as that is not settled.
+    /// The worker by which the slot's worker is being replaced, until that has succeeded or failed.
     candidate: Option<Generation>,
-    /// When the serving worker has proved itself, if others wait for that.
+    /// When the serving worker is stable, if others wait for that.
     stable_at: Option<Timestamp>,
     ever_ready: bool,
     spare: Spare,
 }
 
-/// What the slot is to come to.
+/// The state that the slot is to reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum DesiredState {
     /// To be filled, now.
@@ -92,12 +92,12 @@ impl SlotLife {
         }
     }
 
-    /// From now on by other settings. What has begun keeps its time.
+    /// Follows other settings from now on. Deadlines that are set stay.
     pub fn change(&mut self, settings: LifecycleSettings) {
         self.settings = settings;
     }
 
-    /// What to do about a fact. Facts of workers that are gone are ignored.
+    /// The reactions to a fact. Facts of workers that are gone are ignored.
     pub fn on(&mut self, fact: Fact, now: Timestamp) -> Vec<Action> {
         let mut actions = match fact {
             Fact::Start => self.start(now),
@@ -166,7 +166,7 @@ impl SlotLife {
     pub fn has_failed_to_start(&self) -> bool {
         let out_of_attempts = self.crashes.in_a_row() >= self.settings.restart.start_attempts;
         let failed = out_of_attempts || self.state() == SlotState::Errored;
-        // Whoever has drained it is there to see to it.
+        // The operator who has drained it takes care of it.
         failed && !self.ever_ready && self.desired != DRAINED
     }
 
@@ -194,7 +194,7 @@ impl SlotLife {
         if let DesiredState::FilledAt(at) = self.desired { Some(at) } else { None }
     }
 
-    /// What a replacement that is under way waits for.
+    /// The condition that a replacement under way waits for.
     #[must_use]
     pub fn waits_for(&self) -> &'static str {
         match self.candidate.and_then(|candidate| self.phase(candidate)) {
@@ -213,8 +213,8 @@ impl SlotLife {
         self.spawn(now)
     }
 
-    /// A slot at rest is brought back, with a clean slate; one that starts is started anew, since
-    /// what it started may be outdated.
+    /// An idle slot is brought back, its crashes forgotten; a starting one is started again, since
+    /// its command may be outdated.
     fn replace(&mut self, now: Timestamp) -> Vec<Action> {
         if matches!(self.desired, DesiredState::Removed | DRAINED) {
             return Vec::new();
@@ -333,7 +333,7 @@ impl SlotLife {
             return actions;
         }
         self.stable_at = None;
-        // The one that served died young: the one before it goes on.
+        // The serving worker crashed before it was stable: its predecessor serves again.
         if let Some(predecessor) = self.workers.standby().last().copied() {
             self.set(predecessor, Phase::Serving { since: now });
             self.stable_at = Some(now + self.settings.restart.min_uptime);
@@ -476,7 +476,7 @@ impl SlotLife {
         self.drain(generation, order, now)
     }
 
-    /// The serving worker has died: the spare serves, if it is ready and the slot goes on.
+    /// The serving worker has crashed: the spare serves, if it is ready and the slot goes on.
     fn follow_by_spare(
         &mut self,
         decision: RestartDecision,

@@ -1,4 +1,4 @@
-//! What the primary tells its service manager: the datagrams of `sd_notify`.
+//! Messages to the service manager: the datagrams of `sd_notify`.
 //!
 //! Never fails, and never waits but for the keeper, which does nothing else than to listen: a service
 //! manager that doesn't listen costs the primary nothing.
@@ -94,7 +94,7 @@ impl Notifier {
         self.relay(message.as_bytes());
     }
 
-    /// Passes on what somebody else says.
+    /// Passes on a message of another process.
     pub fn relay(&self, message: &[u8]) {
         if let Err(error) = self.socket.send_to_addr(message, &self.manager)
             && !self.has_failed.swap(true, Ordering::Relaxed)
@@ -123,7 +123,7 @@ pub(super) fn address(name: &OsStr) -> io::Result<SocketAddr> {
     }
 }
 
-/// What is demanded, unless it is demanded of another process.
+/// The interval, unless it is meant for another process.
 fn watchdog(micros: Option<OsString>, pid: Option<OsString>, own: u32) -> Option<Duration> {
     let number = |text: OsString| text.to_str()?.parse::<u64>().ok();
     let is_ours = pid.is_none_or(|pid| number(pid) == Some(own.into()));
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_watchdog_of_somebody_else_is_not_fed() {
+    fn a_watchdog_of_another_process_is_not_fed() {
         let demanded = |micros: Option<&str>, pid: Option<&str>| {
             watchdog(micros.map(Into::into), pid.map(Into::into), 42)
         };

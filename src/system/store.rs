@@ -1,8 +1,8 @@
-//! Whoever keeps copies of this process's descriptors, so that its successor has them after a crash:
-//! the keeper, or systemd. Both speak the protocol of systemd's file-descriptor store
+//! The descriptor store: the keeper or systemd, which have copies of this process's descriptors for
+//! its successor after a crash. Both speak the protocol of systemd's file-descriptor store
 //! (<https://systemd.io/FILE_DESCRIPTOR_STORE>): datagrams to `NOTIFY_SOCKET`.
 //!
-//! Never fails: what is not kept is missing after a crash, and only then.
+//! Never fails: a descriptor that cannot be stored is missing after a crash, and only then.
 
 use std::env;
 use std::io::{self, IoSlice};
@@ -19,7 +19,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 pub use crate::system::notify::is_systemd;
 use crate::system::{keeper, notify};
 
-/// Before the names of what is kept, so that nothing else that was passed is taken for it.
+/// The prefix of stored names, which tells them from other descriptors that were passed.
 pub const PREFIX: &str = "kept-";
 
 /// The name by which a primary keeps the program that it runs.
@@ -51,7 +51,7 @@ impl Store {
         match notify::address(&name).and_then(|address| Self::connect(&address)) {
             Ok(store) => Some(store),
             Err(error) => {
-                tracing::warn!(%error, ?name, "nobody keeps descriptors (NOTIFY_SOCKET)");
+                tracing::warn!(%error, ?name, "no descriptor store (NOTIFY_SOCKET)");
                 None
             }
         }
@@ -61,7 +61,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// If nobody does.
+    /// If there is none.
     pub fn connect(address: &SocketAddr) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.connect_addr(address)?;
@@ -93,7 +93,7 @@ impl Store {
         if let Err(error) = sent
             && !self.has_failed.swap(true, Ordering::Relaxed)
         {
-            tracing::warn!(%error, "a descriptor is not kept: a crash of the primary would lose it");
+            tracing::warn!(%error, "descriptor not stored: a crash of the primary would lose it");
         }
     }
 }

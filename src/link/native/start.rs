@@ -1,4 +1,4 @@
-//! What the native dialect gives a new worker: its channel, its scoreboard, and the variables that
+//! The start of a native worker: its channel, its scoreboard, and the variables that
 //! name them.
 
 use std::io;

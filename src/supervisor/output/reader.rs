@@ -29,7 +29,7 @@ use crate::supervisor::output::tail::Tail;
 
 /// A pipe that holds more takes more of a burst at once. Where it is not granted, less will do.
 const PIPE_SIZE: usize = 256 * 1024;
-/// A pipe whose worker is gone is closed when nothing has come through it for so long: somebody
+/// A pipe whose worker is gone is closed when nothing has come through it for that long: a process
 /// else holds it open, whom the worker has started.
 const FORSAKEN_AFTER: Duration = Duration::from_secs(5);
 /// What is read in one go before something is said, at most: more than any pipe holds.
@@ -37,20 +37,20 @@ const READS: usize = 64;
 /// Names the eventfd; the others count from 0.
 const WAKE: u64 = u64::MAX;
 
-/// What the reader is told.
+/// A command to the reader.
 #[derive(Debug)]
 pub(super) enum Command {
     /// A worker was started.
     Take { worker: WorkerId, pid: i32, stdout: OwnedFd, stderr: OwnedFd },
     /// Say this, behind what workers have printed so far.
     Say(String),
-    /// Open the files anew.
+    /// Reopen the files.
     Reopen,
     /// Go on with these.
     Change(Style, Box<Files>),
-    /// Go on with a pipe that somebody else has read so far.
+    /// Continue with a pipe that another process has read so far.
     AdoptPipe(TakenPipe),
-    /// End, and leave the pipes to somebody else.
+    /// End, and leave the pipes to a successor.
     HandOver(oneshot::Sender<Vec<TakenPipe>>),
     /// Pass on what is there, and end.
     End,
@@ -71,7 +71,7 @@ pub(super) struct Reader {
 #[derive(Debug)]
 enum Source {
     Pipe(Pipe),
-    /// A worker's process, which is heard of when it has ended.
+    /// A worker's process, whose end is reported.
     Process {
         pid: i32,
         _pidfd: OwnedFd,
@@ -301,7 +301,7 @@ impl Reader {
         })
     }
 
-    /// What is left in pipes is read by whoever gets them; else here.
+    /// A successor reads the rest of the pipes; without one, they are read here.
     fn end(mut self, successor: Option<oneshot::Sender<Vec<TakenPipe>>>) {
         if successor.is_none() {
             self.read_all();
@@ -311,7 +311,7 @@ impl Reader {
             Source::Process { .. } => None,
         });
         match successor {
-            // Whoever has asked waits for it.
+            // The caller waits for it.
             Some(reply) => drop(reply.send(pipes.map(Pipe::hand_over).collect())),
             None => pipes.for_each(|mut pipe| pipe.end(&self.passage)),
         }

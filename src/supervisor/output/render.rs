@@ -1,4 +1,4 @@
-//! What a line looks like in a file: as the worker wrote it, with a time before it, or as JSON.
+//! The looks of a line in a file: as the worker wrote it, with a time before it, or as JSON.
 //!
 //! Pure; nothing here fails once the settings are accepted.
 
@@ -61,7 +61,7 @@ impl Renderer {
         }
     }
 
-    /// What all lines have in common.
+    /// The part that all lines have in common.
     fn json_end(&self, chunk: &Chunk, time: &str) -> Vec<u8> {
         let origin = &chunk.origin;
         let mut end = b",\"timestamp\":".to_vec();

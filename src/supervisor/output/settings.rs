@@ -19,7 +19,7 @@ pub struct OutputSettings {
     pub log_file: Option<PathBuf>,
     /// Workers share a file; else each has its own, with its slot in the name.
     pub merge_logs: bool,
-    /// What lines in files look like.
+    /// How lines in files look.
     pub format: LogFormat,
     /// How times are written before lines in files: strftime, or day.js tokens as PM2 takes them.
     pub date_format: Option<String>,
@@ -60,7 +60,7 @@ pub enum Prefix {
     Never,
 }
 
-/// What lines in files look like.
+/// How lines in files look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// As the worker wrote them.
@@ -76,17 +76,17 @@ pub enum OutputError {
     /// There is no such format.
     #[error("date format {format:?} is wrong: {reason}")]
     DateFormat {
-        /// What was written.
+        /// The text.
         format: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// A file cannot be opened.
     #[error("cannot open log file {path:?}")]
     File {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },

@@ -1,6 +1,6 @@
 //! The thread that writes to standard output: workers' lines, and the primary's own between them.
 //!
-//! It may be stopped by whoever reads standard output; nobody waits for it.
+//! The reader of standard output may block it; nothing waits for it.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -9,7 +9,7 @@ use crate::supervisor::output::queue::{Item, Queue};
 use crate::supervisor::output::settings::Prefix;
 use crate::supervisor::output::sink::Sink;
 
-/// What is to be done between lines.
+/// A command between lines.
 #[derive(Debug)]
 pub(super) enum StdoutOrder {
     /// Write this line.
@@ -18,7 +18,7 @@ pub(super) enum StdoutOrder {
     Change(Style),
 }
 
-/// What lines look like.
+/// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
     Plain,

@@ -22,7 +22,7 @@ use crate::supervisor::process::Process;
 use crate::supervisor::procfs::{pid_of, process_of};
 use crate::supervisor::rollout::Cause;
 
-/// What is known of a worker that was adopted.
+/// A worker that was adopted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Adopted {
     worker: WorkerId,

@@ -1,4 +1,4 @@
-//! What survives a crash of the primary: workers' descriptors in the descriptor store, and the pool's
+//! The record that survives a crash of the primary: workers' descriptors in the descriptor store, and the pool's
 //! snapshot in the journal.
 //!
 //! Never fails: a descriptor or a snapshot that cannot be stored is missing after a crash, and only

@@ -14,7 +14,7 @@ pub enum PoolError {
     Command {
         /// The program.
         command: std::ffi::OsString,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
@@ -23,7 +23,7 @@ pub enum PoolError {
     NeverReady {
         /// The slot of the last attempt.
         slot: SlotId,
-        /// What became of it.
+        /// How it ended.
         reason: String,
     },
     /// Every slot is errored.
@@ -33,7 +33,7 @@ pub enum PoolError {
     AllErrored {
         /// The slot of the last one.
         slot: SlotId,
-        /// What became of it.
+        /// How it ended.
         reason: String,
     },
     /// A worker's channel cannot be made.

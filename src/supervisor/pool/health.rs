@@ -34,7 +34,7 @@ pub(super) struct Health {
     sampling: Option<JoinHandle<Vec<Sample>>>,
 }
 
-/// What is to be looked at next.
+/// The next thing to look at.
 #[derive(Debug)]
 pub(super) enum Look {
     Pings,
@@ -42,7 +42,7 @@ pub(super) enum Look {
     Sampled(Vec<Sample>),
 }
 
-/// What a worker uses.
+/// A sample of a worker's use of memory and processor.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
     worker: WorkerId,

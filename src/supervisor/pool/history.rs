@@ -1,10 +1,10 @@
-//! What has happened so far: counts, the last failure, and the summary of the end.
+//! The pool's history: counts, the last failure, and the summary of the end.
 
 use crate::protocol::ids::SlotId;
 use crate::supervisor::pool::links::Summary;
 use crate::supervisor::pool::stats::{Crash, Stats};
 
-/// What has happened so far.
+/// The pool's history.
 #[derive(Debug, Default)]
 pub(super) struct History {
     pub(super) stats: Stats,

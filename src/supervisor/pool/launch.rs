@@ -13,7 +13,7 @@ use crate::supervisor::pool::error::PoolError;
 use crate::supervisor::pool::settings::PoolSettings;
 use crate::supervisor::process::Process;
 
-/// What a start needs of the pool.
+/// The parts of the pool that a start needs.
 #[derive(Debug)]
 pub(super) struct Launcher<'a> {
     pub(super) settings: &'a PoolSettings,

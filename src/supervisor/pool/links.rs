@@ -1,4 +1,4 @@
-//! What the pool is connected to, what it shows, and how it all went.
+//! The pool's connections, its progress, and the summary of its run.
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
@@ -11,30 +11,30 @@ use crate::supervisor::pool::handle::Order;
 use crate::system::journal::Journal;
 use crate::system::store::Store;
 
-/// What the pool is connected to.
+/// The pool's connections.
 #[derive(Debug)]
 pub struct PoolLinks {
-    /// Takes what workers are to be given.
+    /// Commands to the frontend.
     pub frontend: CommandSender,
-    /// What workers say on their channels.
+    /// Events of workers, from the frontend.
     pub events: mpsc::Receiver<SlotEvent>,
-    /// What workers print.
+    /// The output of workers.
     pub output: Output,
-    /// What workers leave behind.
+    /// Processes that workers leave behind.
     pub orphans: Orphans,
-    /// What the operator wants.
+    /// Commands of the operator.
     pub orders: mpsc::Receiver<Order>,
-    /// How far the start is.
+    /// The progress of the start.
     pub progress: watch::Sender<Progress>,
-    /// What happens.
+    /// Announces events.
     pub announcer: Announcer,
-    /// Keeps descriptors for a successor after a crash, if anybody does.
+    /// Stores descriptors for a successor after a crash, if there is a store.
     pub store: Option<Store>,
-    /// Where the pool is written down for that one.
+    /// The memory that the pool's snapshots are written to.
     pub journal: Option<Journal>,
 }
 
-/// How far the start is.
+/// The progress of the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Slots that serve.
@@ -47,15 +47,15 @@ pub struct Progress {
     pub beats: u64,
 }
 
-/// How it all went, when it has ended.
+/// The summary of a run that has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    /// What became of connections.
+    /// The counts of connections.
     pub counters: Counters,
-    /// It was ended at once, not gracefully.
+    /// The end was forced, not graceful.
     pub at_once: bool,
     /// Workers that had to be killed at the end.
     pub killed: u16,
-    /// Connections that were established in those.
+    /// Connections that were established in those workers.
     pub cut: u64,
 }

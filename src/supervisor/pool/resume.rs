@@ -17,7 +17,7 @@ use crate::supervisor::pool::slots::Slot;
 use crate::supervisor::pool::snapshot::{AdoptedWorker, WrittenStopping, WrittenWorker};
 use crate::supervisor::pool::worker_message::WorkerMessage;
 
-/// What is still to be continued.
+/// The run that is still to be continued.
 #[derive(Debug)]
 pub(super) struct Resume {
     pub(super) running: Vec<WrittenWorker>,

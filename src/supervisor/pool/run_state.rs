@@ -10,7 +10,7 @@ use crate::supervisor::pool::timer::sleep_until;
 /// How far the run is.
 #[derive(Debug, Default)]
 pub(super) enum RunState {
-    /// Nobody has ordered it to end.
+    /// No order to end has come.
     #[default]
     Running,
     /// It ends with this turn, and a successor goes on.

@@ -354,7 +354,7 @@ mod tests {
             (vec![Command(By(2)), Command(To(3))], (scaled(6, 3), 3, 3)),
             (vec![Command(To(3)), Command(By(2))], (scaled(3, 5), 5, 5)),
             (vec![Command(To(3)), Signal(-1)], (scaled(4, 3), 2, 2)),
-            // What a signal could not have is not in the way of a command.
+            // The excess of a signal doesn't limit a later command.
             (vec![Signal(-9), Command(By(1))], (scaled(1, 2), 2, 1)),
             (vec![Signal(99), Command(By(1))], (refused(9), 8, 8)),
             (vec![Command(By(-4))], (refused(0), 4, 2)),

@@ -14,14 +14,14 @@ use crate::supervisor::rollout::RolloutSettings;
 /// The limit of the number of slots.
 pub const MAX_WORKERS: u16 = 1024;
 
-/// What the pool runs on.
+/// The settings of the pool.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PoolSettings {
     /// How many slots.
     pub workers: u16,
     /// The weight of each slot, in placement; 1 for those beyond.
     pub weights: Vec<f64>,
-    /// What each worker runs.
+    /// The command of each worker.
     pub command: Arc<WorkerCommand>,
     /// The port that the primary listens on, as `PORT`.
     pub port: u16,

@@ -1,6 +1,6 @@
 //! The slots, each with its life and what its workers run.
 //!
-//! Pure: owns the facts, starts and tells nobody.
+//! Pure: owns the facts, starts and tells nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::supervisor::slot_life::SlotLife;
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) life: SlotLife,
-    /// What its workers run.
+    /// The command of its workers.
     pub(super) command: Arc<WorkerCommand>,
-    /// What they will run, once the worker that tries it is stable.
+    /// The command of its next workers, once the worker that tries it is stable.
     pub(super) candidate: Option<Arc<WorkerCommand>>,
     /// Clients belong to it. A new slot gets clients when its first worker serves.
     pub(super) ranked: bool,

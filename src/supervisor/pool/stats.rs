@@ -1,8 +1,8 @@
-//! What is counted over the pool's whole life: ends, replacements, rolling restarts, and what
-//! workers that are gone have done.
+//! Counts over the pool's whole life: crashes, replacements, rolling restarts, and the connections
+//! and requests of workers that are gone.
 //!
 //! Pure: told what has happened, decides nothing. Counts only rise, and the words that they are
-//! kept by are fixed, so that whoever shows them knows how many there are.
+//! kept by are fixed, so that metrics know how many there are.
 
 use std::collections::BTreeMap;
 
@@ -17,12 +17,12 @@ use crate::supervisor::rollout::{Cause, Outcome};
 /// Counts, each by a word.
 pub(super) type Counts = Vec<(&'static str, u64)>;
 
-/// Why a worker ended that nobody had told to.
+/// The kind of a crash: the end of a worker that was not ordered to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Crash {
     /// By itself.
     Exited,
-    /// By a signal of somebody else's.
+    /// By a signal of another process.
     Signal,
     /// The kernel had no memory left.
     OutOfMemory,
@@ -42,7 +42,7 @@ pub(super) struct Stats {
     slots: BTreeMap<SlotId, SlotStats>,
 }
 
-/// As it is written down.
+/// The serialized form.
 #[derive(Serialize, Deserialize)]
 struct Written {
     crashes: BTreeMap<String, u64>,
@@ -51,24 +51,24 @@ struct Written {
     slots: BTreeMap<SlotId, SlotStats>,
 }
 
-/// What is counted of a slot.
+/// The counts of a slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SlotStats {
-    /// Ends that nobody had ordered.
+    /// Ends that were not ordered.
     pub(super) crashes: u64,
     /// Workers that were started.
     pub(super) started: u64,
-    /// The last reason for a crash.
+    /// The reason of the last crash.
     pub(super) last_failure: Option<String>,
-    /// Connections that workers had taken over that are gone.
+    /// Connections that workers that are gone had taken over.
     pub(super) connections: u64,
-    /// Requests that workers had finished that are gone.
+    /// Requests that workers that are gone had finished.
     pub(super) requests: u64,
 }
 
 impl Crash {
-    /// Why a worker died that ended like this and was killed for that reason, if it was. Nothing if
-    /// it was killed as ordered.
+    /// The kind of a crash that ended like this, of a worker that was killed for that reason, if it
+    /// was. Nothing if it was killed as ordered.
     pub(super) fn new(killed: Option<KillReason>, exit: Option<Exit>) -> Option<Self> {
         match (killed, exit) {
             (Some(KillReason::GraceOver | KillReason::Superseded | KillReason::StopNow), _) => None,
@@ -115,7 +115,7 @@ impl From<Stats> for Written {
     }
 }
 
-/// Words that nobody knows any more are forgotten, new ones begin at 0.
+/// Unknown words are forgotten, new ones begin at 0.
 impl From<Written> for Stats {
     fn from(Written { crashes, replacements, rollouts, slots }: Written) -> Self {
         let mut stats = Self { slots, ..Self::default() };
@@ -135,7 +135,7 @@ impl Stats {
         self.slots.entry(slot).or_default().started += 1;
     }
 
-    /// A worker ended that nobody had told to.
+    /// A worker has crashed.
     pub(super) fn crashed(&mut self, slot: SlotId, crash: Crash, reason: &str) {
         count(&mut self.crashes, crash.name());
         let slot = self.slots.entry(slot).or_default();
@@ -143,7 +143,7 @@ impl Stats {
         slot.last_failure = Some(reason.to_owned());
     }
 
-    /// A worker is gone, however it ended. What it has written itself may be any number.
+    /// A worker is gone, however it ended. The numbers that it has written itself may be anything.
     pub(super) fn exited(&mut self, slot: SlotId, connections: u64, requests: u64) {
         let slot = self.slots.entry(slot).or_default();
         slot.connections = slot.connections.saturating_add(connections);
@@ -175,7 +175,7 @@ impl Stats {
         self.rollouts.clone()
     }
 
-    /// What was counted of a slot.
+    /// The counts of a slot.
     pub(super) fn slot(&self, slot: SlotId) -> SlotStats {
         self.slots.get(&slot).cloned().unwrap_or_default()
     }

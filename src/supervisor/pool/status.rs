@@ -59,7 +59,7 @@ pub struct PoolStatus {
 pub struct RolloutStatus {
     /// Its number, from 1.
     pub number: u64,
-    /// What it was begun by, in words.
+    /// Its trigger, in words.
     pub trigger: String,
     /// Slots that have a new worker.
     pub replaced: u16,
@@ -72,7 +72,7 @@ pub struct RolloutStatus {
 /// A slot.
 #[derive(Clone, Debug)]
 pub struct SlotStatus {
-    /// Which.
+    /// Its number.
     pub slot: SlotId,
     /// How it is.
     pub state: SlotState,

@@ -1,4 +1,4 @@
-//! What was measured of one worker from outside: its event loop's lag, its memory, its processor time.
+//! Measurements of one worker from outside: its event loop's lag, its memory, its processor time.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a worker has said to its primary.
+//! The messages of a worker to its primary.
 
 use serde::{Deserialize, Serialize};
 

@@ -21,7 +21,7 @@ use crate::system::limits::oom_kills;
 /// Ends of workers that may wait to be handled. Further ones wait in their tasks.
 const MAX_WAITING_ENDS: usize = 64;
 
-/// What is known of a worker when it begins to be watched.
+/// The start of a worker that begins to be watched.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WorkerStart {
     pub(super) worker: WorkerId,
@@ -64,7 +64,7 @@ impl WorkerStart {
 }
 
 impl Running {
-    /// What the worker counts itself.
+    /// The worker's own counts.
     pub(super) fn stats(&self) -> WorkerStats {
         self.stats.read()
     }

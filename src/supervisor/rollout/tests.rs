@@ -165,7 +165,7 @@ fn an_order_is_carried_out_whatever_became_of_the_slot_before() {
     planner.order(SlotId(1));
     assert_eq!(planner.replaced(SlotId(1)), Some(Part::Single(Cause::Ordered)));
     assert_eq!(planner.steps(&ONE), [], "it was being replaced anyway");
-    assert_eq!(planner.replaced(SlotId(1)), None, "nobody asked for that");
+    assert_eq!(planner.replaced(SlotId(1)), None, "without an order");
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn an_order_is_done_by_a_rolling_restart_that_comes_to_the_slot() {
 }
 
 #[test]
-fn whoever_ordered_what_comes_to_nothing_is_told() {
+fn an_order_that_comes_to_nothing_is_reported() {
     let mut planner = Planner::default();
     planner.begin(Trigger::Signal, slots(3));
     planner.steps(&ONE);

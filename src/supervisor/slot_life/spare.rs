@@ -1,8 +1,8 @@
 //! The spare: a worker of the next generation that is ready beside the one that serves, and takes over
-//! at the moment that one dies.
+//! at the moment that one crashes.
 //!
 //! It is started when the serving worker is stable, and never while a replacement is under way: its
-//! command would be outdated. A spare that dies is followed by another after the longest pause, and is
+//! command would be outdated. A spare that crashes is followed by another after the longest pause, and is
 //! not counted as a crash of the slot: clients don't notice it.
 
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,7 @@ impl Spare {
         self.generation == Some(generation)
     }
 
-    /// A worker is ready. Whether it waits as the spare; it doesn't if the serving worker has died
+    /// A worker is ready. Whether it waits as the spare; it doesn't if the serving worker has crashed
     /// meanwhile.
     pub(super) fn waits(&mut self, generation: Generation, is_serving: bool) -> bool {
         if self.is(generation) && !is_serving {

@@ -28,13 +28,13 @@ const G0: Generation = Generation(0);
 const G1: Generation = Generation(1);
 const G2: Generation = Generation(2);
 
-/// What it is told while others go on.
+/// The order while others go on.
 const fn moves(seconds: u64) -> DrainOrder {
     let window = Duration::from_secs(seconds);
     DrainOrder { mode: DrainMode::Migrate, reason: DrainReason::Restart, window }
 }
 
-/// What it is told when everything ends.
+/// The order when everything ends.
 const fn ends(seconds: u64) -> DrainOrder {
     let window = Duration::from_secs(seconds);
     DrainOrder { mode: DrainMode::Close, reason: DrainReason::GoingAway, window }
@@ -74,12 +74,12 @@ fn play_on_replaced(steps: &Steps<'_>) -> SlotLife {
 }
 
 #[test]
-fn a_death_after_a_good_time_is_followed_at_once() {
+fn a_crash_after_a_good_time_is_followed_at_once() {
     play_on(&[(2_000, exited(G0), &[Action::Spawn(G1)])]);
 }
 
 #[test]
-fn a_death_too_soon_is_followed_after_a_pause() {
+fn a_crash_too_soon_is_followed_after_a_pause() {
     let pause = Action::BackOff(Duration::from_millis(100));
     let life = play(
         SETTINGS,
@@ -171,7 +171,7 @@ fn the_proof_of_a_restarted_worker_is_not_that_of_its_successor() {
 }
 
 #[test]
-fn what_starts_with_the_old_configuration_is_started_anew() {
+fn a_start_with_the_old_configuration_is_repeated() {
     play(
         SETTINGS,
         &[
@@ -185,7 +185,7 @@ fn what_starts_with_the_old_configuration_is_started_anew() {
 }
 
 #[test]
-fn too_many_deaths_put_the_slot_to_rest_until_somebody_brings_it_back() {
+fn too_many_crashes_make_the_slot_idle_until_it_is_brought_back() {
     let restart = RestartPolicy { max_restarts: 1, ..RestartPolicy::DEFAULT };
     let settings = LifecycleSettings { restart, ..SETTINGS };
     let errored: [(u64, Fact, &[Action]); 4] = [
@@ -291,7 +291,7 @@ fn a_removed_slot_drains_and_can_come_back() {
 }
 
 #[test]
-fn whoever_is_killed_by_command_is_followed_as_after_a_crash() {
+fn a_worker_killed_by_command_is_followed_as_after_a_crash() {
     play_on(&[
         (2_000, Fact::Kill(G0, KillReason::Ordered), &[Action::Kill(G0, KillReason::Ordered)]),
         (2_001, exited(G0), &[Action::Spawn(G1)]),
@@ -321,7 +321,7 @@ fn a_second_stop_ends_all_at_once() {
 }
 
 #[test]
-fn whoever_breaks_the_protocol_is_killed_and_followed() {
+fn a_worker_that_breaks_the_protocol_is_killed_and_followed() {
     let kill = Fact::Kill(G0, KillReason::Violation);
     let life = play_on(&[
         (5_000, kill, &[Action::Kill(G0, KillReason::Violation)]),

@@ -1,4 +1,4 @@
-//! What those who drain are told: how their clients go, and how much time there is.
+//! The orders of draining workers: how their clients go, and how much time there is.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn told_first(settings: LifecycleSettings, fact: Fact) -> DrainOrder {
 }
 
 #[test]
-fn clients_are_told_of_a_restart_unless_everything_ends_and_then_nobody_is_left_to_move_to() {
+fn clients_are_told_of_a_restart_unless_everything_ends_and_then_no_worker_is_left_to_move_to() {
     for (set, at_the_end) in [
         (DrainMode::Wait, DrainMode::Wait),
         (DrainMode::Close, DrainMode::Close),
@@ -70,7 +70,7 @@ fn the_end_of_everything_is_told_to_those_who_drain_with_the_time_that_is_left()
     play_on(&[
         (5_000, Fact::Drain, &[Action::Drain(G0, moves(60))]),
         (60_000, Fact::Stop, &[Action::ShortenDeadline(G0, ends(5))]),
-        // What comes later changes nothing.
+        // Later facts change nothing.
         (61_000, Fact::ShortenDeadline(G0), &[]),
         (62_000, Fact::Remove, &[]),
         (63_000, Fact::Stop, &[]),

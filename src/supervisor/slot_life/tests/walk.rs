@@ -56,7 +56,7 @@ proptest! {
             let ending = phases(&life, |it| matches!(it, Phase::Killed { .. }));
             prop_assert!(serving <= 1, "two workers serve: {life:?}");
             prop_assert!(starting <= 1, "two workers start: {life:?}");
-            prop_assert!(standby == 0 || serving == 1 || ending > 0, "nobody serves: {life:?}");
+            prop_assert!(standby == 0 || serving == 1 || ending > 0, "no worker serves: {life:?}");
             let has = |wanted: fn(&Action) -> bool| actions.iter().any(wanted);
             let out = matches!(life.state(), SlotState::Removed | SlotState::Drained);
             if out {
@@ -65,18 +65,18 @@ proptest! {
             // A replacement that was asked for is settled once, and by nothing else.
             unsettled |= fact == Fact::Replace && !out;
             if has(|it| matches!(it, Action::Replaced(_) | Action::ReplacementFailed(_))) {
-                prop_assert!(unsettled, "settled what nobody asked for");
+                prop_assert!(unsettled, "completed without an order");
                 unsettled = false;
             }
             unsettled &= !out;
             prop_assert!(!unsettled || life.candidate.is_some(), "never settled: {life:?}");
-            // Nobody who serves is told to go unless somebody else serves, or all is to end.
+            // A serving worker drains only if another one serves, or all is to end.
             if let Some((before, _)) = served_before
                 && actions.iter().any(|it| matches!(it, Action::Drain(it, _) if *it == before))
             {
                 prop_assert!(serving == 1 || out);
             }
-            // Whoever drains knows its time, is told of less alone, and is killed when it is over.
+            // A draining worker knows its time, is told of less alone, and is killed when it is over.
             for action in &actions {
                 match *action {
                     Action::Terminate(worker) => drop(told.insert(worker, None)),
