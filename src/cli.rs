@@ -8,7 +8,6 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::demo::server;
-use crate::kernel::adopt;
 use crate::primary::Estate;
 use crate::settings::reader::{Reader, Reading};
 use crate::supervisor::pool::chain;
@@ -111,7 +110,7 @@ fn init(init: &Init) -> Result<(), Box<dyn Error>> {
 /// asks.
 fn say_check(reading: &Reading, check: &Check) -> Result<(), Box<dyn Error>> {
     if let Some(number) = check.state {
-        Estate::check(&Document::from_memory(adopt(number)?)?)?;
+        Estate::check(&Document::from_number(number)?)?;
         let _ = writeln!(std::io::stdout(), "{UNDERSTOOD}");
         return Ok(());
     }
