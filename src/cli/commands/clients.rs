@@ -99,7 +99,7 @@ pub(super) fn connections(operator: &mut Operator, wanted: &Conns) -> Result<(),
 
 fn whereabouts_text(whereabouts: &RouteExplanation, look: Look) -> String {
     let w = whereabouts;
-    let counts = w.counts.as_ref().filter(|counts| w.address.as_ref() != Some(counts));
+    let counts = w.prefix.as_ref().filter(|counts| w.address.as_ref() != Some(counts));
     let counts = counts.map(|it| format!(", of which {} counts", clean(it))).unwrap_or_default();
     let digest = |(name, digest): &(String, String)| format!("{} {}", clean(name), clean(digest));
     let text = pairs(&[
