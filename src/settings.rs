@@ -24,6 +24,7 @@ pub mod pm2 {
 }
 pub mod problems;
 pub mod reader;
+pub mod reference;
 pub mod report;
 mod resolve;
 pub mod scaling;

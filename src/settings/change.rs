@@ -130,7 +130,7 @@ mod tests {
             ("--slot-queue=9", &["slot_queue"]),
             ("--close-rate=9", &["close_rate"]),
             ("--rebalance-rate=0.5", &["rebalance_rate"]),
-            ("--drain=shed", &[]),
+            ("--drain=close", &[]),
             ("--migrate-timeout=9s", &[]),
             ("--protect", &["protect"]),
             ("--control=/run/x.sock", &["control"]),
