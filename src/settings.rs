@@ -7,6 +7,8 @@ pub mod control;
 pub mod drain;
 pub mod file;
 pub mod general;
+#[cfg(test)]
+mod guide;
 pub mod hand_off;
 pub mod layers;
 pub mod lifecycle;
