@@ -33,6 +33,10 @@ pub struct Arguments {
     /// Same as --keeper=false.
     #[arg(long, overrides_with = "keeper")]
     pub no_keeper: bool,
+    /// Write events (listening, ready, reloaded, stopped and others), a line of JSON each, to this
+    /// descriptor, which must be open for writing [default: none].
+    #[arg(long, value_name = "N")]
+    pub events_fd: Option<i32>,
     /// The settings.
     #[command(flatten)]
     pub table: Table,
