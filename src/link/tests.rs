@@ -213,7 +213,7 @@ fn no_more_than_the_credits_are_on_their_way(kind: Kind) {
     harness.send();
     assert_eq!((harness.link.in_flight().len(), harness.queue.len()), (4, 6));
     assert_eq!(harness.link.load(), 4);
-    assert_eq!(ids(harness.kill().0.untouched), [1, 2, 3, 4]);
+    assert_eq!(ids(&harness.kill().0.untouched), [1, 2, 3, 4]);
 }
 
 fn connections_are_completed_in_order(kind: Kind) {
