@@ -20,8 +20,10 @@ use std::time::Duration;
 use command_fds::{CommandFdExt, FdMapping};
 use futures_util::{SinkExt, StreamExt};
 use rustix::time::{ClockId, clock_gettime};
+use sticky_lb::internals::link::Link;
+use sticky_lb::internals::link::event::{LinkEvent, SessionEvent};
 use sticky_lb::internals::link::inherit::Numbered;
-use sticky_lb::internals::link::native::{Channel, Keeping, LinkEvent, PendingConnection};
+use sticky_lb::internals::link::native::{Keeping, PendingConnection};
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use sticky_lb::protocol::message::ConnectionRecord;
 use sticky_lb::worker::{Connection, Worker};
@@ -74,7 +76,7 @@ fn main() -> Result<()> {
 /// The primary and the client.
 struct Bench {
     listener: TcpListener,
-    channel: Channel,
+    channel: Link,
     worker: Child,
     /// Copies, as the primary has them.
     kept: Vec<OwnedFd>,
@@ -83,7 +85,7 @@ struct Bench {
 
 impl Bench {
     fn start() -> Result<Self> {
-        let (channel, inherit) = Channel::create(8)?;
+        let (channel, inherit) = Link::native(8)?;
         let Numbered { descriptors, variables } = inherit.number();
         let mappings = descriptors.into_iter();
         let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
@@ -130,7 +132,7 @@ impl Bench {
         let mut queue =
             VecDeque::from([PendingConnection { record, socket, crashes: 0, parcel: None }]);
         self.channel.send_from(&mut queue, now)?;
-        while self.channel.in_flight() > 0 {
+        while !self.channel.in_flight().is_empty() {
             self.channel.settle(drop)?;
             std::thread::yield_now();
         }
@@ -143,11 +145,11 @@ impl Bench {
         loop {
             match self.channel.receive()? {
                 LinkEvent::Nothing => return Ok(kept),
-                LinkEvent::Keeping(Keeping::Keep(keep)) => {
+                LinkEvent::Session(SessionEvent::Protection(Keeping::Keep(keep))) => {
                     self.kept.push(keep.socket);
                     kept = true;
                 }
-                LinkEvent::Keeping(_) => self.kept.clear(),
+                LinkEvent::Session(SessionEvent::Protection(_)) => self.kept.clear(),
                 _ => {}
             }
         }

@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 
 use proptest::prelude::*;
-use sticky_lb::internals::link::native::{Channel, LinkEvent, PendingConnection};
+use sticky_lb::internals::link::Link;
+use sticky_lb::internals::link::event::LinkEvent;
+use sticky_lb::internals::link::native::PendingConnection;
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use sticky_lb::protocol::message::{
     ConnectionRecord, HELLO, MAX_IDS, MAX_TO_WORKER, ToWorker, decode_to_worker, encode_refuse,
@@ -18,7 +20,7 @@ use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
 
 /// Both ends of a channel, and where every connection is.
 struct Play {
-    channel: Channel,
+    channel: Link,
     worker: OwnedFd,
     scoreboard: Scoreboard,
     queue: VecDeque<PendingConnection>,
@@ -44,11 +46,11 @@ enum Step {
 
 impl Play {
     fn new(credits: usize) -> Self {
-        let (mut channel, mut inherit) = Channel::create(credits).unwrap();
+        let (mut channel, mut inherit) = Link::native(credits).unwrap();
         let scoreboard = Scoreboard::open(inherit.descriptor("scoreboard").unwrap()).unwrap();
         let worker = inherit.take("channel").unwrap();
         send(&worker, &HELLO, &[]).unwrap();
-        assert!(matches!(channel.receive(), Ok(LinkEvent::Hello)));
+        assert!(matches!(channel.receive(), Ok(LinkEvent::Attached)));
         Self {
             channel,
             worker,
@@ -179,7 +181,7 @@ proptest! {
         let mut play = Play::new(credits);
         for step in &steps {
             play.play(step);
-            assert!(play.channel.in_flight() <= credits, "more than the credits are on their way");
+            assert!(play.channel.in_flight().len() <= credits, "more than the credits are on their way");
         }
         play.end();
     }

@@ -299,7 +299,7 @@ fn a_lame_duck_goes_on_until_its_time_is_over() {
     let health = get_from(nth(1), primary.address(), "/health").unwrap();
     assert!(health.head.starts_with("HTTP/1.1 503"), "{health:?}");
     primary.signal_again(Signal::TERM);
-    assert_eq!(primary.stop_finished()["how"], "at once");
+    assert_eq!(primary.stop_finished()["how"], "forced");
     let short = Primary::with_workers(1).arguments(&["--lameduck", "100ms"]).start();
     assert_eq!(short.stop()["how"], "graceful");
 }
@@ -320,7 +320,7 @@ fn the_last_line_says_how_it_ended_and_what_was_cut() {
     primary.wait_for_log("worker draining");
     primary.signal_again(Signal::INT);
     let stopped = primary.stop_finished();
-    assert_eq!(stopped["how"], "at once");
+    assert_eq!(stopped["how"], "forced");
     assert_eq!((&stopped["killed_workers"], &stopped["cut_connections"]), (&1.into(), &3.into()));
 }
 

@@ -2,7 +2,7 @@
 //!
 //! After an upgrade that is everything, exactly. After a crash it is the listener and the counters; the
 //! channels come from whoever has kept their descriptors
-//! ([`Channel::adopt`]). Channels go to the supervisor in either
+//! ([`Link::adopt`]). Channels go to the supervisor in either
 //! case, who attaches them again; the rest to the next dispatcher.
 
 use std::os::fd::OwnedFd;
@@ -19,8 +19,10 @@ use crate::frontend::router::RouterEstate;
 use crate::frontend::shared_counters::{COUNTERS, SharedCounters};
 use crate::frontend::slot_table::SlotEstate;
 use crate::handover::descriptors::{Descriptors, LISTENER, TakeOverError};
-use crate::link::native::{Channel, ChannelDocument, ConnectionDocument, PendingConnection};
+use crate::link::Link;
+use crate::link::native::{ConnectionDocument, PendingConnection};
 use crate::link::seam::{Counters, WorkerId};
+use crate::link::snapshot::LinkSnapshot;
 use crate::protocol::ids::SlotId;
 
 /// All that a frontend has. Dropping it closes whatever no worker owns.
@@ -45,7 +47,7 @@ pub struct FrontendEstate {
 pub struct FrontendDocument {
     listens: bool,
     accept_errors: AcceptErrors,
-    channels: Vec<(WorkerId, ChannelDocument)>,
+    channels: Vec<(WorkerId, LinkSnapshot)>,
     queues: Vec<(SlotId, Vec<ConnectionDocument>)>,
     quarantined: Vec<WorkerId>,
     stalled: Vec<WorkerId>,
@@ -92,7 +94,7 @@ impl FrontendEstate {
     }
 
     /// The channels, to be attached to the next dispatcher one by one.
-    pub fn take_channels(&mut self) -> Vec<(WorkerId, Channel)> {
+    pub fn take_channels(&mut self) -> Vec<(WorkerId, Link)> {
         std::mem::take(&mut self.slots.channels)
     }
 
@@ -107,8 +109,9 @@ impl FrontendEstate {
             descriptors.insert(COUNTERS, page.into_file());
         }
         let channels = self.slots.channels.into_iter();
-        let channels =
-            channels.map(|(worker, it)| (worker, it.pack(worker, descriptors))).collect();
+        let channels = channels
+            .map(|(worker, it)| (worker, LinkSnapshot::pack(it, worker, descriptors)))
+            .collect();
         let mut waiting = Waiting { descriptors, number: 0 };
         let queues = self.slots.queues.into_iter();
         FrontendDocument {
@@ -143,7 +146,7 @@ impl FrontendEstate {
         let channels = document
             .channels
             .into_iter()
-            .map(|(worker, channel)| Ok((worker, Channel::unpack(channel, worker, descriptors)?)));
+            .map(|(worker, channel)| Ok((worker, channel.unpack(worker, descriptors)?)));
         let channels = channels.collect::<Result<_, TakeOverError>>()?;
         let mut waiting = Waiting { descriptors, number: 0 };
         let queues = document.queues.into_iter();
@@ -192,7 +195,9 @@ impl Waiting<'_> {
     }
 
     fn pack(&mut self, all: Vec<PendingConnection>) -> Vec<ConnectionDocument> {
-        let pack = |one: PendingConnection| one.pack(&self.next_name(), self.descriptors);
+        let pack = |one: PendingConnection| {
+            ConnectionDocument::pack(one, &self.next_name(), self.descriptors)
+        };
         all.into_iter().map(pack).collect()
     }
 

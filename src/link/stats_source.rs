@@ -1,5 +1,8 @@
 //! How the supervisor gets to know a worker's load: one line a dialect.
 
+use std::io;
+
+use crate::link::Link;
 use crate::link::native::NativeStats;
 use crate::link::stats::WorkerStats;
 
@@ -14,6 +17,19 @@ pub enum StatsSource {
 }
 
 impl StatsSource {
+    /// The source for the worker at the other end of `link`.
+    ///
+    /// # Errors
+    ///
+    /// If its memory cannot be mapped.
+    pub fn new(link: &Link) -> io::Result<Self> {
+        match link {
+            Link::Native(channel) => channel.stats().map(Self::Native),
+            #[cfg(test)]
+            Link::JsonLines(_) => Ok(Self::None),
+        }
+    }
+
     /// The counts at this moment. Never trusted: a worker may write any number.
     #[must_use]
     pub fn read(&self) -> WorkerStats {

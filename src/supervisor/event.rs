@@ -152,7 +152,7 @@ impl Event {
             Self::Slot { slot, state: SlotState::BackOff, delay } => {
                 let delay_ms = delay.unwrap_or_default().as_millis();
                 let delay_ms = u64::try_from(delay_ms).unwrap_or(u64::MAX);
-                tracing::warn!(slot = slot.0, delay_ms, "slot back-off");
+                tracing::warn!(slot = slot.0, delay_ms, "slot in back-off");
             }
             Self::Slot { slot, state: SlotState::Errored, .. } => tracing::error!(
                 slot = slot.0,
@@ -160,7 +160,7 @@ impl Event {
                  `undrain`",
             ),
             Self::Slot { slot, state, .. } => {
-                tracing::info!(slot = slot.0, %state, "slot idle")
+                tracing::info!(slot = slot.0, %state, "slot out of service")
             }
             Self::RolloutStarted { number, trigger, of } => {
                 tracing::info!(rollout = number, %trigger, slots = of, "rolling restart started");
@@ -172,10 +172,10 @@ impl Event {
             }
             Self::Scaled { from, to, by } => tracing::info!(from, to, by, "scaled"),
             Self::Resumed { workers, after } => {
-                tracing::info!(workers, %after, "workers adopted");
+                tracing::info!(workers, %after, "workers resumed");
             }
             Self::Stopping { at_once: false } => tracing::info!("stopping gracefully"),
-            Self::Stopping { at_once: true } => tracing::warn!("stopping at once"),
+            Self::Stopping { at_once: true } => tracing::warn!("stopping, forced"),
         }
     }
 }
@@ -222,10 +222,10 @@ fn log_report(Report { number, trigger, outcome, replaced, of }: &Report) {
         }
         Outcome::Aborted(slot, reason) => tracing::error!(
             rollout = number, %trigger, replaced, of, slot = slot.0, reason,
-            "rolling restart aborted: the other slots keep their workers",
+            "rolling restart aborted, the other slots keep their workers",
         ),
         Outcome::Superseded => tracing::warn!(
-            rollout = number, %trigger, replaced, of, "rolling restart superseded by a newer one",
+            rollout = number, %trigger, replaced, of, "rolling restart superseded",
         ),
         Outcome::Stopped => {
             tracing::warn!(rollout = number, %trigger, replaced, of, "rolling restart stopped");

@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::fd::AsFd;
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,8 +9,8 @@ use std::thread::{self, JoinHandle};
 
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::event::{PollFd, PollFlags, poll};
+use sticky_lb::internals::link::Link;
 use sticky_lb::internals::link::inherit::{Inherit, Numbered};
-use sticky_lb::internals::link::native::Channel;
 use sticky_lb::protocol::message::{HELLO, MAX_TO_WORKER, READY};
 use sticky_lb::protocol::scm_rights::{Received, receive, send};
 use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
@@ -91,7 +90,7 @@ async fn staffed(slots: u16) -> (Harness, Vec<JoinHandle<()>>) {
     let mut stage = Harness::new(slots, PATIENT).await;
     let mut threads = Vec::new();
     for slot in 0..slots {
-        let (channel, end) = Channel::create(CREDITS).unwrap();
+        let (channel, end) = Link::native(CREDITS).unwrap();
         let worker_end = end.descriptor("channel").unwrap();
         send(worker_end, &HELLO, &[]).unwrap();
         send(worker_end, &READY, &[]).unwrap();
@@ -138,8 +137,8 @@ async fn whoever_fails_in_fifty_crashes_is_counted() {
 }
 
 /// A real worker, on a channel of its own.
-fn start(command: &[&str]) -> (Child, Channel) {
-    let (channel, end) = Channel::create(CREDITS).unwrap();
+fn start(command: &[&str]) -> (Child, Link) {
+    let (channel, end) = Link::native(CREDITS).unwrap();
     let Numbered { descriptors, variables } = end.number();
     let mappings = descriptors.into_iter();
     let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });

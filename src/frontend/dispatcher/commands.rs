@@ -6,7 +6,8 @@ use crate::frontend::dispatcher::lines::{self, TakenBack};
 use crate::frontend::dispatcher::{Dispatcher, sessions};
 use crate::frontend::placement::Slots;
 use crate::frontend::poller::Source;
-use crate::link::native::{Channel, PendingConnection};
+use crate::link::Attached;
+use crate::link::native::PendingConnection;
 use crate::link::seam::{SlotCommand, SlotEventKind, WorkerId};
 
 /// How long the last connections may take to be handed over when the supervisor stops.
@@ -33,7 +34,7 @@ impl Dispatcher {
                 self.stats.grow(self.slots.count());
                 self.router.rank(&slots);
             }
-            SlotCommand::Attach(worker, channel) => self.attach(worker, *channel),
+            SlotCommand::Attach(worker, attached) => self.attach(worker, *attached),
             SlotCommand::Serve(worker) => {
                 for session in self.slots.serve(worker) {
                     self.place_session(session);
@@ -73,10 +74,11 @@ impl Dispatcher {
         }
     }
 
-    fn attach(&mut self, worker: WorkerId, channel: Channel) {
-        self.sessions.under_way += channel.sessions_in_flight() as u64;
+    fn attach(&mut self, worker: WorkerId, attached: Attached) {
+        let channel = &attached.link;
+        self.sessions.under_way += channel.in_flight().sessions() as u64;
         if self.known.was_expelled(worker) {
-            self.slots.attach(worker, channel);
+            self.slots.attach(worker, attached);
             return self.slots.quarantine(worker, self.now);
         }
         if let Err(error) = self.poller.add(Source::Worker(worker), channel.as_fd()) {
@@ -89,7 +91,7 @@ impl Dispatcher {
         if channel.wanted_to_leave() {
             self.orders.tell(worker, SlotEventKind::Leave);
         }
-        self.slots.attach(worker, channel);
+        self.slots.attach(worker, attached);
         // There may be something to ask.
         self.touched.push(worker.slot);
         self.stats.grow(self.slots.count());

@@ -225,10 +225,10 @@ impl Dispatcher {
     fn note_end(&mut self, worker: WorkerId, id: ConnectionId, end: End) {
         let Survival { busy, client_gone, unverified, no_target, .. } = &mut self.counters.survival;
         let (count, what) = match end {
-            End::Busy => (busy, "ends in busy"),
-            End::ClientGone => (client_gone, "ends without its client"),
-            End::Unverified => (unverified, "ends unverified"),
-            End::NoTarget => (no_target, "ends no_target"),
+            End::Busy => (busy, "recovery failed: busy"),
+            End::ClientGone => (client_gone, "recovery failed: client gone"),
+            End::Unverified => (unverified, "recovery failed: unverified"),
+            End::NoTarget => (no_target, "recovery failed: no target"),
         };
         *count += 1;
         lines::session(worker, id, what);

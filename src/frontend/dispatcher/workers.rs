@@ -6,7 +6,8 @@ use crate::frontend::dispatcher::lines::{self, TakenBack};
 use crate::frontend::measure::stats::Stats;
 use crate::frontend::placement::Slots;
 use crate::frontend::slot_table::Settlement;
-use crate::link::native::{ChannelError, LinkEvent, PendingConnection};
+use crate::link::event::{LinkEvent, SessionEvent};
+use crate::link::native::{ChannelError, PendingConnection};
 use crate::link::seam::{SlotEventKind, WorkerId};
 use crate::protocol::ids::{SlotId, Timestamp};
 use crate::protocol::message::ConnectionRecord;
@@ -94,29 +95,15 @@ impl Dispatcher {
     /// if there are more.
     pub(super) fn listen_to(&mut self, worker: WorkerId) -> bool {
         match self.slots.receive(worker, self.now) {
-            Ok(LinkEvent::Refused(connections)) => {
-                self.refused(worker, connections);
-            }
-            Ok(LinkEvent::Ready) => self.orders.tell(worker, SlotEventKind::Ready),
-            Ok(LinkEvent::Leave) => self.orders.tell(worker, SlotEventKind::Leave),
-            Ok(LinkEvent::Hello) => self.orders.tell(worker, SlotEventKind::Hello),
-            Ok(LinkEvent::Pong) => self.orders.tell(worker, SlotEventKind::Pong),
-            Ok(LinkEvent::Sessions) => lines::takes_sessions(worker),
-            Ok(LinkEvent::Offered(offer)) => self.offered(worker, *offer),
-            Ok(LinkEvent::Unmovable(id)) => {
-                self.protected.forget(worker, id);
-                self.note_returned(worker, id);
-            }
-            Ok(LinkEvent::Keeping(said)) => self.hear_of_keeping(worker, said),
-            Ok(LinkEvent::Counted { keys, all }) => {
-                self.rebalance.count(worker, keys.into_iter(), all);
-            }
-            Ok(LinkEvent::Ask(count, within)) => {
-                self.close_requests.ask(worker, count, within, self.now);
-            }
-            Ok(LinkEvent::Reported(report)) => self.reported(worker, report),
-            Ok(LinkEvent::Noted) => {}
+            // The next look at the slot takes them.
+            Ok(LinkEvent::Acknowledged(_)) => {}
             Ok(LinkEvent::Nothing) => return false,
+            Ok(LinkEvent::Attached) => self.orders.tell(worker, SlotEventKind::Hello),
+            Ok(LinkEvent::Ready) => self.orders.tell(worker, SlotEventKind::Ready),
+            Ok(LinkEvent::Pong) => self.orders.tell(worker, SlotEventKind::Pong),
+            Ok(LinkEvent::ReplaceMe) => self.orders.tell(worker, SlotEventKind::Leave),
+            Ok(LinkEvent::Refused(connections)) => self.refused(worker, connections),
+            Ok(LinkEvent::Session(event)) => self.session_event(worker, event),
             Err(error) => self.quarantine(worker, error),
         }
         if self.recovery.is_some() {
@@ -127,6 +114,26 @@ impl Dispatcher {
         true
     }
 
+    fn session_event(&mut self, worker: WorkerId, event: SessionEvent) {
+        match event {
+            SessionEvent::Enabled => lines::takes_sessions(worker),
+            SessionEvent::Offered(offer) => self.offered(worker, *offer),
+            SessionEvent::NotMigratable(id) => {
+                self.protected.forget(worker, id);
+                self.note_returned(worker, id);
+            }
+            SessionEvent::Protection(said) => self.hear_of_keeping(worker, said),
+            SessionEvent::Listed { keys, complete } => {
+                self.rebalance.count(worker, keys.into_iter(), complete);
+            }
+            SessionEvent::CloseRequest(count, within) => {
+                self.close_requests.ask(worker, count, within, self.now);
+            }
+            SessionEvent::Resynced(report) => self.reported(worker, report),
+            SessionEvent::Ignored => {}
+        }
+    }
+
     /// Said once a worker: it may refuse ten times a second for as long as it is full.
     fn refused(&mut self, worker: WorkerId, connections: Vec<PendingConnection>) {
         let count = connections.iter().filter(|one| one.parcel.is_none()).count() as u64;
@@ -135,7 +142,10 @@ impl Dispatcher {
         // One that it had begun to write down is somebody else's now.
         connections.iter().for_each(|one| self.protected.forget(worker, one.record.id));
         let all = connections.len() as u64;
-        let first = self.slots.channel(worker).is_some_and(|channel| channel.refused() == all);
+        let first = self
+            .slots
+            .channel(worker)
+            .is_some_and(|channel| channel.in_flight().counts().refused == all);
         if count > 0 && first {
             tracing::warn!(
                 slot = worker.slot.0,

@@ -24,7 +24,7 @@ impl SlotTable {
         let slots = (0..).map(SlotId).zip(&mut self.slots);
         let overdue = slots.flat_map(|(id, slot)| slot.all_overdue(id, now, ack_timeout)).collect();
         let channels = self.slots.iter().flat_map(|slot| &slot.workers);
-        self.in_flight = channels.map(|attached| attached.channel.in_flight()).sum();
+        self.in_flight = channels.map(|attached| attached.channel.in_flight().len()).sum();
         overdue
     }
 }

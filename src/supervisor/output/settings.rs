@@ -9,7 +9,7 @@ use std::time::Duration;
 pub struct OutputSettings {
     /// The app's name, in file names and JSON.
     pub name: String,
-    /// When lines on standard output are preceded by their slot: `3 | `.
+    /// When lines on standard output and standard error are preceded by their slot: `3 | `.
     pub prefix: Prefix,
     /// A file for standard output, one for all workers or one for each.
     pub out_file: Option<PathBuf>,
@@ -49,7 +49,7 @@ impl Default for OutputSettings {
     }
 }
 
-/// When lines on standard output are preceded by their slot.
+/// When lines on standard output and standard error are preceded by their slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prefix {
     /// Where it is a terminal.

@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use crate::handover::descriptors::WorkerPart;
-use crate::link::native;
 use crate::link::seam::{SlotCommand, WorkerId};
 use crate::link::stats_source::StatsSource;
 use crate::protocol::drain::DrainOrder;
@@ -103,9 +102,9 @@ async fn attach(
     process: Option<Process>,
 ) -> Result<Option<Adopted>, PoolError> {
     let AdoptedWorker { id, channel, stdout, stderr, .. } = worker;
-    let is_ready = channel.is_ready() || channel.is_hello_received() && !fleet.settings.wait_ready;
-    let stats = native::stats(&channel).map(StatsSource::Native);
-    fleet.frontend.send(SlotCommand::Attach(id, Box::new(channel))).await?;
+    let is_ready = channel.is_ready() || channel.is_attached() && !fleet.settings.wait_ready;
+    let stats = StatsSource::new(&channel);
+    fleet.frontend.send(SlotCommand::Attach(id, Box::new(channel.into()))).await?;
     let gone = process.is_none();
     for (descriptor, stream) in [(stdout, Stream::Out), (stderr, Stream::Err)] {
         let state = PipeState { worker: id, pid, stream, begun: Vec::new(), gone };

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use crate::handover::descriptors::WorkerPart;
-use crate::link::native::Channel;
+use crate::link::Link;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::Timestamp;
 use crate::supervisor::process::{Printed, Process};
@@ -38,10 +38,10 @@ impl CrashRecord {
         (self.store, self.journal)
     }
 
-    /// Stores a worker's channel. To be done before its process is started: a worker whose channel is
-    /// lost cannot be adopted.
-    pub(super) fn store_channel(&self, worker: WorkerId, channel: &Channel) {
-        for (part, descriptor) in channel.descriptors() {
+    /// Stores a worker's link. To be done before its process is started: a worker whose link is lost
+    /// cannot be adopted.
+    pub(super) fn store_link(&self, worker: WorkerId, link: &Link) {
+        for (part, descriptor) in link.descriptors() {
             self.store_part(worker, part, descriptor);
         }
     }

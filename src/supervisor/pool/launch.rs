@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::link::Link;
 use crate::link::inherit::WorkerFacts;
-use crate::link::native;
 use crate::link::seam::{CommandSender, FrontendGone, SlotCommand, WorkerId};
 use crate::link::stats_source::StatsSource;
 use crate::supervisor::command::WorkerCommand;
@@ -33,18 +33,20 @@ impl Launcher<'_> {
         worker: WorkerId,
         command: Arc<WorkerCommand>,
     ) -> Result<Result<(Process, StatsSource), PoolError>, FrontendGone> {
-        let (channel, inherit, stats) = match native::start(&self.facts(worker)) {
+        let started = Link::start(&self.facts(worker))
+            .and_then(|(link, inherit)| Ok((StatsSource::new(&link)?, link, inherit)));
+        let (stats, link, inherit) = match started {
             Ok(started) => started,
             Err(source) => return Ok(Err(PoolError::Channel(source))),
         };
         // Before there is a process that a successor couldn't speak to.
-        self.record.store_channel(worker, &channel);
-        self.frontend.send(SlotCommand::Attach(worker, Box::new(channel))).await?;
+        self.record.store_link(worker, &link);
+        self.frontend.send(SlotCommand::Attach(worker, Box::new(link.into()))).await?;
         Ok(match Process::start(&command, self.settings.port, worker, inherit) {
             Ok((process, printed)) => {
                 self.record.store_process(worker, &process, &printed);
                 self.output.take(worker, process.pid(), printed.stdout, printed.stderr);
-                Ok((process, StatsSource::Native(stats)))
+                Ok((process, stats))
             }
             Err(source) => {
                 self.record.remove_worker(worker);
