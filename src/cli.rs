@@ -8,7 +8,6 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::demo::server;
-use crate::kernel::adopt;
 use crate::primary::Estate;
 use crate::settings::reader::{Reader, Reading};
 use crate::supervisor::pool::chain;
@@ -19,8 +18,10 @@ use clap::{ArgMatches, FromArgMatches};
 mod commands;
 mod configuration;
 mod documents;
+mod events;
 mod failure;
 mod flags;
+mod greeting;
 mod operator;
 mod role;
 mod run;
@@ -49,7 +50,9 @@ pub fn main() -> ExitCode {
     };
     let matches = matches.subcommand().map_or(&matches, |(_, matches)| matches);
     let result = match cli.command {
-        None => Reader::new(matches).map_err(Into::into).and_then(|reader| run::run(&reader)),
+        None => Reader::new(matches)
+            .map_err(Into::into)
+            .and_then(|reader| run::run(&reader, cli.run.events_fd)),
         Some(command) => order(command, matches).map(|()| DONE),
     };
     match result {
@@ -111,7 +114,7 @@ fn init(init: &Init) -> Result<(), Box<dyn Error>> {
 /// asks.
 fn say_check(reading: &Reading, check: &Check) -> Result<(), Box<dyn Error>> {
     if let Some(number) = check.state {
-        Estate::check(&Document::from_memory(adopt(number)?)?)?;
+        Estate::check(&Document::from_number(number)?)?;
         let _ = writeln!(std::io::stdout(), "{UNDERSTOOD}");
         return Ok(());
     }

@@ -12,6 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -24,37 +25,45 @@ use tokio::io::unix::AsyncFd;
 /// Takes over a descriptor that this process was started with, by its number, and marks it
 /// close-on-exec, so that processes started from here don't inherit it.
 ///
-/// To be called once for each number, before anything else in the process could own it: the
-/// numbers come from the environment that the primary made.
+/// Only what was inherited can be taken, and only once: a descriptor that has survived `execve` isn't
+/// close-on-exec, and everything that this process opens or has taken over is.
 ///
 /// # Errors
 ///
-/// If no descriptor of that number is open.
-pub fn adopt(number: RawFd) -> io::Result<OwnedFd> {
+/// If no descriptor of that number is open, or it was not inherited, or it was taken before.
+pub(crate) fn adopt(number: RawFd) -> io::Result<OwnedFd> {
     adopt_if(number, |_| Ok(()))
 }
 
-/// As [`adopt`], where the number is no proof: this process may have opened a descriptor of that
-/// number itself. `check` fails if it is not what can only be inherited; nothing is changed then.
+/// As [`adopt`]. `check` fails if the descriptor is not what was expected; it stays as it is then.
 ///
 /// # Errors
 ///
-/// If no descriptor of that number is open, or the check's.
-pub fn adopt_if(
+/// As [`adopt`], or the check's.
+pub(crate) fn adopt_if(
     number: RawFd,
     check: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
 ) -> io::Result<OwnedFd> {
+    // Two threads must not take the same one.
+    static TAKING: Mutex<()> = Mutex::new(());
+    let _taking = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let refused = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     if number <= libc::STDERR_FILENO {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a standard stream"));
+        return refused("a standard stream");
     }
     // SAFETY: the borrow ends in this function, and F_GETFD on a number that is not open is an
     // error, not undefined behaviour.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     let flags = rustix::io::fcntl_getfd(borrowed)?;
+    if flags.contains(rustix::io::FdFlags::CLOEXEC) {
+        return refused("not inherited, or taken before");
+    }
     check(borrowed)?;
     rustix::io::fcntl_setfd(borrowed, flags | rustix::io::FdFlags::CLOEXEC)?;
-    // SAFETY: it is open, as fcntl said, and ours: the caller took the number from the environment
-    // that was made for this process, knows that it was inherited, and takes it once.
+    // SAFETY: it is open, as fcntl said, and nobody owns it: it was inherited, since everything that
+    // is opened in this process is close-on-exec, and this is the first to take it, since it is
+    // close-on-exec from here on. The caller has the number from the environment, or from the state,
+    // that was made for this process.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
@@ -367,4 +376,30 @@ pub fn tcp_unacknowledged(socket: impl AsFd) -> io::Result<u64> {
         return Err(io::Error::last_os_error());
     }
     Ok(bytes.unsigned_abs().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::IntoRawFd;
+
+    use rustix::io::{FdFlags, fcntl_setfd};
+
+    use super::*;
+
+    #[test]
+    fn only_what_was_inherited_is_adopted_and_only_once() {
+        let own = File::open("/dev/null").unwrap();
+        assert!(adopt(own.as_raw_fd()).is_err(), "this process has opened it");
+        // As after an execve.
+        fcntl_setfd(&own, FdFlags::empty()).unwrap();
+        let number = own.into_raw_fd();
+        assert!(adopt_if(number, |_| Err(io::ErrorKind::InvalidData.into())).is_err());
+        let adopted = adopt(number).unwrap();
+        assert!(adopt(number).is_err(), "taken twice");
+        assert!(rustix::io::fcntl_getfd(&adopted).unwrap().contains(FdFlags::CLOEXEC));
+        for never_open in [-1, 0, 2, 1_000_000] {
+            assert!(adopt(never_open).is_err(), "{never_open}");
+        }
+    }
 }

@@ -104,11 +104,11 @@ fn flags_win_over_the_environment_and_that_over_the_file_and_that_over_defaults(
 
 #[test]
 fn drain_is_a_mode_or_a_table() {
-    let table = "[drain]\nmode = 'shed'\nreload = '5m'\nshutdown = '3s'\nrate = 20\n";
-    let place = Place::with(&[("sticky-lb.toml", table), ("mode.toml", "drain = 'ride'\n")]);
+    let table = "[drain]\nmode = 'close'\nreload = '5m'\nshutdown = '3s'\nrate = 20\n";
+    let place = Place::with(&[("sticky-lb.toml", table), ("mode.toml", "drain = 'wait'\n")]);
     let found = place.check(&["--drain-reload", "9m"]);
     for (key, value, from) in [
-        ("drain", "\"shed\"", "sticky-lb.toml:2"),
+        ("drain", "\"close\"", "sticky-lb.toml:2"),
         ("drain_timeout", "\"9m\"", "--drain-timeout"),
         ("kill_timeout", "\"3s\"", "sticky-lb.toml:4"),
         ("close_rate", "20", "sticky-lb.toml:5"),
@@ -118,7 +118,7 @@ fn drain_is_a_mode_or_a_table() {
         assert_eq!(setting(&found, key), (value.to_owned(), from.to_owned()), "{key}");
     }
     let found = place.check(&["--config", "mode.toml"]);
-    assert_eq!(setting(&found, "drain").0, "\"ride\"");
+    assert_eq!(setting(&found, "drain").0, "\"wait\"");
     let twice = format!("kill_timeout = '9s'\n{table}");
     fails(
         &Place::with(&[("sticky-lb.toml", &twice)]).run(&["check"]),

@@ -145,7 +145,7 @@ fn a_primary_that_drains_does_not_keep_the_next_one_from_starting() {
     held.write_all(b"GET /").unwrap();
     eventually("the worker has it", || of_first()["connections"] == 1);
     first.signal(Signal::TERM);
-    first.wait_for_log("worker drains");
+    first.wait_for_log("worker draining");
     let flags = ["--workers", "1", "--port", &port];
     let second = Primary::from_flags(&flags).environment("STICKY_LB_RUNTIME_DIR", runtime).start();
     let path = folder.join(format!("app-{port}-{}.sock", second.pid()));

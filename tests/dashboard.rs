@@ -57,7 +57,7 @@ fn a_killed_worker_gives_way_to_its_successor() {
     assert_eq!(shown(&tab, 1, "pid"), primary.worker(1).to_string());
     assert_eq!(shown(&tab, 1, "generation"), "1");
     assert_eq!(shown(&tab, 1, "crashes"), "1");
-    tab.wait_for_text("#events", "worker died after");
+    tab.wait_for_text("#events", "worker crashed after");
     tab.wait_for_text("#axis ~ figcaption", "1 death");
     // Whoever can't see it hears of it.
     tab.wait_for_text("#news", "the last: slot 1");
@@ -114,7 +114,7 @@ fn workers_are_scaled_and_replaced() {
     assert_ne!(primary.worker(0), before);
     tab.click(&format!("{} [data-order=about]", row(0)));
     tab.wait_for_text("#slot dl", "open: clients get its worker");
-    tab.wait_for_text("#slot .events", "worker serves");
+    tab.wait_for_text("#slot .events", "worker ready");
     tab.press("Escape");
     assert_is_quiet(&tab, &url);
 }

@@ -113,15 +113,15 @@ fn all_words_are_there_before_anything_has_happened() {
         "fallback_connections_total{reason=\"remembered\"}",
         "fallback_connections_total{reason=\"not-serving\"}",
         "accept_errors_total{errno=\"EMFILE\"}",
-        "worker_deaths_total{reason=\"signal\"}",
-        "worker_deaths_total{reason=\"out-of-memory\"}",
+        "worker_crashes_total{reason=\"signal\"}",
+        "worker_crashes_total{reason=\"out-of-memory\"}",
         "worker_replacements_total{reason=\"memory\"}",
         "rollouts_total{result=\"done\"}",
         "rollouts_total{result=\"aborted\"}",
         "rollout_in_progress",
         "lost_connections_total",
-        "sessions_moved_total",
-        "sessions_returned_total",
+        "sessions_migrated_total",
+        "migrations_failed_total",
         "sessions_lost_total",
         "sessions_protected",
         "sessions_not_protected_total",
@@ -129,7 +129,7 @@ fn all_words_are_there_before_anything_has_happened() {
         "session_recovery_failures_total{reason=\"busy\"}",
         "session_recovery_failures_total{reason=\"client-gone\"}",
         "session_recovery_failures_total{reason=\"unverified\"}",
-        "session_recovery_failures_total{reason=\"no_target\"}",
+        "session_recovery_failures_total{reason=\"no-target\"}",
         "clients_closed_total",
         "rebalance_pending",
         "sessions{slot=\"0\"}",
@@ -219,15 +219,15 @@ fn what_a_dead_worker_has_done_counts_on() {
     let old = primary.worker(1);
     process::signal(old, Signal::KILL);
     eventually("its death", || {
-        Scrape::of(&primary).value("worker_deaths_total{reason=\"signal\"}") == 1.0
+        Scrape::of(&primary).value("worker_crashes_total{reason=\"signal\"}") == 1.0
     });
     eventually("its successor", || Scrape::of(&primary).value("serving_slots") == 2.0);
     let after = Scrape::of(&primary);
     assert_eq!(requests(&after), 8.0);
     assert_eq!(after.value("connections_total{slot=\"1\"}"), 8.0);
-    assert_eq!(after.value("slot_deaths_total{slot=\"1\"}"), 1.0);
+    assert_eq!(after.value("slot_crashes_total{slot=\"1\"}"), 1.0);
     assert_eq!(after.value("slot_started_workers_total{slot=\"1\"}"), 2.0);
-    assert_eq!(after.value("slot_deaths_total{slot=\"0\"}"), 0.0);
+    assert_eq!(after.value("slot_crashes_total{slot=\"0\"}"), 0.0);
     ask(clients[0], primary.address());
     eventually("the ninth", || requests(&Scrape::of(&primary)) == 9.0);
     primary.stop();
@@ -241,7 +241,7 @@ fn rolling_restarts_and_replacements_are_counted() {
     primary.order("restart", &json!({"slot": 1}));
     let scrape = Scrape::of(&primary);
     assert_eq!(scrape.value("worker_replacements_total{reason=\"ordered\"}"), 1.0);
-    assert_eq!(scrape.sum("worker_deaths_total"), 0.0, "none of it is a death");
+    assert_eq!(scrape.sum("worker_crashes_total"), 0.0, "none of it is a death");
     primary.stop();
 }
 

@@ -271,7 +271,7 @@ fn stopping_answers_nothing_and_ends_the_connection_with_the_primary() {
         let mut asked = primary.begin("stop", json!({"now": now}));
         assert_eq!(asked.line(), None);
         let stopped = primary.stop_finished();
-        assert_eq!(stopped["how"], if now { "at once" } else { "graceful" });
+        assert_eq!(stopped["how"], if now { "forced" } else { "graceful" });
     }
 }
 

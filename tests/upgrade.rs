@@ -3,17 +3,24 @@
 
 mod common;
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use command_fds::{CommandFdExt, FdMapping};
 use common::client::{ask, connect_from, get_from, nth, read_answer, read_kept_alive, send_get};
 use common::counting::Client;
 use common::process::{self, Signal};
 use common::successor::Program;
 use common::{Primary, eventually, example};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use serde_json::json;
+use sticky_lb::protocol::sealed::seal;
 
 #[test]
 fn nobody_notices_an_upgrade() {
@@ -193,6 +200,58 @@ fn a_state_of_another_version_is_refused() {
     program.replace(&format!("#!/bin/sh\nexec {fake_admin} newer-state {built} -- \"$@\"\n"));
     let reason = primary.upgrade_in_vain();
     assert!(reason.contains("is of version 2") && reason.contains("restart instead"), "{reason}");
+}
+
+/// What `check --state` says to a descriptor of that number, and its exit code.
+fn check_state(number: i32, descriptor: Option<OwnedFd>) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sticky-lb"));
+    command.args(["check", "--state", &number.to_string()]);
+    let mapping = descriptor.map(|parent_fd| FdMapping { parent_fd, child_fd: number });
+    command.fd_mappings(mapping.into_iter().collect()).unwrap();
+    let output = command.output().unwrap();
+    assert!(output.stdout.is_empty(), "{output:?}");
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn only_a_sealed_state_is_taken_for_one() {
+    let memory = || memfd_create("sticky-lb sealed", MemfdFlags::ALLOW_SEALING).unwrap();
+    let state = seal(br#"{"version":1}"#).unwrap();
+    let half_sealed = memory();
+    fcntl_add_seals(&half_sealed, SealFlags::WRITE | SealFlags::SHRINK).unwrap();
+    let (socket, _far) = UnixStream::pair().unwrap();
+    for (what, descriptor, expected) in [
+        ("a file", File::open("/etc/passwd").unwrap().into(), "not sealed memory"),
+        ("a device", File::open("/dev/zero").unwrap().into(), "not sealed memory"),
+        ("a socket", socket.into(), "not sealed memory"),
+        ("unsealed memory", memory(), "not sealed memory"),
+        ("half sealed memory", half_sealed, "not sealed memory"),
+        ("something else that is sealed", seal(b"[]").unwrap(), "is of version 0"),
+        ("an empty state", state, "not understood"),
+    ] {
+        let (code, said) = check_state(12, Some(descriptor));
+        assert_eq!(code, Some(1), "{what}: {said}");
+        assert!(said.contains(expected), "{what}: {said}");
+    }
+    // Not open, or open and the process's own: nothing of it is closed.
+    for number in [-1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 99, i32::MAX] {
+        let (code, said) = check_state(number, None);
+        assert!(matches!(code, Some(1 | 2)), "{number}: {code:?} {said}");
+        assert!(said.contains("state") || code == Some(2), "{number}: {said}");
+    }
+}
+
+#[test]
+fn checking_a_state_reads_nothing_else() {
+    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(b"somebody else's").unwrap();
+    drop(writer);
+    let (code, said) = check_state(12, Some(reader.try_clone().unwrap().into()));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("descriptor 12 holds no state of a running primary"), "{said}");
+    let mut left = String::new();
+    reader.read_to_string(&mut left).unwrap();
+    assert_eq!(left, "somebody else's");
 }
 
 #[test]

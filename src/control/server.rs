@@ -67,7 +67,7 @@ impl Server {
         let (running, ended) = oneshot::channel::<()>();
         thread::Builder::new().name("control".to_owned()).spawn(move || {
             runtime.block_on(async {
-                tokio::spawn(control.history.clone().keep(announced));
+                tokio::spawn(control.history.clone().record(announced));
                 tokio::select! {
                     () = serve(&control, doors) => {}
                     // Its sender is gone.

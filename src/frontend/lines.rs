@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::frontend::fallback::FallbackReason;
-use crate::link::native::PendingConnection;
+use crate::link::connection::PendingConnection;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::SlotId;
 use crate::protocol::message::ConnectionRecord;

@@ -19,7 +19,9 @@ use crate::frontend::router::{Route, Router};
 use crate::frontend::session_targets::SessionTargets;
 use crate::frontend::shared_counters::SharedCounters;
 use crate::frontend::slot_table::{Completion, SlotTable};
-use crate::link::native::{Channel, ChannelError, PendingConnection};
+use crate::link::Link;
+use crate::link::connection::PendingConnection;
+use crate::link::error::ChannelError;
 use crate::link::seam::{Counters, WorkerId};
 use crate::protocol::ids::{AffinityKey, ConnectionId, SlotId, Timestamp};
 use crate::protocol::message::ConnectionRecord;
@@ -417,7 +419,7 @@ impl Host for Routing {
         &mut self.tally.counters
     }
 
-    fn link(&mut self, worker: WorkerId) -> Option<&mut Channel> {
+    fn link(&mut self, worker: WorkerId) -> Option<&mut Link> {
         let link = self.slots.heard(worker)?;
         self.unflushed.push(worker.slot);
         Some(link)

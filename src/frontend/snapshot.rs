@@ -2,7 +2,7 @@
 //!
 //! After an upgrade that is everything, exactly. After a crash it is the listener and the counters; the
 //! channels come from whoever has kept their descriptors
-//! ([`Channel::adopt`]). Channels go to the supervisor in either
+//! ([`Link::adopt`]). Channels go to the supervisor in either
 //! case, who attaches them again; the rest to the next dispatcher.
 
 use std::os::fd::OwnedFd;
@@ -16,8 +16,10 @@ use crate::frontend::router::RouterEstate;
 use crate::frontend::shared_counters::{COUNTERS, SharedCounters};
 use crate::frontend::slot_table::SlotEstate;
 use crate::handover::descriptors::{Descriptors, TakeOverError};
-use crate::link::native::{Channel, ChannelDocument, ConnectionDocument, PendingConnection};
+use crate::link::Link;
+use crate::link::native::{ConnectionDocument, PendingConnection};
 use crate::link::seam::{Counters, WorkerId};
+use crate::link::snapshot::LinkSnapshot;
 use crate::protocol::ids::SlotId;
 use crate::sessions::close_requests::CloseRequestsSnapshot;
 use crate::sessions::open_offers::OpenOffers;
@@ -48,7 +50,7 @@ pub struct FrontendEstate {
 pub struct FrontendDocument {
     listens: bool,
     accept_errors: AcceptErrors,
-    channels: Vec<(WorkerId, ChannelDocument)>,
+    channels: Vec<(WorkerId, LinkSnapshot)>,
     queues: Vec<(SlotId, Vec<ConnectionDocument>)>,
     quarantined: Vec<WorkerId>,
     stalled: Vec<WorkerId>,
@@ -95,7 +97,7 @@ impl FrontendEstate {
     }
 
     /// The channels, to be attached to the next dispatcher one by one.
-    pub fn take_channels(&mut self) -> Vec<(WorkerId, Channel)> {
+    pub fn take_channels(&mut self) -> Vec<(WorkerId, Link)> {
         std::mem::take(&mut self.slots.channels)
     }
 
@@ -110,8 +112,9 @@ impl FrontendEstate {
             descriptors.insert(COUNTERS, page.into_file());
         }
         let channels = self.slots.channels.into_iter();
-        let channels =
-            channels.map(|(worker, it)| (worker, it.pack(worker, descriptors))).collect();
+        let channels = channels
+            .map(|(worker, it)| (worker, LinkSnapshot::pack(it, worker, descriptors)))
+            .collect();
         let mut waiting = Waiting { descriptors, number: 0 };
         let queues = self.slots.queues.into_iter();
         FrontendDocument {
@@ -146,7 +149,7 @@ impl FrontendEstate {
         let channels = document
             .channels
             .into_iter()
-            .map(|(worker, channel)| Ok((worker, Channel::unpack(channel, worker, descriptors)?)));
+            .map(|(worker, channel)| Ok((worker, channel.unpack(worker, descriptors)?)));
         let channels = channels.collect::<Result<_, TakeOverError>>()?;
         let mut waiting = Waiting { descriptors, number: 0 };
         let queues = document.queues.into_iter();
@@ -197,7 +200,9 @@ impl Waiting<'_> {
     }
 
     fn pack(&mut self, all: Vec<PendingConnection>) -> Vec<ConnectionDocument> {
-        let pack = |one: PendingConnection| one.pack(&self.next_name(), self.descriptors);
+        let pack = |one: PendingConnection| {
+            ConnectionDocument::pack(one, &self.next_name(), self.descriptors)
+        };
         all.into_iter().map(pack).collect()
     }
 

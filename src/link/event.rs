@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::link::native::{Keeping, Offer, PendingConnection, Report};
+use crate::link::connection::{Offer, PendingConnection};
+use crate::link::protection::Keeping;
 use crate::protocol::ids::{AffinityKey, ConnectionId};
 
 /// One message of a worker.
@@ -14,6 +15,8 @@ pub enum LinkEvent {
     Attached,
     /// The worker takes connections.
     Ready,
+    /// The worker has acknowledged so many connections: [`Link::settle`](crate::link::Link::settle) gives them.
+    Acknowledged(u64),
     /// The worker did not take these connections; they are the primary's again.
     Refused(Vec<PendingConnection>),
     /// The worker's loop is alive.
@@ -22,6 +25,16 @@ pub enum LinkEvent {
     ReplaceMe,
     /// A message about sessions.
     Session(SessionEvent),
+}
+
+/// The sessions of a worker, as it has reported them to a primary that follows another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Report {
+    /// It has offered these and waits for an answer.
+    pub offers: Vec<ConnectionId>,
+    /// It has taken these.
+    pub taken: Vec<ConnectionId>,
 }
 
 /// A message about sessions: migration, protection, closes, resynchronisation.

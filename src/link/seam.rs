@@ -15,7 +15,8 @@ use std::sync::Arc;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::link::native::{Channel, ChannelError};
+use crate::link::Attached;
+use crate::link::error::ChannelError;
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::SlotId;
 pub use crate::protocol::ids::WorkerId;
@@ -32,7 +33,7 @@ pub enum SlotCommand {
     /// Clients belong to these slots, with these weights, each above 0.
     Rank(Vec<(SlotId, f64)>),
     /// A worker was started, or was adopted; listen to what it says.
-    Attach(WorkerId, Box<Channel>),
+    Attach(WorkerId, Box<Attached>),
     /// From now on the slot's clients go to this worker.
     Serve(WorkerId),
     /// Send it no more, and tell it so.
@@ -136,7 +137,7 @@ impl Survival {
             ("busy", self.busy),
             ("client-gone", self.client_gone),
             ("unverified", self.unverified),
-            ("no_target", self.no_target),
+            ("no-target", self.no_target),
         ]
     }
 }

@@ -15,7 +15,7 @@ use crate::frontend::listener::Listener;
 use crate::frontend::shared_counters::{COUNTERS, SharedCounters};
 use crate::frontend::snapshot::{FrontendDocument, FrontendEstate};
 use crate::handover::descriptors::{Descriptors, WorkerPart};
-use crate::link::native::Channel;
+use crate::link::Link;
 use crate::protocol::ids::{Timestamp, WorkerId};
 use crate::supervisor::output::{OutputEstate, PipeState, Stream, TakenPipe};
 use crate::supervisor::pool::snapshot::{AdoptedWorker, After, PoolDocument};
@@ -227,7 +227,7 @@ impl Journals {
 
 /// A worker as far as it was kept. One whose channel is incomplete had not been started.
 fn adopt(id: WorkerId, kept: &mut Descriptors, credits: usize) -> Option<AdoptedWorker> {
-    let channel = Channel::adopt(id, kept, credits);
+    let channel = Link::adopt(id, kept, credits);
     let mut part = |part: WorkerPart| kept.take(&part.name(id));
     let (process, stdout, stderr) =
         (part(WorkerPart::Process), part(WorkerPart::Stdout), part(WorkerPart::Stderr));

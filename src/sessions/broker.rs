@@ -11,8 +11,11 @@ use std::collections::HashSet;
 
 use tokio::sync::oneshot;
 
-use crate::link::event::SessionEvent;
-use crate::link::native::{ChannelError, Keeping, Offer, PendingConnection, Recovered, Report};
+use crate::link::connection::{Offer, PendingConnection};
+use crate::link::error::ChannelError;
+use crate::link::event::{Report, SessionEvent};
+use crate::link::protection::Keeping;
+use crate::link::recovered::Recovered;
 use crate::link::seam::{Survival, WorkerId};
 use crate::protocol::ids::{ConnectionId, SlotId, Timestamp};
 use crate::sessions::close_requests::{CloseRequests, CloseRequestsSnapshot, Grant, PaceSettings};

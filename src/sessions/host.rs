@@ -1,6 +1,7 @@
 //! The frontend as the broker sees it: links by worker, queues by slot, and where clients belong.
 
-use crate::link::native::{Channel, PendingConnection};
+use crate::link::Link;
+use crate::link::connection::PendingConnection;
 use crate::link::seam::{Counters, WorkerId};
 use crate::protocol::ids::{AffinityKey, ConnectionId, SlotId, Timestamp};
 
@@ -14,7 +15,7 @@ pub trait Host {
 
     /// The link of a worker that is not quarantined. The caller's messages are sent at the end of the
     /// turn.
-    fn link(&mut self, worker: WorkerId) -> Option<&mut Channel>;
+    fn link(&mut self, worker: WorkerId) -> Option<&mut Link>;
 
     /// Resumes the link of an adopted worker if it is known by now what its former primary had sent, and
     /// says whether it is.

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::link::native::Report;
+use crate::link::event::Report;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::ConnectionId;
 

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::link::native::{Content, Keep, Parcel, PendingConnection};
+use crate::link::connection::{Content, Parcel, PendingConnection};
+use crate::link::protection::Keep;
 use crate::link::seam::WorkerId;
 use crate::protocol::checkpoint::Ledger;
 use crate::protocol::ids::ConnectionId;

@@ -4,7 +4,7 @@
 //! Each adopted worker is asked and answers. When all have, or are gone, each open offer has its outcome.
 //! Until then no session goes anywhere: its owner may not be known.
 
-use crate::link::native::PendingConnection;
+use crate::link::connection::PendingConnection;
 use crate::sessions::open_offers::OpenOffers;
 
 /// A recovery that is not finished.

@@ -10,6 +10,16 @@ use crate::control::settings::AdminSettings;
 /// frontend, of where operators come in and of what its log looks like, by their keys.
 #[must_use]
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    compare(old, new).filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
+}
+
+/// All settings that a running primary cannot change.
+#[cfg(test)]
+pub(super) fn fixed(config: &Config) -> Vec<&'static str> {
+    compare(config, config).map(|(name, _)| name).chain(["keeper", "keeper_min_uptime"]).collect()
+}
+
+fn compare(old: &Config, new: &Config) -> impl Iterator<Item = (&'static str, bool)> {
     let (was, is) = (&old.listener, &new.listener);
     let listener = [
         ("port", was.port != is.port),
@@ -43,8 +53,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("protect", old.protect != new.protect),
     ];
     let all = listener.into_iter().chain(affinity).chain(router).chain(slots).chain(pace);
-    let all = all.chain(operators(old, new)).chain([keeper(old, new)]);
-    all.filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
+    all.chain(operators(old, new)).chain([keeper(old, new)])
 }
 
 fn operators(old: &Config, new: &Config) -> [(&'static str, bool); 6] {
@@ -121,7 +130,7 @@ mod tests {
             ("--slot-queue=9", &["slot_queue"]),
             ("--close-rate=9", &["close_rate"]),
             ("--rebalance-rate=0.5", &["rebalance_rate"]),
-            ("--drain=shed", &[]),
+            ("--drain=close", &[]),
             ("--migrate-timeout=9s", &[]),
             ("--protect", &["protect"]),
             ("--control=/run/x.sock", &["control"]),

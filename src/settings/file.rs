@@ -11,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 use crate::settings::layers::{Entry, Origin};
 use crate::settings::problems::{SettingsError, fail_if_any};
 use crate::settings::table;
+use crate::settings::units::words;
 
 /// The file that is looked for where none is named.
 pub const USUAL_NAME: &str = "sticky-lb.toml";
@@ -220,11 +221,6 @@ fn scalar(value: &DeValue<'_>) -> Option<String> {
     }
 }
 
-/// As a shell splits them, without running one.
-pub(super) fn words(text: &str) -> Result<Vec<String>, String> {
-    shlex::split(text).ok_or_else(|| "expected words as in a shell, with quotes closed".to_owned())
-}
-
 /// Says which key was probably meant. In a table, one of that table.
 fn unknown(settings: &Command, key: &str) -> String {
     let names = settings.get_arguments().flat_map(table::names).chain(["env".to_owned()]);
@@ -288,8 +284,8 @@ mod tests {
             ("wait_ready = false", &["false"]),
             ("host = ''", &[]),
             ("ignore_watch = []", &[]),
-            ("drain = 'shed'", &["close"]),
-            ("drain.mode = 'shed'", &["close"]),
+            ("drain = 'close'", &["close"]),
+            ("drain.mode = 'close'", &["close"]),
             ("[drain]\nreload = '5m'\nshutdown = 3_000\nrate = 2.5", &["5m", "3000", "2.5"]),
         ] {
             assert_eq!(values(text), expected, "{text}");
@@ -299,7 +295,7 @@ mod tests {
     #[test]
     fn drain_may_be_a_table_of_what_has_names_of_its_own_too() {
         let file =
-            read("[drain]\nmode = 'ride'\nreload = '5m'\nshutdown = '3s'\nrate = 7").unwrap();
+            read("[drain]\nmode = 'wait'\nreload = '5m'\nshutdown = '3s'\nrate = 7").unwrap();
         let keys: Vec<_> = file.entries.iter().map(|entry| entry.key.as_str()).collect();
         assert_eq!(keys, ["drain", "drain_timeout", "kill_timeout", "close_rate"]);
         let wrong = "kill_timeout = '9s'\n[drain]\nshutdown = '3s'\nrelod = '5m'\nrate = 0\n\

@@ -10,7 +10,8 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 
 use crate::settings::problems::{SettingsError, fail_if_any};
-use crate::settings::{file, table};
+use crate::settings::table;
+use crate::settings::units::words;
 
 /// Variables that set something, as people expect of programs.
 const VARIABLES: [(&str, &str); 2] = [("port", "PORT"), ("workers", "WEB_CONCURRENCY")];
@@ -105,12 +106,17 @@ pub(super) fn typed(matches: &ArgMatches, here: &Path) -> Result<Vec<Entry>, Set
 }
 
 fn split(values: &[OsString]) -> Result<Vec<OsString>, String> {
-    let words = values.iter().map(|value| file::words(&value.to_string_lossy()));
+    let words = values.iter().map(|value| words(&value.to_string_lossy()));
     let words = words.collect::<Result<Vec<_>, _>>()?;
     Ok(words.into_iter().flatten().map(OsString::from).collect())
 }
 
-/// What the environment says. An empty variable says nothing.
+/// The variable of the environment that sets this key, if one does.
+pub(super) fn variable(key: &str) -> Option<&'static str> {
+    VARIABLES.iter().find(|(name, _)| *name == key).map(|(_, variable)| *variable)
+}
+
+/// The settings of the environment. An empty variable is not set.
 pub(super) fn variables(
     settings: &Command,
     variable: impl Fn(&str) -> Option<OsString>,

@@ -3,15 +3,17 @@
 //! Knows nothing of what the parts write.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::FileExt;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
+use rustix::fs::{Mode, OFlags, open};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::protocol::sealed::{read_sealed, seal};
 
 /// The version that is written and read here. It changes whenever a part writes something else, so
 /// that no primary takes one thing for another.
@@ -61,6 +63,15 @@ pub enum EstateError {
     /// Something is named and not there.
     #[error("state of the running primary is incomplete: {0} is missing")]
     Missing(String),
+    /// It is not in the descriptor that is named.
+    #[error("descriptor {number} holds no state of a running primary")]
+    Descriptor {
+        /// Its number.
+        number: RawFd,
+        /// What is wrong.
+        #[source]
+        source: io::Error,
+    },
     /// It cannot be read or written.
     #[error("cannot carry over the state of the running primary")]
     Memory(#[from] io::Error),
@@ -132,27 +143,34 @@ impl Document {
     /// If there is no memory or no descriptor left.
     pub fn into_memory(self) -> Result<OwnedFd, EstateError> {
         let bytes = serde_json::to_vec(&self).map_err(|error| malformed("document", error))?;
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let mut file = File::from(memfd_create("sticky-lb state", flags).map_err(io::Error::from)?);
-        file.write_all(&bytes)?;
-        fcntl_add_seals(&file, SEALS).map_err(io::Error::from)?;
-        Ok(file.into())
+        Ok(seal(&bytes)?)
     }
 
-    /// Reads it from there. Whoever wrote it shares the offset: it isn't used.
+    /// Reads it from there.
     ///
     /// # Errors
     ///
-    /// As [`Self::decode`], and if it cannot be read.
-    pub fn from_memory(memory: OwnedFd) -> Result<Self, EstateError> {
-        let file = File::from(memory);
-        let length = file.metadata()?.len();
-        if length > LONGEST {
-            return Err(EstateError::Memory(io::ErrorKind::FileTooLarge.into()));
+    /// As [`Self::decode`], and if it is no sealed memory or cannot be read.
+    pub fn from_memory(memory: impl AsFd) -> Result<Self, EstateError> {
+        Self::decode(&read_sealed(memory, LONGEST)?)
+    }
+
+    /// Reads the one in a descriptor that somebody names by its number. Whoever owns that descriptor
+    /// keeps it: the memory is opened a second time, and nothing else is opened or read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::from_memory`], and if no descriptor of that number is open or it is no memory.
+    pub fn from_number(number: RawFd) -> Result<Self, EstateError> {
+        let unusable = |source| EstateError::Descriptor { number, source };
+        let path = format!("/proc/self/fd/{number}");
+        let link = fs::read_link(&path).map_err(unusable)?;
+        if !link.as_os_str().as_bytes().starts_with(b"/memfd:") {
+            return Err(unusable(io::Error::other("not sealed memory")));
         }
-        let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
-        file.read_exact_at(&mut bytes, 0)?;
-        Self::decode(&bytes)
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let memory = open(&path, flags, Mode::empty()).map_err(|error| unusable(error.into()))?;
+        Self::decode(&read_sealed(memory, LONGEST).map_err(unusable)?)
     }
 }
 
@@ -160,15 +178,6 @@ impl Default for Document {
     fn default() -> Self {
         Self::new()
     }
-}
-
-const SEALS: SealFlags =
-    SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::WRITE).union(SealFlags::SEAL);
-
-/// Whether it is what [`Document::into_memory`] makes.
-pub(super) fn is_memory(descriptor: BorrowedFd<'_>) -> io::Result<()> {
-    let sealed = fcntl_get_seals(descriptor).is_ok_and(|seals| seals.contains(SEALS));
-    if sealed { Ok(()) } else { Err(io::Error::other("it is no sealed memory")) }
 }
 
 fn malformed(what: &str, source: serde_json::Error) -> EstateError {
@@ -185,7 +194,6 @@ mod tests {
         document.insert("pool", &vec![1, 2, 3]).unwrap();
         document.descriptors.insert("listener".to_owned(), 7);
         let memory = document.clone().into_memory().unwrap();
-        assert!(is_memory(std::os::fd::AsFd::as_fd(&memory)).is_ok());
         let again = memory.try_clone().unwrap();
         assert_eq!(Document::from_memory(memory).unwrap(), document);
         let read = Document::from_memory(again).unwrap();

@@ -1,12 +1,14 @@
 //! What the program before this one, in the same process, has left.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::handover::descriptors::Descriptors;
 use crate::kernel::{adopt, adopt_if};
+use crate::protocol::sealed::is_sealed;
 use crate::upgrade::VARIABLE;
-use crate::upgrade::document::{Document, EstateError, is_memory};
+use crate::upgrade::document::{Document, EstateError};
 
 /// What was left to this process, if this is an upgrade. It can be taken once.
 ///
@@ -22,7 +24,7 @@ pub fn inherited() -> Result<Option<(Document, Descriptors)>, EstateError> {
     if TAKEN.swap(true, Ordering::Relaxed) {
         return Ok(None);
     }
-    let document = Document::from_memory(adopt_if(number, is_memory)?)?;
+    let document = Document::from_memory(adopt_if(number, sealed)?)?;
     let mut descriptors = Descriptors::default();
     for (name, number) in &document.descriptors {
         let descriptor = adopt(*number).map_err(|source| {
@@ -31,6 +33,10 @@ pub fn inherited() -> Result<Option<(Document, Descriptors)>, EstateError> {
         descriptors.insert(name, descriptor);
     }
     Ok(Some((document, descriptors)))
+}
+
+fn sealed(memory: BorrowedFd<'_>) -> io::Result<()> {
+    if is_sealed(memory) { Ok(()) } else { Err(io::Error::other("not sealed memory")) }
 }
 
 /// The memfd, where it is meant for this process: a program that it has started inherits the variable.

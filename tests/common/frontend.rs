@@ -16,7 +16,8 @@ use sticky_lb::internals::frontend::query::{FrontendHandle, queries};
 use sticky_lb::internals::frontend::router::{Router, RouterSettings};
 use sticky_lb::internals::frontend::slot_table::{SlotSettings, SlotTable};
 use sticky_lb::internals::frontend::snapshot::FrontendEstate;
-use sticky_lb::internals::link::native::{Channel, WorkerEnd};
+use sticky_lb::internals::link::Link;
+use sticky_lb::internals::link::native::WorkerEnd;
 use sticky_lb::internals::link::seam::{CommandSender, SlotCommand, SlotEvent, WorkerId, seam};
 use sticky_lb::internals::sessions::close_requests::PaceSettings;
 use sticky_lb::protocol::ids::{Generation, SlotId};
@@ -109,9 +110,9 @@ impl<T: Send + 'static> Frontend<T> {
         let ranked = (0..self.slots).map(|slot| (SlotId(slot), 1.0)).collect();
         self.commander.send(SlotCommand::Rank(ranked)).await.expect("a part of the frontend");
         for slot in 0..self.slots {
-            let (channel, end) = Channel::create(256).expect("a part of the frontend");
+            let (channel, end) = Link::native(256).expect("a part of the frontend");
             self.workers.push(thread::spawn(move || serve(&end)));
-            let attach = SlotCommand::Attach(worker(slot), Box::new(channel));
+            let attach = SlotCommand::Attach(worker(slot), Box::new(channel.into()));
             self.commander.send(attach).await.expect("a part of the frontend");
             self.commander
                 .send(SlotCommand::Serve(worker(slot)))

@@ -6,8 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rustix::fs::SealFlags;
+use sticky_lb::internals::link::Link;
 use sticky_lb::internals::link::event::{LinkEvent, SessionEvent};
-use sticky_lb::internals::link::native::{Channel, ChannelError};
+use sticky_lb::internals::link::native::ChannelError;
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use sticky_lb::protocol::message::{
     ConnectionRecord, HELLO, MAX_SESSIONS, MAX_TO_PRIMARY, READY, SESSIONS, encode_ask,
@@ -29,7 +30,7 @@ fn session(id: u64) -> (TcpStream, OwnedFd, ConnectionRecord) {
 }
 
 /// A worker that moves sessions, and the primary's end of its channel.
-fn able() -> (FakeWorker, Channel) {
+fn able() -> (FakeWorker, Link) {
     let (mover, mut channel) = FakeWorker::alone(worker(0, 0));
     for message in [HELLO, SESSIONS, READY] {
         mover.say(&message);
@@ -134,7 +135,7 @@ fn what_cannot_move_now_returns() {
 fn so_many_may_be_under_way_and_no_more() {
     let (mut mover, mut channel) = able();
     let (_client, socket, mut record) = session(1);
-    let mut offer = |channel: &mut Channel, id: usize| {
+    let mut offer = |channel: &mut Link, id: usize| {
         record.id = ConnectionId(id as u64);
         mover.offer(&record, &socket, b"");
         channel.receive()
@@ -192,7 +193,7 @@ fn what_a_stalled_worker_has_not_heard_it_hears_later() {
         channel.tell_moved(record.id);
         channel.order_move(ConnectionId(4));
         channel.allow_closes(5);
-        channel.order_drain(ORDER);
+        channel.drain(ORDER);
         channel.take_census();
         channel.send_notes().unwrap();
         assert!(!channel.has_notes());

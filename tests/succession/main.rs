@@ -15,7 +15,7 @@ mod walk;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
 use common::client::{connect_from, nth};
@@ -27,7 +27,7 @@ use sticky_lb::internals::frontend::query::{Client, FrontendFacts};
 use sticky_lb::internals::frontend::shared_counters::SharedCounters;
 use sticky_lb::internals::frontend::snapshot::{FrontendDocument, FrontendEstate};
 use sticky_lb::internals::handover::descriptors::Descriptors;
-use sticky_lb::internals::link::native::Channel;
+use sticky_lb::internals::link::Link;
 use sticky_lb::internals::link::seam::{Counters, SlotCommand, SlotEvent, SlotEventKind, WorkerId};
 use sticky_lb::internals::sessions::close_requests::PaceSettings;
 use sticky_lb::protocol::drain::{DrainMode, DrainOrder, DrainReason};
@@ -111,11 +111,14 @@ impl Harness {
         mover
     }
 
-    pub(crate) async fn take_in(&mut self, id: WorkerId, channel: Channel) {
+    pub(crate) async fn take_in(&mut self, id: WorkerId, channel: Link) {
         let copies = channel.descriptors();
-        let copies = copies.map(|(part, fd)| (part.name(id), fd.try_clone_to_owned().unwrap()));
-        self.kept.insert(id, copies.into());
-        self.order(SlotCommand::Attach(id, Box::new(channel))).await;
+        let copy = |(part, fd): (
+            sticky_lb::internals::handover::descriptors::WorkerPart,
+            BorrowedFd<'_>,
+        )| { (part.name(id), fd.try_clone_to_owned().unwrap()) };
+        self.kept.insert(id, copies.into_iter().map(copy).collect());
+        self.order(SlotCommand::Attach(id, Box::new(channel.into()))).await;
     }
 
     /// A worker that serves its slot from now on.
@@ -194,9 +197,8 @@ impl Harness {
             descriptors.insert(name.clone(), copy(fd));
         }
         assert_eq!(descriptors.workers().len(), found.len());
-        let adopt = |worker: &WorkerId| {
-            (*worker, Channel::adopt(*worker, &mut descriptors, CREDITS).unwrap())
-        };
+        let adopt =
+            |worker: &WorkerId| (*worker, Link::adopt(*worker, &mut descriptors, CREDITS).unwrap());
         let channels = found.iter().map(adopt).collect();
         self.succeed(FrontendEstate::after_crash(listener, page), channels).await;
     }
@@ -205,13 +207,13 @@ impl Harness {
     pub(crate) async fn succeed(
         &mut self,
         estate: FrontendEstate,
-        channels: Vec<(WorkerId, Channel)>,
+        channels: Vec<(WorkerId, Link)>,
     ) {
         let nobody = std::mem::replace(&mut self.frontend, run(estate, self.slots, self.patience));
         nobody.end().await.unwrap();
         self.rank().await;
         for (worker, channel) in channels {
-            self.order(SlotCommand::Attach(worker, Box::new(channel))).await;
+            self.order(SlotCommand::Attach(worker, Box::new(channel.into()))).await;
         }
         for worker in self.serving.values() {
             self.order(SlotCommand::Serve(*worker)).await;

@@ -5,11 +5,10 @@
 use std::error::Error;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
 
 use rustix::net::{Shutdown, shutdown};
-use sticky_lb::internals::kernel::adopt;
 use sticky_lb::protocol::checkpoint;
 use sticky_lb::protocol::ids::ConnectionId;
 use sticky_lb::protocol::message::{
@@ -102,6 +101,17 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     wait_for_the_end()
 }
 
+/// A descriptor that this process was started with.
+#[expect(
+    unsafe_code,
+    reason = "the library takes them over itself, and only for a worker of its own"
+)]
+fn inherited(name: &str) -> Result<OwnedFd, Box<dyn Error>> {
+    let number = std::env::var(name)?.parse()?;
+    // SAFETY: the primary has named it for this process, and it is taken once.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// The worker's end of the channel.
 struct Channel {
     socket: OwnedFd,
@@ -110,8 +120,6 @@ struct Channel {
 
 impl Channel {
     fn attach() -> Result<Self, Box<dyn Error>> {
-        let inherited =
-            |name| -> Result<OwnedFd, Box<dyn Error>> { Ok(adopt(std::env::var(name)?.parse()?)?) };
         let scoreboard = Scoreboard::open(inherited("STICKY_LB_SCOREBOARD")?.as_fd())?;
         Ok(Self { socket: inherited("STICKY_LB_CHANNEL")?, scoreboard })
     }

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use tokio::time::timeout;
 
 use crate::control::admin::routes::Admin;
-use crate::control::settings::Enough;
+use crate::control::settings::ReadyThreshold;
 use crate::frontend::query::FrontendHandle;
 use crate::supervisor::pool::handle::PoolHandle;
 use crate::supervisor::pool::status::PoolStatus;
@@ -42,7 +42,7 @@ pub(super) async fn readyz(State(admin): State<Admin>) -> Health {
     }
 }
 
-fn readiness(pool: &PoolStatus, accepting: bool, ready: Enough) -> Health {
+fn readiness(pool: &PoolStatus, accepting: bool, ready: ReadyThreshold) -> Health {
     if pool.stopping {
         ill("everything is being stopped")
     } else if !accepting {
@@ -116,7 +116,7 @@ mod tests {
     fn ready_is_who_accepts_and_has_enough_slots() {
         let pool =
             |serving, stopping| PoolStatus { serving, of: 4, stopping, ..PoolStatus::default() };
-        let half = Enough::Percent(50.0);
+        let half = ReadyThreshold::Percent(50.0);
         let said = |pool: PoolStatus, accepting| readiness(&pool, accepting, half).1;
         assert_eq!(said(pool(2, false), true), "ok\n");
         assert_eq!(said(pool(1, false), true), "1 of 4 slots serve, fewer than 2\n");

@@ -16,7 +16,7 @@ use crate::control::admin::{health, page, show, steer, stream};
 use crate::control::answers::Control;
 use crate::control::metrics::Metrics;
 use crate::control::protocol::Code;
-use crate::control::settings::{AdminSettings, Enough};
+use crate::control::settings::{AdminSettings, ReadyThreshold};
 
 /// What requests are answered from.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub(super) struct Admin {
     pub(super) live: Arc<Live>,
     pub(super) viewers: Viewers,
     pub(super) metrics: Metrics,
-    pub(super) ready: Enough,
+    pub(super) ready: ReadyThreshold,
 }
 
 /// All routes. Spawns what viewers are served by.

@@ -94,12 +94,12 @@ fn survival(survival: &Survival, protected: f64) {
 /// What moves, and who is made to.
 fn sessions(counters: &Counters) {
     count(
-        "sticky_lb_sessions_moved_total",
+        "sticky_lb_sessions_migrated_total",
         "Sessions that moved to another worker.",
         counters.moved,
     );
     count(
-        "sticky_lb_sessions_returned_total",
+        "sticky_lb_migrations_failed_total",
         "Sessions that nobody took, so that they stayed where they were.",
         counters.returned,
     );

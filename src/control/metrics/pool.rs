@@ -19,7 +19,7 @@ pub(super) fn record(pool: &PoolStatus) {
         pool.rollouts.iter().copied(),
     );
     counts(
-        "sticky_lb_worker_deaths_total",
+        "sticky_lb_worker_crashes_total",
         "Workers that ended without being told to, by reason.",
         "reason",
         pool.crashes.iter().copied(),

@@ -32,7 +32,7 @@ fn states(slots: &[SlotStatus]) {
         slots.iter().map(|slot| (slot, slot.workers.len() as u64)),
     );
     by_slot(
-        "sticky_lb_slot_deaths_total",
+        "sticky_lb_slot_crashes_total",
         "Workers of a slot that ended without being told to.",
         slots.iter().map(|slot| (slot, slot.crashes)),
     );

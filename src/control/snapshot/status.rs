@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::control::links::Links;
-use crate::control::report::{Rollout, Status, TopClients};
+use crate::control::report::{Rollout, Status, TopClient};
 use crate::frontend::placement::Placement;
 use crate::frontend::query::FrontendFacts;
 use crate::protocol::ids::Timestamp;
@@ -48,8 +48,8 @@ pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts)
         stalls: counters.stalls,
         refused: counters.refused,
         lost: counters.lost,
-        sessions_moved: counters.moved,
-        sessions_returned: counters.returned,
+        sessions_migrated: counters.moved,
+        migrations_failed: counters.returned,
         sessions_lost: counters.sessions_lost,
         sessions_protected: frontend.sessions_protected,
         sessions_recovered: counters.survival.recovered,
@@ -63,7 +63,7 @@ pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts)
         rebalance_pending: frontend.rebalance_pending,
         accept_errors: counters.accept_errors,
         crashes: pool.slots.iter().map(|slot| slot.crashes).sum(),
-        top_client: frontend.top_client.map(|top_client| TopClients {
+        top_client: frontend.top_client.map(|top_client| TopClient {
             address: top_client.address.to_string(),
             share: top_client.share,
         }),

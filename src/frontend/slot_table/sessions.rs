@@ -2,15 +2,17 @@
 //! to be told.
 
 use crate::frontend::session_targets::SessionSlots;
-use crate::frontend::slot_table::{Attached, Slot, SlotTable, State};
-use crate::link::native::{Channel, ChannelError, PendingConnection};
+use crate::frontend::slot_table::{Slot, SlotTable, SlotWorker, State};
+use crate::link::Link;
+use crate::link::connection::PendingConnection;
+use crate::link::error::ChannelError;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::{ConnectionId, SlotId};
 use crate::sessions::host::Sender;
 
 impl SlotTable {
     /// A worker's channel, if it is still heard.
-    pub fn heard(&mut self, worker: WorkerId) -> Option<&mut Channel> {
+    pub fn heard(&mut self, worker: WorkerId) -> Option<&mut Link> {
         let slot = self.slots.get_mut(worker.slot.index())?;
         let mut heard = slot.workers.iter_mut().filter(|attached| !attached.quarantined);
         heard.find(|attached| attached.id == worker).map(|found| &mut found.channel)
@@ -33,7 +35,7 @@ impl SlotTable {
     #[must_use]
     pub fn holds(&self, id: ConnectionId) -> bool {
         let waits = |slot: &Slot| slot.queue.iter().any(|waiting| waiting.record.id == id);
-        let goes = |attached: &Attached| attached.channel.is_on_its_way(id);
+        let goes = |attached: &SlotWorker| attached.channel.in_flight().contains(id);
         self.slots.iter().any(|slot| waits(slot) || slot.workers.iter().any(goes))
     }
 
@@ -59,7 +61,7 @@ impl SessionSlots for SlotTable {
 
 impl Slot {
     /// Stalled and refusing ones, too.
-    fn serving(&self) -> Option<&Attached> {
+    fn serving(&self) -> Option<&SlotWorker> {
         let serving = self.state.worker()?;
         self.workers.iter().find(|attached| attached.id == serving && !attached.quarantined)
     }

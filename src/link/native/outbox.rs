@@ -99,7 +99,7 @@ impl Outbox {
 
     /// The worker has not received this message and never will: to be sent again. Returns the
     /// sessions that are unsettled for the worker by it.
-    pub(super) fn take_back(&mut self, message: &ToWorker<'_>) -> Vec<ConnectionId> {
+    pub(super) fn requeue(&mut self, message: &ToWorker<'_>) -> Vec<ConnectionId> {
         match message {
             ToWorker::Moved(ids) => {
                 self.moved.extend(ids.iter());

@@ -1,15 +1,19 @@
 //! A channel and the connections on it, written down for the successor that this program becomes, and
 //! read again: exactly as they are.
 
-use std::os::fd::OwnedFd;
-
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 
 use crate::handover::descriptors::{Descriptors, TakeOverError};
+use crate::link::connection::{Content, Parcel, PendingConnection};
+use crate::link::event::Report;
+use crate::link::in_flight::{Counts, InFlight};
+use crate::link::native::Channel;
+use crate::link::native::handshake::HandshakeFlags;
 use crate::link::native::outbox::Outbox;
-use crate::link::native::resync::Past;
-use crate::link::native::{Channel, Content, Parcel, PendingConnection, Unsettled};
+use crate::link::native::resync::{Pending, Resync};
+use crate::link::native::sessions::Sessions;
+use crate::link::native::transport::Transport;
 use crate::protocol::ids::{ConnectionId, SlotId, Timestamp, WorkerId};
 use crate::protocol::message::ConnectionRecord;
 use crate::protocol::tcp_progress::Usage;
@@ -17,19 +21,24 @@ use crate::protocol::tcp_progress::Usage;
 /// A channel without its descriptors.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ChannelDocument {
-    settled: u64,
-    refused: u64,
-    acknowledged: u64,
+    counts: Counts,
     credits: usize,
-    hello_received: bool,
-    ready: bool,
-    takes_sessions: bool,
+    handshake: HandshakeFlags,
     pings: u64,
     censuses: u64,
     offered: Vec<ConnectionId>,
     outbox: Outbox,
-    past: Past,
+    resync: ResyncDocument,
     unsettled: Vec<UnsettledDocument>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct ResyncDocument {
+    is_lost: bool,
+    pending: Option<Pending>,
+    asked: Option<u64>,
+    report: Report,
+    finishes: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -57,32 +66,30 @@ struct ParcelDocument {
     failed: Vec<SlotId>,
 }
 
-impl Channel {
-    /// Writes it down; its descriptors go to `descriptors`.
-    pub fn pack(self, worker: WorkerId, descriptors: &mut Descriptors) -> ChannelDocument {
-        let mut add = |name: String, descriptor: OwnedFd| descriptors.insert(name, descriptor);
-        let names = self.descriptors().map(|(part, _)| part.name(worker));
-        for (name, descriptor) in names.into_iter().zip([self.socket, self.worker_end, self.page]) {
-            add(name, descriptor);
+impl ChannelDocument {
+    /// Writes a channel down; its descriptors go to `descriptors`.
+    pub fn pack(channel: Channel, worker: WorkerId, descriptors: &mut Descriptors) -> Self {
+        let Channel { transport, in_flight, handshake, pings, sessions, resync } = channel;
+        for (part, descriptor) in transport.into_descriptors() {
+            descriptors.insert(part.name(worker), descriptor);
         }
-        let unsettled = self.unsettled.into_iter().enumerate().map(|(number, one)| {
+        let (counts, credits) = (in_flight.counts(), in_flight.credits());
+        let unsettled = in_flight.into_entries().enumerate();
+        let unsettled = unsettled.map(|(number, (id, sent_at, connection))| {
             let name = unsettled_name(worker, number);
-            let connection = one.connection.map(|it| it.pack(&name, descriptors));
-            UnsettledDocument { id: one.id, sent_at: one.sent_at, connection }
+            let connection = connection.map(|it| ConnectionDocument::pack(it, &name, descriptors));
+            UnsettledDocument { id, sent_at, connection }
         });
-        ChannelDocument {
-            settled: self.settled,
-            refused: self.refused,
-            acknowledged: self.acknowledged,
-            credits: self.credits,
-            hello_received: self.hello_received,
-            ready: self.ready,
-            takes_sessions: self.takes_sessions,
-            pings: self.pings,
-            censuses: self.censuses,
-            offered: self.offered,
-            outbox: self.outbox,
-            past: self.past,
+        let Resync { is_lost, pending, asked, report, finishes, .. } = resync;
+        Self {
+            counts,
+            credits,
+            handshake,
+            pings,
+            censuses: sessions.lists,
+            offered: sessions.offered,
+            outbox: sessions.outbox,
+            resync: ResyncDocument { is_lost, pending, asked, report, finishes },
             unsettled: unsettled.collect(),
         }
     }
@@ -94,42 +101,37 @@ impl Channel {
     ///
     /// If a descriptor is missing, or what is written is no channel.
     pub fn unpack(
-        document: ChannelDocument,
+        self,
         worker: WorkerId,
         descriptors: &mut Descriptors,
-    ) -> Result<Self, TakeOverError> {
-        let unsettled = document.unsettled.into_iter().enumerate().map(|(number, one)| {
+    ) -> Result<Channel, TakeOverError> {
+        let unsettled = self.unsettled.into_iter().enumerate().map(|(number, one)| {
             let name = unsettled_name(worker, number);
             let connection = one.connection.map(|it| it.unpack(&name, descriptors)).transpose()?;
-            Ok(Unsettled { id: one.id, sent_at: one.sent_at, connection })
+            Ok((one.id, one.sent_at, connection))
         });
         let unsettled = unsettled.collect::<Result<Vec<_>, TakeOverError>>()?;
-        let mut channel = Self::of(worker, descriptors, document.credits)?;
-        channel.unsettled.extend(unsettled);
-        channel.settled = document.settled;
-        channel.refused = document.refused;
-        channel.acknowledged = document.acknowledged;
-        channel.hello_received = document.hello_received;
-        channel.ready = document.ready;
-        channel.takes_sessions = document.takes_sessions;
-        channel.pings = document.pings;
-        channel.censuses = document.censuses;
-        channel.offered = document.offered;
-        channel.outbox = document.outbox;
-        channel.past = document.past;
-        channel.sessions_changed = true;
-        if !channel.past.is_asked() {
+        let in_flight = InFlight::restore(self.credits, self.counts, unsettled);
+        let mut channel = Channel::new(Transport::take_over(worker, descriptors)?, in_flight);
+        channel.handshake = self.handshake;
+        channel.pings = self.pings;
+        let (offered, outbox, lists) = (self.offered, self.outbox, self.censuses);
+        channel.sessions = Sessions { offered, outbox, lists };
+        let ResyncDocument { is_lost, pending, asked, report, finishes } = self.resync;
+        channel.resync = Resync { is_lost, pending, asked, report, finishes, ..Resync::default() };
+        if !channel.resync.is_asked() {
             channel.ask();
         }
         Ok(channel)
     }
 }
 
-impl PendingConnection {
+impl ConnectionDocument {
     /// Writes it down; its descriptors go to `descriptors`, under this name.
-    pub fn pack(self, name: &str, descriptors: &mut Descriptors) -> ConnectionDocument {
-        descriptors.insert(name, self.socket);
-        let parcel = self.parcel.map(|parcel| {
+    pub fn pack(connection: PendingConnection, name: &str, descriptors: &mut Descriptors) -> Self {
+        let PendingConnection { record, socket, crashes, parcel } = connection;
+        descriptors.insert(name, socket);
+        let parcel = parcel.map(|parcel| {
             let Parcel { from, sender, content, usage, failed } = *parcel;
             let content = match content {
                 // Whoever gets it knows nothing of the ledger. Without memory for it, nobody takes it.
@@ -147,11 +149,9 @@ impl PendingConnection {
             };
             ParcelDocument { from, sender, inline, usage, failed }
         });
-        ConnectionDocument { record: self.record, crashes: self.crashes, parcel }
+        Self { record, crashes, parcel }
     }
-}
 
-impl ConnectionDocument {
     /// Reads it.
     ///
     /// # Errors

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::settings::pm2::convert::words;
 use crate::settings::pm2::ecosystem::App;
+use crate::settings::units;
 
 /// The interpreter that PM2 takes by a script's extension.
 const INTERPRETERS: [(&str, &str); 9] = [
@@ -49,6 +49,14 @@ fn program(script: &str, base: &Path) -> Vec<String> {
         Ok(words) if words.len() > 1 && !own.exists() => words,
         _ if !script.contains('/') && own.is_file() => vec![format!("./{script}")],
         _ => vec![script.to_owned()],
+    }
+}
+
+/// Words: a string that is split, or a list.
+fn words(value: &Value) -> Result<Vec<String>, String> {
+    match value {
+        Value::String(text) => units::words(text),
+        value => list(value).ok_or_else(|| format!("expected words, found {value}")),
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::settings::pm2::command::{self, list};
 use crate::settings::pm2::ecosystem::App;
 use crate::settings::pm2::keys;
-use crate::settings::{file, layers, table, template};
+use crate::settings::{layers, table, template};
 
 /// A configuration file made of an app.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,14 +195,6 @@ impl Conversion {
 fn comment(note: &str) -> String {
     let lines: Vec<_> = note.lines().collect();
     format!("# * {}\n", lines.join(" "))
-}
-
-/// The words of what may be a string or a list of them.
-pub(super) fn words(value: &Value) -> Result<Vec<String>, String> {
-    match value {
-        Value::String(text) => file::words(text),
-        value => list(value).ok_or_else(|| format!("expected words, found {value}")),
-    }
 }
 
 #[cfg(test)]

@@ -105,8 +105,8 @@ pub(super) fn left_out(key: &str, value: &Value) -> Option<&'static str> {
 pub(super) fn about(key: &str, value: &str) -> Option<&'static str> {
     match (key, value) {
         ("command", _) => Some(
-            "It has to be a worker, as \"Writing a worker\" in the README says: one that takes its\n\
-             # connections from the primary.",
+            "It has to be a worker, as the guide says in \"Workers in Rust\" and \"Workers in any\n\
+             # language\": one that takes its connections from the primary.",
         ),
         ("wait_ready", "false") => Some(
             "As PM2 without wait_ready. A worker serves as soon as it has attached; with true, when \

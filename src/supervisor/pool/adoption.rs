@@ -100,11 +100,10 @@ impl Pool {
         process: Option<Process>,
     ) -> Result<Option<Adopted>, PoolError> {
         let AdoptedWorker { id, channel, stdout, stderr, .. } = worker;
-        let is_ready =
-            channel.is_ready() || channel.is_hello_received() && !self.settings.wait_ready;
+        let is_ready = channel.is_ready() || channel.is_attached() && !self.settings.wait_ready;
         let page = channel.descriptors().into_iter().find(|it| it.0 == WorkerPart::Scoreboard);
         let scoreboard = page.and_then(|(_, page)| Scoreboard::open(page).ok());
-        self.links.frontend.send(SlotCommand::Attach(id, Box::new(channel))).await?;
+        self.links.frontend.send(SlotCommand::Attach(id, Box::new(channel.into()))).await?;
         let gone = process.is_none();
         for (descriptor, stream) in [(stdout, Stream::Out), (stderr, Stream::Err)] {
             let state = PipeState { worker: id, pid: written.pid, stream, begun: Vec::new(), gone };

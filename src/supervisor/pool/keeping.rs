@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use crate::handover::descriptors::WorkerPart;
-use crate::link::native::Channel;
+use crate::link::Link;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::Timestamp;
 use crate::supervisor::pool::Pool;
@@ -34,7 +34,7 @@ impl Written {
 
 impl Pool {
     /// Before its process is started: a worker whose channel is lost is of no use.
-    pub(super) fn keep_channel(&self, worker: WorkerId, channel: &Channel) {
+    pub(super) fn keep_channel(&self, worker: WorkerId, channel: &Link) {
         for (part, descriptor) in channel.descriptors() {
             self.keep(worker, part, descriptor);
         }

@@ -1,11 +1,12 @@
-//! What a worker may not do on its channel.
+//! Errors of a link: breaches of its protocol, and failures of the kernel.
 
 use rustix::io::Errno;
 
 use crate::protocol::ids::ConnectionId;
 use crate::protocol::message::{MAX_SESSIONS, MAX_TO_PRIMARY, MessageError};
+use crate::protocol::scm_rights::Sent;
 
-/// What a worker may not do.
+/// A breach of the protocol by a worker, or a failure of the kernel. The link is at its end.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChannelError {
@@ -69,5 +70,18 @@ pub enum ChannelError {
 impl From<Errno> for ChannelError {
     fn from(errno: Errno) -> Self {
         Self::Io(errno.into())
+    }
+}
+
+/// Whether a message was queued; not if there is no room.
+///
+/// # Errors
+///
+/// If the worker has closed its end.
+pub fn was_queued(sent: Sent) -> Result<bool, ChannelError> {
+    match sent {
+        Sent::Queued => Ok(true),
+        Sent::Full => Ok(false),
+        Sent::Closed => Err(ChannelError::Closed),
     }
 }
