@@ -9,8 +9,9 @@ use std::os::fd::AsFd;
 
 use proptest::prelude::*;
 use sticky_lb::internals::link::Link;
+use sticky_lb::internals::link::connection::PendingConnection;
 use sticky_lb::internals::link::event::LinkEvent;
-use sticky_lb::internals::link::native::{PendingConnection, WorkerEnd};
+use sticky_lb::internals::link::native::WorkerEnd;
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use sticky_lb::protocol::message::{
     ConnectionRecord, HELLO, MAX_IDS, MAX_TO_WORKER, ToWorker, decode_to_worker, encode_refuse,
