@@ -24,7 +24,7 @@
 //!     worker
 //!         .serve(async |stream, _session| {
 //!             let (mut read, mut write) = split(stream);
-//!             let _ = copy(&mut read, &mut write).await;
+//!             copy(&mut read, &mut write).await
 //!         })
 //!         .await?;
 //!     Ok(())
