@@ -306,7 +306,8 @@ fn whoever_guesses_tokens_does_not_fill_the_log() {
     }
     let seconds = usize::try_from(begin.elapsed().unwrap().as_secs()).unwrap();
     let log = primary.log();
-    let lines = log.lines().filter(|line| line.contains("without the right token")).count();
+    let lines =
+        log.lines().filter(|line| line.contains("admin request rejected: wrong token")).count();
     assert!((1..=seconds + 2).contains(&lines), "{lines} lines in {seconds} seconds");
     assert!(!log.contains("guess-number"), "{log}");
     primary.stop();
@@ -438,7 +439,7 @@ fn ready_is_said_when_clients_should_come() {
     eventually("ready again", || ready(&primary).0 == 200);
     primary.signal(Signal::TERM);
     eventually("not ready", || ready(&primary).0 == 503);
-    assert_eq!(ready(&primary).1, "everything is being stopped");
+    assert_eq!(ready(&primary).1, "the primary is stopping");
     assert_eq!(get(primary.admin(), "/livez", &[]).status(), 200);
     ask(nth(1), primary.address());
     primary.signal_again(Signal::TERM);

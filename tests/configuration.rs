@@ -453,9 +453,9 @@ fn a_file_of_pm2_that_cannot_be_had_is_said_so() {
     let place = Place::with(&files);
     for (name, expected) in [
         ("bad.js", "sticky-lb: bad.js throws: Error: boom"),
-        ("no.json", "sticky-lb: no.json is no JSON: "),
+        ("no.json", "sticky-lb: no.json is not JSON: "),
         ("e.yaml", "sticky-lb: e.yaml describes no app: "),
-        ("e.txt", "sticky-lb: cannot tell what e.txt is: "),
+        ("e.txt", "sticky-lb: unknown type of file e.txt: "),
         ("none.json", "sticky-lb: cannot read none.json: No such file"),
     ] {
         let output = place.run(&["init", "--from-pm2", name]);
@@ -465,5 +465,5 @@ fn a_file_of_pm2_that_cannot_be_had_is_said_so() {
     }
     let mut command = place.command(&["init", "--from-pm2", "bad.js"]);
     let output = command.env("PATH", "").output().unwrap();
-    assert!(stderr(&output).contains("cannot run node, which bad.js takes"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("cannot run node to read bad.js"), "{}", stderr(&output));
 }

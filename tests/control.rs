@@ -41,16 +41,16 @@ fn requests_that_are_wrong_are_answered_with_what_is_wrong() {
     let primary = Primary::with_workers(1).start();
     let long = format!("{{\"version\":1,\"request\":\"{}\"}}\n", "x".repeat(100_000));
     for (bytes, code, said) in [
-        (&b"hello\n"[..], "bad-request", "no JSON"),
-        (b"\n", "bad-request", "no JSON"),
-        (b"\x00\xff\xfe\n", "bad-request", "no JSON"),
-        (b"[1,2]\n", "bad-request", "no JSON object"),
+        (&b"hello\n"[..], "bad-request", "not JSON"),
+        (b"\n", "bad-request", "not JSON"),
+        (b"\x00\xff\xfe\n", "bad-request", "not JSON"),
+        (b"[1,2]\n", "bad-request", "not a JSON object"),
         (b"{\"request\":\"status\"}\n", "bad-request", "no version"),
         (b"{\"version\":1,\"request\":\"dance\"}\n", "bad-request", "dance"),
         (b"{\"version\":1,\"request\":\"drain\"}\n", "bad-request", "slot"),
         (b"{\"version\":1,\"request\":\"status\",\"x\":1}\n", "bad-request", "x"),
         (b"{\"version\":7,\"request\":\"of the future\"}\n", "version", "version 7"),
-        (long.as_bytes(), "bad-request", "no JSON"),
+        (long.as_bytes(), "bad-request", "not JSON"),
     ] {
         let (code_found, message) = Asked::raw(&primary.control(), bytes).end().unwrap_err();
         assert_eq!(code_found, code, "{message}");
@@ -165,7 +165,7 @@ fn a_file_that_is_no_socket_is_left_alone() {
     let (code, log) =
         Primary::with_workers(1).arguments(&["--control", file.to_str().unwrap()]).run();
     assert_eq!(code, Some(1), "{log}");
-    assert!(log.contains("is no socket"), "{log}");
+    assert!(log.contains("is not a socket"), "{log}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "data");
 }
 

@@ -58,9 +58,9 @@ fn a_killed_worker_gives_way_to_its_successor() {
     assert_eq!(shown(&tab, 1, "generation"), "1");
     assert_eq!(shown(&tab, 1, "crashes"), "1");
     tab.wait_for_text("#events", "worker crashed after");
-    tab.wait_for_text("#axis ~ figcaption", "1 death");
-    // Whoever can't see it hears of it.
-    tab.wait_for_text("#news", "the last: slot 1");
+    tab.wait_for_text("#axis ~ figcaption", "1 crash");
+    // Announced to screen readers.
+    tab.wait_for_text("#news", "latest: slot 1");
     assert_is_quiet(&tab, &url);
 }
 
@@ -71,7 +71,7 @@ fn a_slot_is_drained_and_taken_back_by_keys_alone() {
     let tab = browser.open(&url);
     tab.wait_for_text(&row(1), "serving");
     choose(&tab, 1, "drain");
-    tab.wait_for_text("#confirm", "Its clients go to others");
+    tab.wait_for_text("#confirm", "Its clients go to other slots");
     tab.press("Escape");
     eventually("no dialog", || tab.evaluate("document.querySelector('dialog[open]')").is_null());
     assert_eq!(tab.text("#outcomes"), "", "something was ordered");
@@ -79,16 +79,16 @@ fn a_slot_is_drained_and_taken_back_by_keys_alone() {
     assert_eq!(tab.evaluate("document.activeElement.dataset.order"), "drain");
     tab.press("Enter");
     confirm(&tab);
-    tab.wait_for_text("#outcomes", "Drain slot 1: its clients go to others");
+    tab.wait_for_text("#outcomes", "Drain slot 1: its worker drains");
     eventually("a drained slot", || shown(&tab, 1, "state") == "drained");
     tab.wait_for_text("#spread ~ figcaption", "1 slot without a serving worker: 1");
     // Why not is said in words.
     choose(&tab, 0, "drain");
     confirm(&tab);
-    tab.wait_for_text("#outcomes", "Drain slot 0: not done: slot 0 is the last one that serves");
+    tab.wait_for_text("#outcomes", "Drain slot 0: failed: slot 0 is the last one that serves");
     choose(&tab, 1, "undrain");
     confirm(&tab);
-    tab.wait_for_text("#outcomes", "Undrain slot 1: it is back in service");
+    tab.wait_for_text("#outcomes", "Undrain slot 1: back in service");
     eventually("a slot that serves", || shown(&tab, 1, "state") == "serving");
     // The browser says that of the refusal.
     let complaints = tab.complaints();
@@ -110,7 +110,7 @@ fn workers_are_scaled_and_replaced() {
     tab.click("[data-order=reload]");
     tab.click("#confirm .main");
     eventually("a new worker", || shown(&tab, 0, "generation") == "1");
-    tab.wait_for_text("#events", "rolling restart 1 is done");
+    tab.wait_for_text("#events", "rolling restart 1 done");
     assert_ne!(primary.worker(0), before);
     tab.click(&format!("{} [data-order=about]", row(0)));
     tab.wait_for_text("#slot dl", "open: clients get its worker");
@@ -128,22 +128,22 @@ fn it_is_shown_where_a_client_goes() {
     let (client, worker) = (primary.client_of(2), primary.worker(2));
     tab.enter("#address", &client.to_string());
     let goes = format!("of {client} goes to slot 2 (pid {worker}), the first of its ranking");
-    tab.wait_for_text("#whereabouts", &goes);
+    tab.wait_for_text("#route", &goes);
     assert_eq!(count(&tab, "#ranking li"), 3);
-    tab.wait_for_text("#ranking .goes", "slot 2");
+    tab.wait_for_text("#ranking .target", "slot 2");
     let key = primary.ask("where", json!({"address": client}))["key"].clone();
-    tab.wait_for_text("#whereabouts", key.as_str().expect("a key"));
+    tab.wait_for_text("#route", key.as_str().expect("a key"));
     // Where its slot takes nobody, it says where else, and why.
     primary.ask("drain", json!({"slot": 2}));
     eventually("a drained slot", || shown(&tab, 2, "state") == "drained");
     tab.enter("#address", &client.to_string());
     let why = "not to slot 2, the first of its ranking: no worker serves there";
-    tab.wait_for_text("#whereabouts", why);
-    tab.wait_for_text("#ranking", "passed over: no worker serves there");
-    assert_ne!(tab.text("#ranking .goes"), "");
+    tab.wait_for_text("#route", why);
+    tab.wait_for_text("#ranking", "skipped: no worker serves there");
+    assert_ne!(tab.text("#ranking .target"), "");
     assert_is_quiet(&tab, &url);
     tab.enter("#address", "no address");
-    tab.wait_for_text("#whereabouts", "Not found: ");
+    tab.wait_for_text("#route", "Error: ");
     assert_eq!(count(&tab, "#ranking li"), 0);
 }
 
@@ -158,8 +158,8 @@ fn the_token_is_asked_for_until_it_is_right() {
     tab.wait_for_text("#lost", "Not signed in");
     eventually("the dialog", || is_open(&tab, "#sign-in"));
     tab.enter("#token", "another-token-of-letters");
-    tab.wait_for_text("#sign-in", "That token is not the right one");
-    assert_eq!(tab.text("#serving"), "No figures yet");
+    tab.wait_for_text("#sign-in", "The token is wrong");
+    assert_eq!(tab.text("#serving"), "No data yet");
     tab.enter("#token", TOKEN);
     tab.wait_for_text("#serving", "2 of 2 slots serve");
     assert!(!is_open(&tab, "#sign-in"));
@@ -181,7 +181,7 @@ fn a_lost_primary_is_shown_and_found_again() {
     tab.wait_for_text("#link", "Live");
     fake_admin.go_away(true);
     tab.wait_for_text("#lost", "No connection to the primary");
-    tab.wait_for_text("#lost", "Figures are old");
+    tab.wait_for_text("#lost", "The data is from");
     tab.wait_for_text("#link", "Not connected");
     assert_eq!(tab.evaluate("document.title"), "lost – shop");
     fake_admin.go_away(false);
@@ -214,10 +214,10 @@ fn what_looks_like_html_stays_text() {
     for place in ["#name", "#facts", "tbody", "#events"] {
         tab.wait_for_text(place, evil);
     }
-    // What is refused is told in the primary's words.
+    // An error has the primary's text.
     tab.enter("#address", "127.0.0.1");
-    tab.wait_for_text("#whereabouts", "not <b>here</b>");
-    assert_eq!(count(&tab, "img, main script, b b, #whereabouts b"), 0);
+    tab.wait_for_text("#route", "not <b>here</b>");
+    assert_eq!(count(&tab, "img, main script, b b, #route b"), 0);
     assert_eq!(tab.evaluate("document.title"), format!("3/4 serve – {evil}"));
     assert_is_quiet(&tab, &fake_admin.url());
 }

@@ -205,7 +205,7 @@ mod tests {
         };
         RouteExplanation {
             address: Some("10.0.0.1".into()),
-            counts: Some("10.0.0.0/24".into()),
+            prefix: Some("10.0.0.0/24".into()),
             key: "00112233aabbccdd".into(),
             ranking: vec![ranked(2, "drained", Some("it is drained")), ranked(0, "serving", None)],
             remembered: Some((0, 299.0)),
