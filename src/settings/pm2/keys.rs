@@ -101,8 +101,8 @@ pub(super) fn left_out(key: &str, value: &Value) -> Option<&'static str> {
 pub(super) fn about(key: &str, value: &str) -> Option<&'static str> {
     match (key, value) {
         ("command", _) => Some(
-            "It must be a worker, which gets its connections from the primary: see \"Workers in any\n\
-             # language\" in the guide.",
+            "It has to be a worker, as the guide says in \"Workers in Rust\" and \"Workers in any\n\
+             # language\": one that takes its connections from the primary.",
         ),
         ("wait_ready", "false") => Some(
             "As in PM2 without wait_ready: a worker serves as soon as it has attached. With true, it \
