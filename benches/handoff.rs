@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sticky_lb::internals::frontend::measure::stats::Stats;
 use sticky_lb::internals::link::Link;
-use sticky_lb::internals::link::native::PendingConnection;
+use sticky_lb::internals::link::connection::PendingConnection;
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, SlotId, Timestamp};
 use sticky_lb::protocol::message::{
     BATCH, ConnectionRecord, MAX_TO_WORKER, ToWorker, decode_to_worker, encode_connections,

@@ -21,9 +21,15 @@ use command_fds::{CommandFdExt, FdMapping};
 use futures_util::{SinkExt, StreamExt};
 use rustix::time::{ClockId, clock_gettime};
 use sticky_lb::internals::link::Link;
+use sticky_lb::internals::link::connection::PendingConnection;
 use sticky_lb::internals::link::event::{LinkEvent, SessionEvent};
+<<<<<<< HEAD
 use sticky_lb::internals::link::inherit::Numbered;
 use sticky_lb::internals::link::native::{Keeping, PendingConnection};
+=======
+use sticky_lb::internals::link::native::WorkerEnd;
+use sticky_lb::internals::link::protection::Keeping;
+>>>>>>> main
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use sticky_lb::protocol::message::ConnectionRecord;
 use sticky_lb::worker::{Connection, Worker};

@@ -24,7 +24,7 @@
 //!     worker
 //!         .serve(async |stream, _session| {
 //!             let (mut read, mut write) = split(stream);
-//!             let _ = copy(&mut read, &mut write).await;
+//!             copy(&mut read, &mut write).await
 //!         })
 //!         .await?;
 //!     Ok(())
@@ -52,6 +52,7 @@
 //! | [`protocol`] | the native wire format: messages, descriptors, scoreboard, checkpoint | contain policy |
 //! | `handover` | what an upgrade or a crash carries over | lose a descriptor |
 //! | `link` | the primary's end to one worker | decide where a connection goes |
+//! | `sessions` | migration: broker, protected sessions, pacing, recovery | accept connections |
 //! | `frontend` | listener, affinity, placement, dispatcher | know how a worker is spawned |
 //! | `system` | systemd and the container around the primary | know of workers |
 //! | `supervisor` | a worker's life: decided (pure), carried out; its output | touch a client's socket |
@@ -104,6 +105,8 @@ mod link;
 mod log;
 #[cfg(feature = "cli")]
 mod primary;
+#[cfg(feature = "cli")]
+mod sessions;
 #[cfg(feature = "cli")]
 mod settings;
 #[cfg(feature = "cli")]

@@ -285,7 +285,7 @@ impl PoolStart {
 
     fn slots(&self, config: &Config) -> u16 {
         match self {
-            Self::New => config.workers,
+            Self::New => config.workers.count,
             Self::Resumed(document, ..) => document.settings().workers,
         }
     }

@@ -9,8 +9,13 @@ use std::os::fd::OwnedFd;
 
 use proptest::prelude::*;
 use sticky_lb::internals::link::Link;
+use sticky_lb::internals::link::connection::PendingConnection;
 use sticky_lb::internals::link::event::LinkEvent;
+<<<<<<< HEAD
 use sticky_lb::internals::link::native::PendingConnection;
+=======
+use sticky_lb::internals::link::native::WorkerEnd;
+>>>>>>> main
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use sticky_lb::protocol::message::{
     ConnectionRecord, HELLO, MAX_IDS, MAX_TO_WORKER, ToWorker, decode_to_worker, encode_refuse,

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use crate::frontend::fallback::FallbackReason;
 use crate::frontend::placement::{Availability, Slots};
+use crate::link::connection::PendingConnection;
+use crate::link::error::ChannelError;
 use crate::link::event::LinkEvent;
-use crate::link::native::{ChannelError, PendingConnection};
 use crate::link::seam::WorkerId;
 use crate::link::{Attached, Delivery, Link};
 use crate::protocol::drain::DrainOrder;
@@ -84,7 +85,7 @@ enum State {
 
 /// What a look at the scoreboards of a slot brought.
 #[derive(Debug, Default)]
-pub struct Settlement {
+pub struct Completion {
     /// So many more connections, sessions included, are their worker's own.
     pub acknowledged: usize,
     /// This worker has refused some, and its messages are to be read before the next look.
@@ -230,22 +231,22 @@ impl SlotTable {
         &mut self,
         slot: SlotId,
         mut acknowledged: impl FnMut(WorkerId, PendingConnection),
-    ) -> Settlement {
-        let mut settlement = Settlement::default();
-        let Some(slot) = self.slots.get_mut(slot.index()) else { return settlement };
+    ) -> Completion {
+        let mut completion = Completion::default();
+        let Some(slot) = self.slots.get_mut(slot.index()) else { return completion };
         for SlotWorker { id, channel, .. } in slot.workers.iter_mut().filter(|one| !one.quarantined)
         {
             let before = channel.in_flight().len();
             match channel.settle(|connection| acknowledged(*id, connection)) {
                 Ok(Some(0)) => continue,
-                Ok(Some(count)) => settlement.acknowledged += count,
-                Ok(None) => settlement.refusals = Some(*id),
-                Err(error) => settlement.breach = Some((*id, error)),
+                Ok(Some(count)) => completion.acknowledged += count,
+                Ok(None) => completion.refusals = Some(*id),
+                Err(error) => completion.breach = Some((*id, error)),
             }
             self.in_flight = self.in_flight.saturating_sub(before - channel.in_flight().len());
             slot.state.is_alive(*id);
         }
-        settlement
+        completion
     }
 
     /// Puts a connection into a slot's queue.

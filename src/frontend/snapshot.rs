@@ -10,20 +10,21 @@ use std::os::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
 
 use crate::frontend::acceptor::AcceptErrors;
-use crate::frontend::close_requests::Wishes;
-use crate::frontend::dispatcher::Recovery;
 use crate::frontend::listener::Listener;
 use crate::frontend::measure::stats::Stats;
-use crate::frontend::reports::Reports;
 use crate::frontend::router::RouterEstate;
 use crate::frontend::shared_counters::{COUNTERS, SharedCounters};
 use crate::frontend::slot_table::SlotEstate;
 use crate::handover::descriptors::{Descriptors, LISTENER, TakeOverError};
 use crate::link::Link;
-use crate::link::native::{ConnectionDocument, PendingConnection};
+use crate::link::connection::PendingConnection;
+use crate::link::native::ConnectionDocument;
 use crate::link::seam::{Counters, WorkerId};
 use crate::link::snapshot::LinkSnapshot;
 use crate::protocol::ids::SlotId;
+use crate::sessions::close_requests::CloseRequestsSnapshot;
+use crate::sessions::open_offers::OpenOffers;
+use crate::sessions::recovery::Recovery;
 
 /// All that a frontend has. Dropping it closes whatever no worker owns.
 #[derive(Debug, Default)]
@@ -34,7 +35,7 @@ pub struct FrontendEstate {
     pub(super) counters: Counters,
     pub(super) stats: Stats,
     pub(super) router: RouterEstate,
-    pub(super) wishes: Wishes,
+    pub(super) wishes: CloseRequestsSnapshot,
     pub(super) unroutable: Vec<PendingConnection>,
     pub(super) sessions: Vec<PendingConnection>,
     pub(super) recovery: Option<Recovery>,
@@ -54,10 +55,10 @@ pub struct FrontendDocument {
     counters: Counters,
     stats: Stats,
     router: RouterEstate,
-    wishes: Wishes,
+    wishes: CloseRequestsSnapshot,
     unroutable: Vec<ConnectionDocument>,
     sessions: Vec<ConnectionDocument>,
-    recovery: Option<(Reports, Vec<ConnectionDocument>)>,
+    recovery: Option<(OpenOffers, Vec<ConnectionDocument>)>,
     is_counted: bool,
 }
 
@@ -127,7 +128,7 @@ impl FrontendEstate {
             wishes: self.wishes,
             unroutable: waiting.pack(self.unroutable),
             sessions: waiting.pack(self.sessions),
-            recovery: self.recovery.map(|it| (it.reports, waiting.pack(it.held))),
+            recovery: self.recovery.map(|it| (it.open_offers, waiting.pack(it.held))),
             is_counted,
         }
     }
@@ -160,7 +161,9 @@ impl FrontendEstate {
             unroutable: waiting.unpack(document.unroutable)?,
             sessions: waiting.unpack(document.sessions)?,
             recovery: match document.recovery {
-                Some((reports, held)) => Some(Recovery { reports, held: waiting.unpack(held)? }),
+                Some((open_offers, held)) => {
+                    Some(Recovery { open_offers, held: waiting.unpack(held)? })
+                }
                 None => None,
             },
             accept_errors: document.accept_errors,

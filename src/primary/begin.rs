@@ -111,7 +111,7 @@ impl Primary {
             source: io::ErrorKind::NotFound.into(),
         })?;
         if after == After::Crash {
-            config.affinity.secret.clone_from(&document.secret);
+            config.frontend.affinity.secret.clone_from(&document.secret);
         }
         let doors = Endpoints::open(&config, address.port(), Some((&document, &mut doors)))?;
         let pool = PoolStart::Resumed(Box::new(pool), workers, after);
@@ -140,7 +140,7 @@ impl Begun {
         let (control, admin) = doors.describe(&config);
         let document = PrimaryDocument {
             source: config.source.clone(),
-            secret: config.affinity.secret.clone(),
+            secret: config.frontend.affinity.secret.clone(),
             control,
             admin,
             ..document

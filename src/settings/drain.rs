@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::frontend::close_requests::PaceSettings;
 use crate::protocol::drain::DrainMode;
+use crate::sessions::close_requests::PaceSettings;
 use crate::settings::units::{above_zero, duration, interval};
 
 /// How established connections end. In a file, the second names form a table: `[drain]`.

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use sticky_lb::internals::frontend::affinity::{Affinity, DigestKind, Prefixes};
-use sticky_lb::internals::frontend::close_requests::PaceSettings;
 use sticky_lb::internals::frontend::dispatcher::{DispatchError, Dispatcher, DispatcherSettings};
 use sticky_lb::internals::frontend::listener::{Listener, ListenerSettings};
 use sticky_lb::internals::frontend::placement::Placement;
@@ -19,6 +18,7 @@ use sticky_lb::internals::frontend::snapshot::FrontendEstate;
 use sticky_lb::internals::link::Link;
 use sticky_lb::internals::link::inherit::Inherit;
 use sticky_lb::internals::link::seam::{CommandSender, SlotCommand, SlotEvent, WorkerId, seam};
+use sticky_lb::internals::sessions::close_requests::PaceSettings;
 use sticky_lb::protocol::ids::{Generation, SlotId};
 use sticky_lb::protocol::message::MAX_TO_WORKER;
 use sticky_lb::protocol::scm_rights::{Received, receive};
@@ -96,7 +96,7 @@ impl<T: Send + 'static> Frontend<T> {
             });
             let (ack_timeout, slot_wait) = (patience, patience);
             let table = SlotTable::new(SlotSettings { ack_timeout, slot_wait, queue: 256 });
-            let settings = DispatcherSettings { most_held: 10_000, max_protected: 1_000, pace };
+            let settings = DispatcherSettings { max_held: 10_000, max_protected: 1_000, pace };
             let dispatcher =
                 Dispatcher::new(estate, affinity, router, table, settings, orders, queries);
             run(dispatcher.expect("a part of the frontend"))

@@ -21,7 +21,6 @@ use std::time::{Duration, SystemTime};
 use common::client::{connect_from, nth};
 use common::fake_worker::FakeWorker;
 use common::frontend::{Ended, Frontend, listener};
-use sticky_lb::internals::frontend::close_requests::PaceSettings;
 use sticky_lb::internals::frontend::dispatcher::Dispatcher;
 use sticky_lb::internals::frontend::listener::Listener;
 use sticky_lb::internals::frontend::query::{Client, FrontendFacts};
@@ -30,6 +29,7 @@ use sticky_lb::internals::frontend::snapshot::{FrontendDocument, FrontendEstate}
 use sticky_lb::internals::handover::descriptors::Descriptors;
 use sticky_lb::internals::link::Link;
 use sticky_lb::internals::link::seam::{Counters, SlotCommand, SlotEvent, SlotEventKind, WorkerId};
+use sticky_lb::internals::sessions::close_requests::PaceSettings;
 use sticky_lb::protocol::drain::{DrainMode, DrainOrder, DrainReason};
 use sticky_lb::protocol::ids::{Generation, SlotId};
 use sticky_lb::protocol::message::{ConnectionRecord, HELLO, READY, SESSIONS};

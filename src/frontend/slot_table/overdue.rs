@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::frontend::slot_table::{Slot, SlotTable, State};
-use crate::link::native::PendingConnection;
+use crate::link::connection::PendingConnection;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::{SlotId, Timestamp};
 

@@ -1,12 +1,14 @@
 //! Sessions, as far as slots know of them: who takes any, who offered which, and what workers are
 //! to be told.
 
-use crate::frontend::session_route::{MigrationTargets, Sender};
+use crate::frontend::session_targets::SessionSlots;
 use crate::frontend::slot_table::{Slot, SlotTable, SlotWorker, State};
 use crate::link::Link;
-use crate::link::native::{ChannelError, PendingConnection};
+use crate::link::connection::PendingConnection;
+use crate::link::error::ChannelError;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::{ConnectionId, SlotId};
+use crate::sessions::host::Sender;
 
 impl SlotTable {
     /// A worker's channel, if it is still heard.
@@ -37,13 +39,6 @@ impl SlotTable {
         self.slots.iter().any(|slot| waits(slot) || slot.workers.iter().any(goes))
     }
 
-    /// Whether any worker could take a session sooner or later.
-    #[must_use]
-    pub fn has_takers(&self) -> bool {
-        let awaited = |slot: &Slot| matches!(slot.state, State::Vacant { .. });
-        self.takers().next().is_some() || self.slots.iter().any(awaited)
-    }
-
     /// All workers that serve and take sessions.
     pub fn takers(&self) -> impl Iterator<Item = WorkerId> {
         let serving = self.slots.iter().filter_map(Slot::serving);
@@ -51,11 +46,16 @@ impl SlotTable {
     }
 }
 
-impl MigrationTargets for SlotTable {
+impl SessionSlots for SlotTable {
     fn takes_sessions(&self, slot: SlotId) -> bool {
         let slot = self.slots.get(slot.index());
         let serving = slot.and_then(Slot::serving);
         serving.is_some_and(|serving| serving.channel.takes_sessions())
+    }
+
+    fn expects_sessions(&self) -> bool {
+        let awaited = |slot: &Slot| matches!(slot.state, State::Vacant { .. });
+        self.takers().next().is_some() || self.slots.iter().any(awaited)
     }
 }
 

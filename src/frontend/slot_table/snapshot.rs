@@ -2,7 +2,7 @@
 
 use crate::frontend::slot_table::{Slot, SlotTable, State};
 use crate::link::Link;
-use crate::link::native::PendingConnection;
+use crate::link::connection::PendingConnection;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::{SlotId, Timestamp};
 
