@@ -8,9 +8,9 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::demo::server;
+use crate::error::chain;
 use crate::primary::Estate;
 use crate::settings::reader::{Reader, Reading};
-use crate::supervisor::pool::chain;
 use crate::upgrade::Document;
 use crate::upgrade::check::UNDERSTOOD;
 use clap::{ArgMatches, FromArgMatches};
@@ -18,8 +18,10 @@ use clap::{ArgMatches, FromArgMatches};
 mod commands;
 mod configuration;
 mod documents;
+mod events;
 mod failure;
 mod flags;
+mod greeting;
 mod operator;
 mod role;
 mod run;
@@ -48,7 +50,9 @@ pub fn main() -> ExitCode {
     };
     let matches = matches.subcommand().map_or(&matches, |(_, matches)| matches);
     let result = match cli.command {
-        None => Reader::new(matches).map_err(Into::into).and_then(|reader| run::run(&reader)),
+        None => Reader::new(matches)
+            .map_err(Into::into)
+            .and_then(|reader| run::run(&reader, cli.run.events_fd)),
         Some(command) => order(command, matches).map(|()| DONE),
     };
     match result {

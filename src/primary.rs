@@ -23,6 +23,7 @@ use crate::frontend::query::queries;
 use crate::frontend::snapshot::FrontendEstate;
 use crate::link::seam::seam;
 use crate::log::LogHandle;
+use crate::protocol::ids::Timestamp;
 use crate::supervisor::event::Announcer;
 use crate::supervisor::orphans::Orphans;
 use crate::supervisor::output::Output;
@@ -157,6 +158,12 @@ struct Services<Reread, Tell> {
 }
 
 impl Primary {
+    /// When the first primary of this run has started: upgrades and crashes don't change it.
+    #[must_use]
+    pub fn started(&self) -> Timestamp {
+        self.record.document().started
+    }
+
     /// Starts the workers, or goes on with those that run, and serves until SIGTERM or SIGINT; a second
     /// one ends it at once. `reread` reads the configuration again, for a rolling restart. What the
     /// workers print goes to `output`, whose files SIGUSR1 opens anew.
@@ -267,18 +274,18 @@ impl Primary {
 impl PoolStart {
     /// Of the primaries before this one the workers are children of its keeper.
     fn orphans(&self, keeper: Option<&Keeper>) -> io::Result<Orphans> {
-        let foster = keeper.and_then(|keeper| i32::try_from(keeper.pid()).ok());
+        let subreaper = keeper.and_then(|keeper| i32::try_from(keeper.pid()).ok());
         match self {
-            Self::New => Orphans::adopt(foster),
+            Self::New => Orphans::adopt(subreaper),
             Self::Resumed(document, ..) => {
-                Orphans::resume(foster, document.inherited().into_iter().collect())
+                Orphans::resume(subreaper, document.inherited().into_iter().collect())
             }
         }
     }
 
     fn slots(&self, config: &Config) -> u16 {
         match self {
-            Self::New => config.workers,
+            Self::New => config.workers.count,
             Self::Resumed(document, ..) => document.settings().workers,
         }
     }

@@ -38,11 +38,13 @@ pub(super) struct Launcher {
     has_watchdog: bool,
     /// The socket of the service manager.
     listener: Option<OwnedFd>,
+    /// The descriptor of `--events-fd`.
+    events: Option<OwnedFd>,
 }
 
 impl Launcher {
     /// For primaries that speak to `socket`. `listener` is what the service manager has passed; it
-    /// watches over the program if it `has_watchdog`.
+    /// watches over the program if it `has_watchdog`. `events` is the descriptor of `--events-fd`.
     ///
     /// # Errors
     ///
@@ -51,13 +53,15 @@ impl Launcher {
         socket: &str,
         listener: Option<OwnedFd>,
         has_watchdog: bool,
+        events: Option<OwnedFd>,
     ) -> io::Result<Self> {
         let environment = vec![
             (keeper::VARIABLE, std::process::id().to_string().into()),
             (program::VARIABLE, program::path()?.into()),
             ("NOTIFY_SOCKET", socket.into()),
         ];
-        Ok(Self { words: std::env::args_os().collect(), environment, has_watchdog, listener })
+        let words = std::env::args_os().collect();
+        Ok(Self { words, environment, has_watchdog, listener, events })
     }
 
     /// Starts one with copies of what is `kept`.
@@ -71,6 +75,7 @@ impl Launcher {
     ) -> io::Result<Process> {
         let listener = self.listener.iter().map(|listener| (LISTENER, listener.as_fd()));
         let (names, descriptors): (Vec<_>, Vec<_>) = listener.chain(kept).unzip();
+        let mut descriptors: Vec<BorrowedFd<'_>> = descriptors;
         let mut command = Command::new(program(&names));
         if let Some((own, others)) = self.words.split_first() {
             command.arg0(own).args(others);
@@ -82,6 +87,11 @@ impl Launcher {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if !names.is_empty() {
             command.envs(variables(&names));
+        }
+        if let Some(events) = &self.events {
+            let number = (FIRST..).nth(descriptors.len()).unwrap_or_default();
+            command.env(keeper::EVENTS_VARIABLE, number.to_string());
+            descriptors.push(events.as_fd());
         }
         let _taken = pass(&mut command, &descriptors)?;
         Process::spawn(command.process_group(0))

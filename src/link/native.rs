@@ -11,10 +11,14 @@ mod resync;
 mod sessions;
 #[cfg(feature = "cli")]
 mod snapshot;
+mod start;
+mod stats;
 mod transfer;
 mod transport;
 
 pub use channel::Channel;
 #[cfg(feature = "cli")]
 pub use snapshot::{ChannelDocument, ConnectionDocument};
-pub use transport::WorkerEnd;
+pub use stats::NativeStats;
+
+pub(in crate::link) use start::start;

@@ -13,8 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::link::connection::{Offer, PendingConnection};
 use crate::link::error::ChannelError;
-use crate::link::event::Report;
-use crate::link::event::SessionEvent;
+use crate::link::event::{Report, SessionEvent};
 use crate::link::protection::Keeping;
 use crate::link::recovered::Recovered;
 use crate::link::seam::{Survival, WorkerId};

@@ -1,9 +1,10 @@
-//! What workers print: taken line by line, and written to where it is wanted.
+//! The output of workers: read line by line, and written to its destinations.
 //!
-//! Three threads: one reads all pipes and never waits, so that no worker does; one writes to
-//! standard output and one to files, which both may be stopped by what they write to. Between them
-//! are queues of 8 MiB. When one is full, lines are dropped, counted, and spoken of in the log once
-//! it flows again. Nobody wakes up while nobody prints.
+//! Workers' standard output goes to standard output, their standard error to standard error. One
+//! thread reads all pipes and never waits, so that no worker does. One writes to each of the two
+//! streams and one to files; a full disk or a reader that doesn't read may stop these. Between them
+//! are queues of 8 MiB. When one is full, lines are dropped, counted, and logged once it flows again.
+//! No thread wakes up while no worker prints.
 //!
 //! The last 1 MiB of lines stays in memory for those who look while it runs ([`Output::recent`]), and
 //! who may follow: the chunks that were read, shared with the queues and not copied.
@@ -17,12 +18,11 @@
 //! * `\r\n` becomes `\n`. Anything else passes in text as it is, invalid UTF-8 too; in JSON that is
 //!   replaced.
 //! * The last line of a worker gets an end if it has none.
-//! * A pipe that somebody keeps open, whom a worker has started, is closed when the worker is gone
-//!   and nothing has come through it for 5 s.
+//! * A pipe that a process started by a worker keeps open is closed when the worker is gone and
+//!   nothing has come through it for 5 s.
 
 use std::io::{self, IsTerminal};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -30,10 +30,11 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::link::seam::WorkerId;
 
+mod console;
 mod date;
 mod files;
 mod lines;
@@ -41,118 +42,27 @@ mod log_file;
 mod queue;
 mod reader;
 mod render;
+pub mod settings;
 mod sink;
 mod snapshot;
-mod stdout;
 mod tail;
 
 pub use lines::Stream;
+pub use settings::{LogFormat, OutputError, OutputSettings, Prefix};
 pub use snapshot::{OutputEstate, PipeState, TakenPipe};
 pub use tail::{Follower, LineFilter, Printed, PrintedLine, Recent};
 
+use console::{Console, Style};
 use files::Files;
 use queue::Queue;
 use reader::{Command, Passage, Reader};
-use sink::Sink;
-use stdout::Style;
 use tail::Tail;
 
-/// Commands that may wait for the reader. It waits for nobody, so that they are never that many;
-/// what comes beyond is not done, and an error in the log.
+/// The limit of commands that wait for the reader. The reader never blocks, so that it is never
+/// reached; a further command is dropped with an error in the log.
 const COMMANDS: usize = 1024;
 /// How long the end waits for those who read or store what workers printed.
-const TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Where workers' lines go, and how they look there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutputSettings {
-    /// The app's name, in file names and JSON.
-    pub name: String,
-    /// When lines on standard output are preceded by their slot: `3 | `.
-    pub prefix: Prefix,
-    /// A file for standard output, one for all workers or one for each.
-    pub out_file: Option<PathBuf>,
-    /// A file for standard error.
-    pub error_file: Option<PathBuf>,
-    /// A file for both.
-    pub log_file: Option<PathBuf>,
-    /// Workers share a file; else each has its own, with its slot in the name.
-    pub merge_logs: bool,
-    /// What lines in files look like.
-    pub format: LogFormat,
-    /// How times are written before lines in files: strftime, or day.js tokens as PM2 takes them.
-    pub date_format: Option<String>,
-    /// A file of so many bytes is rotated.
-    pub rotate_size: Option<u64>,
-    /// A file of that age is rotated.
-    pub rotate_interval: Option<Duration>,
-    /// Rotated files that are kept.
-    pub rotate_keep: u32,
-}
-
-impl Default for OutputSettings {
-    fn default() -> Self {
-        Self {
-            name: "app".to_owned(),
-            prefix: Prefix::Auto,
-            out_file: None,
-            error_file: None,
-            log_file: None,
-            merge_logs: false,
-            format: LogFormat::Text,
-            date_format: None,
-            rotate_size: None,
-            rotate_interval: None,
-            rotate_keep: 10,
-        }
-    }
-}
-
-/// When lines on standard output are preceded by their slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Prefix {
-    /// Where it is a terminal.
-    Auto,
-    /// Always; in colour where it is a terminal.
-    Always,
-    /// Never.
-    Never,
-}
-
-/// What lines in files look like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// As the worker wrote them.
-    Text,
-    /// JSON objects with PM2's keys.
-    Json,
-}
-
-/// Why output cannot go where it is wanted.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OutputError {
-    /// There is no such format.
-    #[error("date format {format:?} is wrong: {reason}")]
-    DateFormat {
-        /// What was written.
-        format: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A file cannot be opened.
-    #[error("cannot open log file {path:?}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// The kernel refuses a thread or a descriptor.
-    #[error("cannot take what workers print")]
-    Start(#[from] io::Error),
-}
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Takes what workers print, and writes it. No call waits for what is written to, but for
 /// [`Output::finish`], and opening files.
@@ -169,7 +79,6 @@ struct Shared {
     tail: Arc<Tail>,
     /// Closed when the threads have ended.
     ended: Mutex<mpsc::Receiver<()>>,
-    is_terminal: bool,
 }
 
 impl Output {
@@ -179,16 +88,19 @@ impl Output {
     ///
     /// If a file cannot be opened, the date format is wrong, or the kernel refuses something.
     pub fn start(settings: OutputSettings) -> Result<Self, OutputError> {
-        let stdout = io::stdout().as_fd().try_clone_to_owned()?;
-        let is_terminal = stdout.is_terminal();
-        let style = style(settings.prefix, is_terminal);
+        let [out, err] = styles(settings.prefix);
         let dropped = Arc::new(AtomicU64::new(0));
+        let stdout = Console::new(Stream::Out, out, Arc::clone(&dropped))?;
+        let stderr = Console::new(Stream::Err, err, Arc::clone(&dropped))?;
+        let is_shared = console::is_shared();
         let files = Files::open(settings, Arc::clone(&dropped))?;
 
         let (for_stdout, for_files) = (Queue::new(), Queue::new());
+        let for_stderr = if is_shared { Arc::clone(&for_stdout) } else { Queue::new() };
         let tail = Arc::<Tail>::default();
         let passage = Passage {
             stdout: Arc::clone(&for_stdout),
+            stderr: Arc::clone(&for_stderr),
             files: Arc::clone(&for_files),
             wanted: files.are_wanted(),
             tail: Arc::clone(&tail),
@@ -197,14 +109,16 @@ impl Output {
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
         let (commands, received) = sync_channel(COMMANDS);
         let reader = Reader::new(Arc::clone(&wake), received, passage)?;
-        let sink = Sink::new("standard output".to_owned(), Arc::clone(&dropped));
         // Nothing is ever sent: it is closed when the last thread has ended.
         let (running, ended) = mpsc::channel(1);
         spawn("output-reader", &running, move || reader.run())?;
         spawn("output-files", &running, move || files.write(&for_files))?;
-        spawn("output-stdout", &running, move || stdout::write(&for_stdout, &stdout, style, sink))?;
+        spawn("output-stdout", &running, move || stdout.write(&for_stdout))?;
+        if !is_shared {
+            spawn("output-stderr", &running, move || stderr.write(&for_stderr))?;
+        }
         let ended = Mutex::new(ended);
-        Ok(Self { shared: Arc::new(Shared { commands, wake, dropped, tail, ended, is_terminal }) })
+        Ok(Self { shared: Arc::new(Shared { commands, wake, dropped, tail, ended }) })
     }
 
     /// Takes what a new worker prints, from the read ends of its pipes.
@@ -212,7 +126,7 @@ impl Output {
         self.shared.send(Command::Take { worker, pid, stdout, stderr });
     }
 
-    /// Opens all files anew, after somebody has renamed them.
+    /// Reopens all files, after they were renamed.
     pub fn reopen(&self) {
         self.shared.send(Command::Reopen);
     }
@@ -223,16 +137,10 @@ impl Output {
     ///
     /// If a file cannot be opened or the date format is wrong. All stays as it was then.
     pub fn change(&self, settings: OutputSettings) -> Result<(), OutputError> {
-        let style = style(settings.prefix, self.shared.is_terminal);
+        let styles = styles(settings.prefix);
         let files = Files::open(settings, Arc::clone(&self.shared.dropped))?;
-        self.shared.send(Command::Change(style, Box::new(files)));
+        self.shared.send(Command::Change(styles, Box::new(files)));
         Ok(())
-    }
-
-    /// Writes a line of the primary's own to standard output, behind what workers have printed so
-    /// far. It is not dropped when they print too much.
-    pub fn say(&self, line: String) {
-        self.shared.send(Command::Say(line));
     }
 
     /// How many lines have not arrived somewhere so far: there was no room in a queue, or they
@@ -242,8 +150,8 @@ impl Output {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
-    /// The last `count` lines that `filter` takes, as far as they are kept, and what follows them.
-    /// Whoever follows may live on any runtime; workers and files wait for nobody who does.
+    /// The last `count` lines that `filter` takes, as far as they are in memory, and those that follow.
+    /// A follower may run on any runtime; workers and files never wait for it.
     #[must_use]
     pub fn recent(&self, filter: LineFilter, count: usize) -> Recent {
         self.shared.tail.recent(filter, count)
@@ -256,6 +164,40 @@ impl Output {
         self.shared.ended().await;
     }
 
+    /// Goes on in the place of another one: its pipes, its lines that were begun, its count.
+    ///
+    /// # Errors
+    ///
+    /// As [`Output::start`]. The estate is as it was then: a worker whose pipe is closed could not
+    /// print any more.
+    pub fn resume(
+        settings: OutputSettings,
+        estate: &mut OutputEstate,
+    ) -> Result<Self, OutputError> {
+        let output = Self::start(settings)?;
+        let OutputEstate { pipes, dropped } = std::mem::take(estate);
+        output.count_dropped(dropped);
+        pipes.into_iter().for_each(|pipe| output.adopt_pipe(pipe));
+        Ok(output)
+    }
+
+    /// Takes what a worker prints from now on, behind what was read from its pipe before.
+    pub fn adopt_pipe(&self, pipe: TakenPipe) {
+        self.shared.send_surely(Command::AdoptPipe(pipe));
+    }
+
+    /// Reads nothing more, writes what was read, and ends. After 2 s it gives up writing, as
+    /// [`Output::finish`] does. All that workers have printed since waits in the pipes, and they print
+    /// on as long as there is room.
+    pub async fn hand_over(self) -> OutputEstate {
+        let (reply, pipes) = oneshot::channel();
+        self.shared.send_surely(Command::HandOver(reply));
+        // No answer comes only if the kernel has refused to wait for pipes at all.
+        let pipes = pipes.await.unwrap_or_default();
+        self.shared.ended().await;
+        OutputEstate { pipes, dropped: self.dropped() }
+    }
+
     fn count_dropped(&self, lines: u64) {
         self.shared.dropped.fetch_add(lines, Ordering::Relaxed);
     }
@@ -264,12 +206,12 @@ impl Output {
 impl Shared {
     fn send(&self, command: Command) {
         if let Err(error) = self.commands.try_send(command) {
-            tracing::error!(%error, "output does not follow");
+            tracing::error!(%error, "output command dropped");
         }
         self.wake();
     }
 
-    /// Waits for a place in the queue. The reader waits for nobody, so that there soon is one.
+    /// Waits for a place in the queue. The reader never blocks, so that there soon is one.
     fn send_surely(&self, command: Command) {
         // If it fails, there is no reader any more.
         let _ = self.commands.send(command);
@@ -284,24 +226,27 @@ impl Shared {
     /// Waits for the threads, for a while.
     async fn ended(&self) {
         let mut ended = self.ended.lock().await;
-        if tokio::time::timeout(TIMEOUT, ended.recv()).await.is_err() {
-            tracing::warn!("output is not taken: some lines are lost at the end");
+        if tokio::time::timeout(FINISH_TIMEOUT, ended.recv()).await.is_err() {
+            tracing::warn!("output blocked: the last lines are lost");
         }
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // After `finish` there is nobody any more.
+        // After `finish` the threads have ended.
         let _ = self.commands.try_send(Command::End);
         self.wake();
     }
 }
 
-fn style(prefix: Prefix, is_terminal: bool) -> Style {
+/// What lines look like on standard output and on standard error.
+fn styles(prefix: Prefix) -> [Style; 2] {
     // https://no-color.org
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    Style::new(prefix, is_terminal, no_color)
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+        || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    let terminals = [io::stdout().is_terminal(), io::stderr().is_terminal()];
+    terminals.map(|is_terminal| Style::new(prefix, is_terminal, no_color))
 }
 
 fn spawn(

@@ -1,7 +1,7 @@
 //! The keeper, as the primary sees it: the parent that starts it again after a crash, and that people
 //! and service managers take for the program itself.
 //!
-//! Only finds it and waits for its end. What it keeps is sent by [`store`](super::store).
+//! Only finds it and waits for its end. The [`store`](super::store) sends it descriptors.
 
 use std::env;
 use std::fs;
@@ -16,6 +16,9 @@ use crate::kernel;
 
 /// Names the keeper to its primary: its process id.
 pub const VARIABLE: &str = "STICKY_LB_KEEPER";
+
+/// Number of the descriptor that the keeper passes to its primary for `--events-fd`.
+pub const EVENTS_VARIABLE: &str = "STICKY_LB_EVENTS_FD";
 
 /// The keeper of this process.
 #[derive(Debug)]
@@ -33,7 +36,7 @@ impl Keeper {
     pub fn from_environment() -> io::Result<Option<Self>> {
         let Some(pid) = parent() else { return Ok(None) };
         let process = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
-        // Ended before that: the number may be somebody else's.
+        // Ended before that: the number may be reused.
         if parent() != Some(pid) {
             return Ok(None);
         }
@@ -59,6 +62,12 @@ impl Keeper {
 #[must_use]
 pub fn is_kept() -> bool {
     parent().is_some()
+}
+
+/// The descriptor that the keeper of this process has passed for `--events-fd`.
+#[must_use]
+pub fn passed_events() -> Option<i32> {
+    parent().and_then(|_| env::var(EVENTS_VARIABLE).ok()?.parse().ok())
 }
 
 /// The process that signals are to be sent to, and that others know the program by: the keeper if

@@ -1,0 +1,97 @@
+//! Events as text: a kind for programs, a line for people.
+
+use crate::control::report;
+use crate::supervisor::event::{End, Event, WorkerChange};
+use crate::supervisor::rollout::{Outcome, Report};
+
+/// An event as clients get it.
+pub(super) fn report(number: u64, time_ms: i64, event: &Event) -> report::Event {
+    let (kind, text) = text(event);
+    let base = report::Event { number, time_ms, kind, text, ..report::Event::default() };
+    match event {
+        Event::Worker { worker, pid, .. } => report::Event {
+            slot: Some(worker.slot.0),
+            generation: Some(worker.generation.0),
+            pid: Some(*pid).filter(|pid| *pid > 0),
+            ..base
+        },
+        Event::Slot { slot, .. }
+        | Event::Replaced { slot }
+        | Event::ReplacementFailed { slot, .. }
+        | Event::RolloutEnded(Report { outcome: Outcome::Aborted(slot, _), .. }) => {
+            report::Event { slot: Some(slot.0), ..base }
+        }
+        _ => base,
+    }
+}
+
+fn text(event: &Event) -> (String, String) {
+    let (kind, text) = match event {
+        Event::Worker { change, .. } => return worker_text(change),
+        Event::Slot { state, delay: Some(delay), .. } => {
+            let text = format!("back-off: next worker in {}", seconds(*delay));
+            return (format!("slot-{state}"), text);
+        }
+        Event::Slot { state, .. } => return (format!("slot-{state}"), format!("slot is {state}")),
+        Event::Replaced { .. } => ("slot-replaced", "new worker is stable".to_owned()),
+        Event::ReplacementFailed { reason, .. } => {
+            ("replacement-failed", format!("slot keeps its worker: the new one {reason}"))
+        }
+        Event::RolloutStarted { number, trigger, of } => (
+            "rollout-started",
+            format!("rolling restart {number} of {of} slots started, by {trigger}"),
+        ),
+        Event::RolloutEnded(report) => rollout_text(report),
+        Event::Scaled { from, to, by } => {
+            ("scaled", format!("scaled from {from} workers to {to}, by {by}"))
+        }
+        Event::Resumed { workers, after } => {
+            ("resumed", format!("{workers} workers resumed after {after}"))
+        }
+        Event::Stopping { at_once: true } => ("stopping", "stopping, forced".to_owned()),
+        Event::Stopping { at_once: false } => ("stopping", "stopping gracefully".to_owned()),
+    };
+    (kind.to_owned(), text)
+}
+
+fn worker_text(change: &WorkerChange) -> (String, String) {
+    let (kind, text) = match change {
+        WorkerChange::Spawned => ("worker-started", "worker started".to_owned()),
+        WorkerChange::Ready { serving, of } => {
+            ("worker-ready", format!("worker ready, {serving} of {of} slots serve"))
+        }
+        WorkerChange::Replacing(reason) => {
+            ("worker-replacing", format!("worker replacing: {reason}"))
+        }
+        WorkerChange::Draining(reason) => ("worker-draining", format!("worker draining: {reason}")),
+        WorkerChange::Killed(reason) => ("worker-killed", format!("worker {reason}")),
+        WorkerChange::Exited(End { reason, unexpected, uptime, connections }) => {
+            let (kind, verb) = if *unexpected {
+                ("worker-crashed", "crashed")
+            } else {
+                ("worker-exited", "exited")
+            };
+            let uptime = seconds(*uptime);
+            (kind, format!("worker {verb} after {uptime} and {connections} connections: {reason}"))
+        }
+    };
+    (kind.to_owned(), text)
+}
+
+/// The end of a rolling restart: kind and text.
+pub(in crate::control) fn rollout_text(report: &Report) -> (&'static str, String) {
+    let Report { number, outcome, replaced, of, .. } = report;
+    let begin = format!("rolling restart {number}, {replaced} of {of} slots replaced,");
+    match outcome {
+        Outcome::Done => ("rollout-done", format!("rolling restart {number} done")),
+        Outcome::Aborted(slot, reason) => {
+            ("rollout-aborted", format!("{begin} aborted: new worker in slot {slot} {reason}"))
+        }
+        Outcome::Superseded => ("rollout-superseded", format!("{begin} superseded by a newer one")),
+        Outcome::Stopped => ("rollout-stopped", format!("{begin} stopped")),
+    }
+}
+
+fn seconds(duration: std::time::Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
+}
