@@ -69,14 +69,14 @@ fn channel(criterion: &mut Criterion) {
                         record: record(id),
                         socket,
                         crashes: 0,
-                        parcel: None,
+                        transfer: None,
                     });
                 }
                 let sent = channel.send_from(&mut queue, Timestamp(0)).expect("an open channel");
                 receive(&worker, &mut buffer, &mut taken).expect("an open channel");
-                scoreboard.add(Counter::Settled, taken.len() as u64);
+                scoreboard.add(Counter::Completed, taken.len() as u64);
                 taken.clear();
-                assert_eq!(channel.settle(drop).expect("nothing too many"), Some(sent));
+                assert_eq!(channel.complete(drop).expect("nothing too many"), Some(sent));
             });
         });
     }

@@ -74,7 +74,7 @@ impl Model {
         self.next += 1;
         let (accepted_at, key) = (Timestamp(0), AffinityKey(0));
         let record = ConnectionRecord { id, accepted_at, key, client, local };
-        PendingConnection { record, socket: socket.into(), crashes: 0, parcel: None }
+        PendingConnection { record, socket: socket.into(), crashes: 0, transfer: None }
     }
 
     fn apply(&mut self, step: &Step) {
@@ -89,7 +89,7 @@ impl Model {
             Step::Receive => self.receive(),
             Step::Acknowledge(count) => {
                 for _ in self.received.drain(..usize::from(*count).min(self.received.len())) {
-                    self.scoreboard.increment(Counter::Settled);
+                    self.scoreboard.increment(Counter::Completed);
                     self.acknowledged_by_worker += 1;
                 }
             }
@@ -99,7 +99,7 @@ impl Model {
                     let refusal = encode_refuse(&mut buffer, [ConnectionId(id)].into_iter());
                     send(&self.worker, refusal, &[]).unwrap();
                     self.scoreboard.increment(Counter::Refused);
-                    self.scoreboard.increment(Counter::Settled);
+                    self.scoreboard.increment(Counter::Completed);
                 }
             }
             Step::Complete => self.complete(),
@@ -126,7 +126,7 @@ impl Model {
     fn complete(&mut self) {
         loop {
             let mut acknowledged = Vec::new();
-            match self.channel.settle(|one| acknowledged.push(one.record.id.0)).unwrap() {
+            match self.channel.complete(|one| acknowledged.push(one.record.id.0)).unwrap() {
                 Some(count) => {
                     assert_eq!(count, acknowledged.len());
                     self.acknowledged += count as u64;

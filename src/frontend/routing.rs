@@ -261,8 +261,8 @@ impl Routing {
         sessions: &mut Vec<(WorkerId, PendingConnection)>,
     ) -> Completion {
         let (stats, now, before) = (&mut self.tally.stats, self.now, sessions.len());
-        let completion = self.slots.settle(slot, |worker, connection| {
-            if connection.parcel.is_some() {
+        let completion = self.slots.complete(slot, |worker, connection| {
+            if connection.transfer.is_some() {
                 sessions.push((worker, connection));
             } else {
                 measure(stats, worker, &connection.record, now);
@@ -306,7 +306,7 @@ impl Routing {
             shared.write(self.tally.total(accept_errors));
         }
         for slot in &self.unflushed {
-            self.slots.note_seen(*slot);
+            self.slots.publish_counts(*slot);
         }
     }
 
@@ -426,7 +426,7 @@ impl Host for Routing {
     }
 
     fn resume_link(&mut self, worker: WorkerId) -> bool {
-        let Some(uncounted) = self.slots.go_on(worker) else { return false };
+        let Some(uncounted) = self.slots.complete_resync(worker) else { return false };
         self.count_acknowledged(uncounted);
         self.flush_later(worker.slot);
         true

@@ -90,7 +90,7 @@ pub struct Completion {
     pub acknowledged: usize,
     /// This worker has refused some, and its messages are to be read before the next look.
     pub refusals: Option<WorkerId>,
-    /// This worker has settled what it was not sent.
+    /// This worker has completed more than it was sent.
     pub breach: Option<(WorkerId, ChannelError)>,
 }
 
@@ -217,7 +217,7 @@ impl SlotTable {
         match (&notice, *state) {
             (LinkEvent::Nothing, _) => {}
             (LinkEvent::Refused(refused), State::Serving(serving))
-                if serving == worker && refused.iter().any(|one| one.parcel.is_none()) =>
+                if serving == worker && refused.iter().any(|one| one.transfer.is_none()) =>
             {
                 *state = State::Refusing { worker, until: now + REFUSAL_PAUSE };
             }
@@ -227,7 +227,7 @@ impl SlotTable {
     }
 
     /// Gives what a slot's workers have acknowledged to `acknowledged`, to be closed here.
-    pub fn settle(
+    pub fn complete(
         &mut self,
         slot: SlotId,
         mut acknowledged: impl FnMut(WorkerId, PendingConnection),
@@ -237,7 +237,7 @@ impl SlotTable {
         for SlotWorker { id, channel, .. } in slot.workers.iter_mut().filter(|one| !one.quarantined)
         {
             let before = channel.in_flight().len();
-            match channel.settle(|connection| acknowledged(*id, connection)) {
+            match channel.complete(|connection| acknowledged(*id, connection)) {
                 Ok(Some(0)) => continue,
                 Ok(Some(count)) => completion.acknowledged += count,
                 Ok(None) => completion.refusals = Some(*id),
@@ -268,7 +268,7 @@ impl SlotTable {
         mut handed_over: impl FnMut(WorkerId, &PendingConnection),
     ) -> Result<bool, (WorkerId, ChannelError)> {
         let slot = &mut self.slots[slot.index()];
-        slot.send_notes()?;
+        slot.send_outgoing()?;
         let State::Serving(worker) = slot.state else { return Ok(false) };
         let serving = slot.workers.iter_mut().find(|attached| attached.id == worker);
         let Some(SlotWorker { channel, delivery, .. }) = serving else { return Ok(false) };
@@ -286,7 +286,7 @@ impl SlotTable {
     pub fn is_busy(&self) -> bool {
         let waits = |slot: &Slot| {
             !slot.queue.is_empty()
-                || slot.has_notes()
+                || slot.has_outgoing()
                 || matches!(slot.state, State::Vacant { .. } | State::Refusing { .. })
         };
         self.in_flight > 0 || self.slots.iter().any(waits)

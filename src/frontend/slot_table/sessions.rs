@@ -66,14 +66,14 @@ impl Slot {
         self.workers.iter().find(|attached| attached.id == serving && !attached.quarantined)
     }
 
-    pub(super) fn has_notes(&self) -> bool {
-        self.workers.iter().any(|attached| !attached.quarantined && attached.channel.has_notes())
+    pub(super) fn has_outgoing(&self) -> bool {
+        self.workers.iter().any(|attached| !attached.quarantined && attached.channel.has_outgoing())
     }
 
-    pub(super) fn send_notes(&mut self) -> Result<(), (WorkerId, ChannelError)> {
+    pub(super) fn send_outgoing(&mut self) -> Result<(), (WorkerId, ChannelError)> {
         let mut heard = self.workers.iter_mut().filter(|attached| !attached.quarantined);
         heard.try_for_each(|attached| {
-            attached.channel.send_notes().map_err(|error| (attached.id, error))
+            attached.channel.send_outgoing().map_err(|error| (attached.id, error))
         })
     }
 
@@ -82,7 +82,7 @@ impl Slot {
         let mut sessions = Vec::new();
         for _ in 0..self.queue.len() {
             match self.queue.pop_front() {
-                Some(session) if session.parcel.is_some() => sessions.push(session),
+                Some(session) if session.transfer.is_some() => sessions.push(session),
                 Some(client) => self.queue.push_back(client),
                 None => {}
             }

@@ -63,21 +63,21 @@ impl SlotTable {
 
     /// Goes on with the channel of a worker that had another primary before, if it can be known by now
     /// what that one has sent. Returns how many it had acknowledged that nobody has counted.
-    pub fn go_on(&mut self, worker: WorkerId) -> Option<u64> {
-        self.heard(worker)?.go_on()
+    pub fn complete_resync(&mut self, worker: WorkerId) -> Option<u64> {
+        self.heard(worker)?.complete_resync()
     }
 
     /// Notes what is counted of a slot's workers, for whoever has to go on from here.
-    pub fn note_seen(&mut self, slot: SlotId) {
+    pub fn publish_counts(&mut self, slot: SlotId) {
         let slot = self.slots.get_mut(slot.index());
         let workers = slot.into_iter().flat_map(|slot| &mut slot.workers);
-        workers.for_each(|attached| attached.channel.note_seen());
+        workers.for_each(|attached| attached.channel.publish_counts());
     }
 
     /// Clients that wait or are on their way, sessions not among them.
     #[must_use]
     pub fn clients(&self) -> u64 {
-        let waiting = |slot: &Slot| slot.queue.iter().filter(|one| one.parcel.is_none()).count();
+        let waiting = |slot: &Slot| slot.queue.iter().filter(|one| one.transfer.is_none()).count();
         let workers = self.slots.iter().flat_map(|slot| &slot.workers);
         let under_way = workers.map(|attached| attached.channel.in_flight().clients());
         self.slots.iter().map(waiting).chain(under_way).sum::<usize>() as u64
