@@ -1,7 +1,7 @@
 //! Connections and sessions that a worker leaves behind.
 
 use crate::link::connection::{Offer, PendingConnection};
-use crate::link::native::Keeping;
+use crate::link::protection::Keeping;
 
 /// What is left when a worker is gone.
 #[derive(Debug, Default)]
