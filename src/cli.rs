@@ -8,9 +8,9 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::demo::server;
+use crate::error::chain;
 use crate::primary::Estate;
 use crate::settings::reader::{Reader, Reading};
-use crate::supervisor::pool::chain;
 use crate::upgrade::Document;
 use crate::upgrade::check::UNDERSTOOD;
 use clap::{ArgMatches, FromArgMatches};

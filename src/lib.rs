@@ -24,7 +24,7 @@
 //!     worker
 //!         .serve(async |stream, _session| {
 //!             let (mut read, mut write) = split(stream);
-//!             let _ = copy(&mut read, &mut write).await;
+//!             copy(&mut read, &mut write).await
 //!         })
 //!         .await?;
 //!     Ok(())
@@ -90,6 +90,8 @@ mod config;
 mod control;
 #[cfg(feature = "demo")]
 mod demo;
+#[cfg(feature = "cli")]
+mod error;
 #[cfg(feature = "cli")]
 mod frontend;
 #[cfg(feature = "cli")]

@@ -274,18 +274,18 @@ impl Primary {
 impl PoolStart {
     /// Of the primaries before this one the workers are children of its keeper.
     fn orphans(&self, keeper: Option<&Keeper>) -> io::Result<Orphans> {
-        let foster = keeper.and_then(|keeper| i32::try_from(keeper.pid()).ok());
+        let subreaper = keeper.and_then(|keeper| i32::try_from(keeper.pid()).ok());
         match self {
-            Self::New => Orphans::adopt(foster),
+            Self::New => Orphans::adopt(subreaper),
             Self::Resumed(document, ..) => {
-                Orphans::resume(foster, document.inherited().into_iter().collect())
+                Orphans::resume(subreaper, document.inherited().into_iter().collect())
             }
         }
     }
 
     fn slots(&self, config: &Config) -> u16 {
         match self {
-            Self::New => config.workers,
+            Self::New => config.workers.count,
             Self::Resumed(document, ..) => document.settings().workers,
         }
     }

@@ -1,6 +1,6 @@
-//! Flags and the keys of `sticky-lb.toml`: one table for both.
+//! The settings: one table for the flags and for the keys of `sticky-lb.toml`.
 //!
-//! Never acts on a setting.
+//! Acts on no setting.
 
 pub mod change;
 pub mod control;

@@ -15,18 +15,16 @@ use crate::frontend::measure::stats::Stats;
 use crate::frontend::router::RouterEstate;
 use crate::frontend::shared_counters::{COUNTERS, SharedCounters};
 use crate::frontend::slot_table::SlotEstate;
-use crate::handover::descriptors::{Descriptors, TakeOverError};
+use crate::handover::descriptors::{Descriptors, LISTENER, TakeOverError};
 use crate::link::Link;
-use crate::link::native::{ConnectionDocument, PendingConnection};
+use crate::link::connection::PendingConnection;
+use crate::link::native::ConnectionDocument;
 use crate::link::seam::{Counters, WorkerId};
 use crate::link::snapshot::LinkSnapshot;
 use crate::protocol::ids::SlotId;
 use crate::sessions::close_requests::CloseRequestsSnapshot;
 use crate::sessions::open_offers::OpenOffers;
 use crate::sessions::recovery::Recovery;
-
-/// The name of the listener's descriptor.
-pub const LISTENER: &str = "listener";
 
 /// All that a frontend has. Dropping it closes whatever no worker owns.
 #[derive(Debug, Default)]

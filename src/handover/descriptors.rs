@@ -9,6 +9,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use crate::protocol::ids::{Generation, SlotId, WorkerId};
 
+/// The name of the listener.
+pub const LISTENER: &str = "listener";
+
 /// What a descriptor of a worker is, in the name that it is kept by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WorkerPart {

@@ -4,7 +4,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
@@ -21,6 +20,7 @@ use crate::kernel::keep_inherited_descriptors;
 use crate::protocol::ids::Timestamp;
 use crate::protocol::sealed::seal;
 use crate::system::activation::inherited;
+use crate::system::descriptors::raise_descriptor_limit;
 use crate::system::notify::Notifier;
 use crate::system::store::{CONFIGURATION, PREFIX};
 
@@ -31,7 +31,7 @@ const AT_A_TIME: usize = 256;
 const LAST_WORDS: usize = 65_536;
 
 /// How long killed processes may take to end.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Watches over a primary.
 #[derive(Debug)]
@@ -69,7 +69,10 @@ impl Watch {
         if let Err(error) = keep_inherited_descriptors() {
             tracing::warn!(%error, "primary inherits descriptors that its keeper has inherited");
         }
-        raise_descriptor_limit();
+        // Each stored descriptor takes one here, and a second one while a primary is started.
+        if let Err(error) = raise_descriptor_limit() {
+            tracing::warn!(%error, "cannot raise the keeper's descriptor limit");
+        }
         let signals = Signals::block().map_err(failed_to("read signals"))?;
         let children = Children::adopt().map_err(failed_to("take care of orphaned processes"))?;
         let socket = Socket::bind().map_err(failed_to("listen to its primary"))?;
@@ -274,7 +277,7 @@ impl Watch {
             self.children.signal(Signal::TERM);
             self.wait_for_exit(grace, None);
         }
-        self.wait_for_exit(TIMEOUT, Some(Signal::KILL));
+        self.wait_for_exit(KILL_TIMEOUT, Some(Signal::KILL));
     }
 
     /// Waits for their end, at most so long. Whoever is there still, and who comes when another has
@@ -296,15 +299,5 @@ impl Watch {
                 }
             }
         }
-    }
-}
-
-/// Each descriptor that is kept takes one here, and a second one while a primary is started, which
-/// inherits the limit.
-fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!(%error, "cannot raise the keeper's descriptor limit");
     }
 }

@@ -11,15 +11,14 @@ mod resync;
 mod sessions;
 #[cfg(feature = "cli")]
 mod snapshot;
+mod start;
+mod stats;
 mod transfer;
 mod transport;
 
-pub use crate::link::connection::{Content, Offer, Parcel, PendingConnection};
-pub use crate::link::error::ChannelError;
-pub use crate::link::event::Report;
-pub use crate::link::protection::{Keep, Keeping};
-pub use crate::link::recovered::Recovered;
 pub use channel::Channel;
 #[cfg(feature = "cli")]
 pub use snapshot::{ChannelDocument, ConnectionDocument};
-pub use transport::WorkerEnd;
+pub use stats::NativeStats;
+
+pub(in crate::link) use start::start;

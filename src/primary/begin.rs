@@ -6,8 +6,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-
 use crate::config::Config;
 use crate::control::links::Replacements;
 use crate::frontend::listener::Listener;
@@ -22,6 +20,7 @@ use crate::primary::{PoolStart, Primary, PrimaryError};
 use crate::protocol::ids::Timestamp;
 use crate::supervisor::pool::snapshot::After;
 use crate::system::activation::LISTENER;
+use crate::system::descriptors::raise_descriptor_limit;
 use crate::system::journal::Journal;
 use crate::system::store::{PROGRAM, Store};
 
@@ -33,7 +32,7 @@ impl Primary {
     ///
     /// If the address cannot be had, or what was passed is no listener.
     pub fn begin(config: Config, beginning: Beginning) -> Result<Self, PrimaryError> {
-        raise_descriptor_limit();
+        raise_limits();
         if let Err(error) = keep_inherited_descriptors() {
             tracing::warn!(%error, "workers inherit descriptors that this process has inherited");
         }
@@ -112,7 +111,7 @@ impl Primary {
             source: io::ErrorKind::NotFound.into(),
         })?;
         if after == After::Crash {
-            config.affinity.secret.clone_from(&document.secret);
+            config.frontend.affinity.secret.clone_from(&document.secret);
         }
         let doors = Endpoints::open(&config, address.port(), Some((&document, &mut doors)))?;
         let pool = PoolStart::Resumed(Box::new(pool), workers, after);
@@ -141,7 +140,7 @@ impl Begun {
         let (control, admin) = doors.describe(&config);
         let document = PrimaryDocument {
             source: config.source.clone(),
-            secret: config.affinity.secret.clone(),
+            secret: config.frontend.affinity.secret.clone(),
             control,
             admin,
             ..document
@@ -164,12 +163,8 @@ fn keep_program(store: &Store) {
 
 /// Each connection on its way takes a descriptor here, each established one in a worker, which
 /// inherits the limit.
-fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-        Ok(hard)
-    });
-    match raised {
+fn raise_limits() {
+    match raise_descriptor_limit() {
         Ok(limit) => tracing::info!(limit, "descriptor limit raised"),
         Err(error) => tracing::warn!(%error, "cannot raise the descriptor limit"),
     }

@@ -52,7 +52,7 @@ pub(super) fn start(
         name: config.name.clone(),
         started: document.started,
         address,
-        placement: config.router.placement,
+        placement: config.frontend.router.placement,
         admin: admin_address,
         control: socket.map(|socket| socket.path().to_owned()),
         replacements: document.replacements.clone(),

@@ -6,10 +6,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use crate::config::Config;
 use crate::control::admin::AdminListener;
 use crate::control::socket::{ControlSocket, SocketError};
+use crate::error::chain;
 use crate::handover::descriptors::Descriptors;
 use crate::primary::PrimaryError;
 use crate::primary::snapshot::{ADMIN, CONTROL, ControlDocument, PrimaryDocument, admin_name};
-use crate::supervisor::pool::chain;
 use crate::system::store::Store;
 
 /// Control socket and admin listener.

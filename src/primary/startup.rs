@@ -5,10 +5,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
+use crate::error::chain;
 use crate::handover::descriptors::Descriptors;
 use crate::primary::snapshot::Estate;
 use crate::supervisor::output::{Output, OutputError, OutputSettings};
-use crate::supervisor::pool::chain;
 use crate::supervisor::pool::snapshot::After;
 use crate::system::activation::{ActivationError, Inherited, LISTENER, inherited};
 use crate::system::store::{CONFIGURATION, Store};

@@ -181,7 +181,7 @@ mod tests {
             let Setting { key, meaning, default, example, .. } = setting;
             assert!(!meaning.is_empty() && !meaning.contains("default:"), "{key}: {meaning}");
             assert!(!default.is_empty(), "{key}");
-            let file = File::of(example, Path::new("x.toml"), "x.toml").unwrap();
+            let file = File::parse(example, Path::new("x.toml"), "x.toml").unwrap();
             assert_eq!(file.entries.len(), 1, "{example}");
             assert_ne!(*example, format!("{key} = {default}"), "an example shows a change");
         }

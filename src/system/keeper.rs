@@ -1,7 +1,7 @@
 //! The keeper, as the primary sees it: the parent that starts it again after a crash, and that people
 //! and service managers take for the program itself.
 //!
-//! Only finds it and waits for its end. What it keeps is sent by [`store`](super::store).
+//! Only finds it and waits for its end. The [`store`](super::store) sends it descriptors.
 
 use std::env;
 use std::fs;
@@ -36,7 +36,7 @@ impl Keeper {
     pub fn from_environment() -> io::Result<Option<Self>> {
         let Some(pid) = parent() else { return Ok(None) };
         let process = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
-        // Ended before that: the number may be somebody else's.
+        // Ended before that: the number may be reused.
         if parent() != Some(pid) {
             return Ok(None);
         }

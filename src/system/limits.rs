@@ -71,7 +71,7 @@ fn places(groups: &str, mounts: &str) -> Vec<Place> {
             _ => continue,
         };
         if let Some((root, mount)) = mounts.lines().find_map(|line| mounted(line, kind)) {
-            // What is mounted may be a part of the tree, and the group outside of it: then the
+            // The mount may be a part of the tree, and the group outside of it: then the
             // mount is the best that is known.
             let group = Path::new(group).strip_prefix(root).unwrap_or_else(|_| Path::new(""));
             places.push(Place { mount: mount.into(), group: group.into(), file });

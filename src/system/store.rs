@@ -1,8 +1,8 @@
-//! Whoever keeps copies of this process's descriptors, so that its successor has them after a crash:
-//! the keeper, or systemd. Both speak the protocol of systemd's file-descriptor store
+//! The descriptor store: the keeper or systemd, which have copies of this process's descriptors for
+//! its successor after a crash. Both speak the protocol of systemd's file-descriptor store
 //! (<https://systemd.io/FILE_DESCRIPTOR_STORE>): datagrams to `NOTIFY_SOCKET`.
 //!
-//! Never fails: what is not kept is missing after a crash, and only then.
+//! Never fails: a descriptor that cannot be stored is missing after a crash, and only then.
 
 use std::env;
 use std::io::{self, IoSlice};
@@ -16,9 +16,10 @@ use std::time::Duration;
 use rustix::io::retry_on_intr;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
+pub use crate::system::notify::is_systemd;
 use crate::system::{keeper, notify};
 
-/// Before the names of what is kept, so that nothing else that was passed is taken for it.
+/// The prefix of stored names, which tells them from other descriptors that were passed.
 pub const PREFIX: &str = "kept-";
 
 /// The name by which a primary keeps the program that it runs.
@@ -29,7 +30,7 @@ pub const PROGRAM: &str = "program";
 pub const CONFIGURATION: &str = "configuration";
 
 /// How long a store may take to make room. It does nothing else.
-const TIMEOUT: Duration = Duration::from_secs(1);
+const STORE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Keeps descriptors. Clones speak to the same store.
 #[derive(Clone, Debug)]
@@ -50,7 +51,7 @@ impl Store {
         match notify::address(&name).and_then(|address| Self::connect(&address)) {
             Ok(store) => Some(store),
             Err(error) => {
-                tracing::warn!(%error, ?name, "nobody keeps descriptors (NOTIFY_SOCKET)");
+                tracing::warn!(%error, ?name, "no descriptor store (NOTIFY_SOCKET)");
                 None
             }
         }
@@ -60,11 +61,11 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// If nobody does.
+    /// If there is none.
     pub fn connect(address: &SocketAddr) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.connect_addr(address)?;
-        socket.set_write_timeout(Some(TIMEOUT))?;
+        socket.set_write_timeout(Some(STORE_TIMEOUT))?;
         Ok(Self { socket: Arc::new(socket), has_failed: Arc::default() })
     }
 
@@ -92,16 +93,9 @@ impl Store {
         if let Err(error) = sent
             && !self.has_failed.swap(true, Ordering::Relaxed)
         {
-            tracing::warn!(%error, "a descriptor is not kept: a crash of the primary would lose it");
+            tracing::warn!(%error, "descriptor not stored: a crash of the primary would lose it");
         }
     }
-}
-
-/// Whether systemd keeps descriptors of this process (`FileDescriptorStoreMax=`).
-#[must_use]
-pub fn is_systemd() -> bool {
-    let room = env::var("FDSTORE").ok().and_then(|room| room.parse::<u64>().ok());
-    room.unwrap_or(0) > 0 && env::var_os("NOTIFY_SOCKET").is_some()
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ fn a_drained_slot_gives_its_clients_to_others_until_it_is_undrained() {
         pool.pause_readiness(true);
         order(pool, 1, SlotOrder::Drain).await.unwrap();
         let reason = pool.event("it drains", |event| match event {
-            Event::Worker { worker: found, change: WorkerChange::Drains(reason), .. } => {
+            Event::Worker { worker: found, change: WorkerChange::Draining(reason), .. } => {
                 assert_eq!(*found, worker(1, 0));
                 Some(*reason)
             }
@@ -247,7 +247,7 @@ fn whoever_drains_when_everything_ends_hears_of_that_too() {
         pool.handle.reload(Trigger::Command, quick).await.unwrap();
         pool.handle.stop(false).await;
         let told = pool.told(4).await;
-        assert_eq!(told[2..4], ["drain 0.0: shed 1001 10", "drain 1.0: shed 1001 10"]);
+        assert_eq!(told[2..4], ["drain 0.0: close 1001 10", "drain 1.0: close 1001 10"]);
         pool.pause_readiness(false);
     });
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rustix::fs::SealFlags;
 use sticky_lb::internals::link::Link;
+use sticky_lb::internals::link::error::ChannelError;
 use sticky_lb::internals::link::event::{LinkEvent, SessionEvent};
-use sticky_lb::internals::link::native::ChannelError;
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use sticky_lb::protocol::message::{
     ConnectionRecord, HELLO, MAX_SESSIONS, MAX_TO_PRIMARY, READY, SESSIONS, encode_ask,

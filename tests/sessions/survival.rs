@@ -7,8 +7,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::SystemTime;
 
+use sticky_lb::internals::link::error::ChannelError;
 use sticky_lb::internals::link::event::{LinkEvent, SessionEvent};
-use sticky_lb::internals::link::native::{ChannelError, Keeping};
+use sticky_lb::internals::link::protection::Keeping;
 use sticky_lb::internals::link::seam::{SlotCommand, SlotEvent, SlotEventKind, Survival, WorkerId};
 use sticky_lb::internals::sessions::close_requests::PaceSettings;
 use sticky_lb::protocol::checkpoint;

@@ -1,4 +1,4 @@
-//! Everything at a glance.
+//! The primary's status as a report.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::protocol::ids::Timestamp;
 use crate::supervisor::pool::status::{PoolStatus, RolloutStatus};
 use crate::system::keeper::main_pid;
 
-/// Puts it together.
+/// The report.
 pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts) -> Status {
     let (facts, counters) = (&links.facts, &frontend.counters);
     let workers = || pool.slots.iter().flat_map(|slot| &slot.workers);
@@ -73,7 +73,7 @@ pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts)
     }
 }
 
-/// A rolling restart that goes on.
+/// A rolling restart in progress.
 pub(in crate::control) fn rollout(status: &RolloutStatus) -> Rollout {
     let under_way = status.under_way.iter();
     Rollout {
@@ -86,7 +86,7 @@ pub(in crate::control) fn rollout(status: &RolloutStatus) -> Rollout {
     }
 }
 
-/// A placement as settings have it.
+/// A placement's name in settings.
 pub(in crate::control) fn placement_name(placement: Placement) -> &'static str {
     match placement {
         Placement::Rendezvous => "rendezvous",
@@ -97,7 +97,7 @@ pub(in crate::control) fn placement_name(placement: Placement) -> &'static str {
     }
 }
 
-/// Milliseconds.
+/// A duration in milliseconds.
 pub(in crate::control) fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1_000.0
 }

@@ -1,7 +1,7 @@
 //! What slots leave to a successor, and how they go on from it.
 
 use crate::link::Link;
-use crate::link::native::PendingConnection;
+use crate::link::connection::PendingConnection;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::SlotId;
 

@@ -10,11 +10,8 @@ use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
 use crate::link::connection::{Content, Offer};
 use crate::link::error::ChannelError;
 use crate::link::native::transport::ReceivedFds;
-use crate::protocol::message::ConnectionRecord;
+use crate::protocol::message::{ConnectionRecord, MAX_IMAGE};
 use crate::protocol::tcp_progress::Usage;
-
-/// Bytes of the longest parcel: a state of 16 MiB, and what else the workers put beside it.
-const LONGEST: u64 = 17 << 20;
 
 /// Looks at what a worker offers. Nothing if it cannot move now: not all has arrived, it is too
 /// long, or its client is gone.
@@ -62,5 +59,5 @@ fn is_sealed(memory: &OwnedFd) -> bool {
 
 fn is_short(memory: &OwnedFd) -> bool {
     let size = fstat(memory).map(|stat| u64::try_from(stat.st_size));
-    matches!(size, Ok(Ok(size)) if size <= LONGEST)
+    matches!(size, Ok(Ok(size)) if size <= MAX_IMAGE)
 }

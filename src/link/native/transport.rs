@@ -18,6 +18,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, so
 use crate::handover::descriptors::{Descriptors, TakeOverError, WorkerPart};
 use crate::link::connection::{Content, PendingConnection};
 use crate::link::error::{ChannelError, was_queued};
+use crate::link::inherit::Inherit;
 use crate::protocol::ids::WorkerId;
 use crate::protocol::message::{
     BATCH, MAX_TO_PRIMARY, MAX_TO_WORKER, encode_connections, encode_session,
@@ -36,14 +37,10 @@ pub(super) struct Transport {
     buffer: Box<[u8; MAX_TO_WORKER]>,
 }
 
-/// The descriptors that a new worker inherits.
-#[derive(Debug)]
-pub struct WorkerEnd {
-    /// Its end of the channel.
-    pub channel: OwnedFd,
-    /// Its scoreboard.
-    pub scoreboard: OwnedFd,
-}
+/// The variable that names the number of the channel.
+const CHANNEL: &str = "STICKY_LB_CHANNEL";
+/// The variable that names the number of the scoreboard.
+const SCOREBOARD: &str = "STICKY_LB_SCOREBOARD";
 
 /// The descriptors that came with a message.
 #[derive(Debug, Default)]
@@ -61,12 +58,19 @@ impl ReceivedFds {
 }
 
 impl Transport {
-    pub(super) fn create() -> io::Result<(Self, WorkerEnd)> {
+    pub(super) fn create() -> io::Result<(Self, Inherit)> {
         let kind = SocketType::SEQPACKET;
         let (socket, far) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
         let (scoreboard, page) = Scoreboard::create()?;
-        let end = WorkerEnd { channel: far.try_clone()?, scoreboard: page.try_clone()? };
-        Ok((Self::new(socket, far, scoreboard, page), end))
+        let mut inherit = Inherit::default();
+        inherit.add("channel", CHANNEL, far.try_clone()?);
+        inherit.add("scoreboard", SCOREBOARD, page.try_clone()?);
+        Ok((Self::new(socket, far, scoreboard, page), inherit))
+    }
+
+    /// The memory of the scoreboard.
+    pub(super) fn page(&self) -> BorrowedFd<'_> {
+        self.page.as_fd()
     }
 
     /// From the descriptors of `worker`.

@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::error::chain;
 use crate::primary::StatusEvent;
 use crate::primary::control_loop::Operator;
 use crate::primary::record::Record;
 use crate::primary::snapshot::Estate;
-use crate::supervisor::pool::chain;
 use crate::supervisor::pool::handle::{Refusal, Reply};
 use crate::supervisor::pool::snapshot::After;
 use crate::system::journal::Journal;

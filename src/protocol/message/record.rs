@@ -1,11 +1,11 @@
-//! What travels with a connection's descriptor, as bytes.
+//! The record that travels with a connection's descriptor, as bytes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use crate::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use crate::protocol::message::{MessageError, RECORD, u64_at};
 
-/// What travels with a connection's descriptor.
+/// The record that travels with a connection's descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ConnectionRecord {
@@ -13,7 +13,7 @@ pub struct ConnectionRecord {
     pub id: ConnectionId,
     /// When the primary accepted it.
     pub accepted_at: Timestamp,
-    /// What decided its slot.
+    /// The affinity key that decided its slot.
     pub key: AffinityKey,
     /// The client's address, IPv4 as IPv4 even on a dual-stack listener.
     pub client: SocketAddr,
@@ -33,7 +33,7 @@ impl<'a> Records<'a> {
         self.0.len() / RECORD
     }
 
-    /// One after the other, as the descriptors stand beside them.
+    /// In the order of their descriptors.
     pub fn iter(self) -> impl Iterator<Item = ConnectionRecord> + 'a {
         self.0.chunks_exact(RECORD).filter_map(|bytes| decode_record(bytes).ok())
     }

@@ -1,140 +1,103 @@
-//! A pool goes on where another one was: with its document and the workers that run.
+//! Continues where another pool was, from its snapshot and the workers that run.
 //!
-//! After an upgrade both fit. After a crash the document may be behind by one turn: what was decided in
-//! it is found out from the workers themselves, or decided again.
+//! After an upgrade both agree. After a crash the snapshot may be behind by one turn: the decisions of
+//! that turn are found out from the workers themselves, or made again.
 
 use std::collections::BTreeMap;
 
 use crate::link::seam::{SlotCommand, WorkerId};
-use crate::protocol::ids::{SlotId, Timestamp};
-use crate::supervisor::event::Event;
+use crate::protocol::ids::Timestamp;
+use crate::supervisor::event::{After, Event};
 use crate::supervisor::lifecycle::SlotState;
-use crate::supervisor::pool::snapshot::{
-    AdoptedWorker, After, PoolDocument, Said, WrittenStopping, WrittenWorker,
-};
-use crate::supervisor::pool::stop::Stopping;
-use crate::supervisor::pool::{Pool, PoolError, PoolLinks, Slot};
+use crate::supervisor::pool::adoption;
+use crate::supervisor::pool::error::PoolError;
+use crate::supervisor::pool::fleet::Fleet;
+use crate::supervisor::pool::run_state::RunState;
+use crate::supervisor::pool::slots::Slot;
+use crate::supervisor::pool::snapshot::{AdoptedWorker, WrittenStopping, WrittenWorker};
+use crate::supervisor::pool::worker_message::WorkerMessage;
 
-/// What is still to be gone on with.
+/// The run that is still to be continued.
 #[derive(Debug)]
-pub(super) struct Resumption {
-    running: Vec<WrittenWorker>,
-    workers: BTreeMap<WorkerId, AdoptedWorker>,
-    unheard: Vec<(WorkerId, Said)>,
-    stopping: WrittenStopping,
-    after: After,
+pub(super) struct Resume {
+    pub(super) running: Vec<WrittenWorker>,
+    pub(super) workers: BTreeMap<WorkerId, AdoptedWorker>,
+    pub(super) unheard: Vec<(WorkerId, WorkerMessage)>,
+    pub(super) stopping: WrittenStopping,
+    pub(super) after: After,
 }
 
-impl Pool {
-    /// A pool that goes on where another one was, which `document` describes. Of `workers` it takes
-    /// those that it knows, and those that were started since. Settings are the document's.
-    #[must_use]
-    pub fn resume(
-        document: PoolDocument,
-        workers: Vec<AdoptedWorker>,
-        after: After,
-        links: PoolLinks,
-    ) -> Self {
-        let slots = document.slots.iter().map(|written| {
-            let slot = Slot {
-                life: written.life.clone(),
-                command: document.command(&written.command),
-                candidate: written.candidate.as_ref().map(|kind| document.command(kind)),
-                ranked: written.ranked,
-            };
-            (written.slot, slot)
-        });
-        let slots = slots.collect();
-        let resumption = Resumption {
-            running: document.running,
-            workers: workers.into_iter().map(|worker| (worker.id, worker)).collect(),
-            unheard: document.unheard,
-            stopping: document.stopping,
-            after,
-        };
-        Self {
-            before: document.before,
-            deferred: document.deferred,
-            slots,
-            planner: document.planner,
-            accepting: document.accepting,
-            summary: document.summary,
-            stats: document.stats,
-            last_failure: document.last_failure,
-            resumption: Some(resumption),
-            ..Self::empty(document.settings, links)
-        }
-    }
-
-    pub(super) async fn go_on(&mut self, resumption: Resumption) -> Result<(), PoolError> {
-        let Resumption { running, mut workers, unheard, stopping, after } = resumption;
-        self.rank().await?;
+impl Resume {
+    /// Adopts the workers, and brings the frontend and the slots' lives up to date.
+    pub(super) async fn carry_out(self, fleet: &mut Fleet) -> Result<(), PoolError> {
+        let Self { running, mut workers, unheard, stopping, after } = self;
+        fleet.send_ranks().await?;
         let mut adopted = Vec::new();
         for written in running {
             if let Some(worker) = workers.remove(&written.worker) {
-                adopted.extend(self.adopt(worker, written).await?);
+                adopted.extend(adoption::adopt(fleet, worker, written).await?);
             }
         }
         for worker in workers.into_values() {
-            adopted.extend(self.adopt_unknown(worker).await?);
+            adopted.extend(adoption::adopt_unknown(fleet, worker).await?);
         }
-        self.show_frontend(stopping).await?;
-        self.health.change(&self.settings, Timestamp::now());
-        let workers = u16::try_from(self.running.len()).unwrap_or(u16::MAX);
-        self.links.announcer.announce(Event::Resumed { workers, after });
-        self.bury_lost().await?;
-        self.go_on_stopping_from(stopping);
+        inform_frontend(fleet, stopping).await?;
+        let workers = u16::try_from(fleet.workers.len()).unwrap_or(u16::MAX);
+        fleet.announcer.announce(Event::Resumed { workers, after });
+        adoption::report_lost(fleet).await?;
+        fleet.state = run_state(fleet, stopping);
         if after == After::Crash {
             for worker in adopted {
-                self.catch_up(worker).await?;
+                adoption::catch_up(fleet, worker).await?;
             }
         }
-        for (worker, said) in unheard {
-            self.heard_say(worker, said).await?;
+        for (worker, message) in unheard {
+            fleet.receive(worker, message).await?;
         }
-        self.tend_orphans();
+        fleet.reap_orphans();
         Ok(())
     }
+}
 
-    /// What the frontend knew of slots and workers.
-    async fn show_frontend(&self, stopping: WrittenStopping) -> Result<(), PoolError> {
-        let frontend = &self.links.frontend;
-        for slot in self.slots.keys() {
-            if let Some(worker) = self.serving(*slot) {
-                frontend.send(SlotCommand::Serve(worker)).await?;
-            }
-        }
-        for slot in self.slots.keys().filter(|slot| self.is_given_up(**slot)) {
-            frontend.send(SlotCommand::GiveUp(*slot)).await?;
-        }
-        // Whoever has closed the listener doesn't open it again.
-        let accepts = !matches!(stopping, WrittenStopping::Draining);
-        if self.accepting && accepts {
-            frontend.send(SlotCommand::Accept).await?;
-        }
-        Ok(())
-    }
-
-    /// Whether clients don't wait for the slot's next worker.
-    fn is_given_up(&self, slot: SlotId) -> bool {
-        let Some(Slot { life, .. }) = self.slots.get(&slot) else { return false };
-        match life.state() {
-            SlotState::Errored | SlotState::Stopped | SlotState::Drained => true,
-            SlotState::BackOff => {
-                let delay = life.next_start().map(|at| at.since(Timestamp::now()));
-                delay.is_some_and(|delay| delay > self.settings.slot_wait)
-            }
-            SlotState::Serving | SlotState::Spawning | SlotState::Removed => false,
+/// Tells the frontend what the one before it knew of slots and workers.
+async fn inform_frontend(fleet: &Fleet, stopping: WrittenStopping) -> Result<(), PoolError> {
+    let Fleet { frontend, slots, .. } = fleet;
+    for slot in slots.ids() {
+        if let Some(worker) = slots.serving(slot) {
+            frontend.send(SlotCommand::Serve(worker)).await?;
         }
     }
+    for (slot, found) in slots.iter() {
+        if is_given_up(fleet, found) {
+            frontend.send(SlotCommand::GiveUp(slot)).await?;
+        }
+    }
+    // A listener that was closed is not opened again.
+    let accepts = !matches!(stopping, WrittenStopping::Draining);
+    if fleet.accepting && accepts {
+        frontend.send(SlotCommand::Accept).await?;
+    }
+    Ok(())
+}
 
-    fn go_on_stopping_from(&mut self, stopping: WrittenStopping) {
-        self.stopping = match stopping {
-            WrittenStopping::No => Stopping::No,
-            WrittenStopping::LameDuck(until) => Stopping::LameDuck(until),
-            // Whatever came last is handed out again.
-            WrittenStopping::Closing => self.closing(),
-            WrittenStopping::Draining => Stopping::Draining,
-        };
+/// Whether clients don't wait for the slot's next worker.
+fn is_given_up(fleet: &Fleet, Slot { life, .. }: &Slot) -> bool {
+    match life.state() {
+        SlotState::Errored | SlotState::Stopped | SlotState::Drained => true,
+        SlotState::BackOff => {
+            let delay = life.next_start().map(|at| at.since(Timestamp::now()));
+            delay.is_some_and(|delay| delay > fleet.settings.slot_wait)
+        }
+        SlotState::Serving | SlotState::Spawning | SlotState::Removed => false,
+    }
+}
+
+fn run_state(fleet: &Fleet, stopping: WrittenStopping) -> RunState {
+    match stopping {
+        WrittenStopping::No => RunState::Running,
+        WrittenStopping::LameDuck(until) => RunState::LameDuck(until),
+        // Connections that came last are handed out again.
+        WrittenStopping::Closing => RunState::closing(&fleet.frontend),
+        WrittenStopping::Draining => RunState::Draining,
     }
 }

@@ -10,15 +10,20 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::link::Link;
-use crate::link::seam::{SlotEventKind, WorkerId};
+use crate::link::seam::WorkerId;
 use crate::protocol::ids::{SlotId, Timestamp};
 use crate::supervisor::command::WorkerCommand;
+pub use crate::supervisor::event::After;
 use crate::supervisor::lifecycle::KillReason;
+use crate::supervisor::pool::fleet::Fleet;
+use crate::supervisor::pool::links::{PoolLinks, Summary};
+use crate::supervisor::pool::run_state::RunState;
 use crate::supervisor::pool::scaling::Deferred;
+use crate::supervisor::pool::settings::PoolSettings;
+use crate::supervisor::pool::slots::Slot;
 use crate::supervisor::pool::stats::Stats;
-use crate::supervisor::pool::stop::Stopping;
-use crate::supervisor::pool::{Pool, PoolLinks, PoolSettings, Slot, Summary};
-use crate::supervisor::rollout::Planner;
+pub(super) use crate::supervisor::pool::worker_message::WorkerMessage as Said;
+use crate::supervisor::rollout::planner::Planner;
 use crate::supervisor::slot_life::SlotLife;
 
 /// The version of [`PoolDocument`]. It changes with the format.
@@ -60,24 +65,6 @@ pub struct AdoptedWorker {
     pub stdout: Option<OwnedFd>,
     /// The read end of its standard error, likewise.
     pub stderr: Option<OwnedFd>,
-}
-
-/// What a pool resumes after.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum After {
-    /// Its predecessor has handed over.
-    Upgrade,
-    /// Its predecessor has died.
-    Crash,
-}
-
-impl std::fmt::Display for After {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Upgrade => "upgrade",
-            Self::Crash => "crash",
-        })
-    }
 }
 
 /// Why a document cannot be read.
@@ -150,27 +137,6 @@ pub(super) enum WrittenStopping {
     Draining,
 }
 
-/// What a worker has said. That it is alive is of no interest later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Said {
-    Hello,
-    Ready,
-    Leave,
-    Violation,
-}
-
-impl Said {
-    pub(super) fn of(kind: &SlotEventKind) -> Option<Self> {
-        match kind {
-            SlotEventKind::Hello => Some(Self::Hello),
-            SlotEventKind::Ready => Some(Self::Ready),
-            SlotEventKind::Leave => Some(Self::Leave),
-            SlotEventKind::Violation(_) => Some(Self::Violation),
-            SlotEventKind::Pong => None,
-        }
-    }
-}
-
 impl PoolDocument {
     /// As JSON. Empty if that cannot be, which nothing that is in it can lead to.
     #[must_use]
@@ -216,65 +182,63 @@ impl PoolDocument {
     }
 }
 
-impl Pool {
-    /// As it is now.
-    pub(super) fn document(&self) -> PoolDocument {
-        let mut inherited: Vec<_> = self.links.orphans.inherited().iter().copied().collect();
-        inherited.sort_unstable();
-        PoolDocument {
-            version: VERSION,
-            settings: self.settings.clone(),
-            before: self.before.clone(),
-            deferred: self.deferred,
-            slots: self.slots.iter().map(|(id, slot)| self.written_slot(*id, slot)).collect(),
-            running: self.written_workers(),
-            planner: self.planner.clone(),
-            stats: self.stats.clone(),
-            accepting: self.accepting,
-            stopping: match self.stopping {
-                Stopping::No => WrittenStopping::No,
-                Stopping::LameDuck(until) => WrittenStopping::LameDuck(until),
-                Stopping::Closing(_) => WrittenStopping::Closing,
-                Stopping::Draining => WrittenStopping::Draining,
-            },
-            summary: self.summary,
-            last_failure: self.last_failure.clone(),
-            inherited,
-            unheard: Vec::new(),
-        }
+/// The pool as it is now.
+pub(super) fn document(fleet: &Fleet, deferred: Option<Deferred>) -> PoolDocument {
+    let mut inherited: Vec<_> = fleet.orphans.inherited().iter().copied().collect();
+    inherited.sort_unstable();
+    PoolDocument {
+        version: VERSION,
+        settings: fleet.settings.clone(),
+        before: fleet.before.clone(),
+        deferred,
+        slots: fleet.slots.iter().map(|(id, slot)| written_slot(fleet, id, slot)).collect(),
+        running: written_workers(fleet),
+        planner: fleet.planner.clone(),
+        stats: fleet.history.stats.clone(),
+        accepting: fleet.accepting,
+        stopping: match fleet.state {
+            RunState::Running | RunState::HandingOver => WrittenStopping::No,
+            RunState::LameDuck(until) => WrittenStopping::LameDuck(until),
+            RunState::Closing(_) => WrittenStopping::Closing,
+            RunState::Draining => WrittenStopping::Draining,
+        },
+        summary: fleet.history.summary,
+        last_failure: fleet.history.last_failure.clone(),
+        inherited,
+        unheard: Vec::new(),
     }
+}
 
-    fn written_slot(&self, id: SlotId, slot: &Slot) -> WrittenSlot {
-        WrittenSlot {
-            slot: id,
-            life: slot.life.clone(),
-            command: self.kind(&slot.command),
-            candidate: slot.candidate.as_ref().map(|command| self.kind(command)),
-            ranked: slot.ranked,
-        }
+fn written_slot(fleet: &Fleet, id: SlotId, slot: &Slot) -> WrittenSlot {
+    WrittenSlot {
+        slot: id,
+        life: slot.life.clone(),
+        command: kind(fleet, &slot.command),
+        candidate: slot.candidate.as_ref().map(|command| kind(fleet, command)),
+        ranked: slot.ranked,
     }
+}
 
-    fn kind(&self, command: &Arc<WorkerCommand>) -> Kind {
-        let is = |settings: &PoolSettings| Arc::ptr_eq(command, &settings.command);
-        match &self.before {
-            _ if is(&self.settings) => Kind::Current,
-            Some(before) if is(before) => Kind::Before,
-            _ => Kind::Other(Box::new(WorkerCommand::clone(command))),
-        }
+fn kind(fleet: &Fleet, command: &Arc<WorkerCommand>) -> Kind {
+    let is = |settings: &PoolSettings| Arc::ptr_eq(command, &settings.command);
+    match &fleet.before {
+        _ if is(&fleet.settings) => Kind::Current,
+        Some(before) if is(before) => Kind::Before,
+        _ => Kind::Other(Box::new(WorkerCommand::clone(command))),
     }
+}
 
-    fn written_workers(&self) -> Vec<WrittenWorker> {
-        let workers = self.running.iter().map(|(worker, running)| WrittenWorker {
-            worker: *worker,
-            pid: running.process.pid(),
-            started: running.started,
-            jitter: running.jitter,
-            killed: running.killed,
-        });
-        let mut workers: Vec<_> = workers.collect();
-        workers.sort_unstable_by_key(|written| written.worker);
-        workers
-    }
+fn written_workers(fleet: &Fleet) -> Vec<WrittenWorker> {
+    let workers = fleet.workers.iter().map(|(worker, running)| WrittenWorker {
+        worker,
+        pid: running.process.pid(),
+        started: running.started,
+        jitter: running.jitter,
+        killed: running.killed,
+    });
+    let mut workers: Vec<_> = workers.collect();
+    workers.sort_unstable_by_key(|written| written.worker);
+    workers
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::supervisor::command::{InheritedVariables, User};
 use crate::supervisor::lifecycle::{Fact, LifecycleSettings};
 use crate::supervisor::limits::{LimitReason, LimitSettings};
 use crate::supervisor::pool::handle::Scale;
-use crate::supervisor::pool::stats::Death;
+use crate::supervisor::pool::stats::Crash;
 use crate::supervisor::restart::RestartPolicy;
 use crate::supervisor::rollout::{Cause, Outcome, RolloutSettings, Trigger};
 
@@ -105,7 +105,7 @@ fn lives() -> Vec<SlotLife> {
     let stopped = Fact::Exited { generation: g(0), status: Some(3), jitter: 0.0 };
     let kill = Fact::Kill(g(0), KillReason::Memory);
     vec![
-        // RolloutProgress by for its successor, which serves.
+        // Standing by for its successor, which serves.
         life(&[Start, Ready(g(0)), Replace, Ready(g(1))]),
         // Draining, and a successor that is being started.
         life(&[Start, Ready(g(0)), Replace, Ready(g(1)), Time, Time, Replace]),
@@ -116,7 +116,7 @@ fn lives() -> Vec<SlotLife> {
         life(&[Start, Ready(g(0)), Time, stopped]),
         life(&[Start, Ready(g(0)), Drain]),
         life(&[Start, Ready(g(0)), Remove]),
-        // RolloutProgress still; killed.
+        // Stalled; killed.
         life(&[Start, Ready(g(0)), Stalled(g(0))]),
         life(&[Start, Ready(g(0)), kill]),
     ]
@@ -143,8 +143,8 @@ fn planner() -> Planner {
 fn stats() -> Stats {
     let mut stats = Stats::default();
     stats.started(SlotId(1));
-    stats.died(SlotId(1), Death::Killed(KillReason::Stalled), "stood still");
-    stats.buried(SlotId(1), 17, 4);
+    stats.crashed(SlotId(1), Crash::Killed(KillReason::Stalled), "stood still");
+    stats.exited(SlotId(1), 17, 4);
     stats.replaced(Cause::Ordered);
     stats.rolled_out(&Outcome::Superseded);
     stats

@@ -20,7 +20,7 @@ proptest! {
             let text = serde_json::to_string(&life).unwrap();
             let mut read: SlotLife = serde_json::from_str(&text).unwrap();
             prop_assert_eq!(&text, &serde_json::to_string(&read).unwrap());
-            // What is read goes through numbers of the format that upgrades are written in.
+            // The copy goes through numbers of the format that upgrades are written in.
             let value = serde_json::to_value(&read).unwrap();
             prop_assert_eq!(&text, &serde_json::to_string(
                 &serde_json::from_value::<SlotLife>(value).unwrap()
@@ -35,7 +35,7 @@ proptest! {
 }
 
 #[test]
-fn a_worker_that_nobody_remembers_fills_a_slot_that_is_to_be_filled() {
+fn a_worker_in_no_snapshot_fills_a_slot_that_is_to_be_filled() {
     // The order to replace was forgotten, its worker is there.
     let mut life = play_on(&[]);
     assert!(life.adopt(G1, at(2_000)));
@@ -49,7 +49,7 @@ fn a_worker_that_nobody_remembers_fills_a_slot_that_is_to_be_filled() {
 }
 
 #[test]
-fn a_worker_that_nobody_remembers_ends_a_pause() {
+fn a_worker_in_no_snapshot_ends_a_pause() {
     let mut life = play(SETTINGS, &[(0, Fact::Start, &[Action::Spawn(G0)])]);
     life.on(exited(G0), at(10));
     assert_eq!(life.state(), SlotState::BackOff);

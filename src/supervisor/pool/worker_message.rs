@@ -1,0 +1,27 @@
+//! The messages of a worker to its primary.
+
+use serde::{Deserialize, Serialize};
+
+use crate::link::seam::SlotEventKind;
+
+/// A message that changes something in the slot's life. That a worker is alive is of no interest to
+/// a successor and no such message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum WorkerMessage {
+    Hello,
+    Ready,
+    Leave,
+    Violation,
+}
+
+impl WorkerMessage {
+    pub(super) fn new(kind: &SlotEventKind) -> Option<Self> {
+        match kind {
+            SlotEventKind::Hello => Some(Self::Hello),
+            SlotEventKind::Ready => Some(Self::Ready),
+            SlotEventKind::Leave => Some(Self::Leave),
+            SlotEventKind::Violation(_) => Some(Self::Violation),
+            SlotEventKind::Pong => None,
+        }
+    }
+}
