@@ -42,7 +42,7 @@ pub enum Route {
     Nowhere,
 }
 
-/// What is decided for a client, and what is to be noted of it.
+/// The decision for a client, and the note to be made of it.
 #[derive(Clone, Copy, Debug)]
 struct Decision {
     route: Route,
@@ -51,15 +51,15 @@ struct Decision {
 
 #[derive(Clone, Copy, Debug)]
 enum Note {
-    /// What is remembered stays.
+    /// The memory stays as it is.
     Nothing,
     /// It goes there from now on.
     Remember(SlotId),
-    /// What is remembered is of no use.
+    /// Its remembered slot can't take it.
     Forget,
 }
 
-/// What a router knows beside its settings.
+/// The state of a router beside its settings.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RouterEstate {
     spread: Spread,
@@ -89,13 +89,13 @@ impl Router {
         }
     }
 
-    /// What its successor is to know.
+    /// The state, for a successor.
     #[must_use]
     pub fn into_estate(self, now: Timestamp) -> RouterEstate {
         RouterEstate { remembered: self.memory.remembered(now), spread: self.spread }
     }
 
-    /// Goes on from what the one before knew.
+    /// Resumes from the state of another router.
     pub fn resume(&mut self, estate: RouterEstate) {
         self.spread = estate.spread;
         self.memory.resume(&estate.remembered);
@@ -179,6 +179,19 @@ impl Router {
     /// back to the first slot of their ranking with their next connection.
     pub fn forget_all(&mut self, now: Timestamp) -> u64 {
         self.memory.clear(now)
+    }
+
+    /// How slots are chosen.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    /// Where [`Self::route`] would send a connection of the client with this key now, and why. Not for
+    /// the way of connections: it allocates.
+    #[must_use]
+    pub fn explain(&self, key: AffinityKey, slots: &impl Slots, now: Timestamp) -> Explanation {
+        explain::explain(self, key, slots, now)
     }
 
     /// Where a client of a sticky placement goes, if that slot is remembered for it.
@@ -420,7 +433,7 @@ mod tests {
         }
 
         #[test]
-        fn nobody_is_sent_to_a_closed_slot(
+        fn no_client_is_sent_to_a_closed_slot(
             key: u64, steps in prop::collection::vec(prop::collection::vec(0..3_u8, 6), 1..20),
             modulo: bool, bound in prop::option::of(1.0..2.0_f64),
         ) {

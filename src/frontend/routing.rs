@@ -41,7 +41,7 @@ const ACKNOWLEDGE_EXPECTED: Duration = Duration::from_millis(10);
 /// Room that is made for slots and connections, so that a turn allocates nothing.
 const RESERVED: usize = 128;
 
-/// What was counted, here and where it outlives this process.
+/// Counters and measures, and the page where counters outlive this process.
 #[derive(Debug)]
 pub(super) struct Tally {
     pub(super) counters: Counters,
@@ -420,7 +420,7 @@ impl Host for Routing {
     }
 
     fn link(&mut self, worker: WorkerId) -> Option<&mut Link> {
-        let link = self.slots.heard(worker)?;
+        let link = self.slots.link(worker)?;
         self.unflushed.push(worker.slot);
         Some(link)
     }
@@ -437,7 +437,7 @@ impl Host for Routing {
     }
 
     fn session_workers(&self) -> Vec<WorkerId> {
-        self.slots.takers().collect()
+        self.slots.session_workers().collect()
     }
 
     fn targets(&mut self) -> impl MigrationTargets {

@@ -1,5 +1,5 @@
-//! Everything that the frontend counts and measures, over all slots and for each. Knows nothing of
-//! connections but how long they took; what it says of itself is put together by the dispatcher.
+//! Counters and measures of the frontend, over all slots and for each. Knows nothing of connections but
+//! how long they took.
 //!
 //! # Pitfalls
 //!
@@ -14,17 +14,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::frontend::measure::rate::Rate;
 use crate::frontend::measure::times::{Bucket, RecentTimes, Times};
-use crate::frontend::measure::top_clients::HeaviestClient;
+use crate::frontend::measure::top_clients::TopClientCounter;
 use crate::frontend::query::FallbackReason;
 use crate::protocol::ids::{AffinityKey, SlotId, Timestamp};
 
-/// What was counted and measured.
+/// Counters and measures.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Stats {
     /// Connections accepted.
     pub accepts: Rate,
     /// Who makes the most of them.
-    pub top_client: HeaviestClient,
+    pub top_client: TopClientCounter,
     /// From accept to acknowledgement, since the start.
     pub times: Times,
     /// All of those times together.
@@ -35,7 +35,7 @@ pub struct Stats {
     slots: Vec<SlotTally>,
 }
 
-/// What was counted and measured of a slot, with all of its workers so far.
+/// Counters and measures of a slot, over all of its workers so far.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct SlotTally {
     /// Connections acknowledged.
