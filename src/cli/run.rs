@@ -11,7 +11,7 @@ use crate::cli::role::{self, Role};
 use crate::config::Config;
 use crate::keeper;
 use crate::log::{LogFormat, LogHandle};
-use crate::primary::{Beginning, Primary, PrimaryEnd, StatusEvent};
+use crate::primary::{Primary, PrimaryEnd, Startup, StatusEvent};
 use crate::settings::change::{needs_restart, renames_control};
 use crate::settings::reader::{Reader, Reading};
 use crate::supervisor::output::Output;
@@ -27,7 +27,7 @@ const BLOCKED: std::time::Duration = std::time::Duration::from_millis(200);
 /// without one that is right, it starts no primary.
 pub(super) fn run(reader: &Reader) -> Result<u8, Box<dyn Error>> {
     // Before the configuration is read: a successor may have to go on by another one.
-    let left = role::may_be_successor().then(Beginning::find).transpose()?;
+    let left = role::may_be_successor().then(Startup::find).transpose()?;
     let config = read(reader, left.as_ref())?;
     let log = crate::log::start(&config.log);
     let format = config.log.format;
@@ -40,9 +40,9 @@ pub(super) fn run(reader: &Reader) -> Result<u8, Box<dyn Error>> {
             if role == Role::KeptPrimary {
                 role::be_kept();
             }
-            left.map_or_else(Beginning::find, Ok)
+            left.map_or_else(Startup::find, Ok)
                 .map_err(Into::into)
-                .and_then(|beginning| run_primary(reader, &config, beginning, &log))
+                .and_then(|startup| run_primary(reader, &config, startup, &log))
                 .map(|()| super::DONE)
         }
     };
@@ -58,8 +58,8 @@ pub(super) fn run(reader: &Reader) -> Result<u8, Box<dyn Error>> {
 
 /// A kept primary has the configuration that its keeper has read; after a crash the primary goes on by
 /// the one that the one before ran on, whatever has become of the file; unless that cannot be.
-fn read(reader: &Reader, left: Option<&Beginning>) -> Result<Config, Box<dyn Error>> {
-    let again = left.and_then(Beginning::source).map(|source| reader.read_again(source));
+fn read(reader: &Reader, left: Option<&Startup>) -> Result<Config, Box<dyn Error>> {
+    let again = left.and_then(Startup::source).map(|source| reader.read_again(source));
     let Reading { config, .. } = match again {
         Some(Ok(reading)) => reading,
         Some(Err(_)) | None => reader.read()?,
@@ -71,37 +71,37 @@ fn read(reader: &Reader, left: Option<&Beginning>) -> Result<Config, Box<dyn Err
 fn run_primary(
     reader: &Reader,
     config: &Config,
-    mut beginning: Beginning,
+    mut startup: Startup,
     log: &LogHandle,
 ) -> Result<(), Box<dyn Error>> {
     loop {
-        let output = beginning.start_output(config.output.clone())?;
+        let output = startup.start_output(config.output.clone())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let end = runtime.block_on(run_once(reader, config, beginning, &output, log))?;
+        let end = runtime.block_on(run_once(reader, config, startup, &output, log))?;
         runtime.shutdown_timeout(BLOCKED);
-        let PrimaryEnd::HandedOver(hand_over) = end else { return Ok(()) };
+        let PrimaryEnd::HandedOver(handover, program) = end else { return Ok(()) };
         // Its threads have ended.
         drop(output);
-        let Err(refused) = hand_over.become_successor();
-        beginning = Beginning::after_refusal(*refused)?;
+        let Err(refused) = handover.become_successor(&program);
+        startup = Startup::after_refusal(*refused)?;
     }
 }
 
 async fn run_once(
     reader: &Reader,
     config: &Config,
-    beginning: Beginning,
+    startup: Startup,
     output: &Output,
     log: &LogHandle,
 ) -> Result<PrimaryEnd, Box<dyn Error>> {
     let reread = || reread(reader, config);
     let report = |milestone| say(output, milestone);
-    let result = match Primary::begin(config.clone(), beginning) {
+    let result = match Primary::listen(config.clone(), startup) {
         Ok(primary) => primary.run(output.clone(), log.clone(), reread, report).await,
         Err(error) => Err(error),
     };
     match &result {
-        Ok(PrimaryEnd::HandedOver(_)) => return Ok(result?),
+        Ok(PrimaryEnd::HandedOver(..)) => return Ok(result?),
         Ok(PrimaryEnd::Ended(summary)) => say_stopped(output, summary),
         Err(_) => {}
     }

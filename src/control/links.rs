@@ -8,6 +8,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::frontend::placement::Placement;
 use crate::frontend::query::FrontendHandle;
+use crate::handover::carry;
+use crate::handover::primary::ReplacementsSnapshot;
 use crate::log::LogHandle;
 use crate::protocol::ids::Timestamp;
 use crate::supervisor::output::Output;
@@ -53,7 +55,7 @@ pub struct Facts {
 }
 
 /// How often a primary was replaced by a successor that took everything over.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replacements {
     /// By an upgrade in place.
     pub upgrades: u64,
@@ -64,6 +66,8 @@ pub struct Replacements {
     /// Why the last of them.
     pub upgrade_failed: Option<String>,
 }
+
+carry!(struct Replacements => ReplacementsSnapshot { upgrades, recoveries, failed_upgrades, upgrade_failed });
 
 /// What concerns the primary as a whole.
 #[derive(Debug)]

@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::frontend::pace::Pace;
+use crate::handover::carry;
+use crate::handover::frontend::{CloseRequestSnapshot, CloseRequestsSnapshot};
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::Timestamp;
 
@@ -39,15 +39,17 @@ pub struct CloseRequests {
 }
 
 /// What is asked for and not granted, for a successor.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default)]
 pub struct Wishes {
     /// When the next one is due by the rate.
     next: Option<Timestamp>,
     all: Vec<Wish>,
 }
 
+carry!(struct Wishes => CloseRequestsSnapshot { next, all });
+
 /// What is left of what a worker has asked for.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 struct Wish {
     worker: WorkerId,
     left: u32,
@@ -57,6 +59,8 @@ struct Wish {
     /// When all that are left are due.
     last_call: Timestamp,
 }
+
+carry!(struct Wish => CloseRequestSnapshot { worker, left, due, interval, last_call });
 
 /// A permission for a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

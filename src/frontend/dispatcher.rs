@@ -27,7 +27,7 @@ use crate::frontend::rebalance::Rebalance;
 use crate::frontend::router::{Route, Router};
 use crate::frontend::shared_counters::SharedCounters;
 use crate::frontend::slot_table::{Overdue, SlotTable};
-use crate::frontend::snapshot::FrontendEstate;
+use crate::frontend::snapshot::FrontendHandover;
 use crate::link::native::PendingConnection;
 use crate::link::seam::{CommandReceiver, Counters};
 use crate::protocol::ids::{ConnectionId, SlotId, Timestamp};
@@ -43,7 +43,7 @@ mod recovery;
 mod sessions;
 mod workers;
 
-use handover::Known;
+use handover::RestoredFlags;
 use pacing::RebalanceReplies;
 use protected::Protected;
 pub(super) use recovery::Recovery;
@@ -123,7 +123,7 @@ pub struct Dispatcher {
     /// Everything is left to a successor, then at the latest.
     handing_over: Option<Timestamp>,
     /// What another frontend has known of workers that aren't attached yet.
-    known: Known,
+    restored: RestoredFlags,
     /// What a primary that has died has left open.
     recovery: Option<Recovery>,
     /// Where a primary that follows a crash finds the counters.
@@ -133,13 +133,13 @@ pub struct Dispatcher {
 impl Dispatcher {
     /// Puts the parts together, and goes on from what another frontend has left: its connections wait
     /// for their slots, whose workers are attached and serve by the supervisor's commands as new ones do.
-    /// Of the estate channels are taken before.
+    /// The channels of `before` are taken out beforehand.
     ///
     /// # Errors
     ///
     /// If the kernel won't watch the listener.
     pub fn new(
-        estate: impl Into<FrontendEstate>,
+        before: impl Into<FrontendHandover>,
         affinity: Affinity,
         mut router: Router,
         mut slots: SlotTable,
@@ -150,15 +150,15 @@ impl Dispatcher {
         let poller = Poller::new().map_err(DispatchError::Wait)?;
         poller.add(Source::Commands, orders.as_fd()).map_err(DispatchError::Wait)?;
         poller.add(Source::Queries, queries.as_fd()).map_err(DispatchError::Wait)?;
-        let estate = estate.into();
-        let acceptor = Acceptor::new(estate.listener, estate.accept_errors, &poller);
+        let before = before.into();
+        let acceptor = Acceptor::new(before.listener, before.accept_errors, &poller);
         let now = Timestamp::now();
-        let sessions = Sessions::resume(&estate.slots, estate.sessions, estate.recovery.as_ref());
-        if estate.is_successor {
-            slots.resume(estate.slots.queues, now);
+        let sessions = Sessions::resume(&before.slots, before.sessions, before.recovery.as_ref());
+        if before.is_successor {
+            slots.resume(before.slots.queues, now);
         }
-        router.resume(estate.router);
-        let mut unroutable = estate.unroutable;
+        router.resume(before.router);
+        let mut unroutable = before.unroutable;
         unroutable.reserve(ACCEPT_BATCH);
         Ok(Self {
             poller,
@@ -172,12 +172,12 @@ impl Dispatcher {
             max_protected: settings.max_protected,
             sessions,
             protected: Protected::default(),
-            close_requests: CloseRequests::resume(settings.pace.close_rate, estate.wishes),
+            close_requests: CloseRequests::resume(settings.pace.close_rate, before.close_requests),
             rebalance: Rebalance::new(settings.pace.rebalance_rate),
             rebalance_replies: RebalanceReplies::default(),
             full: false,
-            counters: estate.counters,
-            stats: estate.stats,
+            counters: before.counters,
+            stats: before.stats,
             unroutable,
             touched: Vec::with_capacity(2 * ACCEPT_BATCH),
             handed_over_at: Timestamp(0),
@@ -187,9 +187,12 @@ impl Dispatcher {
             stopping: None,
             ended: false,
             handing_over: None,
-            known: Known { quarantined: estate.slots.quarantined, stalled: estate.slots.stalled },
-            recovery: estate.recovery,
-            page: estate.page,
+            restored: RestoredFlags {
+                quarantined: before.slots.quarantined,
+                stalled: before.slots.stalled,
+            },
+            recovery: before.recovery,
+            page: before.page,
         })
     }
 
@@ -198,7 +201,7 @@ impl Dispatcher {
     /// # Errors
     ///
     /// If the listener breaks.
-    pub fn run(mut self) -> Result<Option<Box<FrontendEstate>>, DispatchError> {
+    pub fn run(mut self) -> Result<Option<Box<FrontendHandover>>, DispatchError> {
         let mut ready = Vec::new();
         while !self.ended && !self.is_handed_over() {
             self.poller.wait(self.timeout(), &mut ready).map_err(DispatchError::Wait)?;
@@ -215,7 +218,7 @@ impl Dispatcher {
             let heeded = self.acceptor.heed(&self.poller, wanted, self.now);
             heeded.map_err(DispatchError::Wait)?;
         }
-        Ok((!self.ended).then(|| Box::new(self.into_estate())))
+        Ok((!self.ended).then(|| Box::new(self.into_handover())))
     }
 
     /// Writes what is counted where it outlives this process: before anything is handed over, so that

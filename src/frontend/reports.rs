@@ -14,8 +14,8 @@
 
 use std::collections::HashMap;
 
-use serde::{Deserialize, Serialize};
-
+use crate::handover::carry;
+use crate::handover::frontend::ReportsSnapshot;
 use crate::link::native::Report;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::ConnectionId;
@@ -30,11 +30,13 @@ pub enum Verdict {
 }
 
 /// Who is still to report, and what the others have said.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Reports {
     awaited: Vec<WorkerId>,
     told: Vec<(WorkerId, Report)>,
 }
+
+carry!(struct Reports => ReportsSnapshot { awaited, told });
 
 impl Reports {
     /// Nothing is decided before this worker has reported, or is gone.

@@ -21,7 +21,7 @@ mod sessions;
 mod snapshot;
 
 pub use overdue::Overdue;
-pub use snapshot::SlotEstate;
+pub use snapshot::SlotsHandover;
 
 /// How long slots are patient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

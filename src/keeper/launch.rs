@@ -19,8 +19,9 @@ use std::process::Command;
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::io::fcntl_dupfd_cloexec;
 
+use crate::handover::descriptors::LISTENER;
 use crate::keeper::process::Process;
-use crate::system::activation::{FIRST, LISTENER, variables};
+use crate::system::activation::{FIRST, variables};
 use crate::system::{keeper, program, store};
 
 /// What this process runs itself, and the first primary, too.

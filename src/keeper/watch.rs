@@ -3,7 +3,6 @@
 use std::io;
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
@@ -20,6 +19,7 @@ use crate::kernel::keep_inherited_descriptors;
 use crate::protocol::ids::Timestamp;
 use crate::protocol::sealed::seal;
 use crate::system::activation::inherited;
+use crate::system::limits::raise_descriptor_limit;
 use crate::system::notify::Notifier;
 use crate::system::store::{CONFIGURATION, PREFIX};
 
@@ -67,7 +67,9 @@ impl Watch {
         if let Err(error) = keep_inherited_descriptors() {
             tracing::warn!(%error, "primary inherits descriptors that its keeper has inherited");
         }
-        raise_descriptor_limit();
+        if let Err(error) = raise_descriptor_limit() {
+            tracing::warn!(%error, "descriptor limit of the keeper not raised");
+        }
         let signals = Signals::block().map_err(failed_to("read signals"))?;
         let children = Children::adopt().map_err(failed_to("take care of orphaned processes"))?;
         let socket = Socket::bind().map_err(failed_to("listen to its primary"))?;
@@ -294,15 +296,5 @@ impl Watch {
                 }
             }
         }
-    }
-}
-
-/// Each descriptor that is kept takes one here, and a second one while a primary is started, which
-/// inherits the limit.
-fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!(%error, "cannot raise the keeper's descriptor limit");
     }
 }

@@ -42,7 +42,6 @@ mod receive;
 mod recovery;
 mod resync;
 mod sessions;
-#[cfg(feature = "cli")]
 mod snapshot;
 mod transfer;
 
@@ -51,8 +50,7 @@ pub use protect::{Keep, Keeping};
 pub use receive::LinkEvent;
 pub use recovery::Recovered;
 pub use resync::Report;
-#[cfg(feature = "cli")]
-pub use snapshot::{ChannelDocument, ConnectionDocument};
+pub use snapshot::{PARTS, workers};
 pub use transfer::{Content, Offer, Parcel};
 
 /// An accepted connection that no worker owns yet. Dropping it closes it.
@@ -177,14 +175,21 @@ impl Channel {
         }
     }
 
-    /// What has to be kept for it to survive this process.
+    /// Everything that must stay open for a successor.
     #[must_use]
     pub fn descriptors(&self) -> [(WorkerPart, BorrowedFd<'_>); 3] {
+        let [socket, worker_end, scoreboard] = PARTS;
         [
-            (WorkerPart::Channel, self.socket.as_fd()),
-            (WorkerPart::WorkerEnd, self.worker_end.as_fd()),
-            (WorkerPart::Scoreboard, self.page.as_fd()),
+            (socket, self.socket.as_fd()),
+            (worker_end, self.worker_end.as_fd()),
+            (scoreboard, self.page.as_fd()),
         ]
+    }
+
+    /// The memory of the worker's scoreboard.
+    #[must_use]
+    pub fn page(&self) -> BorrowedFd<'_> {
+        self.page.as_fd()
     }
 
     /// Whether the worker has said that it has attached.

@@ -15,6 +15,8 @@ use std::sync::Arc;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::handover::carry;
+use crate::handover::pool::{CountersSnapshot, SurvivalSnapshot};
 use crate::link::native::{Channel, ChannelError};
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::SlotId;
@@ -80,7 +82,6 @@ pub enum SlotEventKind {
 
 /// What happened to connections since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Counters {
     /// Taken from the backlog.
     pub accepted: u64,
@@ -110,9 +111,10 @@ pub struct Counters {
     pub survival: Survival,
 }
 
+carry!(struct Counters => CountersSnapshot { accepted, acknowledged, redispatched, fallbacks, lost, stalls, refused, accept_errors, moved, returned, sessions_lost, shed, survival });
+
 /// What became of protected sessions whose workers died.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Survival {
     /// They go on in another worker.
     pub recovered: u64,
@@ -127,6 +129,8 @@ pub struct Survival {
     /// Sessions that were to be kept, and for which there was no descriptor.
     pub not_protected: u64,
 }
+
+carry!(struct Survival => SurvivalSnapshot { recovered, busy, client_gone, unverified, no_target, not_protected });
 
 impl Survival {
     /// Those that were closed, by why.

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 /// What becomes of established WebSockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum DrainMode {
     /// They end by themselves, until the time is over.
     Wait,
@@ -19,7 +18,6 @@ pub enum DrainMode {
 
 /// Why a worker drains, as its clients hear it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum DrainReason {
     /// Another takes its place.
     Restart,
@@ -29,7 +27,6 @@ pub enum DrainReason {
 
 /// An order to drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct DrainOrder {
     /// What becomes of established WebSockets.
     pub mode: DrainMode,

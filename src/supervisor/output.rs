@@ -47,7 +47,7 @@ mod stdout;
 mod tail;
 
 pub use lines::Stream;
-pub use snapshot::{OutputEstate, PipeState, TakenPipe};
+pub use snapshot::{OutputHandover, PipeHandover, PipeState};
 pub use tail::{Follower, LineFilter, Printed, PrintedLine, Recent};
 
 use files::Files;

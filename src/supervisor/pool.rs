@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 
+use crate::handover::pool::WorkerMessage;
 use crate::link::seam::{SlotCommand, SlotEvent, SlotEventKind, WorkerId};
 use crate::protocol::ids::{Generation, SlotId, Timestamp};
 use crate::supervisor::command::WorkerCommand;
@@ -39,9 +40,9 @@ mod workers;
 use health::Health;
 pub use interface::{MOST_WORKERS, Order, PoolError, PoolLinks, PoolSettings, Progress, Summary};
 use keeping::Written;
-use resume::Resumption;
+use resume::Resume;
 use scaling::Deferred;
-use snapshot::{PoolEnd, Said};
+use snapshot::{PoolEnd, worker_message};
 use stats::Stats;
 use stop::Stopping;
 use workers::Running;
@@ -69,7 +70,7 @@ pub struct Pool {
     /// Processes that the kernel has killed since memory ran out, where it says so.
     oom_kills: Option<u64>,
     /// Left by the one before, as long as it wasn't gone on with.
-    resumption: Option<Resumption>,
+    resume: Option<Resume>,
     /// It ends with this turn, and another one goes on.
     is_handing_over: bool,
     written: Written,
@@ -79,7 +80,7 @@ pub struct Pool {
 enum Supervised {
     Ended(Summary),
     /// With what workers said last.
-    HandingOver(Vec<(WorkerId, Said)>),
+    HandingOver(Vec<(WorkerId, WorkerMessage)>),
 }
 
 #[derive(Debug)]
@@ -120,7 +121,7 @@ impl Pool {
             stats: Stats::default(),
             last_failure: None,
             oom_kills: oom_kills(),
-            resumption: None,
+            resume: None,
             is_handing_over: false,
             written: Written::default(),
         }
@@ -136,7 +137,7 @@ impl Pool {
     pub async fn run(mut self) -> Result<PoolEnd, PoolError> {
         let result = match self.supervise().await {
             Ok(Supervised::HandingOver(unheard)) => {
-                return Ok(PoolEnd::HandedOver(Box::new(self.into_estate(unheard))));
+                return Ok(PoolEnd::HandedOver(Box::new(self.into_handover(unheard))));
             }
             Ok(Supervised::Ended(summary)) => Ok(PoolEnd::Ended(summary)),
             Err(error) => {
@@ -149,9 +150,9 @@ impl Pool {
     }
 
     async fn supervise(&mut self) -> Result<Supervised, PoolError> {
-        match self.resumption.take() {
+        match self.resume.take() {
             None => self.begin().await?,
-            Some(resumption) => self.go_on(resumption).await?,
+            Some(resume) => self.go_on(resume).await?,
         }
         let mut next_beat = self.settings.heartbeat.map(|every| Timestamp::now() + every);
         self.end_turn(true).await?;
@@ -300,8 +301,8 @@ impl Pool {
                 "worker breaks the protocol and is killed",
             );
         }
-        match Said::of(&kind) {
-            Some(said) => self.heard_say(worker, said).await,
+        match worker_message(&kind) {
+            Some(message) => self.heard_say(worker, message).await,
             None => {
                 if let Some(running) = self.running.get_mut(&worker) {
                     running.vitals.watchdog.pong(Timestamp::now());
@@ -311,13 +312,17 @@ impl Pool {
         }
     }
 
-    async fn heard_say(&mut self, worker: WorkerId, said: Said) -> Result<(), PoolError> {
+    async fn heard_say(
+        &mut self,
+        worker: WorkerId,
+        message: WorkerMessage,
+    ) -> Result<(), PoolError> {
         let generation = worker.generation;
-        let fact = match said {
-            Said::Hello if self.settings.wait_ready => return Ok(()),
-            Said::Hello | Said::Ready => Fact::Ready(generation),
-            Said::Leave => return self.heard_leave(worker).await,
-            Said::Violation => Fact::Kill(generation, KillReason::Violation),
+        let fact = match message {
+            WorkerMessage::Hello if self.settings.wait_ready => return Ok(()),
+            WorkerMessage::Hello | WorkerMessage::Ready => Fact::Ready(generation),
+            WorkerMessage::Leave => return self.heard_leave(worker).await,
+            WorkerMessage::Violation => Fact::Kill(generation, KillReason::Violation),
         };
         self.on(worker.slot, fact).await
     }

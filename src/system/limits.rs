@@ -1,11 +1,27 @@
-//! How much memory there is for this process and all that it starts: what its control groups leave
-//! of the machine's.
+//! The limits of this process and of all that it starts: memory, by its control groups and the machine,
+//! and descriptors.
 //!
-//! Reads only. How many processors there are is asked of the standard library, which knows of
-//! affinity and of the quotas of control groups.
+//! The number of processors comes from the standard library, which knows of affinity and of the quotas of
+//! control groups.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Raises the limit of open descriptors as far as it goes, for this process and those that it starts, and
+/// returns it. A primary takes one for each connection on its way, a worker one for each established
+/// connection, and a keeper one for each descriptor that it keeps.
+///
+/// # Errors
+///
+/// If the kernel refuses.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(hard)
+}
 
 /// Bytes: the smallest limit of this process's control group and of those above it, or all of the
 /// machine's memory. `None` if not even that can be read.

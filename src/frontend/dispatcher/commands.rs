@@ -38,7 +38,7 @@ impl Dispatcher {
                 for session in self.slots.serve(worker) {
                     self.place_session(session);
                 }
-                if self.known.was_stalled(worker) {
+                if self.restored.was_stalled(worker) {
                     self.slots.stall(worker);
                 }
                 self.touched.push(worker.slot);
@@ -75,7 +75,7 @@ impl Dispatcher {
 
     fn attach(&mut self, worker: WorkerId, channel: Channel) {
         self.sessions.under_way += channel.sessions_in_flight() as u64;
-        if self.known.was_expelled(worker) {
+        if self.restored.was_quarantined(worker) {
             self.slots.attach(worker, channel);
             return self.slots.quarantine(worker, self.now);
         }

@@ -1,25 +1,24 @@
-//! Everything that the frontend holds, left to a successor at the end of a turn, and taken up by it.
+//! The end of a frontend that has a successor, at the end of a turn, and what the successor takes up.
 
 use std::time::Duration;
 
 use crate::frontend::dispatcher::Dispatcher;
-use crate::frontend::snapshot::FrontendEstate;
+use crate::frontend::snapshot::FrontendHandover;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::Timestamp;
 
-/// What is on its way may take so long to be acknowledged: it need not be carried over then.
-const LAST_ANSWERS: Duration = Duration::from_millis(100);
+/// Connections on their way may take so long to be acknowledged: they need not be carried over then.
+const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Workers that were known to be something that the supervisor doesn't know, until they are attached
-/// and serve again.
+/// The states of workers that the supervisor doesn't know, until they are attached and serve again.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct RestoredFlags {
     pub(super) quarantined: Vec<WorkerId>,
     pub(super) stalled: Vec<WorkerId>,
 }
 
-impl Known {
-    pub(super) fn was_expelled(&mut self, worker: WorkerId) -> bool {
+impl RestoredFlags {
+    pub(super) fn was_quarantined(&mut self, worker: WorkerId) -> bool {
         take(&mut self.quarantined, worker)
     }
 
@@ -34,10 +33,10 @@ fn take(workers: &mut Vec<WorkerId>, worker: WorkerId) -> bool {
 }
 
 impl Dispatcher {
-    /// Accepts no more, and ends when nothing is on its way or the time for that is over.
+    /// Accepts no more, and ends when nothing is on its way or the time for that has passed.
     pub(super) fn begin_hand_over(&mut self) {
         self.accepting = false;
-        self.handing_over = Some(self.now + LAST_ANSWERS);
+        self.handing_over = Some(self.now + LAST_ANSWERS_TIMEOUT);
     }
 
     pub(super) fn is_handed_over(&self) -> bool {
@@ -45,18 +44,18 @@ impl Dispatcher {
             .is_some_and(|until: Timestamp| self.slots.in_flight() == 0 || self.now >= until)
     }
 
-    /// A rebalance that is counting or moving is given up, and nobody is told: whoever waits for it
-    /// hears that the frontend has ended.
-    pub(super) fn into_estate(self) -> FrontendEstate {
+    /// A rebalance that is counting or migrating is given up without a message: its requester learns
+    /// that the frontend has ended.
+    pub(super) fn into_handover(self) -> FrontendHandover {
         let (listener, accept_errors) = self.acceptor.into_parts();
-        FrontendEstate {
+        FrontendHandover {
             listener,
             accept_errors,
-            slots: self.slots.into_estate(),
+            slots: self.slots.into_handover(),
             counters: self.counters,
             stats: self.stats,
-            router: self.router.into_estate(self.now),
-            wishes: self.close_requests.into_wishes(),
+            router: self.router.into_snapshot(self.now),
+            close_requests: self.close_requests.into_wishes(),
             unroutable: self.unroutable,
             sessions: self.sessions.into_waiting(),
             recovery: self.recovery,

@@ -8,7 +8,7 @@ use crate::frontend::dispatcher::Dispatcher;
 use crate::frontend::dispatcher::lines::{self, TakenBack};
 use crate::frontend::dispatcher::recovery::Recovery;
 use crate::frontend::session_route::{RouteRequest, Sender, Way, way};
-use crate::frontend::slot_table::SlotEstate;
+use crate::frontend::slot_table::SlotsHandover;
 use crate::link::native::{ChannelError, Offer, PendingConnection};
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::{ConnectionId, SlotId};
@@ -30,7 +30,7 @@ pub(super) struct Sessions {
 impl Sessions {
     /// Those that another frontend has left; sessions on channels are counted as these are attached.
     pub(super) fn resume(
-        slots: &SlotEstate,
+        slots: &SlotsHandover,
         waiting: Vec<PendingConnection>,
         recovery: Option<&Recovery>,
     ) -> Self {

@@ -1,48 +1,48 @@
-//! What slots leave to a successor, and how they go on from it.
+//! Slots that have stopped, and the start of the next ones from them.
 
 use crate::frontend::slot_table::{Slot, SlotTable, State};
 use crate::link::native::{Channel, PendingConnection};
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::{SlotId, Timestamp};
 
-/// Everything that slots hold, and what is to be known of workers beside what the supervisor knows.
+/// Everything that slots hold, and what the supervisor doesn't know of their workers.
 #[derive(Debug, Default)]
-pub struct SlotEstate {
-    /// All of them.
+pub struct SlotsHandover {
+    /// All channels.
     pub channels: Vec<(WorkerId, Channel)>,
-    /// Who waits for which slot.
+    /// The connections that wait for a slot.
     pub queues: Vec<(SlotId, Vec<PendingConnection>)>,
-    /// These broke the protocol.
+    /// Workers that broke the protocol.
     pub quarantined: Vec<WorkerId>,
-    /// These serve and haven't acknowledged in time.
+    /// Workers that serve and haven't acknowledged in time.
     pub stalled: Vec<WorkerId>,
 }
 
 impl SlotTable {
-    /// Everything.
+    /// Everything that they hold.
     #[must_use]
-    pub fn into_estate(self) -> SlotEstate {
-        let mut estate = SlotEstate::default();
+    pub fn into_handover(self) -> SlotsHandover {
+        let mut handover = SlotsHandover::default();
         for (id, slot) in (0..).map(SlotId).zip(self.slots) {
             let Slot { state, queue, workers } = slot;
             if let State::Stalled(worker) = state {
-                estate.stalled.push(worker);
+                handover.stalled.push(worker);
             }
             if !queue.is_empty() {
-                estate.queues.push((id, queue.into()));
+                handover.queues.push((id, queue.into()));
             }
             for attached in workers {
                 if attached.quarantined {
-                    estate.quarantined.push(attached.id);
+                    handover.quarantined.push(attached.id);
                 }
-                estate.channels.push((attached.id, attached.channel));
+                handover.channels.push((attached.id, attached.channel));
             }
         }
-        estate
+        handover
     }
 
-    /// Goes on where another has ended. Its workers are about to be attached and to serve: until then
-    /// slots keep whoever comes for them, for as long as for any successor.
+    /// Resumes with the connections that waited. Workers are about to be attached and to serve: until
+    /// then slots keep the connections that come for them, for as long as for any successor.
     pub fn resume(&mut self, queues: Vec<(SlotId, Vec<PendingConnection>)>, now: Timestamp) {
         self.awaited_until = Some(now + self.settings.slot_wait);
         for (slot, waiting) in queues {
@@ -60,20 +60,20 @@ impl SlotTable {
         }
     }
 
-    /// Goes on with the channel of a worker that had another primary before, if it can be known by now
-    /// what that one has sent. Returns how many it had acknowledged that nobody has counted.
+    /// Resumes the channel of a worker that had another primary before, if it is known by now what that
+    /// one has sent. Returns how many connections the worker had acknowledged that nobody has counted.
     pub fn go_on(&mut self, worker: WorkerId) -> Option<u64> {
         self.heard(worker)?.go_on()
     }
 
-    /// Notes what is counted of a slot's workers, for whoever has to go on from here.
+    /// Notes the counts of a slot's workers, for a successor.
     pub fn note_seen(&mut self, slot: SlotId) {
         let slot = self.slots.get_mut(slot.index());
         let workers = slot.into_iter().flat_map(|slot| &mut slot.workers);
         workers.for_each(|attached| attached.channel.note_seen());
     }
 
-    /// Clients that wait or are on their way, sessions not among them.
+    /// Clients that wait or are on their way, without sessions.
     #[must_use]
     pub fn clients(&self) -> u64 {
         let waiting = |slot: &Slot| slot.queue.iter().filter(|one| one.parcel.is_none()).count();

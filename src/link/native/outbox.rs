@@ -4,6 +4,8 @@
 //! Never loses anything, and never grows without bound: answers are as many as sessions may be
 //! under way, permissions add up, and of orders the last one counts.
 
+use crate::handover::carry;
+use crate::handover::link::{OutboxSnapshot, QuestionSnapshot};
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::ConnectionId;
 use crate::protocol::message::{
@@ -13,7 +15,6 @@ use crate::protocol::message::{
 
 /// What is still to be said.
 #[derive(Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct Outbox {
     /// What a primary asks that has taken the place of another.
     pub(super) question: Option<Question>,
@@ -26,14 +27,17 @@ pub(super) struct Outbox {
     pub(super) closes: u32,
 }
 
+carry!(struct Outbox => OutboxSnapshot { question, moved, returned, drain, censuses, moves, closes });
+
 /// What a worker is asked that had another primary before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) enum Question {
     Ping,
     /// With this number.
     Report(u64),
 }
+
+carry!(enum Question => QuestionSnapshot { Ping, Report(number) });
 
 /// What one message says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

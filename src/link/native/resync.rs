@@ -16,9 +16,11 @@ use std::time::Duration;
 
 use rustix::io::ioctl_fionread;
 
-use crate::handover::descriptors::{Descriptors, TakeOverError, WorkerPart};
+use crate::handover::carry;
+use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
+use crate::handover::link::{PendingSnapshot, ResyncSnapshot, SessionReportSnapshot};
 use crate::link::native::outbox::Question;
-use crate::link::native::{Channel, ChannelError, LinkEvent};
+use crate::link::native::{Channel, ChannelError, LinkEvent, PARTS};
 use crate::protocol::ids::{ConnectionId, SlotId, Timestamp, WorkerId};
 use crate::protocol::message::{Ids, MAX_SESSIONS, MOST_TAKEN};
 use crate::protocol::scoreboard::{Counter, Said, Scoreboard};
@@ -29,7 +31,6 @@ const A_MOMENT: Duration = Duration::from_millis(10);
 
 /// What another primary has had to do with a channel.
 #[derive(Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct Past {
     /// It has died, and its account with it.
     pub(super) is_lost: bool,
@@ -43,9 +44,10 @@ pub(super) struct Past {
     pub(super) finishes: bool,
 }
 
+carry!(struct Past => ResyncSnapshot { is_lost, awaited, asked, report, finishes });
+
 /// What is known until the worker has answered.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Awaited {
     slot: SlotId,
     /// When it was asked.
@@ -57,15 +59,18 @@ struct Awaited {
     counted: u64,
 }
 
+carry!(struct Awaited => PendingSnapshot { slot, since, has_reported, read_since, counted });
+
 /// What a worker has told of its sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Report {
     /// It has offered them and waits for an answer.
     pub offers: Vec<ConnectionId>,
     /// It took them.
     pub taken: Vec<ConnectionId>,
 }
+
+carry!(struct Report => SessionReportSnapshot { offers, taken });
 
 impl Past {
     pub(super) fn is_awaited(&self) -> bool {
@@ -82,7 +87,6 @@ impl Past {
     }
 
     /// Whether the worker is to report, or is awaited.
-    #[cfg(feature = "cli")]
     pub(super) fn is_asked(&self) -> bool {
         self.asked.is_some() || self.is_awaited()
     }
@@ -105,7 +109,7 @@ impl Channel {
         worker: WorkerId,
         descriptors: &mut Descriptors,
         credits: usize,
-    ) -> Result<Self, TakeOverError> {
+    ) -> Result<Self, RestoreError> {
         let mut channel = Self::of(worker, descriptors, credits)?;
         let board = &channel.scoreboard;
         channel.hello_received = board.has_said(Said::Hello);
@@ -129,14 +133,11 @@ impl Channel {
         worker: WorkerId,
         descriptors: &mut Descriptors,
         credits: usize,
-    ) -> Result<Self, TakeOverError> {
-        let mut part = |part: WorkerPart| descriptors.require(&part.name(worker));
-        let (socket, worker_end) = (part(WorkerPart::Channel)?, part(WorkerPart::WorkerEnd)?);
-        let page = part(WorkerPart::Scoreboard)?;
-        let unusable = |source| {
-            let name = WorkerPart::Scoreboard.name(worker);
-            TakeOverError::Unusable { name, source }
-        };
+    ) -> Result<Self, RestoreError> {
+        let [socket, worker_end, page_part] = PARTS;
+        let mut take = |part: WorkerPart| descriptors.require(&part.name(worker));
+        let (socket, worker_end, page) = (take(socket)?, take(worker_end)?, take(page_part)?);
+        let unusable = |source| RestoreError::Unusable { name: page_part.name(worker), source };
         let scoreboard = Scoreboard::adopt(&page).map_err(unusable)?;
         Ok(Self::assemble(socket, worker_end, (scoreboard, page), credits))
     }

@@ -1,76 +1,41 @@
-//! A channel and the connections on it, written down for the successor that this program becomes, and
-//! read again: exactly as they are.
-
-use std::os::fd::OwnedFd;
+//! A channel and the connections on it as plain data, for the successor that this program becomes:
+//! exactly as they are.
 
 use data_encoding::BASE64;
-use serde::{Deserialize, Serialize};
 
-use crate::handover::descriptors::{Descriptors, TakeOverError};
-use crate::link::native::outbox::Outbox;
-use crate::link::native::resync::Past;
+use crate::handover::Carry;
+use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
+use crate::handover::link::{
+    ChannelSnapshot, ConnectionSnapshot, InFlightSnapshot, SessionSnapshot,
+};
 use crate::link::native::{Channel, Content, Parcel, PendingConnection, Unsettled};
-use crate::protocol::ids::{ConnectionId, SlotId, Timestamp, WorkerId};
-use crate::protocol::message::ConnectionRecord;
+use crate::protocol::ids::WorkerId;
 use crate::protocol::tcp_progress::Usage;
 
-/// A channel without its descriptors.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct ChannelDocument {
-    settled: u64,
-    refused: u64,
-    acknowledged: u64,
-    credits: usize,
-    hello_received: bool,
-    ready: bool,
-    takes_sessions: bool,
-    pings: u64,
-    censuses: u64,
-    offered: Vec<ConnectionId>,
-    outbox: Outbox,
-    past: Past,
-    unsettled: Vec<UnsettledDocument>,
-}
+/// The descriptors of a link of this dialect: the primary's end, the worker's end and the scoreboard's
+/// memory.
+pub const PARTS: [WorkerPart; 3] =
+    [WorkerPart::Link("channel"), WorkerPart::Link("worker-end"), WorkerPart::Link("scoreboard")];
 
-#[derive(Debug, Serialize, Deserialize)]
-struct UnsettledDocument {
-    id: ConnectionId,
-    sent_at: Timestamp,
-    connection: Option<ConnectionDocument>,
-}
-
-/// A connection without its descriptors.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct ConnectionDocument {
-    record: ConnectionRecord,
-    crashes: u8,
-    parcel: Option<ParcelDocument>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct ParcelDocument {
-    from: SlotId,
-    sender: Option<WorkerId>,
-    /// As base64; nothing where it is a file.
-    inline: Option<String>,
-    usage: Usage,
-    failed: Vec<SlotId>,
+/// The workers that have a link of this dialect among these descriptors, perhaps an incomplete one.
+#[must_use]
+pub fn workers(descriptors: &Descriptors) -> Vec<WorkerId> {
+    descriptors.workers_with(PARTS[0])
 }
 
 impl Channel {
-    /// Writes it down; its descriptors go to `descriptors`.
-    pub fn pack(self, worker: WorkerId, descriptors: &mut Descriptors) -> ChannelDocument {
-        let mut add = |name: String, descriptor: OwnedFd| descriptors.insert(name, descriptor);
-        let names = self.descriptors().map(|(part, _)| part.name(worker));
-        for (name, descriptor) in names.into_iter().zip([self.socket, self.worker_end, self.page]) {
-            add(name, descriptor);
+    /// As plain data; its descriptors go to `descriptors`.
+    pub fn into_snapshot(self, worker: WorkerId, descriptors: &mut Descriptors) -> ChannelSnapshot {
+        for (part, descriptor) in PARTS.into_iter().zip([self.socket, self.worker_end, self.page]) {
+            descriptors.insert(part.name(worker), descriptor);
         }
-        let unsettled = self.unsettled.into_iter().enumerate().map(|(number, one)| {
-            let name = unsettled_name(worker, number);
-            let connection = one.connection.map(|it| it.pack(&name, descriptors));
-            UnsettledDocument { id: one.id, sent_at: one.sent_at, connection }
+        let in_flight = self.unsettled.into_iter().enumerate().map(|(number, one)| {
+            let name = in_flight_name(worker, number);
+            let connection = one.connection.map(|it| it.into_snapshot(&name, descriptors));
+            InFlightSnapshot { id: one.id, sent_at: one.sent_at, connection }
         });
-        ChannelDocument {
+        ChannelSnapshot {
+            in_flight: in_flight.collect(),
             settled: self.settled,
             refused: self.refused,
             acknowledged: self.acknowledged,
@@ -81,42 +46,42 @@ impl Channel {
             pings: self.pings,
             censuses: self.censuses,
             offered: self.offered,
-            outbox: self.outbox,
-            past: self.past,
-            unsettled: unsettled.collect(),
+            outbox: self.outbox.snapshot(),
+            resync: self.past.snapshot(),
         }
     }
 
-    /// Reads it. Its worker is asked what this primary may have to know of it beyond that, unless it is
-    /// asked already.
+    /// As it was. The worker is asked what this primary may have to know beyond that, unless it was
+    /// asked before.
     ///
     /// # Errors
     ///
-    /// If a descriptor is missing, or what is written is no channel.
-    pub fn unpack(
-        document: ChannelDocument,
+    /// If a descriptor is missing or unusable, or the snapshot is malformed.
+    pub fn restore(
+        snapshot: ChannelSnapshot,
         worker: WorkerId,
         descriptors: &mut Descriptors,
-    ) -> Result<Self, TakeOverError> {
-        let unsettled = document.unsettled.into_iter().enumerate().map(|(number, one)| {
-            let name = unsettled_name(worker, number);
-            let connection = one.connection.map(|it| it.unpack(&name, descriptors)).transpose()?;
+    ) -> Result<Self, RestoreError> {
+        let in_flight = snapshot.in_flight.into_iter().enumerate().map(|(number, one)| {
+            let name = in_flight_name(worker, number);
+            let restore = |it| PendingConnection::restore(it, &name, descriptors);
+            let connection = one.connection.map(restore).transpose()?;
             Ok(Unsettled { id: one.id, sent_at: one.sent_at, connection })
         });
-        let unsettled = unsettled.collect::<Result<Vec<_>, TakeOverError>>()?;
-        let mut channel = Self::of(worker, descriptors, document.credits)?;
-        channel.unsettled.extend(unsettled);
-        channel.settled = document.settled;
-        channel.refused = document.refused;
-        channel.acknowledged = document.acknowledged;
-        channel.hello_received = document.hello_received;
-        channel.ready = document.ready;
-        channel.takes_sessions = document.takes_sessions;
-        channel.pings = document.pings;
-        channel.censuses = document.censuses;
-        channel.offered = document.offered;
-        channel.outbox = document.outbox;
-        channel.past = document.past;
+        let in_flight = in_flight.collect::<Result<Vec<_>, RestoreError>>()?;
+        let mut channel = Self::of(worker, descriptors, snapshot.credits)?;
+        channel.unsettled.extend(in_flight);
+        channel.settled = snapshot.settled;
+        channel.refused = snapshot.refused;
+        channel.acknowledged = snapshot.acknowledged;
+        channel.hello_received = snapshot.hello_received;
+        channel.ready = snapshot.ready;
+        channel.takes_sessions = snapshot.takes_sessions;
+        channel.pings = snapshot.pings;
+        channel.censuses = snapshot.censuses;
+        channel.offered = snapshot.offered;
+        channel.outbox = Carry::restore(snapshot.outbox);
+        channel.past = Carry::restore(snapshot.resync);
         channel.sessions_changed = true;
         if !channel.past.is_asked() {
             channel.ask();
@@ -126,64 +91,70 @@ impl Channel {
 }
 
 impl PendingConnection {
-    /// Writes it down; its descriptors go to `descriptors`, under this name.
-    pub fn pack(self, name: &str, descriptors: &mut Descriptors) -> ConnectionDocument {
+    /// As plain data; its descriptors go to `descriptors`, under this name.
+    pub fn into_snapshot(self, name: &str, descriptors: &mut Descriptors) -> ConnectionSnapshot {
         descriptors.insert(name, self.socket);
-        let parcel = self.parcel.map(|parcel| {
-            let Parcel { from, sender, content, usage, failed } = *parcel;
-            let content = match content {
-                // Whoever gets it knows nothing of the ledger. Without memory for it, nobody takes it.
-                Content::Ledger(ledger, entry) => Content::of_ledger(&ledger, &entry)
-                    .unwrap_or_else(|_| Content::Inline(Vec::new())),
-                other => other,
-            };
-            let inline = match content {
-                Content::Ledger(..) => None,
-                Content::Inline(bytes) => Some(BASE64.encode(&bytes)),
-                Content::Memory(memory) => {
-                    descriptors.insert(parcel_name(name), memory);
-                    None
-                }
-            };
-            ParcelDocument { from, sender, inline, usage, failed }
-        });
-        ConnectionDocument { record: self.record, crashes: self.crashes, parcel }
+        let session = self.parcel.map(|parcel| session_snapshot(*parcel, name, descriptors));
+        ConnectionSnapshot { record: self.record.snapshot(), crashes: self.crashes, session }
     }
-}
 
-impl ConnectionDocument {
-    /// Reads it.
+    /// As it was.
     ///
     /// # Errors
     ///
-    /// If a descriptor is missing, or what is written is no connection.
-    pub fn unpack(
-        self,
+    /// If a descriptor is missing, or the snapshot is malformed.
+    pub fn restore(
+        snapshot: ConnectionSnapshot,
         name: &str,
         descriptors: &mut Descriptors,
-    ) -> Result<PendingConnection, TakeOverError> {
+    ) -> Result<Self, RestoreError> {
         let socket = descriptors.require(name)?;
-        let parcel = self.parcel.map(|parcel| {
-            let content = match parcel.inline {
-                None => Content::Memory(descriptors.require(&parcel_name(name))?),
-                Some(text) => Content::Inline(
-                    BASE64
-                        .decode(text.as_bytes())
-                        .map_err(|_| TakeOverError::Malformed("a session's parcel"))?,
-                ),
-            };
-            let ParcelDocument { from, sender, usage, failed, .. } = parcel;
-            Ok(Box::new(Parcel { from, sender, content, usage, failed }))
-        });
-        let parcel = parcel.transpose()?;
-        Ok(PendingConnection { record: self.record, socket, crashes: self.crashes, parcel })
+        let session = snapshot.session.map(|session| restored_session(session, name, descriptors));
+        let (record, crashes) = (Carry::restore(snapshot.record), snapshot.crashes);
+        Ok(Self { record, socket, crashes, parcel: session.transpose()?.map(Box::new) })
     }
 }
 
-fn unsettled_name(worker: WorkerId, number: usize) -> String {
-    format!("unsettled.{}.{}.{number}", worker.slot, worker.generation)
+fn session_snapshot(parcel: Parcel, name: &str, descriptors: &mut Descriptors) -> SessionSnapshot {
+    let Parcel { from, sender, content, usage, failed } = parcel;
+    let content = match content {
+        // Its receiver doesn't know the checkpoint. Without memory for a copy, nobody takes it.
+        Content::Ledger(ledger, entry) => {
+            Content::of_ledger(&ledger, &entry).unwrap_or_else(|_| Content::Inline(Vec::new()))
+        }
+        other => other,
+    };
+    let inline = match content {
+        Content::Ledger(..) => None,
+        Content::Inline(bytes) => Some(BASE64.encode(&bytes)),
+        Content::Memory(memory) => {
+            descriptors.insert(session_name(name), memory);
+            None
+        }
+    };
+    SessionSnapshot { from, sender, inline, progress: usage.counts(), failed }
 }
 
-fn parcel_name(name: &str) -> String {
-    format!("parcel-of-{name}")
+fn restored_session(
+    snapshot: SessionSnapshot,
+    name: &str,
+    descriptors: &mut Descriptors,
+) -> Result<Parcel, RestoreError> {
+    let SessionSnapshot { from, sender, inline, progress: (consumed, written), failed } = snapshot;
+    let content = match inline {
+        None => Content::Memory(descriptors.require(&session_name(name))?),
+        Some(text) => {
+            let bytes = BASE64.decode(text.as_bytes());
+            Content::Inline(bytes.map_err(|_| RestoreError::Malformed("a session"))?)
+        }
+    };
+    Ok(Parcel { from, sender, content, usage: Usage::new(consumed, written), failed })
+}
+
+fn in_flight_name(worker: WorkerId, number: usize) -> String {
+    format!("in-flight.{}.{}.{number}", worker.slot, worker.generation)
+}
+
+fn session_name(connection: &str) -> String {
+    format!("session-of-{connection}")
 }

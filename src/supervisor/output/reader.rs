@@ -23,7 +23,7 @@ use crate::protocol::ids::Timestamp;
 use crate::supervisor::output::files::{Files, FilesOrder};
 use crate::supervisor::output::lines::{Chunk, LONGEST, Lines, Origin, Stream, Text};
 use crate::supervisor::output::queue::Queue;
-use crate::supervisor::output::snapshot::{PipeState, TakenPipe};
+use crate::supervisor::output::snapshot::{PipeHandover, PipeState};
 use crate::supervisor::output::stdout::{StdoutOrder, Style};
 use crate::supervisor::output::tail::Tail;
 
@@ -49,9 +49,9 @@ pub(super) enum Command {
     /// Go on with these.
     Change(Style, Box<Files>),
     /// Go on with a pipe that somebody else has read so far.
-    GoOn(TakenPipe),
+    GoOn(PipeHandover),
     /// End, and leave the pipes to somebody else.
-    HandOver(oneshot::Sender<Vec<TakenPipe>>),
+    HandOver(oneshot::Sender<Vec<PipeHandover>>),
     /// Pass on what is there, and end.
     End,
 }
@@ -182,7 +182,7 @@ impl Reader {
     }
 
     /// Ends where it is told to, with where the pipes are to go, if anywhere.
-    fn obey(&mut self) -> ControlFlow<Option<oneshot::Sender<Vec<TakenPipe>>>> {
+    fn obey(&mut self) -> ControlFlow<Option<oneshot::Sender<Vec<PipeHandover>>>> {
         // It is woken again for what is sent from here on.
         let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
         while let Ok(command) = self.commands.try_recv() {
@@ -215,7 +215,7 @@ impl Reader {
         self.watch_process(pid, vec![out, err]);
     }
 
-    fn go_on(&mut self, TakenPipe { state, descriptor }: TakenPipe) {
+    fn go_on(&mut self, PipeHandover { state, descriptor }: PipeHandover) {
         let PipeState { worker, pid, stream, begun, gone } = state;
         let token = self.add_pipe(descriptor, Origin { worker, pid, stream }, Lines::begun(begun));
         if gone {
@@ -302,7 +302,7 @@ impl Reader {
     }
 
     /// What is left in pipes is read by whoever gets them; else here.
-    fn end(mut self, successor: Option<oneshot::Sender<Vec<TakenPipe>>>) {
+    fn end(mut self, successor: Option<oneshot::Sender<Vec<PipeHandover>>>) {
         if successor.is_none() {
             self.read_all();
         }
@@ -328,11 +328,11 @@ impl Pipe {
         self.gone = self.gone.map(|_| Timestamp::now());
     }
 
-    fn hand_over(self) -> TakenPipe {
+    fn hand_over(self) -> PipeHandover {
         let Origin { worker, pid, stream } = self.origin;
         let (begun, gone) = (self.lines.into_begun(), self.gone.is_some());
         let state = PipeState { worker, pid, stream, begun, gone };
-        TakenPipe { state, descriptor: self.descriptor }
+        PipeHandover { state, descriptor: self.descriptor }
     }
 
     fn end(&mut self, passage: &Passage) {

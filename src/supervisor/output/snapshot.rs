@@ -1,82 +1,84 @@
-//! What is left to a successor of what workers print: the pipes, and the lines that were begun.
+//! The pipes that workers print to, and the lines that are not complete, for a successor.
 //!
-//! After a crash the pipes come from whoever kept them, and what was in memory is lost: lines that were
-//! read and not written yet, and the beginnings of those that were begun.
+//! After a crash the pipes come from the keeper or systemd, and the memory is lost: lines that were read
+//! and not written yet, and the beginnings of incomplete ones.
 
 use std::os::fd::OwnedFd;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use crate::handover::carry;
+use crate::handover::output::PipeSnapshot;
 use crate::link::seam::WorkerId;
 use crate::supervisor::output::reader::Command;
 use crate::supervisor::output::{Output, OutputError, OutputSettings, Stream};
 
-/// What is left of an [`Output`].
+/// An [`Output`] that has stopped.
 #[derive(Debug, Default)]
-pub struct OutputEstate {
+pub struct OutputHandover {
     /// All pipes that were not read to their end.
-    pub pipes: Vec<TakenPipe>,
-    /// Lines that have not arrived somewhere so far.
+    pub pipes: Vec<PipeHandover>,
+    /// The number of lines that were dropped so far.
     pub dropped: u64,
 }
 
-/// A pipe that workers print to, and what was read from it.
+/// A pipe that workers print to.
 #[derive(Debug)]
-pub struct TakenPipe {
-    /// What was read from it.
+pub struct PipeHandover {
+    /// How far it was read.
     pub state: PipeState,
     /// Its read end.
     pub descriptor: OwnedFd,
 }
 
 /// How far a pipe was read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PipeState {
-    /// Who prints.
+    /// The worker that prints.
     pub worker: WorkerId,
     /// Its process.
     pub pid: i32,
-    /// Where to.
+    /// Standard output or standard error.
     pub stream: Stream,
-    /// The beginning of a line of which the end is still to come.
+    /// A line whose end is still to come.
     pub begun: Vec<u8>,
-    /// The process has ended: somebody else holds the pipe open.
+    /// The worker has ended: another process holds the pipe open.
     pub gone: bool,
 }
 
+carry!(struct PipeState => PipeSnapshot { worker, pid, stream, begun, gone });
+
 impl Output {
-    /// Goes on in the place of another one: its pipes, its lines that were begun, its count.
+    /// Resumes another one: its pipes, its incomplete lines, its count.
     ///
     /// # Errors
     ///
-    /// As [`Output::start`]. The estate is as it was then: a worker whose pipe is closed could not
-    /// print any more.
+    /// As [`Output::start`]. `before` is as it was then: a worker whose pipe is closed could not print any
+    /// more.
     pub fn resume(
         settings: OutputSettings,
-        estate: &mut OutputEstate,
+        before: &mut OutputHandover,
     ) -> Result<Self, OutputError> {
         let output = Self::start(settings)?;
-        let OutputEstate { pipes, dropped } = std::mem::take(estate);
+        let OutputHandover { pipes, dropped } = std::mem::take(before);
         output.count_dropped(dropped);
         pipes.into_iter().for_each(|pipe| output.go_on(pipe));
         Ok(output)
     }
 
-    /// Takes what a worker prints from now on, behind what was read from its pipe before.
-    pub fn go_on(&self, pipe: TakenPipe) {
+    /// Reads a worker's pipe from where it was left.
+    pub fn go_on(&self, pipe: PipeHandover) {
         self.shared.send_surely(Command::GoOn(pipe));
     }
 
-    /// Reads nothing more, writes what was read, and ends. After 2 s it gives up writing, as
-    /// [`Output::finish`] does. All that workers have printed since waits in the pipes, and they print
-    /// on as long as there is room.
-    pub async fn hand_over(self) -> OutputEstate {
+    /// Stops reading, writes everything that was read, and ends. After 2 s it gives up writing, as
+    /// [`Output::finish`] does. Later output of workers waits in the pipes, as long as there is room.
+    pub async fn hand_over(self) -> OutputHandover {
         let (reply, pipes) = oneshot::channel();
         self.shared.send_surely(Command::HandOver(reply));
-        // There is nobody to answer only if the kernel has refused to wait for pipes at all.
+        // There is no answer only if the kernel has refused to wait for pipes at all.
         let pipes = pipes.await.unwrap_or_default();
         self.shared.ended().await;
-        OutputEstate { pipes, dropped: self.dropped() }
+        OutputHandover { pipes, dropped: self.dropped() }
     }
 }

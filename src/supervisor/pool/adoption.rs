@@ -1,5 +1,5 @@
-//! Workers that another pool has started become this one's: those that it wrote down, those that it
-//! didn't come to write down, and those of which nothing is left.
+//! Workers that another pool has started become this one's: those of its snapshot, those that it started
+//! after its last snapshot, and those of which nothing is left.
 
 use std::os::fd::OwnedFd;
 
@@ -12,8 +12,8 @@ use crate::protocol::ids::Timestamp;
 use crate::protocol::scoreboard::{Counter, Scoreboard};
 use crate::supervisor::event::{End, WorkerChange};
 use crate::supervisor::lifecycle::{Fact, Phase};
-use crate::supervisor::output::{PipeState, Stream, TakenPipe};
-use crate::supervisor::pool::snapshot::{AdoptedWorker, WrittenWorker};
+use crate::supervisor::output::{PipeHandover, PipeState, Stream};
+use crate::supervisor::pool::snapshot::{AdoptedWorker, WorkerRecord};
 use crate::supervisor::pool::stats::Death;
 use crate::supervisor::pool::workers::jitter;
 use crate::supervisor::pool::{Pool, PoolError};
@@ -25,30 +25,30 @@ use crate::supervisor::rollout::Cause;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Adopted {
     worker: WorkerId,
-    /// It has said what makes it serve.
+    /// It may serve.
     is_ready: bool,
-    /// It was told to drain, by whatever order.
+    /// It was ordered to drain.
     drains: bool,
 }
 
 impl Pool {
-    /// A worker that is written down.
+    /// A worker of the snapshot.
     pub(super) async fn adopt(
         &mut self,
         mut worker: AdoptedWorker,
-        written: WrittenWorker,
+        record: WorkerRecord,
     ) -> Result<Option<Adopted>, PoolError> {
         let pidfd = worker.process.take();
         let pidfd = pidfd.or_else(|| {
             let (pid, pidfd) = self.find(worker.id)?;
-            (pid == written.pid).then_some(pidfd)
+            (pid == record.pid).then_some(pidfd)
         });
-        let process = pidfd.and_then(|pidfd| Process::adopt(written.pid, pidfd).ok());
-        self.attach(worker, written, process).await
+        let process = pidfd.and_then(|pidfd| Process::adopt(record.pid, pidfd).ok());
+        self.attach(worker, record, process).await
     }
 
-    /// A worker that is not written down: it was started in the turn in which the pool died, or was
-    /// about to be. It is taken for one that was started just now.
+    /// A worker that the snapshot doesn't name: it was started, or about to be, in the turn in which the
+    /// pool crashed. It counts as started just now.
     pub(super) async fn adopt_unknown(
         &mut self,
         mut worker: AdoptedWorker,
@@ -64,7 +64,7 @@ impl Pool {
             process => {
                 if let Some(process) = process {
                     let (slot, generation, pid) = (id.slot.0, id.generation.0, process.pid());
-                    tracing::warn!(slot, generation, pid, "worker without a place is killed");
+                    tracing::warn!(slot, generation, pid, "worker killed: its slot has no place");
                     process.signal(Signal::KILL);
                 }
                 self.keep_no_longer(id);
@@ -75,12 +75,12 @@ impl Pool {
             self.keep(id, WorkerPart::Process, &process);
         }
         self.stats.started(id.slot);
-        let written = WrittenWorker::fresh(id, &process);
-        self.attach(worker, written, Some(process)).await
+        let record = WorkerRecord::fresh(id, &process);
+        self.attach(worker, record, Some(process)).await
     }
 
-    /// Whether its slot has a place for a worker that nobody has written down. Its number is used,
-    /// whatever becomes of it.
+    /// Whether its slot has a place for a worker that the snapshot doesn't name. Its generation is used
+    /// up in either case.
     async fn make_place(&mut self, worker: WorkerId, runs: bool) -> Result<bool, PoolError> {
         let WorkerId { slot, generation } = worker;
         if !self.slots.contains_key(&slot) {
@@ -92,49 +92,48 @@ impl Pool {
         Ok(runs && found.life.adopt(generation, Timestamp::now()))
     }
 
-    /// The frontend gets the channel of one that has ended, too: what is in it goes to others.
+    /// The frontend gets the channel of a worker that has ended, too: its connections go to others.
     async fn attach(
         &mut self,
         worker: AdoptedWorker,
-        written: WrittenWorker,
+        record: WorkerRecord,
         process: Option<Process>,
     ) -> Result<Option<Adopted>, PoolError> {
         let AdoptedWorker { id, channel, stdout, stderr, .. } = worker;
         let is_ready =
             channel.is_ready() || channel.is_hello_received() && !self.settings.wait_ready;
-        let page = channel.descriptors().into_iter().find(|it| it.0 == WorkerPart::Scoreboard);
-        let scoreboard = page.and_then(|(_, page)| Scoreboard::open(page).ok());
+        let scoreboard = Scoreboard::open(channel.page()).ok();
         self.links.frontend.send(SlotCommand::Attach(id, Box::new(channel))).await?;
         let gone = process.is_none();
         for (descriptor, stream) in [(stdout, Stream::Out), (stderr, Stream::Err)] {
-            let state = PipeState { worker: id, pid: written.pid, stream, begun: Vec::new(), gone };
+            let state = PipeState { worker: id, pid: record.pid, stream, begun: Vec::new(), gone };
             if let Some(descriptor) = descriptor {
-                self.links.output.go_on(TakenPipe { state, descriptor });
+                self.links.output.go_on(PipeHandover { state, descriptor });
             }
         }
         let (Some(process), Some(scoreboard)) = (process, scoreboard) else { return Ok(None) };
         let drains = scoreboard.get(Counter::Drain) > 0;
-        self.watch(written, process, scoreboard);
+        self.watch(record, process, scoreboard);
         Ok(Some(Adopted { worker: id, is_ready, drains }))
     }
 
-    /// Looks for a worker's process among those that it can be.
+    /// Looks for a worker's process among the candidates.
     fn find(&self, worker: WorkerId) -> Option<(i32, OwnedFd)> {
         let found = process_of(worker, &self.links.orphans.candidates())?;
         let pidfd = pidfd_open(Pid::from_raw(found)?, PidfdFlags::NONBLOCK).ok()?;
-        // It may have ended meanwhile, and the number be another's.
+        // It may have ended meanwhile, and its number be another process's.
         (process_of(worker, &[found]) == Some(found)).then_some((found, pidfd))
     }
 
     /// Workers of which nothing is left.
-    pub(super) async fn bury_lost(&mut self) -> Result<(), PoolError> {
+    pub(super) async fn log_lost(&mut self) -> Result<(), PoolError> {
         let all = self.slots.iter().flat_map(|(slot, found)| {
             let slot = *slot;
             found.life.workers().map(move |(generation, _)| WorkerId { slot, generation })
         });
         let lost: Vec<_> = all.filter(|worker| !self.running.contains_key(worker)).collect();
         for worker in lost {
-            let reason = "ended when there was no primary, its status is unknown".to_owned();
+            let reason = "ended while there was no primary, its status is unknown".to_owned();
             let unexpected = !self.is_ordered(worker);
             if unexpected {
                 self.stats.died(worker.slot, Death::Exited, &reason);
@@ -151,7 +150,7 @@ impl Pool {
         Ok(())
     }
 
-    /// After a crash: what a worker said and was told in the pool's last turn.
+    /// After a crash: the messages to and from a worker in the pool's last turn.
     pub(super) async fn catch_up(&mut self, adopted: Adopted) -> Result<(), PoolError> {
         let Adopted { worker, is_ready, drains } = adopted;
         let WorkerId { slot, generation } = worker;
@@ -162,7 +161,7 @@ impl Pool {
                 self.on(slot, Fact::Ready(generation)).await?;
             }
             Some(Phase::Spare { .. }) if drains => self.on(slot, Fact::Leave(generation)).await?,
-            // It takes no clients any more, and what it was told that for is not known.
+            // It takes no clients any more, and the reason is unknown.
             Some(Phase::Serving { .. }) if drains => self.planner.want(slot, Cause::Asked, now),
             // The order may have died with the primary.
             Some(Phase::Draining { deadline, told: Some(told), .. }) => {

@@ -1,17 +1,19 @@
-//! The pool stops where it is, and leaves everything to a successor: nothing is killed, nobody is told.
+//! The pool stops where it is, for a successor: it kills no worker and sends none a message.
 
 use std::time::Duration;
 
+use crate::handover::encode;
+use crate::handover::pool::WorkerMessage;
 use crate::link::seam::{SlotCommand, WorkerId};
 use crate::supervisor::pool::handle::Refusal;
-use crate::supervisor::pool::snapshot::{PoolEstate, Said};
+use crate::supervisor::pool::snapshot::{PoolHandover, worker_message};
 use crate::supervisor::pool::{Pool, PoolError};
 
 /// How long the frontend may take to stop.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Pool {
-    /// Whether it may be: who goes on with the end of everything would find little left.
+    /// Begins, unless everything is about to end: a successor would find little left.
     pub(super) fn begin_hand_over(&mut self) -> Result<(), Refusal> {
         if self.stopping.is_ordered() {
             return Err(Refusal::Stopping);
@@ -20,37 +22,39 @@ impl Pool {
         Ok(())
     }
 
-    /// The frontend stops first, so that nothing that a worker has said gets lost.
-    pub(super) async fn stop_frontend(&mut self) -> Result<Vec<(WorkerId, Said)>, PoolError> {
+    /// The frontend stops first, so that no message of a worker gets lost.
+    pub(super) async fn stop_frontend(
+        &mut self,
+    ) -> Result<Vec<(WorkerId, WorkerMessage)>, PoolError> {
         self.links.frontend.send(SlotCommand::HandOver).await?;
         Ok(self.listen_to_the_last().await)
     }
 
-    pub(super) fn into_estate(mut self, unheard: Vec<(WorkerId, Said)>) -> PoolEstate {
-        let mut document = self.document();
-        document.unheard = unheard;
-        // Should the successor die before it has written anything.
-        self.write_to_journal(document.encode());
+    pub(super) fn into_handover(mut self, unheard: Vec<(WorkerId, WorkerMessage)>) -> PoolHandover {
+        let mut snapshot = self.snapshot();
+        snapshot.unheard = unheard;
+        // Should the successor crash before it has written anything.
+        self.write_to_journal(encode(&snapshot).unwrap_or_default());
         let copies = self.running.iter().filter_map(|(worker, running)| {
             let copy = running.process.pidfd().inspect_err(
-                |error| tracing::warn!(slot = worker.slot.0, %error, "cannot copy a pidfd"),
+                |error| tracing::warn!(slot = worker.slot.0, %error, "pidfd not copied"),
             );
             Some((*worker, copy.ok()?))
         });
         let processes = copies.collect();
-        PoolEstate { document, processes, links: self.links }
+        PoolHandover { snapshot, processes, links: self.links }
     }
 
-    /// What workers have said until the frontend stopped.
-    async fn listen_to_the_last(&mut self) -> Vec<(WorkerId, Said)> {
+    /// The messages of workers until the frontend stopped.
+    async fn listen_to_the_last(&mut self) -> Vec<(WorkerId, WorkerMessage)> {
         let mut unheard = Vec::new();
         let listening = async {
             while let Some(event) = self.links.events.recv().await {
-                unheard.extend(Said::of(&event.kind).map(|said| (event.worker, said)));
+                unheard.extend(worker_message(&event.kind).map(|message| (event.worker, message)));
             }
         };
         if tokio::time::timeout(TIMEOUT, listening).await.is_err() {
-            tracing::warn!("frontend takes long to stop");
+            tracing::warn!("frontend slow to stop");
         }
         unheard
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use serde::{Deserialize, Serialize};
-
+use crate::handover::carry;
+use crate::handover::pool::SummarySnapshot;
+use crate::handover::settings::PoolSettingsSnapshot;
 use crate::link::seam::{CommandSender, Counters, FrontendGone, SlotEvent};
 use crate::protocol::ids::SlotId;
 use crate::supervisor::autoscale::AutoscaleSettings;
@@ -27,7 +28,7 @@ use crate::system::store::Store;
 pub const MOST_WORKERS: u16 = 1024;
 
 /// What the pool runs on.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct PoolSettings {
     /// How many slots.
     pub workers: u16,
@@ -66,6 +67,8 @@ pub struct PoolSettings {
     /// From the order to stop until connections are no longer accepted.
     pub lameduck: Duration,
 }
+
+carry!(struct PoolSettings => PoolSettingsSnapshot { workers, weights, command, port, credits, slot_wait, wait_ready, lifecycle, rollout, autoscale, contiguous, limits, watchdog_timeout, orphan_timeout, heartbeat, migrate_timeout, protect, lameduck });
 
 /// What the pool is connected to.
 #[derive(Debug)]
@@ -162,7 +165,7 @@ pub enum PoolError {
 }
 
 /// How it all went, when it has ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// What became of connections.
     pub counters: Counters,
@@ -173,3 +176,5 @@ pub struct Summary {
     /// Connections that were established in those.
     pub cut: u64,
 }
+
+carry!(struct Summary => SummarySnapshot { counters, at_once, killed, cut });

@@ -7,7 +7,8 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use crate::handover::descriptors::WorkerPart;
-use crate::link::native::Channel;
+use crate::handover::encode;
+use crate::link::native::{self, Channel};
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::Timestamp;
 use crate::supervisor::pool::Pool;
@@ -56,8 +57,8 @@ impl Pool {
     /// When it is gone. The process comes last: with that its zombie may be buried, too.
     pub(super) fn keep_no_longer(&self, worker: WorkerId) {
         let Some(store) = &self.links.store else { return };
-        let last = WorkerPart::Process;
-        for part in WorkerPart::ALL.into_iter().filter(|part| *part != last).chain([last]) {
+        let others = [WorkerPart::Stdout, WorkerPart::Stderr, WorkerPart::Process];
+        for part in native::PARTS.into_iter().chain(others) {
             store.remove(&part.name(worker));
         }
     }
@@ -86,7 +87,7 @@ impl Pool {
         if self.links.journal.is_none() {
             return;
         }
-        let bytes = self.document().encode();
+        let bytes = encode(&self.snapshot()).unwrap_or_default();
         self.write_to_journal(bytes);
     }
 

@@ -1,78 +1,82 @@
-//! A pool goes on where another one was: with its document and the workers that run.
+//! A pool resumes another one: from its snapshot and the workers that run.
 //!
-//! After an upgrade both fit. After a crash the document may be behind by one turn: what was decided in
-//! it is found out from the workers themselves, or decided again.
+//! After an upgrade both fit. After a crash the snapshot may be one turn behind: the decisions of that
+//! turn are read off the workers themselves, or made again.
 
 use std::collections::BTreeMap;
 
+use crate::handover::Carry;
+use crate::handover::pool::{PoolSnapshot, StoppingSnapshot, WorkerMessage};
 use crate::link::seam::{SlotCommand, WorkerId};
 use crate::protocol::ids::{SlotId, Timestamp};
 use crate::supervisor::event::Event;
 use crate::supervisor::lifecycle::SlotState;
-use crate::supervisor::pool::snapshot::{
-    AdoptedWorker, After, PoolDocument, Said, WrittenStopping, WrittenWorker,
-};
+use crate::supervisor::pool::snapshot::{AdoptedWorker, After, RestoredSettings, WorkerRecord};
 use crate::supervisor::pool::stop::Stopping;
 use crate::supervisor::pool::{Pool, PoolError, PoolLinks, Slot};
 
-/// What is still to be gone on with.
+/// The part of a snapshot that is restored when the pool runs.
 #[derive(Debug)]
-pub(super) struct Resumption {
-    running: Vec<WrittenWorker>,
+pub(super) struct Resume {
+    running: Vec<WorkerRecord>,
     workers: BTreeMap<WorkerId, AdoptedWorker>,
-    unheard: Vec<(WorkerId, Said)>,
-    stopping: WrittenStopping,
+    unheard: Vec<(WorkerId, WorkerMessage)>,
+    stopping: StoppingSnapshot,
     after: After,
 }
 
 impl Pool {
-    /// A pool that goes on where another one was, which `document` describes. Of `workers` it takes
-    /// those that it knows, and those that were started since. Settings are the document's.
+    /// A pool that resumes the one of `snapshot`, by the settings of that one. Of `workers` it takes those
+    /// that the snapshot names, and those that were started since.
     #[must_use]
     pub fn resume(
-        document: PoolDocument,
+        snapshot: PoolSnapshot,
         workers: Vec<AdoptedWorker>,
         after: After,
         links: PoolLinks,
     ) -> Self {
-        let slots = document.slots.iter().map(|written| {
+        let settings = RestoredSettings {
+            current: Carry::restore(snapshot.settings),
+            before: Carry::restore(snapshot.before),
+        };
+        let slots = snapshot.slots.into_iter().map(|one| {
             let slot = Slot {
-                life: written.life.clone(),
-                command: document.command(&written.command),
-                candidate: written.candidate.as_ref().map(|kind| document.command(kind)),
-                ranked: written.ranked,
+                life: Carry::restore(one.life),
+                command: settings.command(one.command),
+                candidate: one.candidate.map(|command| settings.command(command)),
+                ranked: one.ranked,
             };
-            (written.slot, slot)
+            (one.slot, slot)
         });
         let slots = slots.collect();
-        let resumption = Resumption {
-            running: document.running,
+        let resume = Resume {
+            running: Carry::restore(snapshot.running),
             workers: workers.into_iter().map(|worker| (worker.id, worker)).collect(),
-            unheard: document.unheard,
-            stopping: document.stopping,
+            unheard: snapshot.unheard,
+            stopping: snapshot.stopping,
             after,
         };
         Self {
-            before: document.before,
-            deferred: document.deferred,
+            before: settings.before,
+            deferred: Carry::restore(snapshot.deferred),
             slots,
-            planner: document.planner,
-            accepting: document.accepting,
-            summary: document.summary,
-            stats: document.stats,
-            last_failure: document.last_failure,
-            resumption: Some(resumption),
-            ..Self::empty(document.settings, links)
+            planner: Carry::restore(snapshot.planner),
+            accepting: snapshot.accepting,
+            summary: Carry::restore(snapshot.summary),
+            stats: Carry::restore(snapshot.stats),
+            last_failure: snapshot.last_failure,
+            resume: Some(resume),
+            ..Self::empty(settings.current, links)
         }
     }
 
-    pub(super) async fn go_on(&mut self, resumption: Resumption) -> Result<(), PoolError> {
-        let Resumption { running, mut workers, unheard, stopping, after } = resumption;
+    pub(super) async fn go_on(&mut self, resume: Resume) -> Result<(), PoolError> {
+        let Resume { running, mut workers, unheard, stopping, after } = resume;
         self.rank().await?;
         let mut adopted = Vec::new();
-        for written in running {
-            if let Some(worker) = workers.remove(&written.worker) {
-                adopted.extend(self.adopt(worker, written).await?);
+        for record in running {
+            if let Some(worker) = workers.remove(&record.worker) {
+                adopted.extend(self.adopt(worker, record).await?);
             }
         }
         for worker in workers.into_values() {
@@ -82,22 +86,22 @@ impl Pool {
         self.health.change(&self.settings, Timestamp::now());
         let workers = u16::try_from(self.running.len()).unwrap_or(u16::MAX);
         self.links.announcer.announce(Event::Resumed { workers, after });
-        self.bury_lost().await?;
+        self.log_lost().await?;
         self.go_on_stopping_from(stopping);
         if after == After::Crash {
             for worker in adopted {
                 self.catch_up(worker).await?;
             }
         }
-        for (worker, said) in unheard {
-            self.heard_say(worker, said).await?;
+        for (worker, message) in unheard {
+            self.heard_say(worker, message).await?;
         }
         self.tend_orphans();
         Ok(())
     }
 
-    /// What the frontend knew of slots and workers.
-    async fn show_frontend(&self, stopping: WrittenStopping) -> Result<(), PoolError> {
+    /// Tells the frontend what the one before knew of slots and workers.
+    async fn show_frontend(&self, stopping: StoppingSnapshot) -> Result<(), PoolError> {
         let frontend = &self.links.frontend;
         for slot in self.slots.keys() {
             if let Some(worker) = self.serving(*slot) {
@@ -107,8 +111,8 @@ impl Pool {
         for slot in self.slots.keys().filter(|slot| self.is_given_up(**slot)) {
             frontend.send(SlotCommand::GiveUp(*slot)).await?;
         }
-        // Whoever has closed the listener doesn't open it again.
-        let accepts = !matches!(stopping, WrittenStopping::Draining);
+        // A closed listener is not opened again.
+        let accepts = !matches!(stopping, StoppingSnapshot::Draining);
         if self.accepting && accepts {
             frontend.send(SlotCommand::Accept).await?;
         }
@@ -128,13 +132,13 @@ impl Pool {
         }
     }
 
-    fn go_on_stopping_from(&mut self, stopping: WrittenStopping) {
+    fn go_on_stopping_from(&mut self, stopping: StoppingSnapshot) {
         self.stopping = match stopping {
-            WrittenStopping::No => Stopping::No,
-            WrittenStopping::LameDuck(until) => Stopping::LameDuck(until),
-            // Whatever came last is handed out again.
-            WrittenStopping::Closing => self.closing(),
-            WrittenStopping::Draining => Stopping::Draining,
+            StoppingSnapshot::No => Stopping::No,
+            StoppingSnapshot::LameDuck(until) => Stopping::LameDuck(until),
+            // The connections that came last are handed out again.
+            StoppingSnapshot::Closing => self.closing(),
+            StoppingSnapshot::Draining => Stopping::Draining,
         };
     }
 }

@@ -3,8 +3,8 @@
 //! During a rolling restart it is not known yet of which kind new workers are to be: what is ordered
 //! then is done when it has ended.
 
-use serde::{Deserialize, Serialize};
-
+use crate::handover::carry;
+use crate::handover::pool::{DeferredSnapshot, RequesterSnapshot};
 use crate::link::seam::SlotCommand;
 use crate::protocol::ids::{SlotId, Timestamp};
 use crate::supervisor::event::Event;
@@ -13,7 +13,7 @@ use crate::supervisor::pool::handle::{Refusal, Scale, Scaled};
 use crate::supervisor::pool::{MOST_WORKERS, Pool, PoolError};
 
 /// What was ordered during a rolling restart, one order after the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Deferred {
     /// So many there are to be, whatever there will be then.
     to: Option<u16>,
@@ -23,12 +23,16 @@ pub(super) struct Deferred {
     who: Who,
 }
 
+carry!(struct Deferred => DeferredSnapshot { to, by, who });
+
 /// Who has ordered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Who {
     Signal,
     Command,
 }
+
+carry!(enum Who => RequesterSnapshot { Signal, Command });
 
 impl Who {
     fn name(self) -> &'static str {

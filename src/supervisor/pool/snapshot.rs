@@ -1,52 +1,46 @@
-//! What a pool leaves to its successor, and what is written down of it: after an upgrade and after a
-//! crash the same.
+//! A pool as plain data, for its successor: after an upgrade and after a crash the same.
 //!
-//! Written down is what was decided; what a worker does, its scoreboard shows. The format is fixed by a
-//! file that the tests read.
+//! It holds the decisions; a worker's own state is on its scoreboard. A file that the tests read fixes
+//! the format.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
+use crate::handover::pool::{
+    CommandSnapshot, PoolSnapshot, SlotSnapshot, StoppingSnapshot, WorkerMessage, WorkerSnapshot,
+};
+use crate::handover::{Carry, carry};
 use crate::link::native::Channel;
 use crate::link::seam::{SlotEventKind, WorkerId};
 use crate::protocol::ids::{SlotId, Timestamp};
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::lifecycle::KillReason;
-use crate::supervisor::pool::scaling::Deferred;
-use crate::supervisor::pool::stats::Stats;
 use crate::supervisor::pool::stop::Stopping;
 use crate::supervisor::pool::{Pool, PoolLinks, PoolSettings, Slot, Summary};
-use crate::supervisor::rollout::Planner;
-use crate::supervisor::slot_life::SlotLife;
-
-/// The version of [`PoolDocument`]. It changes with the format.
-pub const VERSION: u32 = 1;
 
 /// How a pool's run ended.
 #[derive(Debug)]
 pub enum PoolEnd {
     /// With all its workers.
     Ended(Summary),
-    /// As ordered, to be gone on with; its workers run.
-    HandedOver(Box<PoolEstate>),
+    /// As ordered, for a successor; its workers run.
+    HandedOver(Box<PoolHandover>),
 }
 
-/// What a pool leaves that was ordered to.
+/// A pool that has stopped while its workers run.
 #[derive(Debug)]
-pub struct PoolEstate {
-    /// What to write down.
-    pub document: PoolDocument,
-    /// The pidfds of the workers. One for which there was no descriptor left is missing, and found
-    /// by its number.
+pub struct PoolHandover {
+    /// The pool as plain data.
+    pub snapshot: PoolSnapshot,
+    /// The pidfds of the workers. If there was no descriptor left for one, it is missing, and its process
+    /// is found by its number.
     pub processes: Vec<(WorkerId, OwnedFd)>,
     /// What it was connected to. But for the way to the frontend, which has ended, a pool of the same
-    /// process goes on with it: what was ordered meanwhile waits there.
+    /// process uses it again: orders that came meanwhile wait there.
     pub links: PoolLinks,
 }
 
-/// A worker that runs, or has ended and was not seen to.
+/// A worker of another pool that runs, or has ended without being noticed.
 #[derive(Debug)]
 pub struct AdoptedWorker {
     /// Which.
@@ -67,7 +61,7 @@ pub struct AdoptedWorker {
 pub enum After {
     /// Its predecessor has handed over.
     Upgrade,
-    /// Its predecessor has died.
+    /// Its predecessor has crashed.
     Crash,
 }
 
@@ -80,61 +74,9 @@ impl std::fmt::Display for After {
     }
 }
 
-/// Why a document cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DocumentError {
-    /// Another version.
-    #[error("pool is written down in version {0}, expected {VERSION}")]
-    Version(u64),
-    /// It is not what its version says.
-    #[error("what is written down of the pool is not understood")]
-    Malformed(#[from] serde_json::Error),
-}
-
-/// A pool, written down.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct PoolDocument {
-    version: u32,
-    pub(super) settings: PoolSettings,
-    pub(super) before: Option<PoolSettings>,
-    pub(super) deferred: Option<Deferred>,
-    pub(super) slots: Vec<WrittenSlot>,
-    pub(super) running: Vec<WrittenWorker>,
-    pub(super) planner: Planner,
-    pub(super) stats: Stats,
-    pub(super) accepting: bool,
-    pub(super) stopping: WrittenStopping,
-    pub(super) summary: Summary,
-    pub(super) last_failure: Option<(SlotId, String)>,
-    /// Children that this process, and whoever is its foster parent, had before all.
-    inherited: Vec<i32>,
-    /// What workers said last, and nobody has heard yet.
-    pub(super) unheard: Vec<(WorkerId, Said)>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct WrittenSlot {
-    pub(super) slot: SlotId,
-    pub(super) life: SlotLife,
-    pub(super) command: Kind,
-    pub(super) candidate: Option<Kind>,
-    pub(super) ranked: bool,
-}
-
-/// What a slot runs. Most run the same.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Kind {
-    /// As the settings say.
-    Current,
-    /// As those say that held before.
-    Before,
-    /// Something else: of settings that gave way to others.
-    Other(Box<WorkerCommand>),
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct WrittenWorker {
+/// What is known of a worker's process.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct WorkerRecord {
     pub(super) worker: WorkerId,
     pub(super) pid: i32,
     pub(super) started: Timestamp,
@@ -142,138 +84,96 @@ pub(super) struct WrittenWorker {
     pub(super) killed: Option<KillReason>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum WrittenStopping {
-    No,
-    LameDuck(Timestamp),
-    Closing,
-    Draining,
-}
+carry!(struct WorkerRecord => WorkerSnapshot { worker, pid, started, jitter, killed });
 
-/// What a worker has said. That it is alive is of no interest later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Said {
-    Hello,
-    Ready,
-    Leave,
-    Violation,
-}
-
-impl Said {
-    pub(super) fn of(kind: &SlotEventKind) -> Option<Self> {
-        match kind {
-            SlotEventKind::Hello => Some(Self::Hello),
-            SlotEventKind::Ready => Some(Self::Ready),
-            SlotEventKind::Leave => Some(Self::Leave),
-            SlotEventKind::Violation(_) => Some(Self::Violation),
-            SlotEventKind::Pong => None,
-        }
-    }
-}
-
-impl PoolDocument {
-    /// As JSON. Empty if that cannot be, which nothing that is in it can lead to.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self).unwrap_or_default()
-    }
-
-    /// Reads what [`Self::encode`] has written.
-    ///
-    /// # Errors
-    ///
-    /// If it is of another version, or not understood.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DocumentError> {
-        let value: serde_json::Value = serde_json::from_slice(bytes)?;
-        // First of all: the rest of another version may be anything.
-        let version = value["version"].as_u64().unwrap_or(0);
-        if version != u64::from(VERSION) {
-            return Err(DocumentError::Version(version));
-        }
-        Ok(serde_json::from_value(value)?)
-    }
-
-    /// What the pool runs on.
-    #[must_use]
-    pub fn settings(&self) -> &PoolSettings {
-        &self.settings
-    }
-
-    /// Children that this process, and whoever is its foster parent, had before all: for
-    /// [`Orphans::resume`](crate::supervisor::orphans::Orphans::resume).
-    #[must_use]
-    pub fn inherited(&self) -> Vec<i32> {
-        self.inherited.clone()
-    }
-
-    /// What a slot runs.
-    pub(super) fn command(&self, kind: &Kind) -> Arc<WorkerCommand> {
-        match kind {
-            Kind::Current => Arc::clone(&self.settings.command),
-            Kind::Before => Arc::clone(&self.before.as_ref().unwrap_or(&self.settings).command),
-            Kind::Other(command) => Arc::new(WorkerCommand::clone(command)),
-        }
+/// The message to carry over, if it is worth that.
+pub(super) fn worker_message(kind: &SlotEventKind) -> Option<WorkerMessage> {
+    match kind {
+        SlotEventKind::Hello => Some(WorkerMessage::Hello),
+        SlotEventKind::Ready => Some(WorkerMessage::Ready),
+        SlotEventKind::Leave => Some(WorkerMessage::Leave),
+        SlotEventKind::Violation(_) => Some(WorkerMessage::Violation),
+        SlotEventKind::Pong => None,
     }
 }
 
 impl Pool {
     /// As it is now.
-    pub(super) fn document(&self) -> PoolDocument {
+    pub(super) fn snapshot(&self) -> PoolSnapshot {
         let mut inherited: Vec<_> = self.links.orphans.inherited().iter().copied().collect();
         inherited.sort_unstable();
-        PoolDocument {
-            version: VERSION,
-            settings: self.settings.clone(),
-            before: self.before.clone(),
-            deferred: self.deferred,
-            slots: self.slots.iter().map(|(id, slot)| self.written_slot(*id, slot)).collect(),
-            running: self.written_workers(),
-            planner: self.planner.clone(),
-            stats: self.stats.clone(),
+        PoolSnapshot {
+            settings: self.settings.snapshot(),
+            before: self.before.snapshot(),
+            deferred: self.deferred.snapshot(),
+            slots: self.slots.iter().map(|(id, slot)| self.slot_snapshot(*id, slot)).collect(),
+            running: self.worker_snapshots(),
+            planner: self.planner.snapshot(),
+            stats: self.stats.snapshot(),
             accepting: self.accepting,
             stopping: match self.stopping {
-                Stopping::No => WrittenStopping::No,
-                Stopping::LameDuck(until) => WrittenStopping::LameDuck(until),
-                Stopping::Closing(_) => WrittenStopping::Closing,
-                Stopping::Draining => WrittenStopping::Draining,
+                Stopping::No => StoppingSnapshot::No,
+                Stopping::LameDuck(until) => StoppingSnapshot::LameDuck(until),
+                Stopping::Closing(_) => StoppingSnapshot::Closing,
+                Stopping::Draining => StoppingSnapshot::Draining,
             },
-            summary: self.summary,
+            summary: self.summary.snapshot(),
             last_failure: self.last_failure.clone(),
             inherited,
             unheard: Vec::new(),
         }
     }
 
-    fn written_slot(&self, id: SlotId, slot: &Slot) -> WrittenSlot {
-        WrittenSlot {
+    fn slot_snapshot(&self, id: SlotId, slot: &Slot) -> SlotSnapshot {
+        SlotSnapshot {
             slot: id,
-            life: slot.life.clone(),
-            command: self.kind(&slot.command),
-            candidate: slot.candidate.as_ref().map(|command| self.kind(command)),
+            life: slot.life.snapshot(),
+            command: self.command_snapshot(&slot.command),
+            candidate: slot.candidate.as_ref().map(|command| self.command_snapshot(command)),
             ranked: slot.ranked,
         }
     }
 
-    fn kind(&self, command: &Arc<WorkerCommand>) -> Kind {
+    fn command_snapshot(&self, command: &Arc<WorkerCommand>) -> CommandSnapshot {
         let is = |settings: &PoolSettings| Arc::ptr_eq(command, &settings.command);
         match &self.before {
-            _ if is(&self.settings) => Kind::Current,
-            Some(before) if is(before) => Kind::Before,
-            _ => Kind::Other(Box::new(WorkerCommand::clone(command))),
+            _ if is(&self.settings) => CommandSnapshot::Current,
+            Some(before) if is(before) => CommandSnapshot::Before,
+            _ => CommandSnapshot::Other(Box::new(command.snapshot())),
         }
     }
 
-    fn written_workers(&self) -> Vec<WrittenWorker> {
-        let workers = self.running.iter().map(|(worker, running)| WrittenWorker {
+    fn worker_snapshots(&self) -> Vec<WorkerSnapshot> {
+        let workers = self.running.iter().map(|(worker, running)| WorkerSnapshot {
             worker: *worker,
             pid: running.process.pid(),
             started: running.started,
             jitter: running.jitter,
-            killed: running.killed,
+            killed: running.killed.snapshot(),
         });
         let mut workers: Vec<_> = workers.collect();
-        workers.sort_unstable_by_key(|written| written.worker);
+        workers.sort_unstable_by_key(|snapshot| snapshot.worker);
         workers
+    }
+}
+
+/// The settings of a snapshot, restored; slots of the same command share it again.
+#[derive(Debug)]
+pub(super) struct RestoredSettings {
+    pub(super) current: PoolSettings,
+    pub(super) before: Option<PoolSettings>,
+}
+
+impl RestoredSettings {
+    /// A slot's command.
+    pub(super) fn command(&self, snapshot: CommandSnapshot) -> Arc<WorkerCommand> {
+        match snapshot {
+            CommandSnapshot::Current => Arc::clone(&self.current.command),
+            CommandSnapshot::Before => {
+                Arc::clone(&self.before.as_ref().unwrap_or(&self.current).command)
+            }
+            CommandSnapshot::Other(command) => Arc::new(Carry::restore(*command)),
+        }
     }
 }
 

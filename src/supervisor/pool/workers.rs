@@ -16,7 +16,7 @@ use crate::protocol::scoreboard::{Counter, Scoreboard};
 use crate::supervisor::event::{End, Event, WorkerChange};
 use crate::supervisor::lifecycle::{Fact, KillReason, Phase, SlotState};
 use crate::supervisor::pool::health::WorkerStats;
-use crate::supervisor::pool::snapshot::WrittenWorker;
+use crate::supervisor::pool::snapshot::WorkerRecord;
 use crate::supervisor::pool::stats::Death;
 use crate::supervisor::pool::{Pool, PoolError, chain};
 use crate::supervisor::process::{Exit, PrimaryFacts, Process};
@@ -106,19 +106,14 @@ impl Pool {
         if self.stopping.is_ordered() {
             scoreboard.increment(Counter::Stop);
         }
-        self.watch(WrittenWorker::fresh(worker, &process), process, scoreboard);
+        self.watch(WorkerRecord::fresh(worker, &process), process, scoreboard);
         self.stats.started(worker.slot);
         self.announce_worker(worker, WorkerChange::Spawned);
     }
 
     /// From now on it is known of when it ends.
-    pub(super) fn watch(
-        &mut self,
-        written: WrittenWorker,
-        process: Process,
-        scoreboard: Scoreboard,
-    ) {
-        let WrittenWorker { worker, started, jitter, killed, .. } = written;
+    pub(super) fn watch(&mut self, record: WorkerRecord, process: Process, scoreboard: Scoreboard) {
+        let WorkerRecord { worker, started, jitter, killed, .. } = record;
         let process = Arc::new(process);
         let (watched, ended) = (Arc::clone(&process), self.ended.0.clone());
         let watching = tokio::spawn(async move {
@@ -260,7 +255,7 @@ impl Pool {
     }
 }
 
-impl WrittenWorker {
+impl WorkerRecord {
     /// Of a worker that was just started.
     pub(super) fn fresh(worker: WorkerId, process: &Process) -> Self {
         let (pid, started) = (process.pid(), Timestamp::now());

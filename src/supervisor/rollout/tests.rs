@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::protocol::ids::Timestamp;
 
-mod written;
+mod carried_over;
 
 const ONE: RolloutSettings = RolloutSettings { parallel: 1, max_draining_memory: None };
 

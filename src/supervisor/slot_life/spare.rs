@@ -5,8 +5,8 @@
 //! way: what it runs would be outdated. One that dies is followed by another after the longest pause,
 //! and is no death of the slot's: clients don't notice it.
 
-use serde::{Deserialize, Serialize};
-
+use crate::handover::carry;
+use crate::handover::pool::SpareSnapshot;
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::{Generation, Timestamp};
 use crate::supervisor::lifecycle::{Action, Phase};
@@ -14,11 +14,13 @@ use crate::supervisor::restart::Verdict;
 use crate::supervisor::slot_life::{DesiredState, SlotLife};
 
 /// Who it is, and when the next one may be started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Spare {
     generation: Option<Generation>,
     not_before: Option<Timestamp>,
 }
+
+carry!(struct Spare => SpareSnapshot { generation, not_before });
 
 impl SlotLife {
     fn is_spare(&self, generation: Generation) -> bool {

@@ -1,13 +1,14 @@
-//! A slot that is written down at any time goes on as if it weren't.
+//! A slot that is carried over at any time goes on as if it weren't.
 
 use proptest::prelude::*;
 
 use super::walk::facts;
 use super::*;
+use crate::handover::{Carry, decode, encode};
 
 proptest! {
     #[test]
-    fn whenever_it_is_written_down_it_goes_on_the_same(
+    fn whenever_it_is_carried_over_it_goes_on_the_same(
         steps in prop::collection::vec((0..4_000_u64, facts()), 1..120),
         max_restarts in 0..20_u32, spare in any::<bool>(),
     ) {
@@ -17,14 +18,10 @@ proptest! {
         life.on(Fact::Start, at(0));
         for (millis, fact) in steps {
             now += millis;
-            let text = serde_json::to_string(&life).unwrap();
-            let mut read: SlotLife = serde_json::from_str(&text).unwrap();
-            prop_assert_eq!(&text, &serde_json::to_string(&read).unwrap());
-            // What is read goes through numbers of the format that upgrades are written in.
-            let value = serde_json::to_value(&read).unwrap();
-            prop_assert_eq!(&text, &serde_json::to_string(
-                &serde_json::from_value::<SlotLife>(value).unwrap()
-            ).unwrap());
+            let snapshot = life.snapshot();
+            let bytes = encode(&snapshot).unwrap();
+            let mut read = SlotLife::restore(decode(&bytes).unwrap());
+            prop_assert_eq!(&read.snapshot(), &snapshot);
             prop_assert_eq!(read.next_deadline(), life.next_deadline());
             prop_assert_eq!(read.state(), life.state());
             prop_assert_eq!(read.on(fact, at(now)), life.on(fact, at(now)));
