@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sticky_lb::internals::frontend::measure::stats::Stats;
-use sticky_lb::internals::link::native::{Channel, PendingConnection};
+use sticky_lb::internals::link::Link;
+use sticky_lb::internals::link::connection::PendingConnection;
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, SlotId, Timestamp};
 use sticky_lb::protocol::message::{
     BATCH, ConnectionRecord, MAX_TO_WORKER, ToWorker, decode_to_worker, encode_connections,
@@ -52,7 +53,7 @@ fn channel(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("channel");
     let file: OwnedFd = File::open("/dev/null").expect("it can be opened").into();
     for count in [1, 8, BATCH] {
-        let (mut channel, worker) = Channel::create(256).expect("a channel");
+        let (mut channel, worker) = Link::native(256).expect("a channel");
         let scoreboard = Scoreboard::open(worker.scoreboard.as_fd()).expect("a scoreboard");
         let mut queue = VecDeque::with_capacity(count);
         let mut taken = Vec::with_capacity(count);

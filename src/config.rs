@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use crate::control::settings::{AdminSettings, ControlSettings};
 use crate::frontend::affinity::{DigestKind, Prefixes};
-use crate::frontend::close_requests::PaceSettings;
 use crate::frontend::listener::ListenerSettings;
 use crate::frontend::router::RouterSettings;
 use crate::frontend::slot_table::SlotSettings;
 use crate::log::LogSettings;
+use crate::sessions::close_requests::PaceSettings;
 use crate::supervisor::autoscale::AutoscaleSettings;
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::lifecycle::LifecycleSettings;

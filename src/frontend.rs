@@ -1,23 +1,22 @@
-//! The way of a connection into the house: accepted, placed, handed over.
+//! Connections between the listener and their worker: accepted, placed, handed over.
 //!
 //! Never knows how a worker is spawned.
 
 pub mod acceptor;
 pub mod affinity;
-pub mod close_requests;
+mod arrivals;
 pub mod dispatcher;
 pub mod fallback;
+mod lines;
 pub mod listener;
 pub mod memory;
-pub mod pace;
 pub mod placement;
 pub mod poller;
 pub mod query;
-pub mod rebalance;
-pub mod recovery_outcome;
-pub mod reports;
+mod restored;
 pub mod router;
-pub mod session_route;
+mod routing;
+mod session_targets;
 pub mod shared_counters;
 pub mod slot_table;
 pub mod snapshot;

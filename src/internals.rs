@@ -60,6 +60,12 @@ pub mod primary {
     pub use crate::primary::*;
 }
 
+/// See `src/sessions`.
+#[cfg(feature = "cli")]
+pub mod sessions {
+    pub use crate::sessions::*;
+}
+
 /// See `src/settings`.
 #[cfg(feature = "cli")]
 pub mod settings {

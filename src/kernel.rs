@@ -14,7 +14,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::Mode;
+use rustix::fs::{Mode, SealFlags, fcntl_get_seals, fstat};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::process::{Gid, Uid, chdir, setpriority_process, umask};
@@ -82,7 +82,7 @@ pub fn keep_inherited_descriptors() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// What a new process changes about itself before it runs its program. All of it is looked up
+/// Changes that a new process makes to itself before it runs its program. All of it is looked up
 /// beforehand: the new process may not even allocate memory.
 #[derive(Debug, Default)]
 pub struct Surroundings {
@@ -90,9 +90,9 @@ pub struct Surroundings {
     pub umask: Option<u32>,
     /// Its niceness.
     pub nice: Option<i32>,
-    /// Whom it becomes: groups, group, user.
+    /// The user that it becomes: groups, group, user.
     pub user: Option<(Vec<Gid>, Gid, Uid)>,
-    /// Where it goes, as that user.
+    /// Its working directory, entered as that user.
     pub directory: Option<CString>,
 }
 
@@ -108,7 +108,7 @@ pub enum Step {
 }
 
 /// Lets `command` enter its surroundings before it runs its program, with all signals as they are
-/// by default and none blocked, whatever this process was started with. What fails is told by [`failed_step`].
+/// by default and none blocked, whatever this process was started with. [`failed_step`] tells which step failed.
 pub fn before_exec(command: &mut Command, surroundings: Surroundings) {
     let enter = move || {
         default_signals();
@@ -119,7 +119,7 @@ pub fn before_exec(command: &mut Command, surroundings: Surroundings) {
     unsafe { command.pre_exec(enter) };
 }
 
-/// The step of [`before_exec`] that made a start fail, and what the kernel said to it.
+/// The step of [`before_exec`] that made a start fail, and the kernel's error.
 #[must_use]
 pub fn failed_step(error: &io::Error) -> Option<(Step, io::Error)> {
     let number = error.raw_os_error()?;
@@ -147,8 +147,8 @@ impl Surroundings {
             setpriority_process(None, nice).map_err(|errno| Step::Nice.failed(errno))?;
         }
         if let Some((groups, gid, uid)) = &self.user {
-            // A process between fork and exec is one thread. Groups first, the user last: nobody
-            // else may change groups.
+            // A process between fork and exec is one thread. Groups first, the user last: only the
+            // privileged user may change groups.
             set_thread_groups(groups)
                 .and_then(|()| set_thread_gid(*gid))
                 .and_then(|()| set_thread_uid(*uid))
@@ -182,8 +182,8 @@ fn default_signals() {
     }
 }
 
-/// Lets this process learn how its children end. Where SIGCHLD is ignored, as whoever started it may
-/// have done, the kernel takes their statuses itself.
+/// Lets this process learn how its children end. Where SIGCHLD is ignored, as the process that started it may
+/// have set, the kernel takes their statuses itself.
 pub fn hear_of_children() {
     // SAFETY: the default action is no function that could be unsound.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
@@ -214,12 +214,11 @@ pub struct SharedPage {
 }
 
 impl SharedPage {
-    /// Maps the first page of `file`, which must be at least that long and sealed against
-    /// shrinking: a shorter file would raise SIGBUS at the first access.
+    /// Maps the first page of `file`.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses to map it.
+    /// As for [`SharedMemory::map`].
     pub fn map(file: BorrowedFd<'_>) -> io::Result<Self> {
         Ok(Self { memory: SharedMemory::map(file, 0, PAGE)? })
     }
@@ -245,15 +244,23 @@ unsafe impl Send for SharedMemory {}
 unsafe impl Sync for SharedMemory {}
 
 impl SharedMemory {
-    /// Maps `length` bytes of `file` from `offset` on, both whole pages. The file must be at least
-    /// that long and sealed against shrinking: a shorter file would raise SIGBUS at an access.
+    /// Maps `length` bytes of `file` from `offset` on, both whole pages.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses to map it.
+    /// If the file is shorter, or is not sealed against shrinking: a file that shrinks would raise SIGBUS at
+    /// an access. If the kernel refuses to map it.
     pub fn map(file: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<Self> {
+        let refused = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         if length == 0 || !length.is_multiple_of(PAGE) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not whole pages"));
+            return refused("not whole pages");
+        }
+        if !fcntl_get_seals(file)?.contains(SealFlags::SHRINK) {
+            return refused("memory that can shrink");
+        }
+        let size = u64::try_from(fstat(file)?.st_size).unwrap_or(0);
+        if offset.checked_add(length as u64).is_none_or(|end| end > size) {
+            return refused("file is shorter than what is to be mapped");
         }
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         let (anywhere, flags) = (std::ptr::null_mut(), MapFlags::SHARED);
@@ -282,7 +289,7 @@ impl Drop for SharedMemory {
     }
 }
 
-/// What the kernel counted on a TCP socket.
+/// The kernel's counters of a TCP socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpCounters {
     /// Bytes that arrived in order, plus one once the peer has sent its FIN.
@@ -386,6 +393,24 @@ mod tests {
     use rustix::io::{FdFlags, fcntl_setfd};
 
     use super::*;
+
+    /// A read beyond the end of a mapped file, or of one that has shrunk, would end the process.
+    #[test]
+    fn only_memory_that_is_long_enough_and_cannot_shrink_is_mapped() {
+        use rustix::fs::{MemfdFlags, fcntl_add_seals, ftruncate, memfd_create};
+        let memory = memfd_create("mapped", MemfdFlags::ALLOW_SEALING).unwrap();
+        ftruncate(&memory, 2 * PAGE as u64).unwrap();
+        assert!(SharedPage::map(memory.as_fd()).is_err(), "it could shrink");
+        fcntl_add_seals(&memory, SealFlags::SHRINK).unwrap();
+        let whole = SharedMemory::map(memory.as_fd(), 0, 2 * PAGE).unwrap();
+        assert_eq!(whole.cells().len(), 2 * COUNTERS);
+        let beyond = [(0, 3 * PAGE), (PAGE as u64, 2 * PAGE), (u64::MAX, PAGE), (0, 0), (0, 7)];
+        for (offset, length) in beyond {
+            assert!(SharedMemory::map(memory.as_fd(), offset, length).is_err());
+        }
+        let file = File::open("/etc/passwd").unwrap();
+        assert!(SharedPage::map(file.as_fd()).is_err(), "a file of a disk can shrink");
+    }
 
     #[test]
     fn only_what_was_inherited_is_adopted_and_only_once() {

@@ -26,6 +26,7 @@
 //! | part | what it is | must never |
 //! |---|---|---|
 //! | [`protocol`] | the border: messages, descriptors, channel, slots | contain policy |
+//! | `sessions` | migration: broker, protected sessions, pacing, recovery | accept connections |
 //! | [`frontend`] | listener, affinity, placement, dispatcher | know how a worker is started |
 //! | [`system`] | systemd and the container around the primary | know of workers |
 //! | [`supervisor`] | a worker's life: decided (pure), carried out; what it prints | touch a client's socket |
@@ -72,6 +73,8 @@ mod link;
 mod log;
 #[cfg(feature = "cli")]
 mod primary;
+#[cfg(feature = "cli")]
+mod sessions;
 #[cfg(feature = "cli")]
 mod settings;
 #[cfg(feature = "cli")]

@@ -1,6 +1,317 @@
-//! The primary's end to one worker.
+//! The primary's end to one worker, one folder a dialect.
 //!
 //! Never decides where a connection goes.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | [`native`] | the dialect of [`crate::protocol`] |
+//! | [`dialect`] | the interface that a dialect implements, and its [`Capabilities`] |
+//! | [`in_flight`] | connections on their way: credits, order, take-back; common to all dialects |
+//! | [`connection`], [`protection`], [`recovered`] | connections and sessions that the primary owns |
+//! | [`event`], [`error`] | a worker's messages, and its breaches |
+//! | [`seam`] | commands from the supervisor to the frontend, and events back |
+//!
+//! A dialect is one folder, one line in [`Link`] and one in `each!`.
 
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
+use crate::protocol::drain::DrainOrder;
+use crate::protocol::ids::{ConnectionId, Timestamp, WorkerId};
+
+pub mod connection;
+pub mod dialect;
+pub mod error;
+pub mod event;
+pub mod in_flight;
+#[cfg(test)]
+mod json_lines;
 pub mod native;
+pub mod protection;
+pub mod recovered;
 pub mod seam;
+pub mod snapshot;
+#[cfg(test)]
+mod tests;
+
+pub use dialect::Capabilities;
+
+use connection::PendingConnection;
+use dialect::Dialect;
+use error::ChannelError;
+use event::LinkEvent;
+use in_flight::InFlight;
+use native::WorkerEnd;
+use recovered::Recovered;
+
+/// The primary's end to one worker.
+#[derive(Debug)]
+pub enum Link {
+    /// A worker that speaks [`crate::protocol`].
+    Native(native::Channel),
+    /// A worker that speaks lines of JSON: the proof that another dialect fits.
+    #[cfg(test)]
+    JsonLines(json_lines::JsonLines),
+}
+
+/// Calls the dialect.
+macro_rules! each {
+    ($link:expr, $dialect:ident => $call:expr) => {
+        match $link {
+            Link::Native($dialect) => $call,
+            #[cfg(test)]
+            Link::JsonLines($dialect) => $call,
+        }
+    };
+}
+
+/// How a slot's worker gets its clients. A worker with a listening socket of its own is the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// The primary accepts them and hands them over through the link.
+    HandOff,
+}
+
+/// What the frontend needs of a worker that was started or adopted.
+#[derive(Debug)]
+pub struct Attached {
+    /// The primary's end to it.
+    pub link: Link,
+    /// How it gets its clients.
+    pub delivery: Delivery,
+}
+
+impl From<Link> for Attached {
+    /// Every link that there is hands over.
+    fn from(link: Link) -> Self {
+        Self { link, delivery: Delivery::HandOff }
+    }
+}
+
+impl From<native::Channel> for Link {
+    fn from(channel: native::Channel) -> Self {
+        Self::Native(channel)
+    }
+}
+
+impl Link {
+    /// Makes a link for a new native worker, and the descriptors that the worker inherits of it. At most
+    /// `credits` connections will be unacknowledged at a time.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no memory or no descriptor left.
+    pub fn native(credits: usize) -> io::Result<(Self, WorkerEnd)> {
+        native::Channel::create(credits).map(|(channel, end)| (channel.into(), end))
+    }
+
+    /// The link of a native worker whose primary has died, from the descriptors that were kept.
+    ///
+    /// # Errors
+    ///
+    /// If one of them is missing or is not what it should be.
+    pub fn adopt(
+        worker: WorkerId,
+        descriptors: &mut Descriptors,
+        credits: usize,
+    ) -> Result<Self, RestoreError> {
+        native::Channel::adopt(worker, descriptors, credits).map(Self::Native)
+    }
+
+    /// What its dialect and its worker can do.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        each!(self, it => it.capabilities())
+    }
+
+    /// The descriptor to watch for the worker's messages.
+    #[must_use]
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        each!(self, it => it.as_fd())
+    }
+
+    /// What has to be kept for it to survive this process.
+    #[must_use]
+    pub fn descriptors(&self) -> Vec<(WorkerPart, BorrowedFd<'_>)> {
+        each!(self, it => it.descriptors())
+    }
+
+    /// Connections on their way.
+    #[must_use]
+    pub fn in_flight(&self) -> &InFlight {
+        each!(self, it => it.in_flight())
+    }
+
+    /// Whether the worker has said that it has attached.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        each!(self, it => it.is_attached())
+    }
+
+    /// Whether the worker has said that it is ready.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        each!(self, it => it.is_ready())
+    }
+
+    /// Connections that the worker has, as far as its dialect tells, and those on their way to it.
+    #[must_use]
+    pub fn load(&self) -> u64 {
+        let established = each!(self, it => it.established());
+        established.saturating_add(self.in_flight().len() as u64)
+    }
+
+    /// How long the oldest connection has been on its way, or the question been open that everything waits
+    /// for.
+    #[must_use]
+    pub fn waiting(&self, now: Timestamp) -> Option<Duration> {
+        each!(self, it => it.waits_since()).map(|since| now.since(since))
+    }
+
+    /// Sends from the front of `queue` what the credits allow, and returns how many went. The rest stays in
+    /// the queue.
+    ///
+    /// # Errors
+    ///
+    /// If the worker has closed its end or the kernel failed; nothing more is taken from the queue.
+    pub fn send_from(
+        &mut self,
+        queue: &mut VecDeque<PendingConnection>,
+        now: Timestamp,
+    ) -> Result<usize, ChannelError> {
+        each!(self, it => it.send_from(queue, now))
+    }
+
+    /// Reads one message of the worker.
+    ///
+    /// # Errors
+    ///
+    /// If the worker breaks the protocol or has closed its end. Its connections are kept for
+    /// [`Link::recover`].
+    pub fn receive(&mut self) -> Result<LinkEvent, ChannelError> {
+        each!(self, it => it.receive())
+    }
+
+    /// Gives what the worker has acknowledged to `acknowledged`, to be closed here, and returns how many there
+    /// were; `None` where it has refused some, and its messages have to be read first.
+    ///
+    /// # Errors
+    ///
+    /// If it completed more than it was sent.
+    pub fn settle(
+        &mut self,
+        acknowledged: impl FnMut(PendingConnection),
+    ) -> Result<Option<usize>, ChannelError> {
+        each!(self, it => it.settle(acknowledged))
+    }
+
+    /// The error of a worker that counts a refusal which no message tells of.
+    #[must_use]
+    pub fn refusal_is_missing(&self) -> ChannelError {
+        each!(self, it => it.refusal_is_missing())
+    }
+
+    /// Takes back the messages that the worker hasn't received: no worker has their connections. See
+    /// [`Dialect::take_back`].
+    pub fn take_back(&mut self) -> Vec<PendingConnection> {
+        each!(self, it => it.take_back())
+    }
+
+    /// Takes back everything that the worker, which must be dead, did not acknowledge, and what it had
+    /// offered.
+    #[must_use]
+    pub fn recover(self) -> Recovered {
+        each!(self, it => it.recover())
+    }
+
+    /// Orders the worker to drain; no connection follows. Of two orders the last one counts.
+    pub fn drain(&mut self, order: DrainOrder) {
+        each!(self, it => it.drain(order));
+    }
+
+    /// Asks whether the worker's loop is alive, if its dialect can.
+    ///
+    /// # Errors
+    ///
+    /// If the worker has closed its end or the kernel failed.
+    pub fn ping(&mut self) -> Result<(), ChannelError> {
+        each!(self, it => it.ping())
+    }
+
+    /// Whether messages wait for room.
+    #[must_use]
+    pub fn has_notes(&self) -> bool {
+        each!(self, it => it.has_notes())
+    }
+
+    /// Sends the messages that wait, as far as there is room.
+    ///
+    /// # Errors
+    ///
+    /// If the worker has closed its end or the kernel failed.
+    pub fn send_notes(&mut self) -> Result<(), ChannelError> {
+        each!(self, it => it.send_notes())
+    }
+
+    /// Whether the worker migrates sessions and takes those of others.
+    #[must_use]
+    pub fn takes_sessions(&self) -> bool {
+        self.capabilities().sessions
+    }
+
+    /// A session of the worker is another worker's now.
+    pub fn tell_moved(&mut self, id: ConnectionId) {
+        each!(self, it => it.tell_moved(id));
+    }
+
+    /// No worker has taken a session of the worker.
+    pub fn tell_returned(&mut self, id: ConnectionId) {
+        each!(self, it => it.tell_returned(id));
+    }
+
+    /// Orders the worker to offer a session.
+    pub fn order_move(&mut self, id: ConnectionId) {
+        each!(self, it => it.order_move(id));
+    }
+
+    /// Asks which sessions could migrate.
+    pub fn take_census(&mut self) {
+        each!(self, it => it.take_census());
+    }
+
+    /// Allows the worker to close so many clients.
+    pub fn allow_closes(&mut self, count: u32) {
+        each!(self, it => it.allow_closes(count));
+    }
+
+    /// Whether it isn't known yet what the primary before has sent.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        each!(self, it => it.is_awaited())
+    }
+
+    /// Whether the worker has asked a primary that has died to be replaced.
+    #[must_use]
+    pub fn wanted_to_leave(&self) -> bool {
+        each!(self, it => it.wanted_to_leave())
+    }
+
+    /// Goes on from where the primary before has died, once that can be known. Returns how many connections
+    /// the worker has acknowledged that nobody has counted.
+    pub fn go_on(&mut self) -> Option<u64> {
+        each!(self, it => it.go_on())
+    }
+
+    /// Sessions that [`Link::take_back`] has found, which another primary had sent.
+    pub fn take_found(&mut self) -> Vec<PendingConnection> {
+        each!(self, it => it.take_found())
+    }
+
+    /// Notes what is counted, for a primary that has to go on from here. No system call.
+    pub fn note_seen(&mut self) {
+        each!(self, it => it.note_seen());
+    }
+}

@@ -50,6 +50,7 @@ const BELONGS: [(&str, &[&str]); 5] = [
             "keeper/launch.rs",
             "settings/pm2/ecosystem.rs",
             "upgrade/check.rs",
+            "link/tests.rs",
         ],
     ),
     ("clap::", &["cli", "settings/"]),

@@ -8,7 +8,10 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
 use proptest::prelude::*;
-use sticky_lb::internals::link::native::{Channel, LinkEvent, PendingConnection, WorkerEnd};
+use sticky_lb::internals::link::Link;
+use sticky_lb::internals::link::connection::PendingConnection;
+use sticky_lb::internals::link::event::LinkEvent;
+use sticky_lb::internals::link::native::WorkerEnd;
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use sticky_lb::protocol::message::{
     ConnectionRecord, HELLO, MAX_IDS, MAX_TO_WORKER, ToWorker, decode_to_worker, encode_refuse,
@@ -18,7 +21,7 @@ use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
 
 /// Both ends of a channel, and where every connection is.
 struct Play {
-    channel: Channel,
+    channel: Link,
     worker: WorkerEnd,
     scoreboard: Scoreboard,
     queue: VecDeque<PendingConnection>,
@@ -44,10 +47,10 @@ enum Step {
 
 impl Play {
     fn new(credits: usize) -> Self {
-        let (mut channel, worker) = Channel::create(credits).unwrap();
+        let (mut channel, worker) = Link::native(credits).unwrap();
         let scoreboard = Scoreboard::open(worker.scoreboard.as_fd()).unwrap();
         send(&worker.channel, &HELLO, &[]).unwrap();
-        assert!(matches!(channel.receive(), Ok(LinkEvent::Hello)));
+        assert!(matches!(channel.receive(), Ok(LinkEvent::Attached)));
         Self {
             channel,
             worker,
@@ -178,7 +181,7 @@ proptest! {
         let mut play = Play::new(credits);
         for step in &steps {
             play.play(step);
-            assert!(play.channel.in_flight() <= credits, "more than the credits are on their way");
+            assert!(play.channel.in_flight().len() <= credits, "more than the credits are on their way");
         }
         play.end();
     }

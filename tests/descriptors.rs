@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use common::fake_worker::{FakeWorker, Heard, parcel_file, sealed};
 use common::process::descriptors;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sticky_lb::internals::link::native::LinkEvent;
+use sticky_lb::internals::link::event::{LinkEvent, SessionEvent};
 use sticky_lb::internals::link::seam::WorkerId;
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Generation, SlotId, Timestamp};
 use sticky_lb::protocol::message::{ConnectionRecord, HELLO, READY, SESSIONS};
@@ -50,11 +50,17 @@ fn a_session_that_does_not_arrive_whole_returns() {
     for more in 0..2 {
         mover.offer_file(&record, &socket, &parcel);
         leave(more);
-        assert!(matches!(channel.receive(), Ok(LinkEvent::Unmovable(ConnectionId(1)))), "{more}");
+        assert!(
+            matches!(
+                channel.receive(),
+                Ok(LinkEvent::Session(SessionEvent::NotMigratable(ConnectionId(1))))
+            ),
+            "{more}"
+        );
         channel.send_notes().unwrap();
         assert!(matches!(mover.hear(), Heard::Returned(ids) if ids == [1]));
     }
     leave(2);
     mover.offer_file(&record, &socket, &parcel);
-    assert!(matches!(channel.receive(), Ok(LinkEvent::Offered(_))));
+    assert!(matches!(channel.receive(), Ok(LinkEvent::Session(SessionEvent::Offered(_)))));
 }

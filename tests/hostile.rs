@@ -87,7 +87,7 @@ fn an_acknowledgement_too_many() {
 
 #[test]
 fn a_refusal_that_is_counted_and_never_sent() {
-    miscounts("refuses-nobody", "connections settled and 1 refused, which were not");
+    miscounts("refuses-nobody", "connections completed and 1 refused, which were not");
 }
 
 #[test]

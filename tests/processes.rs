@@ -211,7 +211,7 @@ async fn a_sample_counts_what_a_worker_has_started() {
 
 fn start(command: &WorkerCommand) -> Process {
     let worker = WorkerId { slot: SlotId(0), generation: Generation(0) };
-    let (_, end) = sticky_lb::internals::link::native::Channel::create(8).unwrap();
+    let (_, end) = sticky_lb::internals::link::Link::native(8).unwrap();
     let long = std::time::Duration::from_secs(1);
     let facts = PrimaryFacts {
         port: 3000,

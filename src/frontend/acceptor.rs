@@ -1,7 +1,7 @@
-//! The accept side of the dispatcher: whether to look at the backlog now, and what came of it.
+//! The accept side of the dispatcher: looks into the backlog and tells the result.
 //!
 //! Never decides where a connection goes. Out of descriptors, it leaves the backlog alone for a
-//! while, says so once, and comes back by itself.
+//! while, logs that once, and comes back by itself.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +19,8 @@ use rustix::io::Errno;
 #[derive(Debug)]
 pub struct Acceptor {
     listener: Option<Listener>,
-    heeded: bool,
+    /// The poller reports the listener.
+    is_watched: bool,
     backoff: AcceptBackoff,
     paused_until: Option<Timestamp>,
     errors: AcceptErrors,
@@ -36,7 +37,7 @@ pub struct Arrival {
     pub local: SocketAddr,
 }
 
-/// What a look into the backlog brought.
+/// The result of a look into the backlog.
 #[derive(Debug)]
 pub enum Look {
     /// A connection.
@@ -48,8 +49,8 @@ pub enum Look {
 }
 
 impl Acceptor {
-    /// Adds the listener, if it isn't closed, to what `poller` waits for; it is not heeded yet. There
-    /// may have been errors before.
+    /// Adds the listener, if it isn't closed, to what `poller` waits for; it is not reported
+    /// yet. `errors` were counted before.
     ///
     /// # Errors
     ///
@@ -61,13 +62,13 @@ impl Acceptor {
     ) -> io::Result<Self> {
         if let Some(listener) = &listener {
             poller.add(Source::Listener, listener.as_fd())?;
-            poller.heed(Source::Listener, listener.as_fd(), false)?;
+            poller.set_interest(Source::Listener, listener.as_fd(), false)?;
         }
         let (backoff, paused_until) = (AcceptBackoff::default(), None);
-        Ok(Self { listener, heeded: false, backoff, paused_until, errors })
+        Ok(Self { listener, is_watched: false, backoff, paused_until, errors })
     }
 
-    /// What [`Acceptor::new`] was given, as it is now.
+    /// The listener and the errors, for a successor.
     #[must_use]
     pub fn into_parts(self) -> (Option<Listener>, AcceptErrors) {
         (self.listener, self.errors)
@@ -77,7 +78,7 @@ impl Acceptor {
     ///
     /// # Errors
     ///
-    /// If the listener is of no use any more.
+    /// If the listener has failed.
     pub fn look(&mut self, now: Timestamp) -> io::Result<Look> {
         loop {
             let Some(listener) = &self.listener else { return Ok(Look::Empty) };
@@ -105,22 +106,27 @@ impl Acceptor {
         }
     }
 
-    /// Has the poller report the listener from now on, or not: it would report it all the time
-    /// while connections wait that cannot be taken.
+    /// Has the poller report the listener from now on, or not: while connections wait that cannot be
+    /// taken, it would report it all the time.
     ///
     /// # Errors
     ///
     /// What the kernel says.
-    pub fn heed(&mut self, poller: &Poller, wanted: bool, now: Timestamp) -> io::Result<()> {
+    pub fn set_interest(
+        &mut self,
+        poller: &Poller,
+        wanted: bool,
+        now: Timestamp,
+    ) -> io::Result<()> {
         if self.paused_until.is_some_and(|until| now >= until) {
             self.paused_until = None;
         }
-        let heed = wanted && self.paused_until.is_none();
+        let interest = wanted && self.paused_until.is_none();
         if let Some(listener) = &self.listener
-            && heed != self.heeded
+            && interest != self.is_watched
         {
-            poller.heed(Source::Listener, listener.as_fd(), heed)?;
-            self.heeded = heed;
+            poller.set_interest(Source::Listener, listener.as_fd(), interest)?;
+            self.is_watched = interest;
         }
         Ok(())
     }
@@ -161,7 +167,7 @@ impl Acceptor {
     }
 }
 
-/// Errors of accept that have names here, as the kernel has them.
+/// Errors of accept that are counted by name.
 const NAMES: [(Errno, &str); 16] = [
     (Errno::CONNABORTED, "ECONNABORTED"),
     (Errno::HOSTDOWN, "EHOSTDOWN"),
@@ -181,7 +187,7 @@ const NAMES: [(Errno, &str); 16] = [
     (Errno::PROTO, "EPROTO"),
 ];
 
-/// Errors of accept since the start, by name; all that have none here together.
+/// Errors of accept since the start, by name; all others together.
 #[derive(Clone, Debug, Default)]
 pub struct AcceptErrors {
     named: [u64; NAMES.len()],
@@ -248,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_a_second_and_begin_anew() {
+    fn pauses_double_up_to_a_second_and_start_again() {
         let mut backoff = AcceptBackoff::default();
         assert!(!backoff.end());
         assert_eq!(backoff.pause(), (Duration::from_millis(5), true));

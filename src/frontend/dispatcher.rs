@@ -1,13 +1,11 @@
 //! The accept loop: takes connections from the backlog, asks the router for a slot, hands over.
 //!
-//! Runs on a thread of its own, with nothing beside it that could block. Owns listener, slots and
-//! channels; the supervisor sends it commands. Never reads from a client, never drops a connection
-//! that no worker owns, and after the hand-off knows nothing of it any more.
+//! Runs on a thread of its own, with nothing beside it that could block. The supervisor sends it
+//! commands. Never reads from a client, never drops a connection that no worker owns, and knows nothing
+//! of a connection after its hand-off.
 //!
-//! # Pitfalls
-//!
-//! Between the accept and the hand-off nothing allocates, locks or logs above debug: queues are
-//! made at their full size. What is rare (a stall, a death, a refusal) may.
+//! The dispatcher itself decides nothing: it carries what its parts say from one to the other. Slots,
+//! links and the router are [`Routing`]'s, sessions the [`Broker`]'s, the backlog [`Arrivals`]'.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -15,125 +13,98 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::frontend::acceptor::{Acceptor, Arrival, Look};
+use crate::frontend::acceptor::AcceptErrors;
 use crate::frontend::affinity::Affinity;
-use crate::frontend::close_requests::{CloseRequests, PaceSettings};
-use crate::frontend::dispatcher::lines::TakenBack;
-use crate::frontend::measure::stats::Stats;
+use crate::frontend::arrivals::{Arrivals, Taken};
+use crate::frontend::lines::{self, RedispatchReason};
 use crate::frontend::placement::Slots;
 use crate::frontend::poller::{Poller, Source};
-use crate::frontend::query::Queries;
-use crate::frontend::rebalance::Rebalance;
-use crate::frontend::router::{Route, Router};
-use crate::frontend::shared_counters::SharedCounters;
-use crate::frontend::slot_table::{Overdue, SlotTable};
+use crate::frontend::query::{Client, FrontendFacts, Queries, Query, RouteExplanation};
+use crate::frontend::restored::RestoredFlags;
+use crate::frontend::router::{Explanation, Router};
+use crate::frontend::routing::{Routing, Tally};
+use crate::frontend::slot_table::{Completion, Overdue, SlotTable};
 use crate::frontend::snapshot::FrontendHandover;
-use crate::link::native::PendingConnection;
-use crate::link::seam::{CommandReceiver, Counters};
-use crate::protocol::ids::{ConnectionId, SlotId, Timestamp};
-use crate::protocol::message::ConnectionRecord;
+use crate::link::Attached;
+use crate::link::connection::PendingConnection;
+use crate::link::error::ChannelError;
+use crate::link::event::{LinkEvent, SessionEvent};
+use crate::link::seam::{CommandReceiver, SlotCommand, SlotEventKind, WorkerId};
+use crate::protocol::ids::{SlotId, Timestamp};
+use crate::sessions::broker::{Broker, BrokerSettings, BrokerState};
+use crate::sessions::close_requests::PaceSettings;
+use crate::sessions::host::Host;
 
-mod answers;
-mod commands;
-mod handover;
-mod lines;
-mod pacing;
-mod protected;
-mod recovery;
-mod sessions;
-mod workers;
-
-use handover::RestoredFlags;
-use pacing::RebalanceReplies;
-use protected::Protected;
-pub(super) use recovery::Recovery;
-use sessions::Sessions;
-
-/// How much and how fast.
+/// Limits and paces.
 #[derive(Clone, Copy, Debug)]
 pub struct DispatcherSettings {
-    /// So many descriptors are held at a time that no worker owns: those that are left are the
-    /// supervisor's, who could start no worker for them otherwise.
-    pub most_held: u64,
+    /// So many descriptors are held at a time that no worker owns. The rest is the supervisor's, which
+    /// could start no worker for them otherwise.
+    pub max_held: u64,
     /// So many copies of protected sessions beside those.
     pub max_protected: u64,
     /// How fast clients are made to move.
     pub pace: PaceSettings,
 }
 
-/// Connections taken in one turn, before channels and commands have theirs.
+/// Connections taken in one turn, before links and commands have theirs.
 const ACCEPT_BATCH: usize = 64;
 
-/// How often slots are looked at while something waits.
-const TICK: Duration = Duration::from_millis(5);
+/// How long the last connections may take to be handed over when the supervisor stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How soon to look whether workers have acknowledged. Until then the primary's copy stays open,
-/// which nobody sees: a FIN is withheld only from a client whose worker closes without shutdown(2),
-/// and within that time.
-const ANSWERS_WAIT: Duration = Duration::from_millis(1);
+/// How long connections on their way may take to be acknowledged before a handover: those that are need
+/// not be carried over.
+const HANDOVER_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// A worker that hasn't acknowledged within that time is not looked at more often than each tick.
-const ANSWERS_EXPECTED: Duration = Duration::from_millis(10);
-
-/// The frontend ended by itself.
+/// The frontend has failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DispatchError {
     /// The kernel won't watch descriptors.
     #[error("cannot wait for connections")]
     Wait(#[source] io::Error),
-    /// The listener is of no use any more.
+    /// The listener has failed.
     #[error("listener failed")]
     Listener(#[source] io::Error),
+}
+
+/// What the supervisor has ordered.
+#[derive(Debug)]
+enum Mode {
+    /// Nothing: clients wait in the backlog.
+    Waiting,
+    /// Accept connections.
+    Accepting,
+    /// Hand out the backlog, close the listener, answer when all is handed over or the time is up.
+    Stopping { reply: oneshot::Sender<()>, deadline: Timestamp },
+    /// The listener is closed.
+    Stopped,
+    /// Leave everything to a successor when nothing is on its way or the time is up.
+    HandingOver { deadline: Timestamp },
+    /// End.
+    Ended,
 }
 
 /// Hands connections to workers.
 #[derive(Debug)]
 pub struct Dispatcher {
     poller: Poller,
-    orders: CommandReceiver,
+    commands: CommandReceiver,
     queries: Queries,
-    acceptor: Acceptor,
-    affinity: Affinity,
-    router: Router,
-    slots: SlotTable,
-    most_held: u64,
-    max_protected: u64,
-    sessions: Sessions,
-    protected: Protected,
-    close_requests: CloseRequests,
-    rebalance: Rebalance,
-    rebalance_replies: RebalanceReplies,
-    /// As many are held as may be.
-    full: bool,
-    counters: Counters,
-    stats: Stats,
-    /// Connections that no slot can take now. While there are any, none is accepted.
-    unroutable: Vec<PendingConnection>,
-    /// Slots that may have something to send since the last flush.
-    touched: Vec<SlotId>,
-    /// When a connection was last sent to a worker.
-    handed_over_at: Timestamp,
+    arrivals: Arrivals,
+    routing: Routing,
+    broker: Broker,
+    mode: Mode,
+    restored: RestoredFlags,
     /// The time of this turn.
     now: Timestamp,
-    next_tick: Option<Timestamp>,
-    accepting: bool,
-    stopping: Option<(oneshot::Sender<()>, Timestamp)>,
-    ended: bool,
-    /// Everything is left to a successor, then at the latest.
-    handing_over: Option<Timestamp>,
-    /// What another frontend has known of workers that aren't attached yet.
-    restored: RestoredFlags,
-    /// What a primary that has died has left open.
-    recovery: Option<Recovery>,
-    /// Where a primary that follows a crash finds the counters.
-    page: Option<SharedCounters>,
 }
 
 impl Dispatcher {
-    /// Puts the parts together, and goes on from what another frontend has left: its connections wait
-    /// for their slots, whose workers are attached and serve by the supervisor's commands as new ones do.
-    /// The channels of `before` are taken out beforehand.
+    /// Puts the parts together, and resumes from the state of another frontend: its connections wait for
+    /// their slots, whose workers are attached and serve by the supervisor's commands as new ones do.
+    /// Channels are taken out of the state before.
     ///
     /// # Errors
     ///
@@ -144,122 +115,128 @@ impl Dispatcher {
         mut router: Router,
         mut slots: SlotTable,
         settings: DispatcherSettings,
-        orders: CommandReceiver,
+        commands: CommandReceiver,
         queries: Queries,
     ) -> Result<Self, DispatchError> {
-        let poller = Poller::new().map_err(DispatchError::Wait)?;
-        poller.add(Source::Commands, orders.as_fd()).map_err(DispatchError::Wait)?;
-        poller.add(Source::Queries, queries.as_fd()).map_err(DispatchError::Wait)?;
         let before = before.into();
-        let acceptor = Acceptor::new(before.listener, before.accept_errors, &poller);
-        let now = Timestamp::now();
-        let sessions = Sessions::resume(&before.slots, before.sessions, before.recovery.as_ref());
+        let poller = Poller::new().map_err(DispatchError::Wait)?;
+        poller.add(Source::Commands, commands.as_fd()).map_err(DispatchError::Wait)?;
+        poller.add(Source::Queries, queries.as_fd()).map_err(DispatchError::Wait)?;
+        let arrivals = Arrivals::new(before.listener, before.accept_errors, affinity, &poller)
+            .map_err(DispatchError::Wait)?;
+        let queued = before.slots.queues.iter().flat_map(|(_, queue)| queue);
+        let queued = queued.filter(|one| one.parcel.is_some()).count() as u64;
+        let DispatcherSettings { max_held, max_protected, pace } = settings;
+        let state = BrokerState {
+            close_requests: before.close_requests,
+            waiting: before.sessions,
+            recovery: before.recovery,
+        };
         if before.is_successor {
-            slots.resume(before.slots.queues, now);
+            slots.resume(before.slots.queues, Timestamp::now());
         }
         router.resume(before.router);
-        let mut unroutable = before.unroutable;
-        unroutable.reserve(ACCEPT_BATCH);
+        let tally = Tally { counters: before.counters, stats: before.stats, shared: before.page };
+        let mut routing = Routing::new(slots, router, tally, before.unroutable, max_held);
+        routing.close_unroutable(arrivals.is_closed());
         Ok(Self {
             poller,
-            orders,
+            commands,
             queries,
-            acceptor: acceptor.map_err(DispatchError::Wait)?,
-            affinity,
-            router,
-            slots,
-            most_held: settings.most_held,
-            max_protected: settings.max_protected,
-            sessions,
-            protected: Protected::default(),
-            close_requests: CloseRequests::resume(settings.pace.close_rate, before.close_requests),
-            rebalance: Rebalance::new(settings.pace.rebalance_rate),
-            rebalance_replies: RebalanceReplies::default(),
-            full: false,
-            counters: before.counters,
-            stats: before.stats,
-            unroutable,
-            touched: Vec::with_capacity(2 * ACCEPT_BATCH),
-            handed_over_at: Timestamp(0),
-            now,
-            next_tick: None,
-            accepting: false,
-            stopping: None,
-            ended: false,
-            handing_over: None,
-            restored: RestoredFlags {
-                quarantined: before.slots.quarantined,
-                stalled: before.slots.stalled,
-            },
-            recovery: before.recovery,
-            page: before.page,
+            now: routing.begin_turn(),
+            arrivals,
+            routing,
+            broker: Broker::resume(&BrokerSettings { max_protected, pace }, state, queued),
+            mode: Mode::Waiting,
+            restored: RestoredFlags::new(before.slots.quarantined, before.slots.stalled),
         })
     }
 
-    /// Runs until the supervisor ends it, and returns everything if it is to be left to a successor.
+    /// Runs until the supervisor ends it. Returns everything if it is to be left to a successor.
     ///
     /// # Errors
     ///
-    /// If the listener breaks.
+    /// If the listener fails.
     pub fn run(mut self) -> Result<Option<Box<FrontendHandover>>, DispatchError> {
         let mut ready = Vec::new();
-        while !self.ended && !self.is_handed_over() {
+        while !self.is_done() {
             self.poller.wait(self.timeout(), &mut ready).map_err(DispatchError::Wait)?;
-            self.now = Timestamp::now();
-            self.settle();
+            self.now = self.routing.begin_turn();
+            self.complete_all();
             self.turn(&mut ready)?;
-            self.publish();
+            self.routing.publish(self.arrivals.errors().total());
             if self.flush() {
                 // Workers first, where they have to share a processor with this thread: they
                 // acknowledge meanwhile and more clients come, which saves a wake-up for each.
                 std::thread::yield_now();
             }
-            let wanted = self.accepting && self.unroutable.is_empty() && !self.is_full();
-            let heeded = self.acceptor.heed(&self.poller, wanted, self.now);
-            heeded.map_err(DispatchError::Wait)?;
+            let wanted = self.mode.accepts() && !self.routing.is_unroutable() && !self.is_full();
+            let interest = self.arrivals.acceptor().set_interest(&self.poller, wanted, self.now);
+            interest.map_err(DispatchError::Wait)?;
         }
-        Ok((!self.ended).then(|| Box::new(self.into_handover())))
+        let has_ended = matches!(self.mode, Mode::Ended);
+        Ok((!has_ended).then(|| Box::new(self.into_handover())))
     }
 
-    /// Writes what is counted where it outlives this process: before anything is handed over, so that
-    /// no number is given twice.
-    fn publish(&mut self) {
-        if let Some(page) = &self.page {
-            page.write(self.counters());
-        }
-        for slot in &self.touched {
-            self.slots.note_seen(*slot);
+    fn is_done(&mut self) -> bool {
+        match self.mode {
+            Mode::Ended => true,
+            Mode::HandingOver { deadline } => {
+                self.routing.slots().in_flight() == 0 || self.now >= deadline
+            }
+            _ => false,
         }
     }
 
-    /// What workers say comes before the backlog: it makes room.
+    fn into_handover(self) -> FrontendHandover {
+        let (listener, accept_errors) = self.arrivals.into_parts();
+        let (slots, router, tally, unroutable) = self.routing.into_parts();
+        let state = self.broker.into_state();
+        FrontendHandover {
+            listener,
+            accept_errors,
+            slots: slots.into_handover(),
+            counters: tally.counters,
+            stats: tally.stats,
+            router: router.into_snapshot(self.now),
+            close_requests: state.close_requests,
+            unroutable,
+            sessions: state.waiting,
+            recovery: state.recovery,
+            page: tally.shared,
+            is_successor: true,
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let due = self.routing.next_due().chain(self.broker.next_due());
+        let next = due.chain(self.arrivals.paused_until()).min()?;
+        Some(next.since(self.now))
+    }
+
+    /// Messages of workers come before the backlog: they make room.
     fn turn(&mut self, ready: &mut Vec<Source>) -> Result<(), DispatchError> {
         let mut backlog = false;
         for source in ready.drain(..) {
             match source {
-                Source::Commands => self.obey_all(),
-                Source::Queries => self.answer_all(),
+                Source::Commands => self.handle_commands(),
+                Source::Queries => self.handle_queries(),
                 Source::Worker(worker) => drop(self.listen_to(worker)),
                 Source::Listener => backlog = true,
             }
         }
-        if backlog && self.handing_over.is_none() {
+        if backlog && !matches!(self.mode, Mode::HandingOver { .. }) {
             self.accept()?;
         }
-        if self.next_tick.is_some_and(|at| self.now >= at) {
+        if self.routing.take_tick() {
             self.tick()?;
         }
-        self.keep_pace();
-        self.finish_recovery();
+        self.broker.run_due(&mut self.routing);
+        // That connections are accepted also says that all workers are attached that are left.
+        if self.mode.accepts() && self.broker.finish_recovery(&mut self.routing) {
+            self.routing.count_lost();
+        }
         Ok(())
-    }
-
-    fn timeout(&self) -> Option<Duration> {
-        let expected = self.now.since(self.handed_over_at) < ANSWERS_EXPECTED;
-        let answers = (expected && self.slots.in_flight() > 0).then(|| self.now + ANSWERS_WAIT);
-        let paced = [self.close_requests.next_due(), self.rebalance.next_due()];
-        let next = [answers, self.next_tick, self.acceptor.paused_until()].into_iter().chain(paced);
-        Some(next.flatten().min()?.since(self.now))
     }
 
     fn accept(&mut self) -> Result<(), DispatchError> {
@@ -267,157 +244,400 @@ impl Dispatcher {
             if self.is_full() {
                 return Ok(());
             }
-            match self.look()? {
-                Look::Arrival(arrival) => {
-                    let connection = self.admit(arrival);
-                    self.place(connection);
-                    if !self.unroutable.is_empty() {
-                        return Ok(());
-                    }
+            let id = self.routing.expect_arrival();
+            let taken = self.arrivals.look(id, self.now).map_err(DispatchError::Listener)?;
+            let Taken::Client(record, socket) = taken else {
+                self.routing.expect_none();
+                if matches!((taken, &self.mode), (Taken::Empty, Mode::Stopping { .. })) {
+                    self.arrivals.acceptor().close();
                 }
-                Look::Empty => {
-                    if self.stopping.is_some() {
-                        self.acceptor.close();
-                    }
-                    return Ok(());
-                }
-                Look::Paused => return Ok(()),
+                return Ok(());
+            };
+            self.routing.count_arrival(&record);
+            self.routing.place(PendingConnection { record, socket, crashes: 0, parcel: None });
+            if self.routing.is_unroutable() {
+                return Ok(());
             }
         }
         Ok(())
     }
 
-    /// Looks into the backlog, so that whoever is accepted counts even if this process is killed at once.
-    fn look(&mut self) -> Result<Look, DispatchError> {
-        let accepted = self.counters.accepted;
-        let expect = |number| self.page.iter().for_each(|page| page.expect(number));
-        expect(accepted + 1);
-        let look = self.acceptor.look(self.now).map_err(DispatchError::Listener)?;
-        if !matches!(look, Look::Arrival(_)) {
-            expect(accepted);
-        }
-        Ok(look)
-    }
-
-    /// Whether no more connections may be taken from the backlog; said when it begins and ends.
     fn is_full(&mut self) -> bool {
-        let full = self.held() >= self.most_held;
-        match (self.full, full) {
-            (false, true) => tracing::warn!(
-                held = self.most_held,
-                "descriptors are short for what waits for workers, clients wait in the backlog",
-            ),
-            (true, false) => tracing::info!("accepting again"),
-            _ => {}
-        }
-        self.full = full;
-        full
-    }
-
-    /// Descriptors of connections and sessions that no worker owns.
-    fn held(&self) -> u64 {
-        let Counters { accepted, acknowledged, lost, .. } = self.counters;
-        accepted.saturating_sub(acknowledged + lost) + self.sessions.descriptors()
-    }
-
-    fn admit(&mut self, Arrival { socket, client, local }: Arrival) -> PendingConnection {
-        self.counters.accepted += 1;
-        let key = self.affinity.key(client.ip());
-        self.stats.accepted(key, client.ip(), self.now);
-        let id = ConnectionId(self.counters.accepted);
-        let record = ConnectionRecord { id, accepted_at: self.now, key, client, local };
-        PendingConnection { record, socket, crashes: 0, parcel: None }
-    }
-
-    fn place(&mut self, connection: PendingConnection) {
-        let route = self.router.route(connection.record.key, &self.slots, self.now);
-        self.place_by(route, connection);
-    }
-
-    fn place_by(&mut self, route: Route, connection: PendingConnection) {
-        let slot = match route {
-            Route::Home(slot) => slot,
-            Route::Fallback(slot, reason) => {
-                self.stats.fallbacks(reason);
-                lines::fallbacks(&connection.record, slot, reason);
-                slot
-            }
-            Route::Nowhere if self.acceptor.is_closed() && self.stopping.is_none() => {
-                // All workers drain, or have: nobody will take it. Its client is told at once.
-                self.counters.lost += 1;
-                return;
-            }
-            Route::Nowhere => {
-                self.unroutable.push(connection);
-                self.watch_time();
-                return;
-            }
-        };
-        self.slots.push(slot, connection);
-        self.touched.push(slot);
-    }
-
-    /// Connections and sessions that were taken back from a slot's worker or queue.
-    fn place_again(
-        &mut self,
-        slot: SlotId,
-        reason: TakenBack,
-        connections: Vec<PendingConnection>,
-    ) {
-        for mut connection in connections {
-            lines::redispatched(&connection.record, slot, reason);
-            if connection.parcel.is_some() {
-                sessions::note_failure(&mut connection, slot, reason);
-                self.place_session(connection);
-            } else {
-                self.counters.redispatched += 1;
-                self.place(connection);
-            }
-        }
-    }
-
-    /// Gives those who have no slot another chance.
-    fn house(&mut self) {
-        for connection in std::mem::take(&mut self.unroutable) {
-            self.place(connection);
-        }
+        let has_room = self.routing.has_room_for(self.broker.descriptors());
+        self.arrivals.check_full(has_room, self.routing.max_held())
     }
 
     fn tick(&mut self) -> Result<(), DispatchError> {
-        self.next_tick = None;
-        for overdue in self.slots.overdue(self.now) {
+        for overdue in self.routing.slots().overdue(self.now) {
             match overdue {
                 Overdue::Unfilled(slot, connections) => {
-                    self.place_again(slot, TakenBack::Unfilled, connections);
+                    self.redispatch(slot, RedispatchReason::Unfilled, connections);
                 }
                 Overdue::Stalled(worker, connections) => {
-                    self.counters.stalls += 1;
-                    self.stats.stalled(worker.slot);
-                    tracing::warn!(
-                        slot = worker.slot.0,
-                        generation = worker.generation.0,
-                        "worker does not acknowledge, its clients go to others until it does",
-                    );
-                    self.place_again(worker.slot, TakenBack::Stalled, connections);
+                    self.routing.count_stall(worker);
+                    self.redispatch(worker.slot, RedispatchReason::Stalled, connections);
                 }
             }
         }
-        self.look_after_awaited();
-        self.house();
-        self.house_sessions();
-        self.touched.extend(self.slots.ids());
-        if self.stopping.is_some() {
+        self.broker.check_pending(&mut self.routing);
+        self.retry();
+        if matches!(self.mode, Mode::Stopping { .. }) {
             self.accept()?;
             self.finish_stopping();
         }
-        let waiting = !self.unroutable.is_empty() || self.sessions.any_waits();
-        if self.slots.is_busy() || waiting || self.stopping.is_some() {
-            self.watch_time();
-        }
+        let is_stopping = matches!(self.mode, Mode::Stopping { .. });
+        self.routing.end_tick(self.broker.is_waiting() || is_stopping);
         Ok(())
     }
 
-    fn watch_time(&mut self) {
-        self.next_tick.get_or_insert(self.now + TICK);
+    /// Tries again to place connections and sessions that wait for any slot.
+    fn retry(&mut self) {
+        self.routing.retry_unroutable();
+        self.broker.retry(&mut self.routing);
+    }
+
+    /// Places connections and sessions that were taken back from a slot's worker or queue.
+    fn redispatch(
+        &mut self,
+        slot: SlotId,
+        reason: RedispatchReason,
+        connections: Vec<PendingConnection>,
+    ) {
+        let failed = (reason != RedispatchReason::Unfilled).then_some(slot);
+        for connection in connections {
+            lines::redispatched(&connection.record, slot, reason);
+            if connection.parcel.is_some() {
+                self.broker.place_again(&mut self.routing, connection, failed);
+            } else {
+                self.routing.place_again(connection);
+            }
+        }
+    }
+
+    /// Looks at the acknowledgements of all slots where something is on its way. Costs no system call but
+    /// the closing of what is completed.
+    fn complete_all(&mut self) {
+        if self.routing.slots().in_flight() == 0 {
+            return;
+        }
+        for slot in (0..self.routing.slots().count()).map(SlotId) {
+            let completion = self.complete(slot);
+            if let Some(worker) = completion.refusals {
+                self.read_refusals(worker);
+            }
+            if let Some((worker, error)) = completion.breach {
+                self.quarantine(worker, error);
+            }
+        }
+        self.finish_stopping();
+    }
+
+    fn complete(&mut self, slot: SlotId) -> Completion {
+        let mut sessions = Vec::new();
+        let completion = self.routing.complete(slot, &mut sessions);
+        for (worker, session) in sessions {
+            self.broker.acknowledged(&mut self.routing, worker, &session);
+        }
+        completion
+    }
+
+    /// A refusal is sent before it is counted, so that its message is there.
+    fn read_refusals(&mut self, worker: WorkerId) {
+        if !self.listen_to(worker)
+            && let Some(channel) = self.routing.slots().channel(worker)
+        {
+            let error = channel.refusal_is_missing();
+            self.quarantine(worker, error);
+        }
+    }
+
+    fn flush(&mut self) -> bool {
+        let mut any = false;
+        while let Some(flushed) = self.routing.flush_next() {
+            match flushed {
+                Ok(sent) => any |= sent,
+                Err((worker, error)) => self.quarantine(worker, error),
+            }
+        }
+        self.routing.end_flush(any);
+        any
+    }
+
+    /// Reads one message of a worker, and says whether there was one. The poller reports the worker again
+    /// if there are more.
+    fn listen_to(&mut self, worker: WorkerId) -> bool {
+        match self.routing.slots().receive(worker, self.now) {
+            Ok(LinkEvent::Nothing) => return false,
+            // The next look at the slot takes them.
+            Ok(LinkEvent::Acknowledged(_)) => {}
+            Ok(LinkEvent::Attached) => self.commands.tell(worker, SlotEventKind::Hello),
+            Ok(LinkEvent::Ready) => self.commands.tell(worker, SlotEventKind::Ready),
+            Ok(LinkEvent::Pong) => self.commands.tell(worker, SlotEventKind::Pong),
+            Ok(LinkEvent::ReplaceMe) => self.commands.tell(worker, SlotEventKind::Leave),
+            Ok(LinkEvent::Refused(connections)) => self.refused(worker, connections),
+            Ok(LinkEvent::Session(event)) => self.session_event(worker, event),
+            Err(error) => self.quarantine(worker, error),
+        }
+        self.broker.resume_link(&mut self.routing, worker);
+        // It is not stalled, so that what waits for it can be sent.
+        self.routing.flush_later(worker.slot);
+        true
+    }
+
+    fn session_event(&mut self, worker: WorkerId, event: SessionEvent) {
+        if let SessionEvent::Offered(offer) = &event
+            && self.broker.begin_offer(&self.routing, worker, offer.record().id)
+        {
+            // The session may just have come here: its acknowledgement in this turn is not seen yet.
+            self.complete(worker.slot);
+        }
+        if let Err(error) = self.broker.handle(&mut self.routing, worker, event) {
+            self.quarantine(worker, error);
+        }
+    }
+
+    /// Logged once a worker: it may refuse ten times a second for as long as it is full.
+    fn refused(&mut self, worker: WorkerId, connections: Vec<PendingConnection>) {
+        let clients = connections.iter().filter(|one| one.parcel.is_none()).count() as u64;
+        self.routing.count_refused(worker, clients);
+        self.broker.refused(worker, &connections);
+        let all = connections.len() as u64;
+        let channel = self.routing.slots().channel(worker);
+        if clients > 0 && channel.is_some_and(|channel| channel.in_flight().counts().refused == all)
+        {
+            tracing::warn!(
+                slot = worker.slot.0,
+                "worker has no descriptors left, its new clients go to others until it has",
+            );
+        }
+        self.redispatch(worker.slot, RedispatchReason::Refused, connections);
+    }
+
+    /// A worker that breaks the protocol gets nothing more. Connections on their way to it wait for its
+    /// end.
+    fn quarantine(&mut self, worker: WorkerId, error: ChannelError) {
+        if let Some(channel) = self.routing.slots().channel(worker) {
+            self.poller.remove(channel.as_fd());
+        }
+        self.take_back_pending(worker);
+        self.routing.slots().quarantine(worker, self.now);
+        self.broker.forget(worker);
+        self.routing.schedule_tick();
+        self.commands.tell(worker, SlotEventKind::Violation(error));
+    }
+
+    /// Takes back what a worker hasn't received of what another primary had sent, before it is
+    /// quarantined: later it could not be told which sessions are among that.
+    fn take_back_pending(&mut self, worker: WorkerId) {
+        let channel = self.routing.slots().heard(worker).filter(|channel| channel.is_awaited());
+        let Some(channel) = channel else { return };
+        let (freed, found) = (channel.take_back(), channel.take_found());
+        self.broker.hold_found(&mut self.routing, found);
+        self.redispatch(worker.slot, RedispatchReason::Stalled, freed);
+    }
+
+    fn handle_commands(&mut self) {
+        self.commands.quiet();
+        while let Some(command) = self.commands.next_command() {
+            self.handle_command(command);
+            self.routing.schedule_tick();
+            if matches!(self.mode, Mode::Ended) {
+                return;
+            }
+        }
+    }
+
+    fn handle_command(&mut self, command: SlotCommand) {
+        match command {
+            SlotCommand::Accept => self.mode.accept(),
+            SlotCommand::Rank(slots) => self.rank(&slots),
+            SlotCommand::Attach(worker, attached) => self.attach(worker, *attached),
+            SlotCommand::Serve(worker) => self.serve(worker),
+            SlotCommand::Drain(worker, order) => {
+                self.routing.slots().drain(worker, order, self.now);
+                self.routing.flush_later(worker.slot);
+            }
+            SlotCommand::Ping(worker) => {
+                if let Some(channel) = self.routing.slots().channel(worker) {
+                    // A worker whose channel is full has more to do than to answer, and doesn't.
+                    let _ = channel.ping();
+                }
+            }
+            SlotCommand::Gone(worker) => self.remove(worker),
+            SlotCommand::GiveUp(slot) => {
+                let waiting = self.routing.slots().close(slot);
+                self.redispatch(slot, RedispatchReason::Unfilled, waiting);
+            }
+            SlotCommand::StopAccepting(reply) => {
+                self.mode = Mode::Stopping { reply, deadline: self.now + STOP_TIMEOUT };
+                self.routing.close_unroutable(false);
+            }
+            SlotCommand::Count(reply) => {
+                let errors = self.arrivals.errors().total();
+                // The one that has asked may not wait any more.
+                let _ = reply.send(self.routing.tally().total(errors));
+            }
+            SlotCommand::End => self.mode = Mode::Ended,
+            SlotCommand::HandOver => {
+                self.mode = Mode::HandingOver { deadline: self.now + HANDOVER_TIMEOUT };
+            }
+        }
+    }
+
+    fn rank(&mut self, ranked: &[(SlotId, f64)]) {
+        let count = ranked.iter().map(|(slot, _)| slot.index() + 1).max();
+        self.routing.slots().grow(count.unwrap_or(0));
+        self.grow_stats();
+        self.routing.router().0.rank(ranked);
+    }
+
+    fn grow_stats(&mut self) {
+        let count = self.routing.slots().count();
+        self.routing.tally().stats.grow(count);
+    }
+
+    fn attach(&mut self, worker: WorkerId, attached: Attached) {
+        let channel = &attached.link;
+        self.broker.attached(channel.in_flight().sessions() as u64);
+        if self.restored.take_quarantined(worker) {
+            self.routing.slots().attach(worker, attached);
+            return self.routing.slots().quarantine(worker, self.now);
+        }
+        if let Err(error) = self.poller.add(Source::Worker(worker), channel.as_fd()) {
+            // It will not get ready in time, and be started again.
+            tracing::error!(slot = worker.slot.0, %error, "cannot watch a worker's channel");
+        }
+        if channel.is_awaited() {
+            self.broker.expect_report(worker);
+        }
+        if channel.wanted_to_leave() {
+            self.commands.tell(worker, SlotEventKind::Leave);
+        }
+        self.routing.slots().attach(worker, attached);
+        // There may be a question to send.
+        self.routing.flush_later(worker.slot);
+        self.grow_stats();
+    }
+
+    fn serve(&mut self, worker: WorkerId) {
+        for session in self.routing.slots().serve(worker) {
+            self.broker.place(&mut self.routing, session);
+        }
+        if self.restored.take_stalled(worker) {
+            self.routing.slots().stall(worker);
+        }
+        self.routing.flush_later(worker.slot);
+        self.retry();
+    }
+
+    /// A worker is dead: what it has not acknowledged goes to others.
+    fn remove(&mut self, worker: WorkerId) {
+        let Some(channel) = self.routing.slots().remove(worker, self.now) else { return };
+        self.poller.remove(channel.as_fd());
+        let mut recovered = channel.recover();
+        if self.broker.is_recovering() {
+            self.routing.count_acknowledged(recovered.uncounted);
+        }
+        self.broker.worker_died(&mut self.routing, worker, &mut recovered);
+        for connection in recovered.acknowledged {
+            if connection.parcel.is_some() {
+                self.broker.acknowledged(&mut self.routing, worker, &connection);
+            } else {
+                self.routing.complete_one(worker, &connection.record);
+            }
+        }
+        self.close_used(worker, recovered.lost);
+        for connection in recovered.untouched {
+            self.redispatch_after_crash(worker.slot, connection);
+        }
+        self.broker.restore(&mut self.routing, worker, recovered.offered);
+    }
+
+    /// Closes connections that a dead worker has used and not acknowledged.
+    fn close_used(&mut self, worker: WorkerId, used: Vec<PendingConnection>) {
+        let (sessions, clients): (Vec<_>, Vec<_>) =
+            used.into_iter().partition(|one| one.parcel.is_some());
+        self.routing.count_used(worker, clients.len() as u64);
+        sessions.into_iter().for_each(|one| self.broker.close(&mut self.routing, one));
+    }
+
+    fn redispatch_after_crash(&mut self, slot: SlotId, mut connection: PendingConnection) {
+        lines::redispatched(&connection.record, slot, RedispatchReason::Crashed);
+        connection.crashes = connection.crashes.saturating_add(1);
+        if connection.parcel.is_some() {
+            self.broker.place_again(&mut self.routing, connection, Some(slot));
+        } else {
+            self.routing.place_after_crash(slot, connection);
+        }
+    }
+
+    /// Ends a stop when the last connections are handed over or have had their time.
+    fn finish_stopping(&mut self) {
+        let Mode::Stopping { deadline, .. } = self.mode else { return };
+        let is_done = self.arrivals.is_closed() && self.routing.is_idle();
+        if !is_done && self.now < deadline {
+            return;
+        }
+        self.arrivals.acceptor().close();
+        self.routing.close_unroutable(true);
+        if let Mode::Stopping { reply, .. } = std::mem::replace(&mut self.mode, Mode::Stopped) {
+            // The supervisor may have been told to stop at once and wait no more.
+            let _ = reply.send(());
+        }
+    }
+
+    fn handle_queries(&mut self) {
+        self.queries.quiet();
+        while let Some(query) = self.queries.next_query() {
+            // The one that has asked may not wait any more.
+            match query {
+                Query::Facts(reply) => drop(reply.send(self.facts())),
+                Query::RouteExplanation(client, reply) => drop(reply.send(self.explain(client))),
+                Query::Forget(reply) => drop(reply.send(self.routing.forget_fallbacks())),
+                Query::Rebalance(reply) => self.broker.begin_rebalance(&mut self.routing, reply),
+            }
+        }
+    }
+
+    fn facts(&self) -> FrontendFacts {
+        let errors: &AcceptErrors = self.arrivals.errors();
+        FrontendFacts {
+            accept_errors: errors.by_name().collect(),
+            sessions_waiting: self.broker.in_progress(),
+            sessions_protected: self.broker.protected(),
+            rebalance_pending: self.broker.rebalance_pending(),
+            accepting: self.mode.accepts() && !self.arrivals.is_closed(),
+            ..self.routing.facts(errors.total())
+        }
+    }
+
+    fn explain(&mut self, client: Client) -> RouteExplanation {
+        let affinity = self.arrivals.affinity();
+        let (key, counts, digest) = match client {
+            Client::Key(key) => (key, None, None),
+            Client::Address(address) => (
+                affinity.key(address),
+                Some(affinity.counts(address)),
+                Some(affinity.digest(address)),
+            ),
+        };
+        let (router, slots) = self.routing.router();
+        let Explanation { ranking, remembered, target, why } = router.explain(key, slots, self.now);
+        let placement = router.placement();
+        RouteExplanation { counts, digest, key, placement, ranking, remembered, target, why }
+    }
+}
+
+impl Mode {
+    /// Whether connections are taken from the backlog, as far as there is one.
+    fn accepts(&self) -> bool {
+        matches!(self, Self::Accepting | Self::Stopping { .. } | Self::Stopped)
+    }
+
+    /// Begins to accept, unless another order has come since.
+    fn accept(&mut self) {
+        if matches!(self, Self::Waiting) {
+            *self = Self::Accepting;
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What the frontend waits for: the listener, the channels, a command, or the next tick.
+//! Waits for the listener, the links, commands and queries, or the next tick.
 //!
 //! An epoll instance of its own instead of a runtime: one system call a turn, whatever has
 //! happened. Level-triggered, so that what is not read to its end is reported again.
@@ -17,16 +17,16 @@ use crate::protocol::ids::{Generation, SlotId};
 /// Sources reported in one turn.
 const EVENTS: usize = 64;
 
-/// Who has something to read.
+/// A descriptor that has something to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The backlog holds a connection.
     Listener,
     /// The supervisor has sent a command.
     Commands,
-    /// Somebody has asked something.
+    /// An operator has asked something.
     Queries,
-    /// A worker has said something.
+    /// A worker has sent a message.
     Worker(WorkerId),
 }
 
@@ -62,19 +62,24 @@ impl Poller {
         Ok(epoll::add(&self.epoll, descriptor, data(source), EventFlags::IN)?)
     }
 
-    /// Waits for a source no more; nothing happens if it didn't.
+    /// Waits for a source no longer; one that isn't waited for is no error.
     pub fn remove(&self, descriptor: BorrowedFd<'_>) {
         // It was removed before.
         let _ = epoll::delete(&self.epoll, descriptor);
     }
 
-    /// Ignores a source for now, or heeds it again.
+    /// Ignores a source for now, or reports it again.
     ///
     /// # Errors
     ///
     /// If it isn't waited for.
-    pub fn heed(&self, source: Source, descriptor: BorrowedFd<'_>, heed: bool) -> io::Result<()> {
-        let flags = if heed { EventFlags::IN } else { EventFlags::empty() };
+    pub fn set_interest(
+        &self,
+        source: Source,
+        descriptor: BorrowedFd<'_>,
+        interest: bool,
+    ) -> io::Result<()> {
+        let flags = if interest { EventFlags::IN } else { EventFlags::empty() };
         Ok(epoll::modify(&self.epoll, descriptor, data(source), flags)?)
     }
 
@@ -103,13 +108,13 @@ impl Poller {
 /// Numbers that no worker has: slots end at 16 bits.
 const LISTENER: u64 = u64::MAX;
 const COMMANDS: u64 = u64::MAX - 1;
-const INQUIRIES: u64 = u64::MAX - 2;
+const QUERIES: u64 = u64::MAX - 2;
 
 fn data(source: Source) -> EventData {
     EventData::new_u64(match source {
         Source::Listener => LISTENER,
         Source::Commands => COMMANDS,
-        Source::Queries => INQUIRIES,
+        Source::Queries => QUERIES,
         Source::Worker(WorkerId { slot, generation }) => {
             u64::from(slot.0) << 32 | u64::from(generation.0)
         }
@@ -121,7 +126,7 @@ fn source(data: u64) -> Source {
     match data {
         LISTENER => Source::Listener,
         COMMANDS => Source::Commands,
-        INQUIRIES => Source::Queries,
+        QUERIES => Source::Queries,
         worker => Source::Worker(WorkerId {
             slot: SlotId((worker >> 32) as u16),
             generation: Generation(worker as u32),
@@ -150,11 +155,11 @@ mod tests {
             rustix::io::write(writer, b"x").unwrap();
             poller.wait(None, &mut ready).unwrap();
             assert_eq!(std::mem::take(&mut ready), [*source]);
-            poller.heed(*source, reader.as_fd(), false).unwrap();
+            poller.set_interest(*source, reader.as_fd(), false).unwrap();
             poller.wait(Some(Duration::ZERO), &mut ready).unwrap();
             assert_eq!(ready, []);
         }
-        poller.heed(Source::Commands, pipes[1].0.as_fd(), true).unwrap();
+        poller.set_interest(Source::Commands, pipes[1].0.as_fd(), true).unwrap();
         poller.wait(None, &mut ready).unwrap();
         assert_eq!(ready, [Source::Commands]);
     }

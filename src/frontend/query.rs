@@ -19,9 +19,10 @@ pub use crate::frontend::fallback::FallbackReason;
 use crate::frontend::placement::{Availability, Placement};
 use crate::link::seam::{Counters, FrontendGone};
 use crate::protocol::ids::{AffinityKey, SlotId};
+pub use crate::sessions::rebalance::Rebalanced;
 
 /// Questions that may wait.
-const INQUIRIES: usize = 64;
+const QUERIES: usize = 64;
 
 /// A question, and where the answer goes.
 #[derive(Debug)]
@@ -34,15 +35,6 @@ pub enum Query {
     Forget(oneshot::Sender<u64>),
     /// The same, and move sessions that are elsewhere.
     Rebalance(oneshot::Sender<Rebalanced>),
-}
-
-/// What a rebalance comes to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rebalanced {
-    /// So many clients had gone elsewhere, and come back with their next connection.
-    pub forgotten: u64,
-    /// So many sessions begin to move.
-    pub sessions: u64,
 }
 
 /// Who is looked for.
@@ -235,7 +227,7 @@ impl FrontendHandle {
 
 impl Queries {
     /// The next question, if there is one.
-    pub fn next_inquiry(&mut self) -> Option<Query> {
+    pub fn next_query(&mut self) -> Option<Query> {
         self.queries.try_recv().ok()
     }
 
@@ -260,7 +252,7 @@ impl AsFd for Queries {
 /// If the kernel has no descriptor left.
 pub fn queries() -> io::Result<(FrontendHandle, Queries)> {
     let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-    let (sender, receiver) = mpsc::channel(INQUIRIES);
+    let (sender, receiver) = mpsc::channel(QUERIES);
     let handle = FrontendHandle { queries: sender, wake: Arc::clone(&wake) };
     Ok((handle, Queries { queries: receiver, wake }))
 }

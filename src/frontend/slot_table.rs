@@ -11,8 +11,11 @@ use std::time::Duration;
 
 use crate::frontend::fallback::FallbackReason;
 use crate::frontend::placement::{Availability, Slots};
-use crate::link::native::{Channel, ChannelError, LinkEvent, PendingConnection};
+use crate::link::connection::PendingConnection;
+use crate::link::error::ChannelError;
+use crate::link::event::LinkEvent;
 use crate::link::seam::WorkerId;
+use crate::link::{Attached, Delivery, Link};
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::{SlotId, Timestamp};
 
@@ -53,13 +56,14 @@ struct Slot {
     state: State,
     queue: VecDeque<PendingConnection>,
     /// The serving one, those that are still starting, those that drain. Seldom more than two.
-    workers: Vec<Attached>,
+    workers: Vec<SlotWorker>,
 }
 
 #[derive(Debug)]
-struct Attached {
+struct SlotWorker {
     id: WorkerId,
-    channel: Channel,
+    channel: Link,
+    delivery: Delivery,
     /// It broke the protocol: nothing that it says or counts is heard until it is gone.
     quarantined: bool,
 }
@@ -81,7 +85,7 @@ enum State {
 
 /// What a look at the scoreboards of a slot brought.
 #[derive(Debug, Default)]
-pub struct Settlement {
+pub struct Completion {
     /// So many more connections, sessions included, are their worker's own.
     pub acknowledged: usize,
     /// This worker has refused some, and its messages are to be read before the next look.
@@ -123,12 +127,13 @@ impl SlotTable {
         self.slots.resize_with(count.max(self.slots.len()), new);
     }
 
-    /// A new worker's channel, or one of another primary's.
-    pub fn attach(&mut self, worker: WorkerId, channel: Channel) {
+    /// A new worker's link, or one of another primary's.
+    pub fn attach(&mut self, worker: WorkerId, attached: Attached) {
+        let Attached { link: channel, delivery } = attached;
         self.grow(worker.slot.index() + 1);
-        self.in_flight += channel.in_flight();
+        self.in_flight += channel.in_flight().len();
         let slot = &mut self.slots[worker.slot.index()];
-        slot.workers.push(Attached { id: worker, channel, quarantined: false });
+        slot.workers.push(SlotWorker { id: worker, channel, delivery, quarantined: false });
     }
 
     /// From now on the slot's clients, waiting ones included, go to `worker`, unless it has been
@@ -166,20 +171,18 @@ impl SlotTable {
     /// Tells `worker` that no more come, and ends its service.
     pub fn drain(&mut self, worker: WorkerId, order: DrainOrder, now: Timestamp) {
         self.retire(worker, now);
-        match self.channel(worker) {
-            Some(channel) if channel.takes_sessions() => channel.order_drain(order),
-            Some(channel) => channel.finish(),
-            None => {}
+        if let Some(channel) = self.channel(worker) {
+            channel.drain(order);
         }
     }
 
     /// Takes out a worker that is gone.
-    pub fn remove(&mut self, worker: WorkerId, now: Timestamp) -> Option<Channel> {
+    pub fn remove(&mut self, worker: WorkerId, now: Timestamp) -> Option<Link> {
         self.retire(worker, now);
         let workers = &mut self.slots.get_mut(worker.slot.index())?.workers;
         let position = workers.iter().position(|attached| attached.id == worker)?;
         let channel = workers.swap_remove(position).channel;
-        self.in_flight = self.in_flight.saturating_sub(channel.in_flight());
+        self.in_flight = self.in_flight.saturating_sub(channel.in_flight().len());
         Some(channel)
     }
 
@@ -194,7 +197,7 @@ impl SlotTable {
     }
 
     /// A worker's channel.
-    pub fn channel(&mut self, worker: WorkerId) -> Option<&mut Channel> {
+    pub fn channel(&mut self, worker: WorkerId) -> Option<&mut Link> {
         let slot = self.slots.get_mut(worker.slot.index())?;
         slot.workers
             .iter_mut()
@@ -228,21 +231,22 @@ impl SlotTable {
         &mut self,
         slot: SlotId,
         mut acknowledged: impl FnMut(WorkerId, PendingConnection),
-    ) -> Settlement {
-        let mut settlement = Settlement::default();
-        let Some(slot) = self.slots.get_mut(slot.index()) else { return settlement };
-        for Attached { id, channel, .. } in slot.workers.iter_mut().filter(|one| !one.quarantined) {
-            let before = channel.in_flight();
+    ) -> Completion {
+        let mut completion = Completion::default();
+        let Some(slot) = self.slots.get_mut(slot.index()) else { return completion };
+        for SlotWorker { id, channel, .. } in slot.workers.iter_mut().filter(|one| !one.quarantined)
+        {
+            let before = channel.in_flight().len();
             match channel.settle(|connection| acknowledged(*id, connection)) {
                 Ok(Some(0)) => continue,
-                Ok(Some(count)) => settlement.acknowledged += count,
-                Ok(None) => settlement.refusals = Some(*id),
-                Err(error) => settlement.breach = Some((*id, error)),
+                Ok(Some(count)) => completion.acknowledged += count,
+                Ok(None) => completion.refusals = Some(*id),
+                Err(error) => completion.breach = Some((*id, error)),
             }
-            self.in_flight = self.in_flight.saturating_sub(before - channel.in_flight());
+            self.in_flight = self.in_flight.saturating_sub(before - channel.in_flight().len());
             slot.state.is_alive(*id);
         }
-        settlement
+        completion
     }
 
     /// Puts a connection into a slot's queue.
@@ -267,9 +271,12 @@ impl SlotTable {
         slot.send_notes()?;
         let State::Serving(worker) = slot.state else { return Ok(false) };
         let serving = slot.workers.iter_mut().find(|attached| attached.id == worker);
-        let Some(Attached { channel, .. }) = serving else { return Ok(false) };
-        let sent = channel.send_from(&mut slot.queue, now).map_err(|error| (worker, error))?;
-        channel.last_sent(sent).for_each(|connection| handed_over(worker, connection));
+        let Some(SlotWorker { channel, delivery, .. }) = serving else { return Ok(false) };
+        let sent = match delivery {
+            Delivery::HandOff => channel.send_from(&mut slot.queue, now),
+        };
+        let sent = sent.map_err(|error| (worker, error))?;
+        channel.in_flight().last(sent).for_each(|connection| handed_over(worker, connection));
         self.in_flight += sent;
         Ok(sent > 0)
     }
@@ -301,7 +308,8 @@ impl SlotTable {
     #[must_use]
     pub fn held_for(&self, slot: SlotId) -> (usize, usize) {
         let Some(slot) = self.slots.get(slot.index()) else { return (0, 0) };
-        let in_flight = slot.workers.iter().map(|attached| attached.channel.in_flight()).sum();
+        let in_flight =
+            slot.workers.iter().map(|attached| attached.channel.in_flight().len()).sum();
         (slot.queue.len(), in_flight)
     }
 
@@ -356,8 +364,8 @@ mod tests {
         let mut slots = SlotTable::new(settings);
         let worker = |generation| WorkerId { slot: SlotId(0), generation: Generation(generation) };
         for generation in 0..2 {
-            let (channel, _end) = Channel::create(1).unwrap();
-            slots.attach(worker(generation), channel);
+            let (link, _end) = Link::native(1).unwrap();
+            slots.attach(worker(generation), link.into());
         }
         slots.quarantine(worker(0), Timestamp(0));
         slots.serve(worker(0));

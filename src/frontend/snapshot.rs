@@ -1,25 +1,27 @@
 //! A frontend that has stopped, and the start of the next one from it.
 //!
 //! After an upgrade that is everything, exactly. After a crash it is the listener and the counters; the
-//! channels come from the descriptors that the keeper or systemd holds ([`Channel::adopt`]). In both
+//! channels come from the descriptors that the keeper or systemd holds ([`Link::adopt`]). In both
 //! cases the supervisor gets the channels and attaches them again, and the next dispatcher gets the rest.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
 use crate::frontend::acceptor::AcceptErrors;
-use crate::frontend::close_requests::Wishes;
-use crate::frontend::dispatcher::Recovery;
 use crate::frontend::listener::Listener;
 use crate::frontend::measure::stats::Stats;
 use crate::frontend::shared_counters::{COUNTERS, SharedCounters};
 use crate::frontend::slot_table::SlotsHandover;
 use crate::handover::Carry;
 use crate::handover::descriptors::{Descriptors, LISTENER, RestoreError};
-use crate::handover::frontend::{FrontendSnapshot, RecoverySnapshot, RouterSnapshot};
+use crate::handover::frontend::{
+    CloseRequestsSnapshot, FrontendSnapshot, RecoverySnapshot, RouterSnapshot,
+};
 use crate::handover::link::ConnectionSnapshot;
-use crate::link::native::{Channel, PendingConnection};
+use crate::link::connection::PendingConnection;
 use crate::link::seam::{Counters, WorkerId};
+use crate::link::{Link, snapshot as link};
+use crate::sessions::recovery::Recovery;
 
 /// All that a frontend has. Dropping it closes the connections that no worker owns.
 #[derive(Debug, Default)]
@@ -30,7 +32,7 @@ pub struct FrontendHandover {
     pub(super) counters: Counters,
     pub(super) stats: Stats,
     pub(super) router: RouterSnapshot,
-    pub(super) close_requests: Wishes,
+    pub(super) close_requests: CloseRequestsSnapshot,
     pub(super) unroutable: Vec<PendingConnection>,
     pub(super) sessions: Vec<PendingConnection>,
     pub(super) recovery: Option<Recovery>,
@@ -71,12 +73,12 @@ impl FrontendHandover {
     }
 
     /// Takes the channels, to be attached to the next dispatcher one by one.
-    pub fn take_channels(&mut self) -> Vec<(WorkerId, Channel)> {
+    pub fn take_channels(&mut self) -> Vec<(WorkerId, Link)> {
         std::mem::take(&mut self.slots.channels)
     }
 
     /// Puts channels back.
-    pub fn return_channels(&mut self, channels: impl IntoIterator<Item = (WorkerId, Channel)>) {
+    pub fn return_channels(&mut self, channels: impl IntoIterator<Item = (WorkerId, Link)>) {
         self.slots.channels.extend(channels);
     }
 
@@ -90,26 +92,27 @@ impl FrontendHandover {
         if let Some(page) = self.page {
             descriptors.insert(COUNTERS, page.into_file());
         }
-        let channels = self.slots.channels.into_iter();
-        let channels =
-            channels.map(|(worker, it)| (worker, it.into_snapshot(worker, descriptors))).collect();
+        let links = self.slots.channels.into_iter().filter_map(|(worker, link)| {
+            Some((worker, link::into_snapshot(link, worker, descriptors)?))
+        });
+        let links = links.collect();
         let mut waiting = Waiting { descriptors, number: 0 };
         let queues = self.slots.queues.into_iter();
         FrontendSnapshot {
             listens,
             accept_errors: self.accept_errors.snapshot(),
-            channels,
+            links,
             queues: queues.map(|(slot, queue)| (slot, waiting.snapshots(queue))).collect(),
             quarantined: self.slots.quarantined,
             stalled: self.slots.stalled,
             counters: self.counters.snapshot(),
             stats: self.stats.snapshot(),
             router: self.router,
-            close_requests: self.close_requests.snapshot(),
+            close_requests: self.close_requests,
             unroutable: waiting.snapshots(self.unroutable),
             sessions: waiting.snapshots(self.sessions),
             recovery: self.recovery.map(|it| RecoverySnapshot {
-                reports: it.reports.snapshot(),
+                open_offers: it.open_offers.snapshot(),
                 held: waiting.snapshots(it.held),
             }),
             is_counted,
@@ -127,11 +130,10 @@ impl FrontendHandover {
     ) -> Result<Self, RestoreError> {
         let listener = snapshot.listens.then(|| open(LISTENER, descriptors, Listener::handed_over));
         let page = snapshot.is_counted.then(|| open(COUNTERS, descriptors, SharedCounters::open));
-        let channels = snapshot
-            .channels
-            .into_iter()
-            .map(|(worker, channel)| Ok((worker, Channel::restore(channel, worker, descriptors)?)));
-        let channels = channels.collect::<Result<_, RestoreError>>()?;
+        let links = snapshot.links.into_iter();
+        let links =
+            links.map(|(worker, link)| Ok((worker, link::restore(link, worker, descriptors)?)));
+        let channels = links.collect::<Result<_, RestoreError>>()?;
         let mut waiting = Waiting { descriptors, number: 0 };
         let queues = snapshot.queues.into_iter();
         let queues = queues.map(|(slot, queue)| Ok((slot, waiting.restored(queue)?)));
@@ -144,8 +146,8 @@ impl FrontendHandover {
             unroutable: waiting.restored(snapshot.unroutable)?,
             sessions: waiting.restored(snapshot.sessions)?,
             recovery: match snapshot.recovery {
-                Some(RecoverySnapshot { reports, held }) => Some(Recovery {
-                    reports: Carry::restore(reports),
+                Some(RecoverySnapshot { open_offers, held }) => Some(Recovery {
+                    open_offers: Carry::restore(open_offers),
                     held: waiting.restored(held)?,
                 }),
                 None => None,
@@ -154,7 +156,7 @@ impl FrontendHandover {
             counters: Carry::restore(snapshot.counters),
             stats: Carry::restore(snapshot.stats),
             router: snapshot.router,
-            close_requests: Carry::restore(snapshot.close_requests),
+            close_requests: snapshot.close_requests,
             is_successor: true,
         })
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::handover::link::{ChannelSnapshot, ConnectionSnapshot, SessionReportSnapshot};
+use crate::handover::link::{ConnectionSnapshot, LinkSnapshot, SessionReportSnapshot};
 use crate::handover::pool::CountersSnapshot;
 use crate::protocol::ids::{AffinityKey, SlotId, Timestamp, WorkerId};
 
@@ -14,7 +14,7 @@ use crate::protocol::ids::{AffinityKey, SlotId, Timestamp, WorkerId};
 pub struct FrontendSnapshot {
     pub listens: bool,
     pub accept_errors: AcceptErrorsSnapshot,
-    pub channels: Vec<(WorkerId, ChannelSnapshot)>,
+    pub links: Vec<(WorkerId, LinkSnapshot)>,
     pub queues: Vec<(SlotId, Vec<ConnectionSnapshot>)>,
     pub quarantined: Vec<WorkerId>,
     pub stalled: Vec<WorkerId>,
@@ -32,15 +32,15 @@ pub struct FrontendSnapshot {
 /// Open offers of workers whose primary has died, and the sessions that wait for an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecoverySnapshot {
-    pub reports: ReportsSnapshot,
+    pub open_offers: OpenOffersSnapshot,
     pub held: Vec<ConnectionSnapshot>,
 }
 
-/// The reports of workers on their sessions.
+/// Workers that have not reported on their sessions, and the reports of the others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ReportsSnapshot {
-    pub awaited: Vec<WorkerId>,
-    pub told: Vec<(WorkerId, SessionReportSnapshot)>,
+pub struct OpenOffersSnapshot {
+    pub pending: Vec<WorkerId>,
+    pub reports: Vec<(WorkerId, SessionReportSnapshot)>,
 }
 
 /// Errors of `accept`.
@@ -64,10 +64,10 @@ pub struct SpreadSnapshot {
 }
 
 /// Closes that workers have asked for and were not granted.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CloseRequestsSnapshot {
     pub next: Option<Timestamp>,
-    pub all: Vec<CloseRequestSnapshot>,
+    pub requests: Vec<CloseRequestSnapshot>,
 }
 
 /// The closes that one worker has asked for.

@@ -9,22 +9,41 @@ use crate::handover::pool::DrainOrderSnapshot;
 use crate::protocol::ids::{AffinityKey, ConnectionId, SlotId, Timestamp, WorkerId};
 use crate::protocol::message::ConnectionRecord;
 
-/// A link of the native dialect without its descriptors.
+/// A link without its descriptors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum LinkSnapshot {
+    /// Of the native dialect.
+    Native(Box<ChannelSnapshot>),
+}
+
+/// A link of the native dialect.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChannelSnapshot {
-    pub settled: u64,
-    pub refused: u64,
-    pub acknowledged: u64,
+    pub counts: CountsSnapshot,
     pub credits: usize,
-    pub hello_received: bool,
-    pub ready: bool,
-    pub takes_sessions: bool,
+    pub handshake: HandshakeSnapshot,
     pub pings: u64,
-    pub censuses: u64,
+    pub lists: u64,
     pub offered: Vec<ConnectionId>,
     pub outbox: OutboxSnapshot,
     pub resync: ResyncSnapshot,
     pub in_flight: Vec<InFlightSnapshot>,
+}
+
+/// The connections of a worker since its start, by its own count.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CountsSnapshot {
+    pub completed: u64,
+    pub refused: u64,
+    pub acknowledged: u64,
+}
+
+/// The messages that a worker sends once, as far as they have come.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HandshakeSnapshot {
+    pub hello_received: bool,
+    pub ready: bool,
+    pub takes_sessions: bool,
 }
 
 /// Messages that wait for room.
@@ -50,7 +69,7 @@ pub enum QuestionSnapshot {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ResyncSnapshot {
     pub is_lost: bool,
-    pub awaited: Option<PendingSnapshot>,
+    pub pending: Option<PendingSnapshot>,
     pub asked: Option<u64>,
     pub report: SessionReportSnapshot,
     pub finishes: bool,
@@ -62,7 +81,7 @@ pub struct PendingSnapshot {
     pub slot: SlotId,
     pub since: Timestamp,
     pub has_reported: bool,
-    pub read_since: Option<Timestamp>,
+    pub received_since: Option<Timestamp>,
     pub counted: u64,
 }
 

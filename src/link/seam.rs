@@ -1,10 +1,10 @@
-//! The seam between supervisor and frontend: the supervisor says which worker fills which slot,
-//! the frontend says what the workers told it on their channels.
+//! The seam between supervisor and frontend: commands that say which worker fills which slot, and events
+//! that report the workers' messages.
 //!
 //! Holds no state; both directions are bounded queues.
 //!
 //! * Commands: when full, the supervisor waits.
-//! * Events: when full, the event is dropped, since the frontend waits for nobody. It mends itself:
+//! * Events: when full, the event is dropped, since the frontend never waits. The loss is repaired:
 //!   a worker whose `Ready` is lost misses its time limit, one whose `Violation` is lost finds its
 //!   channel closed.
 
@@ -17,7 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::handover::carry;
 use crate::handover::pool::{CountersSnapshot, SurvivalSnapshot};
-use crate::link::native::{Channel, ChannelError};
+use crate::link::Attached;
+use crate::link::error::ChannelError;
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::SlotId;
 pub use crate::protocol::ids::WorkerId;
@@ -33,11 +34,11 @@ pub enum SlotCommand {
     Accept,
     /// Clients belong to these slots, with these weights, each above 0.
     Rank(Vec<(SlotId, f64)>),
-    /// A worker was started, or was adopted; listen to what it says.
-    Attach(WorkerId, Box<Channel>),
+    /// A worker was started or adopted: receive its messages.
+    Attach(WorkerId, Box<Attached>),
     /// From now on the slot's clients go to this worker.
     Serve(WorkerId),
-    /// Send it no more, and tell it so.
+    /// Send it no more, and order it to drain.
     Drain(WorkerId, DrainOrder),
     /// Ask it whether its loop is alive. Nothing is asked of one that has no room for questions.
     Ping(WorkerId),
@@ -47,25 +48,25 @@ pub enum SlotCommand {
     GiveUp(SlotId),
     /// Hand out what the backlog holds, close the listener, answer when all is handed over.
     StopAccepting(oneshot::Sender<()>),
-    /// Say what was counted.
+    /// Reply with the counters.
     Count(oneshot::Sender<Counters>),
     /// All workers are gone: end.
     End,
-    /// Stop, and leave everything to a successor; workers go on. The last command, and not given where
-    /// the listener is being closed: it is given up then with whoever waits for that.
+    /// Stop, and leave everything to a successor; workers go on. The last command, and not given while
+    /// the listener is being closed.
     HandOver,
 }
 
 /// From the frontend to the supervisor.
 #[derive(Debug)]
 pub struct SlotEvent {
-    /// Who said or did it.
+    /// The worker.
     pub worker: WorkerId,
-    /// What.
+    /// Its message or breach.
     pub kind: SlotEventKind,
 }
 
-/// What a worker said or did.
+/// A message or a breach of a worker.
 #[derive(Debug)]
 pub enum SlotEventKind {
     /// It has attached.
@@ -74,13 +75,13 @@ pub enum SlotEventKind {
     Ready,
     /// Its loop has answered a ping.
     Pong,
-    /// It wants to be drained and replaced.
+    /// It asks to be drained and replaced.
     Leave,
     /// It broke the protocol; nothing goes to it any more.
     Violation(ChannelError),
 }
 
-/// What happened to connections since the start.
+/// Counters of connections since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Taken from the backlog.
@@ -101,39 +102,39 @@ pub struct Counters {
     pub accept_errors: u64,
     /// Sessions that another worker has taken.
     pub moved: u64,
-    /// Sessions that nobody took, and that their workers went on with.
+    /// Sessions that no worker took, and that their workers went on with.
     pub returned: u64,
-    /// Sessions that ended since nobody was left to take them, or whose taker died with them.
+    /// Sessions that ended since no worker was left to take them, or whose new worker died with them.
     pub sessions_lost: u64,
-    /// Clients that workers were allowed to send away.
+    /// Clients that workers were allowed to close.
     pub shed: u64,
-    /// What became of protected sessions.
+    /// Protected sessions whose workers died.
     pub survival: Survival,
 }
 
 carry!(struct Counters => CountersSnapshot { accepted, acknowledged, redispatched, fallbacks, lost, stalls, refused, accept_errors, moved, returned, sessions_lost, shed, survival });
 
-/// What became of protected sessions whose workers died.
+/// Protected sessions whose workers died, by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Survival {
-    /// They go on in another worker.
+    /// Recovered: they go on in another worker.
     pub recovered: u64,
     /// Closed: something was read or written since they were at rest.
     pub busy: u64,
     /// Closed: their clients had gone, or their worker had closed them.
     pub client_gone: u64,
-    /// Closed: what their worker had written down is of no use.
+    /// Closed: their checkpoint entry was missing or wrong.
     pub unverified: u64,
-    /// Closed: they were at rest, and nobody took them.
+    /// Closed: they were at rest, and no worker took them.
     pub no_target: u64,
-    /// Sessions that were to be kept, and for which there was no descriptor.
+    /// Sessions to be protected for which there was no descriptor.
     pub not_protected: u64,
 }
 
 carry!(struct Survival => SurvivalSnapshot { recovered, busy, client_gone, unverified, no_target, not_protected });
 
 impl Survival {
-    /// Those that were closed, by why.
+    /// Closed ones, by reason.
     #[must_use]
     pub fn recovery_failures(&self) -> [(&'static str, u64); 4] {
         [
@@ -179,7 +180,7 @@ impl CommandSender {
         self.ask(SlotCommand::StopAccepting).await
     }
 
-    /// Asks what was counted.
+    /// Asks for the counters.
     ///
     /// # Errors
     ///
@@ -222,10 +223,10 @@ impl CommandReceiver {
         let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
     }
 
-    /// Tells the supervisor, without waiting.
+    /// Sends an event to the supervisor, without waiting.
     pub fn tell(&self, worker: WorkerId, kind: SlotEventKind) {
         if self.events.try_send(SlotEvent { worker, kind }).is_err() {
-            tracing::error!(slot = worker.slot.0, "supervisor is too busy to hear of a worker");
+            tracing::error!(slot = worker.slot.0, "supervisor is too busy for a worker's event");
         }
     }
 }

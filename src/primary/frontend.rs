@@ -59,10 +59,10 @@ pub(super) fn start(
     let router = Router::new(&config.router);
     let slots = SlotTable::new(config.slots);
     let most = config.autoscale.map_or(workers, |bounds| bounds.max_workers.max(workers));
-    let all = most_held(most, config.admin.is_some());
+    let all = max_held(most, config.admin.is_some());
     let max_protected = if config.protect { all / 2 } else { 0 };
-    let most_held = all - max_protected;
-    let settings = DispatcherSettings { most_held, max_protected, pace: config.pace };
+    let max_held = all - max_protected;
+    let settings = DispatcherSettings { max_held, max_protected, pace: config.pace };
     let (ended, end) = oneshot::channel();
     let before = Box::new(before);
     thread::Builder::new().name("frontend".to_owned()).spawn(move || {
@@ -77,7 +77,7 @@ pub(super) fn start(
 
 /// How many clients' descriptors the primary may hold and still start workers: the limit without its own
 /// descriptors, and without those of each worker and of the worker's successor.
-fn most_held(workers: u16, admin: bool) -> u64 {
+fn max_held(workers: u16, admin: bool) -> u64 {
     const OWN: u64 = 32;
     const EACH_WORKER: u64 = 9;
     let admin = if admin { admin::CONNECTIONS as u64 } else { 0 };

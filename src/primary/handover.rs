@@ -17,7 +17,7 @@ use crate::handover::output::OutputSnapshot;
 use crate::handover::pool::PoolSnapshot;
 use crate::handover::primary::PrimarySnapshot;
 use crate::handover::{Carry, StateError, StateFile, decode};
-use crate::link::native::{self, Channel};
+use crate::link::{Link, snapshot as links};
 use crate::primary::journal::PrimaryJournal;
 use crate::protocol::ids::WorkerId;
 use crate::supervisor::output::{OutputHandover, PipeHandover, PipeState, Stream};
@@ -175,7 +175,7 @@ impl Handover {
         let listener = Listener::handed_over(listener)?;
         let frontend = FrontendHandover::after_crash(listener, SharedCounters::open(page)?);
         let credits = pool.settings.credits;
-        let workers = native::workers(kept).into_iter();
+        let workers = links::workers(kept).into_iter();
         let workers = workers.filter_map(|id| adopt(id, kept, credits)).collect();
         Ok(Self {
             after: After::Crash,
@@ -218,7 +218,7 @@ fn read<T: serde::de::DeserializeOwned>(journal: &Journal, name: &str) -> Result
 
 /// A worker as far as it was kept. One whose channel is incomplete had not been started.
 fn adopt(id: WorkerId, kept: &mut Descriptors, credits: usize) -> Option<AdoptedWorker> {
-    let channel = Channel::adopt(id, kept, credits);
+    let channel = Link::adopt(id, kept, credits);
     let mut part = |part: WorkerPart| kept.take(&part.name(id));
     let (process, stdout, stderr) =
         (part(WorkerPart::Process), part(WorkerPart::Stdout), part(WorkerPart::Stderr));

@@ -1,8 +1,8 @@
-//! What a worker leaves behind if it is killed: for each session that is protected, how far its socket
-//! had been used when it was last at rest, and what the next worker is to have of it.
+//! The memory of protected sessions, which survives their worker: for each of them, how far its socket
+//! had been used when it was last at rest, and its image for the next worker.
 //!
-//! A worker writes its ledger, the primary reads it when the worker is dead, and never trusts it:
-//! whether a session is as its entry says, the kernel's own counters tell
+//! A worker writes its checkpoint; the primary reads it when the worker is dead, and never trusts it:
+//! the kernel's own counters show whether a session is as its entry says
 //! ([`Usage`]). Nothing here waits, and nothing is decided.
 //!
 //! # Layout
@@ -17,20 +17,20 @@
 //! | 8 | version: how often the entry was published. Even: the first record holds; odd: the second |
 //! | 64 | first record |
 //! | 128 | second record |
-//! | 192 | where the unchanging part of the parcel is: its offset in the file |
+//! | 192 | the unchanging part of the image: its offset in the file |
 //! | 200 | its length in bytes |
-//! | 256 | room for what records and parcel point to, as far as it fits |
+//! | 256 | room for the states and the unchanging part, as far as they fit |
 //!
-//! A record, which says what was so when the session was at rest:
+//! A record, written when the session was at rest:
 //!
 //! | offset | what |
 //! |---|---|
 //! | 0 | bytes read from the socket since the connection was made |
 //! | 8 | bytes written to it, with the 1 that the kernel counts for the handshake |
-//! | 16 | where the state is: its offset in the file |
+//! | 16 | the state: its offset in the file |
 //! | 24 | its length in bytes |
 //!
-//! The parcel is the unchanging part and the state, one behind the other. What doesn't fit into the
+//! The image is the unchanging part and the state, one behind the other. A part that doesn't fit into the
 //! entry's page is elsewhere in the file.
 //!
 //! # Publishing
@@ -48,13 +48,14 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat,
 
 use crate::kernel::PAGE;
 use crate::protocol::ids::ConnectionId;
+use crate::protocol::message::MAX_IMAGE;
 use crate::protocol::tcp_progress::Usage;
 
 mod entry;
 
 pub use entry::{EntryWriter, copy_into};
 
-/// Where the parts of an entry are, in bytes.
+/// Offsets of the parts of an entry, in bytes.
 mod place {
     pub(super) const ID: usize = 0;
     pub(super) const VERSION: usize = 8;
@@ -63,15 +64,12 @@ mod place {
     pub(super) const ROOM: usize = 256;
 }
 
-/// Bytes of the longest parcel: a state of 16 MiB, and what else the workers put beside it.
-const LONGEST: u64 = 17 << 20;
-
 /// Some bytes of a ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Where they begin.
+    /// Their offset in the file.
     pub offset: u64,
-    /// How many they are.
+    /// Their number.
     pub length: u64,
 }
 
@@ -81,14 +79,14 @@ pub struct Ledger {
     file: File,
 }
 
-/// What an entry says.
+/// The content of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// How far the socket had been used when the session was last at rest.
     pub usage: Usage,
     /// How often it was published; 1 for one that hasn't been at rest since its first time.
     pub version: u64,
-    /// What its parcel is made of.
+    /// The parts of its image.
     pub parcel: [Extent; 2],
 }
 
@@ -131,7 +129,7 @@ impl Ledger {
         let within =
             |part: &Extent| part.offset.checked_add(part.length).is_some_and(|it| it <= end);
         let length = parcel[0].length.checked_add(parcel[1].length)?;
-        let sane = parcel.iter().all(within) && length <= LONGEST;
+        let sane = parcel.iter().all(within) && length <= MAX_IMAGE;
         sane.then_some(Entry { usage, version, parcel })
     }
 

@@ -1,4 +1,4 @@
-//! The names of things, each a type of its own so that none is taken for another.
+//! Identifiers, each a type of its own so that none is taken for another.
 
 /// A stable place among N that a worker fills and that outlives it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,7 +19,7 @@ impl std::fmt::Display for SlotId {
     }
 }
 
-/// The how-manieth worker of a slot: 0 for the first, one more for each that follows.
+/// The generation number of a worker in its slot: 0 for the first, one more for each that follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Generation(pub u32);
@@ -30,7 +30,7 @@ impl std::fmt::Display for Generation {
     }
 }
 
-/// Names one worker: who filled that slot as the how-manieth.
+/// Names one worker: its slot and its generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct WorkerId {
@@ -40,7 +40,7 @@ pub struct WorkerId {
     pub generation: Generation,
 }
 
-/// What of a client's address decides its slot, as a number: the same for the same client, as
+/// The part of a client's address that decides its slot, as a number: the same for the same client, as
 /// long as digest, secret and prefix lengths stay the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

@@ -22,14 +22,14 @@
 //! |---|---|---|---|
 //! | `0x01` | connections | `count` (1 to 64) of 72 bytes each | `count`, in the same order |
 //! | `0x02` | ping | none | none |
-//! | `0x03` | session: one that moved here | one of 72 bytes, then its parcel | the socket, or socket and parcel |
+//! | `0x03` | session: one that migrates here | one of 72 bytes, then its image | the socket, or socket and image |
 //! | `0x04` | drain | one of 8 bytes | none |
 //! | `0x05` | moved: these sessions are another worker's now | `count` (1 to 64) ids of 8 bytes | none |
-//! | `0x06` | returned: nobody has taken these sessions | as `0x05` | none |
+//! | `0x06` | returned: no worker has taken these sessions | as `0x05` | none |
 //! | `0x07` | move: offer these sessions | as `0x05` | none |
-//! | `0x08` | census: which sessions could move? | none | none |
-//! | `0x09` | close: so many clients may be sent away now | one of 8 bytes: their number (4), zero | none |
-//! | `0x0a` | report: say again what the primary has to know | one of 8 bytes: the question's number | none |
+//! | `0x08` | list-sessions: which sessions could migrate? | none | none |
+//! | `0x09` | close-grant: so many clients may be closed now | one of 8 bytes: their number (4), zero | none |
+//! | `0x0a` | resync: report the sessions to a primary that follows another | one of 8 bytes: the question's number | none |
 //!
 //! Only `0x01` and `0x02` go to a worker that hasn't said `sessions`.
 //!
@@ -46,12 +46,12 @@
 //! An address: family (1 byte: 4 or 6), one zero byte, port (2), IPv6 scope id (4, else zero),
 //! then 16 bytes of IP address in network order, of which IPv4 uses the first 4.
 //!
-//! An order to drain: mode (1 byte: 0 ride, 1 shed, 2 migrate), reason (1 byte: 0 restart, 1 going
+//! An order to drain: mode (1 byte: 0 wait, 1 close, 2 migrate), reason (1 byte: 0 restart, 1 going
 //! away), two zero bytes, the time until the worker is killed in milliseconds (4).
 //!
 //! For a worker that hasn't said `sessions`, end of file is the order to drain. Either is a barrier: no
 //! connection comes after it, though sessions may return. At the end of file, if the scoreboard
-//! says that nobody has ordered it, the primary is gone: the worker's clients have nobody else, and it
+//! counts no order to drain, the primary is gone: no other process has the worker's clients, and it
 //! serves them for another `STICKY_LB_ORPHAN_TIMEOUT` milliseconds before it drains.
 //!
 //! ## To the primary
@@ -60,21 +60,21 @@
 //! |---|---|---|
 //! | `0x81` | hello: the first message of all | none |
 //! | `0x82` | ready: connections may come | none |
-//! | `0x83` | refuse: not taken, give them to another worker | `count` (1 to 64) ids of 8 bytes |
+//! | `0x83` | refuse: not taken, for another worker | `count` (1 to 64) ids of 8 bytes |
 //! | `0x84` | pong: the answer to a ping | none |
-//! | `0x85` | leave: wants to be drained, and replaced | none |
-//! | `0x86` | session: wants to move | one of 72 bytes, then its parcel |
-//! | `0x87` | sessions: can move them and take them; between hello and ready | none |
-//! | `0x88` | counted: some sessions that could move | `count` (0 to 64) of 16 bytes: id, affinity key; with 0, that was all |
-//! | `0x89` | ask: wants to send clients away | one of 8 bytes: their number (4), within so many milliseconds (4) |
-//! | `0x8a` | offers: sessions that it has offered and has heard nothing of | `count` (1 to 64) ids of 8 bytes |
-//! | `0x8b` | taken: sessions that it took, of the last 1,024 | as `0x8a` |
-//! | `0x8c` | reported: that was all that a report asks for | one of 8 bytes: the question's number |
-//! | `0x8d` | ledger: of those who may be protected | none |
-//! | `0x8e` | keep: if this worker dies, this session is to go on | one of 72 bytes, then the page of its entry (8) |
-//! | `0x8f` | forget: these sessions needn't be kept any more | `count` (1 to 64) ids of 8 bytes |
+//! | `0x85` | replace-me: asks to be drained and replaced | none |
+//! | `0x86` | session: an offer to migrate it | one of 72 bytes, then its image |
+//! | `0x87` | sessions: can migrate them and take them; between hello and ready | none |
+//! | `0x88` | session-list: sessions that could migrate | `count` (0 to 64) of 16 bytes: id, affinity key; 0 ends the list |
+//! | `0x89` | close-request: asks to close clients | one of 8 bytes: their number (4), within so many milliseconds (4) |
+//! | `0x8a` | resync-offers: sessions that it has offered and that are not answered | `count` (1 to 64) ids of 8 bytes |
+//! | `0x8b` | resync-accepted: sessions that it took, of the last 1,024 | as `0x8a` |
+//! | `0x8c` | resync-done: the end of the answer | one of 8 bytes: the question's number |
+//! | `0x8d` | checkpoint: the memory of protected sessions | none |
+//! | `0x8e` | protect: if this worker dies, this session is to go on | one of 72 bytes, then the page of its entry (8) |
+//! | `0x8f` | unprotect: these sessions are protected no more | `count` (1 to 64) ids of 8 bytes |
 //!
-//! Descriptors come with `0x86`, with `0x8d` (the ledger's memfd) and `0x8e` (the socket) alone.
+//! Descriptors come with `0x86`, with `0x8d` (the checkpoint's memfd) and `0x8e` (the socket) alone.
 //! Acknowledgements take no message: they are
 //! a counter on the [scoreboard](crate::protocol::scoreboard), which costs neither side a system
 //! call.
@@ -82,39 +82,39 @@
 //! # What a worker must do
 //!
 //! * Acknowledge a connection **before** its first read of the socket, by adding one to the
-//!   scoreboard's *settled*. Until then the primary may give it to somebody else; from then on it is
-//!   the worker's alone. Connections are settled in the order in which they came.
+//!   scoreboard's *completed*. Until then the primary may give it to another worker; from then on it is
+//!   the worker's alone. Connections are completed in the order in which they came.
 //! * Refuse those for which no descriptor arrived. The kernel delivers fewer than were sent, and
 //!   sets `MSG_CTRUNC`, when the worker is at its descriptor limit. Those that did arrive are the
 //!   first of the message. In this order: send the refusal, add the count to *refused*, then to
-//!   *settled*.
+//!   *completed*.
 //! * Answer a ping with a pong, from the loop that takes the connections.
 //! * Receive with `MSG_CMSG_CLOEXEC`, into 64 descriptors' room, 8 + 72 + 16,384 bytes of data.
 //!
 //! # Sessions
 //!
-//! A session is a client's socket at rest between two messages and a *parcel*: bytes that one worker
-//! writes and another reads, and that the primary only carries. A parcel of up to 16 KiB follows the
+//! A session is a client's socket at rest between two messages and an *image*: bytes that one worker
+//! writes and another reads, and that the primary only carries. An image of up to 16 KiB follows the
 //! record in the message; a longer one, to 16 MiB and some, is the content of a sealed memfd, the
-//! message's second descriptor, and nothing follows the record. Whoever sends a session to the
-//! primary keeps a copy of both until it hears `moved` or `returned`, which 256 may wait for at a
-//! time. Whoever gets one from the primary settles it as it does a connection, in the same order. One that hasn't moved within
-//! `STICKY_LB_MIGRATE_TIMEOUT` milliseconds is closed instead.
+//! message's second descriptor, and nothing follows the record. A worker that offers a session keeps a copy
+//! of both until it receives `moved` or `returned`; 256 offers may wait for an answer at a time. A worker that
+//! receives one from the primary completes it as it does a connection, in the same order. One that hasn't
+//! migrated within `STICKY_LB_MIGRATE_TIMEOUT` milliseconds is closed instead.
 //!
-//! # Sessions that survive their worker
+//! # Protected sessions
 //!
-//! A worker that finds `STICKY_LB_CRASH_SAFE=1` and moves sessions may have some kept. It sends its
-//! [ledger](crate::protocol::checkpoint) once, then a copy of each such session's socket with the page of
-//! its entry. When the worker dies, the primary compares the entry with what the kernel has counted on
-//! the socket. If both agree, nothing was read or written since the entry was published: the session
-//! goes to another worker, with the parcel of the entry, as a session that moves. Else it is closed.
+//! A worker that finds `STICKY_LB_CRASH_SAFE=1` and migrates sessions may have some protected. It sends its
+//! [checkpoint](crate::protocol::checkpoint) once, then a copy of each such session's socket with the page of
+//! its entry. When the worker dies, the primary compares the entry with the kernel's counters of the
+//! socket. If both agree, nothing was read or written since the entry was published: the session
+//! goes to another worker, with the image of the entry, as a session that migrates. Else it is closed.
 //!
-//! * What is offered is forgotten by that. A session that comes back, or comes from another worker, is
-//!   kept anew, before it is settled.
-//! * As the primary has a copy, closing ends nothing: whoever closes such a session ends it by
-//!   `shutdown(2)`, and says `forget`.
-//! * `keep` of one that is kept already replaces what was said before. What the primary has no
-//!   descriptors for it doesn't keep, and says nothing.
+//! * An offer ends the protection. A session that returns, or comes from another worker, is
+//!   protected again before it is completed.
+//! * As the primary has a copy, closing ends nothing: a worker that closes such a session ends it by
+//!   `shutdown(2)`, and sends `unprotect`.
+//! * `protect` of a protected session replaces the earlier one. A session for which the primary has no
+//!   descriptors is not protected, without an answer.
 //!
 //! A worker that drains may get the order to drain again, with less time or another reason: the last
 //! one counts.
@@ -122,21 +122,21 @@
 //! # Another primary
 //!
 //! The primary may be replaced behind the channel: by its successor, or, after a crash, by one that
-//! knows only what the worker tells it. Workers that haven't said `sessions` get a ping and answer it as
-//! always. The others get a `report`, and answer with these, in this order, each as often as it
+//! knows only what the worker reports. Workers that haven't said `sessions` get a ping and answer it as
+//! always. The others get a `resync`, and answer with these, in this order, each as often as it
 //! takes:
 //!
-//! 1. `offers`, with every session that waits for `moved` or `returned`. One whose message was not sent
+//! 1. `resync-offers`, with every session that waits for `moved` or `returned`. One whose message was not sent
 //!    before is not among them; none whose message was sent is missing.
-//! 2. `ask`, with what is left of its wish to send clients away and of the time for it, if there is any.
-//! 3. `taken`, with the sessions that it took from the primary, the last 1,024 of them. One that it gave
-//!    on to another worker since, and has heard `moved` of, is not among them.
-//! 4. `reported`, with the number of the question.
+//! 2. `close-request`, with the rest of its last one and of the time for it, if there is any.
+//! 3. `resync-accepted`, with the sessions that it took from the primary, the last 1,024 of them. One that it
+//!    gave to another worker since, and has received `moved` for, is not among them.
+//! 4. `resync-done`, with the number of the question.
 //!
-//! A session that was offered before a report and has `returned` after it is the worker's own only if the
+//! A session that was offered before a resync and has `returned` after it is the worker's own only if the
 //! kernel's counters of its socket are what they were when it was offered
-//! ([`untouched`](crate::protocol::tcp_progress)): the primary that could have told who else had it is dead.
-//! If not, the worker lets go of it as if it had `moved`.
+//! ([`untouched`](crate::protocol::tcp_progress)): the primary that could have told which other worker had it is
+//! dead. If not, the worker lets go of it as if it had `moved`.
 
 use std::time::Duration;
 
@@ -179,13 +179,16 @@ pub const HEADER: usize = 8;
 /// Bytes of one connection's record.
 pub const RECORD: usize = 72;
 
-/// Bytes of a parcel that follow a session's record at the most; a longer one takes a memfd.
+/// Bytes of an image that follow a session's record at the most; a longer one takes a memfd.
 pub const PARCEL_INLINE: usize = 16 * 1024;
 
-/// Sessions that a worker may have offered and not been answered for.
+/// Bytes that a session travels with at the most: a state of 16 MiB, and the rest of its image beside it.
+pub const MAX_IMAGE: u64 = 17 << 20;
+
+/// Offers of a worker that may wait for an answer at a time.
 pub const MAX_SESSIONS: usize = 256;
 
-/// Sessions that a worker remembers to have taken.
+/// Sessions that a worker remembers to have accepted.
 pub const MOST_TAKEN: usize = 1024;
 
 /// Bytes of the longest message to a worker: a session.
@@ -207,21 +210,21 @@ pub enum ToWorker<'a> {
     Connections(Records<'a>),
     /// Is the worker's loop alive?
     Ping,
-    /// A session that moved here: its connection and its parcel, empty if that is a memfd.
+    /// A session that migrates here: its connection and its image, empty if that is a memfd.
     Session(ConnectionRecord, &'a [u8]),
     /// Drain.
     Drain(DrainOrder),
     /// These sessions are another worker's now.
     Moved(Ids<'a>),
-    /// Nobody has taken these sessions.
+    /// No worker has taken these sessions.
     Returned(Ids<'a>),
     /// Offer these sessions.
     Move(Ids<'a>),
-    /// Which sessions could move?
+    /// Which sessions could migrate?
     Census,
-    /// So many clients may be sent away now.
+    /// So many clients may be closed now.
     Close(u32),
-    /// Say again what the primary has to know, and this number at the end.
+    /// Report the sessions, and this number at the end.
     Report(u64),
 }
 
@@ -237,27 +240,27 @@ pub enum ToPrimary<'a> {
     Refuse(Ids<'a>),
     /// The loop is alive.
     Pong,
-    /// The worker wants to be drained and replaced.
+    /// The worker asks to be drained and replaced.
     Leave,
-    /// A session that wants to move: its connection and its parcel, empty if that is a memfd.
+    /// An offer to migrate a session: its connection and its image, empty if that is a memfd.
     Session(ConnectionRecord, &'a [u8]),
-    /// The worker can move sessions and take them.
+    /// The worker can migrate sessions and take them.
     Sessions,
-    /// Some sessions that could move; none: that was all.
+    /// Sessions that could migrate; none ends the list.
     Counted(Keys<'a>),
-    /// The worker wants to send so many clients away within that time.
+    /// The worker asks to close so many clients within that time.
     Ask(u32, Duration),
-    /// Sessions that it has offered and has heard nothing of.
+    /// Sessions that it has offered and that are not answered.
     Offers(Ids<'a>),
     /// Sessions that it took.
     Taken(Ids<'a>),
-    /// That was all that the report of this number asks for.
+    /// The end of the answer to the resync of this number.
     Reported(u64),
-    /// Where the worker writes down what is to survive it.
+    /// The memory of the worker's protected sessions.
     Ledger,
-    /// A session that is to survive the worker: its connection, and the page of its entry.
+    /// Protect a session: its connection, and the page of its entry.
     Keep(ConnectionRecord, u64),
-    /// These sessions needn't survive the worker any more.
+    /// Protect these sessions no more.
     Forget(Ids<'a>),
 }
 
@@ -297,13 +300,13 @@ pub const HELLO: [u8; HEADER] = header(kind::HELLO, 0);
 pub const READY: [u8; HEADER] = header(kind::READY, 0);
 /// A pong.
 pub const PONG: [u8; HEADER] = header(kind::PONG, 0);
-/// A leave.
+/// A request to be replaced.
 pub const LEAVE: [u8; HEADER] = header(kind::LEAVE, 0);
-/// A sessions.
+/// The worker can migrate sessions.
 pub const SESSIONS: [u8; HEADER] = header(kind::SESSIONS, 0);
-/// A ledger.
+/// The checkpoint's message.
 pub const LEDGER: [u8; HEADER] = header(kind::LEDGER, 0);
-/// A census.
+/// A request for the session list.
 pub const CENSUS: [u8; HEADER] = header(kind::CENSUS, 0);
 
 #[expect(clippy::cast_possible_truncation, reason = "the low and the high byte are what is meant")]

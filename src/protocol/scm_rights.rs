@@ -6,7 +6,7 @@
 //!
 //! * A message of 0 bytes cannot be told from end of file: never send one.
 //! * A receiver at its descriptor limit, or one with too little room, gets the message, fewer
-//!   descriptors and `MSG_CTRUNC`; the kernel closes the others. Whoever sent them still has its own.
+//!   descriptors and `MSG_CTRUNC`; the kernel closes the others. The sender still has its own.
 //! * `ETOOMANYREFS` means that too many descriptors of this user are in flight, not that this
 //!   channel is broken: it counts as a full channel.
 
@@ -25,7 +25,7 @@ use crate::protocol::message::BATCH;
 /// Room for the descriptors of one message, as the kernel lays them out.
 const CONTROL: usize = rustix::cmsg_space!(ScmRights(BATCH));
 
-/// What came of sending.
+/// The result of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
     /// It is in the peer's queue.
@@ -40,7 +40,7 @@ pub enum Sent {
 ///
 /// # Errors
 ///
-/// What the kernel says, other than that there is no room or no reader.
+/// The kernel's, other than that there is no room or no reader.
 pub fn send(
     socket: impl AsFd,
     bytes: &[u8],
@@ -60,7 +60,7 @@ pub fn send(
     }
 }
 
-/// What came of receiving.
+/// The result of receiving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
     /// A message.
@@ -83,7 +83,7 @@ pub enum Received {
 ///
 /// # Errors
 ///
-/// What the kernel says.
+/// The kernel's.
 pub fn receive(
     socket: impl AsFd,
     bytes: &mut [u8],
@@ -104,7 +104,7 @@ pub fn receive(
 ///
 /// # Errors
 ///
-/// What the kernel says.
+/// The kernel's.
 pub fn receive_without_descriptors(
     socket: impl AsFd,
     bytes: &mut [u8],
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_that_nobody_asked_for_are_closed_and_said() {
+    fn unexpected_descriptors_are_closed_and_reported() {
         let (near, far) = pair();
         let (gift, other_end) = pair();
         send(&near, b"x", &[gift.as_fd()]).unwrap();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_too_long_for_the_buffer_is_said_to_be_cut() {
+    fn a_message_too_long_for_the_buffer_is_reported_as_cut() {
         let (near, far) = pair();
         send(&near, b"0123456789", &[]).unwrap();
         let cut = Received::Message { length: 4, cut: true, descriptors_lost: false };

@@ -1,9 +1,9 @@
-//! What a worker is doing, in a page of memory that it shares with the primary: counted by the
-//! worker at each event, read by the primary when it likes, at the cost of no message. Two numbers
-//! go the other way: whether the worker was told to drain, and whether everything is to end.
+//! A page of memory that a worker shares with the primary: counted by the worker at each event, read by the
+//! primary at any time, at the cost of no message. Two numbers go the other way: orders to drain, and whether
+//! everything is to end.
 //!
-//! Never trusted: a worker may write what it likes. Loads only influence placement, and more
-//! connections settled than were sent are a breach of the protocol.
+//! Never trusted: a worker may write anything. Loads only influence placement, and more
+//! connections completed than were sent are a breach of the protocol.
 //!
 //! # Layout
 //!
@@ -17,15 +17,15 @@
 //! | 64 | connections taken over since its start |
 //! | 128 | requests in flight |
 //! | 192 | requests finished since its start |
-//! | 256 | settled: connections acknowledged or refused since its start |
+//! | 256 | completed: connections acknowledged or refused since its start |
 //! | 320 | refused: of those, the refused ones |
 //! | 384 | not 0 once the primary has ordered the worker to drain; written by the primary |
 //! | 448 | not 0 once everything is to end: health checks should fail; written by the primary |
-//! | 512 | sessions now: WebSockets that can move to another worker |
+//! | 512 | sessions now: WebSockets that can migrate |
 //! | 576 | WebSockets now |
-//! | 640 | what the worker has said, as the primary has read it: the sum of 1 hello, 2 sessions, 4 ready, 8 leave, and 16 once it was sent connections; written by the primary |
+//! | 640 | flags, the sum of these messages that the primary has received: 1 hello, 2 sessions, 4 ready, 8 replace-me, and 16 once it has sent connections; written by the primary |
 //! | 704 | connections and sessions that the primary has counted as acknowledged; written by the primary |
-//! | 768 | sessions that were sent and that the primary hasn't seen settled; written by the primary |
+//! | 768 | sessions that were sent and that the primary hasn't seen completed; written by the primary |
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -60,11 +60,11 @@ pub enum Counter {
     Drain,
     /// Orders to the primary to stop. Connections still come for a while.
     Stop,
-    /// WebSockets now that can move to another worker.
+    /// WebSockets now that can migrate.
     Sessions,
     /// WebSockets now.
     WebSockets,
-    /// What has happened to the worker: [`Said`].
+    /// Flags of the worker: [`Said`].
     Said,
     /// Connections and sessions that the primary has counted as acknowledged.
     Acknowledged,
@@ -72,18 +72,18 @@ pub enum Counter {
     SessionsSent,
 }
 
-/// What happens once to a worker, and whoever is its primary has to know.
+/// An event that happens once to a worker, and that its next primary has to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {
     /// It has attached.
     Hello = 1,
-    /// It moves sessions.
+    /// It migrates sessions.
     Sessions = 2,
     /// It takes connections.
     Ready = 4,
-    /// It wants to be replaced.
+    /// It asks to be replaced.
     Leave = 8,
-    /// It said nothing; it was sent connections.
+    /// The primary has sent it connections.
     Served = 16,
 }
 
@@ -164,7 +164,7 @@ impl Scoreboard {
         self.add(counter, 1);
     }
 
-    /// Adds some. Whoever sees the new value sees everything that was done before.
+    /// Adds some. A process that sees the new value sees everything that was done before.
     pub fn add(&self, counter: Counter, count: u64) {
         self.cell(counter).fetch_add(count, Ordering::Release);
     }
@@ -174,17 +174,17 @@ impl Scoreboard {
         self.cell(counter).fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Writes one that nobody else writes.
+    /// Writes one that no other process writes.
     pub fn set(&self, counter: Counter, value: u64) {
         self.cell(counter).store(value, Ordering::Relaxed);
     }
 
-    /// Notes that it has happened.
+    /// Notes that an event has happened.
     pub fn note_said(&self, said: Said) {
         self.cell(Counter::Said).fetch_or(said as u64, Ordering::Relaxed);
     }
 
-    /// Whether it was noted.
+    /// Whether an event was noted.
     #[must_use]
     pub fn has_said(&self, said: Said) -> bool {
         self.get(Counter::Said) & said as u64 != 0
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_said_is_noted_for_whoever_maps_the_page_next() {
+    fn flags_stay_for_the_next_primary_that_maps_the_page() {
         let (primary, file) = Scoreboard::create().unwrap();
         primary.note_said(Said::Ready);
         primary.note_said(Said::Hello);

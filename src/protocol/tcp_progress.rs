@@ -1,14 +1,14 @@
-//! The proof that nobody has used a client's socket since the primary got it, from the kernel's own
+//! The proof that no process has used a client's socket since the primary got it, from the kernel's own
 //! counters.
 //!
 //! Needed where a worker had a connection's descriptor, never acknowledged it, and died. By the
 //! protocol it cannot have read; this shows that it hasn't, so that the client can be given to
-//! another worker without a byte lost or sent twice. A session was used before: what counts is
+//! another worker without a byte lost or sent twice. A session was used before: the proof is
 //! that nothing was added.
 //!
 //! # Pitfalls
 //!
-//! The counters and what is unread are asked one after the other, while the client goes on sending
+//! The counters and the unread bytes are asked one after the other, while the client goes on sending
 //! and acknowledging. They count together only if nothing has changed meanwhile: else bytes that
 //! arrive would hide as many that were read.
 
@@ -30,7 +30,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// What somebody says who has counted.
+    /// Of counted bytes.
     #[must_use]
     pub const fn new(consumed: u64, written: u64) -> Self {
         Self { consumed, written }
@@ -42,7 +42,7 @@ impl Usage {
         (self.consumed, self.written)
     }
 
-    /// After so many more bytes read and written. What somebody lies about may overflow.
+    /// After so many more bytes read and written. Numbers of a worker that lies may overflow.
     #[must_use]
     pub const fn and(self, read: u64, written: u64) -> Self {
         Self {
@@ -90,7 +90,7 @@ pub fn is_untouched(socket: impl AsFd) -> io::Result<bool> {
 }
 
 /// Whether nothing was read from `socket` and nothing written to it since that `usage`, and its
-/// client still there. What was written before may be sent again meanwhile.
+/// client still there. Earlier bytes may be sent again meanwhile.
 ///
 /// # Errors
 ///

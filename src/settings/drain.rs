@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::frontend::close_requests::PaceSettings;
 use crate::protocol::drain::DrainMode;
+use crate::sessions::close_requests::PaceSettings;
 use crate::settings::units::{above_zero, duration, interval};
 
 /// The end of established connections. In a file, the second names make a table: `[drain]`.

@@ -65,8 +65,8 @@ mod tests {
     use clap::FromArgMatches;
 
     use super::*;
-    use crate::frontend::close_requests::PaceSettings;
     use crate::protocol::drain::DrainMode;
+    use crate::sessions::close_requests::PaceSettings;
     use crate::settings::problems::SettingsError;
     use crate::settings::table;
     use crate::supervisor::command::InheritedVariables;

@@ -21,7 +21,7 @@ use crate::kernel;
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::protocol::message::{
-    BATCH, ConnectionRecord, LEDGER, MAX_IDS, MAX_TO_WORKER, PONG, Records, ToWorker,
+    BATCH, ConnectionRecord, LEDGER, MAX_IDS, MAX_IMAGE, MAX_TO_WORKER, PONG, Records, ToWorker,
     decode_to_worker, encode_counted, encode_forget, encode_keep, encode_refuse,
 };
 use crate::protocol::scm_rights::{self, Received, Sent};
@@ -31,14 +31,11 @@ use crate::worker::connection::Connection;
 use crate::worker::drain::Shared;
 use crate::worker::session::checkpoint::{Note, Told};
 use crate::worker::session::closing::send_away_unserved;
-use crate::worker::session::image::{MAX_STATE_BYTES, Parcel};
+use crate::worker::session::image::Parcel;
 use crate::worker::session::migration::move_some;
 use crate::worker::session::registry::Verdict;
 use crate::worker::session::report::report;
 use crate::worker::session_sender::Outlet;
-
-/// Bytes of the longest parcel: a state, a head, and what was read and not used.
-const MOST_PARCEL: u64 = MAX_STATE_BYTES as u64 + 1024 * 1024;
 
 /// The channel and what is on its way through it.
 #[derive(Debug)]
@@ -324,7 +321,7 @@ fn open(socket: OwnedFd, record: &ConnectionRecord, shared: &Arc<Shared>) -> Opt
 fn read_all(memory: OwnedFd) -> Option<Vec<u8>> {
     let memory = File::from(memory);
     let length = memory.metadata().ok()?.len();
-    if length > MOST_PARCEL {
+    if length > MAX_IMAGE {
         return None;
     }
     let mut bytes = vec![0; usize::try_from(length).ok()?];

@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
-use sticky_lb::internals::link::native::{Channel, WorkerEnd};
+use sticky_lb::internals::link::Link;
+use sticky_lb::internals::link::native::WorkerEnd;
 use sticky_lb::internals::link::seam::{SlotCommand, SlotEvent, SlotEventKind, WorkerId};
 use sticky_lb::protocol::drain::DrainOrder;
 use sticky_lb::protocol::ids::ConnectionId;
@@ -61,8 +62,8 @@ pub struct FakeWorker {
 
 impl FakeWorker {
     /// A worker without a frontend, and the primary's end of its channel. It has said nothing yet.
-    pub fn alone(id: WorkerId) -> (Self, Channel) {
-        let (channel, end) = Channel::create(256).expect("a channel");
+    pub fn alone(id: WorkerId) -> (Self, Link) {
+        let (channel, end) = Link::native(256).expect("a channel");
         let scoreboard = Scoreboard::open(end.scoreboard.as_fd()).expect("a scoreboard");
         (Self { id, end, scoreboard, heard: VecDeque::new() }, channel)
     }
@@ -79,7 +80,7 @@ impl FakeWorker {
             mover.say(&SESSIONS);
         }
         mover.say(&READY);
-        let attach = SlotCommand::Attach(id, Box::new(channel));
+        let attach = SlotCommand::Attach(id, Box::new(channel.into()));
         frontend.commander.send(attach).await.expect("the frontend runs");
         while !matches!(
             frontend.event().await,

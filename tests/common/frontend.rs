@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use sticky_lb::internals::frontend::affinity::{Affinity, DigestKind, Prefixes};
-use sticky_lb::internals::frontend::close_requests::PaceSettings;
 use sticky_lb::internals::frontend::dispatcher::{DispatchError, Dispatcher, DispatcherSettings};
 use sticky_lb::internals::frontend::listener::{Listener, ListenerSettings};
 use sticky_lb::internals::frontend::placement::Placement;
@@ -17,8 +16,10 @@ use sticky_lb::internals::frontend::query::{FrontendHandle, queries};
 use sticky_lb::internals::frontend::router::{Router, RouterSettings};
 use sticky_lb::internals::frontend::slot_table::{SlotSettings, SlotTable};
 use sticky_lb::internals::frontend::snapshot::FrontendHandover;
-use sticky_lb::internals::link::native::{Channel, WorkerEnd};
+use sticky_lb::internals::link::Link;
+use sticky_lb::internals::link::native::WorkerEnd;
 use sticky_lb::internals::link::seam::{CommandSender, SlotCommand, SlotEvent, WorkerId, seam};
+use sticky_lb::internals::sessions::close_requests::PaceSettings;
 use sticky_lb::protocol::ids::{Generation, SlotId};
 use sticky_lb::protocol::message::MAX_TO_WORKER;
 use sticky_lb::protocol::scm_rights::{Received, receive};
@@ -96,7 +97,7 @@ impl<T: Send + 'static> Frontend<T> {
             });
             let (ack_timeout, slot_wait) = (patience, patience);
             let table = SlotTable::new(SlotSettings { ack_timeout, slot_wait, queue: 256 });
-            let settings = DispatcherSettings { most_held: 10_000, max_protected: 1_000, pace };
+            let settings = DispatcherSettings { max_held: 10_000, max_protected: 1_000, pace };
             let dispatcher =
                 Dispatcher::new(before, affinity, router, table, settings, orders, queries);
             run(dispatcher.expect("a part of the frontend"))
@@ -109,9 +110,9 @@ impl<T: Send + 'static> Frontend<T> {
         let ranked = (0..self.slots).map(|slot| (SlotId(slot), 1.0)).collect();
         self.commander.send(SlotCommand::Rank(ranked)).await.expect("a part of the frontend");
         for slot in 0..self.slots {
-            let (channel, end) = Channel::create(256).expect("a part of the frontend");
+            let (channel, end) = Link::native(256).expect("a part of the frontend");
             self.workers.push(thread::spawn(move || serve(&end)));
-            let attach = SlotCommand::Attach(worker(slot), Box::new(channel));
+            let attach = SlotCommand::Attach(worker(slot), Box::new(channel.into()));
             self.commander.send(attach).await.expect("a part of the frontend");
             self.commander
                 .send(SlotCommand::Serve(worker(slot)))

@@ -247,7 +247,7 @@ fn whoever_drains_when_everything_ends_hears_of_that_too() {
         pool.handle.reload(Trigger::Command, quick).await.unwrap();
         pool.handle.stop(false).await;
         let told = pool.told(4).await;
-        assert_eq!(told[2..4], ["drain 0.0: shed 1001 10", "drain 1.0: shed 1001 10"]);
+        assert_eq!(told[2..4], ["drain 0.0: close 1001 10", "drain 1.0: close 1001 10"]);
         pool.pause_readiness(false);
     });
 }

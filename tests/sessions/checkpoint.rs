@@ -7,8 +7,8 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
-use sticky_lb::internals::frontend::close_requests::PaceSettings;
 use sticky_lb::internals::link::seam::SlotCommand;
+use sticky_lb::internals::sessions::close_requests::PaceSettings;
 use sticky_lb::protocol::message::ConnectionRecord;
 
 use super::common::TIMEOUT;

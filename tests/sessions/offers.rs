@@ -6,7 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rustix::fs::SealFlags;
-use sticky_lb::internals::link::native::{Channel, ChannelError, LinkEvent};
+use sticky_lb::internals::link::Link;
+use sticky_lb::internals::link::error::ChannelError;
+use sticky_lb::internals::link::event::{LinkEvent, SessionEvent};
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use sticky_lb::protocol::message::{
     ConnectionRecord, HELLO, MAX_SESSIONS, MAX_TO_PRIMARY, READY, SESSIONS, encode_ask,
@@ -28,7 +30,7 @@ fn session(id: u64) -> (TcpStream, OwnedFd, ConnectionRecord) {
 }
 
 /// A worker that moves sessions, and the primary's end of its channel.
-fn able() -> (FakeWorker, Channel) {
+fn able() -> (FakeWorker, Link) {
     let (mover, mut channel) = FakeWorker::alone(worker(0, 0));
     for message in [HELLO, SESSIONS, READY] {
         mover.say(&message);
@@ -58,10 +60,10 @@ fn fault(result: Result<LinkEvent, ChannelError>) -> &'static str {
 
 #[test]
 fn a_socket_alone_or_with_a_sealed_parcel_is_a_session() {
-    assert!(matches!(offer(b"", &[]), Ok(LinkEvent::Offered(_))));
-    assert!(matches!(offer(&[1; 16_384], &[]), Ok(LinkEvent::Offered(_))));
+    assert!(matches!(offer(b"", &[]), Ok(LinkEvent::Session(SessionEvent::Offered(_)))));
+    assert!(matches!(offer(&[1; 16_384], &[]), Ok(LinkEvent::Session(SessionEvent::Offered(_)))));
     let sealed = parcel_file(b"state", sealed());
-    assert!(matches!(offer(b"", &[&sealed]), Ok(LinkEvent::Offered(_))));
+    assert!(matches!(offer(b"", &[&sealed]), Ok(LinkEvent::Session(SessionEvent::Offered(_)))));
 }
 
 #[test]
@@ -98,7 +100,10 @@ fn a_socket_that_is_not_a_clients_is_a_breach() {
     }
     let listener: OwnedFd = TcpListener::bind("127.0.0.1:0").unwrap().into();
     mover.offer(&record, &listener, b"");
-    assert!(matches!(channel.receive(), Ok(LinkEvent::Unmovable(ConnectionId(1)))));
+    assert!(matches!(
+        channel.receive(),
+        Ok(LinkEvent::Session(SessionEvent::NotMigratable(ConnectionId(1))))
+    ));
 }
 
 #[test]
@@ -107,7 +112,10 @@ fn what_cannot_move_now_returns() {
     let (_client, socket, record) = session(1);
     let long = parcel_file(&vec![0; (17 << 20) + 1], sealed());
     mover.offer_file(&record, &socket, &long);
-    assert!(matches!(channel.receive(), Ok(LinkEvent::Unmovable(ConnectionId(1)))));
+    assert!(matches!(
+        channel.receive(),
+        Ok(LinkEvent::Session(SessionEvent::NotMigratable(ConnectionId(1))))
+    ));
     let (client, gone, record) = session(2);
     rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
     drop(client);
@@ -115,7 +123,10 @@ fn what_cannot_move_now_returns() {
         sticky_lb::protocol::tcp_progress::Usage::of(&gone).unwrap().is_none()
     });
     mover.offer(&record, &gone, b"");
-    assert!(matches!(channel.receive(), Ok(LinkEvent::Unmovable(ConnectionId(2)))));
+    assert!(matches!(
+        channel.receive(),
+        Ok(LinkEvent::Session(SessionEvent::NotMigratable(ConnectionId(2))))
+    ));
     channel.send_notes().unwrap();
     assert!(matches!(mover.hear(), Heard::Returned(ids) if ids == [1, 2]));
 }
@@ -124,13 +135,16 @@ fn what_cannot_move_now_returns() {
 fn so_many_may_be_under_way_and_no_more() {
     let (mut mover, mut channel) = able();
     let (_client, socket, mut record) = session(1);
-    let mut offer = |channel: &mut Channel, id: usize| {
+    let mut offer = |channel: &mut Link, id: usize| {
         record.id = ConnectionId(id as u64);
         mover.offer(&record, &socket, b"");
         channel.receive()
     };
     for id in 0..MAX_SESSIONS {
-        assert!(matches!(offer(&mut channel, id), Ok(LinkEvent::Offered(_))));
+        assert!(matches!(
+            offer(&mut channel, id),
+            Ok(LinkEvent::Session(SessionEvent::Offered(_)))
+        ));
     }
     assert!(matches!(offer(&mut channel, MAX_SESSIONS), Err(ChannelError::TooManySessions)));
     // To be answered is not enough: the answer has to be sent.
@@ -138,7 +152,7 @@ fn so_many_may_be_under_way_and_no_more() {
     assert!(matches!(offer(&mut channel, 1_000), Err(ChannelError::TooManySessions)));
     assert!(matches!(offer(&mut channel, 8), Err(ChannelError::Session(ConnectionId(8), _))));
     channel.send_notes().unwrap();
-    assert!(matches!(offer(&mut channel, 1_000), Ok(LinkEvent::Offered(_))));
+    assert!(matches!(offer(&mut channel, 1_000), Ok(LinkEvent::Session(SessionEvent::Offered(_)))));
     assert!(matches!(mover.hear(), Heard::Moved(ids) if ids == [7]));
 }
 
@@ -173,13 +187,13 @@ fn what_a_stalled_worker_has_not_heard_it_hears_later() {
     let (mut mover, mut channel) = able();
     let (_client, socket, record) = session(1);
     mover.offer(&record, &socket, b"");
-    assert!(matches!(channel.receive(), Ok(LinkEvent::Offered(_))));
+    assert!(matches!(channel.receive(), Ok(LinkEvent::Session(SessionEvent::Offered(_)))));
     for _ in 0..2 {
         channel.tell_returned(ConnectionId(3));
         channel.tell_moved(record.id);
         channel.order_move(ConnectionId(4));
         channel.allow_closes(5);
-        channel.order_drain(ORDER);
+        channel.drain(ORDER);
         channel.take_census();
         channel.send_notes().unwrap();
         assert!(!channel.has_notes());

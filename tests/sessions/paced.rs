@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use sticky_lb::internals::frontend::close_requests::PaceSettings;
 use sticky_lb::internals::frontend::query::{Client, Rebalanced};
 use sticky_lb::internals::link::seam::{SlotCommand, SlotEventKind};
+use sticky_lb::internals::sessions::close_requests::PaceSettings;
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, SlotId};
 use sticky_lb::protocol::message::{BATCH, encode_ask, encode_counted};
 

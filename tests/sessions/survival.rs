@@ -7,9 +7,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::SystemTime;
 
-use sticky_lb::internals::frontend::close_requests::PaceSettings;
-use sticky_lb::internals::link::native::{ChannelError, Keeping, LinkEvent};
+use sticky_lb::internals::link::error::ChannelError;
+use sticky_lb::internals::link::event::{LinkEvent, SessionEvent};
+use sticky_lb::internals::link::protection::Keeping;
 use sticky_lb::internals::link::seam::{SlotCommand, SlotEvent, SlotEventKind, Survival, WorkerId};
+use sticky_lb::internals::sessions::close_requests::PaceSettings;
 use sticky_lb::protocol::checkpoint;
 use sticky_lb::protocol::ids::ConnectionId;
 use sticky_lb::protocol::message::{ConnectionRecord, HELLO, LEDGER, READY, SESSIONS, encode_keep};
@@ -273,7 +275,9 @@ fn what_is_no_ledger_or_no_session_is_a_breach() {
     let unix: OwnedFd = UnixStream::pair().unwrap().0.into();
     let listener: OwnedFd = std::net::TcpListener::bind("127.0.0.1:0").unwrap().into();
     let unsealed = parcel_file(b"", sealed() - rustix::fs::SealFlags::SHRINK);
-    let good = |result| matches!(result, Ok(LinkEvent::Keeping(Keeping::Ledger(Some(_)))));
+    let good = |result| {
+        matches!(result, Ok(LinkEvent::Session(SessionEvent::Protection(Keeping::Ledger(Some(_))))))
+    };
     assert!(good(said(true, &LEDGER, &[&memory])));
     for (message, descriptors) in [
         (&LEDGER[..], &[][..]),

@@ -291,7 +291,7 @@ async fn what_no_worker_may_say_is_said_to_be_so() {
 #[test]
 fn a_channel_of_something_else_is_none() {
     use sticky_lb::internals::handover::descriptors::{Descriptors, RestoreError};
-    use sticky_lb::internals::link::native::Channel;
+    use sticky_lb::internals::link::Link;
     let id = worker(0, 0);
     let (_mover, channel) = FakeWorker::alone(id);
     let parts = channel.descriptors();
@@ -300,7 +300,7 @@ fn a_channel_of_something_else_is_none() {
         for (_, (part, fd)) in parts.iter().enumerate().filter(|(number, _)| *number != wrong) {
             descriptors.insert(part.name(id), fd.try_clone_to_owned().unwrap());
         }
-        let error = Channel::adopt(id, &mut descriptors, 1).unwrap_err();
+        let error = Link::adopt(id, &mut descriptors, 1).unwrap_err();
         assert!(matches!(error, RestoreError::Missing(_)), "{error}");
     }
     let mut descriptors = Descriptors::default();
@@ -308,6 +308,6 @@ fn a_channel_of_something_else_is_none() {
     parts.iter().for_each(|(part, _)| {
         descriptors.insert(part.name(id), null.as_fd().try_clone_to_owned().unwrap());
     });
-    let error = Channel::adopt(id, &mut descriptors, 1).unwrap_err();
+    let error = Link::adopt(id, &mut descriptors, 1).unwrap_err();
     assert!(matches!(error, RestoreError::Unusable { .. }), "{error}");
 }

@@ -10,7 +10,8 @@ use std::thread::{self, JoinHandle};
 
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::event::{PollFd, PollFlags, poll};
-use sticky_lb::internals::link::native::{Channel, WorkerEnd};
+use sticky_lb::internals::link::Link;
+use sticky_lb::internals::link::native::WorkerEnd;
 use sticky_lb::protocol::message::{HELLO, MAX_TO_WORKER, READY};
 use sticky_lb::protocol::scm_rights::{Received, receive, send};
 use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
@@ -89,7 +90,7 @@ async fn staffed(slots: u16) -> (Harness, Vec<JoinHandle<()>>) {
     let mut stage = Harness::new(slots, PATIENT).await;
     let mut threads = Vec::new();
     for slot in 0..slots {
-        let (channel, end) = Channel::create(CREDITS).unwrap();
+        let (channel, end) = Link::native(CREDITS).unwrap();
         send(&end.channel, &HELLO, &[]).unwrap();
         send(&end.channel, &READY, &[]).unwrap();
         threads.push(thread::spawn(move || serve(&end)));
@@ -135,8 +136,8 @@ async fn whoever_fails_in_fifty_crashes_is_counted() {
 }
 
 /// A real worker, on a channel of its own.
-fn start(command: &[&str]) -> (Child, Channel) {
-    let (channel, end) = Channel::create(CREDITS).unwrap();
+fn start(command: &[&str]) -> (Child, Link) {
+    let (channel, end) = Link::native(CREDITS).unwrap();
     let mappings = vec![
         FdMapping { parent_fd: end.channel, child_fd: 3 },
         FdMapping { parent_fd: end.scoreboard, child_fd: 4 },

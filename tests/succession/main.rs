@@ -15,22 +15,23 @@ mod walk;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
 use common::client::{connect_from, nth};
 use common::fake_worker::FakeWorker;
 use common::frontend::{Ended, Frontend, listener};
-use sticky_lb::internals::frontend::close_requests::PaceSettings;
 use sticky_lb::internals::frontend::dispatcher::Dispatcher;
 use sticky_lb::internals::frontend::listener::Listener;
 use sticky_lb::internals::frontend::query::{Client, FrontendFacts};
 use sticky_lb::internals::frontend::shared_counters::SharedCounters;
 use sticky_lb::internals::frontend::snapshot::FrontendHandover;
-use sticky_lb::internals::handover::descriptors::Descriptors;
+use sticky_lb::internals::handover::descriptors::{Descriptors, WorkerPart};
 use sticky_lb::internals::handover::{decode, encode};
-use sticky_lb::internals::link::native::{self, Channel};
+use sticky_lb::internals::link::Link;
 use sticky_lb::internals::link::seam::{Counters, SlotCommand, SlotEvent, SlotEventKind, WorkerId};
+use sticky_lb::internals::link::snapshot::workers;
+use sticky_lb::internals::sessions::close_requests::PaceSettings;
 use sticky_lb::protocol::drain::{DrainMode, DrainOrder, DrainReason};
 use sticky_lb::protocol::ids::{Generation, SlotId};
 use sticky_lb::protocol::message::{ConnectionRecord, HELLO, READY, SESSIONS};
@@ -112,11 +113,13 @@ impl Harness {
         mover
     }
 
-    pub(crate) async fn take_in(&mut self, id: WorkerId, channel: Channel) {
+    pub(crate) async fn take_in(&mut self, id: WorkerId, channel: Link) {
         let copies = channel.descriptors();
-        let copies = copies.map(|(part, fd)| (part.name(id), fd.try_clone_to_owned().unwrap()));
-        self.kept.insert(id, copies.into());
-        self.order(SlotCommand::Attach(id, Box::new(channel))).await;
+        let copy = |(part, fd): (WorkerPart, BorrowedFd<'_>)| {
+            (part.name(id), fd.try_clone_to_owned().unwrap())
+        };
+        self.kept.insert(id, copies.into_iter().map(copy).collect());
+        self.order(SlotCommand::Attach(id, Box::new(channel.into()))).await;
     }
 
     /// A worker that serves its slot from now on.
@@ -193,10 +196,9 @@ impl Harness {
         for (name, fd) in found.iter().flat_map(|worker| &self.kept[worker]) {
             descriptors.insert(name.clone(), copy(fd));
         }
-        assert_eq!(native::workers(&descriptors).len(), found.len());
-        let adopt = |worker: &WorkerId| {
-            (*worker, Channel::adopt(*worker, &mut descriptors, CREDITS).unwrap())
-        };
+        assert_eq!(workers(&descriptors).len(), found.len());
+        let adopt =
+            |worker: &WorkerId| (*worker, Link::adopt(*worker, &mut descriptors, CREDITS).unwrap());
         let channels = found.iter().map(adopt).collect();
         self.succeed(FrontendHandover::after_crash(listener, page), channels).await;
     }
@@ -205,13 +207,13 @@ impl Harness {
     pub(crate) async fn succeed(
         &mut self,
         before: FrontendHandover,
-        channels: Vec<(WorkerId, Channel)>,
+        channels: Vec<(WorkerId, Link)>,
     ) {
         let nobody = std::mem::replace(&mut self.frontend, run(before, self.slots, self.patience));
         nobody.end().await.unwrap();
         self.rank().await;
         for (worker, channel) in channels {
-            self.order(SlotCommand::Attach(worker, Box::new(channel))).await;
+            self.order(SlotCommand::Attach(worker, Box::new(channel.into()))).await;
         }
         for worker in self.serving.values() {
             self.order(SlotCommand::Serve(*worker)).await;

@@ -70,7 +70,7 @@ mod tests {
     use crate::supervisor::pool::Order;
 
     fn answer(queries: &mut Queries) {
-        while let Some(query) = queries.next_inquiry() {
+        while let Some(query) = queries.next_query() {
             if let Query::Facts(reply) = query {
                 // Whoever has asked first doesn't wait any more.
                 let _ = reply.send(FrontendFacts::default());

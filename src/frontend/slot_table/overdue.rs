@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::frontend::slot_table::{Slot, SlotTable, State};
-use crate::link::native::PendingConnection;
+use crate::link::connection::PendingConnection;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::{SlotId, Timestamp};
 
@@ -24,7 +24,7 @@ impl SlotTable {
         let slots = (0..).map(SlotId).zip(&mut self.slots);
         let overdue = slots.flat_map(|(id, slot)| slot.all_overdue(id, now, ack_timeout)).collect();
         let channels = self.slots.iter().flat_map(|slot| &slot.workers);
-        self.in_flight = channels.map(|attached| attached.channel.in_flight()).sum();
+        self.in_flight = channels.map(|attached| attached.channel.in_flight().len()).sum();
         overdue
     }
 }

@@ -1,15 +1,18 @@
 //! Sessions, as far as slots know of them: who takes any, who offered which, and what workers are
 //! to be told.
 
-use crate::frontend::session_route::{MigrationTargets, Sender};
-use crate::frontend::slot_table::{Attached, Slot, SlotTable, State};
-use crate::link::native::{Channel, ChannelError, PendingConnection};
+use crate::frontend::session_targets::SessionSlots;
+use crate::frontend::slot_table::{Slot, SlotTable, SlotWorker, State};
+use crate::link::Link;
+use crate::link::connection::PendingConnection;
+use crate::link::error::ChannelError;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::{ConnectionId, SlotId};
+use crate::sessions::host::Sender;
 
 impl SlotTable {
     /// A worker's channel, if it is still heard.
-    pub fn heard(&mut self, worker: WorkerId) -> Option<&mut Channel> {
+    pub fn heard(&mut self, worker: WorkerId) -> Option<&mut Link> {
         let slot = self.slots.get_mut(worker.slot.index())?;
         let mut heard = slot.workers.iter_mut().filter(|attached| !attached.quarantined);
         heard.find(|attached| attached.id == worker).map(|found| &mut found.channel)
@@ -32,15 +35,8 @@ impl SlotTable {
     #[must_use]
     pub fn holds(&self, id: ConnectionId) -> bool {
         let waits = |slot: &Slot| slot.queue.iter().any(|waiting| waiting.record.id == id);
-        let goes = |attached: &Attached| attached.channel.is_on_its_way(id);
+        let goes = |attached: &SlotWorker| attached.channel.in_flight().contains(id);
         self.slots.iter().any(|slot| waits(slot) || slot.workers.iter().any(goes))
-    }
-
-    /// Whether any worker could take a session sooner or later.
-    #[must_use]
-    pub fn has_takers(&self) -> bool {
-        let awaited = |slot: &Slot| matches!(slot.state, State::Vacant { .. });
-        self.takers().next().is_some() || self.slots.iter().any(awaited)
     }
 
     /// All workers that serve and take sessions.
@@ -50,17 +46,22 @@ impl SlotTable {
     }
 }
 
-impl MigrationTargets for SlotTable {
+impl SessionSlots for SlotTable {
     fn takes_sessions(&self, slot: SlotId) -> bool {
         let slot = self.slots.get(slot.index());
         let serving = slot.and_then(Slot::serving);
         serving.is_some_and(|serving| serving.channel.takes_sessions())
     }
+
+    fn expects_sessions(&self) -> bool {
+        let awaited = |slot: &Slot| matches!(slot.state, State::Vacant { .. });
+        self.takers().next().is_some() || self.slots.iter().any(awaited)
+    }
 }
 
 impl Slot {
     /// Stalled and refusing ones, too.
-    fn serving(&self) -> Option<&Attached> {
+    fn serving(&self) -> Option<&SlotWorker> {
         let serving = self.state.worker()?;
         self.workers.iter().find(|attached| attached.id == serving && !attached.quarantined)
     }

@@ -1,7 +1,8 @@
 //! Slots that have stopped, and the start of the next ones from them.
 
 use crate::frontend::slot_table::{Slot, SlotTable, State};
-use crate::link::native::{Channel, PendingConnection};
+use crate::link::Link;
+use crate::link::connection::PendingConnection;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::{SlotId, Timestamp};
 
@@ -9,7 +10,7 @@ use crate::protocol::ids::{SlotId, Timestamp};
 #[derive(Debug, Default)]
 pub struct SlotsHandover {
     /// All channels.
-    pub channels: Vec<(WorkerId, Channel)>,
+    pub channels: Vec<(WorkerId, Link)>,
     /// The connections that wait for a slot.
     pub queues: Vec<(SlotId, Vec<PendingConnection>)>,
     /// Workers that broke the protocol.
@@ -78,7 +79,7 @@ impl SlotTable {
     pub fn clients(&self) -> u64 {
         let waiting = |slot: &Slot| slot.queue.iter().filter(|one| one.parcel.is_none()).count();
         let workers = self.slots.iter().flat_map(|slot| &slot.workers);
-        let under_way = workers.map(|attached| attached.channel.clients_in_flight());
+        let under_way = workers.map(|attached| attached.channel.in_flight().clients());
         self.slots.iter().map(waiting).chain(under_way).sum::<usize>() as u64
     }
 }

@@ -44,13 +44,13 @@ fn session(inline: Option<&str>) -> SessionSnapshot {
     }
 }
 
-fn channel() -> ChannelSnapshot {
+fn link() -> LinkSnapshot {
     let report = SessionReportSnapshot { offers: vec![ConnectionId(3)], taken: Vec::new() };
-    let awaited = PendingSnapshot {
+    let pending = PendingSnapshot {
         slot: SlotId(0),
         since: at(1),
         has_reported: true,
-        read_since: Some(at(2)),
+        received_since: Some(at(2)),
         counted: 3,
     };
     let order = DrainOrderSnapshot {
@@ -58,16 +58,12 @@ fn channel() -> ChannelSnapshot {
         reason: DrainReasonSnapshot::GoingAway,
         window: Duration::from_millis(1_500),
     };
-    ChannelSnapshot {
-        settled: 1,
-        refused: 2,
-        acknowledged: 3,
+    let channel = ChannelSnapshot {
+        counts: CountsSnapshot { completed: 1, refused: 2, acknowledged: 3 },
         credits: 64,
-        hello_received: true,
-        ready: true,
-        takes_sessions: true,
+        handshake: HandshakeSnapshot { hello_received: true, ready: true, takes_sessions: true },
         pings: 4,
-        censuses: 5,
+        lists: 5,
         offered: vec![ConnectionId(6)],
         outbox: OutboxSnapshot {
             question: Some(QuestionSnapshot::Report(9)),
@@ -80,7 +76,7 @@ fn channel() -> ChannelSnapshot {
         },
         resync: ResyncSnapshot {
             is_lost: true,
-            awaited: Some(awaited),
+            pending: Some(pending),
             asked: Some(9),
             report,
             finishes: true,
@@ -93,7 +89,8 @@ fn channel() -> ChannelSnapshot {
                 connection: Some(connection(11, Some(session(Some("AAEC"))))),
             },
         ],
-    }
+    };
+    LinkSnapshot::Native(Box::new(channel))
 }
 
 fn times() -> RecentTimesSnapshot {
@@ -138,14 +135,17 @@ fn frontend(counters: CountersSnapshot) -> FrontendSnapshot {
         interval: Duration::from_millis(10),
         last_call: at(2),
     };
-    let reports = ReportsSnapshot {
-        awaited: vec![worker(0, 1)],
-        told: vec![(worker(1, 2), SessionReportSnapshot { offers: Vec::new(), taken: Vec::new() })],
+    let open_offers = OpenOffersSnapshot {
+        pending: vec![worker(0, 1)],
+        reports: vec![(
+            worker(1, 2),
+            SessionReportSnapshot { offers: Vec::new(), taken: Vec::new() },
+        )],
     };
     FrontendSnapshot {
         listens: true,
         accept_errors: AcceptErrorsSnapshot { named: vec![0, 1], other: 2 },
-        channels: vec![(worker(1, 2), channel())],
+        links: vec![(worker(1, 2), link())],
         queues: vec![(SlotId(1), vec![connection(12, None)])],
         quarantined: vec![worker(2, 0)],
         stalled: vec![worker(3, 0)],
@@ -155,10 +155,10 @@ fn frontend(counters: CountersSnapshot) -> FrontendSnapshot {
             spread: SpreadSnapshot { turn: 5 },
             remembered: vec![(AffinityKey(1), SlotId(2), at(3))],
         },
-        close_requests: CloseRequestsSnapshot { next: Some(at(1)), all: vec![request] },
+        close_requests: CloseRequestsSnapshot { next: Some(at(1)), requests: vec![request] },
         unroutable: vec![connection(13, None)],
         sessions: vec![connection(14, Some(session(None)))],
-        recovery: Some(RecoverySnapshot { reports, held: vec![connection(15, None)] }),
+        recovery: Some(RecoverySnapshot { open_offers, held: vec![connection(15, None)] }),
         is_counted: true,
     }
 }

@@ -1,8 +1,7 @@
-//! What a worker is to be told of sessions, draining and sending clients away, until its channel has
-//! room for it.
+//! Messages to a worker about sessions, draining and closes, until its channel has room for them.
 //!
-//! Never loses anything, and never grows without bound: answers are as many as sessions may be
-//! under way, permissions add up, and of orders the last one counts.
+//! Never loses anything, and never grows without bound: there are as many answers as offers may wait,
+//! grants add up, and of orders the last one counts.
 
 use crate::handover::carry;
 use crate::handover::link::{OutboxSnapshot, QuestionSnapshot};
@@ -13,15 +12,15 @@ use crate::protocol::message::{
     encode_report, encode_returned,
 };
 
-/// What is still to be said.
+/// Messages that wait for room.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    /// What a primary asks that has taken the place of another.
+    /// The question of a primary that has taken the place of another.
     pub(super) question: Option<Question>,
     pub(super) moved: Vec<ConnectionId>,
     pub(super) returned: Vec<ConnectionId>,
     pub(super) drain: Option<DrainOrder>,
-    /// How many.
+    /// Their number.
     pub(super) censuses: u32,
     pub(super) moves: Vec<ConnectionId>,
     pub(super) closes: u32,
@@ -29,7 +28,7 @@ pub(super) struct Outbox {
 
 carry!(struct Outbox => OutboxSnapshot { question, moved, returned, drain, censuses, moves, closes });
 
-/// What a worker is asked that had another primary before.
+/// The question for a worker that had another primary before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Question {
     Ping,
@@ -39,7 +38,7 @@ pub(super) enum Question {
 
 carry!(enum Question => QuestionSnapshot { Ping, Report(number) });
 
-/// What one message says.
+/// The kind of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Note {
     Question(Question),
@@ -52,7 +51,7 @@ pub(super) enum Note {
 }
 
 impl Outbox {
-    /// What is to be said first: answers before orders, and before all that the question.
+    /// The message to send first: answers before orders, and before all that the question.
     pub(super) fn next(&self) -> Option<Note> {
         if let Some(question) = self.question {
             return Some(Note::Question(question));
@@ -87,7 +86,7 @@ impl Outbox {
         &buffer[..short.len()]
     }
 
-    /// It was sent. Returns the sessions that are settled for the worker by it.
+    /// It was sent. Returns the offers that it answers.
     pub(super) fn sent(&mut self, note: Note) -> Vec<ConnectionId> {
         match note {
             Note::Question(_) => self.question = None,
@@ -102,8 +101,8 @@ impl Outbox {
     }
 
     /// The worker has not received this message and never will: to be sent again. Returns the
-    /// sessions that are unsettled for the worker by it.
-    pub(super) fn take_back(&mut self, message: &ToWorker<'_>) -> Vec<ConnectionId> {
+    /// offers that are unanswered by that.
+    pub(super) fn requeue(&mut self, message: &ToWorker<'_>) -> Vec<ConnectionId> {
         match message {
             ToWorker::Moved(ids) => {
                 self.moved.extend(ids.iter());

@@ -1,281 +1,182 @@
-//! A channel that another primary had before: what this one doesn't know of it, and how it comes to
-//! know.
+//! A channel that another primary had before: what this primary doesn't know of it yet.
 //!
-//! After an upgrade everything is known. After a crash it isn't known what was sent. The worker is
-//! asked something: as it settles what it reads before it reads on, everything that was sent before
-//! the question is settled once it has read that. Until then nothing else is sent, and nothing counted.
-//! What is heard of that time, now or later, is no breach of the protocol: an answer to somebody who
-//! is dead, a refusal of what he had sent.
+//! After an upgrade everything is known. After a crash it isn't known what was sent. The worker is asked a
+//! question: as it completes what it receives before it receives more, everything that was sent before the
+//! question is completed once the worker has received that. Until then nothing else is sent, and nothing
+//! counted. Replies meant for the previous primary are accepted, now and later.
 //!
 //! # Pitfalls
 //!
-//! A pong doesn't say which ping it answers, and the dead primary may have sent some. So it is looked
-//! whether the worker has read everything. A report says its number.
+//! A pong doesn't say which ping it answers, and the dead primary may have sent some. So the channel is
+//! checked for unread bytes. A report carries its number.
 
 use std::time::Duration;
 
-use rustix::io::ioctl_fionread;
-
 use crate::handover::carry;
-use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
-use crate::handover::link::{PendingSnapshot, ResyncSnapshot, SessionReportSnapshot};
+use crate::handover::link::PendingSnapshot;
+use crate::link::connection::PendingConnection;
+use crate::link::error::ChannelError;
+use crate::link::event::{Report, SessionEvent};
 use crate::link::native::outbox::Question;
-use crate::link::native::{Channel, ChannelError, LinkEvent, PARTS};
-use crate::protocol::ids::{ConnectionId, SlotId, Timestamp, WorkerId};
+use crate::protocol::ids::{ConnectionId, SlotId, Timestamp};
 use crate::protocol::message::{Ids, MAX_SESSIONS, MOST_TAKEN};
 use crate::protocol::scoreboard::{Counter, Said, Scoreboard};
 
 /// How long a worker may take from receiving a connection to acknowledging it, where nothing shows that
 /// it has.
-const A_MOMENT: Duration = Duration::from_millis(10);
+const ACK_DELAY: Duration = Duration::from_millis(10);
 
 /// What another primary has had to do with a channel.
 #[derive(Debug, Default)]
-pub(super) struct Past {
+pub(super) struct Resync {
     /// It has died, and its account with it.
     pub(super) is_lost: bool,
-    /// Set as long as it isn't known what became of what it had sent.
-    awaited: Option<Awaited>,
-    /// The number of the report that the worker was asked for and has not ended.
-    asked: Option<u64>,
-    /// What has come of a report so far.
-    report: Report,
+    /// Set as long as it isn't known what happened to everything that it had sent.
+    pub(super) pending: Option<Pending>,
+    /// The number of the report that the worker was asked for and has not completed.
+    pub(super) asked: Option<u64>,
+    /// The part of a report that has come.
+    pub(super) report: Report,
     /// Nothing more is to be sent after the question.
     pub(super) finishes: bool,
+    /// Sessions that it had sent, taken back.
+    pub(super) found: Vec<PendingConnection>,
 }
-
-carry!(struct Past => ResyncSnapshot { is_lost, awaited, asked, report, finishes });
 
 /// What is known until the worker has answered.
 #[derive(Clone, Copy, Debug)]
-struct Awaited {
-    slot: SlotId,
+pub(super) struct Pending {
+    pub(super) slot: SlotId,
     /// When it was asked.
-    since: Timestamp,
-    has_reported: bool,
+    pub(super) since: Timestamp,
+    pub(super) has_reported: bool,
     /// Since when it is known that it has received everything.
-    read_since: Option<Timestamp>,
-    /// What the worker will have acknowledged that somebody has counted, and sessions.
-    counted: u64,
+    pub(super) received_since: Option<Timestamp>,
+    /// Connections that it has acknowledged and that are counted, and sessions on their way to it.
+    pub(super) counted: u64,
 }
 
-carry!(struct Awaited => PendingSnapshot { slot, since, has_reported, read_since, counted });
+carry!(struct Pending => PendingSnapshot { slot, since, has_reported, received_since, counted });
 
-/// What a worker has told of its sessions.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// It has offered them and waits for an answer.
-    pub offers: Vec<ConnectionId>,
-    /// It took them.
-    pub taken: Vec<ConnectionId>,
-}
-
-carry!(struct Report => SessionReportSnapshot { offers, taken });
-
-impl Past {
-    pub(super) fn is_awaited(&self) -> bool {
-        self.awaited.is_some()
+impl Resync {
+    /// After the crash of the primary that had the channel of a worker of `slot`.
+    pub(super) fn after_crash(slot: SlotId, board: &Scoreboard) -> Self {
+        let pending = board.has_said(Said::Served).then(|| {
+            let acknowledged = board.get(Counter::Acknowledged);
+            let counted = acknowledged.saturating_add(board.get(Counter::SessionsSent));
+            let (since, has_reported) = (Timestamp::now(), false);
+            Pending { slot, since, has_reported, received_since: None, counted }
+        });
+        Self { is_lost: true, pending, ..Self::default() }
     }
 
-    pub(super) fn awaited_since(&self) -> Option<Timestamp> {
-        self.awaited.map(|awaited| awaited.since)
+    pub(super) fn is_pending(&self) -> bool {
+        self.pending.is_some()
     }
 
-    /// Its worker's slot, while it is awaited.
-    pub(super) fn awaited_slot(&self) -> Option<SlotId> {
-        self.awaited.map(|awaited| awaited.slot)
+    pub(super) fn pending_since(&self) -> Option<Timestamp> {
+        self.pending.map(|pending| pending.since)
     }
 
-    /// Whether the worker is to report, or is awaited.
+    /// Its worker's slot, while it is pending.
+    pub(super) fn pending_slot(&self) -> Option<SlotId> {
+        self.pending.map(|pending| pending.slot)
+    }
+
+    /// Whether the worker is to report, or is pending.
+    #[cfg(feature = "cli")]
     pub(super) fn is_asked(&self) -> bool {
-        self.asked.is_some() || self.is_awaited()
+        self.asked.is_some() || self.is_pending()
     }
 
-    /// Whether the worker is to end a report of that number.
+    /// Whether the worker is to complete a report of that number.
     pub(super) fn is_asked_for(&self, number: u64) -> bool {
         self.asked == Some(number)
     }
-}
 
-impl Channel {
-    /// The channel of a worker whose primary has died, of the descriptors that somebody has kept. What
-    /// its worker had said is noted on the scoreboard. At most `credits` connections will be
-    /// unacknowledged at a time.
-    ///
-    /// # Errors
-    ///
-    /// If one of them is missing or is not what it should be.
-    pub fn adopt(
-        worker: WorkerId,
-        descriptors: &mut Descriptors,
-        credits: usize,
-    ) -> Result<Self, RestoreError> {
-        let mut channel = Self::of(worker, descriptors, credits)?;
-        let board = &channel.scoreboard;
-        channel.hello_received = board.has_said(Said::Hello);
-        channel.takes_sessions = board.has_said(Said::Sessions);
-        channel.ready = board.has_said(Said::Ready);
-        channel.past.is_lost = true;
-        if board.has_said(Said::Served) {
-            let (acknowledged, sessions) =
-                (board.get(Counter::Acknowledged), board.get(Counter::SessionsSent));
-            let counted = acknowledged.saturating_add(sessions);
-            let (slot, since, has_reported) = (worker.slot, Timestamp::now(), false);
-            let awaited = Awaited { slot, since, has_reported, read_since: None, counted };
-            channel.past.awaited = Some(awaited);
+    /// The question for a worker: a report from one that migrates sessions, else a ping.
+    pub(super) fn question(&mut self, takes_sessions: bool) -> Question {
+        if !takes_sessions {
+            return Question::Ping;
         }
-        channel.ask();
-        Ok(channel)
+        let number = Timestamp::now().0;
+        self.asked = Some(number);
+        Question::Report(number)
     }
 
-    /// Of the descriptors of `worker`.
-    pub(super) fn of(
-        worker: WorkerId,
-        descriptors: &mut Descriptors,
-        credits: usize,
-    ) -> Result<Self, RestoreError> {
-        let [socket, worker_end, page_part] = PARTS;
-        let mut take = |part: WorkerPart| descriptors.require(&part.name(worker));
-        let (socket, worker_end, page) = (take(socket)?, take(worker_end)?, take(page_part)?);
-        let unusable = |source| RestoreError::Unusable { name: page_part.name(worker), source };
-        let scoreboard = Scoreboard::adopt(&page).map_err(unusable)?;
-        Ok(Self::assemble(socket, worker_end, (scoreboard, page), credits))
-    }
-
-    /// Has the worker asked what another primary has to know: for a report if it moves sessions, else
-    /// whether it lives.
-    pub(super) fn ask(&mut self) {
-        self.outbox.question = Some(if self.takes_sessions {
-            let number = Timestamp::now().0;
-            self.past.asked = Some(number);
-            Question::Report(number)
-        } else {
-            Question::Ping
-        });
-    }
-
-    /// The worker hasn't received the question, or it was the wrong one.
-    pub(super) fn ask_again(&mut self) {
-        if let Some(awaited) = &mut self.past.awaited {
-            awaited.since = Timestamp::now();
+    /// The question is asked again: time counts from now.
+    pub(super) fn restart(&mut self) {
+        if let Some(pending) = &mut self.pending {
+            pending.since = Timestamp::now();
         }
-        self.ask();
     }
 
-    /// Whether it isn't known yet what the primary before has sent.
-    #[must_use]
-    pub fn is_awaited(&self) -> bool {
-        self.past.is_awaited()
-    }
-
-    /// Whether the worker wants to be replaced, and has said so to a primary that has died.
-    #[must_use]
-    pub fn wanted_to_leave(&self) -> bool {
-        self.past.is_lost && self.scoreboard.has_said(Said::Leave)
-    }
-
-    /// Goes on from where the primary before has died, once that can be known. Returns how many
-    /// connections the worker has acknowledged that nobody has counted.
-    pub fn go_on(&mut self) -> Option<u64> {
-        let awaited = self.past.awaited?;
-        let is_answered = if self.takes_sessions {
-            awaited.has_reported
-        } else {
-            self.outbox.question.is_none() && self.is_all_read() && self.is_all_settled()
-        };
-        if !is_answered {
-            return None;
-        }
-        self.settled = self.scoreboard.get(Counter::Settled);
-        self.refused = self.scoreboard.get(Counter::Refused);
-        self.acknowledged = self.settled.saturating_sub(self.refused);
-        self.sessions_changed = true;
-        self.past.awaited = None;
-        Some(self.uncounted(awaited))
-    }
-
-    /// What became of what the primary before had sent, of a worker that is dead.
-    pub(super) fn uncounted_of_dead(&self) -> u64 {
-        self.past.awaited.map_or(0, |awaited| self.uncounted(awaited))
-    }
-
-    /// Too few by the sessions that it has refused: as clients they are taken off with the refused, and
-    /// again with the sessions. Who they were is not known, and refusals are rare.
-    fn uncounted(&self, awaited: Awaited) -> u64 {
-        let settled = self.scoreboard.get(Counter::Settled);
-        let acknowledged = settled.saturating_sub(self.scoreboard.get(Counter::Refused));
-        acknowledged.saturating_sub(awaited.counted)
-    }
-
-    /// Whether the worker has received everything that was ever sent to it.
-    fn is_all_read(&self) -> bool {
-        ioctl_fionread(&self.worker_end).is_ok_and(|unread| unread == 0)
-    }
-
-    /// Of what it has received the last message may not be settled yet. Usually that is the question,
-    /// and there is nothing to settle. A worker that was ordered to drain by the end of its channel can be
-    /// asked nothing: it has a moment for that.
-    fn is_all_settled(&mut self) -> bool {
-        let can_be_asked = self.scoreboard.get(Counter::Drain) == 0;
+    /// Whether a worker that has received everything has completed it, too. Usually the last message is the
+    /// question, and there is nothing to complete. A worker that was ordered to drain by the end of its
+    /// channel can be asked nothing: it has a moment for that.
+    pub(super) fn is_all_completed(&mut self, board: &Scoreboard) -> bool {
+        let can_be_asked = board.get(Counter::Drain) == 0;
         let now = Timestamp::now();
-        let Some(awaited) = &mut self.past.awaited else { return true };
-        let since = *awaited.read_since.get_or_insert(now);
-        can_be_asked || now.since(since) >= A_MOMENT
+        let Some(pending) = &mut self.pending else { return true };
+        let since = *pending.received_since.get_or_insert(now);
+        can_be_asked || now.since(since) >= ACK_DELAY
     }
 
-    /// Notes what is counted, for whoever has to go on from here. No system call.
-    pub fn note_seen(&mut self) {
-        if self.is_awaited() {
-            return;
-        }
-        self.scoreboard.set(Counter::Acknowledged, self.acknowledged);
-        if std::mem::take(&mut self.sessions_changed) {
-            self.count_sessions();
-        }
+    /// How many the worker has acknowledged that nobody has counted. Too few by the sessions that it has
+    /// refused: they are subtracted as refused clients, and again as sessions. Which ones they were is not
+    /// known, and refusals are rare.
+    pub(super) fn uncounted(&self, board: &Scoreboard) -> u64 {
+        let Some(pending) = self.pending else { return 0 };
+        let completed = board.get(Counter::Settled);
+        let acknowledged = completed.saturating_sub(board.get(Counter::Refused));
+        acknowledged.saturating_sub(pending.counted)
     }
 
-    pub(super) fn count_sessions(&self) {
-        self.scoreboard.set(Counter::SessionsSent, self.sessions_in_flight() as u64);
+    pub(super) fn receive_offers(&mut self, ids: Ids<'_>) -> Result<SessionEvent, ChannelError> {
+        self.receive_part(ids, |report| &mut report.offers, MAX_SESSIONS)
     }
 
-    pub(super) fn hear_of_offers(&mut self, ids: Ids<'_>) -> Result<LinkEvent, ChannelError> {
-        self.hear_report(ids, |report| &mut report.offers, MAX_SESSIONS)
+    pub(super) fn receive_taken(&mut self, ids: Ids<'_>) -> Result<SessionEvent, ChannelError> {
+        self.receive_part(ids, |report| &mut report.taken, MOST_TAKEN)
     }
 
-    pub(super) fn hear_of_taken(&mut self, ids: Ids<'_>) -> Result<LinkEvent, ChannelError> {
-        self.hear_report(ids, |report| &mut report.taken, MOST_TAKEN)
-    }
-
-    fn hear_report(
+    fn receive_part(
         &mut self,
         ids: Ids<'_>,
         part: impl Fn(&mut Report) -> &mut Vec<ConnectionId>,
-        most: usize,
-    ) -> Result<LinkEvent, ChannelError> {
-        if self.past.asked.is_none() && !self.past.is_lost {
+        limit: usize,
+    ) -> Result<SessionEvent, ChannelError> {
+        if self.asked.is_none() && !self.is_lost {
             return Err(ChannelError::NoReport);
         }
-        let part = part(&mut self.past.report);
+        let part = part(&mut self.report);
         part.extend(ids.iter());
-        if part.len() > most { Err(ChannelError::TooManySessions) } else { Ok(LinkEvent::Noted) }
+        if part.len() > limit {
+            return Err(ChannelError::TooManySessions);
+        }
+        Ok(SessionEvent::Ignored)
     }
 
-    /// The end of a report. One that somebody else has asked for is of the past.
-    pub(super) fn hear_of_end(&mut self, number: u64) -> Result<LinkEvent, ChannelError> {
-        let mut report = std::mem::take(&mut self.past.report);
-        if !self.past.is_asked_for(number) {
-            return if self.past.is_lost {
-                Ok(LinkEvent::Noted)
+    /// The end of a report. One that another primary has asked for is dropped. What was `offered` to this
+    /// primary it answers as always.
+    pub(super) fn receive_end(
+        &mut self,
+        number: u64,
+        offered: &[ConnectionId],
+    ) -> Result<SessionEvent, ChannelError> {
+        let mut report = std::mem::take(&mut self.report);
+        if !self.is_asked_for(number) {
+            return if self.is_lost {
+                Ok(SessionEvent::Ignored)
             } else {
                 Err(ChannelError::NoReport)
             };
         }
-        self.past.asked = None;
-        if let Some(awaited) = &mut self.past.awaited {
-            awaited.has_reported = true;
+        self.asked = None;
+        if let Some(pending) = &mut self.pending {
+            pending.has_reported = true;
         }
-        // What was offered to this primary it answers as always.
-        report.offers.retain(|id| !self.offered.contains(id));
-        Ok(LinkEvent::Reported(report))
+        report.offers.retain(|id| !offered.contains(id));
+        Ok(SessionEvent::Resynced(report))
     }
 }

@@ -4,50 +4,45 @@
 use data_encoding::BASE64;
 
 use crate::handover::Carry;
-use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
+use crate::handover::descriptors::{Descriptors, RestoreError};
 use crate::handover::link::{
-    ChannelSnapshot, ConnectionSnapshot, InFlightSnapshot, SessionSnapshot,
+    ChannelSnapshot, ConnectionSnapshot, InFlightSnapshot, ResyncSnapshot, SessionSnapshot,
 };
-use crate::link::native::{Channel, Content, Parcel, PendingConnection, Unsettled};
+use crate::link::connection::{Content, Parcel, PendingConnection};
+use crate::link::in_flight::InFlight;
+use crate::link::native::Channel;
+use crate::link::native::resync::Resync;
+use crate::link::native::sessions::Sessions;
+use crate::link::native::transport::Transport;
 use crate::protocol::ids::WorkerId;
 use crate::protocol::tcp_progress::Usage;
-
-/// The descriptors of a link of this dialect: the primary's end, the worker's end and the scoreboard's
-/// memory.
-pub const PARTS: [WorkerPart; 3] =
-    [WorkerPart::Link("channel"), WorkerPart::Link("worker-end"), WorkerPart::Link("scoreboard")];
-
-/// The workers that have a link of this dialect among these descriptors, perhaps an incomplete one.
-#[must_use]
-pub fn workers(descriptors: &Descriptors) -> Vec<WorkerId> {
-    descriptors.workers_with(PARTS[0])
-}
 
 impl Channel {
     /// As plain data; its descriptors go to `descriptors`.
     pub fn into_snapshot(self, worker: WorkerId, descriptors: &mut Descriptors) -> ChannelSnapshot {
-        for (part, descriptor) in PARTS.into_iter().zip([self.socket, self.worker_end, self.page]) {
+        let Self { transport, in_flight, handshake, pings, sessions, resync } = self;
+        for (part, descriptor) in transport.into_descriptors() {
             descriptors.insert(part.name(worker), descriptor);
         }
-        let in_flight = self.unsettled.into_iter().enumerate().map(|(number, one)| {
+        let (counts, credits) = (in_flight.counts(), in_flight.credits());
+        let entries = in_flight.into_entries().enumerate();
+        let entries = entries.map(|(number, (id, sent_at, connection))| {
             let name = in_flight_name(worker, number);
-            let connection = one.connection.map(|it| it.into_snapshot(&name, descriptors));
-            InFlightSnapshot { id: one.id, sent_at: one.sent_at, connection }
+            let connection = connection.map(|it| it.into_snapshot(&name, descriptors));
+            InFlightSnapshot { id, sent_at, connection }
         });
+        let Resync { is_lost, pending, asked, report, finishes, .. } = resync;
+        let (pending, report) = (pending.snapshot(), report.snapshot());
         ChannelSnapshot {
-            in_flight: in_flight.collect(),
-            settled: self.settled,
-            refused: self.refused,
-            acknowledged: self.acknowledged,
-            credits: self.credits,
-            hello_received: self.hello_received,
-            ready: self.ready,
-            takes_sessions: self.takes_sessions,
-            pings: self.pings,
-            censuses: self.censuses,
-            offered: self.offered,
-            outbox: self.outbox.snapshot(),
-            resync: self.past.snapshot(),
+            in_flight: entries.collect(),
+            counts: counts.snapshot(),
+            credits,
+            handshake: handshake.snapshot(),
+            pings,
+            lists: sessions.lists,
+            offered: sessions.offered,
+            outbox: sessions.outbox.snapshot(),
+            resync: ResyncSnapshot { is_lost, pending, asked, report, finishes },
         }
     }
 
@@ -62,28 +57,26 @@ impl Channel {
         worker: WorkerId,
         descriptors: &mut Descriptors,
     ) -> Result<Self, RestoreError> {
-        let in_flight = snapshot.in_flight.into_iter().enumerate().map(|(number, one)| {
+        let entries = snapshot.in_flight.into_iter().enumerate().map(|(number, one)| {
             let name = in_flight_name(worker, number);
             let restore = |it| PendingConnection::restore(it, &name, descriptors);
-            let connection = one.connection.map(restore).transpose()?;
-            Ok(Unsettled { id: one.id, sent_at: one.sent_at, connection })
+            Ok((one.id, one.sent_at, one.connection.map(restore).transpose()?))
         });
-        let in_flight = in_flight.collect::<Result<Vec<_>, RestoreError>>()?;
-        let mut channel = Self::of(worker, descriptors, snapshot.credits)?;
-        channel.unsettled.extend(in_flight);
-        channel.settled = snapshot.settled;
-        channel.refused = snapshot.refused;
-        channel.acknowledged = snapshot.acknowledged;
-        channel.hello_received = snapshot.hello_received;
-        channel.ready = snapshot.ready;
-        channel.takes_sessions = snapshot.takes_sessions;
+        let entries = entries.collect::<Result<Vec<_>, RestoreError>>()?;
+        let counts = Carry::restore(snapshot.counts);
+        let in_flight = InFlight::restore(snapshot.credits, counts, entries);
+        let mut channel = Self::new(Transport::take_over(worker, descriptors)?, in_flight);
+        channel.handshake = Carry::restore(snapshot.handshake);
         channel.pings = snapshot.pings;
-        channel.censuses = snapshot.censuses;
-        channel.offered = snapshot.offered;
-        channel.outbox = Carry::restore(snapshot.outbox);
-        channel.past = Carry::restore(snapshot.resync);
-        channel.sessions_changed = true;
-        if !channel.past.is_asked() {
+        channel.sessions = Sessions {
+            offered: snapshot.offered,
+            outbox: Carry::restore(snapshot.outbox),
+            lists: snapshot.lists,
+        };
+        let ResyncSnapshot { is_lost, pending, asked, report, finishes } = snapshot.resync;
+        let (pending, report) = (Carry::restore(pending), Carry::restore(report));
+        channel.resync = Resync { is_lost, pending, asked, report, finishes, ..Resync::default() };
+        if !channel.resync.is_asked() {
             channel.ask();
         }
         Ok(channel)

@@ -1,4 +1,4 @@
-//! An entry as its worker writes it.
+//! An entry, written by its worker.
 
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
@@ -14,10 +14,10 @@ pub struct EntryWriter<'a> {
 }
 
 impl<'a> EntryWriter<'a> {
-    /// Bytes of an entry's page that are free for its parcel.
+    /// Bytes of an entry's page that are free for its image.
     pub const ROOM: usize = PAGE - place::ROOM;
 
-    /// Of the entry at `page`. `cells` are those of its page, exactly.
+    /// For the entry at `page`. `cells` are those of its page, exactly.
     #[must_use]
     pub fn new(cells: &'a [AtomicU64], page: u64) -> Self {
         debug_assert_eq!(size_of_val(cells), PAGE);
@@ -31,15 +31,15 @@ impl<'a> EntryWriter<'a> {
         (&self.cells[start / 8..(start + length) / 8], self.offset + start as u64)
     }
 
-    /// Makes it nobody's.
+    /// Makes the page no entry.
     pub fn clear(&self) {
         self.cell(place::ID).store(0, Ordering::Release);
     }
 
-    /// Makes it a session's that has published nothing yet.
+    /// Makes the page the entry of a session that has published nothing yet.
     pub fn begin(&self, id: ConnectionId, fixed: Extent) {
         self.clear();
-        // Who reads does so when all is over, and sees what was written up to some instruction: only
+        // The primary reads when the worker is dead, and sees everything written up to some instruction: only
         // the compiler could put it into another order.
         compiler_fence(Ordering::SeqCst);
         self.cell(place::VERSION).store(0, Ordering::Relaxed);
@@ -48,13 +48,13 @@ impl<'a> EntryWriter<'a> {
         self.cell(place::ID).store(id.0, Ordering::Release);
     }
 
-    /// Which of the two states doesn't hold now, and may be written.
+    /// The index of the state that doesn't hold now, and may be written.
     #[must_use]
     pub fn free_state(&self) -> usize {
         usize::from(self.cell(place::VERSION).load(Ordering::Relaxed).is_multiple_of(2))
     }
 
-    /// From now on this holds. The state has been written before, and is not the one that held.
+    /// Makes this hold from now on. The state has been written before, and is not the one that held.
     pub fn publish(&self, usage: Usage, state: Extent) {
         let version = self.cell(place::VERSION).load(Ordering::Relaxed).wrapping_add(1);
         let record = place::RECORDS[usize::from(version % 2 == 1)];
@@ -65,7 +65,7 @@ impl<'a> EntryWriter<'a> {
             self.cell(record + offset).store(number, Ordering::Relaxed);
         }
         self.cell(place::VERSION).store(version, Ordering::Release);
-        // What is written from now on is the record and the state that have held until now.
+        // From now on the record and the state that have held until now are overwritten.
         compiler_fence(Ordering::SeqCst);
     }
 
@@ -74,7 +74,7 @@ impl<'a> EntryWriter<'a> {
     }
 }
 
-/// Copies bytes into cells, of which there are enough; what is left of the last one is zero.
+/// Copies bytes into cells, of which there are enough; the rest of the last one is zero.
 pub fn copy_into(cells: &[AtomicU64], bytes: &[u8]) {
     let (words, rest) = bytes.as_chunks::<8>();
     for (cell, word) in cells.iter().zip(words) {

@@ -32,7 +32,7 @@ pub(super) fn decode_ids(kind: u8, count: u16, body: &[u8]) -> Result<Ids<'_>, M
 pub struct Ids<'a>(&'a [u8]);
 
 impl<'a> Ids<'a> {
-    /// One after the other.
+    /// In order.
     pub fn iter(self) -> impl Iterator<Item = ConnectionId> + 'a {
         self.0.as_chunks::<8>().0.iter().map(|bytes| ConnectionId(u64::from_le_bytes(*bytes)))
     }

@@ -1,4 +1,4 @@
-//! The messages by which sessions move, workers drain and clients are sent away.
+//! Messages that migrate sessions, drain workers and close clients.
 
 use std::time::Duration;
 
@@ -26,15 +26,15 @@ impl<'a> Keys<'a> {
         self.0.is_empty()
     }
 
-    /// One after the other.
+    /// In order.
     pub fn iter(self) -> impl Iterator<Item = (ConnectionId, AffinityKey)> + 'a {
         let pairs = self.0.chunks_exact(KEY);
         pairs.map(|pair| (ConnectionId(u64_at(pair, 0)), AffinityKey(u64_at(pair, 8))))
     }
 }
 
-/// Writes a session that moves to a worker, and returns its bytes. Its parcel is left out if it is
-/// longer than [`PARCEL_INLINE`]: then it has to travel as a memfd.
+/// Writes a session that migrates to a worker, and returns its bytes. An image longer than
+/// [`PARCEL_INLINE`] is left out: it travels as a memfd.
 pub fn encode_session<'a>(
     buffer: &'a mut [u8; MAX_TO_WORKER],
     record: &ConnectionRecord,
@@ -43,7 +43,7 @@ pub fn encode_session<'a>(
     encode_parcel(buffer, kind::SESSION, record, parcel)
 }
 
-/// Writes a session that wants to move, as [`encode_session`].
+/// Writes an offer of a session, as [`encode_session`].
 pub fn encode_offer<'a>(
     buffer: &'a mut [u8; MAX_TO_PRIMARY],
     record: &ConnectionRecord,
@@ -118,7 +118,7 @@ pub fn encode_moved(buffer: &mut [u8; MAX_IDS], ids: impl Iterator<Item = Connec
     encode_ids(buffer, kind::MOVED, ids)
 }
 
-/// Writes which sessions nobody has taken.
+/// Writes which sessions no worker has taken.
 pub fn encode_returned(
     buffer: &mut [u8; MAX_IDS],
     ids: impl Iterator<Item = ConnectionId>,
@@ -131,7 +131,7 @@ pub fn encode_move(buffer: &mut [u8; MAX_IDS], ids: impl Iterator<Item = Connect
     encode_ids(buffer, kind::MOVE, ids)
 }
 
-/// Some sessions that could move, [`BATCH`] at the most; without any: that was all.
+/// Sessions that could migrate, [`BATCH`] at the most; without any, the end of the list.
 #[must_use]
 pub fn encode_counted(sessions: &[(ConnectionId, AffinityKey)]) -> Vec<u8> {
     let sessions = &sessions[..sessions.len().min(BATCH)];
@@ -151,13 +151,13 @@ pub(super) fn decode_counted(count: u16, body: &[u8]) -> Result<Keys<'_>, Messag
     }
 }
 
-/// A wish to send `count` clients away within that time.
+/// A request to close `count` clients within that time.
 #[must_use]
 pub fn encode_ask(count: u32, within: Duration) -> [u8; HEADER + 8] {
     pair_of(kind::ASK, count, millis(within))
 }
 
-/// A permission to send `count` clients away now.
+/// A grant to close `count` clients now.
 #[must_use]
 pub fn encode_close(count: u32) -> [u8; HEADER + 8] {
     pair_of(kind::CLOSE, count, 0)

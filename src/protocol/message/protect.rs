@@ -1,4 +1,4 @@
-//! The messages by which sessions survive their worker: its ledger, and who is written down in it.
+//! Messages about protected sessions.
 
 use crate::protocol::ids::ConnectionId;
 use crate::protocol::message::{
@@ -6,10 +6,10 @@ use crate::protocol::message::{
     encode_record, header, kind, u64_at,
 };
 
-/// Bytes of a message that says where a session is written down.
+/// Bytes of a message that protects a session.
 pub const KEEP: usize = HEADER + RECORD + 8;
 
-/// Writes that a session is to be kept, whose entry is at `page` of the ledger.
+/// Writes a request to protect a session whose entry is at `page` of the checkpoint.
 #[must_use]
 pub fn encode_keep(record: &ConnectionRecord, page: u64) -> [u8; KEEP] {
     let mut bytes = [0; KEEP];
@@ -30,7 +30,7 @@ pub(super) fn decode_keep(
     Ok((decode_record(&body[..RECORD])?, u64_at(body, RECORD)))
 }
 
-/// Writes which sessions are not to be kept any more. Ids beyond
+/// Writes which sessions are protected no more. Ids beyond
 /// [`BATCH`](crate::protocol::message::BATCH) are left out.
 pub fn encode_forget(buffer: &mut [u8; MAX_IDS], ids: impl Iterator<Item = ConnectionId>) -> &[u8] {
     encode_ids(buffer, kind::FORGET, ids)

@@ -1,18 +1,18 @@
-//! What travels with a connection's descriptor, as bytes.
+//! The record that travels with a connection's descriptor, as bytes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use crate::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use crate::protocol::message::{MessageError, RECORD, u64_at};
 
-/// What travels with a connection's descriptor.
+/// The record that travels with a connection's descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionRecord {
     /// Names the connection in acknowledgements and logs.
     pub id: ConnectionId,
     /// When the primary accepted it.
     pub accepted_at: Timestamp,
-    /// What decided its slot.
+    /// The affinity key that decided its slot.
     pub key: AffinityKey,
     /// The client's address, IPv4 as IPv4 even on a dual-stack listener.
     pub client: SocketAddr,
@@ -32,7 +32,7 @@ impl<'a> Records<'a> {
         self.0.len() / RECORD
     }
 
-    /// One after the other, as the descriptors stand beside them.
+    /// In the order of their descriptors.
     pub fn iter(self) -> impl Iterator<Item = ConnectionRecord> + 'a {
         self.0.chunks_exact(RECORD).filter_map(|bytes| decode_record(bytes).ok())
     }

@@ -1,29 +1,29 @@
-//! The messages by which a worker tells another primary what it has to know.
+//! Messages by which a worker reports its sessions to a primary that follows another.
 
 use crate::protocol::ids::ConnectionId;
 use crate::protocol::message::{
     HEADER, MAX_IDS, MessageError, body_of, encode_ids, header, kind, u64_at,
 };
 
-/// A question for a report, with its number.
+/// A request to report, with its number.
 #[must_use]
 pub fn encode_report(number: u64) -> [u8; HEADER + 8] {
     numbered(kind::REPORT, number)
 }
 
-/// The end of the report of that number.
+/// The end of the answer to the request of that number.
 #[must_use]
 pub fn encode_reported(number: u64) -> [u8; HEADER + 8] {
     numbered(kind::REPORTED, number)
 }
 
-/// Writes which sessions are offered and not answered for. Ids beyond
+/// Writes which offers are not answered. Ids beyond
 /// [`BATCH`](crate::protocol::message::BATCH) are left out, here and below.
 pub fn encode_offers(buffer: &mut [u8; MAX_IDS], ids: impl Iterator<Item = ConnectionId>) -> &[u8] {
     encode_ids(buffer, kind::OFFERS, ids)
 }
 
-/// Writes which sessions were taken.
+/// Writes which sessions were accepted.
 pub fn encode_taken(buffer: &mut [u8; MAX_IDS], ids: impl Iterator<Item = ConnectionId>) -> &[u8] {
     encode_ids(buffer, kind::TAKEN, ids)
 }

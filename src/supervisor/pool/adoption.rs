@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use crate::handover::descriptors::WorkerPart;
+use crate::link::native;
 use crate::link::seam::{SlotCommand, WorkerId};
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::Timestamp;
@@ -100,10 +101,10 @@ impl Pool {
         process: Option<Process>,
     ) -> Result<Option<Adopted>, PoolError> {
         let AdoptedWorker { id, channel, stdout, stderr, .. } = worker;
-        let is_ready =
-            channel.is_ready() || channel.is_hello_received() && !self.settings.wait_ready;
-        let scoreboard = Scoreboard::open(channel.page()).ok();
-        self.links.frontend.send(SlotCommand::Attach(id, Box::new(channel))).await?;
+        let is_ready = channel.is_ready() || channel.is_attached() && !self.settings.wait_ready;
+        let page = channel.descriptors().into_iter().find(|(part, _)| *part == native::PARTS[2]);
+        let scoreboard = page.and_then(|(_, page)| Scoreboard::open(page).ok());
+        self.links.frontend.send(SlotCommand::Attach(id, Box::new(channel.into()))).await?;
         let gone = process.is_none();
         for (descriptor, stream) in [(stdout, Stream::Out), (stderr, Stream::Err)] {
             let state = PipeState { worker: id, pid: record.pid, stream, begun: Vec::new(), gone };

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::handover::descriptors::WorkerPart;
 use crate::handover::encode;
-use crate::link::native::{self, Channel};
 use crate::link::seam::WorkerId;
+use crate::link::{Link, native};
 use crate::protocol::ids::Timestamp;
 use crate::supervisor::pool::Pool;
 use crate::supervisor::process::{Printed, Process};
@@ -35,7 +35,7 @@ impl Written {
 
 impl Pool {
     /// Before its process is started: a worker whose channel is lost is of no use.
-    pub(super) fn keep_channel(&self, worker: WorkerId, channel: &Channel) {
+    pub(super) fn keep_channel(&self, worker: WorkerId, channel: &Link) {
         for (part, descriptor) in channel.descriptors() {
             self.keep(worker, part, descriptor);
         }

@@ -10,7 +10,7 @@ use crate::handover::pool::{
     CommandSnapshot, PoolSnapshot, SlotSnapshot, StoppingSnapshot, WorkerMessage, WorkerSnapshot,
 };
 use crate::handover::{Carry, carry};
-use crate::link::native::Channel;
+use crate::link::Link;
 use crate::link::seam::{SlotEventKind, WorkerId};
 use crate::protocol::ids::{SlotId, Timestamp};
 use crate::supervisor::command::WorkerCommand;
@@ -46,7 +46,7 @@ pub struct AdoptedWorker {
     /// Which.
     pub id: WorkerId,
     /// Its channel.
-    pub channel: Channel,
+    pub channel: Link,
     /// Its pidfd; its process is looked for if there is none.
     pub process: Option<OwnedFd>,
     /// The read end of its standard output, unless the [`Output`](crate::supervisor::output::Output)

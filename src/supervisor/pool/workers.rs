@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::link::native::Channel;
+use crate::link::Link;
 use crate::link::seam::{SlotCommand, WorkerId};
 use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::protocol::ids::Timestamp;
@@ -67,7 +67,7 @@ impl Pool {
     ) -> Result<Result<(), PoolError>, PoolError> {
         let Some(slot) = self.slots.get(&worker.slot) else { return Ok(Ok(())) };
         let command = Arc::clone(slot.candidate.as_ref().unwrap_or(&slot.command));
-        let opened = Channel::create(self.settings.credits).and_then(|(channel, end)| {
+        let opened = Link::native(self.settings.credits).and_then(|(channel, end)| {
             let scoreboard = Scoreboard::open(end.scoreboard.as_fd())?;
             Ok((channel, end, scoreboard))
         });
@@ -77,7 +77,7 @@ impl Pool {
         };
         // Before there is a process that a successor couldn't speak to.
         self.keep_channel(worker, &channel);
-        self.links.frontend.send(SlotCommand::Attach(worker, Box::new(channel))).await?;
+        self.links.frontend.send(SlotCommand::Attach(worker, Box::new(channel.into()))).await?;
         Ok(match Process::start(&command, self.facts(), worker, end) {
             Ok((process, printed)) => {
                 self.keep_process(worker, &process, &printed);

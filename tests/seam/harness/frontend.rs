@@ -5,14 +5,21 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use sticky_lb::internals::link::native::Channel;
+use sticky_lb::internals::link::Link;
 use sticky_lb::internals::link::seam::{
     CommandReceiver, Counters, SlotCommand, SlotEventKind, WorkerId,
 };
-use sticky_lb::protocol::drain::DrainOrder;
+use sticky_lb::protocol::drain::{DrainMode, DrainOrder, DrainReason};
+
+/// As workers without sessions are ordered to drain by the end of the channel, its content doesn't matter.
+const ORDER: DrainOrder = DrainOrder {
+    mode: DrainMode::Wait,
+    reason: DrainReason::Restart,
+    window: std::time::Duration::ZERO,
+};
 
 /// What a frontend leaves.
-pub(super) type Channels = HashMap<WorkerId, Channel>;
+pub(super) type Channels = HashMap<WorkerId, Link>;
 
 /// What outlives each of its plays: what it was told, and whether it keeps what workers say to itself.
 #[derive(Default)]
@@ -57,7 +64,7 @@ impl Frontend {
                 // A worker may still have to be attached, of whom an earlier play was told.
                 self.drains.lock().unwrap().retain(|worker| {
                     let channel = play.channels.get_mut(worker);
-                    channel.map(Channel::finish).is_none()
+                    channel.map(|channel| channel.drain(ORDER)).is_none()
                 });
             }
             // Short, since nothing wakes it when it isn't deaf any more.
@@ -72,7 +79,7 @@ impl Play<'_> {
         match command {
             SlotCommand::Accept => self.accepts = true,
             SlotCommand::Attach(worker, channel) => {
-                self.channels.insert(worker, *channel);
+                self.channels.insert(worker, channel.link);
                 self.unready.push(worker);
             }
             SlotCommand::Drain(worker, order) => {

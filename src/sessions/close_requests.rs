@@ -1,21 +1,20 @@
-//! How many clients are sent away, and when: workers ask, and are granted their closes evenly over
-//! the time that they have, all of them together at no more than one rate, so that whoever comes
-//! back never comes with everybody.
+//! Workers ask to close clients and are granted their closes evenly over the time that they have, all
+//! workers together at no more than one rate, so that clients don't reconnect all at once.
 //!
-//! Pure, and told the time. Never knows who the clients are.
+//! Pure: the caller passes the time. Never knows the clients.
 
 use std::time::Duration;
 
-use crate::frontend::pace::Pace;
-use crate::handover::carry;
 use crate::handover::frontend::{CloseRequestSnapshot, CloseRequestsSnapshot};
+use crate::handover::{Carry, carry};
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::Timestamp;
+use crate::sessions::pace::Pace;
 
 /// How fast clients are made to move, over all workers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PaceSettings {
-    /// Clients that are sent away per second, above 0.
+    /// Clients closed per second, above 0.
     pub close_rate: f64,
     /// Sessions per second that a rebalance moves, above 0.
     pub rebalance_rate: f64,
@@ -27,30 +26,20 @@ impl Default for PaceSettings {
     }
 }
 
-/// The last tenth of a worker's time, and no more than that, is kept: whoever is left then is
-/// granted at once, since a close frame is better than none.
-const LAST_CALL: Duration = Duration::from_secs(2);
+/// The last tenth of a worker's time, at most this long, is reserved: all closes that are left then are
+/// granted at once, since a late close frame is better than none.
+const MAX_RESERVE: Duration = Duration::from_secs(2);
 
 /// Grants closes.
 #[derive(Debug)]
 pub struct CloseRequests {
     pace: Pace,
-    wishes: Vec<Wish>,
+    requests: Vec<CloseRequest>,
 }
 
-/// What is asked for and not granted, for a successor.
-#[derive(Debug, Default)]
-pub struct Wishes {
-    /// When the next one is due by the rate.
-    next: Option<Timestamp>,
-    all: Vec<Wish>,
-}
-
-carry!(struct Wishes => CloseRequestsSnapshot { next, all });
-
-/// What is left of what a worker has asked for.
+/// The rest of a worker's request.
 #[derive(Debug)]
-struct Wish {
+struct CloseRequest {
     worker: WorkerId,
     left: u32,
     /// When the next one is due, if the rate allows it.
@@ -60,14 +49,14 @@ struct Wish {
     last_call: Timestamp,
 }
 
-carry!(struct Wish => CloseRequestSnapshot { worker, left, due, interval, last_call });
+carry!(struct CloseRequest => CloseRequestSnapshot { worker, left, due, interval, last_call });
 
-/// A permission for a worker.
+/// A permission for a worker to close clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Who may.
+    /// The worker.
     pub worker: WorkerId,
-    /// How many clients it may send away now.
+    /// How many clients it may close now.
     pub count: u32,
     /// More than the rate allows: the worker's time is nearly over.
     pub hurried: bool,
@@ -77,68 +66,68 @@ impl CloseRequests {
     /// At so many clients in a second.
     #[must_use]
     pub fn new(rate: f64) -> Self {
-        Self { pace: Pace::new(rate), wishes: Vec::new() }
+        Self { pace: Pace::new(rate), requests: Vec::new() }
     }
 
-    /// What its successor is to know.
+    /// The open requests, for a successor.
     #[must_use]
-    pub fn into_wishes(self) -> Wishes {
-        Wishes { next: Some(self.pace.next()), all: self.wishes }
+    pub fn into_snapshot(self) -> CloseRequestsSnapshot {
+        CloseRequestsSnapshot { next: Some(self.pace.next()), requests: self.requests.snapshot() }
     }
 
-    /// Goes on, at so many clients in a second, from what was asked for.
+    /// Resumes from open requests, at so many clients in a second.
     #[must_use]
-    pub fn resume(rate: f64, wishes: Wishes) -> Self {
-        let next = wishes.next.unwrap_or(Timestamp(0));
-        Self { pace: Pace::from(rate, next), wishes: wishes.all }
+    pub fn resume(rate: f64, snapshot: CloseRequestsSnapshot) -> Self {
+        let next = snapshot.next.unwrap_or(Timestamp(0));
+        Self { pace: Pace::from(rate, next), requests: Carry::restore(snapshot.requests) }
     }
 
-    /// A worker wants to send so many away within that time; what it asked for before is forgotten.
+    /// A worker asks to close so many clients within that time. Replaces its request before.
     pub fn ask(&mut self, worker: WorkerId, count: u32, within: Duration, now: Timestamp) {
-        let before = self.wishes.iter().position(|wish| wish.worker == worker);
-        let before = before.map(|position| self.wishes.swap_remove(position));
+        let before = self.requests.iter().position(|request| request.worker == worker);
+        let before = before.map(|position| self.requests.swap_remove(position));
         if count == 0 {
             return;
         }
-        let time = within - (within / 10).min(LAST_CALL);
+        let time = within - (within / 10).min(MAX_RESERVE);
         let interval = time / count;
-        // Whoever asks often gets no more by it.
-        let due = before.map_or(now, |wish| wish.due.clamp(now, now + interval));
+        // Asking often brings no more.
+        let due = before.map_or(now, |request| request.due.clamp(now, now + interval));
         let last_call = now + time;
-        self.wishes.push(Wish { worker, left: count, due, interval, last_call });
+        self.requests.push(CloseRequest { worker, left: count, due, interval, last_call });
     }
 
-    /// A worker that is gone wants nothing.
+    /// Drops the request of a worker that is gone.
     pub fn forget(&mut self, worker: WorkerId) {
-        self.wishes.retain(|wish| wish.worker != worker);
+        self.requests.retain(|request| request.worker != worker);
     }
 
-    /// When there is something to grant.
+    /// When the next close is due.
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
         let free = self.pace.free_at();
-        self.wishes.iter().map(|wish| wish.due.max(free).min(wish.last_call)).min()
+        self.requests.iter().map(|request| request.due.max(free).min(request.last_call)).min()
     }
 
-    /// What is granted now; to be asked until there is nothing.
+    /// The next grant that is due now. To be called until there is none.
     pub fn grant(&mut self, now: Timestamp) -> Option<Grant> {
-        let wishes = self.wishes.iter().enumerate();
-        let (first, wish) = wishes.min_by_key(|(_, wish)| wish.due)?;
-        if now >= wish.due && self.pace.is_free(now) {
+        let requests = self.requests.iter().enumerate();
+        let (first, request) = requests.min_by_key(|(_, request)| request.due)?;
+        if now >= request.due && self.pace.is_free(now) {
             self.pace.step(now);
             return Some(self.take(first, 1, false));
         }
-        let late = self.wishes.iter().position(|wish| now >= wish.last_call)?;
-        Some(self.take(late, self.wishes[late].left, true))
+        let late = self.requests.iter().position(|request| now >= request.last_call)?;
+        Some(self.take(late, self.requests[late].left, true))
     }
 
     fn take(&mut self, position: usize, count: u32, hurried: bool) -> Grant {
-        let wish = &mut self.wishes[position];
-        let worker = wish.worker;
-        wish.due = wish.due + wish.interval;
-        wish.left -= count;
-        if wish.left == 0 {
-            self.wishes.swap_remove(position);
+        let request = &mut self.requests[position];
+        let worker = request.worker;
+        request.due = request.due + request.interval;
+        request.left -= count;
+        if request.left == 0 {
+            self.requests.swap_remove(position);
         }
         Grant { worker, count, hurried }
     }
@@ -206,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_wish_replaces_the_old_one_and_comes_no_sooner() {
+    fn a_new_request_replaces_the_old_one_and_comes_no_sooner() {
         let mut close_requests = CloseRequests::new(1_000.0);
         close_requests.ask(worker(0), 9, millis(10_000), START);
         assert!(close_requests.grant(START).is_some());
@@ -222,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_gone_or_has_no_time_waits_for_nothing() {
+    fn a_worker_that_is_gone_or_has_no_time_waits_for_nothing() {
         let mut close_requests = CloseRequests::new(1.0);
         close_requests.ask(worker(0), 5, millis(10_000), START);
         close_requests.ask(worker(1), 5, Duration::ZERO, START);

@@ -1,13 +1,13 @@
-//! How fast something may be done: so often in a second and no more, whatever second is looked at.
+//! A rate limit: at most so many times within any second.
 //!
-//! Pure, and told the time.
+//! Pure: the caller passes the time.
 
 use std::time::Duration;
 
 use crate::protocol::ids::Timestamp;
 
-/// A steady pace. What comes late is made up for, but no more than a hundredth of a second's worth
-/// at once.
+/// A steady pace. Late ones are made up for, but no more than a hundredth of a second's worth at
+/// once.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// Nanoseconds from one to the next.
@@ -19,7 +19,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// So often in a second; a rate that is none counts as one in a thousand seconds.
+    /// So often in a second; a rate that is not a positive number counts as one in a thousand seconds.
     #[must_use]
     pub fn new(rate: f64) -> Self {
         let rate = if rate.is_finite() { rate.clamp(0.001, 1e6) } else { 0.001 };
@@ -93,7 +93,7 @@ mod tests {
         }
 
         #[test]
-        fn whoever_is_on_time_loses_next_to_nothing(rate in 1..5_000_u32) {
+        fn one_that_is_on_time_loses_next_to_nothing(rate in 1..5_000_u32) {
             let (mut pace, start) = (Pace::new(rate.into()), Timestamp(1_000_000_000_000));
             let mut done = 0;
             while pace.free_at().max(start).since(start) < Duration::from_secs(10) {

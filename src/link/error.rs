@@ -1,21 +1,22 @@
-//! What a worker may not do on its channel.
+//! Errors of a link: breaches of its protocol, and failures of the kernel.
 
 use rustix::io::Errno;
 
 use crate::protocol::ids::ConnectionId;
 use crate::protocol::message::{MAX_SESSIONS, MAX_TO_PRIMARY, MessageError};
+use crate::protocol::scm_rights::Sent;
 
-/// What a worker may not do.
+/// A breach of the protocol by a worker, or a failure of the kernel. The link is at its end.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChannelError {
-    /// Bytes that are no message.
+    /// The bytes are no message.
     #[error(transparent)]
     Message(#[from] MessageError),
-    /// A message that no kind could be so long.
+    /// A message is longer than any kind.
     #[error("message is longer than {MAX_TO_PRIMARY} bytes")]
     Long,
-    /// A message with descriptors.
+    /// A message with unexpected descriptors.
     #[error("message carries descriptors, expected none")]
     Descriptors,
     /// Something before the hello, or another one.
@@ -27,7 +28,7 @@ pub enum ChannelError {
     /// An answer for a connection that it doesn't hold.
     #[error("refusal of connection {}, which is not waiting for an answer", .0.0)]
     UnknownConnection(ConnectionId),
-    /// A session that isn't one.
+    /// An offer that is no session.
     #[error("session {} carries {}, which it may not", .0.0, .1)]
     Session(ConnectionId, &'static str),
     /// A session of a connection that the primary never had.
@@ -36,29 +37,29 @@ pub enum ChannelError {
     /// More sessions at a time than it may offer.
     #[error("more than {MAX_SESSIONS} sessions are under way")]
     TooManySessions,
-    /// It speaks of sessions and didn't say in time that it moves them, or says so twice.
-    #[error("message is for workers that move sessions, which is said once, before ready")]
+    /// A message about sessions from a worker that didn't say in time that it migrates them, or said it twice.
+    #[error("message is for workers that migrate sessions, which is said once, before ready")]
     NoSessions,
-    /// An answer to a census that was not taken.
-    #[error("sessions were counted that nobody had asked for")]
+    /// A session list that was not requested.
+    #[error("session list that was not requested")]
     NoCensus,
-    /// A part of a report that was not asked for.
-    #[error("report that nobody had asked for")]
+    /// A part of a resynchronisation that was not requested.
+    #[error("resynchronisation that was not requested")]
     NoReport,
-    /// A ledger that could change under its reader's feet, or none.
-    #[error("ledger is not memory that is sealed against shrinking")]
+    /// A checkpoint that could shrink, or none.
+    #[error("checkpoint is not memory that is sealed against shrinking")]
     NoLedger,
-    /// It settled more than it was sent, or says that it refused and doesn't say whom.
+    /// It completed more than it was sent, or counts a refusal that it doesn't send.
     #[error(
-        "scoreboard counts {settled} connections settled and {refused} refused, which were not"
+        "scoreboard counts {settled} connections completed and {refused} refused, which were not"
     )]
     Scoreboard {
-        /// What it says.
+        /// By its count.
         settled: u64,
-        /// What it says.
+        /// By its count.
         refused: u64,
     },
-    /// It ended the channel without being asked.
+    /// The worker ended the channel.
     #[error("channel was closed by the worker")]
     Closed,
     /// The kernel failed.
@@ -69,5 +70,18 @@ pub enum ChannelError {
 impl From<Errno> for ChannelError {
     fn from(errno: Errno) -> Self {
         Self::Io(errno.into())
+    }
+}
+
+/// Whether a message was queued; not if there is no room.
+///
+/// # Errors
+///
+/// If the worker has closed its end.
+pub fn was_queued(sent: Sent) -> Result<bool, ChannelError> {
+    match sent {
+        Sent::Queued => Ok(true),
+        Sent::Full => Ok(false),
+        Sent::Closed => Err(ChannelError::Closed),
     }
 }

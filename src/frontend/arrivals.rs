@@ -1,0 +1,109 @@
+//! New connections: taken from the backlog, keyed, and limited by the descriptors that may be held.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use crate::frontend::acceptor::{AcceptErrors, Acceptor, Arrival, Look};
+use crate::frontend::affinity::Affinity;
+use crate::frontend::listener::Listener;
+use crate::frontend::poller::Poller;
+use crate::protocol::ids::{ConnectionId, Timestamp};
+use crate::protocol::message::ConnectionRecord;
+
+/// Takes connections from the backlog.
+#[derive(Debug)]
+pub(super) struct Arrivals {
+    acceptor: Acceptor,
+    affinity: Affinity,
+    /// A warning was logged that the limit of descriptors is reached.
+    is_full: bool,
+}
+
+impl Arrivals {
+    /// From a listener, unless it is closed; `errors` were counted before.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel won't watch it.
+    pub(super) fn new(
+        listener: Option<Listener>,
+        errors: AcceptErrors,
+        affinity: Affinity,
+        poller: &Poller,
+    ) -> io::Result<Self> {
+        Ok(Self { acceptor: Acceptor::new(listener, errors, poller)?, affinity, is_full: false })
+    }
+
+    /// The listener and the errors, for a successor.
+    pub(super) fn into_parts(self) -> (Option<Listener>, AcceptErrors) {
+        self.acceptor.into_parts()
+    }
+
+    /// The acceptor.
+    pub(super) fn acceptor(&mut self) -> &mut Acceptor {
+        &mut self.acceptor
+    }
+
+    /// Errors of accept so far.
+    pub(super) fn errors(&self) -> &AcceptErrors {
+        self.acceptor.errors()
+    }
+
+    /// Whether the listener is closed.
+    pub(super) fn is_closed(&self) -> bool {
+        self.acceptor.is_closed()
+    }
+
+    /// When the acceptor looks again, if it is paused.
+    pub(super) fn paused_until(&self) -> Option<Timestamp> {
+        self.acceptor.paused_until()
+    }
+
+    /// How clients are keyed.
+    pub(super) fn affinity(&self) -> &Affinity {
+        &self.affinity
+    }
+
+    /// Whether no more may be accepted while so many descriptors are held; logged when that begins and
+    /// ends.
+    pub(super) fn check_full(&mut self, has_room: bool, max_held: u64) -> bool {
+        let is_full = !has_room;
+        match (self.is_full, is_full) {
+            (false, true) => tracing::warn!(
+                held = max_held,
+                "descriptors are short for what waits for workers, clients wait in the backlog",
+            ),
+            (true, false) => tracing::info!("accepting again"),
+            _ => {}
+        }
+        self.is_full = is_full;
+        is_full
+    }
+
+    /// Looks into the backlog. A connection gets this id.
+    ///
+    /// # Errors
+    ///
+    /// If the listener has failed.
+    pub(super) fn look(&mut self, id: ConnectionId, now: Timestamp) -> io::Result<Taken> {
+        Ok(match self.acceptor.look(now)? {
+            Look::Empty => Taken::Empty,
+            Look::Paused => Taken::Paused,
+            Look::Arrival(Arrival { socket, client, local }) => {
+                let key = self.affinity.key(client.ip());
+                Taken::Client(ConnectionRecord { id, accepted_at: now, key, client, local }, socket)
+            }
+        })
+    }
+}
+
+/// The result of a look into the backlog.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// A client's connection.
+    Client(ConnectionRecord, OwnedFd),
+    /// The backlog is empty.
+    Empty,
+    /// The acceptor pauses.
+    Paused,
+}

@@ -1,0 +1,128 @@
+//! Connections that the primary owns: clients that it has accepted, and sessions on their way from one
+//! worker to another.
+//!
+//! Never looks into the bytes that a session travels with.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::protocol::checkpoint::{Entry, Ledger};
+use crate::protocol::ids::{SlotId, WorkerId};
+use crate::protocol::message::{ConnectionRecord, PARCEL_INLINE};
+use crate::protocol::sealed::seal;
+use crate::protocol::tcp_progress::{Usage, is_untouched, is_untouched_since};
+
+/// An accepted connection that no worker owns yet. Dropping it closes it.
+#[derive(Debug)]
+pub struct PendingConnection {
+    /// What travels with it.
+    pub record: ConnectionRecord,
+    /// The client's socket, non-blocking; unread, or read to the end of a message.
+    pub socket: OwnedFd,
+    /// How many workers have died on it.
+    pub crashes: u8,
+    /// What makes it a session; a client that has just come has none.
+    pub parcel: Option<Box<Parcel>>,
+}
+
+impl PendingConnection {
+    /// Whether no worker has used its socket since the primary has it.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        let untouched = match &self.parcel {
+            None => is_untouched(&self.socket),
+            Some(parcel) => is_untouched_since(&self.socket, parcel.usage),
+        };
+        untouched.unwrap_or(false)
+    }
+}
+
+/// What makes a connection a session that migrates.
+#[derive(Debug)]
+pub struct Parcel {
+    /// The slot that it comes from.
+    pub from: SlotId,
+    /// The worker that offers it and waits for the answer; none for one that another primary has sent on and
+    /// that was found on its way.
+    pub sender: Option<WorkerId>,
+    /// The bytes for the next worker.
+    pub content: Content,
+    /// How far the socket had been used when the primary got it.
+    pub usage: Usage,
+    /// Slots whose workers should have taken it and refused, stalled or died.
+    pub failed: Vec<SlotId>,
+}
+
+/// The bytes that one worker writes and another reads.
+#[derive(Debug)]
+pub enum Content {
+    /// Few enough for the message.
+    Inline(Vec<u8>),
+    /// A sealed memfd.
+    Memory(OwnedFd),
+    /// An entry in the checkpoint of a worker that died: the session has survived it.
+    Ledger(Arc<Ledger>, Entry),
+}
+
+impl Content {
+    /// Reads an entry of a checkpoint: inline if it is short enough, else in memory of its own.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, or the kernel has no memory or no descriptor left.
+    pub fn of_ledger(ledger: &Ledger, entry: &Entry) -> io::Result<Self> {
+        let bytes = ledger.parcel(entry)?;
+        let short = bytes.len() <= PARCEL_INLINE;
+        Ok(if short { Self::Inline(bytes) } else { Self::Memory(seal(&bytes)?) })
+    }
+}
+
+impl Parcel {
+    /// Whether its session has survived its worker.
+    #[must_use]
+    pub fn is_survivor(&self) -> bool {
+        matches!(self.content, Content::Ledger(..))
+    }
+}
+
+/// A session that a worker offers.
+#[derive(Debug)]
+pub struct Offer {
+    record: ConnectionRecord,
+    socket: OwnedFd,
+    content: Content,
+    usage: Usage,
+}
+
+impl Offer {
+    /// Of a session whose socket had been used so far when the offer came.
+    #[must_use]
+    pub fn new(record: ConnectionRecord, socket: OwnedFd, content: Content, usage: Usage) -> Self {
+        Self { record, socket, content, usage }
+    }
+
+    /// What travels with the connection.
+    #[must_use]
+    pub fn record(&self) -> &ConnectionRecord {
+        &self.record
+    }
+
+    /// On its way from `sender`.
+    #[must_use]
+    pub fn depart(self, sender: WorkerId) -> PendingConnection {
+        self.on_its_way(sender.slot, Some(sender))
+    }
+
+    /// On its way to a worker of that slot, from a worker that is not known.
+    #[must_use]
+    pub fn found(self, on_its_way_to: SlotId) -> PendingConnection {
+        self.on_its_way(on_its_way_to, None)
+    }
+
+    fn on_its_way(self, from: SlotId, sender: Option<WorkerId>) -> PendingConnection {
+        let Self { record, socket, content, usage } = self;
+        let parcel = Parcel { from, sender, content, usage, failed: Vec::new() };
+        PendingConnection { record, socket, crashes: 0, parcel: Some(Box::new(parcel)) }
+    }
+}

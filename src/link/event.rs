@@ -1,0 +1,74 @@
+//! Events of a link: what a worker has said, in the same words for every dialect.
+
+use std::time::Duration;
+
+use crate::handover::carry;
+use crate::handover::link::SessionReportSnapshot;
+use crate::link::connection::{Offer, PendingConnection};
+use crate::link::protection::Keeping;
+use crate::protocol::ids::{AffinityKey, ConnectionId};
+
+/// One message of a worker.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// There is no message now.
+    Nothing,
+    /// The worker has attached.
+    Attached,
+    /// The worker takes connections.
+    Ready,
+    /// The worker has acknowledged so many connections: [`Link::settle`](crate::link::Link::settle) gives them.
+    Acknowledged(u64),
+    /// The worker did not take these connections; they are the primary's again.
+    Refused(Vec<PendingConnection>),
+    /// The worker's loop is alive.
+    Pong,
+    /// The worker asks to be drained and replaced.
+    ReplaceMe,
+    /// A message about sessions.
+    Session(SessionEvent),
+}
+
+/// The sessions of a worker, as it has reported them to a primary that follows another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// It has offered these and waits for an answer.
+    pub offers: Vec<ConnectionId>,
+    /// It has taken these.
+    pub taken: Vec<ConnectionId>,
+}
+
+carry!(struct Report => SessionReportSnapshot { offers, taken });
+
+/// A message about sessions: migration, protection, closes, resynchronisation.
+#[derive(Debug)]
+pub enum SessionEvent {
+    /// The worker migrates sessions and takes those of others.
+    Enabled,
+    /// The worker offers a session and waits for the answer.
+    Offered(Box<Offer>),
+    /// The worker has offered a session that cannot migrate. It was answered: the session is returned.
+    NotMigratable(ConnectionId),
+    /// Sessions of the worker that could migrate.
+    Listed {
+        /// Ids and affinity keys.
+        keys: Vec<(ConnectionId, AffinityKey)>,
+        /// The list is complete.
+        complete: bool,
+    },
+    /// The worker asks to close so many clients within that time.
+    CloseRequest(u32, Duration),
+    /// A message about protected sessions.
+    Protection(Keeping),
+    /// The worker has answered a resynchronisation in full.
+    Resynced(Report),
+    /// A message without an effect of its own: a part of a longer answer, or an answer that comes too
+    /// late.
+    Ignored,
+}
+
+impl From<SessionEvent> for LinkEvent {
+    fn from(event: SessionEvent) -> Self {
+        Self::Session(event)
+    }
+}

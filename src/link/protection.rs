@@ -1,0 +1,31 @@
+//! Messages about protected sessions: sessions that survive their worker.
+
+use std::os::fd::OwnedFd;
+
+use crate::protocol::checkpoint::Ledger;
+use crate::protocol::ids::ConnectionId;
+use crate::protocol::message::ConnectionRecord;
+
+/// A protected session.
+#[derive(Debug)]
+pub struct Keep {
+    /// What travels with the connection.
+    pub record: ConnectionRecord,
+    /// A copy of its socket.
+    pub socket: OwnedFd,
+    /// The page of its entry in the worker's checkpoint.
+    pub page: u64,
+}
+
+/// A message about protected sessions.
+#[derive(Debug)]
+pub enum Keeping {
+    /// The worker's checkpoint; none if its descriptor has not arrived.
+    Ledger(Option<Ledger>),
+    /// Protect this session.
+    Keep(Box<Keep>),
+    /// The socket of this session has not arrived: it can't be protected.
+    Unkeepable(ConnectionId),
+    /// Protect these sessions no more.
+    Forget(Vec<ConnectionId>),
+}

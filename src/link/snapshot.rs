@@ -1,0 +1,46 @@
+//! A link as plain data, for a successor.
+
+use crate::handover::descriptors::{Descriptors, RestoreError};
+use crate::handover::link::LinkSnapshot;
+use crate::link::Link;
+use crate::link::native::{self, Channel};
+use crate::protocol::ids::WorkerId;
+
+/// The workers that have a link among these descriptors, perhaps an incomplete one.
+#[must_use]
+pub fn workers(descriptors: &Descriptors) -> Vec<WorkerId> {
+    descriptors.workers_with(native::PARTS[0])
+}
+
+/// As plain data; its descriptors go to `descriptors`. None if its dialect isn't carried over.
+pub fn into_snapshot(
+    link: Link,
+    worker: WorkerId,
+    descriptors: &mut Descriptors,
+) -> Option<LinkSnapshot> {
+    match link {
+        Link::Native(channel) => {
+            let channel = channel.into_snapshot(worker, descriptors);
+            Some(LinkSnapshot::Native(Box::new(channel)))
+        }
+        #[cfg(test)]
+        Link::JsonLines(_) => None,
+    }
+}
+
+/// As it was.
+///
+/// # Errors
+///
+/// If a descriptor is missing or unusable, or the snapshot is malformed.
+pub fn restore(
+    snapshot: LinkSnapshot,
+    worker: WorkerId,
+    descriptors: &mut Descriptors,
+) -> Result<Link, RestoreError> {
+    match snapshot {
+        LinkSnapshot::Native(channel) => {
+            Channel::restore(*channel, worker, descriptors).map(Link::Native)
+        }
+    }
+}

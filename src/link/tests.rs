@@ -1,0 +1,312 @@
+//! The hand-off, as a table that every dialect passes: with real sockets, and workers that are processes.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::*;
+use crate::protocol::ids::AffinityKey;
+use crate::protocol::message::ConnectionRecord;
+
+mod worker;
+
+use worker::Behaviour;
+
+/// How long anything may take.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A dialect of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Native,
+    JsonLines,
+}
+
+/// Makes each test one of each dialect.
+macro_rules! table {
+    ($($test:ident),* $(,)?) => {
+        mod native {
+            $(#[test] fn $test() { super::$test(super::Kind::Native); })*
+        }
+        mod json {
+            $(#[test] fn $test() { super::$test(super::Kind::JsonLines); })*
+        }
+    };
+}
+
+table!(
+    no_more_than_the_credits_are_on_their_way,
+    connections_are_completed_in_order,
+    refused_connections_come_back_and_others_are_acknowledged,
+    a_worker_that_dies_costs_no_connection_that_it_has_not_used,
+    connections_that_were_acknowledged_before_a_death_are_seen,
+    a_connection_that_was_read_before_a_death_is_lost,
+    a_stalled_worker_gives_back_what_it_has_not_received,
+    a_worker_that_comes_back_gets_no_connection_twice_and_loses_none,
+    a_worker_that_drains_completes_what_is_on_its_way,
+);
+
+/// A worker's process, which ends with its test.
+struct Worker(Child);
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A link, its worker's process, and the clients.
+struct Harness {
+    link: Link,
+    worker: Worker,
+    output: BufReader<std::process::ChildStdout>,
+    listener: TcpListener,
+    clients: Vec<TcpStream>,
+    queue: VecDeque<PendingConnection>,
+    acknowledged: Vec<u64>,
+    refused: Vec<PendingConnection>,
+}
+
+impl Harness {
+    /// A worker that is ready.
+    fn start(kind: Kind, behaviour: Behaviour, credits: usize) -> Self {
+        let (link, end, board) = match kind {
+            Kind::Native => {
+                let (link, end) = Link::native(credits).unwrap();
+                (link, end.channel, end.scoreboard)
+            }
+            Kind::JsonLines => {
+                let (link, end) = json_lines::JsonLines::create(credits).unwrap();
+                let none = std::fs::File::open("/dev/null").unwrap();
+                (Link::JsonLines(link), OwnedFd::from(end), none.into())
+            }
+        };
+        let mut worker = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "link::tests::worker::process", "--nocapture"])
+            .env(worker::ROLE, format!("{kind:?} {behaviour:?}"))
+            .stdin(end)
+            .stdout(Stdio::piped())
+            .stderr(board)
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(worker.stdout.take().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (clients, queue, acknowledged) = (Vec::new(), VecDeque::new(), Vec::new());
+        let refused = Vec::new();
+        let mut harness = Self {
+            link,
+            worker: Worker(worker),
+            output,
+            listener,
+            clients,
+            queue,
+            acknowledged,
+            refused,
+        };
+        let attached = harness.next_event();
+        assert!(matches!(attached, LinkEvent::Attached), "{attached:?}");
+        let ready = harness.next_event();
+        assert!(matches!(ready, LinkEvent::Ready), "{ready:?}");
+        harness
+    }
+
+    fn next_event(&mut self) -> LinkEvent {
+        loop {
+            match self.link.receive().unwrap() {
+                LinkEvent::Nothing => {
+                    let mut polled = [PollFd::from_borrowed_fd(self.link.as_fd(), PollFlags::IN)];
+                    let timeout = Timespec::try_from(TIMEOUT).unwrap();
+                    assert_eq!(poll(&mut polled, Some(&timeout)), Ok(1), "the worker is silent");
+                }
+                event => return event,
+            }
+        }
+    }
+
+    /// So many clients wait for the worker.
+    fn connect(&mut self, count: usize) {
+        for _ in 0..count {
+            let client = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
+            let (socket, address) = self.listener.accept().unwrap();
+            socket.set_nonblocking(true).unwrap();
+            self.clients.push(client);
+            let record = ConnectionRecord {
+                id: ConnectionId(self.clients.len() as u64),
+                accepted_at: Timestamp::now(),
+                key: AffinityKey(7),
+                client: address,
+                local: address,
+            };
+            let (socket, crashes, parcel) = (socket.into(), 0, None);
+            self.queue.push_back(PendingConnection { record, socket, crashes, parcel });
+        }
+    }
+
+    fn send(&mut self) {
+        self.link.send_from(&mut self.queue, Timestamp::now()).unwrap();
+        self.link.send_notes().unwrap();
+    }
+
+    /// Sends, receives and completes until `done`.
+    fn run_until(&mut self, mut done: impl FnMut(&Self) -> bool) {
+        let start = SystemTime::now();
+        while !done(self) {
+            assert!(start.elapsed().unwrap() < TIMEOUT, "{:?}", self.link);
+            self.send();
+            self.receive();
+            assert!(self.link.in_flight().len() <= self.link.in_flight().credits());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn receive(&mut self) {
+        loop {
+            match self.link.receive().unwrap() {
+                LinkEvent::Refused(connections) => self.refused.extend(connections),
+                LinkEvent::Acknowledged(_) => {}
+                LinkEvent::Nothing => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        let acknowledged = &mut self.acknowledged;
+        // With a refusal that is still to be read, there is a next time.
+        self.link.settle(|one| acknowledged.push(one.record.id.0)).unwrap();
+    }
+
+    /// Waits until the worker has printed this.
+    fn wait_for_output(&mut self, expected: &str) {
+        let mut line = String::new();
+        while !line.contains(expected) {
+            line.clear();
+            assert!(self.output.read_line(&mut line).unwrap() > 0, "the worker has ended");
+        }
+    }
+
+    /// The worker ends; returns what it leaves.
+    fn wait_for_death(mut self) -> (Recovered, Vec<TcpStream>) {
+        self.worker.0.wait().unwrap();
+        (self.link.recover(), self.clients)
+    }
+
+    fn kill(mut self) -> (Recovered, Vec<TcpStream>) {
+        self.worker.0.kill().unwrap();
+        self.wait_for_death()
+    }
+}
+
+fn ids<'a>(connections: impl IntoIterator<Item = &'a PendingConnection>) -> Vec<u64> {
+    connections.into_iter().map(|one| one.record.id.0).collect()
+}
+
+fn no_more_than_the_credits_are_on_their_way(kind: Kind) {
+    let mut harness = Harness::start(kind, Behaviour::NeverReceives, 4);
+    harness.connect(10);
+    harness.send();
+    harness.send();
+    assert_eq!((harness.link.in_flight().len(), harness.queue.len()), (4, 6));
+    assert_eq!(harness.link.load(), 4);
+    assert_eq!(ids(&harness.kill().0.untouched), [1, 2, 3, 4]);
+}
+
+fn connections_are_completed_in_order(kind: Kind) {
+    let mut harness = Harness::start(kind, Behaviour::Acknowledges, 16);
+    harness.connect(100);
+    harness.run_until(|it| it.acknowledged.len() == 100);
+    assert!(harness.acknowledged.iter().copied().eq(1..=100));
+    assert!(harness.link.in_flight().is_empty());
+    assert_eq!(harness.link.in_flight().counts().acknowledged, 100);
+}
+
+fn refused_connections_come_back_and_others_are_acknowledged(kind: Kind) {
+    let mut harness = Harness::start(kind, Behaviour::RefusesOdd, 8);
+    harness.connect(20);
+    harness.run_until(|it| it.acknowledged.len() + it.refused.len() == 20);
+    assert!(harness.acknowledged.iter().copied().eq((2..=20).step_by(2)));
+    assert_eq!(ids(&harness.refused), (1..=20).step_by(2).collect::<Vec<_>>());
+    assert!(harness.refused.iter().all(PendingConnection::is_untouched));
+    harness.run_until(|it| it.link.in_flight().is_empty());
+    assert_eq!(harness.link.in_flight().counts().refused, 10);
+}
+
+fn a_worker_that_dies_costs_no_connection_that_it_has_not_used(kind: Kind) {
+    let mut harness = Harness::start(kind, Behaviour::ReceivesAndDies, 10);
+    harness.connect(10);
+    harness.clients.iter_mut().for_each(|client| client.write_all(b"unread").unwrap());
+    harness.send();
+    let (recovered, _clients) = harness.wait_for_death();
+    let mut untouched = ids(&recovered.untouched);
+    untouched.sort_unstable();
+    assert!(untouched.into_iter().eq(1..=10));
+    assert!(recovered.lost.is_empty() && recovered.acknowledged.is_empty());
+}
+
+fn connections_that_were_acknowledged_before_a_death_are_seen(kind: Kind) {
+    let mut harness = Harness::start(kind, Behaviour::AcknowledgesThreeAndDies, 10);
+    harness.connect(10);
+    harness.send();
+    let (recovered, _clients) = harness.wait_for_death();
+    assert_eq!(ids(&recovered.acknowledged), [1, 2, 3]);
+    assert_eq!((recovered.untouched.len(), recovered.lost.len()), (7, 0));
+}
+
+fn a_connection_that_was_read_before_a_death_is_lost(kind: Kind) {
+    let mut harness = Harness::start(kind, Behaviour::ReadsAndDies, 10);
+    harness.connect(3);
+    harness.clients[0].write_all(b"read").unwrap();
+    harness.send();
+    let (recovered, _clients) = harness.wait_for_death();
+    assert_eq!(ids(&recovered.lost), [1]);
+    assert_eq!(recovered.untouched.len(), 2);
+}
+
+fn a_stalled_worker_gives_back_what_it_has_not_received(kind: Kind) {
+    let mut harness = Harness::start(kind, Behaviour::NeverReceives, 10);
+    assert_eq!(harness.link.waiting(Timestamp::now()), None);
+    harness.connect(5);
+    harness.send();
+    let later = Timestamp::now() + Duration::from_secs(1);
+    assert!(harness.link.waiting(later) >= Some(Duration::from_secs(1)));
+    assert_eq!(ids(&harness.link.take_back()), [1, 2, 3, 4, 5]);
+    assert!(harness.link.in_flight().is_empty() && !harness.link.has_notes());
+    let (recovered, _clients) = harness.kill();
+    assert_eq!((recovered.untouched.len(), recovered.lost.len()), (0, 0));
+}
+
+fn a_worker_that_comes_back_gets_no_connection_twice_and_loses_none(kind: Kind) {
+    let mut harness = Harness::start(kind, Behaviour::StopsAfterOne, 10);
+    harness.connect(1);
+    harness.send();
+    harness.connect(9);
+    harness.send();
+    harness.wait_for_output("stops");
+    let taken = harness.link.take_back();
+    assert!(harness.link.in_flight().contains(ConnectionId(1)), "the worker has received it");
+    assert!(taken.len() >= 8, "only {:?} came back", ids(&taken));
+    assert_eq!(taken.len() + harness.link.in_flight().len(), 10);
+    harness.queue.extend(taken);
+    let worker = Pid::from_raw(i32::try_from(harness.worker.0.id()).unwrap()).unwrap();
+    kill_process(worker, Signal::CONT).unwrap();
+    harness.run_until(|it| it.acknowledged.len() == 10);
+    assert!(harness.acknowledged.iter().copied().eq(1..=10), "{:?}", harness.acknowledged);
+}
+
+fn a_worker_that_drains_completes_what_is_on_its_way(kind: Kind) {
+    use crate::protocol::drain::{DrainMode, DrainReason};
+    let mut harness = Harness::start(kind, Behaviour::Acknowledges, 10);
+    harness.connect(10);
+    harness.send();
+    let (mode, reason, window) = (DrainMode::Wait, DrainReason::Restart, TIMEOUT);
+    harness.link.drain(DrainOrder { mode, reason, window });
+    harness.link.send_notes().unwrap();
+    harness.run_until(|it| it.acknowledged.len() == 10);
+    let (recovered, _clients) = harness.wait_for_death();
+    assert_eq!((recovered.untouched.len(), recovered.lost.len()), (0, 0));
+}

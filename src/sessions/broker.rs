@@ -1,0 +1,592 @@
+//! The broker: sessions on their way from one worker to another are taken from their sender, placed, and
+//! answered for.
+//!
+//! Each comes to one end: its taker has acknowledged it and its sender is told that it has migrated; or
+//! its sender is told that it is returned; or, with no worker left, it is closed. Sessions don't count as
+//! connections.
+//!
+//! Owns all state of sessions; slots, links and the router are the [`Host`]'s.
+
+use std::collections::HashSet;
+
+use tokio::sync::oneshot;
+
+use crate::handover::frontend::CloseRequestsSnapshot;
+use crate::link::connection::{Offer, PendingConnection};
+use crate::link::error::ChannelError;
+use crate::link::event::Report;
+use crate::link::event::SessionEvent;
+use crate::link::protection::Keeping;
+use crate::link::recovered::Recovered;
+use crate::link::seam::{Survival, WorkerId};
+use crate::protocol::ids::{ConnectionId, SlotId, Timestamp};
+use crate::sessions::close_requests::{CloseRequests, Grant, PaceSettings};
+use crate::sessions::host::{Host, Sender};
+use crate::sessions::lines;
+use crate::sessions::open_offers::OfferOutcome;
+use crate::sessions::protected::Protected;
+use crate::sessions::rebalance::{Rebalance, RebalanceReplies, Rebalanced, choose};
+use crate::sessions::recovery::Recovery;
+use crate::sessions::recovery_outcome::RecoveryFailure;
+use crate::sessions::route::{RouteDecision, RouteRequest, decide};
+
+/// Limits and paces.
+#[derive(Clone, Copy, Debug)]
+pub struct BrokerSettings {
+    /// Copies of protected sessions, at most.
+    pub max_protected: u64,
+    /// How fast clients are made to move.
+    pub pace: PaceSettings,
+}
+
+/// State that a broker leaves to its successor.
+#[derive(Debug, Default)]
+pub struct BrokerState {
+    /// Closes that were asked for and not granted.
+    pub close_requests: CloseRequestsSnapshot,
+    /// Sessions that no worker takes now, and whose senders are gone.
+    pub waiting: Vec<PendingConnection>,
+    /// What a primary that has died has left open.
+    pub recovery: Option<Recovery>,
+}
+
+/// Moves sessions between workers.
+#[derive(Debug)]
+pub struct Broker {
+    /// Sessions that are the primary's, wherever they are.
+    in_progress: u64,
+    /// Those of them that have survived their worker, and count as protected.
+    recovered: u64,
+    /// Sessions that no worker takes now, and whose senders are gone. Bounded by the descriptors that
+    /// may be held.
+    waiting: Vec<PendingConnection>,
+    /// Closed sessions that were not logged yet.
+    closed: u64,
+    protected: Protected,
+    close_requests: CloseRequests,
+    rebalance: Rebalance,
+    rebalance_replies: RebalanceReplies,
+    recovery: Option<Recovery>,
+}
+
+impl Broker {
+    /// Resumes from the state of another broker; beside it, so many sessions wait in slots' queues.
+    /// Sessions on links are counted as these are attached.
+    #[must_use]
+    pub fn resume(settings: &BrokerSettings, state: BrokerState, queued: u64) -> Self {
+        let BrokerState { close_requests, waiting, recovery } = state;
+        let held = recovery.iter().flat_map(|recovery| &recovery.held);
+        let sessions = held.chain(&waiting).filter(|one| one.parcel.is_some()).count() as u64;
+        Self {
+            in_progress: queued + sessions,
+            recovered: 0,
+            waiting,
+            closed: 0,
+            protected: Protected::new(settings.max_protected),
+            close_requests: CloseRequests::resume(settings.pace.close_rate, close_requests),
+            rebalance: Rebalance::new(settings.pace.rebalance_rate),
+            rebalance_replies: RebalanceReplies::default(),
+            recovery,
+        }
+    }
+
+    /// The state for a successor. An unfinished rebalance is given up: the operator that waits for it
+    /// learns that the frontend has ended.
+    #[must_use]
+    pub fn into_state(self) -> BrokerState {
+        BrokerState {
+            close_requests: self.close_requests.into_snapshot(),
+            waiting: self.waiting,
+            recovery: self.recovery,
+        }
+    }
+
+    /// Sessions that are the primary's now.
+    #[must_use]
+    pub fn in_progress(&self) -> u64 {
+        self.in_progress
+    }
+
+    /// Copies of protected sessions.
+    #[must_use]
+    pub fn protected(&self) -> u64 {
+        self.protected.count()
+    }
+
+    /// Sessions that a rebalance has still to move.
+    #[must_use]
+    pub fn rebalance_pending(&self) -> u64 {
+        self.rebalance.pending()
+    }
+
+    /// Descriptors that sessions hold at most: a socket and a state each. Those of recovered sessions
+    /// are in their checkpoint.
+    #[must_use]
+    pub fn descriptors(&self) -> u64 {
+        2 * self.in_progress.saturating_sub(self.recovered)
+    }
+
+    /// Whether a session waits for any worker.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Whether it is not known yet what a primary that has died has left open.
+    #[must_use]
+    pub fn is_recovering(&self) -> bool {
+        self.recovery.is_some()
+    }
+
+    /// When [`Self::run_due`] has something to do.
+    pub fn next_due(&self) -> impl Iterator<Item = Timestamp> + use<> {
+        [self.close_requests.next_due(), self.rebalance.next_due()].into_iter().flatten()
+    }
+
+    /// A worker's link is attached with so many sessions on their way.
+    pub fn attached(&mut self, sessions: u64) {
+        self.in_progress += sessions;
+    }
+
+    /// An adopted worker was asked what its former primary has left open.
+    pub fn expect_report(&mut self, worker: WorkerId) {
+        self.recovery.get_or_insert_default().open_offers.expect(worker);
+    }
+
+    /// A worker is about to offer a session: it is protected no more. Says whether the primary holds it;
+    /// it may just have come to the worker, whose acknowledgements are read first then.
+    pub fn begin_offer(&mut self, host: &impl Host, worker: WorkerId, id: ConnectionId) -> bool {
+        self.protected.unprotect(worker, id);
+        self.holds(host, id)
+    }
+
+    /// Handles a message about sessions.
+    ///
+    /// # Errors
+    ///
+    /// If the worker names a session that never was.
+    pub fn handle(
+        &mut self,
+        host: &mut impl Host,
+        worker: WorkerId,
+        event: SessionEvent,
+    ) -> Result<(), ChannelError> {
+        match event {
+            SessionEvent::Enabled => lines::sessions_enabled(worker),
+            SessionEvent::Offered(offer) => return self.offered(host, worker, *offer),
+            SessionEvent::NotMigratable(id) => {
+                self.protected.unprotect(worker, id);
+                Self::returned(host, worker, id);
+            }
+            SessionEvent::Protection(Keeping::Keep(keep)) => {
+                let id = keep.record.id;
+                if !was_accepted(host, id) {
+                    return Err(ChannelError::UnknownSession(id));
+                }
+                self.protection(host, worker, Keeping::Keep(keep));
+            }
+            SessionEvent::Protection(event) => self.protection(host, worker, event),
+            SessionEvent::Listed { keys, complete } => {
+                self.rebalance.add(worker, keys.into_iter(), complete);
+            }
+            SessionEvent::CloseRequest(count, within) => {
+                self.close_requests.ask(worker, count, within, host.now());
+            }
+            SessionEvent::Resynced(report) => self.reported(worker, report),
+            SessionEvent::Ignored => {}
+        }
+        Ok(())
+    }
+
+    fn offered(
+        &mut self,
+        host: &mut impl Host,
+        worker: WorkerId,
+        offer: Offer,
+    ) -> Result<(), ChannelError> {
+        let id = offer.record().id;
+        if !was_accepted(host, id) {
+            return Err(ChannelError::UnknownSession(id));
+        }
+        if self.holds(host, id) || !host.has_room_for(self.descriptors()) {
+            Self::return_to(host, worker, id);
+        } else {
+            self.begin(host, worker, offer);
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, host: &mut impl Host, worker: WorkerId, offer: Offer) {
+        lines::step(worker, offer.record().id, "offered");
+        self.in_progress += 1;
+        self.place(host, offer.depart(worker));
+    }
+
+    /// Whether the primary has it: no worker can offer it then.
+    fn holds(&self, host: &impl Host, id: ConnectionId) -> bool {
+        let held = self.recovery.iter().flat_map(|recovery| &recovery.held);
+        let mut waiting = self.waiting.iter().chain(held);
+        host.holds(id) || waiting.any(|one| one.record.id == id)
+    }
+
+    /// Finds a target for a session.
+    pub fn place(&mut self, host: &mut impl Host, session: PendingConnection) {
+        let Some(parcel) = &session.parcel else { return host.place_client(session) };
+        if let Some(recovery) = &mut self.recovery {
+            return recovery.held.push(session);
+        }
+        let request = RouteRequest {
+            key: session.record.key,
+            from: parcel.from,
+            sender: match parcel.sender {
+                _ if parcel.is_survivor() => Sender::Dead,
+                Some(sender) => host.sender(sender),
+                None => Sender::Gone,
+            },
+            failed: &parcel.failed,
+            crashes: session.crashes,
+        };
+        let decision = decide(&request, &mut host.targets());
+        match decision {
+            RouteDecision::To(slot) => {
+                host.queue(slot, session);
+                host.schedule_tick();
+            }
+            RouteDecision::Return => {
+                self.in_progress -= 1;
+                if let Some(sender) = parcel.sender {
+                    Self::return_to(host, sender, session.record.id);
+                }
+            }
+            RouteDecision::Wait => {
+                self.waiting.push(session);
+                host.schedule_tick();
+            }
+            RouteDecision::Close => self.close(host, session),
+        }
+    }
+
+    /// Finds a target for a session that was taken back. `failed` is the slot whose worker should have
+    /// taken it and didn't.
+    pub fn place_again(
+        &mut self,
+        host: &mut impl Host,
+        mut session: PendingConnection,
+        failed: Option<SlotId>,
+    ) {
+        if let Some(parcel) = &mut session.parcel {
+            parcel.failed.extend(failed);
+        }
+        self.place(host, session);
+    }
+
+    /// Tries again to place the sessions that wait.
+    pub fn retry(&mut self, host: &mut impl Host) {
+        for session in std::mem::take(&mut self.waiting) {
+            self.place(host, session);
+        }
+    }
+
+    /// A worker has acknowledged a session: the worker owns it.
+    pub fn acknowledged(
+        &mut self,
+        host: &mut impl Host,
+        worker: WorkerId,
+        session: &PendingConnection,
+    ) {
+        let id = session.record.id;
+        lines::step(worker, id, "acknowledged");
+        self.in_progress -= 1;
+        if is_recovered(session) {
+            host.counters().survival.recovered += 1;
+            self.recovered -= 1;
+            self.protected.taken(worker, id, session.crashes);
+        } else {
+            host.counters().moved += 1;
+        }
+        host.session_taken(worker.slot);
+        send_migrated(host, session);
+    }
+
+    /// A worker has refused these: they are protected for it no more.
+    pub fn refused(&mut self, worker: WorkerId, sessions: &[PendingConnection]) {
+        sessions.iter().for_each(|one| self.protected.unprotect(worker, one.record.id));
+    }
+
+    fn return_to(host: &mut impl Host, sender: WorkerId, id: ConnectionId) {
+        if let Some(link) = host.link(sender) {
+            link.tell_returned(id);
+        }
+        Self::returned(host, sender, id);
+    }
+
+    /// A session goes on where it was.
+    fn returned(host: &mut impl Host, sender: WorkerId, id: ConnectionId) {
+        lines::step(sender, id, "returned");
+        host.counters().returned += 1;
+    }
+
+    /// Closes a session. If its sender lives, another worker has used the session since.
+    pub fn close(&mut self, host: &mut impl Host, session: PendingConnection) {
+        self.in_progress -= 1;
+        self.closed += 1;
+        if !is_recovered(&session) {
+            host.counters().sessions_lost += 1;
+            return send_migrated(host, &session);
+        }
+        self.recovered -= 1;
+        if let Some(sender) = session.parcel.as_ref().and_then(|parcel| parcel.sender) {
+            recovery_failed(host, sender, session.record.id, RecoveryFailure::NoTarget);
+        }
+    }
+
+    fn protection(&mut self, host: &mut impl Host, worker: WorkerId, event: Keeping) {
+        match event {
+            Keeping::Ledger(checkpoint) => self.protected.set_checkpoint(worker, checkpoint),
+            Keeping::Keep(keep) => {
+                if !self.protected.protect(worker, *keep, self.recovered) {
+                    host.counters().survival.not_protected += 1;
+                }
+            }
+            Keeping::Unkeepable(id) => {
+                self.protected.unprotect(worker, id);
+                host.counters().survival.not_protected += 1;
+            }
+            Keeping::Forget(ids) => {
+                ids.iter().for_each(|id| self.protected.unprotect(worker, *id));
+            }
+        }
+    }
+
+    /// A worker is gone or quarantined: nothing more is granted to it or expected from it.
+    pub fn forget(&mut self, worker: WorkerId) {
+        self.close_requests.forget(worker);
+        self.rebalance.forget(worker);
+        if let Some(recovery) = &mut self.recovery {
+            recovery.open_offers.forget(worker);
+        }
+    }
+
+    /// A worker is dead. Its last messages count; sessions that it has left on their way are not those
+    /// that it left at rest. [`Self::restore`] follows when all that it left is placed.
+    pub fn worker_died(
+        &mut self,
+        host: &mut impl Host,
+        worker: WorkerId,
+        recovered: &mut Recovered,
+    ) {
+        self.forget(worker);
+        self.hold_found(host, std::mem::take(&mut recovered.found));
+        for event in std::mem::take(&mut recovered.last_words) {
+            self.protection(host, worker, event);
+        }
+        let Recovered { untouched, lost, offered, .. } = recovered;
+        let pending = untouched.iter().chain(&*lost).map(|session| session.record.id);
+        let offered = offered.iter().map(|offer| offer.record().id);
+        for id in pending.chain(offered).collect::<HashSet<_>>() {
+            self.protected.unprotect(worker, id);
+        }
+    }
+
+    /// Places what a dead worker had offered, and its protected sessions that were at rest; the other
+    /// protected ones are closed.
+    pub fn restore(&mut self, host: &mut impl Host, worker: WorkerId, offered: Vec<Offer>) {
+        for offer in offered {
+            let id = offer.record().id;
+            if was_accepted(host, id) && !self.holds(host, id) {
+                self.begin(host, worker, offer);
+            }
+        }
+        let sessions = self.protected.recover(worker);
+        if sessions.is_empty() {
+            return;
+        }
+        let (mut at_rest, all) = (0, sessions.len());
+        for (id, session) in sessions {
+            match session {
+                Ok(session) => {
+                    at_rest += 1;
+                    lines::step(worker, id, "restored");
+                    self.in_progress += 1;
+                    self.recovered += 1;
+                    self.place(host, session);
+                }
+                Err(failure) => recovery_failed(host, worker, id, failure),
+            }
+        }
+        tracing::info!(
+            slot = worker.slot.0,
+            generation = worker.generation.0,
+            at_rest,
+            closed = all - at_rest,
+            "worker crashed with protected sessions",
+        );
+    }
+
+    /// Takes a worker's report. One of a worker whose state was carried over has nothing new.
+    fn reported(&mut self, worker: WorkerId, report: Report) {
+        if let Some(recovery) = &mut self.recovery
+            && recovery.open_offers.pending().contains(&worker)
+        {
+            recovery.open_offers.report(worker, report);
+        }
+    }
+
+    /// A worker that may be pending has said something.
+    pub fn resume_link(&mut self, host: &mut impl Host, worker: WorkerId) {
+        if let Some(recovery) = &mut self.recovery
+            && host.resume_link(worker)
+        {
+            recovery.open_offers.complete(worker);
+        }
+    }
+
+    /// Looks whether pending workers have answered, and takes what was found on its way to workers that
+    /// stall.
+    pub fn check_pending(&mut self, host: &mut impl Host) {
+        let Some(recovery) = &self.recovery else { return };
+        for worker in recovery.open_offers.pending().to_vec() {
+            let found = host.link(worker).map(|link| link.take_found()).unwrap_or_default();
+            self.hold_found(host, found);
+            self.resume_link(host, worker);
+        }
+        host.schedule_tick();
+    }
+
+    /// Takes sessions that another primary had sent and that no worker has received. While a recovery
+    /// goes on they wait; later they are closed, since their senders may have them again.
+    pub fn hold_found(&mut self, host: &mut impl Host, sessions: Vec<PendingConnection>) {
+        self.in_progress += sessions.len() as u64;
+        match &mut self.recovery {
+            Some(recovery) => recovery.held.extend(sessions),
+            None => sessions.into_iter().for_each(|session| self.close(host, session)),
+        }
+    }
+
+    /// Answers open offers when all workers have reported, and says whether that ends a recovery. Not to
+    /// be called before all workers are attached that are left.
+    pub fn finish_recovery(&mut self, host: &mut impl Host) -> bool {
+        let is_over = |recovery: &mut Recovery| recovery.open_offers.pending().is_empty();
+        let Some(Recovery { open_offers, held }) = self.recovery.take_if(is_over) else {
+            return false;
+        };
+        for (worker, id, outcome) in open_offers.outcomes() {
+            let Some(link) = host.link(worker) else { continue };
+            match outcome {
+                OfferOutcome::Migrated => {
+                    link.tell_moved(id);
+                    host.counters().moved += 1;
+                }
+                OfferOutcome::Returned => {
+                    link.tell_returned(id);
+                    Self::returned(host, worker, id);
+                }
+            }
+        }
+        for session in held {
+            let has_sender = session.parcel.as_ref().is_some_and(|parcel| parcel.sender.is_some());
+            if !has_sender && open_offers.is_offered(session.record.id) {
+                // Its sender has a copy of all of it, and has just got it back.
+                self.in_progress -= 1;
+            } else {
+                self.place(host, session);
+            }
+        }
+        true
+    }
+
+    /// Grants closes and moves sessions that are due.
+    pub fn run_due(&mut self, host: &mut impl Host) {
+        while let Some(grant) = self.close_requests.grant(host.now()) {
+            allow_closes(host, grant);
+        }
+        if self.rebalance.is_listing() {
+            self.begin_moves(host);
+        }
+        while let Some((worker, session)) = self.rebalance.next_move(host.now()) {
+            if let Some(link) = host.link(worker) {
+                link.order_move(session);
+            }
+        }
+        self.log_closed();
+    }
+
+    /// Asks workers for their sessions. A rebalance that is asked for while lists are awaited is the same
+    /// as the one before.
+    pub fn begin_rebalance(&mut self, host: &mut impl Host, reply: oneshot::Sender<Rebalanced>) {
+        self.rebalance_replies.add(reply, host.forget_fallbacks());
+        if self.rebalance.is_listing() {
+            return;
+        }
+        let workers = host.session_workers();
+        for worker in &workers {
+            if let Some(link) = host.link(*worker) {
+                link.take_census();
+            }
+        }
+        self.rebalance.begin(workers, host.now());
+    }
+
+    fn begin_moves(&mut self, host: &mut impl Host) {
+        let Some(listed) = self.rebalance.take_lists(host.now()) else { return };
+        let moves = choose(&listed, &host.targets());
+        let sessions = moves.len() as u64;
+        self.rebalance.begin_moves(moves);
+        self.rebalance_replies.answer(sessions);
+    }
+
+    /// Logs closed sessions once a turn.
+    fn log_closed(&mut self) {
+        let sessions = std::mem::take(&mut self.closed);
+        if sessions > 0 {
+            tracing::warn!(sessions, "sessions closed: no worker is left that takes them");
+        }
+    }
+}
+
+fn was_accepted(host: &mut impl Host, id: ConnectionId) -> bool {
+    (1..=host.counters().accepted).contains(&id.0)
+}
+
+fn is_recovered(session: &PendingConnection) -> bool {
+    session.parcel.as_ref().is_some_and(|parcel| parcel.is_survivor())
+}
+
+/// Tells the sender of a session, if it lives, that the session is no longer its own.
+fn send_migrated(host: &mut impl Host, session: &PendingConnection) {
+    let sender = session.parcel.as_ref().and_then(|parcel| parcel.sender);
+    if let Some(link) = sender.and_then(|sender| host.link(sender)) {
+        link.tell_moved(session.record.id);
+    }
+}
+
+fn recovery_failed(
+    host: &mut impl Host,
+    worker: WorkerId,
+    id: ConnectionId,
+    failure: RecoveryFailure,
+) {
+    let Survival { busy, client_gone, unverified, no_target, .. } = &mut host.counters().survival;
+    *match failure {
+        RecoveryFailure::Busy => busy,
+        RecoveryFailure::ClientGone => client_gone,
+        RecoveryFailure::Unverified => unverified,
+        RecoveryFailure::NoTarget => no_target,
+    } += 1;
+    lines::recovery_failed(worker, id, failure);
+}
+
+fn allow_closes(host: &mut impl Host, Grant { worker, count, hurried }: Grant) {
+    let Some(link) = host.link(worker) else { return };
+    link.allow_closes(count);
+    host.counters().shed += u64::from(count);
+    if hurried {
+        tracing::warn!(
+            slot = worker.slot.0,
+            generation = worker.generation.0,
+            clients = count,
+            "worker's time is nearly over, its last clients are closed at once: raise close_rate, or \
+             give it more time",
+        );
+    }
+}

@@ -1,0 +1,227 @@
+//! Outcomes of sessions that were offered to a primary which has died before it answered.
+//!
+//! Pure: workers' reports go in; an outcome for each open offer comes out when every worker has reported or
+//! is gone. A session has migrated if another worker has taken it: that one has it, or has passed it on.
+//! If no other worker has, it is still its sender's, and the sender has to prove that nobody has used it:
+//! a worker that took it may be dead, and have used it before.
+//!
+//! # Pitfalls
+//!
+//! A session may come back to where it was, so that two workers have taken it. A worker that knows that a
+//! session has migrated on doesn't name it any more; one that offers it and has no answer yet still does,
+//! and counts for the others, not for itself. Two workers that both took it and both offer it can't be
+//! told apart: then neither keeps it.
+
+use std::collections::HashMap;
+
+use crate::handover::carry;
+use crate::handover::frontend::OpenOffersSnapshot;
+use crate::link::event::Report;
+use crate::link::seam::WorkerId;
+use crate::protocol::ids::ConnectionId;
+
+/// The outcome of an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OfferOutcome {
+    /// Another worker has it, or had.
+    Migrated,
+    /// No other worker has taken it.
+    Returned,
+}
+
+/// Workers that have not answered, and the reports of the others.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOffers {
+    pending: Vec<WorkerId>,
+    reports: Vec<(WorkerId, Report)>,
+}
+
+carry!(struct OpenOffers => OpenOffersSnapshot { pending, reports });
+
+impl OpenOffers {
+    /// Nothing is decided before this worker has reported or is gone.
+    pub fn expect(&mut self, worker: WorkerId) {
+        self.pending.push(worker);
+    }
+
+    /// Takes a worker's report.
+    pub fn report(&mut self, worker: WorkerId, report: Report) {
+        self.reports.retain(|(other, _)| *other != worker);
+        self.reports.push((worker, report));
+    }
+
+    /// A worker has answered in full.
+    pub fn complete(&mut self, worker: WorkerId) {
+        self.pending.retain(|other| *other != worker);
+    }
+
+    /// A worker is dead or quarantined: its offers need no answer, and the sessions that it took are
+    /// nowhere.
+    pub fn forget(&mut self, worker: WorkerId) {
+        self.complete(worker);
+        self.reports.retain(|(other, _)| *other != worker);
+    }
+
+    /// Workers that have not answered.
+    #[must_use]
+    pub fn pending(&self) -> &[WorkerId] {
+        &self.pending
+    }
+
+    /// Whether a worker offers that session.
+    #[must_use]
+    pub fn is_offered(&self, id: ConnectionId) -> bool {
+        self.reports.iter().any(|(_, report)| report.offers.contains(&id))
+    }
+
+    /// An outcome for each offer; none at all as long as a worker is pending.
+    #[must_use]
+    pub fn outcomes(&self) -> Vec<(WorkerId, ConnectionId, OfferOutcome)> {
+        if !self.pending.is_empty() {
+            return Vec::new();
+        }
+        let mut takers = HashMap::<ConnectionId, Vec<WorkerId>>::new();
+        for (worker, report) in &self.reports {
+            report.taken.iter().for_each(|id| takers.entry(*id).or_default().push(*worker));
+        }
+        let offers = self
+            .reports
+            .iter()
+            .flat_map(|(worker, report)| report.offers.iter().map(move |id| (*worker, *id)));
+        let outcome = |(worker, id)| {
+            let others = takers.get(&id).is_some_and(|it| it.iter().any(|taker| *taker != worker));
+            (worker, id, if others { OfferOutcome::Migrated } else { OfferOutcome::Returned })
+        };
+        offers.map(outcome).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::protocol::ids::{Generation, SlotId};
+
+    fn worker(slot: u16) -> WorkerId {
+        WorkerId { slot: SlotId(slot), generation: Generation(0) }
+    }
+
+    fn report(offers: &[u64], taken: &[u64]) -> Report {
+        let ids = |ids: &[u64]| ids.iter().copied().map(ConnectionId).collect();
+        Report { offers: ids(offers), taken: ids(taken) }
+    }
+
+    /// What is decided when workers from 0 on have reported this.
+    fn decided(all: &[(&[u64], &[u64])]) -> Vec<(u16, u64, OfferOutcome)> {
+        let mut open_offers = OpenOffers::default();
+        let workers = || (0..).map(worker).zip(all);
+        workers().for_each(|(worker, _)| open_offers.expect(worker));
+        for (worker, (offers, taken)) in workers() {
+            assert_eq!(open_offers.outcomes(), [], "{worker:?} has not reported");
+            open_offers.report(worker, report(offers, taken));
+            open_offers.complete(worker);
+        }
+        let plain =
+            |(worker, id, outcome): (WorkerId, ConnectionId, _)| (worker.slot.0, id.0, outcome);
+        open_offers.outcomes().into_iter().map(plain).collect()
+    }
+
+    #[test]
+    fn an_offer_has_moved_if_somebody_else_took_it() {
+        use OfferOutcome::{Migrated, Returned};
+        type Case<'a> = (&'a [(&'a [u64], &'a [u64])], &'a [(u16, u64, OfferOutcome)]);
+        let cases: [Case<'_>; 8] = [
+            (&[], &[]),
+            (&[(&[], &[1, 2])], &[]),
+            (&[(&[1, 2], &[])], &[(0, 1, Returned), (0, 2, Returned)]),
+            (&[(&[1, 2], &[]), (&[], &[2])], &[(0, 1, Returned), (0, 2, Migrated)]),
+            // It came here and is offered on: that it was taken here says nothing of where it is.
+            (&[(&[1], &[1])], &[(0, 1, Returned)]),
+            (&[(&[1], &[1]), (&[], &[1])], &[(0, 1, Migrated)]),
+            // Offered on by whoever took it, before the first one has heard.
+            (&[(&[1], &[]), (&[1], &[1])], &[(0, 1, Migrated), (1, 1, Returned)]),
+            // There and back again, or the other way round.
+            (&[(&[1], &[1]), (&[1], &[1])], &[(0, 1, Migrated), (1, 1, Migrated)]),
+        ];
+        for (all, expected) in cases {
+            assert_eq!(decided(all), expected, "{all:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_gone_is_not_waited_for_and_has_taken_nothing() {
+        let mut open_offers = OpenOffers::default();
+        (0..3).map(worker).for_each(|worker| open_offers.expect(worker));
+        open_offers.report(worker(0), report(&[1, 2], &[]));
+        open_offers.complete(worker(0));
+        open_offers.report(worker(1), report(&[3], &[1]));
+        open_offers.complete(worker(1));
+        assert_eq!(open_offers.pending(), [worker(2)]);
+        assert!(open_offers.is_offered(ConnectionId(3)));
+        open_offers.forget(worker(2));
+        assert_eq!(open_offers.outcomes().len(), 3);
+        open_offers.forget(worker(1));
+        assert!(!open_offers.is_offered(ConnectionId(3)));
+        let returned = |id| (worker(0), ConnectionId(id), OfferOutcome::Returned);
+        assert_eq!(open_offers.outcomes(), [returned(1), returned(2)]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Report(Vec<u64>, Vec<u64>),
+        Forget,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<(u16, Step)>> {
+        let ids =
+            || prop::collection::btree_set(0..12_u64, 0..6).prop_map(|it| it.into_iter().collect());
+        let step = prop_oneof![
+            4 => (ids(), ids()).prop_map(|(offers, taken)| Step::Report(offers, taken)),
+            1 => Just(Step::Forget),
+        ];
+        prop::collection::vec((0..5_u16, step), 0..20)
+    }
+
+    proptest! {
+        #[test]
+        fn every_open_offer_has_one_outcome_and_not_before_all_have_spoken(steps in steps()) {
+            let mut open_offers = OpenOffers::default();
+            (0..5).map(worker).for_each(|worker| open_offers.expect(worker));
+            let mut silent: BTreeSet<u16> = (0..5).collect();
+            let mut told = BTreeMap::new();
+            for (slot, step) in steps {
+                silent.remove(&slot);
+                match step {
+                    Step::Report(offers, taken) => {
+                        open_offers.report(worker(slot), report(&offers, &taken));
+                        open_offers.complete(worker(slot));
+                        told.insert(slot, (offers, taken));
+                    }
+                    Step::Forget => {
+                        open_offers.forget(worker(slot));
+                        told.remove(&slot);
+                    }
+                }
+                let mut outcomes = BTreeMap::new();
+                for (who, id, outcome) in open_offers.outcomes() {
+                    prop_assert!(outcomes.insert((who.slot.0, id.0), outcome).is_none());
+                }
+                if !silent.is_empty() {
+                    prop_assert!(outcomes.is_empty());
+                    continue;
+                }
+                for (slot, (offers, _)) in &told {
+                    for id in offers {
+                        let taken = told.iter().any(|(o, (_, taken))| o != slot && taken.contains(id));
+                        let expected = if taken { OfferOutcome::Migrated } else { OfferOutcome::Returned };
+                        prop_assert_eq!(outcomes.remove(&(*slot, *id)), Some(expected));
+                    }
+                }
+                prop_assert!(outcomes.is_empty());
+            }
+        }
+    }
+}
