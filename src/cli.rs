@@ -17,8 +17,10 @@ use clap::{ArgMatches, FromArgMatches};
 mod commands;
 mod configuration;
 mod documents;
+mod events;
 mod failure;
 mod flags;
+mod greeting;
 mod operator;
 mod role;
 mod run;
@@ -47,7 +49,9 @@ pub fn main() -> ExitCode {
     };
     let matches = matches.subcommand().map_or(&matches, |(_, matches)| matches);
     let result = match cli.command {
-        None => Reader::new(matches).map_err(Into::into).and_then(|reader| run::run(&reader)),
+        None => Reader::new(matches)
+            .map_err(Into::into)
+            .and_then(|reader| run::run(&reader, cli.run.events_fd)),
         Some(command) => order(command, matches).map(|()| DONE),
     };
     match result {

@@ -1,6 +1,4 @@
-//! What the program runs on: the settings of its parts, gathered.
-//!
-//! Nothing here can be wrong any more: what was written is checked in `settings`.
+//! The settings of all parts of the program, checked by `settings`.
 
 use std::time::Duration;
 
@@ -20,80 +18,101 @@ use crate::supervisor::rollout::RolloutSettings;
 use crate::triggers::cron::Schedule;
 use crate::triggers::watch::WatchSettings;
 
-/// Everything that can be set.
+/// All settings.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The text of the file that this was read from, if there is one.
+    /// The text of the configuration file, if there is one.
     pub source: Option<String>,
     /// The app's name.
     pub name: String,
-    /// A keeper starts the primary again after a crash, which comes too soon if the primary has lived
-    /// for less than that. `None` if there is to be no keeper.
+    /// Whether a keeper restarts the primary after a crash, and the uptime below which a crash counts
+    /// as early.
     pub keeper: Option<Duration>,
-    /// How many slots, 1 at least.
-    pub workers: u16,
-    /// What the workers run.
-    pub command: WorkerCommand,
-    /// Where to listen.
+    /// The listener.
     pub listener: ListenerSettings,
-    /// What names a client.
-    pub affinity: AffinitySettings,
-    /// How clients find their slots.
-    pub router: RouterSettings,
-    /// How long slots are patient.
-    pub slots: SlotSettings,
-    /// How fast clients are made to move.
-    pub pace: PaceSettings,
-    /// Connections that a worker may have unacknowledged.
-    pub credits: usize,
-    /// How long each phase of a worker may take.
-    pub lifecycle: LifecycleSettings,
-    /// A worker serves when it says that it is ready; else as soon as it has attached.
-    pub wait_ready: bool,
-    /// How replacements are done.
-    pub rollout: RolloutSettings,
-    /// When to have more workers and when fewer, if that is to be decided by load.
-    pub autoscale: Option<AutoscaleSettings>,
-    /// When workers are replaced.
-    pub limits: LimitSettings,
-    /// A worker whose event loop has stood still for so long is aborted; never if `None`.
-    pub watchdog_timeout: Option<Duration>,
-    /// A session that hasn't moved to another worker within that is sent away.
-    pub migrate_timeout: Duration,
-    /// Whether sessions whose apps say so survive the death of their worker.
+    /// The way from the listener to the workers.
+    pub frontend: FrontendConfig,
+    /// The workers.
+    pub workers: WorkersConfig,
+    /// Whether sessions can be protected from a crash of their worker.
     pub protect: bool,
-    /// From the order to stop until connections are no longer accepted.
-    pub lameduck: Duration,
-    /// So long workers go on serving when the primary is gone.
-    pub orphan_timeout: Duration,
-    /// Which changes of files are worth a rolling restart.
-    pub watch: Option<WatchSettings>,
-    /// When to do a rolling restart.
-    pub cron_restart: Option<Schedule>,
-    /// What becomes of what workers print.
+    /// Automatic rolling restarts.
+    pub triggers: TriggersConfig,
+    /// Workers' output.
     pub output: OutputSettings,
-    /// Where operators come in.
+    /// The control socket.
     pub control: ControlSettings,
-    /// Where browsers, Prometheus and health checks come in, if anywhere.
+    /// The admin listener, if there is one.
     pub admin: Option<AdminSettings>,
     /// The primary's own log.
     pub log: LogSettings,
 }
 
-/// What names a client.
+/// The frontend's settings.
+#[derive(Clone, Debug)]
+pub struct FrontendConfig {
+    /// Affinity keys.
+    pub affinity: AffinitySettings,
+    /// Placement of connections on slots.
+    pub router: RouterSettings,
+    /// Queues and timeouts of slots.
+    pub slots: SlotSettings,
+    /// Rates of closed and rebalanced clients.
+    pub pace: PaceSettings,
+}
+
+/// The workers' settings.
+#[derive(Clone, Debug)]
+pub struct WorkersConfig {
+    /// The number of slots, at least 1.
+    pub count: u16,
+    /// When workers are added and removed by load, if they are.
+    pub autoscale: Option<AutoscaleSettings>,
+    /// The worker's process.
+    pub command: WorkerCommand,
+    /// Unacknowledged connections per worker.
+    pub credits: usize,
+    /// Timeouts of each phase of a worker, and restarts.
+    pub lifecycle: LifecycleSettings,
+    /// Whether a worker serves only when it says that it is ready.
+    pub wait_ready: bool,
+    /// Rolling restarts.
+    pub rollout: RolloutSettings,
+    /// Limits at which a worker is replaced.
+    pub limits: LimitSettings,
+    /// How long an event loop may be blocked before its worker is aborted.
+    pub watchdog_timeout: Option<Duration>,
+    /// How long a migration may take before the session is closed instead.
+    pub migrate_timeout: Duration,
+    /// How long connections are accepted after the order to stop.
+    pub lameduck: Duration,
+    /// How long workers serve without a primary.
+    pub orphan_timeout: Duration,
+}
+
+/// Automatic rolling restarts.
+#[derive(Clone, Debug)]
+pub struct TriggersConfig {
+    /// Watched files.
+    pub watch: Option<WatchSettings>,
+    /// Times of day.
+    pub cron_restart: Option<Schedule>,
+}
+
+/// Settings of affinity keys.
 #[derive(Clone)]
 pub struct AffinitySettings {
     /// The digest.
     pub digest: DigestKind,
-    /// What nobody outside knows; may be empty.
+    /// The secret in the digest; may be empty.
     pub secret: Vec<u8>,
-    /// How much of an address counts.
+    /// The part of an address in the key.
     pub prefixes: Prefixes,
 }
 
 impl std::fmt::Debug for AffinitySettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Not the secret.
+        // Without the secret.
         f.debug_struct("AffinitySettings")
             .field("digest", &self.digest)
             .field("prefixes", &self.prefixes)

@@ -1,13 +1,13 @@
-//! Operators see and steer a running primary: control socket, admin listener, dashboard, metrics.
+//! The operators' interfaces of a running primary: control socket, admin listener, dashboard, metrics.
 //!
-//! Reaches frontend and supervisor through their handles alone.
+//! Uses only the handles of frontend and supervisor.
 
-// Agreed by both ends.
+// Shared by primary and commands.
 pub mod protocol;
 pub mod report;
 pub mod socket;
 
-// The primary's end.
+// The primary's side.
 pub mod admin;
 pub mod answers;
 pub mod connections;
@@ -19,6 +19,6 @@ pub mod settings;
 pub mod snapshot;
 pub mod usage;
 
-// The operator's end.
+// The commands' side.
 pub mod client;
 pub mod discovery;

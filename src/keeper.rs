@@ -20,6 +20,7 @@
 //! messages come by different ways.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::system::activation::ActivationError;
@@ -67,14 +68,19 @@ pub enum KeeperError {
 }
 
 /// Runs this program as a primary, with its arguments and the text of its configuration file, and again
-/// after each crash. Returns the exit code of the whole. To be called in a process of one thread,
+/// after each crash; each primary gets a copy of `events`, the descriptor of `--events-fd`. Returns the
+/// exit code of the whole. To be called in a process of one thread,
 /// which does nothing else.
 ///
 /// # Errors
 ///
 /// If primaries keep crashing, or the kernel refuses something.
-pub fn run(settings: KeeperSettings, configuration: Option<&str>) -> Result<u8, KeeperError> {
-    let mut watch = Watch::new(settings, configuration)?;
+pub fn run(
+    settings: KeeperSettings,
+    configuration: Option<&str>,
+    events: Option<OwnedFd>,
+) -> Result<u8, KeeperError> {
+    let mut watch = Watch::new(settings, configuration, events)?;
     loop {
         if let Some(code) = watch.turn()? {
             return Ok(code);

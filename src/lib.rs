@@ -1,53 +1,83 @@
-//! Sticky sessions by handing each client's TCP connection to its own worker process.
+//! One port, many worker processes, every client stays with its own.
 //!
-//! A primary accepts connections without reading them, picks a worker by the client's address, and
-//! passes the raw descriptor to that worker's process over a Unix socket. The worker serves it with
-//! whatever it likes; the primary is out of the way from then on.
+//! The program `sticky-lb` is the *primary*: it accepts TCP connections without reading them, picks a
+//! worker by the client's address, and hands the raw descriptor to that worker's process. From then on it
+//! is out of the way. Deploys, crashes and scaling go on without the clients noticing. This library is
+//! what a worker links.
 //!
 //! ```text
-//! client ─► listener ─► affinity ─► slot ─► channel ══ SCM_RIGHTS ══► worker: accept() ─► hyper, …
-//!           └───────── frontend ──────┘└── handoff ──┘                └──────── worker ────────┘
-//!                                       ▲ who fills which slot
-//!                                   supervisor ─► processes
+//! client ─► listener ─► affinity ─► slot ─► link ══ SCM_RIGHTS ══► worker: accept()
+//!            accept4,     key →      holds    one per    the socket itself,    │
+//!            never read   ranking    a worker  worker    bytes still unread    └► hyper, axum,
+//!                                                                                tungstenite, …
 //! ```
 //!
-//! # For those who write a worker
+//! # A worker
 //!
-//! [`worker::Worker`] attaches to the primary and yields connections. [`worker::axum`] and
-//! [`worker::http`] serve an axum router or any hyper service with one call. WebSockets whose handlers
-//! say so move to the next worker with what they leave ([`worker::session`]). Workers in other
-//! languages are written from [`protocol::message`] and [`protocol::scoreboard`], which document every
-//! byte; `examples/worker.py` is one.
+//! ```no_run
+//! use sticky_lb::worker::Worker;
+//! use tokio::io::{copy, split};
 //!
-//! # For those who work on this crate
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let worker = Worker::attach()?;
+//!     worker
+//!         .serve(async |stream, _session| {
+//!             let (mut read, mut write) = split(stream);
+//!             copy(&mut read, &mut write).await
+//!         })
+//!         .await?;
+//!     Ok(())
+//! }
+//! ```
 //!
-//! Data goes one way, and every file imports from files further up in this list only:
+//! `sticky-lb --workers 4 --port 3000 -- ./target/release/echo` runs four of them.
+//!
+//! | | |
+//! |---|---|
+//! | [`guide`] | everything, from the first command on; [`guide::workers_in_rust`] for this library |
+//! | [`worker`] | attach, serve plain streams, any hyper service (feature `hyper`) or an axum router (feature `axum`), migrate, drain |
+//! | [`protocol`] | every byte between primary and worker, for workers in other languages |
+//!
+//! A worker needs `default-features = false` and `axum`, `hyper` or none; the default features are the
+//! program's.
+//!
+//! # For contributors
+//!
+//! Data goes one way, and every part imports from parts further up only:
 //!
 //! | part | what it is | must never |
 //! |---|---|---|
-//! | [`protocol`] | the border: messages, descriptors, channel, slots | contain policy |
+//! | `kernel` | all unsafe code | be needed by safe code in another way than its functions |
+//! | [`protocol`] | the native wire format: messages, descriptors, scoreboard, checkpoint | contain policy |
+//! | `handover` | what an upgrade or a crash carries over | lose a descriptor |
+//! | `link` | the primary's end to one worker | decide where a connection goes |
 //! | `sessions` | migration: broker, protected sessions, pacing, recovery | accept connections |
-//! | [`frontend`] | listener, affinity, placement, dispatcher | know how a worker is started |
-//! | [`system`] | systemd and the container around the primary | know of workers |
-//! | [`supervisor`] | a worker's life: decided (pure), carried out; what it prints | touch a client's socket |
-//! | [`triggers`] | files that change, times of day | know of workers |
+//! | `frontend` | listener, affinity, placement, dispatcher | know how a worker is spawned |
+//! | `system` | systemd and the container around the primary | know of workers |
+//! | `supervisor` | a worker's life: decided (pure), carried out; its output | touch a client's socket |
+//! | `triggers` | files that change, times of day | know of workers |
 //! | [`worker`] | the library that a worker links | import the primary's side |
-//! | [`log`] | the primary's own log | know what it speaks of |
-//! | [`control`] | how operators see and steer: socket, admin listener, metrics | reach in but through handles |
-//! | [`upgrade`] | a primary carried over into its successor | lose a descriptor |
-//! | [`config`], [`primary`] | settings gathered, parts put together | decide anything |
-//! | [`keeper`] | the small parent that starts the primary again | serve, or need a runtime |
-//! | [`settings`] | what may be written, and what it stands for | do anything with it |
-//! | [`demo`] | the worker that runs when no other is given | be needed by anything but `cli` |
-//! | [`cli`] | what is typed, and what is printed | be needed by anything |
+//! | `log` | the primary's own log | know what it speaks of |
+//! | `control` | control socket, commands, metrics, dashboard | reach in but through handles |
+//! | `upgrade` | a primary that becomes the next one | lose a descriptor |
+//! | `config`, `primary` | settings gathered, parts put together | decide anything |
+//! | `keeper` | the small parent that restarts the primary | serve, or need a runtime |
+//! | `settings` | flags and keys, and what they stand for | act on them |
+//! | `demo` | the worker that runs when no other is given | be needed by anything but `cli` |
+//! | `cli` | commands and their output | be needed by anything |
+//! | [`guide`] | the documentation | contain code |
 //!
-//! Frontend and supervisor run on threads of their own and meet in [`link::seam`] alone.
+//! Frontend and supervisor run on threads of their own and meet in `link::seam` alone. Decisions are pure
+//! functions of facts and the time; I/O is thin; each piece of state has one owner.
+//! `cargo doc --document-private-items` shows all parts.
 
 // So that the demo can share a file with an example, which knows this crate by its name.
 #[cfg(feature = "demo")]
 extern crate self as sticky_lb;
 
 // For those who write a worker.
+pub mod guide;
 pub mod protocol;
 pub mod worker;
 
@@ -88,3 +118,8 @@ mod upgrade;
 
 #[doc(hidden)]
 pub mod internals;
+
+/// README's Rust code, compiled.
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -1,11 +1,11 @@
-//! The primary's own log, on standard error: its levels, which can be changed while it runs, and
-//! what its lines look like. Messages are constant, what belongs to them are fields.
+//! The primary's own log, on standard error: its levels, which can be changed while it runs, and its
+//! formats. Messages are constant, their values are fields. On a terminal lines begin with the time of
+//! day, elsewhere with date and time in UTC.
 //!
-//! # Which levels count
+//! # Levels
 //!
-//! Those of the configuration, until an operator orders others. The operator's count until they are
-//! taken back, or until a reload finds others in the configuration than it had before: a reload that
-//! finds the same changes nothing.
+//! The configured levels apply until an operator sets others. Those apply until they are reset, or until
+//! a reload finds other levels in the configuration than before.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal;
@@ -14,28 +14,32 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
-use tracing_subscriber::fmt::format::JsonFields;
+use tracing_subscriber::fmt::format::{JsonFields, Writer};
+use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
 mod json;
 mod levels;
+mod writer;
 
 pub use levels::{Levels, PARTS};
 
 use json::JsonLines;
+use writer::LogWriter;
+pub(crate) use writer::write_all;
 
-/// The log, as it is to be.
+/// Settings of the log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogSettings {
-    /// What is left out.
+    /// The levels below which lines are left out.
     pub levels: Levels,
-    /// What lines look like.
+    /// The format of lines.
     pub format: LogFormat,
 }
 
-/// What lines of the log look like.
+/// The format of the log's lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
@@ -44,11 +48,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// Changes the levels of the running log.
+/// The running log: changes its levels and where it is written.
 #[derive(Clone, Debug)]
 pub struct LogHandle {
     filter: reload::Handle<Targets, Registry>,
     state: Arc<Mutex<State>>,
+    writer: LogWriter,
 }
 
 #[derive(Debug)]
@@ -58,13 +63,13 @@ struct State {
 }
 
 impl LogHandle {
-    /// From now on these levels count: an operator wants them.
+    /// Sets the levels that an operator has ordered.
     pub fn change(&self, levels: &Levels) {
         self.apply(&mut self.lock(), levels);
     }
 
-    /// A reload has found these levels in the configuration. They count if they are others than it
-    /// had before.
+    /// Takes the levels that a reload has found in the configuration. They apply if they differ from
+    /// the ones before.
     pub fn configure(&self, levels: &Levels) {
         let mut state = self.lock();
         if state.configured != *levels {
@@ -73,7 +78,7 @@ impl LogHandle {
         }
     }
 
-    /// The levels that count now.
+    /// The levels that apply now.
     #[must_use]
     pub fn levels(&self) -> Levels {
         self.lock().current.clone()
@@ -83,6 +88,26 @@ impl LogHandle {
     #[must_use]
     pub fn configured(&self) -> Levels {
         self.lock().configured.clone()
+    }
+
+    /// Has a thread write the log from now on, so that no other thread waits for standard error. To be
+    /// followed by [`Self::flush`] before the process ends or runs another program.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses a thread.
+    pub fn start_thread(&self) -> std::io::Result<()> {
+        self.writer.start_thread()
+    }
+
+    /// Waits until all lines so far are written, for 2 s at most.
+    pub fn flush(&self) {
+        self.writer.flush();
+    }
+
+    /// Prints a line for people between the log's.
+    pub fn print(&self, line: &str) {
+        self.writer.write_lines(format!("{line}\n").as_bytes());
     }
 
     fn apply(&self, state: &mut State, levels: &Levels) {
@@ -96,54 +121,73 @@ impl LogHandle {
     }
 }
 
-/// Begins the log of this process, in which panics are lines too.
+/// Starts the log of this process, in which panics are lines too.
 #[must_use]
 pub fn start(settings: &LogSettings) -> LogHandle {
     let LogSettings { levels, format } = settings;
     let (filter, handle) = handle(levels);
+    let writer = handle.writer.clone();
     let lines = match format {
         LogFormat::Text => {
-            let lines = fmt::layer().with_target(false).with_ansi(is_coloured());
-            lines.with_writer(std::io::stderr).boxed()
+            let lines =
+                fmt::layer().with_target(false).with_ansi(is_coloured()).with_writer(writer);
+            if std::io::stderr().is_terminal() {
+                lines.with_timer(TimeOfDay).boxed()
+            } else {
+                lines.boxed()
+            }
         }
         LogFormat::Json => {
             let lines = fmt::layer().event_format(JsonLines).fmt_fields(JsonFields::new());
-            lines.with_writer(std::io::stderr).boxed()
+            lines.with_writer(writer).boxed()
         }
     };
     tracing_subscriber::registry().with(filter).with(lines).init();
-    log_panics(*format);
+    log_panics(*format, handle.clone());
     handle
+}
+
+/// `14:03:59`, in the local zone.
+#[derive(Debug)]
+struct TimeOfDay;
+
+impl FormatTime for TimeOfDay {
+    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
+        write!(writer, "{}", jiff::Zoned::now().strftime("%H:%M:%S"))
+    }
 }
 
 fn handle(levels: &Levels) -> (reload::Layer<Targets, Registry>, LogHandle) {
     let (layer, filter) = reload::Layer::new(levels.targets());
     let state = State { current: levels.clone(), configured: levels.clone() };
-    (layer, LogHandle { filter, state: Arc::new(Mutex::new(state)) })
+    let state = Arc::new(Mutex::new(state));
+    (layer, LogHandle { filter, state, writer: LogWriter::default() })
 }
 
 fn is_coloured() -> bool {
     // https://no-color.org
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    std::io::stderr().is_terminal() && !no_color
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    std::io::stderr().is_terminal() && !no_color && !is_dumb
 }
 
-/// Panics of any thread are lines of the log; in text, what Rust says of them stands before.
-fn log_panics(format: LogFormat) {
-    let said = panic::take_hook();
+/// Logs panics of any thread; in text, Rust's own message comes first.
+fn log_panics(format: LogFormat, handle: LogHandle) {
+    let default = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         if format == LogFormat::Text {
-            said(info);
+            default(info);
         }
         log_panic(info);
+        handle.flush();
     }));
 }
 
-/// A thread that panics ends the process, once that is said.
+/// From now on a thread that panics ends the process, once the panic is logged.
 pub fn abort_on_panic() {
-    let said = panic::take_hook();
+    let hook = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        said(info);
+        hook(info);
         std::process::abort();
     }));
 }

@@ -26,6 +26,7 @@ use crate::handover::StateError;
 use crate::handover::pool::PoolSnapshot;
 use crate::link::seam::seam;
 use crate::log::LogHandle;
+use crate::protocol::ids::Timestamp;
 use crate::supervisor::event::Announcer;
 use crate::supervisor::orphans::Orphans;
 use crate::supervisor::output::Output;
@@ -159,6 +160,12 @@ struct Services<Reread, Report> {
 }
 
 impl Primary {
+    /// The start of the first primary of this run: upgrades and crashes don't change it.
+    #[must_use]
+    pub fn started(&self) -> Timestamp {
+        self.journal.snapshot().started
+    }
+
     /// Binds the listener, or takes the one that was passed or left; with that everything else that was
     /// left.
     ///
@@ -300,7 +307,7 @@ impl PoolStart {
 
     fn slots(&self, config: &Config) -> u16 {
         match self {
-            Self::New => config.workers,
+            Self::New => config.workers.count,
             Self::Resumed(snapshot, ..) => snapshot.settings.workers,
         }
     }

@@ -1,12 +1,14 @@
-//! Flags and the keys of `sticky-lb.toml`: one table for both.
+//! The settings: one table for the flags and for the keys of `sticky-lb.toml`.
 //!
-//! Never acts on a setting.
+//! Acts on no setting.
 
 pub mod change;
 pub mod control;
 pub mod drain;
 pub mod file;
 pub mod general;
+#[cfg(test)]
+mod guide;
 pub mod hand_off;
 pub mod layers;
 pub mod lifecycle;
@@ -22,6 +24,7 @@ pub mod pm2 {
 }
 pub mod problems;
 pub mod reader;
+pub mod reference;
 pub mod report;
 mod resolve;
 pub mod scaling;

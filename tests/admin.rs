@@ -1,4 +1,4 @@
-//! The admin listener: what it answers, who may come in, and that nobody can do harm there.
+//! The admin listener: answers, access, hostile clients.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -35,7 +35,7 @@ fn code(answer: &Answer) -> String {
     answer.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Slot and process of each worker that serves.
+/// Slot and process of each serving worker.
 fn serving(workers: &Value) -> Vec<(u64, u64)> {
     let all = workers.as_array().unwrap().iter().filter(|it| it["state"] == "serving");
     all.map(|it| (it["slot"].as_u64().unwrap(), it["pid"].as_u64().unwrap())).collect()
@@ -47,7 +47,7 @@ fn ready(primary: &Primary) -> (u16, String) {
 }
 
 #[test]
-fn what_is_asked_over_http_is_what_the_control_socket_answers() {
+fn http_answers_are_those_of_the_control_socket() {
     let primary = with_admin(3).start();
     for n in 0..6 {
         ask(nth(n), primary.address());
@@ -73,13 +73,13 @@ fn what_is_asked_over_http_is_what_the_control_socket_answers() {
 }
 
 #[test]
-fn questions_that_are_wrong_are_answered_with_what_is_wrong() {
+fn wrong_requests_are_answered_with_the_reason() {
     let primary = with_admin(1).start();
     let admin = primary.admin();
     for (path, status, said) in [
         ("/api/slots/9", 409, "no slot 9"),
-        ("/api/slots/one", 400, "no slot"),
-        ("/api/slots/70000", 400, "no slot"),
+        ("/api/slots/one", 400, "not a slot"),
+        ("/api/slots/70000", 400, "not a slot"),
         ("/api/where?address=nowhere", 400, "address"),
         ("/api/where?adress=1.2.3.4", 400, "adress"),
         ("/api/conns?limit=-1", 400, "limit"),
@@ -138,7 +138,7 @@ fn only_post_changes_anything() {
 }
 
 #[test]
-fn orders_over_http_are_carried_out() {
+fn orders_over_http_are_executed() {
     let primary = with_admin(2).start();
     let done = |name: &str, keys: Value| {
         let answer = primary.order(name, &keys);
@@ -171,7 +171,7 @@ fn orders_over_http_are_carried_out() {
 }
 
 #[test]
-fn orders_that_cannot_be_carried_out_say_why() {
+fn refused_orders_give_the_reason() {
     let primary = with_admin(1).start();
     for (name, keys, status, code_expected) in [
         ("scale", json!({"to": "many"}), 400, "bad-request"),
@@ -199,11 +199,11 @@ fn orders_that_cannot_be_carried_out_say_why() {
 }
 
 #[test]
-fn a_page_of_another_origin_cannot_order_anything() {
+fn a_page_of_another_origin_cannot_send_orders() {
     let primary = with_admin(1).start();
     let admin = primary.admin();
     let scale = |headers: &[&str]| post(admin, "/api/scale", headers, "{\"to\":\"2\"}").status();
-    // What a form or a simple request can send.
+    // Types that a form or a simple request can send.
     for simple in
         ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"]
     {
@@ -230,7 +230,7 @@ fn a_page_of_another_origin_cannot_order_anything() {
 }
 
 #[test]
-fn a_name_that_was_made_to_mean_this_machine_gets_nothing() {
+fn a_rebound_host_name_gets_nothing() {
     let primary = with_admin(1).arguments(&["--admin-host", "Admin.Example"]).start();
     let admin = primary.admin();
     let port = admin.port();
@@ -251,7 +251,7 @@ fn a_name_that_was_made_to_mean_this_machine_gets_nothing() {
     }
     let absolute = "GET http://evil.example/api/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     assert_eq!(say(admin, absolute.as_bytes()).unwrap().status(), 400);
-    // Health checks are asked by any name.
+    // Health checks accept any host name.
     assert_eq!(get(admin, "/livez", &["Host: pod.example"]).status(), 200);
     assert_eq!(get(admin, "/readyz", &["Host: pod.example"]).status(), 200);
     primary.stop();
@@ -296,7 +296,7 @@ fn without_the_token_only_page_and_health_checks_are_answered() {
 }
 
 #[test]
-fn whoever_guesses_tokens_does_not_fill_the_log() {
+fn wrong_tokens_do_not_fill_the_log() {
     let primary = with_token(1).start();
     let admin = primary.admin();
     let begin = std::time::SystemTime::now();
@@ -306,14 +306,15 @@ fn whoever_guesses_tokens_does_not_fill_the_log() {
     }
     let seconds = usize::try_from(begin.elapsed().unwrap().as_secs()).unwrap();
     let log = primary.log();
-    let lines = log.lines().filter(|line| line.contains("without the right token")).count();
+    let lines =
+        log.lines().filter(|line| line.contains("admin request rejected: wrong token")).count();
     assert!((1..=seconds + 2).contains(&lines), "{lines} lines in {seconds} seconds");
     assert!(!log.contains("guess-number"), "{log}");
     primary.stop();
 }
 
 #[test]
-fn the_page_can_reach_nobody_else_and_is_not_kept() {
+fn the_page_reaches_no_other_host_and_is_not_stored() {
     let primary = with_token(1).start();
     let page = get(primary.admin(), "/", &[]);
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
@@ -338,7 +339,7 @@ fn the_page_can_reach_nobody_else_and_is_not_kept() {
     primary.stop();
 }
 
-/// The next snapshot; its events go on where those before have ended.
+/// The next snapshot; its events continue those of the one before.
 fn next_live(viewer: &mut Viewer, last: &mut Option<u64>) -> Value {
     let live = viewer.expect("live");
     for event in live["events"].as_array().unwrap() {
@@ -350,7 +351,7 @@ fn next_live(viewer: &mut Viewer, last: &mut Option<u64>) -> Value {
 }
 
 #[test]
-fn viewers_see_a_worker_die_and_each_event_once() {
+fn viewers_see_a_crash_and_each_event_once() {
     let primary = with_admin(2).start();
     let (mut viewer, mut last) = (Viewer::of(primary.admin(), "/api/live"), None);
     let first = next_live(&mut viewer, &mut last);
@@ -358,15 +359,15 @@ fn viewers_see_a_worker_die_and_each_event_once() {
     assert!(last.is_some(), "what has happened comes first: {first}");
     let old = primary.worker(1);
     common::process::signal(old, Signal::KILL);
-    let mut died = false;
+    let mut crashed = false;
     eventually("its successor", || {
         let live = next_live(&mut viewer, &mut last);
         let mut events = live["events"].as_array().unwrap().iter();
-        died |= events.any(|event| event["kind"] == "worker-crashed" && event["pid"] == old);
+        crashed |= events.any(|event| event["kind"] == "worker-crashed" && event["pid"] == old);
         let now = serving(&live["workers"]);
-        died && now.len() == 2 && now.iter().all(|(_, pid)| *pid != u64::from(old))
+        crashed && now.len() == 2 && now.iter().all(|(_, pid)| *pid != u64::from(old))
     });
-    // Another one, who comes while something happens, gets the same.
+    // A viewer that joins meanwhile gets the same events.
     primary.order("restart", &json!({"slot": 0}));
     let (mut other, mut others_last) = (Viewer::of(primary.admin(), "/api/live"), None);
     primary.order("restart", &json!({"slot": 1}));
@@ -394,7 +395,7 @@ fn events_are_followed_as_they_come() {
 }
 
 #[test]
-fn streams_end_when_the_primary_does() {
+fn streams_end_with_the_primary() {
     let primary = with_admin(1).start();
     let mut viewer = Viewer::of(primary.admin(), "/api/live");
     viewer.expect("live");
@@ -403,7 +404,7 @@ fn streams_end_when_the_primary_does() {
 }
 
 #[test]
-fn viewers_are_bounded_and_those_that_leave_make_room() {
+fn viewers_are_bounded_and_disconnected_ones_free_their_place() {
     let primary = with_admin(1).start();
     let admin = primary.admin();
     let mut viewers: Vec<_> = (0..70).map(|_| Viewer::of(admin, "/api/live")).collect();
@@ -411,7 +412,7 @@ fn viewers_are_bounded_and_those_that_leave_make_room() {
     assert_eq!(busy, 6);
     let mut looking = viewers.drain(..).filter(|viewer| viewer.status.contains(" 200 "));
     assert_eq!(looking.by_ref().take(3).map(|mut it| it.expect("live")).count(), 3);
-    // All else is still answered.
+    // Other requests are still answered.
     assert_eq!(get(admin, "/livez", &[]).status(), 200);
     assert_eq!(get(admin, "/api/status", &[]).status(), 200);
     drop(looking);
@@ -421,7 +422,7 @@ fn viewers_are_bounded_and_those_that_leave_make_room() {
 }
 
 #[test]
-fn ready_is_said_when_clients_should_come() {
+fn readiness_follows_accepting_serving_and_stopping() {
     let primary = with_admin(2)
         .slot_zero("while [ ! -e go ]; do sleep 0.02; done")
         .arguments(&["--listen-timeout", "60s", "--lameduck", "60s", "--ready-workers", "100%"])
@@ -438,7 +439,7 @@ fn ready_is_said_when_clients_should_come() {
     eventually("ready again", || ready(&primary).0 == 200);
     primary.signal(Signal::TERM);
     eventually("not ready", || ready(&primary).0 == 503);
-    assert_eq!(ready(&primary).1, "everything is being stopped");
+    assert_eq!(ready(&primary).1, "the primary is stopping");
     assert_eq!(get(primary.admin(), "/livez", &[]).status(), 200);
     ask(nth(1), primary.address());
     primary.signal_again(Signal::TERM);
@@ -446,7 +447,7 @@ fn ready_is_said_when_clients_should_come() {
 }
 
 #[test]
-fn what_no_client_sends_harms_nobody() {
+fn malformed_requests_do_no_harm() {
     let primary = with_admin(1).start();
     let admin = primary.admin();
     let long = "x".repeat(1 << 20);
@@ -471,7 +472,7 @@ fn what_no_client_sends_harms_nobody() {
         &chunk,
     ] {
         let mut stream = connect(admin);
-        // It may be refused before all of it is there.
+        // It may be rejected before all of it has arrived.
         let _ = stream.write_all(bytes.as_bytes());
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let answer = read_answer(stream);
@@ -493,7 +494,7 @@ fn what_no_client_sends_harms_nobody() {
 }
 
 #[test]
-fn clients_that_are_slow_or_idle_or_never_read_are_cut_off() {
+fn slow_idle_and_deaf_clients_are_disconnected() {
     let primary = with_admin(1).start();
     let admin = primary.admin();
     let before = descriptors(primary.primary_pid()).len();
@@ -503,7 +504,7 @@ fn clients_that_are_slow_or_idle_or_never_read_are_cut_off() {
         "POST /api/scale HTTP/1.1\r\nHost: localhost\r\n{JSON}\r\nContent-Length: 9\r\n\r\n{{"
     );
     slow[2].write_all(begun.as_bytes()).unwrap();
-    // More answers than sockets hold, none of which it reads.
+    // More answers than socket buffers hold, and it reads none.
     let mut deaf = connect(admin);
     let ask = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(5_000);
     deaf.set_nonblocking(true).unwrap();
@@ -518,7 +519,7 @@ fn clients_that_are_slow_or_idle_or_never_read_are_cut_off() {
 }
 
 #[test]
-fn an_admin_address_in_use_is_said_at_the_start() {
+fn an_admin_address_in_use_is_an_error_at_the_start() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let (code, log) = Primary::with_workers(1).arguments(&["--admin", &address]).run();
@@ -527,7 +528,7 @@ fn an_admin_address_in_use_is_said_at_the_start() {
 }
 
 #[test]
-fn what_can_be_reached_from_elsewhere_needs_a_token() {
+fn an_address_beyond_loopback_needs_a_token() {
     let (code, log) = Primary::with_workers(1).arguments(&["--admin", "0.0.0.0:0"]).run();
     assert_eq!(code, Some(2), "{log}");
     assert!(log.contains("set admin_token_file"), "{log}");

@@ -49,7 +49,7 @@ fn a_jump_kills_nobody_and_holds_nothing_up() {
         eventually("two workers", || primary.workers().len() == 2);
     }
     let log = primary.log();
-    for sign in ["killed", "died", "stands still", "is to be replaced"] {
+    for sign in ["killed", "crashed", "stands still", "worker replacing"] {
         assert!(!log.contains(sign), "{sign}");
     }
     jump(&folder, -DAY);

@@ -391,7 +391,7 @@ fn events_are_listed_and_followed() {
         said(folder, &["scale", "1"]);
         heard
     });
-    running.wait_for("worker is gone");
+    running.wait_for("worker exited");
 }
 
 #[test]
@@ -518,7 +518,7 @@ fn a_reload_is_followed_to_its_end() {
 
 #[test]
 fn a_reload_that_comes_to_nothing_fails_with_the_reason() {
-    let reason = "rolling restart 7 is aborted: new worker in slot 0 died: exit code 3";
+    let reason = "rolling restart 7 aborted: new worker in slot 0 exited: exit code 3";
     let lines = [json!({"item": rollout(0, None)}), problem("failed", reason)];
     let play = Play::that(&[("reload", &lines)]);
     let output = run(&play.folder, &["reload"]);

@@ -1,5 +1,4 @@
-//! Settings come from flags, the environment and a file, and what is wrong with them is said with
-//! its place.
+//! Settings from flags, environment and file; errors name their place.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,7 +12,7 @@ use std::process::{Command, Output};
 use common::{Primary, own_directory, process};
 use serde_json::Value;
 
-/// A directory with files, in which the program is run to its end.
+/// A directory with files, in which the program runs to its end.
 struct Place(PathBuf);
 
 impl Place {
@@ -40,7 +39,7 @@ impl Place {
         self.command(arguments).output().unwrap()
     }
 
-    /// What `check --json` says of these flags.
+    /// The output of `check --json` with these flags.
     fn check(&self, arguments: &[&str]) -> Value {
         checked(&mut self.command(&[&["check", "--json"], arguments].concat()))
     }
@@ -79,7 +78,7 @@ fn fails(output: &Output, code: i32, lines: &[&str]) {
 }
 
 #[test]
-fn flags_win_over_the_environment_and_that_over_the_file_and_that_over_defaults() {
+fn flags_override_the_environment_which_overrides_the_file() {
     let place = Place::with(&[(
         "sticky-lb.toml",
         "port = 81\nworkers = 2\nname = 'chat'\nkill_timeout = 1600\nhost = ''\n",
@@ -104,11 +103,11 @@ fn flags_win_over_the_environment_and_that_over_the_file_and_that_over_defaults(
 
 #[test]
 fn drain_is_a_mode_or_a_table() {
-    let table = "[drain]\nmode = 'shed'\nreload = '5m'\nshutdown = '3s'\nrate = 20\n";
-    let place = Place::with(&[("sticky-lb.toml", table), ("mode.toml", "drain = 'ride'\n")]);
+    let table = "[drain]\nmode = 'close'\nreload = '5m'\nshutdown = '3s'\nrate = 20\n";
+    let place = Place::with(&[("sticky-lb.toml", table), ("mode.toml", "drain = 'wait'\n")]);
     let found = place.check(&["--drain-reload", "9m"]);
     for (key, value, from) in [
-        ("drain", "\"shed\"", "sticky-lb.toml:2"),
+        ("drain", "\"close\"", "sticky-lb.toml:2"),
         ("drain_timeout", "\"9m\"", "--drain-timeout"),
         ("kill_timeout", "\"3s\"", "sticky-lb.toml:4"),
         ("close_rate", "20", "sticky-lb.toml:5"),
@@ -118,7 +117,7 @@ fn drain_is_a_mode_or_a_table() {
         assert_eq!(setting(&found, key), (value.to_owned(), from.to_owned()), "{key}");
     }
     let found = place.check(&["--config", "mode.toml"]);
-    assert_eq!(setting(&found, "drain").0, "\"ride\"");
+    assert_eq!(setting(&found, "drain").0, "\"wait\"");
     let twice = format!("kill_timeout = '9s'\n{table}");
     fails(
         &Place::with(&[("sticky-lb.toml", &twice)]).run(&["check"]),
@@ -161,7 +160,7 @@ fn workers_get_the_environment_of_the_profile() {
 }
 
 #[test]
-fn workers_run_in_their_directory_which_starts_at_the_file() {
+fn workers_run_in_their_directory_relative_to_the_file() {
     let place = Place::with(&[("conf/app.toml", "cwd = '../data'\n"), ("data/x", "")]);
     let config = place.0.join("conf/app.toml");
     let primary = Primary::with_workers(1).arguments(&["--config", config.to_str().unwrap()]);
@@ -172,7 +171,7 @@ fn workers_run_in_their_directory_which_starts_at_the_file() {
 }
 
 #[test]
-fn an_unknown_profile_names_those_that_there_are() {
+fn an_unknown_profile_lists_the_known_ones() {
     let place = Place::with(&[("sticky-lb.toml", "[env]\nA = 1\n[env_test]\n[env_production]\n")]);
     fails(
         &place.run(&["--env", "prod"]),
@@ -187,7 +186,7 @@ fn an_unknown_profile_names_those_that_there_are() {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_its_line_and_all_at_once() {
+fn all_errors_are_reported_with_their_lines() {
     let place = Place::with(&[(
         "sticky-lb.toml",
         "# comment\nport = 80\nworkers = \"many\"\n\nmax_memry_restart = \"1G\"\n",
@@ -202,7 +201,7 @@ fn what_is_wrong_is_said_with_its_line_and_all_at_once() {
 }
 
 #[test]
-fn settings_that_contradict_each_other_name_the_place_of_the_wrong_one() {
+fn contradictory_settings_name_the_place_of_the_wrong_one() {
     let place = Place::with(&[("sticky-lb.toml", "weights = [1, 2]\nmin_workers = 3\n")]);
     fails(
         &place.run(&["check", "--workers", "3", "--watchdog-timeout=2s", "--cwd=none"]),
@@ -224,14 +223,14 @@ fn settings_that_contradict_each_other_name_the_place_of_the_wrong_one() {
 }
 
 #[test]
-fn a_file_that_is_named_has_to_be_there() {
+fn a_named_file_must_exist() {
     let expected =
         "sticky-lb: cannot read configuration file x.toml: No such file or directory (os error 2)";
     fails(&Place::with(&[]).run(&["check", "--config", "x.toml"]), 2, &[expected]);
 }
 
 #[test]
-fn relative_paths_start_where_they_were_written() {
+fn relative_paths_start_at_the_place_of_their_setting() {
     let place = Place::with(&[
         ("conf/app.toml", "out_file = 'out.log'\nwatch = ['src']\ncwd = '..'\nsecret_file = 'x'\n"),
         ("conf/src/x", ""),
@@ -250,7 +249,7 @@ fn relative_paths_start_where_they_were_written() {
 }
 
 #[test]
-fn the_directory_is_the_one_that_pwd_names_now() {
+fn the_directory_follows_pwd() {
     let place = Place::with(&[("one/sticky-lb.toml", "name = 'one'\n")]);
     symlink("one", place.0.join("current")).unwrap();
     let current = place.0.join("current");
@@ -258,14 +257,14 @@ fn the_directory_is_the_one_that_pwd_names_now() {
     let found = checked(command.current_dir(&current).env("PWD", &current));
     assert_eq!(found["name"]["value"], "one");
     assert_eq!(found["cwd"]["value"], place.0.join("one").to_str().unwrap());
-    // One that lies is not believed.
+    // A wrong PWD is ignored.
     let mut command = place.command(&["check", "--json"]);
     let found = checked(command.env("PWD", "/etc"));
     assert_eq!(found["cwd"]["value"], place.0.to_str().unwrap());
 }
 
 #[test]
-fn under_kubernetes_connections_are_taken_a_while_longer() {
+fn under_kubernetes_there_is_a_lame_duck_period() {
     let place = Place::with(&[]);
     let mut command = place.command(&["check", "--json"]);
     let found = checked(command.env("KUBERNETES_SERVICE_HOST", "10.0.0.1"));
@@ -274,7 +273,7 @@ fn under_kubernetes_connections_are_taken_a_while_longer() {
 }
 
 #[test]
-fn a_command_that_is_typed_replaces_that_of_the_file_with_its_arguments() {
+fn a_command_on_the_command_line_replaces_the_files_command_and_arguments() {
     let place = Place::with(&[("sticky-lb.toml", "command = 'node app.js'\nargs = '--fast'\n")]);
     let words = |found: &Value| (found["command"]["value"].clone(), found["args"]["value"].clone());
     let found = place.check(&[]);
@@ -286,7 +285,7 @@ fn a_command_that_is_typed_replaces_that_of_the_file_with_its_arguments() {
 }
 
 #[test]
-fn check_says_the_same_as_text() {
+fn check_prints_the_same_as_text() {
     let place = Place::with(&[("sticky-lb.toml", "port = 81\n[env]\nTOKEN = 'confidential'\n")]);
     let output = place.run(&["check", "--workers", "2"]);
     let text = String::from_utf8(output.stdout).unwrap();
@@ -300,7 +299,7 @@ fn check_says_the_same_as_text() {
     assert_eq!(line("# host"), "# host is not set");
     assert_eq!(line("# env"), "# env.TOKEN is set # sticky-lb.toml:3");
     assert!(!text.contains("confidential"), "{text}");
-    // It is a configuration file that says the same.
+    // The text is a configuration file with the same result.
     let again = Place::with(&[("sticky-lb.toml", &text)]);
     let found = place.check(&["--workers", "2"]);
     for (key, value) in again.check(&[]).as_object().unwrap() {
@@ -309,7 +308,7 @@ fn check_says_the_same_as_text() {
 }
 
 #[test]
-fn init_writes_a_file_that_changes_nothing_even_if_all_of_it_is_said() {
+fn init_writes_a_file_with_all_defaults() {
     let place = Place::with(&[]);
     let defaults = place.check(&[]);
     assert!(place.run(&["init"]).status.success());
@@ -406,7 +405,7 @@ fn a_javascript_file_of_pm2_is_converted() {
 }
 
 #[test]
-fn json_and_yaml_of_pm2_say_the_same_as_javascript() {
+fn json_and_yaml_of_pm2_are_converted_like_javascript() {
     let json =
         r#"{"apps": [{"name": "a", "script": "./run", "args": ["-x"], "instances": "max"}]}"#;
     let yaml = "apps:\n  - name: a\n    script: ./run\n    args: ['-x']\n    instances: max\n";
@@ -427,7 +426,7 @@ fn json_and_yaml_of_pm2_say_the_same_as_javascript() {
 }
 
 #[test]
-fn of_several_apps_one_is_chosen() {
+fn one_of_several_apps_is_chosen() {
     let json = r#"[{"name": "api", "script": "a.js"}, {"name": "jobs", "script": "b.js"}]"#;
     let place = Place::with(&[("pm2/e.json", json)]);
     let expected = "pm2/e.json describes api, jobs: choose by --app, one for each primary";
@@ -438,12 +437,12 @@ fn of_several_apps_one_is_chosen() {
     assert!(place.run(&["init", "--from-pm2", "pm2/e.json", "--app", "jobs"]).status.success());
     let found = place.check(&[]);
     assert_eq!(found["command"]["value"], Value::from(vec!["node", "b.js"]));
-    // Its paths start where they did.
+    // Its paths still start at PM2's file.
     assert_eq!(found["cwd"]["value"], place.0.join("pm2").to_str().unwrap());
 }
 
 #[test]
-fn a_file_of_pm2_that_cannot_be_had_is_said_so() {
+fn a_file_of_pm2_that_cannot_be_read_is_an_error() {
     let files = [
         ("bad.js", "throw new Error('boom')"),
         ("no.json", "{"),
@@ -453,9 +452,9 @@ fn a_file_of_pm2_that_cannot_be_had_is_said_so() {
     let place = Place::with(&files);
     for (name, expected) in [
         ("bad.js", "sticky-lb: bad.js throws: Error: boom"),
-        ("no.json", "sticky-lb: no.json is no JSON: "),
+        ("no.json", "sticky-lb: no.json is not JSON: "),
         ("e.yaml", "sticky-lb: e.yaml describes no app: "),
-        ("e.txt", "sticky-lb: cannot tell what e.txt is: "),
+        ("e.txt", "sticky-lb: unknown type of file e.txt: "),
         ("none.json", "sticky-lb: cannot read none.json: No such file"),
     ] {
         let output = place.run(&["init", "--from-pm2", name]);
@@ -465,5 +464,5 @@ fn a_file_of_pm2_that_cannot_be_had_is_said_so() {
     }
     let mut command = place.command(&["init", "--from-pm2", "bad.js"]);
     let output = command.env("PATH", "").output().unwrap();
-    assert!(stderr(&output).contains("cannot run node, which bad.js takes"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("cannot run node to read bad.js"), "{}", stderr(&output));
 }

@@ -1,4 +1,4 @@
-//! The control socket: whose it is, who may come in, and that nobody can do harm there.
+//! The control socket: ownership, access, hostile clients.
 
 mod common;
 
@@ -20,7 +20,7 @@ fn status(primary: &Primary) -> serde_json::Value {
 }
 
 #[test]
-fn the_socket_is_its_users_alone_and_goes_with_the_primary() {
+fn the_socket_is_private_and_is_removed_with_the_primary() {
     let primary = Primary::with_workers(1).start();
     let path = primary.control();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
@@ -30,27 +30,27 @@ fn the_socket_is_its_users_alone_and_goes_with_the_primary() {
         let names = fs::read_dir(&folder).unwrap().map(|it| it.unwrap().file_name());
         names.filter(|name| name.to_string_lossy().contains(".sock")).count()
     };
-    assert_eq!(sockets(), 1, "nothing is left of how it was made");
+    assert_eq!(sockets(), 1, "no temporary file is left");
     primary.signal(Signal::TERM);
     eventually("the socket is gone", || !path.exists());
     primary.stop_finished();
 }
 
 #[test]
-fn requests_that_are_wrong_are_answered_with_what_is_wrong() {
+fn wrong_requests_are_answered_with_the_reason() {
     let primary = Primary::with_workers(1).start();
     let long = format!("{{\"version\":1,\"request\":\"{}\"}}\n", "x".repeat(100_000));
     for (bytes, code, said) in [
-        (&b"hello\n"[..], "bad-request", "no JSON"),
-        (b"\n", "bad-request", "no JSON"),
-        (b"\x00\xff\xfe\n", "bad-request", "no JSON"),
-        (b"[1,2]\n", "bad-request", "no JSON object"),
+        (&b"hello\n"[..], "bad-request", "not JSON"),
+        (b"\n", "bad-request", "not JSON"),
+        (b"\x00\xff\xfe\n", "bad-request", "not JSON"),
+        (b"[1,2]\n", "bad-request", "not a JSON object"),
         (b"{\"request\":\"status\"}\n", "bad-request", "no version"),
         (b"{\"version\":1,\"request\":\"dance\"}\n", "bad-request", "dance"),
         (b"{\"version\":1,\"request\":\"drain\"}\n", "bad-request", "slot"),
         (b"{\"version\":1,\"request\":\"status\",\"x\":1}\n", "bad-request", "x"),
         (b"{\"version\":7,\"request\":\"of the future\"}\n", "version", "version 7"),
-        (long.as_bytes(), "bad-request", "no JSON"),
+        (long.as_bytes(), "bad-request", "not JSON"),
     ] {
         let (code_found, message) = Asked::raw(&primary.control(), bytes).end().unwrap_err();
         assert_eq!(code_found, code, "{message}");
@@ -70,11 +70,11 @@ fn a_client_that_only_closes_its_writing_half_still_gets_its_answer() {
 }
 
 #[test]
-fn more_clients_than_there_is_room_for_are_told_so_and_those_that_leave_make_room() {
+fn clients_are_bounded_and_disconnected_ones_free_their_place() {
     let primary = Primary::with_workers(1).start();
     let mut following: Vec<_> =
         (0..64).map(|_| primary.begin("events", json!({"follow": true}))).collect();
-    // Nothing happens any more that they could be told of.
+    // No further events are due that they would be sent.
     for asked in &mut following {
         asked.item();
     }
@@ -86,7 +86,7 @@ fn more_clients_than_there_is_room_for_are_told_so_and_those_that_leave_make_roo
 }
 
 #[test]
-fn clients_that_never_read_or_never_ask_cost_nobody_else_anything() {
+fn clients_that_never_read_or_never_send_a_request_do_no_harm() {
     let primary = Primary::with_workers(2).start();
     let silent: Vec<_> = (0..20).map(|_| UnixStream::connect(primary.control()).unwrap()).collect();
     let deaf: Vec<_> = (0..20).map(|_| primary.begin("live", json!({}))).collect();
@@ -99,7 +99,7 @@ fn clients_that_never_read_or_never_ask_cost_nobody_else_anything() {
 }
 
 #[test]
-fn a_socket_that_a_killed_primary_has_left_is_replaced() {
+fn the_socket_of_a_killed_primary_is_replaced() {
     let mut primary = Primary::with_workers(1).start();
     let (folder, port) = (primary.directory().to_owned(), primary.port());
     let left = folder.join("left-9.sock");
@@ -113,7 +113,7 @@ fn a_socket_that_a_killed_primary_has_left_is_replaced() {
 }
 
 #[test]
-fn the_socket_of_a_running_primary_is_never_taken_away() {
+fn the_socket_of_a_running_primary_is_never_removed() {
     let primary = Primary::with_workers(1).start();
     let path = primary.control();
     let path = path.to_str().unwrap();
@@ -121,7 +121,7 @@ fn the_socket_of_a_running_primary_is_never_taken_away() {
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("belongs to a running primary"), "{log}");
     assert_eq!(status(&primary)["pid"], primary.pid());
-    // Also not one that is too busy to answer.
+    // Nor if it is too busy to answer.
     let folder = common::own_directory();
     let busy = folder.join("busy.sock");
     let listener = UnixListener::bind(&busy).unwrap();
@@ -134,7 +134,7 @@ fn the_socket_of_a_running_primary_is_never_taken_away() {
 }
 
 #[test]
-fn a_primary_that_drains_does_not_keep_the_next_one_from_starting() {
+fn a_primary_starts_while_another_one_drains() {
     const STATUS: &[u8] = b"{\"version\":1,\"request\":\"status\"}\n";
     let folder = common::own_directory();
     let runtime = folder.to_str().unwrap();
@@ -145,7 +145,7 @@ fn a_primary_that_drains_does_not_keep_the_next_one_from_starting() {
     held.write_all(b"GET /").unwrap();
     eventually("the worker has it", || of_first()["connections"] == 1);
     first.signal(Signal::TERM);
-    first.wait_for_log("worker drains");
+    first.wait_for_log("worker draining");
     let flags = ["--workers", "1", "--port", &port];
     let second = Primary::from_flags(&flags).environment("STICKY_LB_RUNTIME_DIR", runtime).start();
     let path = folder.join(format!("app-{port}-{}.sock", second.pid()));
@@ -159,18 +159,18 @@ fn a_primary_that_drains_does_not_keep_the_next_one_from_starting() {
 }
 
 #[test]
-fn a_file_that_is_no_socket_is_left_alone() {
+fn a_file_that_is_not_a_socket_is_left_alone() {
     let file = common::own_directory().join("precious");
     fs::write(&file, "data").unwrap();
     let (code, log) =
         Primary::with_workers(1).arguments(&["--control", file.to_str().unwrap()]).run();
     assert_eq!(code, Some(1), "{log}");
-    assert!(log.contains("is no socket"), "{log}");
+    assert!(log.contains("is not a socket"), "{log}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "data");
 }
 
 #[test]
-fn without_a_place_for_its_socket_a_primary_serves_all_the_same() {
+fn a_primary_serves_without_a_control_socket() {
     let folder = common::own_directory();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
     let primary = Primary::with_workers(1)
@@ -181,16 +181,16 @@ fn without_a_place_for_its_socket_a_primary_serves_all_the_same() {
     primary.stop();
 }
 
-/// Needs root, as `tests/processes.rs` does.
+/// Needs root, like `tests/processes.rs`.
 #[test]
-fn other_users_are_turned_away_even_where_the_file_lets_them_in() {
+fn other_users_are_rejected_even_if_the_files_mode_admits_them() {
     let primary = Primary::with_workers(1).start();
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let path = folder.path().join("open.sock");
     let other = Primary::with_workers(1).arguments(&["--control", path.to_str().unwrap()]).start();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
-    // It may be turned away before it has asked.
+    // It may be rejected before its request.
     let script = format!(
         "import os, socket\n\
          os.setuid(65534)\n\
@@ -210,14 +210,14 @@ fn other_users_are_turned_away_even_where_the_file_lets_them_in() {
 }
 
 #[test]
-fn a_thousand_hasty_clients_leave_nothing_behind() {
+fn a_thousand_short_connections_leak_nothing() {
     let primary = Primary::with_workers(1).start();
     let descriptors = || common::process::descriptors(primary.primary_pid()).len();
     status(&primary);
     let before = descriptors();
     for n in 0..1_000 {
         let mut socket = UnixStream::connect(primary.control()).unwrap();
-        // Some go before they have asked, some in the middle, some before the answer.
+        // Some close before the request, some in the middle, some before the answer.
         let request = &b"{\"version\":1,\"request\":\"workers\"}\n"[..(n % 4) * 11];
         let _ = socket.write_all(request);
     }

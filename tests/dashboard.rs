@@ -1,5 +1,5 @@
-//! The dashboard in a real browser: what it shows of a running primary, what it orders, and what
-//! becomes of it when there is much to show, or nobody to ask.
+//! The dashboard in a real browser: figures and orders of a running primary, many workers, a lost
+//! primary.
 
 mod common;
 
@@ -43,7 +43,7 @@ fn all_slots_are_shown_with_their_workers() {
 }
 
 #[test]
-fn a_killed_worker_gives_way_to_its_successor() {
+fn a_killed_worker_is_replaced_by_its_successor() {
     let (primary, url) = start(Primary::with_workers(3));
     let browser = Browser::start();
     let tab = browser.open(&url);
@@ -57,40 +57,40 @@ fn a_killed_worker_gives_way_to_its_successor() {
     assert_eq!(shown(&tab, 1, "pid"), primary.worker(1).to_string());
     assert_eq!(shown(&tab, 1, "generation"), "1");
     assert_eq!(shown(&tab, 1, "crashes"), "1");
-    tab.wait_for_text("#events", "worker died after");
-    tab.wait_for_text("#axis ~ figcaption", "1 death");
-    // Whoever can't see it hears of it.
-    tab.wait_for_text("#news", "the last: slot 1");
+    tab.wait_for_text("#events", "worker crashed after");
+    tab.wait_for_text("#axis ~ figcaption", "1 crash");
+    // Announced to screen readers.
+    tab.wait_for_text("#news", "latest: slot 1");
     assert_is_quiet(&tab, &url);
 }
 
 #[test]
-fn a_slot_is_drained_and_taken_back_by_keys_alone() {
+fn a_slot_is_drained_and_undrained_by_keyboard() {
     let (_primary, url) = start(Primary::with_workers(2));
     let browser = Browser::start();
     let tab = browser.open(&url);
     tab.wait_for_text(&row(1), "serving");
     choose(&tab, 1, "drain");
-    tab.wait_for_text("#confirm", "Its clients go to others");
+    tab.wait_for_text("#confirm", "Its clients go to other slots");
     tab.press("Escape");
     eventually("no dialog", || tab.evaluate("document.querySelector('dialog[open]')").is_null());
     assert_eq!(tab.text("#outcomes"), "", "something was ordered");
-    // Where one was is where one stays.
+    // The focus returns to the button.
     assert_eq!(tab.evaluate("document.activeElement.dataset.order"), "drain");
     tab.press("Enter");
     confirm(&tab);
-    tab.wait_for_text("#outcomes", "Drain slot 1: its clients go to others");
+    tab.wait_for_text("#outcomes", "Drain slot 1: its worker drains");
     eventually("a drained slot", || shown(&tab, 1, "state") == "drained");
     tab.wait_for_text("#spread ~ figcaption", "1 slot without a serving worker: 1");
-    // Why not is said in words.
+    // A refusal shows its reason.
     choose(&tab, 0, "drain");
     confirm(&tab);
-    tab.wait_for_text("#outcomes", "Drain slot 0: not done: slot 0 is the last one that serves");
+    tab.wait_for_text("#outcomes", "Drain slot 0: failed: slot 0 is the last one that serves");
     choose(&tab, 1, "undrain");
     confirm(&tab);
-    tab.wait_for_text("#outcomes", "Undrain slot 1: it is back in service");
+    tab.wait_for_text("#outcomes", "Undrain slot 1: back in service");
     eventually("a slot that serves", || shown(&tab, 1, "state") == "serving");
-    // The browser says that of the refusal.
+    // The browser reports the refused request.
     let complaints = tab.complaints();
     assert!(complaints.iter().all(|it| it.contains("409")), "{complaints:?}");
 }
@@ -110,17 +110,17 @@ fn workers_are_scaled_and_replaced() {
     tab.click("[data-order=reload]");
     tab.click("#confirm .main");
     eventually("a new worker", || shown(&tab, 0, "generation") == "1");
-    tab.wait_for_text("#events", "rolling restart 1 is done");
+    tab.wait_for_text("#events", "rolling restart 1 done");
     assert_ne!(primary.worker(0), before);
     tab.click(&format!("{} [data-order=about]", row(0)));
     tab.wait_for_text("#slot dl", "open: clients get its worker");
-    tab.wait_for_text("#slot .events", "worker serves");
+    tab.wait_for_text("#slot .events", "worker ready");
     tab.press("Escape");
     assert_is_quiet(&tab, &url);
 }
 
 #[test]
-fn it_is_shown_where_a_client_goes() {
+fn the_route_of_a_client_is_shown() {
     let (primary, url) = start(Primary::with_workers(3));
     let browser = Browser::start();
     let tab = browser.open(&url);
@@ -128,27 +128,27 @@ fn it_is_shown_where_a_client_goes() {
     let (client, worker) = (primary.client_of(2), primary.worker(2));
     tab.enter("#address", &client.to_string());
     let goes = format!("of {client} goes to slot 2 (pid {worker}), the first of its ranking");
-    tab.wait_for_text("#whereabouts", &goes);
+    tab.wait_for_text("#route", &goes);
     assert_eq!(count(&tab, "#ranking li"), 3);
-    tab.wait_for_text("#ranking .goes", "slot 2");
+    tab.wait_for_text("#ranking .target", "slot 2");
     let key = primary.ask("where", json!({"address": client}))["key"].clone();
-    tab.wait_for_text("#whereabouts", key.as_str().expect("a key"));
-    // Where its slot takes nobody, it says where else, and why.
+    tab.wait_for_text("#route", key.as_str().expect("a key"));
+    // If its slot is closed, another slot and the reason are shown.
     primary.ask("drain", json!({"slot": 2}));
     eventually("a drained slot", || shown(&tab, 2, "state") == "drained");
     tab.enter("#address", &client.to_string());
     let why = "not to slot 2, the first of its ranking: no worker serves there";
-    tab.wait_for_text("#whereabouts", why);
-    tab.wait_for_text("#ranking", "passed over: no worker serves there");
-    assert_ne!(tab.text("#ranking .goes"), "");
+    tab.wait_for_text("#route", why);
+    tab.wait_for_text("#ranking", "skipped: no worker serves there");
+    assert_ne!(tab.text("#ranking .target"), "");
     assert_is_quiet(&tab, &url);
     tab.enter("#address", "no address");
-    tab.wait_for_text("#whereabouts", "Not found: ");
+    tab.wait_for_text("#route", "Error: ");
     assert_eq!(count(&tab, "#ranking li"), 0);
 }
 
 #[test]
-fn the_token_is_asked_for_until_it_is_right() {
+fn the_token_is_requested_until_it_is_right() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard-token");
     fs::write(&file, TOKEN).expect("the target directory is writable");
     let file = file.to_str().expect("a path of text");
@@ -158,14 +158,14 @@ fn the_token_is_asked_for_until_it_is_right() {
     tab.wait_for_text("#lost", "Not signed in");
     eventually("the dialog", || is_open(&tab, "#sign-in"));
     tab.enter("#token", "another-token-of-letters");
-    tab.wait_for_text("#sign-in", "That token is not the right one");
-    assert_eq!(tab.text("#serving"), "No figures yet");
+    tab.wait_for_text("#sign-in", "The token is wrong");
+    assert_eq!(tab.text("#serving"), "No data yet");
     tab.enter("#token", TOKEN);
     tab.wait_for_text("#serving", "2 of 2 slots serve");
     assert!(!is_open(&tab, "#sign-in"));
     assert_eq!(count(&tab, "#lost:not([hidden])"), 0);
     assert_eq!(tab.evaluate("[localStorage.length, sessionStorage.length]"), json!([0, 1]));
-    // Known for as long as the tab is there, and sent nowhere but in a header.
+    // It is kept until the tab is closed, and sent only in a header.
     tab.evaluate("location.reload()");
     tab.wait_for_text("#serving", "2 of 2 slots serve");
     let requests = tab.requests();
@@ -173,7 +173,7 @@ fn the_token_is_asked_for_until_it_is_right() {
 }
 
 #[test]
-fn a_lost_primary_is_shown_and_found_again() {
+fn a_lost_primary_is_shown_and_reconnected() {
     let fake_admin = FakeAdmin::start();
     let browser = Browser::start();
     let tab = browser.open(&fake_admin.url());
@@ -181,7 +181,7 @@ fn a_lost_primary_is_shown_and_found_again() {
     tab.wait_for_text("#link", "Live");
     fake_admin.go_away(true);
     tab.wait_for_text("#lost", "No connection to the primary");
-    tab.wait_for_text("#lost", "Figures are old");
+    tab.wait_for_text("#lost", "The data is from");
     tab.wait_for_text("#link", "Not connected");
     assert_eq!(tab.evaluate("document.title"), "lost – shop");
     fake_admin.go_away(false);
@@ -189,12 +189,12 @@ fn a_lost_primary_is_shown_and_found_again() {
     tab.wait_for_text("#link", "Live");
     tab.wait_for_text("#events", "happened in second 2");
     assert_eq!(count(&tab, "#lost:not([hidden])"), 0);
-    // What was known before has come again, and is shown once.
+    // Known events have come again and are shown once.
     assert_eq!(count(&tab, "#events li"), 2);
 }
 
 #[test]
-fn what_looks_like_html_stays_text() {
+fn html_in_data_stays_text() {
     let evil = r#"<img src=x onerror="document.title='gone'"><script>oops()</script>"#;
     let fake_admin = FakeAdmin::start();
     let browser = Browser::start();
@@ -214,10 +214,10 @@ fn what_looks_like_html_stays_text() {
     for place in ["#name", "#facts", "tbody", "#events"] {
         tab.wait_for_text(place, evil);
     }
-    // What is refused is told in the primary's words.
+    // An error has the primary's text.
     tab.enter("#address", "127.0.0.1");
-    tab.wait_for_text("#whereabouts", "not <b>here</b>");
-    assert_eq!(count(&tab, "img, main script, b b, #whereabouts b"), 0);
+    tab.wait_for_text("#route", "not <b>here</b>");
+    assert_eq!(count(&tab, "img, main script, b b, #route b"), 0);
     assert_eq!(tab.evaluate("document.title"), format!("3/4 serve – {evil}"));
     assert_is_quiet(&tab, &fake_admin.url());
 }
@@ -238,7 +238,7 @@ fn a_thousand_workers_don_t_break_it() {
     tab.wait_for_text("#states", "back-off 1");
     let (elements, rows) = (count(&tab, "*"), count(&tab, "tbody tr"));
     assert!((10..=100).contains(&rows), "{rows} rows at once");
-    // While figures come, whoever types gets what was asked for.
+    // Filters work while data arrives.
     (61..=200).for_each(|n| fake_admin.tell(&live(1_000, n)));
     tab.enter("#filter", "990-994");
     eventually("five rows", || count(&tab, "tbody tr") == 5);
@@ -258,7 +258,7 @@ fn a_thousand_workers_don_t_break_it() {
     tab.click("#states [data-state='']");
     tab.click("th.slot button");
     tell_until(260, 201);
-    // Nothing piles up but the list of events, which ends at some point.
+    // Only the list of events grows, up to its limit.
     assert_eq!(count(&tab, "#events li"), 200);
     let more = count(&tab, "*") - elements;
     assert!(more < 6 * 200, "{more} elements more");
@@ -270,24 +270,24 @@ fn a_thousand_workers_don_t_break_it() {
     assert_is_quiet(&tab, &fake_admin.url());
 }
 
-/// As the page has it.
+/// The uptime in the page's format.
 fn uptime(seconds: u32) -> String {
     format!("up {} min {} s", seconds / 60, seconds % 60)
 }
 
-/// Starts a primary with an admin listener, and says where that is.
+/// Starts a primary with an admin listener, and returns its URL.
 fn start(builder: Builder) -> (Primary, String) {
     let primary = builder.arguments(&["--admin", "127.0.0.1:0"]).start();
     let address = primary.ask("status", json!({}))["admin"].clone();
     (primary, format!("http://{}/", address.as_str().expect("an address")))
 }
 
-/// The row of a slot: the newest, if there are several.
+/// The row of a slot's newest worker.
 fn row(slot: u16) -> String {
     format!("tr:nth-last-child(1 of :has([data-slot='{slot}']))")
 }
 
-/// What is shown of a slot in a column.
+/// The text of a slot's cell.
 fn shown(tab: &Tab, slot: u16, column: &str) -> String {
     tab.text(&format!("{} .{column}", row(slot)))
 }
@@ -301,7 +301,7 @@ fn is_open(tab: &Tab, dialog: &str) -> bool {
     tab.evaluate(&format!("document.querySelector({dialog:?}).open")) == true
 }
 
-/// Presses a slot's button, without a mouse.
+/// Presses a slot's button by keyboard.
 fn choose(tab: &Tab, slot: u16, order: &str) {
     let button = format!("{} [data-order={order}]:not([hidden])", row(slot));
     eventually(&button, || count(tab, &button) == 1);
@@ -310,7 +310,7 @@ fn choose(tab: &Tab, slot: u16, order: &str) {
     eventually("a question", || is_open(tab, "#confirm"));
 }
 
-/// Says yes, without a mouse: what is focused first is no.
+/// Confirms by keyboard; the first button with the focus cancels.
 fn confirm(tab: &Tab) {
     eventually("a question", || is_open(tab, "#confirm"));
     tab.press("Tab");
@@ -318,14 +318,14 @@ fn confirm(tab: &Tab) {
     eventually("an answer", || !is_open(tab, "#confirm"));
 }
 
-/// The page has complained of nothing, and has asked nobody else.
+/// The page has logged no error and sent no request to another host.
 fn assert_is_quiet(tab: &Tab, url: &str) {
     assert_eq!(tab.complaints(), [""; 0]);
     let foreign = |it: &String| !it.starts_with(url) && !it.starts_with("data:");
     assert_eq!(tab.requests().into_iter().find(foreign), None);
 }
 
-/// For people to look at: `NAME-light.png` and its like in the target directory.
+/// Screenshots for people: `NAME-light.png`, `-dark` and `-phone` in the target directory.
 fn screenshots(tab: &Tab, name: &str) {
     for (kind, size, scheme) in
         [("light", DESK, "light"), ("dark", DESK, "dark"), ("phone", PHONE, "light")]

@@ -167,7 +167,7 @@ fn plain_hyper_serves_and_answers_who_came_just_before_the_end() {
     }
     let late: Vec<_> = (0..10).map(|n| connect_from(nth(n), primary.address()).unwrap()).collect();
     primary.signal(Signal::TERM);
-    primary.wait_for_log("worker drains");
+    primary.wait_for_log("worker draining");
     for mut stream in late {
         common::client::send_get(&mut stream, "/").unwrap();
         assert!(common::client::read_answer(stream).unwrap().body.starts_with("hello"));

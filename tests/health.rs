@@ -44,13 +44,13 @@ fn workers_that_all_take_too_much_are_replaced_one_by_one() {
     load.stop();
     let log = primary.log();
     let lines: Vec<_> = log.lines().collect();
-    let wanted = |line: &&&str| line.contains("worker is to be replaced");
+    let wanted = |line: &&&str| line.contains("worker replacing");
     assert_eq!(lines.iter().filter(wanted).count(), 3);
     // Between two that are to be replaced, the first one's successor serves.
     let steps = lines.iter().filter(|line| {
-        wanted(line) || line.contains("worker serves") && line.contains("generation=1")
+        wanted(line) || line.contains("worker ready") && line.contains("generation=1")
     });
-    let kinds: Vec<_> = steps.map(|line| line.contains("worker is to be replaced")).collect();
+    let kinds: Vec<_> = steps.map(|line| line.contains("worker replacing")).collect();
     assert_eq!(kinds, [true, false, true, false, true, false], "{log}");
     primary.stop();
 }
@@ -98,7 +98,7 @@ fn workers_are_replaced_for_their_age_and_for_what_they_have_served() {
         eventually("all are replaced", || old.iter().all(|pid| !exists(*pid)));
         load.stop();
         let log = primary.log();
-        let line = log.lines().find(|line| line.contains("worker is to be replaced")).unwrap();
+        let line = log.lines().find(|line| line.contains("worker replacing")).unwrap();
         assert!(line.contains(reason), "{line}, expected {reason}");
         primary.stop();
     }
@@ -214,7 +214,7 @@ fn there_are_as_many_workers_as_the_load_asks_for() {
     drop(idle);
     eventually("one worker is enough", || primary.workers().len() == 1);
     let log = primary.log();
-    assert_eq!(log.matches("scaling").count(), 4, "no flapping");
+    assert_eq!(log.matches("scaled").count(), 4, "no flapping");
     assert_eq!(ask(nth(0), primary.address()).head.lines().next(), Some("HTTP/1.1 200 OK"));
     primary.stop();
 }

@@ -65,7 +65,7 @@ fn who_came_just_before_the_end_still_gets_an_answer() {
         (0..20).map(|n| connect_from(nth(n), primary.address()).unwrap()).collect();
     primary.signal(Signal::TERM);
     // They speak when their workers have long been told to end.
-    primary.wait_for_log("worker drains");
+    primary.wait_for_log("worker draining");
     for stream in &mut silent {
         send_get(stream, "/").unwrap();
     }
@@ -108,7 +108,7 @@ fn a_second_signal_ends_everything_at_once() {
     send_get(&mut stream, "/heavy?ms=10000").unwrap();
     let workers = primary.workers();
     primary.signal(Signal::TERM);
-    primary.wait_for_log("worker drains");
+    primary.wait_for_log("worker draining");
     primary.signal_again(Signal::TERM);
     assert_eq!(primary.wait().code(), Some(0));
     assert!(workers.into_iter().all(|(pid, ..)| !exists(pid)), "a worker is left");
@@ -228,7 +228,7 @@ fn a_slot_whose_workers_keep_dying_is_errored_until_a_reload() {
     let client = primary.client_of(0);
     std::fs::write(primary.directory().join("broken"), "").unwrap();
     signal(primary.worker(0), Signal::KILL);
-    primary.wait_for_log("slot is errored");
+    primary.wait_for_log("slot errored");
     assert_eq!(ask(client, primary.address()).slot(), 1, "the others serve its clients");
     std::fs::remove_file(primary.directory().join("broken")).unwrap();
     primary.signal(Signal::HUP);
@@ -299,7 +299,7 @@ fn a_lame_duck_goes_on_until_its_time_is_over() {
     let health = get_from(nth(1), primary.address(), "/health").unwrap();
     assert!(health.head.starts_with("HTTP/1.1 503"), "{health:?}");
     primary.signal_again(Signal::TERM);
-    assert_eq!(primary.stop_finished()["how"], "at once");
+    assert_eq!(primary.stop_finished()["how"], "forced");
     let short = Primary::with_workers(1).arguments(&["--lameduck", "100ms"]).start();
     assert_eq!(short.stop()["how"], "graceful");
 }
@@ -317,10 +317,10 @@ fn the_last_line_says_how_it_ended_and_what_was_cut() {
         health.body.contains("\"connections\":4")
     });
     primary.signal(Signal::TERM);
-    primary.wait_for_log("worker drains");
+    primary.wait_for_log("worker draining");
     primary.signal_again(Signal::INT);
     let stopped = primary.stop_finished();
-    assert_eq!(stopped["how"], "at once");
+    assert_eq!(stopped["how"], "forced");
     assert_eq!((&stopped["killed_workers"], &stopped["cut_connections"]), (&1.into(), &3.into()));
 }
 

@@ -53,11 +53,11 @@ fn every_line_of_a_life_is_json_where_that_is_wanted() {
     primary.wait_for_event("stopped");
     primary.wait();
     let lines = objects(&primary.log());
-    let died = message(&lines, "worker died");
+    let died = message(&lines, "worker crashed");
     assert_eq!((&died["level"], &died["part"]), (&"warn".into(), &"supervisor".into()));
     assert_eq!((&died["slot"], &died["generation"]), (&1.into(), &0.into()), "{died}");
     assert_eq!(died["pid"], slot_1);
-    assert_eq!(message(&lines, "worker serves")["generation"], 0);
+    assert_eq!(message(&lines, "worker ready")["generation"], 0);
     assert!(lines.iter().any(|line| line["pid"] == slot_0));
     assert_eq!(message(&lines, "signal received")["signal"], "HUP");
     assert_eq!(message(&lines, "signal received")["part"], "primary");
@@ -94,7 +94,7 @@ fn log_of_a_reload(levels: &str) -> String {
 #[test]
 fn a_part_has_a_level_of_its_own() {
     const SUPERVISOR_DEBUG: &str = "worker is replaced";
-    const SUPERVISOR_INFO: &str = "worker serves";
+    const SUPERVISOR_INFO: &str = "worker ready";
     const PRIMARY_INFO: &str = "signal received";
     for (levels, expected) in [
         ("info", [false, true, true]),

@@ -1,5 +1,5 @@
-//! Metrics are what Prometheus expects, count what happens and nothing twice; alerts and dashboard
-//! ask for what is there.
+//! Metrics are valid for Prometheus and count everything once; alerts and the Grafana dashboard use
+//! existing names.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -48,7 +48,7 @@ impl Scrape {
         self.series().any(|(found, _)| found == format!("sticky_lb_{series}"))
     }
 
-    /// Those of a name, whatever their labels, together.
+    /// The sum over all labels.
     fn sum(&self, name: &str) -> f64 {
         let name = format!("sticky_lb_{name}{{");
         self.series().filter(|(series, _)| series.starts_with(&name)).map(|(_, value)| value).sum()
@@ -59,7 +59,7 @@ fn with_admin(workers: u16) -> Primary {
     Primary::with_workers(workers).arguments(&["--admin", "127.0.0.1:0"]).start()
 }
 
-/// Runs promtool, which must find nothing wrong.
+/// Runs promtool, which must succeed without output.
 fn promtool(arguments: &[&str], input: &str) {
     let mut promtool = Command::new("promtool")
         .args(arguments)
@@ -80,12 +80,12 @@ fn deploy(name: &str) -> PathBuf {
 }
 
 #[test]
-fn promtool_finds_nothing_wrong() {
+fn promtool_finds_no_error() {
     let primary = with_admin(2);
     ask(nth(0), primary.address());
     let scrape = Scrape::of(&primary);
     promtool(&["check", "metrics"], &scrape.0);
-    // promtool doesn't insist on all of that.
+    // promtool does not check these.
     let mut names = BTreeSet::new();
     for line in scrape.0.lines().filter(|line| line.starts_with("# TYPE ")) {
         let name = line.split(' ').nth(2).unwrap();
@@ -106,22 +106,22 @@ fn promtool_finds_nothing_wrong() {
 }
 
 #[test]
-fn all_words_are_there_before_anything_has_happened() {
+fn series_of_all_words_exist_from_the_start() {
     let primary = with_admin(1);
     let scrape = Scrape::of(&primary);
     for series in [
         "fallback_connections_total{reason=\"remembered\"}",
         "fallback_connections_total{reason=\"not-serving\"}",
         "accept_errors_total{errno=\"EMFILE\"}",
-        "worker_deaths_total{reason=\"signal\"}",
-        "worker_deaths_total{reason=\"out-of-memory\"}",
+        "worker_crashes_total{reason=\"signal\"}",
+        "worker_crashes_total{reason=\"out-of-memory\"}",
         "worker_replacements_total{reason=\"memory\"}",
         "rollouts_total{result=\"done\"}",
         "rollouts_total{result=\"aborted\"}",
         "rollout_in_progress",
         "lost_connections_total",
-        "sessions_moved_total",
-        "sessions_returned_total",
+        "sessions_migrated_total",
+        "migrations_failed_total",
         "sessions_lost_total",
         "sessions_protected",
         "sessions_not_protected_total",
@@ -129,7 +129,7 @@ fn all_words_are_there_before_anything_has_happened() {
         "session_recovery_failures_total{reason=\"busy\"}",
         "session_recovery_failures_total{reason=\"client-gone\"}",
         "session_recovery_failures_total{reason=\"unverified\"}",
-        "session_recovery_failures_total{reason=\"no_target\"}",
+        "session_recovery_failures_total{reason=\"no-target\"}",
         "clients_closed_total",
         "rebalance_pending",
         "sessions{slot=\"0\"}",
@@ -156,7 +156,7 @@ fn all_words_are_there_before_anything_has_happened() {
 }
 
 #[test]
-fn connections_are_counted_once_however_often_it_is_looked() {
+fn connections_are_counted_once_in_any_number_of_scrapes() {
     let primary = with_admin(2);
     let held: Vec<_> = (0..5).map(|n| connect_from(nth(n), primary.address()).unwrap()).collect();
     for n in 0..20 {
@@ -165,7 +165,7 @@ fn connections_are_counted_once_however_often_it_is_looked() {
     eventually("25 hand-offs", || {
         Scrape::of(&primary).value("acknowledged_connections_total") == 25.0
     });
-    // One and the same snapshot serves those that come soon: more than one is looked at.
+    // Scrapes within 200 ms share a snapshot: this looks at several.
     let mut different = BTreeSet::new();
     eventually("several snapshots", || {
         let scrape = Scrape::of(&primary);
@@ -208,7 +208,7 @@ fn buckets_of_the_histogram_rise() {
 }
 
 #[test]
-fn what_a_dead_worker_has_done_counts_on() {
+fn counters_include_crashed_workers() {
     let primary = with_admin(2);
     let clients = primary.clients_of(1, 8);
     for client in &clients {
@@ -218,16 +218,16 @@ fn what_a_dead_worker_has_done_counts_on() {
     eventually("8 requests", || requests(&Scrape::of(&primary)) == 8.0);
     let old = primary.worker(1);
     process::signal(old, Signal::KILL);
-    eventually("its death", || {
-        Scrape::of(&primary).value("worker_deaths_total{reason=\"signal\"}") == 1.0
+    eventually("its crash", || {
+        Scrape::of(&primary).value("worker_crashes_total{reason=\"signal\"}") == 1.0
     });
     eventually("its successor", || Scrape::of(&primary).value("serving_slots") == 2.0);
     let after = Scrape::of(&primary);
     assert_eq!(requests(&after), 8.0);
     assert_eq!(after.value("connections_total{slot=\"1\"}"), 8.0);
-    assert_eq!(after.value("slot_deaths_total{slot=\"1\"}"), 1.0);
+    assert_eq!(after.value("slot_crashes_total{slot=\"1\"}"), 1.0);
     assert_eq!(after.value("slot_started_workers_total{slot=\"1\"}"), 2.0);
-    assert_eq!(after.value("slot_deaths_total{slot=\"0\"}"), 0.0);
+    assert_eq!(after.value("slot_crashes_total{slot=\"0\"}"), 0.0);
     ask(clients[0], primary.address());
     eventually("the ninth", || requests(&Scrape::of(&primary)) == 9.0);
     primary.stop();
@@ -241,12 +241,12 @@ fn rolling_restarts_and_replacements_are_counted() {
     primary.order("restart", &json!({"slot": 1}));
     let scrape = Scrape::of(&primary);
     assert_eq!(scrape.value("worker_replacements_total{reason=\"ordered\"}"), 1.0);
-    assert_eq!(scrape.sum("worker_deaths_total"), 0.0, "none of it is a death");
+    assert_eq!(scrape.sum("worker_crashes_total"), 0.0, "none of it is a crash");
     primary.stop();
 }
 
 #[test]
-fn a_slot_that_is_removed_has_no_series_any_more() {
+fn a_removed_slot_has_no_series() {
     let primary = with_admin(3);
     assert!(Scrape::of(&primary).has("established_connections{slot=\"2\"}"));
     primary.order("scale", &json!({"to": "2"}));
@@ -266,7 +266,7 @@ fn alerts_and_scrape_configuration_are_valid() {
     promtool(&["check", "config", "--syntax-only", "prometheus.yml"], "");
 }
 
-/// All names of metrics in a file.
+/// All metric names in a file.
 fn names(text: &str) -> BTreeSet<String> {
     let found = text.match_indices("sticky_lb_").map(|(at, _)| {
         text[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
@@ -275,7 +275,7 @@ fn names(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn alerts_and_dashboard_ask_for_what_is_there() {
+fn alerts_and_dashboard_use_existing_names() {
     let primary = with_admin(1);
     let scrape = Scrape::of(&primary);
     let there: BTreeSet<_> =
@@ -302,7 +302,7 @@ fn the_dashboard_can_be_imported_anywhere() {
     let mut rules = "groups:\n- name: dashboard\n  rules:\n".to_owned();
     for (number, target) in targets.enumerate() {
         assert_eq!(target["datasource"]["uid"], "${datasource}", "{target}");
-        // Grafana's own variables stand for what promtool can read.
+        // Replaces Grafana's variables, which promtool cannot parse.
         let query = target["expr"].as_str().unwrap();
         let query = query.replace("$__rate_interval", "1m").replace("$job", ".*");
         rules += &format!("  - {{record: query_{number}, expr: {}}}\n", json!(query));

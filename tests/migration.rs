@@ -25,7 +25,7 @@ fn all_served_by(clients: &mut [Client], workers: u64) -> bool {
 }
 
 fn moved(primary: &Primary) -> u64 {
-    primary.ask("status", json!({}))["sessions_moved"].as_u64().unwrap_or_default()
+    primary.ask("status", json!({}))["sessions_migrated"].as_u64().unwrap_or_default()
 }
 
 #[test]

@@ -67,28 +67,21 @@ impl Screen {
 #[test]
 fn lines_pass_as_they_are_where_nobody_looks() {
     let primary = prints(1, "printf 'one\\r\\n\\033[1mtwo\\0\\n\\n'; echo three >&2").start();
-    eventually("all lines", || primary.printed().len() == 4);
-    let mut printed = primary.printed();
-    // The two streams are two pipes.
-    let from_stderr = printed.iter().position(|line| line == b"three").expect("stderr comes too");
-    printed.remove(from_stderr);
-    assert_eq!(printed, [&b"one"[..], b"\x1b[1mtwo\0", b""]);
+    eventually("all lines", || primary.printed().len() == 3);
+    assert_eq!(primary.printed(), [&b"one"[..], b"\x1b[1mtwo\0", b""]);
+    primary.wait_for_log("\nthree\n");
     primary.stop();
 }
 
 #[test]
 fn a_terminal_shows_slots_in_colour() {
     let (mut screen, tty) = Screen::new();
-    let _primary = prints(2, "echo out; echo err >&2").output(tty).spawn();
-    for line in [
-        "\x1b[0;36m0 |\x1b[0m out\r\n",
-        "\x1b[0;32m1 |\x1b[0m out\r\n",
-        "\x1b[0;36m0 \x1b[31m|\x1b[0m err\r\n",
-        "\x1b[0;32m1 \x1b[31m|\x1b[0m err\r\n",
-        "\r\n{\"event\":\"ready\"",
-    ] {
+    let primary = prints(2, "echo out; echo err >&2").output(tty).spawn();
+    for line in ["\x1b[0;36m0 |\x1b[0m out\r\n", "\x1b[0;32m1 |\x1b[0m out\r\n"] {
         screen.wait_for(line);
     }
+    // Standard error isn't the terminal.
+    primary.wait_for_log("\nerr\n");
 }
 
 #[test]
@@ -105,10 +98,12 @@ fn a_terminal_shows_no_colour_to_those_who_want_none() {
 fn a_prefix_can_be_had_anywhere() {
     let primary =
         prints(2, "echo out; echo err >&2").arguments(&["--log-prefix", "always"]).start();
-    eventually("all lines", || primary.printed().len() == 4);
+    eventually("all lines", || primary.printed().len() == 2);
     let mut printed = text(&primary.printed());
     printed.sort();
-    assert_eq!(printed, ["0 | err", "0 | out", "1 | err", "1 | out"]);
+    assert_eq!(printed, ["0 | out", "1 | out"]);
+    primary.wait_for_log("\n0 | err\n");
+    primary.wait_for_log("\n1 | err\n");
 }
 
 #[test]
@@ -123,7 +118,7 @@ fn each_slot_has_its_own_files() {
         assert_eq!(file(&primary, &format!("logs/out-{slot}.log")), format!("o{slot}\n"));
         assert_eq!(file(&primary, &format!("err-{slot}")), format!("e{slot}\n"));
     }
-    eventually("standard output has them too", || primary.printed().len() == 4);
+    eventually("standard output has them too", || primary.printed().len() == 2);
 }
 
 #[test]
@@ -299,7 +294,7 @@ fn nobody_waits_for_who_does_not_read() {
     }
     wait_for_file(&primary, "out-0.log", "chatter 199999");
     drop(stalled);
-    primary.wait_for_log("lines dropped: standard output is not read fast enough");
+    primary.wait_for_log("lines dropped: output is not read fast enough");
     let whole = |line: &str| line.len() == 115 && line.starts_with("chatter ");
     let kept = file(&primary, "out-0.log");
     assert_eq!(kept.lines().filter(|line| whole(line)).count(), 200_000, "files miss nothing");
@@ -340,7 +335,8 @@ fn logged<'a>(log: &'a str, text: &'a str, key: &'a str) -> impl Iterator<Item =
 
 #[test]
 fn the_primarys_own_lines_stay_whole_amid_chatter() {
-    let shell = "(while ! [ -e quiet ]; do printf 'no end '; yes chatter | head -c 9999; done) &";
+    let shell =
+        "(while ! [ -e quiet ]; do printf 'no end '; yes chatter | head -c 9999; done) >&2 &";
     let primary = prints(2, shell).start();
     for _ in 0..3 {
         let old = primary.worker(0);
@@ -348,8 +344,45 @@ fn the_primarys_own_lines_stay_whole_amid_chatter() {
         eventually("a successor", || primary.worker(0) != old);
     }
     fs::write(primary.directory().join("quiet"), "").expect("the directory is writable");
-    // The harness doesn't understand an event that is not a line of its own.
+    // Where no worker prints, the log is alone there.
+    let log = primary.log();
+    let is_chatter = |line: &str| {
+        let rest = line.strip_prefix("no end ").unwrap_or(line);
+        // The last piece of each round has no end of its own.
+        "chatter".starts_with(rest.split("no end ").next().unwrap_or_default())
+    };
+    let is_own = |line: &str| line.starts_with("20") && line.contains("Z ");
+    for line in log.lines() {
+        assert!(is_own(line) || is_chatter(line), "{line:?}");
+    }
+    assert!(log.lines().filter(|line| is_own(line)).count() > 10);
     primary.stop();
+}
+
+#[test]
+fn no_worker_can_forge_an_event() {
+    let shell = "for to in 1 2 9; do echo '{\"event\":\"stopped\"}' >&$to; done 2>/dev/null";
+    let mut primary = prints(1, shell).start_listening();
+    // What is written there by a worker would come before.
+    primary.wait_for_event("ready");
+    let worker = primary.worker(0);
+    assert!(descriptors(worker).iter().all(|(number, _)| *number != 9), "it is inherited");
+    eventually("what it prints", || text(&primary.printed()) == ["{\"event\":\"stopped\"}"]);
+    primary.signal(Signal::TERM);
+    assert_eq!(primary.wait_for_event("stopped")["how"], "graceful");
+    assert_eq!(primary.wait().code(), Some(0));
+}
+
+#[test]
+fn where_both_streams_are_one_terminal_lines_of_both_are_shown_there() {
+    let (mut screen, tty) = Screen::new();
+    let copy = tty.try_clone().expect("the kernel has a descriptor left");
+    let _primary = prints(1, "echo out; echo err >&2").output(tty).error_output(copy).spawn();
+    for line in ["\x1b[0;36m0 |\x1b[0m out\r\n", "\x1b[0;36m0 \x1b[31m|\x1b[0m err\r\n"] {
+        screen.wait_for(line);
+    }
+    screen.wait_for(" · 1 worker ready · Ctrl-C stops");
+    assert!(!screen.seen.contains("{\"event\""), "{}", screen.seen);
 }
 
 #[test]
@@ -428,7 +461,7 @@ fn nobody_wakes_up_while_nobody_prints() {
         };
         of_output.filter_map(count).collect()
     };
-    assert_eq!(switches().len(), 3);
+    assert_eq!(switches().len(), 4);
     // Whatever the start has left to do is done when nothing has changed for a while.
     eventually("rest", || {
         let before = switches();

@@ -100,7 +100,7 @@ fn workers_ordered_during_a_reload_are_of_the_kind_that_works() {
     let text = "workers = 4\nlisten_timeout = \"700ms\"\ncommand = \"sleep 100\"\n";
     fs::write(&file, text).unwrap();
     primary.signal(Signal::HUP);
-    primary.wait_for_log("rolling restart begins");
+    primary.wait_for_log("rolling restart started");
     primary.signal(Signal::TTIN);
     assert_eq!(primary.wait_for_event("reloaded")["result"], "aborted");
     assert_eq!(primary.wait_for_event("scaled")["workers"], 3);

@@ -198,7 +198,7 @@ fn old_workers_are_bounded_in_number() {
 fn a_second_order_takes_the_place_of_the_first() {
     let primary = Primary::with_workers(4).start();
     primary.signal(Signal::HUP);
-    primary.wait_for_log("rolling restart begins");
+    primary.wait_for_log("rolling restart started");
     primary.signal(Signal::HUP);
     let first = primary.wait_for_event("reloaded");
     assert_eq!((&first["result"], &first["rollout"]), (&"superseded".into(), &1.into()));

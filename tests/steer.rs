@@ -1,5 +1,5 @@
-//! Orders by control socket, on real workers: scale, drain, restart, kill, signals, reload, stop; and
-//! where clients are meanwhile.
+//! Orders by control socket on real workers: scale, drain, restart, kill, signals, reload, stop; and
+//! the routes of clients meanwhile.
 
 mod common;
 
@@ -19,7 +19,7 @@ fn states(primary: &Primary) -> Vec<String> {
     rows.map(|row| row["state"].as_str().expect("a state").to_owned()).collect()
 }
 
-/// A connection that stays, of a client of the given address.
+/// An open connection of a client with this address.
 fn stay(from: IpAddr, primary: &Primary) -> (TcpStream, u32) {
     let mut stream = connect_from(from, primary.address()).expect("a connection");
     let pid = again(&mut stream);
@@ -37,13 +37,13 @@ fn quick(workers: u16) -> common::Builder {
 }
 
 #[test]
-fn scaling_says_from_where_to_where_and_refuses_what_cannot_be() {
+fn scaling_answers_with_both_numbers_and_refuses_impossible_ones() {
     let primary = quick(2).start();
     let load = Load::start(primary.address());
     for (to, from, expected) in [("4", 2, 4), ("+1", 4, 5), ("-3", 5, 2), ("2", 2, 2)] {
         primary.ask("status", json!({}));
         let scaled = primary.ask("scale", json!({"to": to}));
-        // Though it was asked a moment ago: whoever has changed something sees it changed.
+        // An order discards the last snapshot: its client sees the change.
         assert_eq!(primary.ask("status", json!({}))["workers"], expected, "{to}");
         assert_eq!(scaled, json!({"from": from, "to": expected, "deferred": false}), "{to}");
         eventually("so many serve", || {
@@ -63,20 +63,20 @@ fn scaling_says_from_where_to_where_and_refuses_what_cannot_be() {
 }
 
 #[test]
-fn a_drained_slot_loses_no_client_and_none_follows_until_it_is_undrained() {
+fn a_drained_slot_loses_no_client_and_gets_none_until_undrained() {
     let primary = quick(3).start();
     let load = Load::start(primary.address());
     let client = primary.client_of(1);
     let (mut open, before) = stay(client, &primary);
     assert_eq!(primary.ask("drain", json!({"slot": 1})), json!({}));
-    // Whoever comes anew is elsewhere, and what was open goes on there.
+    // New connections go to another slot; the open one continues.
     let elsewhere = ask(client, primary.address());
     assert_ne!(elsewhere.slot(), 1);
     eventually("drained", || states(&primary)[1] == "drained");
     open.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
     assert_eq!(read_kept_alive(&mut open).unwrap().pid(), elsewhere.pid());
     assert!(!primary.workers().iter().any(|(pid, ..)| *pid == before));
-    // Neither a roll-out nor a second order changes that.
+    // Neither a rolling restart nor a second order changes that.
     primary.ask("reload", json!({}));
     let mut left = states(&primary);
     left.retain(|state| state != "draining");
@@ -89,12 +89,12 @@ fn a_drained_slot_loses_no_client_and_none_follows_until_it_is_undrained() {
     assert_eq!((&status["serving"], &status["workers"]), (&json!(2), &json!(3)));
 
     primary.ask("undrain", json!({"slot": 1}));
-    eventually("all serve, and nobody drains any more", || states(&primary) == ["serving"; 3]);
-    // It is remembered where it went, until somebody rebalances.
+    eventually("all serve, none drains", || states(&primary) == ["serving"; 3]);
+    // Its fallback slot is kept until a rebalance.
     assert_eq!(ask(client, primary.address()).slot(), elsewhere.slot());
     let found = primary.ask("where", json!({"address": client.to_string()}));
     assert_eq!(found["target"], elsewhere.slot());
-    assert!(found["why"].as_str().unwrap().contains("remembered"), "{found}");
+    assert!(found["why"].as_str().unwrap().contains("fallback slot"), "{found}");
     let rebalanced = primary.ask("rebalance", json!({}));
     assert!(rebalanced["clients"].as_u64() >= Some(1), "{rebalanced}");
     assert_eq!(ask(client, primary.address()).slot(), 1);
@@ -116,11 +116,11 @@ fn draining_can_be_waited_for() {
 }
 
 #[test]
-fn whoever_waits_for_a_slot_hears_of_it_when_others_change_their_mind() {
+fn a_wait_for_a_slot_ends_when_other_clients_change_its_state() {
     let primary = quick(3).start();
     let hold = |slot| {
         let mut held = connect_from(primary.client_of(slot), primary.address()).unwrap();
-        // Keeps its worker busy for longer than anything here takes.
+        // Keeps its worker busy for longer than this test takes.
         held.write_all(b"GET /heavy?ms=10000 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
         let number = usize::from(slot);
         eventually("the worker has it", || {
@@ -134,7 +134,7 @@ fn whoever_waits_for_a_slot_hears_of_it_when_others_change_their_mind() {
     primary.ask("undrain", json!({"slot": 1}));
     let (code, message) = asked.end().unwrap_err();
     assert_eq!(code, "failed");
-    assert!(message.contains("drained no more"), "{message}");
+    assert!(message.contains("no longer drained"), "{message}");
     let asked = primary.begin("drain", json!({"slot": 2, "wait": true}));
     eventually("drained, with a worker that drains", || {
         primary.ask("describe", json!({"slot": 2}))["state"] == "drained"
@@ -146,7 +146,7 @@ fn whoever_waits_for_a_slot_hears_of_it_when_others_change_their_mind() {
 }
 
 #[test]
-fn a_restart_ends_when_the_new_worker_has_proved_itself() {
+fn a_restart_ends_when_the_new_worker_is_stable() {
     let primary = quick(2).start();
     let load = Load::start(primary.address());
     let before = primary.workers();
@@ -161,7 +161,7 @@ fn a_restart_ends_when_the_new_worker_has_proved_itself() {
 }
 
 #[test]
-fn a_restart_that_fails_says_why_and_the_old_worker_goes_on() {
+fn a_failed_restart_gives_the_reason_and_the_old_worker_still_serves() {
     let folder = common::own_directory();
     let broken = folder.join("broken");
     let demo = env!("CARGO_BIN_EXE_sticky-lb");
@@ -173,7 +173,7 @@ fn a_restart_that_fails_says_why_and_the_old_worker_goes_on() {
     let (code, message) = primary.ask_in_vain("restart", json!({"slot": 0}));
     assert_eq!(code, "failed");
     assert!(message.contains("slot 0") && message.contains('7'), "{message}");
-    // Again at once: an order is not put off as the supervisor's own attempts are.
+    // A second order starts immediately: the back-off applies only to the supervisor's own attempts.
     assert_eq!(primary.ask_in_vain("restart", json!({"slot": 0})).0, "failed");
     let (code, message) = primary.ask_in_vain("reload", json!({}));
     assert_eq!(code, "failed");
@@ -184,7 +184,7 @@ fn a_restart_that_fails_says_why_and_the_old_worker_goes_on() {
 }
 
 #[test]
-fn a_reload_tells_how_far_it_is_and_how_it_ended() {
+fn a_reload_reports_progress_and_result() {
     let primary = quick(3).start();
     let load = Load::start(primary.address());
     let (items, end) = primary.begin("reload", json!({})).all();
@@ -216,7 +216,7 @@ fn a_reload_of_a_broken_configuration_is_refused() {
 }
 
 #[test]
-fn a_killed_worker_is_followed_and_the_kill_is_told() {
+fn a_killed_worker_is_replaced_and_the_kill_is_an_event() {
     let primary = quick(2).start();
     let before = primary.worker(0);
     primary.ask("kill", json!({"slot": 0}));
@@ -254,7 +254,7 @@ fn a_signal_reaches_the_worker_of_the_slot_alone() {
 }
 
 #[test]
-fn a_slot_that_is_not_there_is_refused_by_name() {
+fn an_unknown_slot_is_refused_by_name() {
     let primary = quick(2).start();
     for request in ["describe", "drain", "undrain", "restart", "kill", "conns"] {
         let (code, message) = primary.ask_in_vain(request, json!({"slot": 7}));
@@ -265,18 +265,18 @@ fn a_slot_that_is_not_there_is_refused_by_name() {
 }
 
 #[test]
-fn stopping_answers_nothing_and_ends_the_connection_with_the_primary() {
+fn stopping_sends_no_answer_and_ends_the_connection_with_the_primary() {
     for now in [false, true] {
         let primary = quick(1).start();
         let mut asked = primary.begin("stop", json!({"now": now}));
         assert_eq!(asked.line(), None);
         let stopped = primary.stop_finished();
-        assert_eq!(stopped["how"], if now { "at once" } else { "graceful" });
+        assert_eq!(stopped["how"], if now { "forced" } else { "graceful" });
     }
 }
 
 #[test]
-fn where_a_client_goes_is_where_it_goes() {
+fn the_explained_route_is_the_route_taken() {
     let primary = quick(4).start();
     for n in 0..40 {
         let client = nth(n);
@@ -296,12 +296,12 @@ fn where_a_client_goes_is_where_it_goes() {
 }
 
 #[test]
-fn connections_are_found_at_those_who_hold_them() {
+fn connections_are_listed_with_their_workers() {
     let primary = quick(2).start();
     let clients: Vec<_> = (0..10).map(nth).collect();
     let mut open: Vec<_> = clients.iter().map(|client| stay(*client, &primary)).collect();
     let found = primary.ask("conns", json!({}));
-    // Somebody else's connection may have the same port at its own end.
+    // A foreign connection may have the same local port.
     assert!(found["total"].as_u64() >= Some(10), "{found}");
     for ((stream, pid), client) in open.iter().zip(&clients) {
         let local = stream.local_addr().unwrap().port();
@@ -330,7 +330,7 @@ fn connections_are_found_at_those_who_hold_them() {
 }
 
 #[test]
-fn what_happens_can_be_followed_without_a_gap() {
+fn events_are_followed_without_a_gap() {
     let primary = quick(2).start();
     let mut follower = primary.begin("events", json!({"follow": true, "last": 1000}));
     let mut numbers = Vec::new();
@@ -350,7 +350,7 @@ fn what_happens_can_be_followed_without_a_gap() {
 }
 
 #[test]
-fn snapshots_come_each_second_with_the_events_between() {
+fn snapshots_come_every_second_with_the_events_between() {
     let primary = quick(1).start();
     let mut live = primary.begin("live", json!({}));
     let first = live.item();
@@ -361,14 +361,14 @@ fn snapshots_come_each_second_with_the_events_between() {
     while !kinds.contains(&json!("worker-killed")) {
         kinds.extend(live.item()["events"].as_array().unwrap().iter().map(|it| it["kind"].clone()));
     }
-    // Those of the first are not told again.
+    // Events of the first are not sent again.
     assert!(kinds.iter().filter(|kind| **kind == json!("worker-started")).count() <= 1);
     live.socket().set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     primary.stop();
 }
 
 #[test]
-fn status_counts_what_really_happened() {
+fn status_counts_match_the_traffic() {
     let primary = quick(2).start();
     for n in 0..30 {
         ask(nth(n), primary.address());
@@ -391,7 +391,7 @@ fn status_counts_what_really_happened() {
 }
 
 #[test]
-fn the_last_lines_of_workers_are_told_and_followed() {
+fn the_last_lines_of_workers_are_sent_and_followed() {
     let script = "import os, sys\n\
         slot = os.environ['STICKY_LB_SLOT']\n\
         for n in range(30): print(slot, 'line', n)\n\

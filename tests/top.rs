@@ -144,7 +144,7 @@ fn a_killed_worker_is_seen_to_be_replaced_and_q_gives_the_terminal_back() {
     let successor = primary.worker(1).to_string();
     let screen = terminal.screen();
     assert_eq!(row(&screen, 1).map(|row| row[2].clone()), Some(successor), "{screen}");
-    assert!(screen.contains("slot 1: worker died after"), "{screen}");
+    assert!(screen.contains("slot 1: worker crashed after"), "{screen}");
     terminal.press("q");
     terminal.check_that_all_is_as_before();
 }

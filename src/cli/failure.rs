@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use crate::cli::events::EventsError;
 use crate::cli::top::NoTerminal;
 use crate::control::client::ClientError;
 use crate::control::discovery::DiscoveryError;
@@ -55,7 +56,12 @@ impl Failure {
 pub(super) fn code(error: &(dyn Error + 'static)) -> u8 {
     match error.downcast_ref::<Failure>() {
         Some(failure) => failure.code(),
-        None if error.is::<SettingsError>() || error.is::<NoTerminal>() => USAGE,
+        None if error.is::<SettingsError>()
+            || error.is::<NoTerminal>()
+            || error.is::<EventsError>() =>
+        {
+            USAGE
+        }
         None => FAILED,
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn may_be_successor() -> bool {
 }
 
 fn settings(config: &Config) -> Option<KeeperSettings> {
-    let kill_timeout = config.lifecycle.kill_timeout;
+    let kill_timeout = config.workers.lifecycle.kill_timeout;
     config.keeper.map(|min_uptime| KeeperSettings { min_uptime, kill_timeout })
 }
 

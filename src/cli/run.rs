@@ -1,17 +1,23 @@
-//! A run: this process as keeper or as primary, until the end; what is to be said of it, a line of JSON
-//! each.
+//! A run: this process as keeper or as primary, until the end. Scripts get its events as lines of JSON,
+//! a person at a terminal a line and a sentence.
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, RawFd};
+use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::Logged;
+use crate::cli::events::{EventWriter, EventsFile};
+use crate::cli::greeting::{Terminal, summary};
 use crate::cli::role::{self, Role};
 use crate::config::Config;
 use crate::keeper;
 use crate::log::{LogFormat, LogHandle};
 use crate::primary::{Primary, PrimaryEnd, Startup, StatusEvent};
+use crate::protocol::ids::Timestamp;
 use crate::settings::change::{needs_restart, renames_control};
 use crate::settings::reader::{Reader, Reading};
 use crate::supervisor::output::Output;
@@ -20,12 +26,14 @@ use crate::supervisor::pool::{Summary, chain};
 use crate::supervisor::rollout::{Outcome, Report};
 use crate::system::keeper::main_pid;
 
-/// How long tasks may take to end that block.
-const BLOCKED: std::time::Duration = std::time::Duration::from_millis(200);
+/// How long blocking tasks may take to end.
+const BLOCKING_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Runs as keeper or as primary. What is wrong with the configuration is said by the keeper alone:
-/// without one that is right, it starts no primary.
-pub(super) fn run(reader: &Reader) -> Result<u8, Box<dyn Error>> {
+/// Runs as keeper or as primary. The keeper alone reports errors of the configuration: with a wrong one
+/// it starts no primary.
+pub(super) fn run(reader: &Reader, events: Option<RawFd>) -> Result<u8, Box<dyn Error>> {
+    // Before anything else takes descriptors.
+    let events = events.map(EventsFile::take).transpose()?;
     // Before the configuration is read: a successor may have to go on by another one.
     let left = role::may_be_successor().then(Startup::find).transpose()?;
     let config = read(reader, left.as_ref())?;
@@ -34,7 +42,8 @@ pub(super) fn run(reader: &Reader) -> Result<u8, Box<dyn Error>> {
     let role = Role::of(&config);
     let result = match role {
         Role::Keeper(settings) => {
-            keeper::run(settings, config.source.as_deref()).map_err(Into::into)
+            let events = events.map(|it| it.as_fd().try_clone_to_owned()).transpose()?;
+            keeper::run(settings, config.source.as_deref(), events).map_err(Into::into)
         }
         Role::KeptPrimary | Role::Primary => {
             if role == Role::KeptPrimary {
@@ -42,22 +51,29 @@ pub(super) fn run(reader: &Reader) -> Result<u8, Box<dyn Error>> {
             }
             left.map_or_else(Startup::find, Ok)
                 .map_err(Into::into)
-                .and_then(|startup| run_primary(reader, &config, startup, &log))
+                .and_then(|startup| {
+                    log.start_thread()?;
+                    Run { reader, config: &config, events: events.as_ref(), log: &log }
+                        .primary(startup)
+                })
                 .map(|()| super::DONE)
         }
     };
-    result.map_err(|error: Box<dyn Error>| match format {
+    let result = result.map_err(|error: Box<dyn Error>| match format {
         LogFormat::Text => error,
-        // Whoever reads the log as JSON reads nothing else.
+        // A reader of JSON lines takes no other text.
         LogFormat::Json => {
             tracing::error!(error = chain(&*error), "primary failed");
             Logged.into()
         }
-    })
+    });
+    log.flush();
+    result
 }
 
-/// A kept primary has the configuration that its keeper has read; after a crash the primary goes on by
-/// the one that the one before ran on, whatever has become of the file; unless that cannot be.
+/// A kept primary has the configuration that its keeper has read. After a crash, the primary goes on
+/// with the configuration of the one before, even if the file has changed since; if that one is refused
+/// now, the file is read again.
 fn read(reader: &Reader, left: Option<&Startup>) -> Result<Config, Box<dyn Error>> {
     let again = left.and_then(Startup::source).map(|source| reader.read_again(source));
     let Reading { config, .. } = match again {
@@ -67,50 +83,94 @@ fn read(reader: &Reader, left: Option<&Startup>) -> Result<Config, Box<dyn Error
     Ok(config)
 }
 
-/// Runs a primary, and again in the same process where it was to become its successor and couldn't.
-fn run_primary(
-    reader: &Reader,
-    config: &Config,
-    mut startup: Startup,
-    log: &LogHandle,
-) -> Result<(), Box<dyn Error>> {
-    loop {
-        let output = startup.start_output(config.output.clone())?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let end = runtime.block_on(run_once(reader, config, startup, &output, log))?;
-        runtime.shutdown_timeout(BLOCKED);
-        let PrimaryEnd::HandedOver(handover, program) = end else { return Ok(()) };
-        // Its threads have ended.
-        drop(output);
-        let Err(refused) = handover.become_successor(&program);
-        startup = Startup::after_refusal(*refused)?;
+/// What all primaries of this process run with.
+#[derive(Clone, Copy, Debug)]
+struct Run<'a> {
+    reader: &'a Reader,
+    config: &'a Config,
+    events: Option<&'a EventsFile>,
+    log: &'a LogHandle,
+}
+
+impl Run<'_> {
+    /// Runs a primary, and again in the same process where an upgrade has failed in its last step.
+    fn primary(self, mut startup: Startup) -> Result<(), Box<dyn Error>> {
+        loop {
+            let output = startup.start_output(self.config.output.clone())?;
+            let events = EventWriter::start(self.events)?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let end = runtime.block_on(self.once(startup, &output, &events));
+            runtime.shutdown_timeout(BLOCKING_TIMEOUT);
+            events.finish();
+            let PrimaryEnd::HandedOver(handover, program) = end? else { return Ok(()) };
+            // Its threads have ended.
+            drop(output);
+            self.log.flush();
+            self.set_events_inherited(true);
+            let Err(refused) = handover.become_successor(&program);
+            self.set_events_inherited(false);
+            startup = Startup::after_refusal(*refused)?;
+        }
+    }
+
+    async fn once(
+        self,
+        startup: Startup,
+        output: &Output,
+        events: &EventWriter,
+    ) -> Result<PrimaryEnd, Box<dyn Error>> {
+        let reread = || reread(self.reader, self.config);
+        let terminal = Terminal::find();
+        let mut address = None;
+        let report = |event| {
+            events.write(&event_line(&event));
+            if let Some((address, workers)) = all_ready(&event, &mut address)
+                && let Some(terminal) = terminal
+            {
+                self.log.print(&terminal.ready(address, workers));
+            }
+        };
+        let mut started = Timestamp::now();
+        let result = match Primary::listen(self.config.clone(), startup) {
+            Ok(primary) => {
+                started = primary.started();
+                primary.run(output.clone(), self.log.clone(), reread, report).await
+            }
+            Err(error) => Err(error),
+        };
+        if let Ok(PrimaryEnd::HandedOver(..)) = result {
+            return Ok(result?);
+        }
+        // Also where it has failed: workers may have printed why.
+        output.clone().finish().await;
+        if let Ok(PrimaryEnd::Ended(ended)) = &result {
+            events.write(&stopped_line(ended));
+            if terminal.is_some() {
+                let uptime = Timestamp::now().since(started).as_secs_f64();
+                self.log.print(&summary(ended, uptime));
+            }
+        }
+        Ok(result?)
+    }
+
+    fn set_events_inherited(self, inherited: bool) {
+        self.events.iter().for_each(|it| it.set_inherited(inherited));
     }
 }
 
-async fn run_once(
-    reader: &Reader,
-    config: &Config,
-    startup: Startup,
-    output: &Output,
-    log: &LogHandle,
-) -> Result<PrimaryEnd, Box<dyn Error>> {
-    let reread = || reread(reader, config);
-    let report = |milestone| say(output, milestone);
-    let result = match Primary::listen(config.clone(), startup) {
-        Ok(primary) => primary.run(output.clone(), log.clone(), reread, report).await,
-        Err(error) => Err(error),
-    };
-    match &result {
-        Ok(PrimaryEnd::HandedOver(..)) => return Ok(result?),
-        Ok(PrimaryEnd::Ended(summary)) => say_stopped(output, summary),
-        Err(_) => {}
+/// The address and the number of workers, once all of them are ready.
+fn all_ready(event: &StatusEvent, address: &mut Option<SocketAddr>) -> Option<(SocketAddr, u16)> {
+    match event {
+        StatusEvent::Listening(listening) => {
+            *address = Some(*listening);
+            None
+        }
+        StatusEvent::Ready(workers) => address.take().map(|address| (address, *workers)),
+        _ => None,
     }
-    // Also where it has failed: workers may have said why.
-    output.clone().finish().await;
-    Ok(result?)
 }
 
-/// What a running primary cannot change is said, and stays as it is.
+/// Settings that a running primary cannot change keep their values; a log line names them.
 fn reread(reader: &Reader, begun_with: &Config) -> Result<Config, String> {
     let Reading { config, .. } = reader.read().map_err(|error| error.to_string())?;
     let settings = needs_restart(begun_with, &config);
@@ -125,15 +185,14 @@ fn reread(reader: &Reader, begun_with: &Config) -> Result<Config, String> {
     Ok(config)
 }
 
-/// One line of JSON on standard output for whoever waits for it.
-fn say(output: &Output, milestone: StatusEvent) {
+fn event_line(event: &StatusEvent) -> Value {
     let pid = main_pid();
-    let line = match milestone {
+    match event {
         StatusEvent::Listening(address) => json!({
             "event": "listening", "address": address.to_string(), "port": address.port(), "pid": pid,
         }),
         StatusEvent::Ready(workers) => json!({"event": "ready", "workers": workers, "pid": pid}),
-        StatusEvent::RolledOut(report) => rolled_out(&report),
+        StatusEvent::RolledOut(report) => rolled_out(report),
         StatusEvent::ReloadRefused(error) => {
             json!({"event": "reloaded", "result": "refused", "reason": error})
         }
@@ -149,11 +208,10 @@ fn say(output: &Output, milestone: StatusEvent) {
         StatusEvent::UpgradeRefused(reason) => {
             json!({"event": "upgraded", "result": "refused", "reason": reason})
         }
-    };
-    output.say(line.to_string());
+    }
 }
 
-fn rolled_out(report: &Report) -> serde_json::Value {
+fn rolled_out(report: &Report) -> Value {
     let (result, reason) = match &report.outcome {
         Outcome::Done => ("done", String::new()),
         Outcome::Aborted(slot, reason) => ("aborted", format!("worker in slot {slot} {reason}")),
@@ -166,19 +224,18 @@ fn rolled_out(report: &Report) -> serde_json::Value {
     })
 }
 
-fn say_stopped(output: &Output, summary: &Summary) {
+fn stopped_line(summary: &Summary) -> Value {
     let counters = &summary.counters;
     let recovery_failures: BTreeMap<_, _> = counters.survival.recovery_failures().into();
-    let line = json!({
-        "event": "stopped", "how": if summary.at_once { "at once" } else { "graceful" },
+    json!({
+        "event": "stopped", "how": if summary.at_once { "forced" } else { "graceful" },
         "killed_workers": summary.killed, "cut_connections": summary.cut,
         "accepted": counters.accepted, "acknowledged": counters.acknowledged,
         "redispatched": counters.redispatched, "fallbacks": counters.fallbacks,
         "refused": counters.refused, "stalls": counters.stalls, "lost": counters.lost,
-        "accept_errors": counters.accept_errors, "sessions_moved": counters.moved,
-        "sessions_returned": counters.returned, "sessions_lost": counters.sessions_lost,
+        "accept_errors": counters.accept_errors, "sessions_migrated": counters.moved,
+        "migrations_failed": counters.returned, "sessions_lost": counters.sessions_lost,
         "clients_closed": counters.shed, "sessions_recovered": counters.survival.recovered,
         "session_recovery_failures": recovery_failures,
-    });
-    output.say(line.to_string());
+    })
 }

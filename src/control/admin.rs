@@ -2,18 +2,18 @@
 //!
 //! | request | answer | token | `Host` |
 //! |---|---|---|---|
-//! | `GET /` | the dashboard, which asks for the token itself | – | checked |
-//! | `GET /livez` | 200 if the accept loop and the supervisor turn, else 503 | – | – |
-//! | `GET /readyz` | 200 if enough slots serve and nothing ends, else 503 | – | – |
-//! | `GET /metrics` | everything that is counted, in Prometheus' text format | ✓ | checked |
-//! | `GET /api/…` | what the control socket answers, as JSON: see `show` and `stream` | ✓ | checked |
+//! | `GET /` | the dashboard, which asks for the token | – | checked |
+//! | `GET /livez` | 200 if accept loop and supervisor answer, else 503 | – | – |
+//! | `GET /readyz` | 200 if enough slots serve and the primary is not stopping, else 503 | – | – |
+//! | `GET /metrics` | metrics in the text format of Prometheus | ✓ | checked |
+//! | `GET /api/…` | answers of the control socket as JSON: see `show` and `stream` | ✓ | checked |
 //! | `POST /api/…` | an order, as JSON: see `steer` | ✓ | checked |
 //!
-//! Health checks are asked by address and from machines that know no token: they tell nothing but
-//! whether. For all else `guard` keeps out web pages of others. Only POST changes anything.
+//! Health checks come by address and without a token, so they answer yes or no. `guard` rejects
+//! requests of other web pages to everything else. Only POST changes anything.
 //!
 //! Runs on the thread of the control socket. Connections are bounded in number, requests in size and
-//! time; whoever doesn't read is cut off.
+//! time; a client that doesn't read is disconnected.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -32,6 +32,7 @@ use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::control::admin::guard::Peer;
 use crate::control::answers::Control;
 use crate::control::settings::AdminSettings;
 
@@ -41,35 +42,39 @@ mod health;
 mod page;
 mod routes;
 mod show;
+mod state;
 mod steer;
 mod stream;
+mod viewers;
 
-/// Connections at a time; those beyond wait in the backlog.
-pub const CONNECTIONS: usize = 256;
-/// How long a request's head may take, and how long a connection may be idle.
-const HEAD_TIME: Duration = Duration::from_secs(10);
-/// How long a client may leave what it was sent.
-const UNREAD_TIME: Duration = Duration::from_secs(10);
+/// The largest number of connections; further ones wait in the backlog.
+pub const MAX_CONNECTIONS: usize = 256;
+/// Time for a request's head, and for an idle connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a client to acknowledge sent data.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why there is no admin listener.
+/// An admin listener that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdminError {
-    /// Another listens there.
-    #[error("admin address {0} is in use: stop what listens there, or choose another --admin")]
+    /// The address is in use.
+    #[error(
+        "admin address {0} is in use: stop the program that listens there, or choose another --admin"
+    )]
     InUse(SocketAddr),
-    /// The kernel refuses it.
+    /// The kernel refuses the address.
     #[error("cannot listen on admin address {address}")]
     Bind {
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
 }
 
-/// Bound, and not served yet.
+/// A bound listener, not served yet.
 #[derive(Debug)]
 pub struct AdminListener {
     listener: TcpListener,
@@ -83,16 +88,12 @@ impl AsFd for AdminListener {
     }
 }
 
-/// Who asks.
-#[derive(Clone, Copy, Debug)]
-struct Peer(SocketAddr);
-
 impl AdminListener {
     /// Binds it.
     ///
     /// # Errors
     ///
-    /// If the address cannot be had.
+    /// If the address cannot be bound.
     pub fn bind(settings: &AdminSettings) -> Result<Self, AdminError> {
         let bound = TcpListener::bind(settings.address).and_then(|listener| {
             listener.set_nonblocking(true)?;
@@ -105,18 +106,18 @@ impl AdminListener {
         })
     }
 
-    /// One that a primary before this one has bound.
+    /// Adopts the listener of the previous primary.
     ///
     /// # Errors
     ///
-    /// If it is no such socket.
+    /// If the descriptor is no such socket.
     pub fn adopt(listener: OwnedFd, settings: &AdminSettings) -> io::Result<Self> {
         let listener = TcpListener::from(listener);
         let address = listener.local_addr()?;
         Ok(Self { listener, address, settings: settings.clone() })
     }
 
-    /// Where it listens; the port is the real one.
+    /// Its address with the actual port.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -126,19 +127,19 @@ impl AdminListener {
     ///
     /// # Errors
     ///
-    /// If the runtime cannot have the socket.
+    /// If the runtime refuses the socket.
     pub async fn serve(self, control: Control) -> io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(self.listener)?;
         let router = routes::router(control, self.settings);
-        let room = Arc::new(Semaphore::new(CONNECTIONS));
-        // Fails only when it is closed, which nobody does.
+        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        // Fails only if the semaphore is closed, which never happens.
         while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
             match listener.accept().await {
                 Ok((client, peer)) => {
-                    tokio::spawn(attend(client, Peer(peer), router.clone(), permit));
+                    tokio::spawn(serve_client(client, Peer(peer), router.clone(), permit));
                 }
                 Err(error) => {
-                    // Out of descriptors, most likely: clients wait in the backlog.
+                    // Most likely out of descriptors: clients wait in the backlog.
                     tracing::warn!(%error, "admin listener cannot accept");
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
@@ -148,11 +149,11 @@ impl AdminListener {
     }
 }
 
-/// One connection, to its end.
-async fn attend(client: TcpStream, peer: Peer, router: Router, _room: OwnedSemaphorePermit) {
-    let millis = u32::try_from(UNREAD_TIME.as_millis()).unwrap_or(u32::MAX);
+/// Serves one connection to its end.
+async fn serve_client(client: TcpStream, peer: Peer, router: Router, _room: OwnedSemaphorePermit) {
+    let millis = u32::try_from(WRITE_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
     if let Err(error) = set_tcp_user_timeout(&client, millis) {
-        tracing::debug!(%error, "a client that doesn't read is cut off late");
+        tracing::debug!(%error, "cannot set TCP_USER_TIMEOUT: a client that does not read is disconnected late");
     }
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
@@ -162,10 +163,10 @@ async fn attend(client: TcpStream, peer: Peer, router: Router, _room: OwnedSemap
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
+        .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(client), service);
     if let Err(error) = served.await {
-        // What clients do wrong is no more than this worth.
+        // Errors of clients are of little interest.
         tracing::debug!(%error, "admin connection ended with an error");
     }
 }

@@ -1,7 +1,7 @@
-//! Requests carried out, whatever way they came in.
+//! Carries out requests of the control socket and of the admin listener.
 //!
-//! Knows nothing of sockets: items go into a bounded channel, and whoever asked waits for the end.
-//! When that channel is full, whoever asked is too slow, and its own answer waits.
+//! Knows no sockets: items go into a bounded channel. If it is full, the client is too slow, and its
+//! answer waits.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -20,18 +20,18 @@ mod outcomes;
 mod show;
 mod steer;
 
-/// Everything that answers are made from.
+/// The sources of all answers.
 #[derive(Clone, Debug)]
 pub struct Control {
-    /// What can be asked and steered.
+    /// Handles of the parts.
     pub links: Links,
-    /// What has happened.
+    /// The last events.
     pub history: History,
-    /// How everything is.
+    /// The current status.
     pub snapshots: Snapshots,
 }
 
-/// Where items of an answer go.
+/// Receives the items of an answer.
 pub type Items = mpsc::Sender<Value>;
 
 impl Control {
@@ -39,12 +39,12 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// If it can't be done, or came to nothing.
+    /// If the request is refused, or has failed.
     pub async fn answer(&self, request: Request, items: &Items) -> Result<Value, Problem> {
         let steers = request.steers();
         let answer = self.carry_out(request, items).await;
         if steers {
-            // Whoever has changed something sees it changed.
+            // The client's next request sees the change.
             self.snapshots.expire().await;
         }
         answer
@@ -55,7 +55,7 @@ impl Control {
             Request::Status {} => to_json(&self.snapshots.take().await?.status),
             Request::Workers {} => to_json(&self.snapshots.take().await?.workers),
             Request::Describe { slot } => to_json(&self.describe(slot).await?),
-            Request::Where { address, key } => to_json(&self.whereabouts(address, key).await?),
+            Request::Where { address, key } => to_json(&self.explain_route(address, key).await?),
             Request::Conns { slot, address, limit } => {
                 to_json(&self.connections(slot, address, limit).await?)
             }
@@ -89,8 +89,8 @@ fn to_json(value: &impl Serialize) -> Result<Value, Problem> {
     serde_json::to_value(value).map_err(|error| Problem::new(Code::Failed, error.to_string()))
 }
 
-/// Sends an item. Fails when nobody reads any more.
+/// Sends an item. Fails if the client has gone.
 async fn item(items: &Items, value: &impl Serialize) -> Result<(), Problem> {
     let sent = items.send(to_json(value)?).await;
-    sent.map_err(|_| Problem::new(Code::Failed, "nobody reads any more"))
+    sent.map_err(|_| Problem::new(Code::Failed, "the client has gone"))
 }

@@ -1,6 +1,6 @@
-//! The operator's end: asks a primary, and reads its answer.
+//! The commands' side of the control socket: sends a request and reads the answer.
 //!
-//! Blocks, since a command has nothing else to do.
+//! Blocks: a command has nothing else to do.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,61 +13,63 @@ use serde_json::Value;
 
 use crate::control::protocol::{Code, Envelope, Line, Problem, Request, VERSION};
 
-/// Why there is no answer.
+/// A request without an answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// Nobody is there.
+    /// The socket doesn't accept.
     #[error("cannot reach the primary at {path:?}")]
     Connect {
         /// The control socket.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
     /// The connection broke.
     #[error("lost the primary")]
     Lost(#[source] io::Error),
-    /// The primary says nothing.
-    #[error("primary doesn't answer in time: is its process stopped, or its machine overloaded?")]
+    /// The primary doesn't answer in time.
+    #[error(
+        "the primary does not answer in time: its process may be stopped, or its machine overloaded"
+    )]
     Silent,
-    /// The primary ended before it had answered.
-    #[error("primary ended before it had answered")]
+    /// The primary ended before its answer was complete.
+    #[error("the primary ended before it had answered")]
     Ended,
-    /// What the primary says isn't understood.
-    #[error("answer of the primary is not understood: is it of another release?")]
+    /// The answer is not valid.
+    #[error("the primary's answer is not valid: it may be another release")]
     Answer(#[source] serde_json::Error),
-    /// The primary says no.
+    /// The primary has refused, or failed.
     #[error(transparent)]
     Problem(#[from] Problem),
 }
 
-/// A request that was sent, and its answer.
+/// A request and its answer.
 #[derive(Debug)]
 pub struct Conversation {
     reader: BufReader<UnixStream>,
 }
 
 impl Conversation {
-    /// Sends a request to the primary at `path`. With a `patience`, its answer must come in pieces
-    /// that don't take longer.
+    /// Sends a request to the primary at `path`. With a `timeout`, no read of its answer may take
+    /// longer.
     ///
     /// # Errors
     ///
-    /// If nobody is there.
+    /// If the primary cannot be reached.
     pub fn begin(
         path: &Path,
         request: &Request,
-        patience: Option<Duration>,
+        timeout: Option<Duration>,
     ) -> Result<Self, ClientError> {
         let failed = |source| ClientError::Connect { path: path.to_owned(), source };
         let mut socket = UnixStream::connect(path).map_err(failed)?;
-        socket.set_read_timeout(patience).map_err(failed)?;
+        socket.set_read_timeout(timeout).map_err(failed)?;
         let envelope = Envelope { version: VERSION, request };
         let mut line = serde_json::to_vec(&envelope).map_err(io::Error::from).map_err(failed)?;
         line.push(b'\n');
-        // A primary that refuses whoever asks has said why already.
+        // A primary that refuses the client has sent its reason already.
         let sent = socket.write_all(&line);
         if let Err(error) = sent
             && error.kind() != ErrorKind::BrokenPipe
@@ -81,7 +83,7 @@ impl Conversation {
     ///
     /// # Errors
     ///
-    /// If the primary is gone, or says what isn't understood.
+    /// If the primary has ended, or its answer is not valid.
     pub fn next_line(&mut self) -> Result<Line, ClientError> {
         let mut text = Vec::new();
         match self.reader.read_until(b'\n', &mut text) {
@@ -96,17 +98,17 @@ impl Conversation {
         Ok(if let Line::Error(problem) = line { Line::Error(explained(problem)) } else { line })
     }
 
-    /// Whether the next line was read already, and its descriptor will not tell of it.
+    /// Whether the next line is already buffered, so that the descriptor will not become readable.
     #[must_use]
     pub fn has_read_ahead(&self) -> bool {
         self.reader.buffer().contains(&b'\n')
     }
 
-    /// Hands each item of the answer to `each`, and returns what ends it.
+    /// Passes each item of the answer to `each`, and returns the last line.
     ///
     /// # Errors
     ///
-    /// If the primary says no, is gone, or says what isn't understood; or what `each` says.
+    /// If the primary refuses, has ended, or its answer is not valid; or an error of `each`.
     pub fn finish<T: DeserializeOwned, E: From<ClientError>>(
         mut self,
         mut each: impl FnMut(Value) -> Result<(), E>,
@@ -129,7 +131,7 @@ impl AsFd for Conversation {
     }
 }
 
-/// The primary doesn't know which release it was asked by.
+/// Adds this release, which the primary doesn't know.
 fn explained(mut problem: Problem) -> Problem {
     if problem.code == Code::Version {
         let release = env!("CARGO_PKG_VERSION");
@@ -139,7 +141,7 @@ fn explained(mut problem: Problem) -> Problem {
     problem
 }
 
-/// Asks for something that has no items.
+/// Sends a request whose answer has no items.
 ///
 /// # Errors
 ///
@@ -154,35 +156,35 @@ mod tests {
 
     use super::*;
 
-    /// What somebody says who listens only, and then says this.
-    fn answer(said: &[u8], patience: Duration) -> Result<Value, ClientError> {
+    /// The result of a request to a listener that answers with these bytes.
+    fn answer(said: &[u8], timeout: Duration) -> Result<Value, ClientError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control.sock");
         let listener = UnixListener::bind(&path).unwrap();
-        let begun = Conversation::begin(&path, &Request::Status {}, Some(patience)).unwrap();
+        let begun = Conversation::begin(&path, &Request::Status {}, Some(timeout)).unwrap();
         let (mut peer, _) = listener.accept().unwrap();
         BufReader::new(&peer).read_line(&mut String::new()).unwrap();
         peer.write_all(said).unwrap();
-        // Whoever says nothing stays.
+        // Without an answer the connection stays open.
         let _peer = said.is_empty().then_some(peer);
         begun.finish(|_| Ok(()))
     }
 
     #[test]
-    fn who_says_nothing_is_not_waited_for() {
+    fn a_silent_primary_is_not_waited_for() {
         let silent = answer(b"", Duration::from_millis(20));
         assert!(matches!(silent, Err(ClientError::Silent)), "{silent:?}");
     }
 
     #[test]
-    fn what_is_no_answer_is_said_to_be_none() {
-        let patience = Duration::from_secs(20);
+    fn an_answer_that_is_not_valid_is_an_error() {
+        let timeout = Duration::from_secs(20);
         for garbage in [&b"HTTP/1.1 400 Bad Request\r\n"[..], b"\xff\xfe\n", b"{}\n", b"[\n", b"{"]
         {
-            let answer = answer(garbage, patience);
+            let answer = answer(garbage, timeout);
             assert!(matches!(answer, Err(ClientError::Answer(_))), "{answer:?}");
         }
-        let cut = answer(b"{\"item\":1}\n", patience);
+        let cut = answer(b"{\"item\":1}\n", timeout);
         assert!(matches!(cut, Err(ClientError::Ended)), "{cut:?}");
     }
 

@@ -1,6 +1,6 @@
-//! Connections that workers hold, as the kernel shows them in `/proc`: nobody keeps a table of them.
+//! Connections that workers hold, read from `/proc`: the primary has no table of them.
 //!
-//! Reads only, and blocks meanwhile: each descriptor of each worker is looked at.
+//! Blocks: reads each descriptor of each worker.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use crate::frontend::affinity::fold;
 use crate::link::seam::WorkerId;
 use crate::supervisor::procfs::tree;
 
-/// A process that may hold connections, with all that it has started.
+/// A worker whose connections are listed, with its child processes.
 #[derive(Clone, Copy, Debug)]
 pub struct Holder {
     /// The worker.
@@ -24,22 +24,22 @@ pub struct Holder {
     pub pid: i32,
 }
 
-/// Which connections.
+/// A filter of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
-    /// To this port.
+    /// The server's port.
     pub port: u16,
-    /// From these addresses only.
+    /// The clients' addresses, all by default.
     pub clients: Option<IpNet>,
-    /// So many at the most.
+    /// The largest number listed.
     pub limit: usize,
 }
 
-/// Connections of these holders.
+/// Lists connections of these workers.
 ///
 /// # Errors
 ///
-/// If the kernel doesn't show any.
+/// If `/proc/net` cannot be read.
 pub fn connections(holders: &[Holder], wanted: &Wanted) -> ProcResult<Connections> {
     let held = holders.iter().flat_map(held_sockets).collect::<HashMap<_, _>>();
     let entries = tcp()?.into_iter().chain(tcp6().unwrap_or_default());
@@ -55,7 +55,8 @@ pub fn connections(holders: &[Holder], wanted: &Wanted) -> ProcResult<Connection
     Ok(found)
 }
 
-/// Inodes of a holder's sockets, and who has them. Processes that end meanwhile have none.
+/// Inodes of a worker's sockets, with the process that holds them. Processes that end meanwhile
+/// have none.
 fn held_sockets(holder: &Holder) -> Vec<(u64, (WorkerId, i32))> {
     let worker = holder.worker;
     let mut sockets = Vec::new();
@@ -90,7 +91,7 @@ fn connection(entry: &TcpNetEntry, worker: WorkerId, pid: i32) -> Connection {
     }
 }
 
-/// IPv4 as IPv4, however the listener sees it.
+/// An IPv4 address as IPv4, also on an IPv6 socket.
 fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(fold(address.ip()), address.port())
 }

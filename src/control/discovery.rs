@@ -8,15 +8,15 @@ use crate::control::protocol::Request;
 use crate::control::report::Status;
 use crate::control::socket::directories;
 
-/// How long a primary may take to say who it is.
+/// Time for a primary's answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Which primary is meant.
+/// The primary that a command is for.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
-    /// The one with this control socket.
+    /// The path of its control socket.
     pub control: Option<PathBuf>,
-    /// The one of this name.
+    /// Its name.
     pub name: Option<String>,
 }
 
@@ -25,27 +25,27 @@ pub struct Wanted {
 pub struct Found {
     /// Its control socket.
     pub path: PathBuf,
-    /// What it says of itself; nothing if it doesn't speak our version, or not in time.
+    /// Its status; `None` if it speaks another version, or doesn't answer in time.
     pub status: Option<Status>,
 }
 
-/// Why it isn't clear which primary is meant.
+/// A primary that cannot be determined.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DiscoveryError {
-    /// There is none.
+    /// No primary runs.
     #[error("no running primary found{}: looked in {}; --control names a socket elsewhere", of(.0), list(.1))]
     None(Option<String>, Vec<PathBuf>),
-    /// There are several.
+    /// Several primaries run.
     #[error("several primaries run: choose one by --name or --control\n{}", table(.0))]
     Several(Vec<Found>),
 }
 
-/// The control socket of the primary that is meant.
+/// Finds the control socket of the primary that a command is for.
 ///
 /// # Errors
 ///
-/// If there is none, or several.
+/// If no primary or several primaries run.
 pub fn find(wanted: &Wanted) -> Result<PathBuf, DiscoveryError> {
     if let Some(path) = &wanted.control {
         return Ok(path.clone());
@@ -62,7 +62,7 @@ pub fn find(wanted: &Wanted) -> Result<PathBuf, DiscoveryError> {
     }
 }
 
-/// Primaries that have their socket in a folder.
+/// Primaries with a socket in this directory.
 fn running(folder: &Path) -> Vec<Found> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let sockets = entries.map(|entry| entry.path());
@@ -72,7 +72,7 @@ fn running(folder: &Path) -> Vec<Found> {
     sockets.into_iter().filter_map(probe).collect()
 }
 
-/// A socket that nobody listens on is left by somebody who was killed.
+/// `None` if nothing listens on the socket: it is left from a primary that was killed.
 fn probe(path: PathBuf) -> Option<Found> {
     let begun = Conversation::begin(&path, &Request::Status {}, Some(TIMEOUT));
     match begun.and_then(|conversation| conversation.finish(|_| Ok::<_, ClientError>(()))) {
@@ -83,7 +83,7 @@ fn probe(path: PathBuf) -> Option<Found> {
 }
 
 impl Found {
-    /// One that doesn't say its name has it in its path.
+    /// Whether it has this name. Without a status, its path tells.
     fn is_called(&self, name: &str) -> bool {
         match &self.status {
             Some(status) => status.name == name,
@@ -106,7 +106,7 @@ fn list(folders: &[PathBuf]) -> String {
 fn table(found: &[Found]) -> String {
     let line = |found: &Found| {
         let who = found.status.as_ref().map_or_else(
-            || "does not answer in our version".to_owned(),
+            || "speaks another version, or does not answer".to_owned(),
             |it| format!("{}, pid {}, {}", it.name, it.pid, it.listening.join(" ")),
         );
         format!("  --control {}  ({who})", found.path.display())

@@ -1,6 +1,6 @@
-//! What has happened, with numbers and times: the last events kept, all of them passed on.
+//! The last events of the pool, with numbers and times, for readers and followers.
 //!
-//! One task listens to the pool; whoever follows gets what comes, and misses the oldest if too slow.
+//! One task listens to the pool. A follower that is too slow misses the oldest events.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,41 +11,41 @@ use tokio::sync::broadcast;
 use crate::control::report;
 use crate::supervisor::event;
 
-mod words;
+mod format;
 
-pub(super) use words::rollout_words;
+pub(super) use format::rollout_text;
 
-/// Events that are kept.
-const KEPT: usize = 2048;
+/// Events in the history.
+const MAX_EVENTS: usize = 2048;
 
-/// Events that a follower may be behind.
-const BEHIND: usize = 1024;
+/// Events that a follower may lag behind.
+const MAX_LAG: usize = 1024;
 
-/// Something that happened, as the pool says it and as it travels.
+/// An event, as the pool announces it and as clients get it.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// As it travels.
+    /// As clients get it.
     pub report: report::Event,
-    /// As the pool says it.
+    /// As the pool announces it.
     pub event: event::Event,
 }
 
 /// The last events.
 #[derive(Clone, Debug)]
 pub struct History {
-    kept: Arc<Mutex<VecDeque<Arc<Entry>>>>,
+    events: Arc<Mutex<VecDeque<Arc<Entry>>>>,
     live: broadcast::Sender<Arc<Entry>>,
 }
 
 impl History {
-    /// Without events yet.
+    /// An empty history.
     #[must_use]
     pub fn new() -> Self {
-        Self { kept: Arc::default(), live: broadcast::Sender::new(BEHIND) }
+        Self { events: Arc::default(), live: broadcast::Sender::new(MAX_LAG) }
     }
 
-    /// Takes in all events until the pool has ended.
-    pub async fn keep(self, mut announced: broadcast::Receiver<event::Event>) {
+    /// Records all events until the pool has ended.
+    pub async fn record(self, mut announced: broadcast::Receiver<event::Event>) {
         let mut number = 0;
         loop {
             match announced.recv().await {
@@ -53,23 +53,24 @@ impl History {
                     number += 1;
                     self.add(number, event);
                 }
-                // Their numbers are missing then.
+                // A gap in the numbers shows that events were missed.
                 Err(broadcast::error::RecvError::Lagged(missed)) => number += missed,
                 Err(broadcast::error::RecvError::Closed) => return,
             }
         }
     }
 
-    /// The last events that `wanted` picks, the oldest first, and all that come after them.
+    /// The last `count` events for which `wanted` is true, oldest first, and a receiver of all later
+    /// ones.
     pub fn last(
         &self,
         count: usize,
         wanted: impl Fn(&Entry) -> bool,
     ) -> (Vec<Arc<Entry>>, broadcast::Receiver<Arc<Entry>>) {
-        let kept = self.lock();
-        // While it is locked nothing is added: none is missed and none comes twice.
+        let events = self.lock();
+        // Nothing is added while the lock is held: no event is missed or comes twice.
         let live = self.live.subscribe();
-        let wanted = kept.iter().rev().filter(|entry| wanted(entry));
+        let wanted = events.iter().rev().filter(|entry| wanted(entry));
         let mut last: Vec<_> = wanted.take(count).cloned().collect();
         last.reverse();
         (last, live)
@@ -82,19 +83,19 @@ impl History {
     }
 
     fn add(&self, number: u64, event: event::Event) {
-        let report = words::report(number, Timestamp::now().as_millisecond(), &event);
+        let report = format::report(number, Timestamp::now().as_millisecond(), &event);
         let entry = Arc::new(Entry { report, event });
-        let mut kept = self.lock();
-        if kept.len() == KEPT {
-            kept.pop_front();
+        let mut events = self.lock();
+        if events.len() == MAX_EVENTS {
+            events.pop_front();
         }
-        kept.push_back(Arc::clone(&entry));
-        // That nobody follows is no error.
+        events.push_back(Arc::clone(&entry));
+        // Fails only without followers.
         let _ = self.live.send(entry);
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Entry>>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the primary's end of control is connected to: handles, and facts that don't change.
+//! The primary's side of control: handles of the parts, and constant facts.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,80 +15,80 @@ use crate::protocol::ids::Timestamp;
 use crate::supervisor::output::Output;
 use crate::supervisor::pool::handle::{PoolHandle, Refusal, Reply};
 
-/// Orders that may wait. Whoever orders one more waits.
-const ORDERS: usize = 4;
+/// Capacity of the channel of orders.
+const MAX_ORDERS: usize = 4;
 
-/// Handles of all that can be seen and steered.
+/// Handles of the parts.
 #[derive(Clone, Debug)]
 pub struct Links {
-    /// Counts connections, and knows where clients go.
+    /// The frontend: counters and routes.
     pub frontend: FrontendHandle,
-    /// Has the workers.
+    /// The pool of workers.
     pub pool: PoolHandle,
-    /// Reads the configuration again, and becomes its own successor.
+    /// The primary: reload and upgrade.
     pub primary: PrimaryHandle,
-    /// What workers print.
+    /// Workers' output.
     pub output: Output,
     /// The primary's own log.
     pub log: LogHandle,
-    /// What doesn't change.
+    /// Constant facts.
     pub facts: Arc<Facts>,
 }
 
-/// What doesn't change while the primary runs.
+/// Facts that are constant while the primary runs.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// The app's name.
     pub name: String,
-    /// When it was started.
+    /// The start of the run.
     pub started: Timestamp,
-    /// Where clients connect to.
+    /// The address that clients connect to.
     pub address: SocketAddr,
-    /// How slots are chosen.
+    /// The placement.
     pub placement: Placement,
-    /// Where the admin listener is.
+    /// The address of the admin listener.
     pub admin: Option<SocketAddr>,
-    /// Where the control socket is.
+    /// The path of the control socket.
     pub control: Option<PathBuf>,
-    /// How often it was replaced.
+    /// Upgrades and crashes so far.
     pub replacements: Replacements,
 }
 
-/// How often a primary was replaced by a successor that took everything over.
+/// Upgrades and crashes of the primary in this run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replacements {
-    /// By an upgrade in place.
+    /// Upgrades in place.
     pub upgrades: u64,
-    /// After a crash.
+    /// Crashes after which a successor took over.
     pub recoveries: u64,
-    /// Upgrades for which everything was stopped, and that came to nothing: the program could not be run.
+    /// Upgrades that failed after the hand-over had started: the program could not be run.
     pub failed_upgrades: u64,
-    /// Why the last of them.
+    /// The reason of the last failed upgrade.
     pub upgrade_failed: Option<String>,
 }
 
 carry!(struct Replacements => ReplacementsSnapshot { upgrades, recoveries, failed_upgrades, upgrade_failed });
 
-/// What concerns the primary as a whole.
+/// An order to the primary as a whole.
 #[derive(Debug)]
 pub enum PrimaryOrder {
-    /// A rolling restart, with the configuration as it is now; its number is wanted.
+    /// A rolling restart with the current configuration; the answer is its number.
     Reload(Reply<u64>),
     /// An upgrade in place.
     Upgrade(Reply<()>),
 }
 
-/// Orders what takes more than the pool: whoever has configuration and program does it.
+/// Sends orders that need the configuration or the program.
 #[derive(Clone, Debug)]
 pub struct PrimaryHandle {
     orders: mpsc::Sender<PrimaryOrder>,
 }
 
 impl PrimaryHandle {
-    /// Makes it, and what orders come out of.
+    /// The handle and the receiver of its orders.
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<PrimaryOrder>) {
-        let (orders, ordered) = mpsc::channel(ORDERS);
+        let (orders, ordered) = mpsc::channel(MAX_ORDERS);
         (Self { orders }, ordered)
     }
 
@@ -96,16 +96,16 @@ impl PrimaryHandle {
     ///
     /// # Errors
     ///
-    /// If the configuration is wrong, or everything ends.
+    /// If the configuration is wrong, or the primary is stopping.
     pub async fn reload(&self) -> Result<u64, Refusal> {
         self.order(PrimaryOrder::Reload).await
     }
 
-    /// Orders an upgrade in place. It is about to be done when this returns.
+    /// Orders an upgrade in place, and returns just before it.
     ///
     /// # Errors
     ///
-    /// If the program on disk would not go on, or everything ends.
+    /// If the program on disk cannot take over, or the primary is stopping.
     pub async fn upgrade(&self) -> Result<(), Refusal> {
         self.order(PrimaryOrder::Upgrade).await
     }

@@ -1,11 +1,10 @@
-//! Everything that is counted, as Prometheus reads it.
+//! Metrics in the text format of Prometheus.
 //!
-//! Nothing is recorded while connections are handed over: each snapshot is turned into text as a
-//! whole, by a recorder of its own. So a slot that is removed has no series any more, and however
-//! many scrape, nothing is counted twice. Labels are slots, and words from fixed lists; all words are
-//! there from the start.
+//! Nothing is recorded during hand-offs: each snapshot is rendered as a whole by a recorder of its
+//! own. A removed slot has no series, and concurrent scrapes count nothing twice. Labels are slots and
+//! words from fixed lists; the series of all words exist from the start.
 //!
-//! Names begin with `sticky_lb_` and end with their unit; what only rises ends with `_total`.
+//! Names start with `sticky_lb_` and end with their unit; counters end with `_total`.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -25,19 +24,19 @@ mod pool;
 mod seconds;
 mod slots;
 
-/// Makes the text.
+/// Renders snapshots as text.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     links: Links,
     snapshots: Snapshots,
-    /// Since 1970.
+    /// Start of the run, since 1970.
     started: Duration,
-    /// Of which snapshot, and the text. Whoever comes while it is made waits for it.
+    /// The time of the last rendered snapshot, and its text. Locked while a new one is rendered.
     last: Arc<Mutex<Option<(Timestamp, Bytes)>>>,
 }
 
 impl Metrics {
-    /// Of the primary that these links lead to.
+    /// Metrics of the primary with these handles.
     #[must_use]
     pub fn new(links: Links, snapshots: Snapshots) -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -45,11 +44,11 @@ impl Metrics {
         Self { links, snapshots, started, last: Arc::default() }
     }
 
-    /// The text, made anew if there is a new snapshot.
+    /// The text of the current snapshot.
     ///
     /// # Errors
     ///
-    /// If pool or frontend have ended.
+    /// If pool or frontend has ended.
     pub async fn text(&self) -> Result<Bytes, Refusal> {
         let snapshot = self.snapshots.take().await?;
         let mut last = self.last.lock().await;
@@ -63,20 +62,20 @@ impl Metrics {
             upgrades: self.links.facts.replacements.upgrades,
             crashes: self.links.facts.replacements.recoveries,
         };
-        // A thousand slots take some milliseconds, in which others are answered.
-        let make = move || Bytes::from(render(&snapshot, &primary));
-        let text = tokio::task::spawn_blocking(make).await.map_err(|_| Refusal::Gone)?;
+        // A thousand slots take some milliseconds: other clients are answered meanwhile.
+        let render = move || Bytes::from(render(&snapshot, &primary));
+        let text = tokio::task::spawn_blocking(render).await.map_err(|_| Refusal::Gone)?;
         *last = Some((at, text.clone()));
         Ok(text)
     }
 }
 
-/// What concerns the primary as a whole.
+/// Figures of the primary as a whole.
 #[derive(Debug, Default)]
 struct Primary {
-    /// The first of all, since 1970.
+    /// Start of the run, since 1970.
     started: Duration,
-    /// Lines.
+    /// Dropped lines of output.
     dropped: u64,
     upgrades: u64,
     crashes: u64,
@@ -86,21 +85,21 @@ fn render(snapshot: &Snapshot, primary: &Primary) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     metrics::with_local_recorder(&recorder, || {
         let version = ("version", env!("CARGO_PKG_VERSION"));
-        labelled("sticky_lb_build_info", "The primary's release.", [([version], 1.0)]);
+        labelled("sticky_lb_build_info", "Release of the primary.", [([version], 1.0)]);
         gauge(
             "sticky_lb_start_time_seconds",
-            "When the primary was started, since 1970; upgrades and crashes don't count.",
+            "Start of the primary since 1970; upgrades and crashes do not change it.",
             primary.started.as_secs_f64(),
         );
         count("sticky_lb_upgrades_total", "Upgrades of the primary in place.", primary.upgrades);
         count(
             "sticky_lb_primary_crashes_total",
-            "Crashes of the primary after which another one took over.",
+            "Crashes of the primary after which a successor took over.",
             primary.crashes,
         );
         count(
             "sticky_lb_dropped_output_lines_total",
-            "Lines of workers that could not be kept.",
+            "Lines of workers' output that were dropped.",
             primary.dropped,
         );
         frontend::record(&snapshot.frontend);
@@ -110,25 +109,24 @@ fn render(snapshot: &Snapshot, primary: &Primary) -> String {
     in_order(&recorder.handle().render()) + &seconds::render(snapshot)
 }
 
-/// Families by name and series by label, since people read them too.
+/// Sorts families by name and series by label, for readers.
 fn in_order(text: &str) -> String {
     let mut families: Vec<Vec<&str>> =
         text.split("\n\n").map(|family| family.lines().collect()).collect();
-    // `# HELP` and `# TYPE` come before the series, and end with nothing that differs before the
-    // name does.
+    // `#` sorts before letters: `# HELP` and `# TYPE` precede their series.
     families.iter_mut().for_each(|lines| lines.sort_unstable());
     families.retain(|lines| !lines.is_empty());
     families.sort_unstable();
     families.iter().map(|lines| lines.join("\n") + "\n\n").collect()
 }
 
-/// One number that only rises.
+/// A counter.
 fn count(name: &'static str, help: &'static str, value: u64) {
     describe_counter!(name, help);
     counter!(name).absolute(value);
 }
 
-/// Such numbers, by one label.
+/// Counters by one label.
 fn counts<V: ToString>(
     name: &'static str,
     help: &'static str,
@@ -141,13 +139,13 @@ fn counts<V: ToString>(
     }
 }
 
-/// One number that rises and falls.
+/// A gauge.
 fn gauge(name: &'static str, help: &'static str, value: f64) {
     describe_gauge!(name, help);
     gauge!(name).set(value);
 }
 
-/// Such numbers, by their labels.
+/// Gauges by their labels.
 fn labelled<V: ToString, const N: usize>(
     name: &'static str,
     help: &'static str,
@@ -160,7 +158,7 @@ fn labelled<V: ToString, const N: usize>(
     }
 }
 
-/// Yes or no.
+/// 1 for true, 0 for false.
 fn flag(is: bool) -> f64 {
     if is { 1.0 } else { 0.0 }
 }

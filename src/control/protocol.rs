@@ -1,24 +1,27 @@
-//! What is said on the control socket: JSON, an object a line.
+//! The protocol of the control socket: one JSON object per line.
 //!
-//! The operator's end sends one request a connection; the primary answers with any number of items
-//! and then one line that ends it. Nothing here is carried out.
+//! A client sends one request per connection. The primary answers with any number of items and then
+//! one last line.
 //!
 //! ```text
 //! ─► {"version":1,"request":"scale","to":"+1"}
 //! ◄─ {"done":{"from":4,"to":5,"deferred":false}}
 //!
 //! ─► {"version":1,"request":"events","follow":true}
-//! ◄─ {"item":{"number":17,"kind":"worker-crashed", …}}
+//! ◄─ {"item":{"number":17,"kind":"worker-crashed","time_ms":1767225600000,"slot":3,"generation":2,
+//!     "pid":4711,"text":"worker crashed after 3.2 s and 7 connections: exit code 1"}}
 //! ◄─ …
+//!
+//! ─► {"version":1,"request":"drain","slot":9}
+//! ◄─ {"error":{"code":"refused","message":"there is no slot 9: slots are 0 to 3"}}
 //! ```
 //!
 //! # Versions
 //!
-//! Both ends must speak the same version of the protocol. A primary that is asked in another
-//! answers with an error of code `version`, which every version understands: `{"error":{"code":…,
-//! "message":…}}` and the key `version` of requests never change. Requests and keys that a primary
-//! doesn't know are errors, keys of answers that a client doesn't know are none: what is added to
-//! answers makes no new version.
+//! Both sides must speak the same version of the protocol. A primary answers another version with an
+//! error of code `version`, which every version understands: `{"error":{"code":…,"message":…}}` and
+//! the key `version` of requests never change. A primary rejects unknown requests and unknown keys; a
+//! client ignores unknown keys of answers. New keys in answers make no new version.
 
 use std::net::IpAddr;
 
@@ -26,143 +29,143 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The version that is spoken here.
+/// This release's version of the protocol.
 pub const VERSION: u32 = 1;
 
-/// Bytes that a request may have, its end of line included.
-pub const LONGEST_REQUEST: usize = 16 * 1024;
+/// The largest request in bytes, end of line included.
+pub const MAX_REQUEST_BYTES: usize = 16 * 1024;
 
-/// A request on its way.
+/// A request with its version.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Envelope<'a> {
-    /// [`VERSION`] of whoever asks.
+    /// The client's [`VERSION`].
     pub version: u32,
-    /// What is wanted.
+    /// The request.
     #[serde(flatten)]
     pub request: &'a Request,
 }
 
-/// What an operator wants.
+/// A request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// How everything is, at a glance: `report::Status`.
+    /// The primary's status: `report::Status`.
     Status {},
     /// All workers: `report::Worker`s.
     Workers {},
-    /// Everything about a slot: `report::Slot`.
+    /// A slot in detail: `report::Slot`.
     Describe {
-        /// Which.
+        /// The slot.
         slot: u16,
     },
-    /// Where a client goes: `report::RouteExplanation`.
+    /// The route of a client: `report::RouteExplanation`.
     Where {
-        /// Its address,
+        /// Its address, or
         #[serde(default, skip_serializing_if = "Option::is_none")]
         address: Option<IpAddr>,
-        /// or its key: 16 hexadecimal digits.
+        /// its affinity key, 16 hexadecimal digits.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<String>,
     },
     /// Connections that workers hold: `report::Connections`.
     Conns {
-        /// Of this slot only.
+        /// This slot only.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         slot: Option<u16>,
-        /// Of these clients only.
+        /// These clients only.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         address: Option<IpNet>,
-        /// So many at the most.
+        /// The largest number listed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         limit: Option<usize>,
     },
-    /// A snapshot each second, `report::Live`, until whoever asks has enough.
+    /// A snapshot every second until the client disconnects: items `report::Live`.
     Live {},
-    /// Replace all workers by such of the configuration as it is now. Items `report::Rollout`
-    /// whenever that changes, and one with its result at the end.
+    /// Replace all workers in a rolling restart with the current configuration. Items
+    /// `report::Rollout` whenever it changes, and one with the result at the end.
     Reload {},
-    /// Run the program anew in the same process, workers and connections staying. Answers once the
-    /// program has said that it can go on; the connection ends when it does.
+    /// Upgrade in place: run the program on disk in the same process, with its workers and
+    /// connections. The answer comes before the upgrade, and the connection ends with it.
     Upgrade {},
-    /// More workers, or fewer: `report::Scaled`.
+    /// Change the number of workers: `report::Scaled`.
     Scale {
         /// `4`, `+1` or `-1`.
         to: String,
     },
     /// Take a slot out of service.
     Drain {
-        /// Which.
+        /// The slot.
         slot: u16,
-        /// Answer when its worker has ended.
+        /// Whether to answer when its worker has ended.
         #[serde(default)]
         wait: bool,
     },
-    /// Take it back into service; answers when its worker serves.
+    /// Take a slot back into service. The answer comes when its worker serves.
     Undrain {
-        /// Which.
+        /// The slot.
         slot: u16,
     },
-    /// Replace a slot's worker; answers when the new one has proved itself.
+    /// Replace a slot's worker. The answer comes when the new one is stable.
     Restart {
-        /// Which.
+        /// The slot.
         slot: u16,
     },
-    /// End everything. The connection ends when the primary does.
+    /// Stop the primary. The connection ends with it.
     Stop {
-        /// Not gracefully.
+        /// Whether to stop without a grace period.
         #[serde(default)]
         now: bool,
     },
     /// Kill a slot's worker.
     Kill {
-        /// Which.
+        /// The slot.
         slot: u16,
     },
     /// Send a slot's worker a signal.
     Send {
-        /// Which.
+        /// The slot.
         slot: u16,
         /// `USR2`, `SIGUSR2` or `12`.
         signal: String,
     },
-    /// What has happened: items `report::Event`.
+    /// Events: items `report::Event`.
     Events {
-        /// Go on with what happens.
+        /// Whether to continue with new events.
         #[serde(default)]
         follow: bool,
-        /// So many of the past.
+        /// The number of past events.
         #[serde(default = "last_events")]
         last: usize,
     },
-    /// Log from these levels on, and say which count: `report::Levels`.
+    /// Set the levels of the primary's log and answer with those in force: `report::Levels`.
     LogLevel {
-        /// `debug`, `info,frontend=debug`, or `configured` for those of the configuration; as they
-        /// are if nothing is said.
+        /// `debug`, `info,frontend=debug`, or `configured` for the levels of the configuration; none to
+        /// change nothing.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         levels: Option<String>,
     },
-    /// Forget which clients went elsewhere, and move the sessions that aren't in the first slot of
-    /// their ranking: `report::Rebalanced`.
+    /// Forget clients' fallback slots, and migrate sessions to the first slot of their ranking:
+    /// `report::Rebalanced`.
     Rebalance {},
-    /// What workers print: items `report::LogLine`.
+    /// Workers' output: items `report::LogLine`.
     Logs {
-        /// Go on with what they print.
+        /// Whether to continue with new lines.
         #[serde(default)]
         follow: bool,
-        /// Of this slot only.
+        /// This slot only.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         slot: Option<u16>,
-        /// Standard error only.
+        /// Whether to send standard error only.
         #[serde(default)]
         err: bool,
-        /// So many of the past.
+        /// The number of past lines.
         #[serde(default = "last_lines")]
         lines: usize,
     },
 }
 
 impl Request {
-    /// Whether it changes something.
+    /// Whether it changes anything.
     #[must_use]
     pub fn steers(&self) -> bool {
         match self {
@@ -201,47 +204,47 @@ fn last_lines() -> usize {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Line {
-    /// One of several.
+    /// One item.
     Item(Value),
-    /// The last one: what was asked for.
+    /// The last line: the result.
     Done(Value),
-    /// The last one: it wasn't done.
+    /// The last line: an error.
     Error(Problem),
 }
 
-/// Why something was not done.
+/// An error of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Problem {
-    /// For programs.
+    /// Its kind, for programs.
     pub code: Code,
-    /// For people: what failed, on what, what to do.
+    /// Its text, for people: the failure, its object, and the remedy.
     pub message: String,
 }
 
-/// Kinds of problems.
+/// Kinds of errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
-    /// Another version of the protocol is spoken.
+    /// The client speaks another version of the protocol.
     Version,
-    /// The request isn't understood.
+    /// The request is not valid.
     BadRequest,
-    /// It can't be done as things are.
+    /// The request is not possible now.
     Refused,
-    /// It was begun and came to nothing.
+    /// The request was started and failed.
     Failed,
-    /// Whoever asks may not.
+    /// The client has no permission.
     Forbidden,
-    /// Too many ask at once.
+    /// Too many clients are connected.
     Busy,
-    /// A kind that came later.
+    /// A kind of a later release.
     #[serde(other)]
     Unknown,
 }
 
 impl Problem {
-    /// With its words.
+    /// An error with this text.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
@@ -251,13 +254,13 @@ impl Problem {
 ///
 /// # Errors
 ///
-/// If it is none, or of another version.
+/// If it is not valid, or of another version.
 pub fn parse(line: &[u8]) -> Result<Request, Problem> {
     let bad = |text: String| Problem::new(Code::BadRequest, text);
     let mut value: Value = serde_json::from_slice(line)
-        .map_err(|error| bad(format!("request is no JSON: {error}")))?;
+        .map_err(|error| bad(format!("request is not JSON: {error}")))?;
     let Some(object) = value.as_object_mut() else {
-        return Err(bad("request is no JSON object".to_owned()));
+        return Err(bad("request is not a JSON object".to_owned()));
     };
     match object.remove("version").as_ref().map(Value::as_u64) {
         Some(Some(version)) if version == u64::from(VERSION) => {}
@@ -265,15 +268,15 @@ pub fn parse(line: &[u8]) -> Result<Request, Problem> {
             return Err(Problem::new(
                 Code::Version,
                 format!(
-                    "sticky-lb {} speaks version {VERSION} of the control protocol and was asked \
-                     in version {version}: use the same release for both",
+                    "sticky-lb {} speaks version {VERSION} of the control protocol, the request has \
+                     version {version}: use the same release for both",
                     env!("CARGO_PKG_VERSION"),
                 ),
             ));
         }
         _ => return Err(bad(format!("request has no version, expected {VERSION}"))),
     }
-    serde_json::from_value(value).map_err(|error| bad(format!("request not understood: {error}")))
+    serde_json::from_value(value).map_err(|error| bad(format!("request is not valid: {error}")))
 }
 
 #[cfg(test)]
@@ -285,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_survive_the_way() {
+    fn requests_arrive_unchanged() {
         for request in [
             Request::Status {},
             Request::Describe { slot: 3 },
@@ -301,13 +304,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_has_a_default() {
+    fn keys_that_are_left_out_have_defaults() {
         let parsed = parse(br#"{"version":1,"request":"logs"}"#);
         assert_eq!(parsed, Ok(Request::Logs { follow: false, slot: None, err: false, lines: 15 }));
     }
 
     #[test]
-    fn what_is_wrong_has_its_kind() {
+    fn each_error_has_its_kind() {
         assert_eq!(code(r#"{"version":2,"request":"status"}"#), Code::Version);
         assert_eq!(code(r#"{"version":2,"request":"of the future","x":[]}"#), Code::Version);
         for wrong in [
@@ -330,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_of_problems_that_came_later_are_understood() {
+    fn kinds_of_later_releases_are_understood() {
         let line: Line =
             serde_json::from_str(r#"{"error":{"code":"moon","message":"x"}}"#).unwrap();
         assert_eq!(line, Line::Error(Problem::new(Code::Unknown, "x")));

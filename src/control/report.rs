@@ -1,11 +1,11 @@
-//! What the primary says of itself, as it travels in JSON: on the control socket, over HTTP, and to
-//! people by `--json`. Times are in the unit that their name ends with, memory in bytes.
+//! The primary's status as JSON: on the control socket, over HTTP, and in the output of `--json`.
+//! Times are in the unit at the end of their name, memory is in bytes.
 //!
-//! What an older primary doesn't say yet has its default.
+//! A key that an older primary doesn't send has its default.
 
 use serde::{Deserialize, Serialize};
 
-/// How everything is, at a glance.
+/// The primary's status.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Status {
@@ -13,19 +13,19 @@ pub struct Status {
     pub name: String,
     /// The primary's release.
     pub version: String,
-    /// The process to send signals to: the keeper's, or the primary's where it has none.
+    /// The process that takes signals: the keeper's, or the primary's if there is no keeper.
     pub pid: u32,
     /// The primary's own process.
     pub primary_pid: u32,
-    /// Since it was started; upgrades and crashes of the primary count as the same run.
+    /// Time since the start; upgrades and crashes of the primary do not end a run.
     pub uptime_s: f64,
-    /// Upgrades in place since then.
+    /// Upgrades in place since the start.
     pub upgrades: u64,
-    /// Crashes of the primary that a successor has recovered from.
+    /// Crashes of the primary after which a successor took over.
     pub recoveries: u64,
-    /// Upgrades that came to nothing after they had begun.
+    /// Upgrades that failed after they had started.
     pub failed_upgrades: u64,
-    /// Why the last of them.
+    /// The reason of the last failed upgrade.
     pub upgrade_failed: Option<String>,
     /// Addresses that clients connect to.
     pub listening: Vec<String>,
@@ -33,23 +33,23 @@ pub struct Status {
     pub admin: Option<String>,
     /// Path of the control socket.
     pub control: Option<String>,
-    /// How slots are chosen.
+    /// The placement.
     pub placement: String,
     /// Slots that serve.
     pub serving: u16,
-    /// Slots that are to be there.
+    /// The configured number of slots.
     pub workers: u16,
-    /// Between how many workers load decides, if it does.
+    /// The smallest and largest number of workers, if they are scaled by load.
     pub autoscale: Option<(u16, u16)>,
-    /// Connections are accepted.
+    /// Whether connections are accepted.
     pub accepting: bool,
-    /// Everything is to end.
+    /// Whether the primary is stopping.
     pub stopping: bool,
     /// Connections established in all workers.
     pub connections: u64,
     /// WebSockets among them.
     pub websockets: u64,
-    /// Those that can move to another worker.
+    /// WebSockets that can migrate.
     pub sessions: u64,
     /// Requests in flight in all workers.
     pub requests: u64,
@@ -57,223 +57,223 @@ pub struct Status {
     pub waiting: u64,
     /// Connections accepted in the last second.
     pub accepts_per_second: f64,
-    /// From accept to acknowledgement, lately: half take no longer.
+    /// Recent time from accept to acknowledgement, median.
     pub handoff_p50_ms: Option<f64>,
-    /// All but one in a hundred take no longer.
+    /// The same, 99th percentile.
     pub handoff_p99_ms: Option<f64>,
     /// Connections accepted since the start.
     pub accepted: u64,
-    /// Connections that workers took over.
+    /// Connections that workers have acknowledged.
     pub acknowledged: u64,
-    /// Connections taken back from one worker and given to another.
+    /// Connections taken back from one worker and sent to another.
     pub redispatched: u64,
-    /// Connections that went elsewhere than to the first of their ranking.
+    /// Connections placed on another slot than the first of their ranking.
     pub fallbacks: u64,
-    /// Times a worker didn't acknowledge in time.
+    /// Times that a worker did not acknowledge within `ack_timeout`.
     pub stalls: u64,
     /// Connections that workers refused.
     pub refused: u64,
     /// Connections that ended before a worker owned them.
     pub lost: u64,
-    /// Sessions that moved to another worker.
-    pub sessions_moved: u64,
-    /// Sessions that nobody took, so that they stayed where they were.
-    pub sessions_returned: u64,
-    /// Sessions that nobody took and whose worker was gone.
+    /// Sessions migrated to another worker.
+    pub sessions_migrated: u64,
+    /// Migrations that no worker accepted: the session stayed with its worker.
+    pub migrations_failed: u64,
+    /// Sessions that no worker accepted after their own worker had ended.
     pub sessions_lost: u64,
-    /// Crash-safe sessions of which there is a copy now.
+    /// Protected sessions now.
     pub sessions_protected: u64,
-    /// Crash-safe sessions that went on in another worker when theirs had died.
+    /// Protected sessions that another worker continued after a crash of theirs.
     pub sessions_recovered: u64,
-    /// Those that didn't, since they were not at rest, or nobody was there.
+    /// Protected sessions that were closed after a crash of their worker.
     pub session_recovery_failures: u64,
-    /// Clients that workers were allowed to send away.
+    /// Clients that draining workers closed.
     pub clients_closed: u64,
-    /// Sessions that a rebalance has still to move.
+    /// Sessions that a rebalance has yet to migrate.
     pub rebalance_pending: u64,
     /// Errors of accept.
     pub accept_errors: u64,
-    /// Workers that ended without being told to.
+    /// Workers that exited without an order.
     pub crashes: u64,
-    /// The client with the largest share of connections lately.
-    pub top_client: Option<TopClients>,
-    /// The rolling restart that is under way.
+    /// The client with the largest share of recent connections.
+    pub top_client: Option<TopClient>,
+    /// The rolling restart in progress.
     pub rollout: Option<Rollout>,
     /// Levels of the primary's log.
     pub log_levels: String,
-    /// Lines of workers that couldn't be kept.
+    /// Lines of workers' output that were dropped.
     pub dropped_lines: u64,
 }
 
-/// A client with many connections.
+/// The client with the most connections.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct TopClients {
+pub struct TopClient {
     /// Its address.
     pub address: String,
-    /// Its share of connections lately, 0 to 1.
+    /// Its share of recent connections, 0 to 1.
     pub share: f64,
 }
 
-/// A worker, or a slot that has none.
+/// A worker, or a slot without one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Worker {
     /// Its slot.
     pub slot: u16,
-    /// Its generation. Nothing in a slot without a worker, as all that is a worker's.
+    /// Its generation. This and every other key of a worker is null for a slot without one.
     pub generation: Option<u32>,
     /// Its process.
     pub pid: Option<i32>,
-    /// `serving`, `spawning`, `spare`, `standby`, `draining`, `aborted`, `killed`; of a slot without a
-    /// worker `spawning`, `back-off`, `errored`, `stopped`, `drained`, `removed`.
+    /// `serving`, `spawning`, `spare`, `standby`, `draining`, `aborted` or `killed`; for a slot without
+    /// a worker `spawning`, `back-off`, `errored`, `stopped`, `drained` or `removed`.
     pub state: String,
-    /// Since its process was started.
+    /// Time since the start of its process.
     pub uptime_s: Option<f64>,
-    /// How often the slot's workers ended without being told to.
+    /// Crashes of the slot's workers.
     pub crashes: u64,
     /// Connections established.
     pub connections: u64,
-    /// Connections that the worker has taken over.
+    /// Connections that the worker has acknowledged.
     pub connections_total: u64,
-    /// WebSockets among the established connections, by the worker's own count.
+    /// WebSockets among them, by the worker's own count.
     pub websockets: u64,
-    /// Those that can move to another worker.
+    /// WebSockets that can migrate.
     pub sessions: u64,
     /// Requests in flight.
     pub requests: u64,
-    /// Requests finished.
+    /// Completed requests.
     pub requests_total: u64,
-    /// Hand-offs to the slot in the last second; 0 for a worker that doesn't serve.
+    /// Hand-offs in the last second; 0 unless the worker serves.
     pub handoffs_per_second: f64,
-    /// From accept to acknowledgement in this slot, lately.
+    /// Recent time from accept to acknowledgement in this slot, median.
     pub handoff_p50_ms: Option<f64>,
-    /// All but one in a hundred take no longer.
+    /// The same, 99th percentile.
     pub handoff_p99_ms: Option<f64>,
-    /// Times the slot's workers didn't acknowledge in time.
+    /// Times that the slot's workers did not acknowledge within `ack_timeout`.
     pub stalls: u64,
-    /// Bytes of memory, with all that the worker has started.
+    /// Memory of the worker and its child processes.
     pub memory: Option<u64>,
-    /// Percent of one processor, lately.
+    /// Recent CPU time, in percent of one CPU.
     pub cpu: Option<f64>,
     /// Its share of all established connections, 0 to 1.
     pub share: f64,
 }
 
-/// Everything about a slot.
+/// A slot in detail.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Slot {
-    /// Which.
+    /// Its number.
     pub slot: u16,
-    /// `serving`, `spawning`, `back-off`, `errored`, `stopped`, `drained`, `removed`.
+    /// `serving`, `spawning`, `back-off`, `errored`, `stopped`, `drained` or `removed`.
     pub state: String,
-    /// `open`, `holding` or `closed`: what its clients meet.
+    /// `open`, `holding` or `closed` for new clients.
     pub availability: String,
     /// Its weight in placement.
     pub weight: f64,
-    /// How often its workers ended without being told to.
+    /// Crashes of its workers.
     pub crashes: u64,
-    /// The last reason for that.
+    /// The reason of the last crash.
     pub last_failure: Option<String>,
-    /// Workers that were started in it.
+    /// Workers started in it.
     pub started: u64,
-    /// Until its next worker is started, in a back-off.
+    /// During a back-off, time until its next worker starts.
     pub delay_ms: Option<f64>,
     /// Connections that wait for it.
     pub queued: u64,
-    /// Connections on their way to its workers.
+    /// Connections sent to its workers and not acknowledged.
     pub in_flight: u64,
     /// Connections acknowledged by its workers since the start.
     pub handed_off: u64,
     /// Connections that its workers refused.
     pub refused: u64,
-    /// Requests finished by all of its workers.
+    /// Requests completed by all of its workers.
     pub requests_total: u64,
-    /// How long its serving worker's event loop took to answer last, where it is asked.
+    /// Last answer time of the serving worker's event loop, if it is measured.
     pub lag_ms: Option<f64>,
-    /// Its workers, the oldest first, or one that stands for none.
+    /// Its workers, oldest first, or one entry without a worker.
     pub workers: Vec<Worker>,
-    /// What happened in it lately.
+    /// Its last events.
     pub events: Vec<Event>,
 }
 
-/// A rolling restart: how far it is, or how it ended.
+/// A rolling restart: progress or result.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Rollout {
     /// Its number, from 1.
     pub number: u64,
-    /// What it was begun by.
+    /// Its trigger.
     pub trigger: String,
     /// Slots that have a new worker.
     pub replaced: u16,
-    /// Slots that are to get one.
+    /// Slots to replace.
     pub of: u16,
-    /// Slots whose successor is on its way, and what that waits for.
+    /// Slots whose replacement is in progress, and what each waits for.
     pub under_way: Vec<(u16, String)>,
-    /// How it ended: `done`, `aborted`, `superseded`, `stopped`. Nothing while it goes on.
+    /// `done`, `aborted`, `superseded` or `stopped`; null while it is in progress.
     pub result: Option<String>,
-    /// Why it was aborted.
+    /// The reason of an abort.
     pub reason: Option<String>,
 }
 
-/// What came of an order to scale.
+/// The result of an order to scale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Scaled {
-    /// So many slots there were to be before.
+    /// The number of slots before.
     pub from: u16,
-    /// So many there are to be.
+    /// The number of slots ordered.
     pub to: u16,
-    /// It is done when the rolling restart that is under way has ended.
+    /// Whether it waits for the rolling restart in progress.
     pub deferred: bool,
 }
 
-/// Something that happened.
+/// An event.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Event {
-    /// Rises by one from event to event.
+    /// Its number, one higher than that of the event before.
     pub number: u64,
-    /// When, in milliseconds since 1970.
+    /// Time in milliseconds since 1970.
     pub time_ms: i64,
     /// `worker-started`, `worker-ready`, `worker-replacing`, `worker-draining`, `worker-killed`,
     /// `worker-exited`, `worker-crashed`, `slot-back-off`, `slot-errored`, `slot-stopped`,
     /// `slot-drained`, `slot-replaced`, `replacement-failed`, `rollout-started`, `rollout-done`,
-    /// `rollout-aborted`, `rollout-superseded`, `rollout-stopped`, `scaled`, `stopping`.
+    /// `rollout-aborted`, `rollout-superseded`, `rollout-stopped`, `scaled`, `resumed`, `stopping`.
     pub kind: String,
-    /// The slot, if it is one's.
+    /// The slot, if it concerns one.
     pub slot: Option<u16>,
-    /// The worker's generation, if it is one's.
+    /// The worker's generation, if it concerns a worker.
     pub generation: Option<u32>,
-    /// The worker's process, if it is one's.
+    /// The worker's process, if it concerns a worker.
     pub pid: Option<i32>,
-    /// In words, for people: `died after 3.2 s: exit code 1`.
+    /// Text for people: `worker crashed after 3.2 s and 7 connections: exit code 1`.
     pub text: String,
 }
 
-/// Where a client goes, and why.
+/// The route of a client, and its reasons.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RouteExplanation {
-    /// The address that was asked for.
+    /// The address in the request.
     pub address: Option<String>,
-    /// What of it counts: folded and cut to its prefix.
-    pub counts: Option<String>,
+    /// The part of the address that is the affinity key's source: folded and cut to its prefix.
+    pub prefix: Option<String>,
     /// The name of the digest, and the digest in hexadecimal.
     pub digest: Option<(String, String)>,
     /// The affinity key: 16 hexadecimal digits.
     pub key: String,
-    /// How slots are chosen.
+    /// The placement.
     pub placement: String,
-    /// All slots that clients belong to, its own first.
+    /// All slots in the client's order, the preferred one first.
     pub ranking: Vec<Ranked>,
-    /// The slot that is remembered for it, and for how many seconds if it doesn't come back.
+    /// Its fallback slot, and the seconds until that is forgotten if the client doesn't return.
     pub remembered: Option<(u16, f64)>,
-    /// The slot that its next connection goes to.
+    /// The slot of its next connection.
     pub target: Option<u16>,
-    /// Why that isn't the first, in words.
+    /// The reason, as text, if that is not the first in the ranking.
     pub why: Option<String>,
 }
 
@@ -281,17 +281,17 @@ pub struct RouteExplanation {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Ranked {
-    /// Which.
+    /// Its number.
     pub slot: u16,
-    /// How it is.
+    /// Its state.
     pub state: String,
     /// `open`, `holding` or `closed`.
     pub availability: String,
-    /// The worker that serves it.
+    /// The process of its serving worker.
     pub pid: Option<i32>,
-    /// Its connections, established and on their way.
+    /// Its connections, established and in flight.
     pub load: u64,
-    /// Why this client's next connection doesn't go there, if it would be its turn.
+    /// The reason, as text, why the client's next connection skips it.
     pub skip_reason: Option<String>,
 }
 
@@ -299,9 +299,9 @@ pub struct Ranked {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Connections {
-    /// Some of them.
+    /// The connections, up to the limit.
     pub connections: Vec<Connection>,
-    /// How many there are that were asked for.
+    /// The number without the limit.
     pub total: u64,
 }
 
@@ -317,9 +317,9 @@ pub struct Connection {
     pub slot: u16,
     /// The worker's generation.
     pub generation: u32,
-    /// The process that holds it: the worker, or one that it has started.
+    /// The process that holds it: the worker or a child process of it.
     pub pid: i32,
-    /// `established`, `close-wait`, …: TCP's words.
+    /// The TCP state: `established`, `close-wait`, …
     pub state: String,
     /// Bytes that the worker has not read yet.
     pub unread: u64,
@@ -327,11 +327,11 @@ pub struct Connection {
     pub unsent: u64,
 }
 
-/// A line that a worker has printed.
+/// A line of a worker's output.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LogLine {
-    /// When, in milliseconds since 1970.
+    /// Time in milliseconds since 1970.
     pub time_ms: i64,
     /// Its slot.
     pub slot: u16,
@@ -339,11 +339,11 @@ pub struct LogLine {
     pub generation: u32,
     /// Its process.
     pub pid: i32,
-    /// On standard error.
+    /// Whether it was printed on standard error.
     pub err: bool,
-    /// The line without its end; what is no UTF-8 is replaced.
+    /// The line without its end; invalid UTF-8 is replaced.
     pub text: String,
-    /// So many lines before this one were missed: they were read too slowly.
+    /// The number of lines missed before this one because the client read too slowly.
     pub missed: u64,
 }
 
@@ -351,31 +351,30 @@ pub struct LogLine {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Levels {
-    /// Those that count now.
+    /// The levels in force.
     pub levels: String,
 }
 
-/// What rebalancing has done.
+/// The result of a rebalance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Rebalanced {
-    /// Clients that will come back to the first slot of their ranking.
+    /// Clients whose fallback slot is forgotten.
     pub clients: u64,
-    /// Sessions that move to the first slot of their ranking now, so many a second as
-    /// `rebalance_rate` says.
+    /// Sessions that migrate to the first slot of their ranking now, at `rebalance_rate`.
     pub sessions: u64,
 }
 
-/// Everything that changes, once a second.
+/// A snapshot, sent every second.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Live {
-    /// When, in milliseconds since 1970.
+    /// Time in milliseconds since 1970.
     pub time_ms: i64,
-    /// How everything is.
+    /// The primary's status.
     pub status: Status,
     /// All workers.
     pub workers: Vec<Worker>,
-    /// What happened since the one before; the last 200 in the first.
+    /// Events since the previous snapshot; in the first one, the last 200.
     pub events: Vec<Event>,
 }

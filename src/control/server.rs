@@ -1,7 +1,7 @@
-//! The primary's end: a thread of its own, so that whoever asks much never delays supervision.
+//! The primary's side of the control socket: a thread of its own, so that no client delays supervision.
 //!
-//! One task a client. Requests are bounded in size and time, clients in number; whoever doesn't
-//! read is left after a while. Never decides anything.
+//! One task per client. Requests are bounded in size and time, clients in number; a client that
+//! doesn't read is disconnected. Decides nothing.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -18,29 +18,29 @@ use tokio::time::timeout;
 
 use crate::control::admin::AdminListener;
 use crate::control::answers::Control;
-use crate::control::protocol::{Code, LONGEST_REQUEST, Line, Problem, parse};
+use crate::control::protocol::{Code, Line, MAX_REQUEST_BYTES, Problem, parse};
 use crate::control::socket::is_allowed;
 use crate::supervisor::event::Event;
 
-/// Clients at a time; those beyond are told so.
-const CLIENTS: usize = 64;
-/// How long a client may take to say what it wants.
-const REQUEST_TIME: Duration = Duration::from_secs(10);
-/// How long a client may take to read a line.
-const LINE_TIME: Duration = Duration::from_secs(10);
-/// How often it is looked whether a client is still there that only listens.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Items of an answer that may wait for the client; whoever makes them waits beyond that.
-const ITEMS: usize = 16;
+/// The largest number of clients; further ones get an error.
+const MAX_CLIENTS: usize = 64;
+/// Time for a client's request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a client to read a line.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the connection of a listening client is checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// Capacity of an answer's channel of items.
+const MAX_ITEMS: usize = 16;
 
-/// A running server. It ends when this is dropped.
+/// A running server. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Server {
-    /// Nothing is ever sent.
+    /// Dropped to end the thread.
     _running: oneshot::Sender<()>,
 }
 
-/// Where requests come from.
+/// The sockets on which requests arrive.
 #[derive(Debug)]
 pub struct Endpoints {
     /// The control socket, if there is one.
@@ -50,15 +50,15 @@ pub struct Endpoints {
 }
 
 impl Server {
-    /// Starts the thread, which keeps the history from now on.
+    /// Starts the thread, which records the history from now on.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses it.
+    /// If the kernel refuses a thread.
     pub fn start(
         control: Control,
         announced: broadcast::Receiver<Event>,
-        doors: Endpoints,
+        endpoints: Endpoints,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -67,10 +67,10 @@ impl Server {
         let (running, ended) = oneshot::channel::<()>();
         thread::Builder::new().name("control".to_owned()).spawn(move || {
             runtime.block_on(async {
-                tokio::spawn(control.history.clone().keep(announced));
+                tokio::spawn(control.history.clone().record(announced));
                 tokio::select! {
-                    () = serve(&control, doors) => {}
-                    // Its sender is gone.
+                    () = serve(&control, endpoints) => {}
+                    // The server is dropped.
                     _ = ended => {}
                 }
             });
@@ -80,19 +80,19 @@ impl Server {
     }
 }
 
-async fn serve(control: &Control, doors: Endpoints) {
+async fn serve(control: &Control, endpoints: Endpoints) {
     let socket = async {
-        match doors.control.map(UnixListener::from_std) {
+        match endpoints.control.map(UnixListener::from_std) {
             Some(Ok(listener)) => listen(control, &listener).await,
-            Some(Err(error)) => tracing::error!(%error, "control socket is of no use"),
+            Some(Err(error)) => tracing::error!(%error, "control socket failed"),
             None => {}
         }
     };
     let admin = async {
-        if let Some(listener) = doors.admin
+        if let Some(listener) = endpoints.admin
             && let Err(error) = listener.serve(control.clone()).await
         {
-            tracing::error!(%error, "admin listener is of no use");
+            tracing::error!(%error, "admin listener failed");
         }
     };
     tokio::join!(socket, admin);
@@ -100,33 +100,33 @@ async fn serve(control: &Control, doors: Endpoints) {
 }
 
 async fn listen(control: &Control, listener: &UnixListener) {
-    let room = Arc::new(Semaphore::new(CLIENTS));
+    let room = Arc::new(Semaphore::new(MAX_CLIENTS));
     loop {
         let client = match listener.accept().await {
             Ok((client, _)) => client,
             Err(error) => {
-                // Out of descriptors, most likely: clients wait in the backlog.
+                // Most likely out of descriptors: clients wait in the backlog.
                 tracing::warn!(%error, "control socket cannot accept");
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 continue;
             }
         };
         let permit = Arc::clone(&room).try_acquire_owned().ok();
-        tokio::spawn(attend(control.clone(), client, permit));
+        tokio::spawn(serve_client(control.clone(), client, permit));
     }
 }
 
 /// One client, from its request to the end of the answer.
-async fn attend(control: Control, client: UnixStream, permit: Option<OwnedSemaphorePermit>) {
+async fn serve_client(control: Control, client: UnixStream, permit: Option<OwnedSemaphorePermit>) {
     let allowed = is_allowed(&client).unwrap_or(false);
     let (reader, mut writer) = client.into_split();
     let problem = match (allowed, &permit) {
         (false, _) => {
-            Some(Problem::new(Code::Forbidden, "only its own user and root may steer it"))
+            Some(Problem::new(Code::Forbidden, "only the user of the primary and root have access"))
         }
         (_, None) => Some(Problem::new(
             Code::Busy,
-            format!("{CLIENTS} clients are connected: close some, or try again"),
+            format!("{MAX_CLIENTS} clients are connected: close some, or try again"),
         )),
         _ => None,
     };
@@ -134,61 +134,61 @@ async fn attend(control: Control, client: UnixStream, permit: Option<OwnedSemaph
         return drop(write(&mut writer, &Line::Error(problem)).await);
     }
     let mut line = Vec::new();
-    let mut reader = BufReader::new(reader.take(LONGEST_REQUEST as u64));
-    match timeout(REQUEST_TIME, reader.read_until(b'\n', &mut line)).await {
-        // Whoever connects and says nothing wants to know whether somebody is there.
+    let mut reader = BufReader::new(reader.take(MAX_REQUEST_BYTES as u64));
+    match timeout(REQUEST_TIMEOUT, reader.read_until(b'\n', &mut line)).await {
+        // A connection without a request only checks whether the primary runs.
         Ok(Ok(0) | Err(_)) | Err(_) => return,
         Ok(Ok(_)) => {}
     }
-    let (items, made) = mpsc::channel(ITEMS);
+    let (items, received) = mpsc::channel(MAX_ITEMS);
     let answer = async {
         let request = parse(&line)?;
         let done = control.answer(request, &items).await;
         drop(items);
         done
     };
-    converse(answer, made, &mut writer).await;
+    send_answer(answer, received, &mut writer).await;
 }
 
-/// Sends what comes until the answer is complete, or nobody reads it.
-async fn converse(
+/// Sends items until the answer is complete or the client has gone.
+async fn send_answer(
     answer: impl Future<Output = Result<serde_json::Value, Problem>>,
-    mut made: mpsc::Receiver<serde_json::Value>,
+    mut received: mpsc::Receiver<serde_json::Value>,
     writer: &mut OwnedWriteHalf,
 ) {
     let mut answer = std::pin::pin!(answer);
-    let mut look = tokio::time::interval(LOOK_EVERY);
+    let mut check = tokio::time::interval(CHECK_INTERVAL);
     let last = loop {
         tokio::select! {
             biased;
-            Some(item) = made.recv() => {
+            Some(item) = received.recv() => {
                 if write(writer, &Line::Item(item)).await.is_err() {
                     return;
                 }
             }
             done = &mut answer => break done,
-            _ = look.tick() => if is_gone(writer) {
+            _ = check.tick() => if is_gone(writer) {
                 return;
             }
         }
     };
-    while let Ok(item) = made.try_recv() {
+    while let Ok(item) = received.try_recv() {
         if write(writer, &Line::Item(item)).await.is_err() {
             return;
         }
     }
     let last = last.map_or_else(Line::Error, Line::Done);
-    // Whoever has gone meanwhile doesn't want to know.
+    // Fails if the client has gone.
     let _ = write(writer, &last).await;
 }
 
 async fn write(writer: &mut OwnedWriteHalf, line: &Line) -> io::Result<()> {
     let mut bytes = serde_json::to_vec(line)?;
     bytes.push(b'\n');
-    timeout(LINE_TIME, writer.write_all(&bytes)).await?
+    timeout(WRITE_TIMEOUT, writer.write_all(&bytes)).await?
 }
 
-/// Whether the client has closed its socket, not only its writing half.
+/// Whether the client has closed its whole socket, not only its writing half.
 fn is_gone(writer: &OwnedWriteHalf) -> bool {
     let stream: &UnixStream = writer.as_ref();
     let descriptor = stream.as_fd();

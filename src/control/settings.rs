@@ -1,4 +1,4 @@
-//! What the primary's end of control runs on.
+//! Settings of the control socket and the admin listener.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,57 +8,57 @@ use subtle::ConstantTimeEq;
 /// The control socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ControlSettings {
-    /// Where it is; in the runtime directory, by the app's name and port, if nowhere else.
+    /// Its path; by default it is in the runtime directory and has the app's name and port.
     pub path: Option<PathBuf>,
 }
 
 /// The admin listener.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdminSettings {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
-    /// What requests have to bear; nothing on loopback, unless it is set.
+    /// The token that requests must carry; optional on loopback.
     pub token: Option<Token>,
-    /// Names under which it may be reached, beside addresses and localhost.
+    /// Host names by which it may be reached, beside addresses and localhost.
     pub hosts: Vec<String>,
-    /// How many slots must serve for clients to come.
-    pub ready: Enough,
+    /// The number of serving slots from which the primary is ready.
+    pub ready: ReadyThreshold,
 }
 
-/// How many slots are enough.
+/// The number of serving slots from which the primary is ready.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Enough {
-    /// So many; all, where there are fewer.
+pub enum ReadyThreshold {
+    /// This number; all, if there are fewer.
     Slots(u16),
-    /// So many percent of those that are to be there, rounded up.
+    /// Percent of the slots, rounded up.
     Percent(f64),
 }
 
-impl Enough {
-    /// Where there are to be `slots`: at least one.
+impl ReadyThreshold {
+    /// The number if there are `slots`: at least one.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 100 %")]
     pub fn of(self, slots: u16) -> u16 {
-        let enough = match self {
-            Self::Slots(enough) => enough.min(slots),
+        let wanted = match self {
+            Self::Slots(wanted) => wanted.min(slots),
             Self::Percent(percent) => (f64::from(slots) * percent / 100.0).ceil() as u16,
         };
-        enough.max(1)
+        wanted.max(1)
     }
 }
 
-/// What only those know who may come in.
+/// The secret of the admin listener.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
-    /// From what was written.
+    /// A token with this text.
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(text.to_owned())
     }
 
-    /// Whether `presented` is it. Takes as long wherever they differ.
+    /// Whether `presented` is this token, in constant time.
     #[must_use]
     pub fn is(&self, presented: &str) -> bool {
         self.0.as_bytes().ct_eq(presented.as_bytes()).into()
@@ -76,17 +76,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn enough_is_one_at_least_and_all_at_most() {
-        for (enough, slots, expected) in [
-            (Enough::Slots(2), 4, 2),
-            (Enough::Slots(9), 4, 4),
-            (Enough::Percent(50.0), 4, 2),
-            (Enough::Percent(50.0), 5, 3),
-            (Enough::Percent(100.0), 1024, 1024),
-            (Enough::Percent(0.1), 4, 1),
-            (Enough::Slots(3), 0, 1),
+    fn a_threshold_is_one_at_least_and_all_at_most() {
+        for (threshold, slots, expected) in [
+            (ReadyThreshold::Slots(2), 4, 2),
+            (ReadyThreshold::Slots(9), 4, 4),
+            (ReadyThreshold::Percent(50.0), 4, 2),
+            (ReadyThreshold::Percent(50.0), 5, 3),
+            (ReadyThreshold::Percent(100.0), 1024, 1024),
+            (ReadyThreshold::Percent(0.1), 4, 1),
+            (ReadyThreshold::Slots(3), 0, 1),
         ] {
-            assert_eq!(enough.of(slots), expected, "{enough:?} of {slots}");
+            assert_eq!(threshold.of(slots), expected, "{threshold:?} of {slots}");
         }
     }
 }

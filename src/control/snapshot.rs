@@ -1,7 +1,7 @@
-//! How everything is at one moment, put together from what pool and frontend say.
+//! Snapshots of the status, from pool and frontend.
 //!
-//! However many ask, pool and frontend are asked five times a second at the most: a snapshot serves
-//! all who come soon after it was taken.
+//! Pool and frontend are queried five times a second at most: a snapshot serves all requests of the
+//! next 200 ms.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,23 +23,23 @@ mod workers;
 
 pub(super) use status::{millis, placement_name, rollout};
 
-/// How long a snapshot is of use.
-const FRESH: Duration = Duration::from_millis(200);
+/// How long a snapshot is valid.
+const MAX_AGE: Duration = Duration::from_millis(200);
 
-/// How everything was.
+/// The status at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// When.
+    /// The moment.
     pub at: Timestamp,
-    /// What the pool said.
+    /// The pool's status.
     pub pool: PoolStatus,
-    /// What the frontend said.
+    /// The frontend's facts.
     pub frontend: FrontendFacts,
-    /// What workers use.
+    /// Memory and CPU of workers.
     pub usage: HashMap<WorkerId, Usage>,
-    /// Processor time of each slot's workers.
+    /// CPU time of each slot's workers.
     pub cpu_time: HashMap<SlotId, Duration>,
-    /// Both, at a glance.
+    /// The report on all of it.
     pub status: Status,
     /// All workers.
     pub workers: Vec<Worker>,
@@ -54,21 +54,21 @@ pub struct Snapshots {
 }
 
 impl Snapshots {
-    /// Without one yet.
+    /// Takes snapshots of the primary with these handles.
     #[must_use]
     pub fn new(links: Links) -> Self {
         Self { links, last: Arc::default(), usage: Arc::default() }
     }
 
-    /// A fresh one.
+    /// The current snapshot.
     ///
     /// # Errors
     ///
-    /// If pool or frontend have ended.
+    /// If pool or frontend has ended.
     pub async fn take(&self) -> Result<Arc<Snapshot>, Refusal> {
-        // Whoever comes while one is taken waits for that one.
+        // Locked while a snapshot is taken: concurrent requests wait for it.
         let mut last = self.last.lock().await;
-        if let Some(fresh) = last.as_ref().filter(|it| Timestamp::now().since(it.at) < FRESH) {
+        if let Some(fresh) = last.as_ref().filter(|it| Timestamp::now().since(it.at) < MAX_AGE) {
             return Ok(Arc::clone(fresh));
         }
         let taken = Arc::new(self.gather().await?);
@@ -76,7 +76,7 @@ impl Snapshots {
         Ok(taken)
     }
 
-    /// Something has changed: whoever asks next gets a new one.
+    /// Discards the last snapshot after a change.
     pub async fn expire(&self) {
         *self.last.lock().await = None;
     }
@@ -90,7 +90,7 @@ impl Snapshots {
         Ok(Snapshot { at: Timestamp::now(), pool, frontend, usage, cpu_time, status, workers })
     }
 
-    /// On a thread of its own: it takes some milliseconds for each gigabyte.
+    /// On a thread of its own: reading a gigabyte's pages takes some milliseconds.
     async fn usage(&self, pool: &PoolStatus) -> Used {
         let workers = pool.slots.iter().flat_map(|slot| {
             slot.workers.iter().map(|worker| Subject {
@@ -100,10 +100,10 @@ impl Snapshots {
             })
         });
         let (subjects, table) = (workers.collect::<Vec<_>>(), Arc::clone(&self.usage));
-        let look = move || {
+        let read = move || {
             let mut table = table.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            table.look(&subjects)
+            table.read(&subjects)
         };
-        tokio::task::spawn_blocking(look).await.unwrap_or_default()
+        tokio::task::spawn_blocking(read).await.unwrap_or_default()
     }
 }

@@ -1,15 +1,15 @@
-//! The control socket's place, and who may come in: both ends agree on it here.
+//! Path and permissions of the control socket, for primary and commands.
 //!
-//! A socket that nobody answers on is replaced; one that is answered on is never taken away.
+//! A socket without a listener is replaced; a socket with one is never removed.
 //!
-//! # Where it is
+//! # Path
 //!
-//! `NAME-PORT.sock` in the runtime directory: `$STICKY_LB_RUNTIME_DIR`; else what systemd made for
+//! `NAME-PORT.sock` in the runtime directory: `$STICKY_LB_RUNTIME_DIR`; else systemd's directory of
 //! the unit (`$RUNTIME_DIRECTORY`); else `$XDG_RUNTIME_DIR/sticky-lb`; else `/run/sticky-lb` for
-//! root and `/tmp/sticky-lb-UID` for others. The folder is the user's alone (0700), unless it was
-//! there before, and must not be somebody else's. The socket is 0600. Where another primary has that
-//! name still, as one does that was told to stop and drains, it is `NAME-PORT-PID.sock`, with the
-//! process that signals are to be sent to.
+//! root and `/tmp/sticky-lb-UID` for others. A directory that the primary creates has mode 0700; an
+//! existing one must belong to its user. The socket has mode 0600. If another primary still has the
+//! name, such as one that is stopping, the path is `NAME-PORT-PID.sock` with the process that takes
+//! signals.
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, Permissions};
@@ -25,57 +25,59 @@ use rustix::process::geteuid;
 
 use crate::system::keeper::main_pid;
 
-/// Names one runtime directory, for the primary and for whoever looks for it.
+/// The variable with the runtime directory, for primary and commands.
 pub const RUNTIME_DIRECTORY: &str = "STICKY_LB_RUNTIME_DIR";
 
-/// Bytes of a socket's path, by `sun_path` in `unix(7)`.
-const LONGEST_PATH: usize = 107;
+/// The longest path of a socket in bytes: `sun_path` in `unix(7)`.
+const MAX_PATH_BYTES: usize = 107;
 
-/// Commands that may wait to be let in.
+/// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// Why there is no control socket.
+/// A control socket that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SocketError {
-    /// Another primary answers there.
+    /// Another primary listens on it.
     #[error("control socket {0:?} belongs to a running primary: give another --control")]
     Taken(PathBuf),
-    /// Something else is there.
-    #[error("{0:?} is no socket and is left alone: give another --control")]
+    /// The path is not a socket.
+    #[error("{0:?} is not a socket: give another --control")]
     NoSocket(PathBuf),
-    /// The kernel takes no such path.
-    #[error("path of control socket is longer than {LONGEST_PATH} bytes: {0:?}")]
+    /// The path is too long.
+    #[error("the control socket's path is longer than {MAX_PATH_BYTES} bytes: {0:?}")]
     Long(PathBuf),
-    /// The folder is not this user's.
-    #[error("{0:?} belongs to another user, and could be used against this one")]
+    /// The directory belongs to another user.
+    #[error(
+        "directory {0:?} belongs to another user or is writable by others: choose another, for example by XDG_RUNTIME_DIR"
+    )]
     Stranger(PathBuf),
-    /// The kernel refuses it.
-    #[error("cannot make control socket {path:?}")]
+    /// The kernel refuses the socket.
+    #[error("cannot open control socket {path:?}")]
     Bind {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
 }
 
-/// A bound control socket. Its file goes when it does.
+/// A bound control socket. Dropping it removes its file.
 #[derive(Debug)]
 pub struct ControlSocket {
     path: PathBuf,
-    /// Device and inode, so that the file of another is not taken away.
+    /// Device and inode: the file of another primary is not removed.
     identity: (u64, u64),
     listener: UnixListener,
 }
 
 impl ControlSocket {
-    /// Binds `path`, or the usual place for this name and port.
+    /// Binds `path`, by default the usual path for this name and port.
     ///
     /// # Errors
     ///
-    /// If `path` belongs to a running primary, or it cannot be made.
+    /// If `path` belongs to a running primary, or the kernel refuses it.
     pub fn bind(path: Option<&Path>, name: &str, port: u16) -> Result<Self, SocketError> {
         if let Some(path) = path {
             return Self::bind_at(path.to_owned());
@@ -90,12 +92,12 @@ impl ControlSocket {
     }
 
     fn bind_at(path: PathBuf) -> Result<Self, SocketError> {
-        if path.as_os_str().len() > LONGEST_PATH {
+        if path.as_os_str().len() > MAX_PATH_BYTES {
             return Err(SocketError::Long(path));
         }
         let failed = |source| SocketError::Bind { path: path.clone(), source };
-        make_room(&path)?;
-        // In a file that nobody knows yet: nobody gets in before it is 0600.
+        check_free(&path)?;
+        // Under a temporary name: nobody can connect before it has mode 0600.
         let fresh = path.with_extension(format!("{}.new", std::process::id()));
         let _ = std::fs::remove_file(&fresh);
         let listener = UnixListener::bind(&fresh).map_err(failed)?;
@@ -112,36 +114,35 @@ impl ControlSocket {
         }
     }
 
-    /// One that a primary before this one has bound; nothing if its file is gone.
+    /// Adopts the socket of the previous primary; `None` if its file no longer exists.
     #[must_use]
     pub fn adopt(path: PathBuf, listener: OwnedFd) -> Option<Self> {
         let identity = identity(&path).ok()?;
-        // The kernel tells whoever comes which process has listened last (`SO_PEERCRED`, unix(7)):
-        // that is to be this one, and not one that may be dead.
+        // `SO_PEERCRED` shows clients the process that called `listen` last (unix(7)): this one.
         listen(&listener, BACKLOG).ok()?;
         Some(Self { path, identity, listener: listener.into() })
     }
 
-    /// Leaves it to a successor: the file stays. Nothing if the kernel has no descriptor left.
+    /// Hands the socket over to a successor: the file stays. `None` without a free descriptor.
     #[must_use]
     pub fn hand_over(mut self) -> Option<OwnedFd> {
-        let left = self.listener.try_clone().ok()?;
-        // Nobody's file.
+        let copy = self.listener.try_clone().ok()?;
+        // Matches no file: dropping removes nothing.
         self.identity = (0, 0);
-        Some(left.into())
+        Some(copy.into())
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// To listen on.
+    /// A listener on it.
     ///
     /// # Errors
     ///
-    /// If the kernel has no descriptor left.
+    /// If there is no free descriptor.
     pub fn listener(&self) -> io::Result<UnixListener> {
         self.listener.try_clone()
     }
@@ -155,25 +156,25 @@ impl Drop for ControlSocket {
     }
 }
 
-/// Whether the user at the other end may steer a primary of this user: the same, or root.
+/// Whether the peer has access: root, or the user of this process.
 ///
 /// # Errors
 ///
-/// What the kernel says.
+/// If the kernel doesn't tell the peer.
 pub fn is_allowed(socket: impl std::os::fd::AsFd) -> io::Result<bool> {
     let peer = socket_peercred(socket)?.uid;
     Ok(peer.is_root() || peer == geteuid())
 }
 
-/// Where sockets of this user's primaries may be; for root, of everybody's. Where a primary has been
-/// given a folder, which a unit's commands are as well, in that one alone.
+/// Directories of control sockets of this user's primaries; for root, of all users. A runtime
+/// directory in the environment is the only one.
 #[must_use]
 pub fn directories() -> Vec<PathBuf> {
-    if let Some(only) = given_directory() {
+    if let Some(only) = runtime_directory() {
         return vec![only];
     }
     let mut found = vec![PathBuf::from("/run/sticky-lb")];
-    // Each unit has one of its own there.
+    // Each unit has a directory of its own there.
     found.extend(entries("/run/sticky-lb").filter(|path| path.is_dir()));
     found.extend(variable("XDG_RUNTIME_DIR").map(|folder| Path::new(&folder).join("sticky-lb")));
     found.push(temporary(geteuid().as_raw()));
@@ -189,9 +190,9 @@ pub fn directories() -> Vec<PathBuf> {
     found
 }
 
-/// Where this primary's own socket goes. Made if it isn't there.
+/// The directory of this primary's socket, created if needed.
 fn own_directory() -> Result<PathBuf, SocketError> {
-    let folder = given_directory()
+    let folder = runtime_directory()
         .or_else(|| Some(Path::new(&variable("XDG_RUNTIME_DIR")?).join("sticky-lb")))
         .unwrap_or_else(|| {
             let user = geteuid();
@@ -208,17 +209,17 @@ fn own_directory() -> Result<PathBuf, SocketError> {
     Ok(folder)
 }
 
-/// What the environment says.
-fn given_directory() -> Option<PathBuf> {
+/// The runtime directory in the environment.
+fn runtime_directory() -> Option<PathBuf> {
     variable(RUNTIME_DIRECTORY).map(PathBuf::from).or_else(|| {
         let given = variable("RUNTIME_DIRECTORY")?;
-        // systemd names several by colons.
+        // systemd separates several by colons.
         given.to_str()?.split(':').next().map(PathBuf::from)
     })
 }
 
-/// Takes away what a primary has left that is gone.
-fn make_room(path: &Path) -> Result<(), SocketError> {
+/// Checks that the path is free or left by a primary that has ended.
+fn check_free(path: &Path) -> Result<(), SocketError> {
     use std::os::unix::fs::FileTypeExt;
     match std::fs::symlink_metadata(path) {
         Err(_) => return Ok(()),
@@ -228,10 +229,10 @@ fn make_room(path: &Path) -> Result<(), SocketError> {
         Ok(_) => {}
     }
     match UnixStream::connect(path) {
-        // Renaming over it replaces it in one step.
+        // The new socket is renamed over it.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // Whoever doesn't answer for now lives: its backlog is full, or it isn't this user's.
+        // Any other error comes from a live listener: a full backlog, or another user's.
         _ => Err(SocketError::Taken(path.to_owned())),
     }
 }
@@ -241,7 +242,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((found.dev(), found.ino()))
 }
 
-/// A name as part of a file's: without what a path would be cut at.
+/// A name as part of a file name: without separators and control characters.
 fn file_name(name: &str) -> String {
     let safe = |c: char| if c == '/' || c == '\0' || c.is_control() { '_' } else { c };
     name.chars().map(safe).collect()

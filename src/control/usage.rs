@@ -1,5 +1,6 @@
-//! What workers use: memory and processor time, looked at when somebody asks and not more often
-//! than each second, or a twentieth of the time if that takes long.
+//! Memory and CPU time of workers, read on request.
+//!
+//! At most once a second, and for at most a twentieth of the time.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,23 +9,23 @@ use crate::link::seam::WorkerId;
 use crate::protocol::ids::{SlotId, Timestamp};
 use crate::supervisor::sample;
 
-/// The shortest time between two looks.
-const SHORTEST: Duration = Duration::from_secs(1);
+/// The shortest time between two readings.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a worker uses, with all that it has started.
+/// Memory and CPU of a worker and its child processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
     /// Bytes of memory.
     pub memory: Option<u64>,
-    /// Percent of one processor since the last look; since its start in the first.
+    /// Percent of one CPU since the last reading; in the first, since its start.
     pub cpu: Option<f64>,
 }
 
-/// What was seen last.
+/// The last reading.
 #[derive(Debug, Default)]
 pub struct UsageTable {
     seen: HashMap<WorkerId, Seen>,
-    /// Processor time of each slot's workers up to the last look, those that are gone included.
+    /// CPU time of each slot's workers up to the last reading, ended ones included.
     spent: HashMap<SlotId, Duration>,
     next: Option<Timestamp>,
 }
@@ -36,43 +37,42 @@ struct Seen {
     usage: Usage,
 }
 
-/// What all workers use.
+/// Usage of all workers.
 #[derive(Clone, Debug, Default)]
 pub struct Used {
     /// By worker.
     pub workers: HashMap<WorkerId, Usage>,
-    /// Processor time that each slot's workers have used, those that are gone included up to the
-    /// last look before their end.
+    /// CPU time of each slot's workers; ended ones count up to the last reading before their end.
     pub cpu_time: HashMap<SlotId, Duration>,
 }
 
-/// A worker to look at.
+/// A worker to read.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject {
-    /// Which.
+    /// The worker.
     pub worker: WorkerId,
     /// Its process.
     pub pid: i32,
-    /// Since it was started.
+    /// Time since its start.
     pub uptime: Duration,
 }
 
 impl UsageTable {
-    /// What these workers use. Blocks while the kernel walks their pages.
-    pub fn look(&mut self, subjects: &[Subject]) -> Used {
+    /// The usage of these workers. Blocks while the kernel walks their pages.
+    pub fn read(&mut self, subjects: &[Subject]) -> Used {
         let now = Timestamp::now();
         if self.next.is_none_or(|next| now >= next) {
-            let seen = subjects.iter().map(|it| (it.worker, self.look_at(it, now))).collect();
+            let seen = subjects.iter().map(|it| (it.worker, self.read_worker(it, now))).collect();
             self.add(&seen);
             self.seen = seen;
             let took = Timestamp::now().since(now);
-            self.next = Some(now + SHORTEST.max(took * 20));
+            self.next = Some(now + MIN_INTERVAL.max(took * 20));
         }
         let workers = self.seen.iter().map(|(worker, seen)| (*worker, seen.usage)).collect();
         Used { workers, cpu_time: self.spent.clone() }
     }
 
-    /// What was used since the last look.
+    /// Adds the CPU time since the last reading.
     fn add(&mut self, seen: &HashMap<WorkerId, Seen>) {
         for (worker, now) in seen {
             let before = self.seen.get(worker).and_then(|seen| seen.cpu_time).unwrap_or_default();
@@ -81,7 +81,7 @@ impl UsageTable {
         }
     }
 
-    fn look_at(&self, subject: &Subject, now: Timestamp) -> Seen {
+    fn read_worker(&self, subject: &Subject, now: Timestamp) -> Seen {
         let cpu_time = sample::cpu_time(subject.pid);
         let before = self.seen.get(&subject.worker);
         let before = before.and_then(|seen| Some((now.since(seen.at), seen.cpu_time?)));

@@ -344,9 +344,9 @@ impl Dispatcher {
     /// A refusal is sent before it is counted, so that its message is there.
     fn read_refusals(&mut self, worker: WorkerId) {
         if !self.listen_to(worker)
-            && let Some(channel) = self.routing.slots().channel(worker)
+            && let Some(link) = self.routing.slots().channel(worker)
         {
-            let error = channel.refusal_is_missing();
+            let error = link.refusal_is_missing();
             self.quarantine(worker, error);
         }
     }
@@ -368,7 +368,7 @@ impl Dispatcher {
     fn listen_to(&mut self, worker: WorkerId) -> bool {
         match self.routing.slots().receive(worker, self.now) {
             Ok(LinkEvent::Nothing) => return false,
-            // The next look at the slot takes them.
+            // The next look at the slot completes them.
             Ok(LinkEvent::Acknowledged(_)) => {}
             Ok(LinkEvent::Attached) => self.commands.tell(worker, SlotEventKind::Hello),
             Ok(LinkEvent::Ready) => self.commands.tell(worker, SlotEventKind::Ready),
@@ -402,9 +402,8 @@ impl Dispatcher {
         self.routing.count_refused(worker, clients);
         self.broker.refused(worker, &connections);
         let all = connections.len() as u64;
-        let channel = self.routing.slots().channel(worker);
-        if clients > 0 && channel.is_some_and(|channel| channel.in_flight().counts().refused == all)
-        {
+        let link = self.routing.slots().channel(worker);
+        if clients > 0 && link.is_some_and(|link| link.in_flight().counts().refused == all) {
             tracing::warn!(
                 slot = worker.slot.0,
                 "worker has no descriptors left, its new clients go to others until it has",
@@ -416,8 +415,8 @@ impl Dispatcher {
     /// A worker that breaks the protocol gets nothing more. Connections on their way to it wait for its
     /// end.
     fn quarantine(&mut self, worker: WorkerId, error: ChannelError) {
-        if let Some(channel) = self.routing.slots().channel(worker) {
-            self.poller.remove(channel.as_fd());
+        if let Some(link) = self.routing.slots().channel(worker) {
+            self.poller.remove(link.as_fd());
         }
         self.take_back_pending(worker);
         self.routing.slots().quarantine(worker, self.now);
@@ -429,9 +428,9 @@ impl Dispatcher {
     /// Takes back what a worker hasn't received of what another primary had sent, before it is
     /// quarantined: later it could not be told which sessions are among that.
     fn take_back_pending(&mut self, worker: WorkerId) {
-        let channel = self.routing.slots().heard(worker).filter(|channel| channel.is_awaited());
-        let Some(channel) = channel else { return };
-        let (freed, found) = (channel.take_back(), channel.take_found());
+        let link = self.routing.slots().heard(worker).filter(|link| link.is_awaited());
+        let Some(link) = link else { return };
+        let (freed, found) = (link.take_back(), link.take_found());
         self.broker.hold_found(&mut self.routing, found);
         self.redispatch(worker.slot, RedispatchReason::Stalled, freed);
     }
@@ -458,9 +457,9 @@ impl Dispatcher {
                 self.routing.flush_later(worker.slot);
             }
             SlotCommand::Ping(worker) => {
-                if let Some(channel) = self.routing.slots().channel(worker) {
-                    // A worker whose channel is full has more to do than to answer, and doesn't.
-                    let _ = channel.ping();
+                if let Some(link) = self.routing.slots().channel(worker) {
+                    // A worker whose link is full has more to do than to answer, and doesn't.
+                    let _ = link.ping();
                 }
             }
             SlotCommand::Gone(worker) => self.remove(worker),
@@ -497,20 +496,20 @@ impl Dispatcher {
     }
 
     fn attach(&mut self, worker: WorkerId, attached: Attached) {
-        let channel = &attached.link;
-        self.broker.attached(channel.in_flight().sessions() as u64);
+        let link = &attached.link;
+        self.broker.attached(link.in_flight().sessions() as u64);
         if self.restored.take_quarantined(worker) {
             self.routing.slots().attach(worker, attached);
             return self.routing.slots().quarantine(worker, self.now);
         }
-        if let Err(error) = self.poller.add(Source::Worker(worker), channel.as_fd()) {
+        if let Err(error) = self.poller.add(Source::Worker(worker), link.as_fd()) {
             // It will not get ready in time, and be started again.
-            tracing::error!(slot = worker.slot.0, %error, "cannot watch a worker's channel");
+            tracing::error!(slot = worker.slot.0, %error, "cannot watch a worker's link");
         }
-        if channel.is_awaited() {
+        if link.is_awaited() {
             self.broker.expect_report(worker);
         }
-        if channel.wanted_to_leave() {
+        if link.wanted_to_leave() {
             self.commands.tell(worker, SlotEventKind::Leave);
         }
         self.routing.slots().attach(worker, attached);
@@ -532,9 +531,9 @@ impl Dispatcher {
 
     /// A worker is dead: what it has not acknowledged goes to others.
     fn remove(&mut self, worker: WorkerId) {
-        let Some(channel) = self.routing.slots().remove(worker, self.now) else { return };
-        self.poller.remove(channel.as_fd());
-        let mut recovered = channel.recover();
+        let Some(link) = self.routing.slots().remove(worker, self.now) else { return };
+        self.poller.remove(link.as_fd());
+        let mut recovered = link.recover();
         if self.broker.is_recovering() {
             self.routing.count_acknowledged(recovered.uncounted);
         }

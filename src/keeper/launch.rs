@@ -39,11 +39,13 @@ pub(super) struct Launcher {
     has_watchdog: bool,
     /// The socket of the service manager.
     listener: Option<OwnedFd>,
+    /// The descriptor of `--events-fd`.
+    events: Option<OwnedFd>,
 }
 
 impl Launcher {
     /// For primaries that send to `socket`. `listener` is the service manager's; `has_watchdog` if it has a
-    /// watchdog for the program.
+    /// watchdog for the program; `events` is the descriptor of `--events-fd`.
     ///
     /// # Errors
     ///
@@ -52,13 +54,15 @@ impl Launcher {
         socket: &str,
         listener: Option<OwnedFd>,
         has_watchdog: bool,
+        events: Option<OwnedFd>,
     ) -> io::Result<Self> {
         let environment = vec![
             (keeper::VARIABLE, std::process::id().to_string().into()),
             (program::VARIABLE, program::path()?.into()),
             ("NOTIFY_SOCKET", socket.into()),
         ];
-        Ok(Self { words: std::env::args_os().collect(), environment, has_watchdog, listener })
+        let words = std::env::args_os().collect();
+        Ok(Self { words, environment, has_watchdog, listener, events })
     }
 
     /// Starts one with copies of the `stored` descriptors.
@@ -72,6 +76,7 @@ impl Launcher {
     ) -> io::Result<Process> {
         let listener = self.listener.iter().map(|listener| (LISTENER, listener.as_fd()));
         let (names, descriptors): (Vec<_>, Vec<_>) = listener.chain(stored).unzip();
+        let mut descriptors: Vec<BorrowedFd<'_>> = descriptors;
         let mut command = Command::new(program(&names));
         if let Some((own, others)) = self.words.split_first() {
             command.arg0(own).args(others);
@@ -83,6 +88,11 @@ impl Launcher {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if !names.is_empty() {
             command.envs(variables(&names));
+        }
+        if let Some(events) = &self.events {
+            let number = (FIRST..).nth(descriptors.len()).unwrap_or_default();
+            command.env(keeper::EVENTS_VARIABLE, number.to_string());
+            descriptors.push(events.as_fd());
         }
         let _reserved = pass(&mut command, &descriptors)?;
         Process::spawn(command.process_group(0))

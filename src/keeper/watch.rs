@@ -1,6 +1,7 @@
 //! The loop of the keeper: signals, the primary's messages, its exit.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -63,6 +64,7 @@ impl Watch {
     pub(super) fn new(
         settings: KeeperSettings,
         configuration: Option<&str>,
+        events: Option<OwnedFd>,
     ) -> Result<Self, KeeperError> {
         let passed = inherited()?;
         if let Err(error) = keep_inherited_descriptors() {
@@ -76,7 +78,7 @@ impl Watch {
         let socket = Socket::bind().map_err(failed_to("receive messages of its primary"))?;
         let manager = Notifier::from_environment();
         let has_watchdog = manager.as_ref().and_then(Notifier::watchdog_interval).is_some();
-        let launcher = Launcher::new(socket.name(), passed.listener, has_watchdog)
+        let launcher = Launcher::new(socket.name(), passed.listener, has_watchdog, events)
             .map_err(failed_to("find its program"))?;
         let mut store = DescriptorStore::default();
         if let Some(text) = configuration {

@@ -141,7 +141,7 @@ impl Survival {
             ("busy", self.busy),
             ("client-gone", self.client_gone),
             ("unverified", self.unverified),
-            ("no_target", self.no_target),
+            ("no-target", self.no_target),
         ]
     }
 }

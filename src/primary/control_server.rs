@@ -53,7 +53,7 @@ pub(super) fn start(
         name: config.name.clone(),
         started: snapshot.started,
         address,
-        placement: config.router.placement,
+        placement: config.frontend.router.placement,
         admin: admin_address,
         control: socket.map(|socket| socket.path().to_owned()),
         replacements: Carry::restore(snapshot.replacements.clone()),

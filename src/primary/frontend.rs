@@ -54,15 +54,15 @@ pub(super) fn start(
     orders: CommandReceiver,
     queries: Queries,
 ) -> io::Result<FrontendThread> {
-    let settings = &config.affinity;
+    let settings = &config.frontend.affinity;
     let affinity = Affinity::new(settings.digest, &settings.secret, settings.prefixes);
-    let router = Router::new(&config.router);
-    let slots = SlotTable::new(config.slots);
-    let most = config.autoscale.map_or(workers, |bounds| bounds.max_workers.max(workers));
+    let router = Router::new(&config.frontend.router);
+    let slots = SlotTable::new(config.frontend.slots);
+    let most = config.workers.autoscale.map_or(workers, |bounds| bounds.max_workers.max(workers));
     let all = max_held(most, config.admin.is_some());
     let max_protected = if config.protect { all / 2 } else { 0 };
     let max_held = all - max_protected;
-    let settings = DispatcherSettings { max_held, max_protected, pace: config.pace };
+    let settings = DispatcherSettings { max_held, max_protected, pace: config.frontend.pace };
     let (ended, end) = oneshot::channel();
     let before = Box::new(before);
     thread::Builder::new().name("frontend".to_owned()).spawn(move || {
@@ -80,7 +80,7 @@ pub(super) fn start(
 fn max_held(workers: u16, admin: bool) -> u64 {
     const OWN: u64 = 32;
     const EACH_WORKER: u64 = 9;
-    let admin = if admin { admin::CONNECTIONS as u64 } else { 0 };
+    let admin = if admin { admin::MAX_CONNECTIONS as u64 } else { 0 };
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
     let left = limit.saturating_sub(OWN + admin + 2 * EACH_WORKER * u64::from(workers));
     if left < 64 {

@@ -109,7 +109,7 @@ fn successor(
         source: io::ErrorKind::NotFound.into(),
     })?;
     if after == After::Crash {
-        config.affinity.secret.clone_from(&snapshot.secret);
+        config.frontend.affinity.secret.clone_from(&snapshot.secret);
     }
     let mut left = handover.endpoints;
     let endpoints = Endpoints::open(&config, address.port(), Some((&snapshot, &mut left)))?;
@@ -137,7 +137,7 @@ impl Parts {
         let (control, admin) = endpoints.snapshot(&config);
         let snapshot = PrimarySnapshot {
             source: config.source.clone(),
-            secret: config.affinity.secret.clone(),
+            secret: config.frontend.affinity.secret.clone(),
             control,
             admin,
             ..snapshot

@@ -18,24 +18,25 @@ pub(super) struct PoolContext {
 
 impl PoolContext {
     pub(super) fn settings(self, config: &Config) -> PoolSettings {
+        let (frontend, workers) = (&config.frontend, &config.workers);
         PoolSettings {
-            workers: config.workers,
-            weights: config.router.weights.clone(),
-            command: Arc::new(config.command.clone()),
+            workers: workers.count,
+            weights: frontend.router.weights.clone(),
+            command: Arc::new(workers.command.clone()),
             port: self.port,
-            credits: config.credits,
-            slot_wait: config.slots.slot_wait,
-            wait_ready: config.wait_ready,
-            lifecycle: config.lifecycle.clone(),
-            rollout: config.rollout,
-            autoscale: config.autoscale,
-            contiguous: config.router.placement == Placement::Modulo,
-            limits: config.limits,
-            watchdog_timeout: config.watchdog_timeout,
-            orphan_timeout: config.orphan_timeout,
-            migrate_timeout: config.migrate_timeout,
+            credits: workers.credits,
+            slot_wait: frontend.slots.slot_wait,
+            wait_ready: workers.wait_ready,
+            lifecycle: workers.lifecycle.clone(),
+            rollout: workers.rollout,
+            autoscale: workers.autoscale,
+            contiguous: frontend.router.placement == Placement::Modulo,
+            limits: workers.limits,
+            watchdog_timeout: workers.watchdog_timeout,
+            orphan_timeout: workers.orphan_timeout,
+            migrate_timeout: workers.migrate_timeout,
             protect: config.protect,
-            lameduck: config.lameduck,
+            lameduck: workers.lameduck,
             heartbeat: self.heartbeat,
         }
     }

@@ -20,14 +20,14 @@ impl Triggers {
     pub(super) fn start(config: &Config) -> Result<Self, WatchError> {
         let watch = watched(config);
         let watcher = watch.clone().map(Watcher::start).transpose()?;
-        let schedule = config.cron_restart.clone();
+        let schedule = config.triggers.cron_restart.clone();
         let alarm = schedule.clone().map(Alarm::new);
         Ok(Self { watch, watcher, schedule, alarm })
     }
 
     /// Applies a new configuration; triggers that have not changed go on.
     pub(super) fn change(&mut self, config: &Config) -> Result<(), WatchError> {
-        if self.watch != watched(config) || self.schedule != config.cron_restart {
+        if self.watch != watched(config) || self.schedule != config.triggers.cron_restart {
             *self = Self::start(config)?;
         }
         Ok(())
@@ -44,7 +44,7 @@ impl Triggers {
 
 /// Workers' output in a watched folder would restart them again and again.
 fn watched(config: &Config) -> Option<WatchSettings> {
-    let mut watch = config.watch.clone()?;
+    let mut watch = config.triggers.watch.clone()?;
     let output = &config.output;
     for file in [&output.out_file, &output.error_file, &output.log_file].into_iter().flatten() {
         // Rotated ones and those of single slots have something added to the name.

@@ -1,55 +1,64 @@
-//! What a reload can change, and what takes a new primary. The name is both: lines of workers have
-//! the new one at once, the control socket that is called by it stays.
+//! Settings that a reload cannot change. The name is a special case: output has the new name after a
+//! reload, the control socket keeps its path.
 //!
-//! Pure: two configurations in, names of settings out.
+//! Pure: from two configurations to names of settings.
 
 use crate::config::Config;
 use crate::control::settings::AdminSettings;
 
-/// Settings that differ and that a running primary cannot change: those of its listener, of its
-/// frontend, of where operators come in and of what its log looks like, by their keys.
+/// The keys of changed settings that need a restart: those of listener, frontend, control and log
+/// format.
 #[must_use]
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    compare(old, new).filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
+}
+
+/// All settings that a running primary cannot change.
+#[cfg(test)]
+pub(super) fn fixed(config: &Config) -> Vec<&'static str> {
+    compare(config, config).map(|(name, _)| name).chain(["keeper", "keeper_min_uptime"]).collect()
+}
+
+fn compare(old: &Config, new: &Config) -> impl Iterator<Item = (&'static str, bool)> {
     let (was, is) = (&old.listener, &new.listener);
     let listener = [
         ("port", was.port != is.port),
         ("host", was.host != is.host),
         ("backlog", was.backlog != is.backlog),
     ];
-    let (was, is) = (&old.affinity, &new.affinity);
+    let (was, is) = (&old.frontend.affinity, &new.frontend.affinity);
     let affinity = [
         ("digest", was.digest != is.digest),
         ("secret_file", was.secret != is.secret),
         ("ipv4_prefix", was.prefixes.v4 != is.prefixes.v4),
         ("ipv6_prefix", was.prefixes.v6 != is.prefixes.v6),
     ];
-    let (was, is) = (&old.router, &new.router);
+    let (was, is) = (&old.frontend.router, &new.frontend.router);
     let router = [
         ("placement", was.placement != is.placement),
         ("load_bound", was.load_bound != is.load_bound),
         ("fallback_ttl", was.memory_lifetime != is.memory_lifetime),
         ("fallback_entries", was.memory_capacity != is.memory_capacity),
     ];
-    let (was, is) = (&old.slots, &new.slots);
+    let (was, is) = (&old.frontend.slots, &new.frontend.slots);
     let slots = [
         ("slot_wait", was.slot_wait != is.slot_wait),
         ("ack_timeout", was.ack_timeout != is.ack_timeout),
         ("slot_queue", was.queue != is.queue),
     ];
-    let (was, is) = (old.pace, new.pace);
+    let (was, is) = (old.frontend.pace, new.frontend.pace);
     let pace = [
         ("close_rate", was.close_rate != is.close_rate),
         ("rebalance_rate", was.rebalance_rate != is.rebalance_rate),
         ("protect", old.protect != new.protect),
     ];
     let all = listener.into_iter().chain(affinity).chain(router).chain(slots).chain(pace);
-    let all = all.chain(operators(old, new)).chain([keeper(old, new)]);
-    all.filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
+    all.chain(operators(old, new)).chain([keeper(old, new)])
 }
 
 fn operators(old: &Config, new: &Config) -> [(&'static str, bool); 6] {
     let (was, is) = (old.admin.as_ref(), new.admin.as_ref());
-    // Without an admin listener there are none: "admin" says it all.
+    // Without an admin listener, "admin" alone is listed.
     let both = was.zip(is);
     let differ = |differ: fn(&AdminSettings, &AdminSettings) -> bool| {
         both.is_some_and(|(was, is)| differ(was, is))
@@ -70,7 +79,7 @@ fn keeper(old: &Config, new: &Config) -> (&'static str, bool) {
     (name, old.keeper != new.keeper)
 }
 
-/// Whether the control socket keeps the name that the app had before.
+/// Whether the control socket keeps the app's previous name.
 #[must_use]
 pub fn renames_control(old: &Config, new: &Config) -> bool {
     old.name != new.name && old.control.path.is_none() && new.control.path.is_none()
@@ -101,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_listener_and_the_frontend_were_made_with_takes_a_new_primary() {
+    fn settings_of_listener_and_frontend_need_a_restart() {
         let old = config(&["--workers=2"]);
         for (argument, expected) in [
             ("--port=1", &["port"][..]),
@@ -121,7 +130,7 @@ mod tests {
             ("--slot-queue=9", &["slot_queue"]),
             ("--close-rate=9", &["close_rate"]),
             ("--rebalance-rate=0.5", &["rebalance_rate"]),
-            ("--drain=shed", &[]),
+            ("--drain=close", &[]),
             ("--migrate-timeout=9s", &[]),
             ("--protect", &["protect"]),
             ("--control=/run/x.sock", &["control"]),
@@ -141,8 +150,9 @@ mod tests {
         }
         assert!(needs_restart(&old, &config(&["--workers=8"])).is_empty());
     }
+
     #[test]
-    fn the_way_to_the_admin_listener_takes_a_new_primary() {
+    fn settings_of_the_admin_listener_need_a_restart() {
         let admin = "--admin=127.0.0.1:9900";
         let old = config(&[admin]);
         for (argument, expected) in [
@@ -154,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_name_leaves_the_control_socket_unless_that_has_its_own() {
+    fn a_new_name_keeps_the_control_socket_unless_its_path_is_set() {
         for (others, expected) in [(&[][..], true), (&["--control=x"], false)] {
             let with = |name| config(&[&[name], others].concat());
             assert_eq!(renames_control(&with("--name=a"), &with("--name=b")), expected);

@@ -1,47 +1,47 @@
-//! How operators reach the primary: control socket, admin listener, its own log.
+//! Control socket, admin listener, and the primary's own log.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::control::settings::{AdminSettings, ControlSettings, Enough, Token};
+use crate::control::settings::{AdminSettings, ControlSettings, ReadyThreshold, Token};
 use crate::log::{Levels, LogFormat, LogSettings};
 use crate::settings::problems::Problems;
-use crate::settings::units::enough;
+use crate::settings::units::slots;
 
-/// Where operators come in.
+/// How operators reach the primary.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Control")]
 pub struct Control {
-    /// Control socket [default: NAME-PORT.sock in the runtime directory].
+    /// Open the control socket at this path [default: NAME-PORT.sock in the runtime directory].
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
-    /// Address of the admin listener: dashboard, metrics, health checks, API [default: none].
+    /// Serve dashboard, metrics, health checks and the admin API on this address [default: none].
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub admin: Option<SocketAddr>,
-    /// File with the token that admin requests have to bear; needed beyond loopback [default: none].
+    /// Require the token in this file for admin requests; needed beyond loopback [default: none].
     #[arg(long, value_name = "FILE")]
     pub admin_token_file: Option<PathBuf>,
-    /// Name under which browsers may reach the admin listener, beside addresses and localhost;
-    /// may be given several times [default: none].
+    /// Let browsers reach the admin listener by this host name too, beside addresses and localhost;
+    /// may be repeated [default: none].
     #[arg(long, value_name = "NAME")]
     pub admin_host: Vec<String>,
-    /// Slots that must serve for `/readyz` of the admin listener to say so: `3` or `80%`
+    /// Report ready on `/readyz` of the admin listener while this many slots serve, `3` or `80%`
     /// [default: 50%].
-    #[arg(long, value_name = "N|PERCENT", value_parser = enough)]
-    pub ready_workers: Option<Enough>,
-    /// What lines of the primary's own log look like.
+    #[arg(long, value_name = "N|PERCENT", value_parser = slots)]
+    pub ready_workers: Option<ReadyThreshold>,
+    /// Write the primary's own log in this format.
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
-    pub primary_log_format: OwnLogFormat,
+    pub primary_log_format: PrimaryLogFormat,
 }
 
-/// What lines of the primary's own log look like.
+/// Format of the primary's own log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum OwnLogFormat {
-    /// For people.
+pub enum PrimaryLogFormat {
+    /// Lines for people.
     Text,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -50,7 +50,7 @@ impl Control {
         ControlSettings { path: self.control.clone() }
     }
 
-    /// What is reachable from elsewhere has a token.
+    /// An address beyond loopback needs a token.
     pub(super) fn admin(&self, problems: &mut Problems) -> Option<AdminSettings> {
         let token = self.token(problems);
         let Some(address) = self.admin else {
@@ -71,7 +71,7 @@ impl Control {
                 format!("{address} can be reached from elsewhere: set admin_token_file"),
             );
         }
-        let ready = self.ready_workers.unwrap_or(Enough::Percent(50.0));
+        let ready = self.ready_workers.unwrap_or(ReadyThreshold::Percent(50.0));
         Some(AdminSettings { address, token, hosts: self.admin_host.clone(), ready })
     }
 
@@ -96,8 +96,8 @@ impl Control {
 
     pub(super) fn log(&self, levels: &Levels) -> LogSettings {
         let format = match self.primary_log_format {
-            OwnLogFormat::Text => LogFormat::Text,
-            OwnLogFormat::Json => LogFormat::Json,
+            PrimaryLogFormat::Text => LogFormat::Text,
+            PrimaryLogFormat::Json => LogFormat::Json,
         };
         LogSettings { levels: levels.clone(), format }
     }

@@ -1,4 +1,4 @@
-//! How workers let go of their clients, within what time, and how many may move at a time.
+//! How a draining worker ends its connections: mode, grace periods, rates.
 
 use std::time::Duration;
 
@@ -8,53 +8,54 @@ use crate::protocol::drain::DrainMode;
 use crate::sessions::close_requests::PaceSettings;
 use crate::settings::units::{above_zero, duration, interval};
 
-/// The end of established connections. In a file, the second names make a table: `[drain]`.
+/// How established connections end. In a file, the second names form a table: `[drain]`.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Drain")]
 pub struct Drain {
-    /// What becomes of the WebSockets of a worker that is to end: they end by themselves, until the
-    /// time is over (ride); they are closed with a close frame, spread over that time (shed); they
-    /// move to another worker without their clients noticing, and those that can't are closed
-    /// (migrate). When everything ends, none can move. Also `mode` of `[drain]`.
+    /// Choose what happens to the WebSockets of a draining worker. `wait`: wait until their clients
+    /// close them or the grace period ends. `close`: close them with a close frame, spread over the
+    /// grace period. `migrate`: migrate them to another worker unnoticed, and close those that cannot
+    /// migrate. When the primary stops, nothing can migrate. Also `mode` of `[drain]`.
     #[arg(long, alias = "drain-mode", value_enum, value_name = "MODE", default_value = "migrate")]
     #[arg(hide_possible_values = true)]
     pub drain: DrainArg,
-    /// Grace period of a worker that is replaced or removed while others go on: if it hasn't
-    /// drained by then it is killed. Also `reload` of `[drain]`.
+    /// Give a worker that is replaced or removed this long to drain, then kill it. Also `reload` of
+    /// `[drain]`.
     #[arg(long, alias = "drain-reload", value_name = "TIME", default_value = "10m")]
     #[arg(value_parser = duration)]
     pub drain_timeout: Duration,
-    /// Grace period when everything ends. Also `shutdown` of `[drain]`.
+    /// Give workers this long to drain when the primary stops, then kill them. Also `shutdown` of
+    /// `[drain]`.
     #[arg(long, alias = "drain-shutdown", value_name = "TIME", default_value = "10s")]
     #[arg(value_parser = duration)]
     pub kill_timeout: Duration,
-    /// Clients that are sent away per second, by all workers together, so that those who come back
-    /// don't come all at once. Also `rate` of `[drain]`.
+    /// Close at most this many clients per second, in all workers together, so that they do not all
+    /// reconnect at once. Also `rate` of `[drain]`.
     #[arg(long, alias = "drain-rate", value_name = "N", default_value = "100")]
     #[arg(value_parser = above_zero)]
     pub close_rate: f64,
-    /// A session that hasn't moved within that is closed instead.
+    /// Close a session instead if its migration takes longer than this.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = interval)]
     pub migrate_timeout: Duration,
-    /// Sessions whose apps say so survive even the death of their worker, by kill -9 too: those that
-    /// are at rest then go on in its successor. Costs the primary a descriptor for each of them; up to
-    /// half of what the limit (ulimit -n) leaves is for them, and those beyond that are not protected.
+    /// Protect sessions whose apps ask for it: idle ones survive a crash of their worker, `kill -9`
+    /// included, and continue in its successor. Each costs the primary one descriptor. At most half
+    /// of the free descriptors (`ulimit -n`) are used for this; further sessions are not protected.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
     pub protect: bool,
-    /// Sessions per second that `rebalance` moves.
+    /// Migrate this many sessions per second during `rebalance`.
     #[arg(long, value_name = "N", default_value = "100", value_parser = above_zero)]
     pub rebalance_rate: f64,
 }
 
-/// What becomes of established WebSockets.
+/// What happens to established WebSockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DrainArg {
-    /// They end by themselves.
+    /// Their clients close them.
     Wait,
     /// They are closed with a close frame.
     Close,
-    /// They move to another worker.
+    /// They migrate to another worker.
     Migrate,
 }
 

@@ -1,5 +1,4 @@
-//! The configuration file: its keys with their values and lines. Knows which keys there are, and
-//! nothing of what they mean.
+//! The configuration file: keys with values and lines. Knows the keys, not their meaning.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -11,18 +10,19 @@ use toml::de::{DeTable, DeValue};
 use crate::settings::layers::{Entry, Origin};
 use crate::settings::problems::{SettingsError, fail_if_any};
 use crate::settings::table;
+use crate::settings::units::words;
 
-/// The file that is looked for where none is named.
+/// The default configuration file.
 pub const USUAL_NAME: &str = "sticky-lb.toml";
 
-/// A table of settings, `[drain]`: its key `reload` is the second name `drain_reload` of a setting.
+/// The table `[drain]`: its key `reload` is the second name `drain_reload` of a setting.
 const DRAIN: &str = "drain";
 
-/// What a file says.
+/// The content of a file.
 #[derive(Debug, Default)]
 pub(super) struct File {
     pub(super) entries: Vec<Entry>,
-    /// Variables for workers: those of `[env]` by the name "", those of `[env_NAME]` by NAME.
+    /// Variables of workers: `[env]` under the name "", `[env_NAME]` under NAME.
     pub(super) profiles: Vec<(String, Vec<Variable>)>,
 }
 
@@ -35,15 +35,15 @@ pub(super) struct Variable {
 }
 
 impl File {
-    /// The text at `path`, which messages call `name`.
+    /// The text of the file at `path`; `name` is its name in messages.
     pub(super) fn text(path: &Path, name: &str) -> Result<String, SettingsError> {
         std::fs::read_to_string(path).map_err(|error| SettingsError {
             lines: vec![format!("cannot read configuration file {name}: {error}")],
         })
     }
 
-    /// What `text` says that is, or was, at `path`.
-    pub(super) fn of(text: &str, path: &Path, name: &str) -> Result<Self, SettingsError> {
+    /// Parses the `text` of the file at `path`.
+    pub(super) fn parse(text: &str, path: &Path, name: &str) -> Result<Self, SettingsError> {
         let folder = path.parent().map_or_else(PathBuf::new, Path::to_owned);
         Reading { text, name, folder, settings: &table::settings(), lines: Vec::new() }.file()
     }
@@ -114,7 +114,7 @@ impl Reading<'_> {
         }
     }
 
-    /// None if it is `""`, which is as if it were not there.
+    /// `None` if the value is `""`, which means not set.
     fn entry(
         &self,
         at: usize,
@@ -151,7 +151,7 @@ impl Reading<'_> {
             let (at, name) = (name.span().start, name.get_ref().to_string());
             match scalar(value.get_ref()) {
                 _ if name.is_empty() || name.contains(['=', '\0']) => {
-                    self.problem(at, &format!("{name:?} cannot be the name of a variable"));
+                    self.problem(at, &format!("{name:?} is not a valid name of a variable"));
                 }
                 Some(value) if !value.contains('\0') => {
                     variables.push(Variable { name, value, origin: self.origin(at) });
@@ -175,7 +175,7 @@ impl Reading<'_> {
     }
 }
 
-/// The values of a setting, as they would be typed.
+/// The values of a setting as on the command line.
 fn values(setting: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
     let is_words = ["command", "args"].contains(&setting.get_id().as_str());
     let values = match value {
@@ -186,7 +186,7 @@ fn values(setting: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
         }
         value => vec![scalar(value).ok_or("expected a string or number")?],
     };
-    // Neither programs nor files can be told of it.
+    // Neither programs nor paths can contain it.
     if values.iter().any(|value| value.contains('\0')) {
         return Err("expected no NUL character".to_owned());
     }
@@ -195,7 +195,7 @@ fn values(setting: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
 
 type Pair<'a, 'i> = (Spanned<&'a str>, &'a Spanned<DeValue<'i>>);
 
-/// As they were written, so that messages are in the order of lines.
+/// Pairs in the order of lines, which is the order of messages.
 fn in_order<'a, 'i>(table: &'a DeTable<'i>) -> Vec<Pair<'a, 'i>> {
     let pairs =
         table.iter().map(|(key, value)| (Spanned::new(key.span(), key.get_ref().as_ref()), value));
@@ -204,7 +204,7 @@ fn in_order<'a, 'i>(table: &'a DeTable<'i>) -> Vec<Pair<'a, 'i>> {
     pairs
 }
 
-/// None if it is a list or a table.
+/// `None` if the value is a list or a table.
 fn scalar(value: &DeValue<'_>) -> Option<String> {
     match value {
         DeValue::String(text) => Some(text.to_string()),
@@ -220,12 +220,7 @@ fn scalar(value: &DeValue<'_>) -> Option<String> {
     }
 }
 
-/// As a shell splits them, without running one.
-pub(super) fn words(text: &str) -> Result<Vec<String>, String> {
-    shlex::split(text).ok_or_else(|| "expected words as in a shell, with quotes closed".to_owned())
-}
-
-/// Says which key was probably meant. In a table, one of that table.
+/// The message for an unknown key, with the nearest key; inside a table, the nearest of that table.
 fn unknown(settings: &Command, key: &str) -> String {
     let names = settings.get_arguments().flat_map(table::names).chain(["env".to_owned()]);
     let (within, names, part): (_, Vec<_>, _) = match key.split_once('.') {
@@ -240,7 +235,7 @@ fn unknown(settings: &Command, key: &str) -> String {
         Some((nearness, name)) if nearness > 0.8 => {
             format!("unknown key {key:?}, did you mean \"{within}{name}\"?")
         }
-        _ => format!("unknown key {key:?}: `sticky-lb init` writes a file with all that there are"),
+        _ => format!("unknown key {key:?}: `sticky-lb init` writes a file with all keys"),
     }
 }
 
@@ -266,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn values_may_be_written_in_several_ways() {
+    fn values_have_several_notations() {
         for (text, expected) in [
             ("port = 80", &["80"][..]),
             ("port = '80'", &["80"]),
@@ -288,8 +283,8 @@ mod tests {
             ("wait_ready = false", &["false"]),
             ("host = ''", &[]),
             ("ignore_watch = []", &[]),
-            ("drain = 'shed'", &["close"]),
-            ("drain.mode = 'shed'", &["close"]),
+            ("drain = 'close'", &["close"]),
+            ("drain.mode = 'close'", &["close"]),
             ("[drain]\nreload = '5m'\nshutdown = 3_000\nrate = 2.5", &["5m", "3000", "2.5"]),
         ] {
             assert_eq!(values(text), expected, "{text}");
@@ -297,9 +292,9 @@ mod tests {
     }
 
     #[test]
-    fn drain_may_be_a_table_of_what_has_names_of_its_own_too() {
+    fn drain_may_be_a_table_of_second_names() {
         let file =
-            read("[drain]\nmode = 'ride'\nreload = '5m'\nshutdown = '3s'\nrate = 7").unwrap();
+            read("[drain]\nmode = 'wait'\nreload = '5m'\nshutdown = '3s'\nrate = 7").unwrap();
         let keys: Vec<_> = file.entries.iter().map(|entry| entry.key.as_str()).collect();
         assert_eq!(keys, ["drain", "drain_timeout", "kill_timeout", "close_rate"]);
         let wrong = "kill_timeout = '9s'\n[drain]\nshutdown = '3s'\nrelod = '5m'\nrate = 0\n\
@@ -309,13 +304,38 @@ mod tests {
             "x.toml:4: unknown key \"drain.relod\", did you mean \"drain.reload\"?",
             "x.toml:5: drain.rate: expected a number above 0, found 0",
             "x.toml:6: drain.mode: expected `wait` or `close` or `migrate`, found 'away'",
-            "x.toml:7: unknown key \"drain.zzz\": `sticky-lb init` writes a file with all that there are",
+            "x.toml:7: unknown key \"drain.zzz\": `sticky-lb init` writes a file with all keys",
         ];
         assert_eq!(read(wrong).unwrap_err().lines, expected);
     }
 
     #[test]
-    fn all_problems_are_told_in_the_order_of_lines() {
+    fn names_of_earlier_drafts_are_unknown_keys() {
+        let settings = table::settings();
+        for (old, new) in [
+            ("crash_safe", "protect"),
+            ("move_timeout", "migrate_timeout"),
+            ("orphan_grace", "orphan_timeout"),
+            ("own_log_format", "primary_log_format"),
+            ("shed_rate", "close_rate"),
+            ("spill_memory", "fallback_ttl"),
+            ("spill_table", "fallback_entries"),
+            ("stall_after", "ack_timeout"),
+            ("stall_timeout", "watchdog_timeout"),
+        ] {
+            let error = read(&format!("{old} = 1")).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("x.toml:1: unknown key {old:?}")), "{error}");
+            assert!(table::find(&settings, new).is_some(), "{new}");
+        }
+        for old in ["ride", "shed"] {
+            let error = read(&format!("drain = {old:?}")).unwrap_err().to_string();
+            let expected = "x.toml:1: drain: expected `wait` or `close` or `migrate`";
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn all_problems_are_reported_in_the_order_of_lines() {
         let text = "max_memry_restart = '1G'\nport = 70000\n\nworkers = 'many'\nplacement = 1\n\
                     wait_ready = 'yes'\ncommand = \"node 'a\"\nname = ['a']\ninstances = 3\nzzz = 1\n\
                     workers_ = {}\nenv = 3\n[env_test]\nA = []\n'B=' = 1\n";
@@ -328,11 +348,11 @@ mod tests {
             "x.toml:6: wait_ready: expected `true` or `false`, found 'yes'",
             "x.toml:7: command: expected words as in a shell, with quotes closed, found \"node 'a\"",
             "x.toml:8: name: expected a string or number, found ['a']",
-            "x.toml:10: unknown key \"zzz\": `sticky-lb init` writes a file with all that there are",
+            "x.toml:10: unknown key \"zzz\": `sticky-lb init` writes a file with all keys",
             "x.toml:11: unknown key \"workers_\", did you mean \"workers\"?",
             "x.toml:12: expected a table of variables, such as [env]",
             "x.toml:14: variable A: expected a string, number or bool",
-            "x.toml:15: \"B=\" cannot be the name of a variable",
+            "x.toml:15: \"B=\" is not a valid name of a variable",
         ];
         assert_eq!(read(text).unwrap_err().lines, expected);
         let nul = read("name = \"a\\u0000\"").unwrap_err();
@@ -342,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_toml_is_told_with_its_line() {
+    fn syntax_errors_are_reported_with_their_line() {
         let lines = read("port = 1\nname = \n\nport = 2\n").unwrap_err().lines;
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(lines[0].starts_with("x.toml:2: "), "{lines:?}");

@@ -9,39 +9,39 @@ use crate::frontend::listener::ListenerSettings;
 use crate::log::Levels;
 use crate::settings::units::{duration, within};
 
-/// The most workers that there may be.
-pub(super) const MOST: u16 = 1024;
+/// The largest number of workers.
+pub(super) const MAX_WORKERS: u16 = 1024;
 
-/// What is set first.
+/// Name, workers, address, log level and keeper.
 #[derive(Clone, Debug, Args)]
 pub struct General {
-    /// Name of the app, in files and JSON of workers' output.
+    /// Name the app; the name appears in the control socket's path and in JSON log lines.
     #[arg(long, default_value = "app")]
     pub name: String,
-    /// Worker processes: a number, `max` for one per CPU, or -K for K fewer than that.
+    /// Run this many workers: a number, `max` for one per CPU, or -K for K fewer than that.
     #[arg(short, long, alias = "instances", value_name = "N|max|-K", default_value = "max")]
     #[arg(value_parser = workers, allow_hyphen_values = true)]
     pub workers: u16,
-    /// Port to listen on; 0 for a free one.
+    /// Listen on this port; 0 picks a free one.
     #[arg(short, long, default_value = "3000", value_parser = within(0..=u16::MAX))]
     pub port: u16,
-    /// Address or name to listen on [default: all addresses, IPv6 and IPv4].
+    /// Listen on this address or host name [default: all addresses, IPv6 and IPv4].
     #[arg(long)]
     pub host: Option<String>,
-    /// Connections that the kernel keeps until they are accepted.
+    /// Let the kernel queue this many connections until they are accepted.
     #[arg(long, value_name = "N", default_value = "4096", value_parser = within(1..=i32::MAX))]
     pub backlog: i32,
-    /// Lines of the primary's own log below this level are left out: error, warn, info, debug or
-    /// trace. Parts may have their own, also off: info,frontend=debug,supervisor=warn.
+    /// Log the primary's own lines of this level and above: error, warn, info, debug or trace. A part
+    /// may have a level of its own, or be off: info,frontend=debug,supervisor=off.
     #[arg(long, value_name = "LEVELS", default_value = "info")]
     pub log_level: Levels,
-    /// A small parent process, the keeper, starts the primary again after a crash, with its listener
-    /// and its living workers. Also --no-keeper, for those who supervise it otherwise.
+    /// Run the primary under a small parent process, the keeper, which restarts it after a crash with
+    /// its listener and its running workers. Also --no-keeper.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", default_value = "true", action = clap::ArgAction::Set)]
     pub keeper: bool,
-    /// A primary that lived for less before it crashed came too soon: the next one starts after a
-    /// pause, which doubles each time, and after the eighth in a row none does.
+    /// Count a primary's crash as early if it ran for less than this: the keeper then waits before
+    /// the next start, twice as long each time, and gives up after eight in a row.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub keeper_min_uptime: Duration,
 }
@@ -52,11 +52,11 @@ impl General {
     }
 }
 
-/// A number of workers, which may be relative to the CPUs.
+/// A number of workers, which may be relative to the number of CPUs.
 ///
 /// # Errors
 ///
-/// If it is none, or too large a one.
+/// If the text is no such number, or the number is out of range.
 pub fn workers(text: &str) -> Result<u16, String> {
     let cpus = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let count = match text.strip_prefix('-') {
@@ -66,8 +66,8 @@ pub fn workers(text: &str) -> Result<u16, String> {
     };
     match u16::try_from(count) {
         Ok(0) => Err("at least one worker is needed; `max` is one per CPU".to_owned()),
-        Ok(count) if count <= MOST => Ok(count),
-        _ => Err(format!("{count} workers are more than {MOST}")),
+        Ok(count) if count <= MAX_WORKERS => Ok(count),
+        _ => Err(format!("{count} workers are more than {MAX_WORKERS}")),
     }
 }
 

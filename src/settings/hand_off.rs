@@ -1,4 +1,4 @@
-//! How patient slots are with their workers.
+//! Queues and timeouts of the hand-off to workers.
 
 use std::time::Duration;
 
@@ -7,20 +7,21 @@ use clap::Args;
 use crate::frontend::slot_table::SlotSettings;
 use crate::settings::units::{duration, within};
 
-/// How long connections wait, and how many.
+/// Queues and timeouts of the hand-off.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Hand-off")]
 pub struct HandOff {
-    /// How long a slot's new clients wait for the successor of a worker that died.
+    /// Keep new clients of a crashed worker waiting this long for its successor.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     pub slot_wait: Duration,
-    /// A worker that doesn't acknowledge for so long is stalled, and its clients go elsewhere.
+    /// Treat a worker as stalled if it acknowledges nothing for this long; its new clients go to other
+    /// slots.
     #[arg(long, value_name = "TIME", default_value = "250ms", value_parser = duration)]
     pub ack_timeout: Duration,
-    /// Connections that may be on their way to a worker, unacknowledged.
+    /// Send a worker at most this many connections that it has not acknowledged.
     #[arg(long, value_name = "N", default_value = "64", value_parser = within(1..=256_u16))]
     pub credits: u16,
-    /// Connections that may wait for a slot.
+    /// Queue at most this many connections per slot.
     #[arg(long, value_name = "N", default_value = "1024", value_parser = within(1..=u16::MAX))]
     pub slot_queue: u16,
 }

@@ -1,4 +1,4 @@
-//! Where settings come from: flags win over the environment, that over the file, that over
+//! Sources of settings: flags override the environment, which overrides the file, which overrides
 //! defaults.
 
 use std::collections::BTreeMap;
@@ -10,29 +10,30 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 
 use crate::settings::problems::{SettingsError, fail_if_any};
-use crate::settings::{file, table};
+use crate::settings::table;
+use crate::settings::units::words;
 
-/// Variables that set something, as people expect of programs.
+/// Variables of the environment that set a key.
 const VARIABLES: [(&str, &str); 2] = [("port", "PORT"), ("workers", "WEB_CONCURRENCY")];
 
-/// A flag that takes another one's place.
+/// A flag that sets another one's key.
 const NO_KEEPER: &str = "no_keeper";
 
-/// Where a value was written.
+/// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Nowhere.
+    /// The default.
     Default,
-    /// In a line of the configuration file.
+    /// A line of the configuration file.
     File {
-        /// The file, as it was named.
+        /// The file's name as given.
         name: String,
         /// The line, from 1.
         line: usize,
     },
-    /// In this variable of the environment.
+    /// This variable of the environment.
     Variable(&'static str),
-    /// On the command line, by this flag.
+    /// This flag on the command line.
     Flag(String),
 }
 
@@ -47,7 +48,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A setting that was written.
+/// A setting with its values and origin.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) key: String,
@@ -56,10 +57,10 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Paths start at `folder`.
+    /// Relative paths start at `folder`.
     pub(super) fn new(setting: &Arg, values: Vec<OsString>, origin: Origin, folder: &Path) -> Self {
         let is_path = |value: &OsString| {
-            // `watch = true` names no path.
+            // In `watch = true` the value is no path.
             let switch = setting.get_num_args().is_some_and(|range| range.min_values() == 0);
             table::is_path(setting) && !(switch && (value == "true" || value == "false"))
         };
@@ -71,12 +72,12 @@ impl Entry {
     }
 }
 
-/// Without the `.` in `folder/./file`.
+/// The path without the `.` in `folder/./file`.
 pub(super) fn plain(path: &Path) -> PathBuf {
     path.components().collect()
 }
 
-/// What was typed.
+/// Settings on the command line.
 pub(super) fn typed(matches: &ArgMatches, here: &Path) -> Result<Vec<Entry>, SettingsError> {
     let settings = table::settings();
     let mut entries = Vec::new();
@@ -105,12 +106,17 @@ pub(super) fn typed(matches: &ArgMatches, here: &Path) -> Result<Vec<Entry>, Set
 }
 
 fn split(values: &[OsString]) -> Result<Vec<OsString>, String> {
-    let words = values.iter().map(|value| file::words(&value.to_string_lossy()));
+    let words = values.iter().map(|value| words(&value.to_string_lossy()));
     let words = words.collect::<Result<Vec<_>, _>>()?;
     Ok(words.into_iter().flatten().map(OsString::from).collect())
 }
 
-/// What the environment says. An empty variable says nothing.
+/// The variable of the environment that sets this key, if one does.
+pub(super) fn variable(key: &str) -> Option<&'static str> {
+    VARIABLES.iter().find(|(name, _)| *name == key).map(|(_, variable)| *variable)
+}
+
+/// The settings of the environment. An empty variable is not set.
 pub(super) fn variables(
     settings: &Command,
     variable: impl Fn(&str) -> Option<OsString>,
@@ -132,11 +138,11 @@ pub(super) fn variables(
     Ok(entries)
 }
 
-/// The layers on top of each other, the first the lowest.
+/// Merges the layers; later ones override earlier ones.
 pub(super) fn merge(layers: Vec<Vec<Entry>>) -> BTreeMap<String, Entry> {
     let mut merged = BTreeMap::new();
     for layer in layers {
-        // Arguments belong to their command: another command doesn't get them.
+        // Arguments belong to their command: a command of a later layer discards them.
         if layer.iter().any(|entry| entry.key == "command") {
             merged.remove("args");
         }
@@ -145,7 +151,7 @@ pub(super) fn merge(layers: Vec<Vec<Entry>>) -> BTreeMap<String, Entry> {
     merged
 }
 
-/// What would have to be typed to say the same.
+/// The command-line arguments with the same meaning.
 pub(super) fn arguments(settings: &Command, merged: &BTreeMap<String, Entry>) -> Vec<OsString> {
     let mut arguments = Vec::new();
     let mut command = Vec::new();

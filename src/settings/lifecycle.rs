@@ -1,4 +1,4 @@
-//! How long each phase of a worker may take, and what follows its end.
+//! Timeouts of a worker's start and end, and restarts after a crash.
 
 use std::time::Duration;
 
@@ -11,67 +11,66 @@ use crate::supervisor::lifecycle::LifecycleSettings;
 use crate::supervisor::restart::RestartPolicy;
 use crate::supervisor::rollout::RolloutSettings;
 
-/// Start and end of a worker.
+/// Start and end of workers.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Start and end of a worker")]
+#[command(next_help_heading = "Start and stop of workers")]
 pub struct Lifecycle {
-    /// A worker serves when it says that it is ready; else as soon as it has attached.
+    /// Wait until a worker says that it is ready; if false, it serves as soon as it has attached.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", default_value = "true", action = clap::ArgAction::Set)]
     pub wait_ready: bool,
-    /// A worker that isn't ready by then has failed.
+    /// Treat a start as failed if the worker is not ready by then.
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = interval)]
     pub listen_timeout: Duration,
-    /// Replaced workers of a slot that may drain at a time.
+    /// Let at most this many replaced workers of a slot drain at the same time.
     #[arg(long, value_name = "N", default_value = "2", value_parser = within(1..=1024_u16))]
     pub max_draining: u16,
-    /// Workers that each slot keeps ready beside the one that serves: with 1, one takes over in the
-    /// moment in which that one dies. They take memory like the others.
+    /// Keep this many spare workers ready per slot; with 1, the spare takes over at once when the
+    /// serving worker crashes. A spare uses as much memory as any idle worker.
     #[arg(long, value_name = "N", default_value = "0", value_parser = within(0..=1_u16))]
     pub spares: u16,
-    /// Memory that draining workers may take together, `1G` or `20%` [default: no limit].
+    /// Let draining workers use at most this much memory together, `1G` or `20%` [default: no limit].
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     pub max_draining_memory: Option<Memory>,
-    /// Slots of a rolling restart that are replaced at the same time.
+    /// Replace this many slots at a time in a rolling restart.
     #[arg(long, value_name = "N", default_value = "1", value_parser = within(1..=1024_u16))]
     pub parallel: u16,
-    /// From the order to stop until connections are no longer accepted [default: 0, under
+    /// Accept connections for this long after the order to stop (lame duck) [default: 0, under
     /// Kubernetes 5s].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub lameduck: Option<Duration>,
-    /// How long workers go on serving when the primary is gone.
+    /// Let workers serve for this long without a primary.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub orphan_timeout: Duration,
 }
 
-/// What follows a worker that died.
+/// Restarts after a crash.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "After a worker died")]
+#[command(next_help_heading = "Restarts after a crash")]
 pub struct Restarts {
-    /// Whether a worker that died is followed by another.
+    /// Restart a worker that has exited by itself.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", default_value = "true", action = clap::ArgAction::Set)]
     pub autorestart: bool,
-    /// Exit codes after which it is not [default: none].
+    /// Do not restart a worker that exits with one of these codes [default: none].
     #[arg(long, value_name = "CODE,...", value_delimiter = ',', value_parser = within(0..=255_i32))]
     pub stop_exit_codes: Vec<i32>,
-    /// A worker that served for less before it died came too soon: the next one starts after a
-    /// pause, which doubles each time.
+    /// Count a crash as early if the worker served for less than this; the back-off then applies.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     pub min_uptime: Duration,
-    /// Pause after any death, at least.
+    /// Wait at least this long before any restart.
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration)]
     pub restart_delay: Duration,
-    /// First pause after a death that came too soon.
+    /// Wait this long after the first early crash, and twice as long after each further one.
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = interval)]
     pub exp_backoff_restart_delay: Duration,
-    /// Longest such pause.
+    /// Wait at most this long after an early crash.
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = interval)]
     pub exp_backoff_max_delay: Duration,
-    /// A slot with so many crashes within the window is given up.
+    /// Give a slot up after this many crashes within `restart_window`.
     #[arg(long, value_name = "N", default_value = "16", value_parser = within(1..=u32::MAX))]
     pub max_restarts: u32,
-    /// How far back crashes are counted for that.
+    /// Count crashes over this time for `max_restarts`.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = interval)]
     pub restart_window: Duration,
 }
@@ -94,7 +93,7 @@ impl Lifecycle {
         RolloutSettings { parallel: self.parallel, max_draining_memory }
     }
 
-    /// Kubernetes goes on sending connections for a while after it has said stop.
+    /// Kubernetes still sends connections for a while after it has ordered the stop.
     pub(super) fn lameduck(&self) -> Duration {
         let kubernetes = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
         let usual = if kubernetes { Duration::from_secs(5) } else { Duration::ZERO };
@@ -105,7 +104,7 @@ impl Lifecycle {
 impl Restarts {
     pub(super) fn policy(&self, problems: &mut Problems) -> RestartPolicy {
         if self.exp_backoff_max_delay < self.exp_backoff_restart_delay {
-            let text = "is shorter than exp_backoff_restart_delay, the first pause".to_owned();
+            let text = "is shorter than exp_backoff_restart_delay, the first back-off".to_owned();
             problems.note("exp_backoff_max_delay", text);
         }
         RestartPolicy {

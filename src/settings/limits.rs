@@ -1,4 +1,4 @@
-//! When a worker has had its time.
+//! Limits at which a worker is replaced or killed.
 
 use std::time::Duration;
 
@@ -8,24 +8,24 @@ use crate::settings::problems::Problems;
 use crate::settings::units::{Memory, duration, interval, memory, within};
 use crate::supervisor::limits::LimitSettings;
 
-/// What a worker may use before it is replaced.
+/// Limits of a worker.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Limits of a worker")]
+#[command(next_help_heading = "Limits per worker")]
 pub struct Limits {
-    /// Memory beyond which a worker is replaced, its successor first: `300M`, `1G`, or `80%` of
-    /// what the container or the machine has [default: no limit].
+    /// Replace a worker that uses more memory, once its successor is ready: `300M`, `1G`, or `80%`
+    /// of the memory of the container or machine [default: no limit].
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     pub max_memory_restart: Option<Memory>,
-    /// Memory beyond which a worker is killed at once [default: no limit].
+    /// Kill a worker that uses more memory at once [default: no limit].
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     pub max_memory_kill: Option<Memory>,
-    /// Age at which a worker is replaced [default: no limit].
+    /// Replace a worker at this age [default: no limit].
     #[arg(long, value_name = "TIME", value_parser = interval)]
     pub max_age: Option<Duration>,
-    /// Connections after which a worker is replaced [default: no limit].
+    /// Replace a worker after this many connections [default: no limit].
     #[arg(long, value_name = "N", value_parser = within(1..=u64::MAX))]
     pub max_connections_served: Option<u64>,
-    /// A worker whose event loop has stood still for so long is aborted; 0 for never.
+    /// Abort a worker whose event loop has been blocked for this long; 0 never does.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = watchdog_timeout)]
     pub watchdog_timeout: Duration,
 }
@@ -53,7 +53,7 @@ impl Limits {
     }
 }
 
-/// Below a second, a garbage collection would be taken for a stall.
+/// Below one second, a garbage collection would count as a blocked event loop.
 fn watchdog_timeout(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         timeout if timeout.is_zero() || timeout >= Duration::from_secs(1) => Ok(timeout),

@@ -1,4 +1,4 @@
-//! What becomes of what workers print.
+//! Workers' output: files, formats, rotation.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,48 +8,48 @@ use clap::{Args, ValueEnum};
 use crate::settings::units::{interval, size, within};
 use crate::supervisor::output::{LogFormat, OutputSettings, Prefix};
 
-/// Where workers' lines go, and how they look there.
+/// Files, formats and rotation of workers' output.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Workers' output")]
 pub struct Output {
-    /// When lines on standard output are preceded by their slot, `3 | `.
+    /// Choose when lines on standard output start with their slot, `3 | `.
     #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
     pub log_prefix: PrefixArg,
-    /// File for workers' standard output [default: none].
+    /// Write workers' standard output to this file [default: none].
     #[arg(long, value_name = "FILE")]
     pub out_file: Option<PathBuf>,
-    /// File for workers' standard error [default: none].
+    /// Write workers' standard error to this file [default: none].
     #[arg(long, value_name = "FILE")]
     pub error_file: Option<PathBuf>,
-    /// File for both [default: none].
+    /// Write both to this file [default: none].
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
-    /// All workers share a file; else each has its own, with its slot in the name.
+    /// Write all workers' lines to one file; if false, each slot has its own, with the slot in its name.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
     pub merge_logs: bool,
-    /// What lines in files look like.
+    /// Write lines in files in this format.
     #[arg(long, alias = "log-type", value_enum, default_value = "text")]
     pub log_format: FormatArg,
-    /// Time before each line in a file: strftime, or day.js tokens as PM2 takes them [default:
-    /// none].
+    /// Put the time before each line in a file, in this format: strftime, or day.js tokens as in PM2
+    /// [default: none].
     #[arg(long, value_name = "FORMAT")]
     pub log_date_format: Option<String>,
-    /// Size at which a file is rotated [default: never].
+    /// Rotate a file at this size [default: never].
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub log_rotate_size: Option<u64>,
-    /// Age at which a file is rotated [default: never].
+    /// Rotate a file at this age [default: never].
     #[arg(long, value_name = "TIME", value_parser = interval)]
     pub log_rotate_interval: Option<Duration>,
-    /// Rotated files that are kept.
+    /// Keep this many rotated files.
     #[arg(long, value_name = "N", default_value = "10", value_parser = within(0..=u32::MAX))]
     pub log_rotate_keep: u32,
 }
 
-/// When lines on standard output are preceded by their slot.
+/// When lines on standard output start with their slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PrefixArg {
-    /// Where it is a terminal.
+    /// If standard output is a terminal.
     Auto,
     /// Always.
     Always,
@@ -57,12 +57,12 @@ pub enum PrefixArg {
     Never,
 }
 
-/// What lines in files look like.
+/// Format of lines in files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FormatArg {
     /// As the worker wrote them.
     Text,
-    /// JSON objects with PM2's keys.
+    /// One JSON object per line, with the keys of PM2.
     Json,
 }
 

@@ -1,4 +1,4 @@
-//! What names a client, and how it finds its slot.
+//! Affinity keys, and how they are placed on slots.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -13,48 +13,49 @@ use crate::frontend::router::RouterSettings;
 use crate::settings::problems::Problems;
 use crate::settings::units::{above_zero, duration, within};
 
-/// How clients find their slots.
+/// How clients are placed on slots.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Placement")]
 pub struct PlacementArgs {
-    /// How a connection finds its slot.
+    /// Place connections on slots by this method.
     #[arg(long, value_enum, default_value = "rendezvous")]
     pub placement: PlacementArg,
-    /// A weight for each slot: one of weight 2 gets twice the clients of one of weight 1
-    /// [default: all alike].
+    /// Weigh the slots, one number for each: a slot of weight 2 gets twice the clients of one of
+    /// weight 1 [default: equal weights].
     #[arg(long, value_name = "W,W,...", value_delimiter = ',', value_parser = above_zero)]
     pub weights: Vec<f64>,
-    /// A slot with more than this many times the mean of connections takes no new clients
-    /// [default: no bound].
+    /// Send new clients elsewhere while a slot has more than this many times the mean number of
+    /// connections [default: no bound].
     #[arg(long, value_name = "FACTOR", value_parser = load_bound)]
     pub load_bound: Option<f64>,
-    /// Digest of the client's address.
+    /// Digest clients' addresses with this function.
     #[arg(long, value_enum, default_value = "md5")]
     pub digest: DigestArg,
-    /// File with a secret that is digested too, so that nobody outside can aim at one worker
+    /// Mix the secret in this file into the digest, so that nobody outside can aim at one worker
     /// [default: none].
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
-    /// Leading bits of an IPv4 address that name a client.
+    /// Use this many leading bits of an IPv4 address as the affinity key.
     #[arg(long, value_name = "BITS", default_value = "32", value_parser = within(0..=32_u8))]
     pub ipv4_prefix: u8,
-    /// Leading bits of an IPv6 address that name a client [default: 64, with modulo 128].
+    /// Use this many leading bits of an IPv6 address as the affinity key [default: 64; with modulo,
+    /// 128].
     #[arg(long, value_name = "BITS", value_parser = within(0..=128_u8))]
     pub ipv6_prefix: Option<u8>,
-    /// How long a client that went elsewhere is remembered, from its last connection on.
+    /// Keep a client's fallback slot for this long after its last connection.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
     pub fallback_ttl: Duration,
-    /// How many such clients are remembered.
+    /// Keep the fallback slots of at most this many clients.
     #[arg(long, value_name = "N", default_value = "65536", value_parser = table_size)]
     pub fallback_entries: NonZeroUsize,
 }
 
-/// How a connection finds its slot.
+/// How connections are placed on slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PlacementArg {
-    /// Sticky; one slot more or fewer moves only that slot's share of clients.
+    /// Sticky: a change of the number of slots moves only one slot's share of clients.
     Rendezvous,
-    /// Sticky, as Node's tutorials do it; one slot more or fewer moves nearly all clients.
+    /// Sticky, as in Node's tutorials: a change of the number of slots moves nearly all clients.
     Modulo,
     /// Not sticky: the slot with the fewest connections.
     LeastConnections,
@@ -64,12 +65,12 @@ pub enum PlacementArg {
     Random,
 }
 
-/// What turns an address into a key.
+/// Digest of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DigestArg {
-    /// As Node's tutorials.
+    /// MD5, as in Node's tutorials.
     Md5,
-    /// For those who may use no MD5.
+    /// SHA-256, where policy forbids MD5.
     Sha256,
 }
 
@@ -92,16 +93,11 @@ impl PlacementArgs {
         AffinitySettings { digest, secret: secret.unwrap_or_default(), prefixes }
     }
 
-    /// `most` is how many slots there ever may be: weights are given for all of them.
-    pub(super) fn router(
-        &self,
-        workers: u16,
-        most: u16,
-        problems: &mut Problems,
-    ) -> RouterSettings {
-        if !self.weights.is_empty() && self.weights.len() != usize::from(most) {
+    /// `max` is the largest number of slots that scaling allows: weights are given for all of them.
+    pub(super) fn router(&self, workers: u16, max: u16, problems: &mut Problems) -> RouterSettings {
+        if !self.weights.is_empty() && self.weights.len() != usize::from(max) {
             let given = self.weights.len();
-            problems.note("weights", format!("{given} weights given for {most} workers"));
+            problems.note("weights", format!("{given} weights given for {max} workers"));
         }
         let alike = || vec![1.0; usize::from(workers)];
         let weights = if self.weights.is_empty() { alike() } else { self.weights.clone() };

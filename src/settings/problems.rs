@@ -1,14 +1,14 @@
-//! What is wrong with what was written: all of it at once.
+//! Errors in settings, all reported together.
 
-/// Why there are no settings: everything that is wrong, a line each.
+/// Settings that are not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.lines.join("\n"))]
 pub struct SettingsError {
-    /// Each names where, which setting, what was expected and what was found.
+    /// One line for each error: place, setting, expected and found value.
     pub lines: Vec<String>,
 }
 
-/// Settings that cannot be had, by their keys.
+/// Errors by the keys of their settings.
 #[derive(Debug, Default)]
 pub(super) struct Problems(Vec<(&'static str, String)>);
 
@@ -17,7 +17,7 @@ impl Problems {
         self.0.push((key, text));
     }
 
-    /// As an error, unless there are none. `place` says where a setting was written.
+    /// Fails if there are any. `place` returns the place of a setting.
     pub(super) fn into_error(self, place: impl Fn(&str) -> String) -> Result<(), SettingsError> {
         let lines = self.0.into_iter().map(|(key, text)| format!("{}: {text}", place(key)));
         fail_if_any(lines.collect())

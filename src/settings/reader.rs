@@ -1,11 +1,11 @@
-//! Reads settings from wherever they are, as often as they are asked for.
+//! Reads settings from flags, environment and file, at the start and at each reload.
 //!
 //! # Pitfalls
 //!
-//! A program that was started in `/srv/app/current`, a symlink, is by its physical directory in the
-//! release that was current then, for ever. So the directory is remembered by its logical name,
-//! `PWD`, and each reading follows that name anew: after the symlink is switched, a reading finds
-//! the new release's configuration file and runs workers there.
+//! The physical directory of a program that was started in `/srv/app/current`, a symlink, stays that
+//! of the release at that time. So the directory is kept by its logical name, `PWD`, and each reading
+//! follows that name: after the symlink is switched, a reading finds the new release's configuration
+//! file and runs workers there.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -24,32 +24,32 @@ use crate::settings::table;
 use crate::system::directory::current_directory;
 use crate::system::limits::memory_limit;
 
-/// Knows what was typed, and reads the rest anew each time.
+/// The flags, and what it takes to read the rest again.
 #[derive(Debug)]
 pub struct Reader {
     typed: Vec<Entry>,
     config: Option<PathBuf>,
     profile: Option<String>,
     here: PathBuf,
-    /// A file was there once: that it is not any more is then no choice of defaults.
+    /// A file existed before: its absence is an error, not a choice of defaults.
     had_file: Cell<bool>,
 }
 
-/// What a reading found.
+/// The result of reading the settings.
 #[derive(Debug)]
 pub struct Reading {
     /// The settings.
     pub config: Config,
-    /// Each setting as it results, and where it was written.
+    /// Each setting's value and origin.
     pub values: Vec<Value>,
 }
 
 impl Reader {
-    /// For what was typed: matches of a command that has [`table::Arguments`].
+    /// A reader for the matches of a command with [`table::Arguments`].
     ///
     /// # Errors
     ///
-    /// If the current directory is not there, or `--args` are no words.
+    /// If the current directory does not exist, or `--args` are not valid words.
     pub fn new(matches: &ArgMatches) -> Result<Self, SettingsError> {
         let here = here()?;
         Ok(Self {
@@ -65,13 +65,13 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// If anything that was written cannot be had: all of it, each with its place.
+    /// If any setting is not valid; the error lists all of them with their places.
     pub fn read(&self) -> Result<Reading, SettingsError> {
         self.read_source(self.source()?)
     }
 
-    /// As [`Self::read`], with the text that the file had when it was read before: whatever has become
-    /// of it since, a primary goes on by what its predecessor ran on.
+    /// As [`Self::read`], with the file's text of an earlier reading: a successor of a primary uses the
+    /// settings of its predecessor, even if the file has changed since.
     ///
     /// # Errors
     ///
@@ -84,7 +84,7 @@ impl Reader {
     fn read_source(&self, source: Option<String>) -> Result<Reading, SettingsError> {
         let (path, name) = self.place();
         let file = match &source {
-            Some(text) => File::of(text, &path, &name)?,
+            Some(text) => File::parse(text, &path, &name)?,
             None => File::default(),
         };
         let variables = self.variables(&file, &name)?;
@@ -108,7 +108,7 @@ impl Reader {
         Ok(Reading { config, values })
     }
 
-    /// Where the file is, and the name by which messages call it.
+    /// The file's path, and its name in messages.
     fn place(&self) -> (PathBuf, String) {
         let name = self.config.as_deref().unwrap_or_else(|| Path::new(USUAL_NAME));
         (self.here.join(name), name.display().to_string())
@@ -125,7 +125,7 @@ impl Reader {
         Ok(Some(text))
     }
 
-    /// The variables of all workers, then those of the profile.
+    /// The variables of all workers and of the profile.
     fn variables(&self, file: &File, name: &str) -> Result<Vec<Variable>, SettingsError> {
         let of = |wanted: &str| file.profiles.iter().find(|(profile, _)| profile == wanted);
         let mut variables = of("").map(|(_, variables)| variables.clone()).unwrap_or_default();
@@ -150,7 +150,7 @@ fn no_profile(profile: &str, file: &File, name: &str) -> String {
     format!("--env: {name} has no [env_{profile}]; its profiles: {known}")
 }
 
-/// Where a setting was written, and its key.
+/// The place of a setting, and its key.
 fn place(merged: &BTreeMap<String, Entry>, key: &str) -> String {
     match merged.get(key).map(|entry| &entry.origin) {
         None | Some(Origin::Default) => key.to_owned(),
@@ -193,7 +193,7 @@ mod tests {
             let config = reader.read().unwrap().config;
             assert_eq!(config.name, release);
             let expected = root.join(release).canonicalize().unwrap();
-            assert_eq!(config.command.directory, Some(expected));
+            assert_eq!(config.workers.command.directory, Some(expected));
         }
         fs::remove_dir_all(root).unwrap();
         assert!(reader.read().is_err(), "a file that has gone is no choice of defaults");

@@ -1,4 +1,4 @@
-//! Each setting as it results, and where it was written: what `sticky-lb check` shows.
+//! The resulting value of each setting, and its origin: the output of `sticky-lb check`.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use crate::settings::file::Variable;
 use crate::settings::layers::{Entry, Origin};
 use crate::settings::{table, template};
 
-/// A setting as it results.
+/// A setting's resulting value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value {
     /// Its key in a file.
     pub key: String,
-    /// Its value, as a file would say it; none if it is not set.
+    /// Its value in the syntax of a file; `None` if it is not set.
     pub text: Option<String>,
-    /// Where it was written.
+    /// Its origin.
     pub origin: Origin,
 }
 
@@ -39,7 +39,7 @@ pub(super) fn values(
         Value { key, text, origin }
     };
     let settings = settings.get_arguments().map(value);
-    // Their values are often secrets, and this is often printed where many can read it.
+    // Their values are often secrets, and this output is often public.
     let variables = variables.iter().map(|variable| Value {
         key: format!("env.{}", variable.name),
         text: None,
@@ -48,24 +48,27 @@ pub(super) fn values(
     settings.chain(variables).collect()
 }
 
-/// What depends on something else than its own value.
+/// Values that depend on other settings or on the environment.
 fn derived(config: &Config) -> Vec<(&'static str, String)> {
     let mut derived = vec![
-        ("workers", config.workers.to_string()),
-        ("ipv6_prefix", config.affinity.prefixes.v6.to_string()),
-        ("lameduck", template::quoted(&humantime::format_duration(config.lameduck).to_string())),
+        ("workers", config.workers.count.to_string()),
+        ("ipv6_prefix", config.frontend.affinity.prefixes.v6.to_string()),
+        (
+            "lameduck",
+            template::quoted(&humantime::format_duration(config.workers.lameduck).to_string()),
+        ),
     ];
-    if let Some(directory) = &config.command.directory {
+    if let Some(directory) = &config.workers.command.directory {
         derived.push(("cwd", template::quoted(&directory.to_string_lossy())));
     }
-    if let Some(autoscale) = config.autoscale {
+    if let Some(autoscale) = config.workers.autoscale {
         derived.push(("min_workers", autoscale.min_workers.to_string()));
         derived.push(("scale_up_load", autoscale.scale_up_load.to_string()));
     }
     let sizes = [
-        ("max_memory_restart", config.limits.max_memory_restart),
-        ("max_memory_kill", config.limits.max_memory_kill),
-        ("max_draining_memory", config.rollout.max_draining_memory),
+        ("max_memory_restart", config.workers.limits.max_memory_restart),
+        ("max_memory_kill", config.workers.limits.max_memory_kill),
+        ("max_draining_memory", config.workers.rollout.max_draining_memory),
     ];
     derived.extend(sizes.into_iter().filter_map(|(key, size)| Some((key, size?.to_string()))));
     derived

@@ -1,24 +1,24 @@
-//! What was written becomes the settings of the parts, checked against each other.
+//! Turns the table into the settings of the parts, checked against each other.
 
 use std::ffi::OsString;
 use std::path::Path;
 
-use crate::config::Config;
+use crate::config::{Config, FrontendConfig, TriggersConfig, WorkersConfig};
 use crate::settings::problems::Problems;
 use crate::settings::table::Table;
 
-/// What settings depend on beside what was written.
+/// The environment that settings depend on.
 #[derive(Debug)]
 pub(super) struct Surroundings<'a> {
     pub(super) here: &'a Path,
-    /// Whether somebody wrote how many workers there are.
+    /// Whether the number of workers is set.
     pub(super) workers_given: bool,
-    /// Bytes that the container or the machine has.
+    /// Memory of the container or machine in bytes.
     pub(super) memory: u64,
     pub(super) environment: Vec<(OsString, OsString)>,
 }
 
-/// The settings, of use only if no problem was noted.
+/// The settings, valid only if no problem was noted.
 pub(super) fn resolve(
     table: &Table,
     surroundings: Surroundings<'_>,
@@ -26,37 +26,44 @@ pub(super) fn resolve(
 ) -> Config {
     let Surroundings { here, workers_given, memory, environment } = surroundings;
     let given = (workers_given, table.general.workers);
-    let (workers, autoscale) = table.scaling.autoscale(given, problems);
-    let most = autoscale.map_or(workers, |autoscale| autoscale.max_workers);
+    let (count, autoscale) = table.scaling.autoscale(given, problems);
+    let max = autoscale.map_or(count, |autoscale| autoscale.max_workers);
     let command = table.worker.command(here, environment, problems);
+    let triggers = TriggersConfig {
+        watch: table.triggers.watch(command.directory.as_deref(), problems),
+        cron_restart: table.triggers.cron_restart.clone(),
+    };
     Config {
         source: None,
         name: table.general.name.clone(),
         keeper: table.general.keeper.then_some(table.general.keeper_min_uptime),
-        workers,
         listener: table.general.listener(),
-        affinity: table.placement.affinity(problems),
-        router: table.placement.router(workers, most, problems),
-        slots: table.hand_off.slots(),
-        pace: table.drain.pace(),
-        credits: usize::from(table.hand_off.credits),
-        lifecycle: table.lifecycle.lifecycle(&table.drain, table.restarts.policy(problems)),
-        wait_ready: table.lifecycle.wait_ready,
-        rollout: table.lifecycle.rollout(memory),
-        autoscale,
-        limits: table.limits.limits(memory, problems),
-        watchdog_timeout: table.limits.watchdog_timeout(),
-        migrate_timeout: table.drain.migrate_timeout,
+        frontend: FrontendConfig {
+            affinity: table.placement.affinity(problems),
+            router: table.placement.router(count, max, problems),
+            slots: table.hand_off.slots(),
+            pace: table.drain.pace(),
+        },
+        workers: WorkersConfig {
+            count,
+            autoscale,
+            command,
+            credits: usize::from(table.hand_off.credits),
+            lifecycle: table.lifecycle.lifecycle(&table.drain, table.restarts.policy(problems)),
+            wait_ready: table.lifecycle.wait_ready,
+            rollout: table.lifecycle.rollout(memory),
+            limits: table.limits.limits(memory, problems),
+            watchdog_timeout: table.limits.watchdog_timeout(),
+            migrate_timeout: table.drain.migrate_timeout,
+            lameduck: table.lifecycle.lameduck(),
+            orphan_timeout: table.lifecycle.orphan_timeout,
+        },
         protect: table.drain.protect,
-        lameduck: table.lifecycle.lameduck(),
-        orphan_timeout: table.lifecycle.orphan_timeout,
-        watch: table.triggers.watch(command.directory.as_deref(), problems),
-        cron_restart: table.triggers.cron_restart.clone(),
+        triggers,
         output: table.output.output(&table.general.name),
         control: table.control.control(),
         admin: table.control.admin(problems),
         log: table.control.log(&table.general.log_level),
-        command,
     }
 }
 
@@ -114,12 +121,13 @@ mod tests {
     }
 
     #[test]
-    fn scaling_starts_with_the_fewest_unless_told_otherwise() {
-        let start = |arguments: &[&str]| of(arguments).unwrap().workers;
+    fn scaling_starts_with_min_workers_by_default() {
+        let start = |arguments: &[&str]| of(arguments).unwrap().workers.count;
         assert_eq!(start(&["--max-workers=4"]), 1);
         assert_eq!(start(&["--max-workers=4", "--min-workers=2"]), 2);
         assert_eq!(start(&["--max-workers=4", "--workers=3"]), 3);
-        let load = |arguments: &[&str]| of(arguments).unwrap().autoscale.unwrap().scale_up_load;
+        let load =
+            |arguments: &[&str]| of(arguments).unwrap().workers.autoscale.unwrap().scale_up_load;
         assert_eq!(load(&["--max-workers=4"]).to_string(), "100");
         assert_eq!(load(&["--max-workers=4", "--scale-load=cpu"]).to_string(), "80");
     }
@@ -140,19 +148,22 @@ mod tests {
             "9",
         ])
         .unwrap();
-        assert_eq!(config.limits.max_memory_restart, Some(1 << 29));
-        assert_eq!(config.watchdog_timeout, None);
-        assert_eq!(config.command.program, "node");
-        assert_eq!(config.command.arguments, ["app.js", "--port", "9", "x"]);
-        assert_eq!((config.command.umask, config.command.nice), (Some(0o27), Some(-5)));
+        assert_eq!(config.workers.limits.max_memory_restart, Some(1 << 29));
+        assert_eq!(config.workers.watchdog_timeout, None);
+        assert_eq!(config.workers.command.program, "node");
+        assert_eq!(config.workers.command.arguments, ["app.js", "--port", "9", "x"]);
+        assert_eq!(
+            (config.workers.command.umask, config.workers.command.nice),
+            (Some(0o27), Some(-5))
+        );
         let without = ["AWS_", "SECRET_"].map(str::to_owned).to_vec();
-        assert_eq!(config.command.inherited, InheritedVariables::Without(without));
+        assert_eq!(config.workers.command.inherited, InheritedVariables::Without(without));
         assert_eq!(config.listener.port, 3000);
     }
 
     #[test]
-    fn modulo_hashes_whole_addresses_unless_told_otherwise() {
-        let v6 = |arguments: &[&str]| of(arguments).unwrap().affinity.prefixes.v6;
+    fn modulo_hashes_whole_addresses_by_default() {
+        let v6 = |arguments: &[&str]| of(arguments).unwrap().frontend.affinity.prefixes.v6;
         assert_eq!(v6(&[]), 64);
         assert_eq!(v6(&["--placement=modulo"]), 128);
         assert_eq!(v6(&["--placement=modulo", "--ipv6-prefix=56"]), 56);
@@ -161,13 +172,13 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_parts() {
         let config = of(&[]).unwrap();
-        assert_eq!(config.lifecycle.restart, RestartPolicy::DEFAULT);
-        assert_eq!(config.rollout, RolloutSettings::default());
-        assert_eq!(config.limits, LimitSettings::default());
+        assert_eq!(config.workers.lifecycle.restart, RestartPolicy::DEFAULT);
+        assert_eq!(config.workers.rollout, RolloutSettings::default());
+        assert_eq!(config.workers.limits, LimitSettings::default());
         assert_eq!(config.output, OutputSettings::default());
-        assert_eq!(config.pace, PaceSettings::default());
-        assert_eq!(config.lifecycle.drain, DrainMode::default());
-        assert_eq!(config.autoscale, None);
-        assert_eq!(config.watch, None);
+        assert_eq!(config.frontend.pace, PaceSettings::default());
+        assert_eq!(config.workers.lifecycle.drain, DrainMode::default());
+        assert_eq!(config.workers.autoscale, None);
+        assert_eq!(config.triggers.watch, None);
     }
 }

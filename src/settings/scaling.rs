@@ -1,58 +1,58 @@
-//! How many workers there are, by their load.
+//! The number of workers as a function of their load.
 
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::settings::general::MOST;
+use crate::settings::general::MAX_WORKERS;
 use crate::settings::problems::Problems;
 use crate::settings::units::{above_zero, duration, interval, not_negative, within};
 use crate::supervisor::autoscale::{AutoscaleSettings, LoadMeasure};
 
-/// When to have more workers and when fewer.
+/// When workers are added and removed.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Scaling by load")]
 pub struct Scaling {
-    /// Never fewer workers than these [default: 1].
-    #[arg(long, value_name = "N", value_parser = within(1..=MOST))]
+    /// Keep at least this many workers [default: 1].
+    #[arg(long, value_name = "N", value_parser = within(1..=MAX_WORKERS))]
     pub min_workers: Option<u16>,
-    /// Never more workers than these; turns scaling on, and `workers`, by default `min_workers`,
-    /// is how many there are at the start [default: no scaling].
-    #[arg(long, value_name = "N", value_parser = within(1..=MOST))]
+    /// Keep at most this many workers. Turns scaling on; `workers`, by default `min_workers`, is then
+    /// the number at the start [default: no scaling].
+    #[arg(long, value_name = "N", value_parser = within(1..=MAX_WORKERS))]
     pub max_workers: Option<u16>,
-    /// What the load of a worker is.
+    /// Measure a worker's load by this.
     #[arg(long, value_enum, default_value = "connections")]
     pub scale_load: LoadArg,
-    /// One more worker when their average load is above this [default: 100, for cpu 80].
+    /// Add a worker while the average load is above this [default: 100; for cpu, 80].
     #[arg(long, value_name = "LOAD", value_parser = above_zero)]
     pub scale_up_load: Option<f64>,
-    /// One fewer when it is below this, and has been for a while.
+    /// Remove a worker when the average load has been below this for `scale_down_after`.
     #[arg(long, value_name = "LOAD", default_value = "20", value_parser = not_negative)]
     pub scale_down_load: f64,
-    /// How often loads are looked at.
+    /// Measure loads this often.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = interval)]
     pub scale_interval: Duration,
-    /// How long the load has to be low before there is one fewer.
+    /// Remove a worker only after the load has been low for this long.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub scale_down_after: Duration,
 }
 
-/// What the load of a worker is.
+/// Measure of a worker's load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LoadArg {
     /// Established connections.
     Connections,
     /// Requests in flight.
     Requests,
-    /// Percent of one CPU.
+    /// CPU time, in percent of one CPU.
     Cpu,
-    /// How late its event loop is, in milliseconds.
+    /// Lag of its event loop, in milliseconds.
     Lag,
 }
 
 impl Scaling {
-    /// How many workers there are at the start, and what changes that. `workers` is what was
-    /// written, if it was, and what it would be.
+    /// The number of workers at the start, and the rules that change it. `workers`: whether a number
+    /// was set, and the number.
     pub(super) fn autoscale(
         &self,
         workers: (bool, u16),

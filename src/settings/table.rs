@@ -1,7 +1,7 @@
-//! The one table of everything that can be set: each setting's name, help, default and check.
+//! The one table of all settings: name, help, default and check of each.
 //!
-//! A flag `--max-restarts` is the key `max_restarts`. What a file says is checked by the flag of
-//! the same name, so that there is one check for both.
+//! The flag `--max-restarts` is the key `max_restarts`. A value in a file is checked by the flag of
+//! the same name.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -21,26 +21,30 @@ use crate::settings::scaling::Scaling;
 use crate::settings::triggers::Triggers;
 use crate::settings::worker::Worker;
 
-/// What may be typed: where settings are, and settings.
+/// Arguments on the command line: the settings, and where to read more of them.
 #[derive(Clone, Debug, Args)]
 pub struct Arguments {
-    /// Configuration file [default: sticky-lb.toml in the current directory, if there is one].
+    /// Read settings from this file [default: sticky-lb.toml in the current directory, if it exists].
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Profile of the configuration file: workers get the variables of its `[env_NAME]` too.
+    /// Use this profile of the configuration file: workers also get the variables in `[env_NAME]`.
     #[arg(long = "env", value_name = "NAME")]
     pub profile: Option<String>,
-    /// The same as --keeper=false.
+    /// Same as --keeper=false.
     #[arg(long, overrides_with = "keeper")]
     pub no_keeper: bool,
+    /// Write events (listening, ready, reloaded, stopped and others), a line of JSON each, to this
+    /// descriptor, which must be open for writing [default: none].
+    #[arg(long, value_name = "N")]
+    pub events_fd: Option<i32>,
     /// The settings.
     #[command(flatten)]
     pub table: Table,
 }
 
-/// Everything that can be set.
+/// All settings.
 #[derive(Clone, Debug, Args)]
-#[expect(missing_docs, reason = "each part says what it is")]
+#[expect(missing_docs, reason = "each part has its own documentation")]
 pub struct Table {
     #[command(flatten)]
     pub general: General,
@@ -68,24 +72,24 @@ pub struct Table {
     pub control: Control,
 }
 
-/// The table, to be asked for its settings.
+/// The table as a command, which lists and parses the settings.
 pub(super) fn settings() -> Command {
     Table::augment_args(Command::default().no_binary_name(true))
 }
 
-/// The setting that a key of a file stands for.
+/// The setting with this key in a file.
 pub(super) fn find<'a>(settings: &'a Command, key: &str) -> Option<&'a Arg> {
     settings.get_arguments().find(|setting| names(setting).any(|name| name == key))
 }
 
-/// The keys of a setting: its own first, then those that other programs have for it.
+/// The keys of a setting: its own first, then its second names.
 pub(super) fn names(setting: &Arg) -> impl Iterator<Item = String> {
     let aliases = setting.get_all_aliases().unwrap_or_default().into_iter();
     let aliases = aliases.map(|alias| alias.replace('-', "_"));
     std::iter::once(setting.get_id().to_string()).chain(aliases)
 }
 
-/// Whether its values are paths, which start where they were written.
+/// Whether its values are paths, relative to the place where they are written.
 pub(super) fn is_path(setting: &Arg) -> bool {
     setting.get_value_hint() == ValueHint::AnyPath
 }
@@ -95,10 +99,10 @@ pub(super) fn is_list(setting: &Arg) -> bool {
     matches!(setting.get_action(), clap::ArgAction::Append)
 }
 
-/// What would have to be typed to set it.
+/// The command-line arguments that set it.
 pub(super) fn typed(setting: &Arg, values: &[OsString]) -> Vec<OsString> {
     let Some(flag) = setting.get_long() else { return values.to_vec() };
-    // An empty list where there is a longer one by default.
+    // An empty list replaces a default of several values.
     if values.is_empty() && setting.get_default_values().len() > 1 {
         return vec![format!("--{flag}").into()];
     }
@@ -110,7 +114,7 @@ pub(super) fn typed(setting: &Arg, values: &[OsString]) -> Vec<OsString> {
     values.iter().map(value).collect()
 }
 
-/// Whether a setting may have these values; if not, what was expected.
+/// Checks a setting's values. The error says what was expected.
 pub(super) fn check(settings: &Command, setting: &Arg, values: &[OsString]) -> Result<(), String> {
     let mut arguments = typed(setting, values);
     if setting.is_positional() {
@@ -120,7 +124,7 @@ pub(super) fn check(settings: &Command, setting: &Arg, values: &[OsString]) -> R
     result.map(drop).map_err(|error| expected(&error))
 }
 
-/// All settings together.
+/// Parses all settings together.
 pub(super) fn parse(
     settings: Command,
     arguments: Vec<OsString>,
@@ -129,7 +133,7 @@ pub(super) fn parse(
     Ok((Table::from_arg_matches(&matches)?, matches))
 }
 
-/// What a check says, without what it says about flags.
+/// A check's message without its text about flags.
 fn expected(error: &Error) -> String {
     match (error.kind(), error.get(ContextKind::ValidValue)) {
         (ErrorKind::InvalidValue, Some(ContextValue::Strings(valid))) => {

@@ -1,18 +1,18 @@
-//! A configuration file with every key, made from the table, so that it misses none.
+//! A configuration file with every key, generated from the table.
 
 use std::fmt::Write;
 
 use clap::Arg;
 
-use crate::settings::table;
+use crate::settings::{reference, table};
 
 const HEAD: &str = "\
-# Settings of sticky-lb. Each is here with its default: take away the # to change it. An empty
-# value, \"\", is as if the line were not there. Flags on the command line win over this file:
-# max_restarts is --max-restarts. `sticky-lb check` says what results.
+# Settings of sticky-lb, each with its default. Remove the # to change one. An empty value, \"\",
+# means that the setting is not set. Flags on the command line override this file: max_restarts is
+# --max-restarts. `sticky-lb check` shows the resulting settings.
 #
 # Times: 250ms, 10s, 5m; a bare number is milliseconds. Sizes: 512K, 300M, 1G; a bare number is
-# bytes. Paths start at this file's folder.
+# bytes. Paths are relative to this file's directory.
 ";
 
 const TAIL: &str = "
@@ -22,7 +22,7 @@ const TAIL: &str = "
 #[env]
 #NODE_ENV = \"development\"
 
-# Variables that they get beside them with `--env production`.
+# Further variables with `--env production`.
 #[env_production]
 #NODE_ENV = \"production\"
 ";
@@ -33,19 +33,20 @@ pub fn commented() -> String {
     let mut text = HEAD.to_owned();
     let mut heading = None;
     for setting in table::settings().get_arguments() {
-        if heading != Some(setting.get_help_heading().map(str::to_owned)) {
-            heading = Some(setting.get_help_heading().map(str::to_owned));
-            let name = setting.get_help_heading().unwrap_or("General");
+        let name = setting.get_help_heading().unwrap_or(reference::FIRST_GROUP);
+        if heading.as_deref() != Some(name) {
+            heading = Some(name.to_owned());
             // Writing to a string cannot fail.
             let _ = write!(text, "\n## {name}\n");
         }
+        let line = format!("#{} = {}", setting.get_id(), default_value(setting));
         text.push('\n');
-        text.push_str(&described(setting, &format!("#{}", default_line(setting))));
+        text.push_str(&described(setting, &line));
     }
     text + TAIL
 }
 
-/// A line with what it is above it.
+/// A line below its description.
 pub(super) fn described(setting: &Arg, line: &str) -> String {
     let mut text = String::new();
     for comment in wrapped(&help(setting)) {
@@ -69,18 +70,18 @@ fn help(setting: &Arg) -> String {
     }
 }
 
-fn default_line(setting: &Arg) -> String {
+/// A setting's default in the syntax of the file.
+pub(super) fn default_value(setting: &Arg) -> String {
     let defaults = setting.get_default_values();
     let defaults: Vec<_> = defaults.iter().map(|value| value.to_string_lossy().into()).collect();
-    let value = match &defaults[..] {
+    match &defaults[..] {
         [] if table::is_list(setting) => "[]".to_owned(),
         [] => "\"\"".to_owned(),
         defaults => written(setting, defaults),
-    };
-    format!("{} = {value}", setting.get_id())
+    }
 }
 
-/// A value, as a file says it.
+/// A value in the syntax of the file.
 pub(super) fn written(setting: &Arg, values: &[String]) -> String {
     match values {
         [value] if !table::is_list(setting) || value == "true" || value == "false" => plain(value),
@@ -91,18 +92,18 @@ pub(super) fn written(setting: &Arg, values: &[String]) -> String {
     }
 }
 
-/// Numbers and switches as they are, all else in quotes.
+/// Numbers and booleans as they are, everything else in quotes.
 pub(super) fn plain(value: &str) -> String {
     let number = value.parse::<i64>().is_ok_and(|number| number.to_string() == value);
     if number || value == "true" || value == "false" { value.to_owned() } else { quoted(value) }
 }
 
-/// As a string of TOML, which are those of JSON but for one character.
+/// A TOML string. They are JSON's but for one character.
 pub(super) fn quoted(value: &str) -> String {
     serde_json::Value::from(value).to_string().replace('\u{7f}', "\\u007F")
 }
 
-/// A key, in quotes where it needs them.
+/// A key, in quotes where needed.
 pub(super) fn key(name: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if !name.is_empty() && name.chars().all(bare) { name.to_owned() } else { quoted(name) }

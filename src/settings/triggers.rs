@@ -1,4 +1,4 @@
-//! What starts a rolling restart by itself.
+//! Automatic rolling restarts: changed files, times of day.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,24 +10,23 @@ use crate::settings::units::duration;
 use crate::triggers::cron::Schedule;
 use crate::triggers::watch::{IGNORED_BY_DEFAULT, WatchSettings};
 
-/// Rolling restarts that nobody asks for.
+/// Automatic rolling restarts.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Rolling restarts by themselves")]
+#[command(next_help_heading = "Automatic rolling restarts")]
 pub struct Triggers {
-    /// A rolling restart when a file changes: in these paths, or without any in the workers'
-    /// directory.
+    /// Do a rolling restart when a file changes in these paths, by default in the workers' directory.
     #[arg(long, value_name = "PATHS", num_args = 0..)]
     #[arg(default_missing_value = "true", default_value = "false")]
     pub watch: Vec<PathBuf>,
-    /// Names and patterns of files whose changes don't count; `.*` is all dot files.
+    /// Ignore changes of files with these names or patterns; `.*` is all dot files.
     #[arg(long, value_name = "PATTERNS", num_args = 0..)]
     #[arg(default_values = IGNORED_BY_DEFAULT)]
     pub ignore_watch: Vec<String>,
-    /// How long nothing has to change any more.
+    /// Wait until nothing has changed for this long.
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = duration)]
     pub watch_delay: Duration,
-    /// A rolling restart at times, in local time: "0 3 * * *" is each night at three [default:
-    /// never].
+    /// Do rolling restarts at these times, in local time: "0 3 * * *" is every night at three
+    /// [default: never].
     #[arg(long, value_name = "CRON", value_parser = schedule)]
     pub cron_restart: Option<Schedule>,
 }

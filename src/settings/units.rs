@@ -1,28 +1,28 @@
-//! Numbers, times and sizes, as people write them.
+//! Numbers, times and sizes in the notation of settings.
 //!
-//! Pure: text in, a value or what was expected instead out.
+//! Pure: from text to a value, or to a message of the form `expected …`.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::control::settings::Enough;
+use crate::control::settings::ReadyThreshold;
 
-/// Nothing is waited for longer, so that no sum of times overflows: ten years.
-const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+/// The longest time, ten years: no sum of times overflows.
+const MAX_DURATION: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 
-/// An amount of memory, or a share of what there is.
+/// An amount of memory, or a share of the total.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Memory {
-    /// So many bytes.
+    /// A number of bytes.
     Bytes(u64),
-    /// So many percent of the memory that the container or the machine has.
+    /// Percent of the memory of the container or machine.
     Percent(f64),
 }
 
 impl Memory {
-    /// In bytes, where there are `total`.
+    /// In bytes, of `total`.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 100 %")]
     #[expect(clippy::cast_precision_loss, reason = "a share of memory is no exact number")]
@@ -34,7 +34,7 @@ impl Memory {
     }
 }
 
-/// A number of a range.
+/// A number within a range.
 pub fn within<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone
 where
     T: Clone + Display + FromStr + PartialOrd,
@@ -49,7 +49,7 @@ where
 ///
 /// # Errors
 ///
-/// If it is none.
+/// If the text is no such number.
 pub fn above_zero(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(number) if number > 0.0 && f64::is_finite(number) => Ok(number),
@@ -61,7 +61,7 @@ pub fn above_zero(text: &str) -> Result<f64, String> {
 ///
 /// # Errors
 ///
-/// If it is none.
+/// If the text is no such number.
 pub fn not_negative(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(number) if number >= 0.0 && f64::is_finite(number) => Ok(number),
@@ -73,14 +73,14 @@ pub fn not_negative(text: &str) -> Result<f64, String> {
 ///
 /// # Errors
 ///
-/// If it is no time, or one that nobody lives to see.
+/// If the text is no time, or longer than ten years.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let parsed = match text.parse() {
         Ok(millis) => Some(Duration::from_millis(millis)),
         Err(_) => humantime::parse_duration(text).ok(),
     };
     match parsed {
-        Some(duration) if duration <= LONGEST => Ok(duration),
+        Some(duration) if duration <= MAX_DURATION => Ok(duration),
         Some(_) => Err("expected a time of ten years at most".to_owned()),
         None => Err("expected a time such as 250ms, 10s or 5m".to_owned()),
     }
@@ -102,7 +102,7 @@ pub fn interval(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 ///
-/// If it is no size, or 0.
+/// If the text is no size, or 0.
 pub fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
@@ -122,7 +122,7 @@ pub fn size(text: &str) -> Result<u64, String> {
 ///
 /// # Errors
 ///
-/// If it is neither.
+/// If the text is neither.
 pub fn memory(text: &str) -> Result<Memory, String> {
     match text.strip_suffix('%').map(|number| number.trim_end().parse()) {
         Some(Ok(percent)) if percent > 0.0 && percent <= 100.0 => Ok(Memory::Percent(percent)),
@@ -133,20 +133,20 @@ pub fn memory(text: &str) -> Result<Memory, String> {
     }
 }
 
-/// How many slots are enough: `3`, or `80%` of them.
+/// A number of slots, `3`, or a share of them, `80%`.
 ///
 /// # Errors
 ///
-/// If it is neither, or 0.
-pub fn enough(text: &str) -> Result<Enough, String> {
-    let enough = match text.strip_suffix('%') {
-        Some(number) => number.trim_end().parse().ok().map(Enough::Percent),
-        None => text.parse().ok().map(Enough::Slots),
+/// If the text is neither, or 0.
+pub fn slots(text: &str) -> Result<ReadyThreshold, String> {
+    let threshold = match text.strip_suffix('%') {
+        Some(number) => number.trim_end().parse().ok().map(ReadyThreshold::Percent),
+        None => text.parse().ok().map(ReadyThreshold::Slots),
     };
-    enough
-        .filter(|enough| match enough {
-            Enough::Slots(slots) => *slots > 0,
-            Enough::Percent(percent) => *percent > 0.0 && *percent <= 100.0,
+    threshold
+        .filter(|threshold| match threshold {
+            ReadyThreshold::Slots(slots) => *slots > 0,
+            ReadyThreshold::Percent(percent) => *percent > 0.0 && *percent <= 100.0,
         })
         .ok_or_else(|| "expected a number such as 3, or a share such as 80%".to_owned())
 }
@@ -155,13 +155,22 @@ pub fn enough(text: &str) -> Result<Enough, String> {
 ///
 /// # Errors
 ///
-/// If it is none.
+/// If the text is no mask.
 pub fn mask(text: &str) -> Result<u32, String> {
     let digits = text.strip_prefix("0o").unwrap_or(text);
     match u32::from_str_radix(digits, 8) {
         Ok(mask) if mask <= 0o777 => Ok(mask),
         _ => Err("expected a mask in octal, such as 022".to_owned()),
     }
+}
+
+/// Words, split as a shell does.
+///
+/// # Errors
+///
+/// If a quote is not closed.
+pub fn words(text: &str) -> Result<Vec<String>, String> {
+    shlex::split(text).ok_or_else(|| "expected words as in a shell, with quotes closed".to_owned())
 }
 
 #[cfg(test)]
@@ -171,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_written_as_people_write_them() {
+    fn times_have_units() {
         for (text, millis) in
             [("250ms", 250), ("10s", 10_000), ("1600", 1_600), ("2m", 120_000), ("0", 0)]
         {
@@ -231,11 +240,11 @@ mod tests {
     }
 
     #[test]
-    fn enough_slots_are_a_number_or_a_share() {
-        assert_eq!(enough("3"), Ok(Enough::Slots(3)));
-        assert_eq!(enough("80 %"), Ok(Enough::Percent(80.0)));
+    fn slots_are_a_number_or_a_share() {
+        assert_eq!(slots("3"), Ok(ReadyThreshold::Slots(3)));
+        assert_eq!(slots("80 %"), Ok(ReadyThreshold::Percent(80.0)));
         for wrong in ["", "0", "-1", "0%", "101%", "nan%", "%", "70000", "many"] {
-            assert!(enough(wrong).is_err(), "{wrong}");
+            assert!(slots(wrong).is_err(), "{wrong}");
         }
     }
 
@@ -246,7 +255,7 @@ mod tests {
                 let _ = (duration(&text), interval(&text), size(&text), mask(&text));
                 let _ = (above_zero(&text), not_negative(&text), within(1..=9_u16)(&text));
                 let _ = memory(&text).map(|memory| memory.of(number));
-                let _ = enough(&text).map(|enough| enough.of(9));
+                let _ = slots(&text).map(|threshold| threshold.of(9));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Whom workers run as, by name or number.
+//! The user and group of workers, by name or number.
 
 use std::ffi::CString;
 
@@ -6,14 +6,14 @@ use nix::unistd::{Gid, Group, Uid, User as Entry, getegid, geteuid, getgrouplist
 
 use crate::supervisor::command::User;
 
-/// The setting that cannot be had, and why.
+/// The key of a setting, and its error.
 type Refusal = (&'static str, String);
 
-/// The user and the groups that these names stand for; `None` if there are none.
+/// The user and groups with these names; `None` without names.
 ///
 /// # Errors
 ///
-/// If there is no such user or group, or if this process may not change to it.
+/// If there is no such user or group, or this process may not change to it.
 pub fn find(user: Option<&str>, group: Option<&str>) -> Result<Option<User>, Refusal> {
     if user.is_none() && group.is_none() {
         return Ok(None);
@@ -25,7 +25,7 @@ pub fn find(user: Option<&str>, group: Option<&str>) -> Result<Option<User>, Ref
     let gid = match group {
         Some(name) => group_of(name)?,
         None => entry.as_ref().map(|entry| entry.gid).ok_or_else(|| {
-            ("user", format!("user {uid} is not known here: say its group too (group)"))
+            ("user", format!("user {uid} has no entry on this machine: set group too"))
         })?,
     };
     may_become(user.unwrap_or_default(), uid, group.unwrap_or_default(), gid)?;
@@ -67,7 +67,7 @@ fn may_become(user: &str, uid: Uid, group: &str, gid: Gid) -> Result<(), Refusal
     Err((key, format!("cannot become {key} {name}: run as root ({own})")))
 }
 
-/// The user's groups; a user that is not known has but the one.
+/// The user's groups; a user without an entry has only its primary group.
 fn supplementary(entry: Option<&Entry>, gid: Gid) -> Vec<u32> {
     let name = entry.and_then(|entry| CString::new(entry.name.as_str()).ok());
     let groups = name.and_then(|name| getgrouplist(&name, gid).ok());
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_asked_for_by_default() {
+    fn there_is_no_user_by_default() {
         assert_eq!(find(None, None), Ok(None));
     }
 
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_exist_is_named() {
+    fn a_user_that_does_not_exist_is_named() {
         let (key, text) = find(Some("no such user"), None).unwrap_err();
         assert_eq!((key, text.as_str()), ("user", "there is no user \"no such user\""));
         let (key, _) = find(None, Some("no such group")).unwrap_err();

@@ -1,4 +1,4 @@
-//! What the workers run, where, and as whom.
+//! The worker's command, directory, environment and user.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,36 +14,36 @@ use crate::supervisor::command::{InheritedVariables, User, WorkerCommand};
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Worker")]
 pub struct Worker {
-    /// Program to run as each worker, and its arguments [default: a demo].
+    /// Run this program with these arguments as each worker [default: a demo].
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
-    /// More arguments, as words of a shell.
+    /// Append these arguments, split into words as a shell does.
     #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
     pub args: Vec<OsString>,
-    /// Directory that workers run in [default: the current one].
+    /// Run workers in this directory [default: the current one].
     #[arg(long, value_name = "DIR")]
     pub cwd: Option<PathBuf>,
-    /// Hide the primary's own variables from workers: all but PATH, HOME and their like, or those
-    /// whose names begin with a prefix.
+    /// Hide the primary's environment from workers: `true` hides everything but basics such as PATH
+    /// and HOME; prefixes hide the variables whose names start with one of them.
     #[arg(long, value_name = "PREFIX,...", value_delimiter = ',', num_args = 0..=1)]
     #[arg(default_missing_value = "true", default_value = "false")]
     pub filter_env: Vec<String>,
-    /// User to run workers as, by name or number [default: the primary's].
+    /// Run workers as this user, by name or number [default: the primary's].
     #[arg(long)]
     pub user: Option<String>,
-    /// Group to run workers as, by name or number [default: the user's].
+    /// Run workers as this group, by name or number [default: the user's].
     #[arg(long)]
     pub group: Option<String>,
-    /// File mode creation mask of workers, in octal [default: the primary's].
+    /// Set workers' file mode creation mask, in octal [default: the primary's].
     #[arg(long, value_name = "MASK", value_parser = mask)]
     pub umask: Option<u32>,
-    /// Niceness of workers, -20 to 19 [default: the primary's].
+    /// Set workers' niceness, -20 to 19 [default: the primary's].
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = within(-20..=19_i32))]
     pub nice: Option<i32>,
 }
 
 impl Worker {
-    /// `here` is where the program was started, by the name under which it was.
+    /// `here` is the directory in which the program was started, by its logical name.
     pub(super) fn command(
         &self,
         here: &Path,
@@ -84,8 +84,8 @@ impl Worker {
     }
 }
 
-/// By its physical name, so that workers started before a symlink was switched keep their release,
-/// and those started after it get the new one.
+/// The directory's physical name: workers started before a symlink is switched keep their release,
+/// and those started later run in the new one.
 fn directory(path: &Path, problems: &mut Problems) -> Option<PathBuf> {
     match path.canonicalize() {
         Ok(found) if found.is_dir() => return Some(found),
@@ -97,7 +97,7 @@ fn directory(path: &Path, problems: &mut Problems) -> Option<PathBuf> {
     None
 }
 
-/// This program itself, even after its file was replaced.
+/// This program itself, even after its file has been replaced.
 fn demo_command() -> Vec<OsString> {
     vec!["/proc/self/exe".into(), "demo-worker".into()]
 }

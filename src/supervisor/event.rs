@@ -128,30 +128,30 @@ impl Event {
             Self::Slot { slot, state: SlotState::BackOff, delay } => {
                 let delay_ms = delay.unwrap_or_default().as_millis();
                 let delay_ms = u64::try_from(delay_ms).unwrap_or(u64::MAX);
-                tracing::warn!(slot = slot.0, delay_ms, "slot waits before its next worker");
+                tracing::warn!(slot = slot.0, delay_ms, "slot in back-off");
             }
             Self::Slot { slot, state: SlotState::Errored, .. } => tracing::error!(
                 slot = slot.0,
-                "slot is errored: too many of its workers died, others serve its clients until a \
-                 reload or `undrain`",
+                "slot errored: too many crashes, other slots serve its clients until a reload or \
+                 `undrain`",
             ),
             Self::Slot { slot, state, .. } => {
-                tracing::info!(slot = slot.0, %state, "slot is at rest")
+                tracing::info!(slot = slot.0, %state, "slot out of service")
             }
             Self::RolloutBegun { number, trigger, of } => {
-                tracing::info!(rollout = number, %trigger, slots = of, "rolling restart begins");
+                tracing::info!(rollout = number, %trigger, slots = of, "rolling restart started");
             }
             Self::RolloutEnded(report) => log_report(report),
-            Self::Replaced { slot } => tracing::debug!(slot = slot.0, "worker is replaced"),
+            Self::Replaced { slot } => tracing::debug!(slot = slot.0, "worker replaced"),
             Self::NotReplaced { slot, reason } => {
-                tracing::debug!(slot = slot.0, reason, "worker is not replaced");
+                tracing::debug!(slot = slot.0, reason, "replacement failed");
             }
-            Self::Scaled { from, to, by } => tracing::info!(from, to, by, "scaling"),
+            Self::Scaled { from, to, by } => tracing::info!(from, to, by, "scaled"),
             Self::Resumed { workers, after } => {
-                tracing::info!(workers, %after, "workers are taken over");
+                tracing::info!(workers, %after, "workers resumed");
             }
             Self::Stopping { at_once: false } => tracing::info!("stopping gracefully"),
-            Self::Stopping { at_once: true } => tracing::warn!("stopping at once"),
+            Self::Stopping { at_once: true } => tracing::warn!("stopping, forced"),
         }
     }
 }
@@ -162,28 +162,30 @@ impl WorkerChange {
         match self {
             Self::Spawned => tracing::info!(slot, generation, pid, "worker started"),
             Self::Serves { serving, of } => {
-                tracing::info!(slot, generation, pid, serving, of, "worker serves");
+                tracing::info!(slot, generation, pid, serving, of, "worker ready");
             }
             Self::Outdated(reason) => {
-                tracing::info!(slot, generation, pid, reason, "worker is to be replaced");
+                tracing::info!(slot, generation, pid, reason, "worker replacing");
             }
             Self::Drains(reason) => {
-                tracing::info!(slot, generation, pid, reason, "worker drains");
+                tracing::info!(slot, generation, pid, reason, "worker draining");
             }
             Self::Killed(reason) => {
-                tracing::warn!(slot, generation, pid, reason, "worker is killed");
+                tracing::warn!(slot, generation, pid, reason, "worker killed");
             }
-            Self::Gone(End { reason, unexpected: false, uptime, connections }) => tracing::info!(
-                slot,
-                generation,
-                pid,
-                reason,
-                ?uptime,
-                connections,
-                "worker is gone",
-            ),
+            Self::Gone(End { reason, unexpected: false, uptime, connections }) => {
+                tracing::info!(slot, generation, pid, reason, ?uptime, connections, "worker exited",)
+            }
             Self::Gone(End { reason, unexpected: true, uptime, connections }) => {
-                tracing::warn!(slot, generation, pid, reason, ?uptime, connections, "worker died",)
+                tracing::warn!(
+                    slot,
+                    generation,
+                    pid,
+                    reason,
+                    ?uptime,
+                    connections,
+                    "worker crashed",
+                )
             }
         }
     }
@@ -192,17 +194,17 @@ impl WorkerChange {
 fn log_report(Report { number, trigger, outcome, replaced, of }: &Report) {
     match outcome {
         Outcome::Done => {
-            tracing::info!(rollout = number, %trigger, replaced, of, "rolling restart is done");
+            tracing::info!(rollout = number, %trigger, replaced, of, "rolling restart done");
         }
         Outcome::Aborted(slot, reason) => tracing::error!(
             rollout = number, %trigger, replaced, of, slot = slot.0, reason,
-            "rolling restart is aborted, the other slots keep their workers",
+            "rolling restart aborted, the other slots keep their workers",
         ),
         Outcome::Superseded => tracing::warn!(
-            rollout = number, %trigger, replaced, of, "rolling restart gives way to a newer one",
+            rollout = number, %trigger, replaced, of, "rolling restart superseded",
         ),
         Outcome::Stopped => {
-            tracing::warn!(rollout = number, %trigger, replaced, of, "rolling restart is cut short");
+            tracing::warn!(rollout = number, %trigger, replaced, of, "rolling restart stopped");
         }
     }
 }

@@ -1,9 +1,10 @@
 //! What workers print: taken line by line, and written to where it is wanted.
 //!
-//! Three threads: one reads all pipes and never waits, so that no worker does; one writes to
-//! standard output and one to files, which both may be stopped by what they write to. Between them
-//! are queues of 8 MiB. When one is full, lines are dropped, counted, and spoken of in the log once
-//! it flows again. Nobody wakes up while nobody prints.
+//! Workers' standard output goes to standard output, their standard error to standard error. One
+//! thread reads all pipes and never waits, so that no worker does. One writes to each of the two
+//! streams and one to files; a full disk or a reader that doesn't read may stop these. Between them
+//! are queues of 8 MiB. When one is full, lines are dropped, counted, and logged once it flows again.
+//! No thread wakes up while no worker prints.
 //!
 //! The last 1 MiB of lines stays in memory for those who look while it runs ([`Output::recent`]), and
 //! who may follow: the chunks that were read, shared with the queues and not copied.
@@ -21,7 +22,7 @@
 //!   and nothing has come through it for 5 s.
 
 use std::io::{self, IsTerminal};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +35,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use crate::link::seam::WorkerId;
 
+mod console;
 mod date;
 mod files;
 mod lines;
@@ -43,18 +45,16 @@ mod reader;
 mod render;
 mod sink;
 mod snapshot;
-mod stdout;
 mod tail;
 
 pub use lines::Stream;
 pub use snapshot::{OutputHandover, PipeHandover, PipeState};
 pub use tail::{Follower, LineFilter, Printed, PrintedLine, Recent};
 
+use console::{Console, Style};
 use files::Files;
 use queue::Queue;
 use reader::{Command, Passage, Reader};
-use sink::Sink;
-use stdout::Style;
 use tail::Tail;
 
 /// Commands that may wait for the reader. It waits for nobody, so that they are never that many;
@@ -68,7 +68,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 pub struct OutputSettings {
     /// The app's name, in file names and JSON.
     pub name: String,
-    /// When lines on standard output are preceded by their slot: `3 | `.
+    /// When lines on standard output and standard error are preceded by their slot: `3 | `.
     pub prefix: Prefix,
     /// A file for standard output, one for all workers or one for each.
     pub out_file: Option<PathBuf>,
@@ -108,7 +108,7 @@ impl Default for OutputSettings {
     }
 }
 
-/// When lines on standard output are preceded by their slot.
+/// When lines on standard output and standard error are preceded by their slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prefix {
     /// Where it is a terminal.
@@ -169,7 +169,6 @@ struct Shared {
     tail: Arc<Tail>,
     /// Closed when the threads have ended.
     ended: Mutex<mpsc::Receiver<()>>,
-    is_terminal: bool,
 }
 
 impl Output {
@@ -179,16 +178,19 @@ impl Output {
     ///
     /// If a file cannot be opened, the date format is wrong, or the kernel refuses something.
     pub fn start(settings: OutputSettings) -> Result<Self, OutputError> {
-        let stdout = io::stdout().as_fd().try_clone_to_owned()?;
-        let is_terminal = stdout.is_terminal();
-        let style = style(settings.prefix, is_terminal);
+        let [out, err] = styles(settings.prefix);
         let dropped = Arc::new(AtomicU64::new(0));
+        let stdout = Console::new(Stream::Out, out, Arc::clone(&dropped))?;
+        let stderr = Console::new(Stream::Err, err, Arc::clone(&dropped))?;
+        let is_shared = console::is_shared();
         let files = Files::open(settings, Arc::clone(&dropped))?;
 
         let (for_stdout, for_files) = (Queue::new(), Queue::new());
+        let for_stderr = if is_shared { Arc::clone(&for_stdout) } else { Queue::new() };
         let tail = Arc::<Tail>::default();
         let passage = Passage {
             stdout: Arc::clone(&for_stdout),
+            stderr: Arc::clone(&for_stderr),
             files: Arc::clone(&for_files),
             wanted: files.are_wanted(),
             tail: Arc::clone(&tail),
@@ -197,14 +199,16 @@ impl Output {
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
         let (commands, received) = sync_channel(COMMANDS);
         let reader = Reader::new(Arc::clone(&wake), received, passage)?;
-        let sink = Sink::new("standard output".to_owned(), Arc::clone(&dropped));
         // Nothing is ever sent: it is closed when the last thread has ended.
         let (running, ended) = mpsc::channel(1);
         spawn("output-reader", &running, move || reader.run())?;
         spawn("output-files", &running, move || files.write(&for_files))?;
-        spawn("output-stdout", &running, move || stdout::write(&for_stdout, &stdout, style, sink))?;
+        spawn("output-stdout", &running, move || stdout.write(&for_stdout))?;
+        if !is_shared {
+            spawn("output-stderr", &running, move || stderr.write(&for_stderr))?;
+        }
         let ended = Mutex::new(ended);
-        Ok(Self { shared: Arc::new(Shared { commands, wake, dropped, tail, ended, is_terminal }) })
+        Ok(Self { shared: Arc::new(Shared { commands, wake, dropped, tail, ended }) })
     }
 
     /// Takes what a new worker prints, from the read ends of its pipes.
@@ -223,16 +227,10 @@ impl Output {
     ///
     /// If a file cannot be opened or the date format is wrong. All stays as it was then.
     pub fn change(&self, settings: OutputSettings) -> Result<(), OutputError> {
-        let style = style(settings.prefix, self.shared.is_terminal);
+        let styles = styles(settings.prefix);
         let files = Files::open(settings, Arc::clone(&self.shared.dropped))?;
-        self.shared.send(Command::Change(style, Box::new(files)));
+        self.shared.send(Command::Change(styles, Box::new(files)));
         Ok(())
-    }
-
-    /// Writes a line of the primary's own to standard output, behind what workers have printed so
-    /// far. It is not dropped when they print too much.
-    pub fn say(&self, line: String) {
-        self.shared.send(Command::Say(line));
     }
 
     /// How many lines have not arrived somewhere so far: there was no room in a queue, or they
@@ -298,10 +296,13 @@ impl Drop for Shared {
     }
 }
 
-fn style(prefix: Prefix, is_terminal: bool) -> Style {
+/// What lines look like on standard output and on standard error.
+fn styles(prefix: Prefix) -> [Style; 2] {
     // https://no-color.org
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    Style::new(prefix, is_terminal, no_color)
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+        || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    let terminals = [io::stdout().is_terminal(), io::stderr().is_terminal()];
+    terminals.map(|is_terminal| Style::new(prefix, is_terminal, no_color))
 }
 
 fn spawn(

@@ -97,6 +97,14 @@ pub fn inherited() -> Result<Inherited, ActivationError> {
     Ok(Inherited { listener_is_kept: own.is_some(), listener: own.or(passed), kept })
 }
 
+/// Whether that is the number of a descriptor that a service manager has passed to this process.
+#[must_use]
+pub fn is_passed_socket(number: RawFd) -> bool {
+    let is_ours = variable("LISTEN_PID").is_some_and(|pid| pid.parse() == Ok(std::process::id()));
+    let count = count(is_ours, variable("LISTEN_FDS")).unwrap_or(0);
+    (FIRST..).take(count).any(|passed| passed == number)
+}
+
 /// The variables by which descriptors of these names are passed on, from number [`FIRST`].
 #[must_use]
 pub fn variables(names: &[&str]) -> Vec<(String, String)> {

@@ -17,6 +17,9 @@ use crate::kernel;
 /// The variable that names the keeper to its primary: its process id.
 pub const VARIABLE: &str = "STICKY_LB_KEEPER";
 
+/// Number of the descriptor that the keeper passes to its primary for `--events-fd`.
+pub const EVENTS_VARIABLE: &str = "STICKY_LB_EVENTS_FD";
+
 /// The keeper of this process.
 #[derive(Debug)]
 pub struct Keeper {
@@ -59,6 +62,12 @@ impl Keeper {
 #[must_use]
 pub fn is_kept() -> bool {
     parent().is_some()
+}
+
+/// The descriptor that the keeper of this process has passed for `--events-fd`.
+#[must_use]
+pub fn passed_events() -> Option<i32> {
+    parent().and_then(|_| env::var(EVENTS_VARIABLE).ok()?.parse().ok())
 }
 
 /// The process that gets the program's signals and stands for it: the keeper if there is one, else this

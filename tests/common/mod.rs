@@ -26,7 +26,7 @@ pub mod successor;
 pub mod tools;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, PipeReader};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -41,6 +41,9 @@ use serde_json::Value;
 use sticky_lb::internals::frontend::affinity::{Affinity, DigestKind, Prefixes};
 use sticky_lb::internals::frontend::placement::Ranking;
 use sticky_lb::protocol::ids::SlotId;
+
+/// The descriptor that a primary under test writes its events to.
+const EVENTS_FD: i32 = 9;
 
 /// How long anything may take. Far more than needed, so that a slow machine fails no test.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
@@ -62,7 +65,7 @@ pub struct Primary {
     /// The primary's own process, as it was seen last.
     primary: AtomicU32,
     directory: PathBuf,
-    lines: mpsc::Receiver<Value>,
+    events: mpsc::Receiver<Value>,
     printed: Arc<Mutex<Vec<Vec<u8>>>>,
     reading: Arc<Mutex<()>>,
     command: String,
@@ -82,6 +85,7 @@ pub struct Builder {
     environment: Vec<(String, String)>,
     descriptors: Vec<OwnedFd>,
     output: Option<OwnedFd>,
+    error_output: Option<OwnedFd>,
 }
 
 impl Primary {
@@ -152,10 +156,10 @@ impl Primary {
         });
     }
 
-    /// Waits for a line of standard output with this event.
+    /// Waits for this event.
     pub fn wait_for_event(&self, event: &str) -> Value {
         loop {
-            let line = self.lines.recv_timeout(TIMEOUT);
+            let line = self.events.recv_timeout(TIMEOUT);
             let line = line.unwrap_or_else(|error| panic!("no {event} event: {error}"));
             if line["event"] == event {
                 return line;
@@ -232,7 +236,8 @@ impl Primary {
         });
     }
 
-    /// What workers have printed so far, as far as it was read: lines without their ends.
+    /// What workers have printed to standard output so far, as far as it was read: lines without their
+    /// ends. What they print to standard error is in the log.
     pub fn printed(&self) -> Vec<Vec<u8>> {
         self.printed.lock().expect("the reader doesn't panic").clone()
     }
@@ -333,9 +338,15 @@ impl Builder {
         self
     }
 
-    /// Its standard output is this; events are not heard then.
+    /// Its standard output is this.
     pub fn output(mut self, output: impl Into<OwnedFd>) -> Self {
         self.output = Some(output.into());
+        self
+    }
+
+    /// Its standard error is this; there is no log to look at then.
+    pub fn error_output(mut self, output: impl Into<OwnedFd>) -> Self {
+        self.error_output = Some(output.into());
         self
     }
 
@@ -385,23 +396,27 @@ impl Builder {
             command.env("STICKY_LB_RUNTIME_DIR", &directory);
         }
         let output = self.output.take().map_or_else(Stdio::piped, Stdio::from);
-        command.stdin(Stdio::null()).stdout(output).stderr(log);
+        command.stdin(Stdio::null()).stdout(output);
+        command.stderr(self.error_output.take().map_or_else(|| Stdio::from(log), Stdio::from));
+        let (events, events_end) = std::io::pipe().expect("the kernel has a pipe left");
         let descriptors = std::mem::take(&mut self.descriptors).into_iter().zip(3..);
+        let descriptors = descriptors.chain([(events_end.into(), EVENTS_FD)]);
         let mappings = descriptors.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
         command.fd_mappings(mappings.collect()).expect("each number comes once");
         let described = format!("{command:?}");
         let mut child = command.spawn().expect("the binary starts");
         // Holds what it has given to the child.
         drop(command);
-        let (sender, lines) = mpsc::channel();
+        let (sender, received) = mpsc::channel();
+        std::thread::spawn(move || read_events(events, &sender));
         let (printed, reading) = (Arc::default(), Arc::default());
         if let Some(output) = child.stdout.take() {
             let (printed, reading) = (Arc::clone(&printed), Arc::clone(&reading));
-            std::thread::spawn(move || read(output, &sender, &printed, &reading));
+            std::thread::spawn(move || read(output, &printed, &reading));
         }
-        let (command, port, slots) = (described, 0, self.slots);
+        let (events, command, port, slots) = (received, described, 0, self.slots);
         let primary = AtomicU32::default();
-        Primary { child, primary, directory, lines, printed, reading, command, port, slots }
+        Primary { child, primary, directory, events, printed, reading, command, port, slots }
     }
 
     /// Runs it to its end, and returns exit code and log.
@@ -421,8 +436,11 @@ impl Builder {
         if !self.launcher.is_empty() || prepared.is_some() {
             command.args(words).arg(binary);
         }
-        command.env_remove("NO_COLOR").envs(self.environment.iter().cloned());
-        command.args(&self.arguments);
+        command
+            .env_remove("NO_COLOR")
+            .env("LC_ALL", "C.UTF-8")
+            .envs(self.environment.iter().cloned());
+        command.args(["--events-fd", &EVENTS_FD.to_string()]).args(&self.arguments);
         if !self.worker.is_empty() {
             command.arg("--").args(&self.worker);
         }
@@ -461,23 +479,21 @@ fn is_kept_by(pid: u32, keeper: u32) -> bool {
         && process::variable(pid, "STICKY_LB_KEEPER") == Some(keeper.to_string())
 }
 
-/// Lines that are events of the primary go to `events`; all others are its workers'.
-fn read(
-    output: ChildStdout,
-    events: &mpsc::Sender<Value>,
-    printed: &Mutex<Vec<Vec<u8>>>,
-    reading: &Mutex<()>,
-) {
+/// Each line has to be an event. Ends when no process has the other end any more.
+fn read_events(pipe: PipeReader, events: &mpsc::Sender<Value>) {
+    for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+        let event: Value = serde_json::from_str(&line).expect("a line of JSON");
+        assert!(event["event"].is_string(), "{line}");
+        if events.send(event).is_err() {
+            return;
+        }
+    }
+}
+
+fn read(output: ChildStdout, printed: &Mutex<Vec<Vec<u8>>>, reading: &Mutex<()>) {
     for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
         drop(reading.lock());
-        match serde_json::from_slice::<Value>(&line) {
-            Ok(event) if event["event"].is_string() => {
-                if events.send(event).is_err() {
-                    return;
-                }
-            }
-            _ => printed.lock().expect("nobody panics with it").push(line),
-        }
+        printed.lock().expect("nobody panics with it").push(line);
     }
 }
 

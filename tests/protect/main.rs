@@ -177,7 +177,7 @@ fn under_paced_traffic_both_ways_nobody_is_ever_told_anything_wrong() {
     assert_eq!(stopped["sessions_recovered"].as_u64(), Some(recovered), "{stopped}");
     let ends = &stopped["session_recovery_failures"];
     assert_eq!(ends["unverified"], 0, "{ends}");
-    assert_eq!(ends["no_target"], 0, "{ends}");
+    assert_eq!(ends["no-target"], 0, "{ends}");
     assert!(ends["busy"].as_u64() <= Some(cut), "{ends}");
     assert!(recovered > 10 * cut, "at that pace nearly all are at rest: {cut} of {recovered} cut");
 }

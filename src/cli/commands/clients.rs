@@ -99,7 +99,7 @@ pub(super) fn connections(operator: &mut Operator, wanted: &Conns) -> Result<(),
 
 fn whereabouts_text(whereabouts: &RouteExplanation, look: Look) -> String {
     let w = whereabouts;
-    let counts = w.counts.as_ref().filter(|counts| w.address.as_ref() != Some(counts));
+    let counts = w.prefix.as_ref().filter(|counts| w.address.as_ref() != Some(counts));
     let counts = counts.map(|it| format!(", of which {} counts", clean(it))).unwrap_or_default();
     let digest = |(name, digest): &(String, String)| format!("{} {}", clean(name), clean(digest));
     let text = pairs(&[
@@ -205,7 +205,7 @@ mod tests {
         };
         RouteExplanation {
             address: Some("10.0.0.1".into()),
-            counts: Some("10.0.0.0/24".into()),
+            prefix: Some("10.0.0.0/24".into()),
             key: "00112233aabbccdd".into(),
             ranking: vec![ranked(2, "drained", Some("it is drained")), ranked(0, "serving", None)],
             remembered: Some((0, 299.0)),

@@ -148,8 +148,8 @@ fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
 
 /// What can move, what did, and who had to go instead.
 fn sessions(status: &Status) -> String {
-    let Status { sessions, websockets, sessions_moved, .. } = status;
-    let Status { sessions_returned, clients_closed, rebalance_pending, .. } = status;
+    let Status { sessions, websockets, sessions_migrated, .. } = status;
+    let Status { migrations_failed, clients_closed, rebalance_pending, .. } = status;
     let Status { sessions_protected, sessions_recovered, session_recovery_failures, .. } = status;
     let pending = match rebalance_pending {
         0 => String::new(),
@@ -163,7 +163,7 @@ fn sessions(status: &Status) -> String {
         ),
     };
     format!(
-        "{sessions} of {} can move; {sessions_moved} moved, {sessions_returned} returned, \
+        "{sessions} of {} can move; {sessions_migrated} moved, {migrations_failed} returned, \
          {clients_closed} sent away{pending}{safe}",
         counted(*websockets, "WebSocket"),
     )
@@ -261,7 +261,7 @@ fn slot_text(slot: &Slot, look: Look) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::report::{Event, Rollout, TopClients};
+    use crate::control::report::{Event, Rollout, TopClient};
 
     fn worker(slot: u16, state: &str) -> Worker {
         Worker { slot, state: state.to_owned(), ..Worker::default() }
@@ -330,7 +330,7 @@ mod tests {
             serving: 0,
             accepting: false,
             autoscale: Some((2, 8)),
-            top_client: Some(TopClients { address: "10.0.0.1".into(), share: 0.5 }),
+            top_client: Some(TopClient { address: "10.0.0.1".into(), share: 0.5 }),
             rollout: Some(Rollout { number: 2, of: 4, ..Rollout::default() }),
             ..status()
         };

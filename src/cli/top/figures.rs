@@ -117,7 +117,7 @@ impl Figure {
             Self::Requests => status.requests,
             Self::Stalls => status.stalls,
             Self::Refused => status.refused,
-            Self::Moved => status.sessions_moved,
+            Self::Moved => status.sessions_migrated,
             Self::Close => status.clients_closed,
             Self::SessionsLost => status.sessions_lost,
             Self::Deaths => status.crashes,

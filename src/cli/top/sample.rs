@@ -1,6 +1,6 @@
 //! Snapshots for tests.
 
-use crate::control::report::{Event, Live, Status, TopClients, Worker};
+use crate::control::report::{Event, Live, Status, TopClient, Worker};
 
 /// A lively primary of so many workers.
 pub(super) fn live(workers: u16) -> Live {
@@ -31,7 +31,7 @@ fn status(workers: u16) -> Status {
         fallbacks: 12,
         redispatched: 3,
         crashes: 2,
-        top_client: Some(TopClients { address: "192.168.100.100".to_owned(), share: 0.12 }),
+        top_client: Some(TopClient { address: "192.168.100.100".to_owned(), share: 0.12 }),
         ..Status::default()
     }
 }
@@ -64,7 +64,7 @@ fn events() -> Vec<Event> {
         ..Event::default()
     };
     vec![
-        event(1, "worker-ready", "worker serves, 4 of 4 slots do"),
-        event(2, "worker-crashed", "worker died after 3.2 s and 12 connections: exit code 1"),
+        event(1, "worker-ready", "worker ready, 4 of 4 slots serve"),
+        event(2, "worker-crashed", "worker crashed after 3.2 s and 12 connections: exit code 1"),
     ]
 }

@@ -1,4 +1,4 @@
-//! Answers as JSON: what was asked for, or why not.
+//! Errors as JSON responses.
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::control::protocol::{Code, Problem};
 
-/// Why a request is not carried out, and the status that says so.
+/// An error with its HTTP status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rejection {
     pub(super) status: StatusCode,
@@ -19,7 +19,7 @@ impl Rejection {
         Self { status, problem: Problem::new(code, message) }
     }
 
-    /// What isn't understood.
+    /// A request that is not valid.
     pub(super) fn bad(message: impl Into<String>) -> Self {
         Problem::new(Code::BadRequest, message).into()
     }

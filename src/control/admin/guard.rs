@@ -1,10 +1,11 @@
-//! Who may come in: whoever has the token, and no web page of somebody else.
+//! Access to the admin listener: requests need the token, and must not come from a page of another
+//! origin.
 //!
-//! A browser can be made to ask in the name of its user: by a page whose host name suddenly means
-//! this machine (DNS rebinding), which its `Host` gives away, and by a page of another origin, which
-//! its `Origin` does. An address in `Host` is never rebound: a page must have come from here then.
+//! A browser can be made to send requests of its user in two ways. DNS rebinding, a page whose host
+//! name suddenly resolves to this machine, shows in `Host`; a page of another origin shows in
+//! `Origin`. An address in `Host` cannot be rebound: such a page came from this listener.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,21 +16,24 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::control::admin::Peer;
 use crate::control::admin::answer::Rejection;
 use crate::control::protocol::Code;
 use crate::control::settings::{AdminSettings, Token};
 use crate::protocol::ids::Timestamp;
 
-/// A line of the log for wrong tokens comes no more often.
-const WARN_EVERY: Duration = Duration::from_secs(1);
+/// The shortest time between two log lines on wrong tokens.
+const WARN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What requests have to bear.
+/// The client's address.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
+/// Checks requests.
 #[derive(Debug)]
 pub(super) struct Guard {
     token: Option<Token>,
     hosts: Vec<String>,
-    /// When it was last logged that a token was wrong, and how often it was since.
+    /// The time of the last log line on a wrong token, and wrong tokens since.
     warned: Mutex<(Option<Timestamp>, u64)>,
 }
 
@@ -38,19 +42,20 @@ impl Guard {
         Self { token: settings.token, hosts: settings.hosts, warned: Mutex::default() }
     }
 
-    /// Whether it comes from a page of this listener, or from no page.
+    /// Fails if the request comes from a page of another origin.
     fn check_origin(&self, request: &Request) -> Result<(), Rejection> {
         let Some(host) = host(request) else {
-            return Err(Rejection::bad("request has no Host, or several"));
+            return Err(Rejection::bad("request has no Host header, or several"));
         };
         if !self.is_own(&host) {
             let name = host.host();
-            let text = format!("host {name:?} is not this listener's: allow it by --admin-host");
+            let text =
+                format!("host {name:?} is not a name of this listener: allow it by --admin-host");
             return Err(Rejection::new(StatusCode::MISDIRECTED_REQUEST, Code::Forbidden, text));
         }
         let foreign = |origin: &HeaderValue| !is_origin_of(origin.to_str().unwrap_or(""), &host);
         if request.headers().get_all(ORIGIN).iter().any(foreign) {
-            let text = "pages of another origin may not ask";
+            let text = "requests of pages of another origin are rejected";
             return Err(Rejection::new(StatusCode::FORBIDDEN, Code::Forbidden, text));
         }
         Ok(())
@@ -75,20 +80,20 @@ impl Guard {
         })
     }
 
-    /// Whoever tries many doesn't fill the log.
+    /// Logs a wrong token, with a limited rate.
     fn warn(&self, request: &Request) {
         let (now, peer) = (Timestamp::now(), request.extensions().get::<Peer>());
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         warned.1 += 1;
-        if warned.0.is_none_or(|last| now.since(last) >= WARN_EVERY) {
+        if warned.0.is_none_or(|last| now.since(last) >= WARN_INTERVAL) {
             let client = peer.map(|peer| tracing::field::display(peer.0));
-            tracing::warn!(client, times = warned.1, "admin request without the right token");
+            tracing::warn!(client, times = warned.1, "admin request rejected: wrong token");
             *warned = (Some(now), 0);
         }
     }
 }
 
-/// Lets in whoever has the token and is no page of another origin.
+/// Passes requests with the token that come from no page of another origin.
 pub(super) async fn check(
     State(guard): State<Arc<Guard>>,
     request: Request,
@@ -99,14 +104,14 @@ pub(super) async fn check(
     }
     if !guard.has_token(&request) {
         guard.warn(&request);
-        let text = "token needed: Authorization: Bearer TOKEN, as in --admin-token-file";
+        let text = "token required: Authorization: Bearer TOKEN, as in --admin-token-file";
         let rejection = Rejection::new(StatusCode::UNAUTHORIZED, Code::Forbidden, text);
         return ([(WWW_AUTHENTICATE, "Bearer")], rejection).into_response();
     }
     next.run(request).await
 }
 
-/// Lets in whoever is no page of another origin.
+/// Passes requests that come from no page of another origin.
 pub(super) async fn check_origin(
     State(guard): State<Arc<Guard>>,
     request: Request,
@@ -118,7 +123,7 @@ pub(super) async fn check_origin(
     }
 }
 
-/// The host that is asked, if it is said once and the same everywhere.
+/// The requested host, if the request names exactly one.
 fn host(request: &Request) -> Option<Authority> {
     let mut all = request.headers().get_all(HOST).iter();
     let (first, second) = (all.next()?, all.next());

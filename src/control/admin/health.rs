@@ -1,4 +1,4 @@
-//! Health checks: whether the primary lives, and whether clients should come.
+//! Health checks: liveness and readiness.
 
 use std::time::Duration;
 
@@ -6,50 +6,52 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use tokio::time::timeout;
 
-use crate::control::admin::routes::Admin;
-use crate::control::settings::Enough;
+use crate::control::admin::state::Admin;
+use crate::control::settings::ReadyThreshold;
 use crate::frontend::query::FrontendHandle;
 use crate::supervisor::pool::handle::PoolHandle;
 use crate::supervisor::pool::status::PoolStatus;
 
-/// Whoever takes longer to answer doesn't live.
-const ANSWER_TIME: Duration = Duration::from_secs(1);
+/// Time for a part to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 type Health = (StatusCode, String);
 
-/// `GET /livez`: the accept loop turns, and so does the supervisor.
+/// `GET /livez`: accept loop and supervisor answer.
 pub(super) async fn livez(State(admin): State<Admin>) -> Health {
     let links = &admin.control.links;
     liveness(&links.frontend, &links.pool).await
 }
 
-/// The frontend answers between two turns of its loop.
+/// The frontend answers queries between two turns of its loop.
 async fn liveness(frontend: &FrontendHandle, pool: &PoolHandle) -> Health {
-    let (frontend, pool) =
-        tokio::join!(timeout(ANSWER_TIME, frontend.facts()), timeout(ANSWER_TIME, pool.status()));
+    let (frontend, pool) = tokio::join!(
+        timeout(ANSWER_TIMEOUT, frontend.facts()),
+        timeout(ANSWER_TIMEOUT, pool.status())
+    );
     match (frontend, pool) {
         (Ok(Ok(_)), Ok(Ok(_))) => healthy(),
-        (Ok(Ok(_)), _) => ill("supervisor doesn't answer"),
-        _ => ill("accept loop doesn't turn"),
+        (Ok(Ok(_)), _) => unhealthy("supervisor does not answer"),
+        _ => unhealthy("accept loop does not answer"),
     }
 }
 
-/// `GET /readyz`: connections are accepted, enough slots serve, and nothing ends.
+/// `GET /readyz`: connections are accepted, enough slots serve, and the primary is not stopping.
 pub(super) async fn readyz(State(admin): State<Admin>) -> Health {
-    match timeout(ANSWER_TIME, admin.control.snapshots.take()).await {
+    match timeout(ANSWER_TIMEOUT, admin.control.snapshots.take()).await {
         Ok(Ok(snapshot)) => readiness(&snapshot.pool, snapshot.frontend.accepting, admin.ready),
-        _ => ill("primary doesn't answer"),
+        _ => unhealthy("primary does not answer"),
     }
 }
 
-fn readiness(pool: &PoolStatus, accepting: bool, ready: Enough) -> Health {
+fn readiness(pool: &PoolStatus, accepting: bool, ready: ReadyThreshold) -> Health {
     if pool.stopping {
-        ill("everything is being stopped")
+        unhealthy("the primary is stopping")
     } else if !accepting {
-        ill("connections are not accepted yet")
+        unhealthy("connections are not accepted yet")
     } else if pool.serving < ready.of(pool.of) {
-        let enough = ready.of(pool.of);
-        ill(&format!("{} of {} slots serve, fewer than {enough}", pool.serving, pool.of))
+        let wanted = ready.of(pool.of);
+        unhealthy(&format!("{} of {} slots serve, fewer than {wanted}", pool.serving, pool.of))
     } else {
         healthy()
     }
@@ -59,7 +61,7 @@ fn healthy() -> Health {
     (StatusCode::OK, "ok\n".to_owned())
 }
 
-fn ill(why: &str) -> Health {
+fn unhealthy(why: &str) -> Health {
     (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
 }
 
@@ -72,19 +74,19 @@ mod tests {
     fn answer(queries: &mut Queries) {
         while let Some(query) = queries.next_query() {
             if let Query::Facts(reply) = query {
-                // Whoever has asked first doesn't wait any more.
+                // Fails for a query that has timed out.
                 let _ = reply.send(FrontendFacts::default());
             }
         }
     }
 
     #[tokio::test]
-    async fn whoever_stands_still_is_named() {
+    async fn a_part_that_does_not_answer_is_named() {
         let (frontend, mut asked) = queries().unwrap();
         let (pool, mut ordered) = PoolHandle::new();
         let (status, why) = liveness(&frontend, &pool).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(why, "accept loop doesn't turn\n");
+        assert_eq!(why, "accept loop does not answer\n");
 
         let frontend_turns = async {
             loop {
@@ -93,7 +95,7 @@ mod tests {
             }
         };
         tokio::select! {
-            (_, why) = liveness(&frontend, &pool) => assert_eq!(why, "supervisor doesn't answer\n"),
+            (_, why) = liveness(&frontend, &pool) => assert_eq!(why, "supervisor does not answer\n"),
             () = frontend_turns => {}
         }
 
@@ -113,14 +115,14 @@ mod tests {
     }
 
     #[test]
-    fn ready_is_who_accepts_and_has_enough_slots() {
+    fn a_primary_that_accepts_and_has_enough_slots_is_ready() {
         let pool =
             |serving, stopping| PoolStatus { serving, of: 4, stopping, ..PoolStatus::default() };
-        let half = Enough::Percent(50.0);
-        let said = |pool: PoolStatus, accepting| readiness(&pool, accepting, half).1;
-        assert_eq!(said(pool(2, false), true), "ok\n");
-        assert_eq!(said(pool(1, false), true), "1 of 4 slots serve, fewer than 2\n");
-        assert_eq!(said(pool(4, false), false), "connections are not accepted yet\n");
-        assert_eq!(said(pool(4, true), true), "everything is being stopped\n");
+        let half = ReadyThreshold::Percent(50.0);
+        let answer = |pool: PoolStatus, accepting| readiness(&pool, accepting, half).1;
+        assert_eq!(answer(pool(2, false), true), "ok\n");
+        assert_eq!(answer(pool(1, false), true), "1 of 4 slots serve, fewer than 2\n");
+        assert_eq!(answer(pool(4, false), false), "connections are not accepted yet\n");
+        assert_eq!(answer(pool(4, true), true), "the primary is stopping\n");
     }
 }

@@ -1,4 +1,4 @@
-//! The dashboard: one page, which loads nothing from anywhere but this listener.
+//! The dashboard: one page, which loads everything from this listener.
 
 use std::sync::LazyLock;
 
@@ -22,8 +22,8 @@ pub(super) async fn page() -> impl IntoResponse {
     (headers, PAGE)
 }
 
-/// What the page may do: run the scripts that are in it now, by their digests, and ask this
-/// listener. What is slipped into it later neither runs nor reaches another host.
+/// The content security policy: the page may run its own scripts, by their digests, and send requests
+/// to this listener. Injected scripts do not run, and no other host can be reached.
 fn policy(page: &str) -> String {
     let digests = scripts(page).map(|script| {
         format!("'sha256-{}'", BASE64.encode(Sha256::digest(script.as_bytes()).as_slice()))
@@ -36,7 +36,7 @@ fn policy(page: &str) -> String {
     )
 }
 
-/// What stands between `<script …>` and `</script>`.
+/// The text of each `<script …>` element.
 fn scripts(page: &str) -> impl Iterator<Item = &str> {
     let elements = page.split("<script").skip(1);
     elements.filter_map(|element| {
@@ -50,13 +50,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scripts_of_the_page_are_found_as_they_are() {
+    fn scripts_of_the_page_are_found_unchanged() {
         let page = "<script>\n1 < 2\n</script><p><script type=\"module\">x</script></p>";
         assert_eq!(scripts(page).collect::<Vec<_>>(), ["\n1 < 2\n", "x"]);
     }
 
     #[test]
-    fn only_those_scripts_may_run() {
+    fn only_the_pages_scripts_may_run() {
         // printf x | openssl dgst -sha256 -binary | base64
         let digest = "'sha256-LXEWQrcmsEQBYnyp+6wy9chTD7GQPMTbAiWHF5IaSIE='";
         let policy = policy("<script>x</script>");

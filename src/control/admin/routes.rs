@@ -1,4 +1,4 @@
-//! Which request goes where.
+//! The routes of the admin listener.
 
 use std::sync::Arc;
 
@@ -11,24 +11,15 @@ use axum::routing::{get, post};
 
 use crate::control::admin::answer::Rejection;
 use crate::control::admin::guard::{self, Guard};
-use crate::control::admin::stream::{Live, Viewers};
+use crate::control::admin::state::Admin;
+use crate::control::admin::viewers::{Live, Viewers};
 use crate::control::admin::{health, page, show, steer, stream};
 use crate::control::answers::Control;
 use crate::control::metrics::Metrics;
 use crate::control::protocol::Code;
-use crate::control::settings::{AdminSettings, Enough};
+use crate::control::settings::AdminSettings;
 
-/// What requests are answered from.
-#[derive(Clone, Debug)]
-pub(super) struct Admin {
-    pub(super) control: Control,
-    pub(super) live: Arc<Live>,
-    pub(super) viewers: Viewers,
-    pub(super) metrics: Metrics,
-    pub(super) ready: Enough,
-}
-
-/// All routes. Spawns what viewers are served by.
+/// All routes. Spawns the task that serves viewers.
 pub(super) fn router(control: Control, settings: AdminSettings) -> Router {
     let ready = settings.ready;
     let guard = Arc::new(Guard::new(settings));
@@ -38,19 +29,20 @@ pub(super) fn router(control: Control, settings: AdminSettings) -> Router {
     let page = Router::new()
         .route("/", get(page::page))
         .layer(from_fn_with_state(Arc::clone(&guard), guard::check_origin));
-    let closed = closed().layer(from_fn_with_state(guard, guard::check));
-    let open =
+    let protected = protected().layer(from_fn_with_state(guard, guard::check));
+    let public =
         Router::new().route("/livez", get(health::livez)).route("/readyz", get(health::readyz));
-    open.merge(page)
-        .merge(closed)
+    public
+        .merge(page)
+        .merge(protected)
         .method_not_allowed_fallback(not_allowed)
         .fallback(not_found)
         .layer(map_response(finish))
         .with_state(admin)
 }
 
-/// What needs the token.
-fn closed() -> Router<Admin> {
+/// Routes that require the token.
+fn protected() -> Router<Admin> {
     let orders = steer::ORDERS.into_iter().fold(Router::new(), |router, name| {
         let order = post(move |admin, request| steer::order(name, admin, request));
         router.route(&format!("/api/{name}"), order)
@@ -60,14 +52,14 @@ fn closed() -> Router<Admin> {
         .route("/api/status", get(show::status))
         .route("/api/workers", get(show::workers))
         .route("/api/slots/{slot}", get(show::slot))
-        .route("/api/where", get(show::whereabouts))
+        .route("/api/where", get(show::route))
         .route("/api/conns", get(show::connections))
         .route("/api/events", get(stream::events))
         .route("/api/logs", get(stream::logs))
         .route("/api/live", get(stream::live))
 }
 
-/// Nothing of it is to be kept, or taken for something else.
+/// No response may be stored, or interpreted as another type.
 async fn finish(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -81,6 +73,6 @@ async fn not_found(uri: Uri) -> Rejection {
 }
 
 async fn not_allowed(method: Method, uri: Uri) -> Rejection {
-    let text = format!("{} doesn't take {method}", uri.path());
+    let text = format!("{} does not accept {method}", uri.path());
     Rejection::new(StatusCode::METHOD_NOT_ALLOWED, Code::BadRequest, text)
 }

@@ -1,5 +1,5 @@
-//! `GET /api/…`: what the control socket answers at the end, as it is; of answers with items the
-//! items. And `GET /metrics`.
+//! `GET /api/…`: the last line of the control socket's answer, or the items of an answer with items.
+//! And `GET /metrics`.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -13,12 +13,12 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::control::admin::answer::Rejection;
-use crate::control::admin::routes::Admin;
+use crate::control::admin::state::Admin;
 use crate::control::answers::Control;
 use crate::control::protocol::{Problem, Request};
 
-/// Items of an answer that may wait until they are taken.
-const ITEMS: usize = 16;
+/// Capacity of an answer's channel of items.
+const MAX_ITEMS: usize = 16;
 
 pub(super) type Shown = Result<Json<Value>, Rejection>;
 
@@ -35,32 +35,32 @@ pub(super) async fn slot(
     path: Result<Path<String>, PathRejection>,
 ) -> Shown {
     let Path(slot) = path.map_err(|error| Rejection::bad(error.body_text()))?;
-    let slot = slot.parse().map_err(|_| Rejection::bad(format!("{slot:?} is no slot")))?;
+    let slot = slot.parse().map_err(|_| Rejection::bad(format!("{slot:?} is not a slot")))?;
     show(&admin, Request::Describe { slot }).await
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Whom {
+struct RouteQuery {
     address: Option<std::net::IpAddr>,
     key: Option<String>,
 }
 
-pub(super) async fn whereabouts(State(admin): State<Admin>, uri: Uri) -> Shown {
-    let Whom { address, key } = query(&uri)?;
+pub(super) async fn route(State(admin): State<Admin>, uri: Uri) -> Shown {
+    let RouteQuery { address, key } = query(&uri)?;
     show(&admin, Request::Where { address, key }).await
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Which {
+struct ConnectionsQuery {
     slot: Option<u16>,
     address: Option<ipnet::IpNet>,
     limit: Option<usize>,
 }
 
 pub(super) async fn connections(State(admin): State<Admin>, uri: Uri) -> Shown {
-    let Which { slot, address, limit } = query(&uri)?;
+    let ConnectionsQuery { slot, address, limit } = query(&uri)?;
     show(&admin, Request::Conns { slot, address, limit }).await
 }
 
@@ -74,30 +74,30 @@ async fn show(admin: &Admin, request: Request) -> Shown {
     Ok(Json(carry_out(&admin.control, request, drop).await?))
 }
 
-/// The items of an answer that ends by itself.
+/// The items of an answer that ends.
 pub(super) async fn items(admin: &Admin, request: Request) -> Shown {
     let mut items = Vec::new();
     carry_out(&admin.control, request, |item| items.push(item)).await?;
     Ok(Json(Value::Array(items)))
 }
 
-/// What ends the answer; `each` is given the items before it.
+/// The last line of the answer. `each` gets the items before it.
 pub(super) async fn carry_out(
     control: &Control,
     request: Request,
     mut each: impl FnMut(Value),
 ) -> Result<Value, Problem> {
-    let (items, mut made) = mpsc::channel(ITEMS);
+    let (items, mut received) = mpsc::channel(MAX_ITEMS);
     let answer = async move { control.answer(request, &items).await };
-    let take = async {
-        while let Some(item) = made.recv().await {
+    let read = async {
+        while let Some(item) = received.recv().await {
             each(item);
         }
     };
-    tokio::join!(answer, take).0
+    tokio::join!(answer, read).0
 }
 
-/// What stands behind the question mark.
+/// The query of the address.
 pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Rejection> {
     let parsed = Query::try_from_uri(uri);
     parsed.map(|Query(query)| query).map_err(|error| Rejection::bad(error.body_text()))

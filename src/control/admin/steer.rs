@@ -1,8 +1,8 @@
-//! `POST /api/ORDER`: a request of the control socket that changes something. Its keys are the body,
-//! a JSON object; the answer is `{"done": …}` or `{"error": {"code": …, "message": …}}`.
+//! `POST /api/ORDER`: a request of the control socket that changes something. The body is a JSON object
+//! with its keys; the answer is `{"done": …}` or `{"error": {"code": …, "message": …}}`.
 //!
-//! The body has to be called `application/json`: no page can send that elsewhere without being
-//! allowed to, which nobody is.
+//! The body must have the type `application/json`: a page of another origin cannot send that without
+//! permission by CORS, which is never given.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::control::admin::Peer;
 use crate::control::admin::answer::Rejection;
-use crate::control::admin::routes::Admin;
+use crate::control::admin::guard::Peer;
 use crate::control::admin::show::{Shown, carry_out};
+use crate::control::admin::state::Admin;
 use crate::control::answers::Control;
 use crate::control::protocol::{Code, Problem, Request};
 
-/// Bytes that a body may have.
-const LONGEST_BODY: usize = 64 * 1024;
-/// How long a body may take.
-const BODY_TIME: Duration = Duration::from_secs(10);
+/// The largest body in bytes.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Time for a body to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What may be ordered: requests that change something.
+/// The orders: requests that change something.
 pub(super) const ORDERS: [&str; 10] = [
     "reload",
     "scale",
@@ -48,19 +48,19 @@ pub(super) async fn order(
 ) -> Shown {
     check_type(&request)?;
     let peer = request.extensions().get::<Peer>().map(|peer| tracing::field::display(peer.0));
-    tracing::info!(client = peer, order = name, "ordered over the admin listener");
+    tracing::info!(client = peer, order = name, "order by admin listener");
     let mut keys = read(request.into_body()).await?;
-    // Whoever doesn't wait is told how it begins.
+    // `"wait": false` gets the first item.
     let waits = name != "reload" || keys.remove("wait") != Some(Value::Bool(false));
     let request = parse(name, keys)?;
     let done = match request {
-        // The control socket answers by its end.
+        // On the control socket, the end of the connection is the answer.
         Request::Stop { now } => {
             admin.control.links.pool.stop(now).await;
             Ok(json!({}))
         }
         request if waits => carry_out(&admin.control, request, drop).await,
-        request => begin(&admin.control, request).await,
+        request => start(&admin.control, request).await,
     };
     Ok(Json(json!({ "done": done? })))
 }
@@ -80,36 +80,36 @@ async fn read(body: Body) -> Result<Map<String, Value>, Rejection> {
         let text = "body took too long";
         Rejection::new(StatusCode::REQUEST_TIMEOUT, Code::BadRequest, text)
     };
-    if body.size_hint().lower() > LONGEST_BODY as u64 {
+    if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
         return Err(too_long());
     }
-    let bytes = timeout(BODY_TIME, to_bytes(body, LONGEST_BODY)).await.map_err(late)?;
+    let bytes = timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await.map_err(late)?;
     let bytes = bytes.map_err(|_| too_long())?;
     if bytes.is_empty() {
         return Ok(Map::new());
     }
     serde_json::from_slice(&bytes)
-        .map_err(|error| Rejection::bad(format!("body is no JSON object: {error}")))
+        .map_err(|error| Rejection::bad(format!("body is not a JSON object: {error}")))
 }
 
 fn too_long() -> Rejection {
-    let text = format!("body is longer than {LONGEST_BODY} bytes, or broken");
+    let text = format!("body is longer than {MAX_BODY_BYTES} bytes, or broken");
     Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, Code::BadRequest, text)
 }
 
 fn parse(name: &str, mut keys: Map<String, Value>) -> Result<Request, Rejection> {
     if keys.insert("request".to_owned(), name.into()).is_some() {
-        return Err(Rejection::bad("\"request\" is said by the path"));
+        return Err(Rejection::bad("\"request\" belongs to the path, not to the body"));
     }
     serde_json::from_value(Value::Object(keys))
         .map_err(|error| Rejection::bad(format!("{name}: {error}")))
 }
 
-/// The first that is said of it. What was begun goes on.
-async fn begin(control: &Control, request: Request) -> Result<Value, Problem> {
-    let (items, mut made) = mpsc::channel(1);
+/// The first item of the answer. The order continues.
+async fn start(control: &Control, request: Request) -> Result<Value, Problem> {
+    let (items, mut received) = mpsc::channel(1);
     tokio::select! {
-        Some(first) = made.recv() => Ok(first),
+        Some(first) = received.recv() => Ok(first),
         done = control.answer(request, &items) => done,
     }
 }

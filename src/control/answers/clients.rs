@@ -1,4 +1,4 @@
-//! Where clients go, and which connections workers hold.
+//! Routes of clients, and connections that workers hold.
 
 use std::net::IpAddr;
 
@@ -16,11 +16,11 @@ use crate::protocol::ids::AffinityKey;
 use crate::supervisor::pool::handle::Refusal;
 use crate::supervisor::pool::status::PoolStatus;
 
-/// Connections that are told of if nobody says how many.
-const CONNECTIONS: usize = 1_000;
+/// The default limit of listed connections.
+const DEFAULT_LIMIT: usize = 1_000;
 
 impl Control {
-    pub(super) async fn whereabouts(
+    pub(super) async fn explain_route(
         &self,
         address: Option<IpAddr>,
         key: Option<String>,
@@ -28,7 +28,7 @@ impl Control {
         let client = client(address, key.as_deref())?;
         let found = self.links.frontend.whereabouts(client).await.map_err(|_| Refusal::Gone)?;
         let pool = self.links.pool.status().await?;
-        Ok(told(address, &found, &pool))
+        Ok(explanation(address, &found, &pool))
     }
 
     pub(super) async fn connections(
@@ -50,8 +50,8 @@ impl Control {
         });
         let holders = holders.collect::<Vec<_>>();
         let port = self.links.facts.address.port();
-        let wanted = Wanted { port, clients: address, limit: limit.unwrap_or(CONNECTIONS) };
-        // Thousands of links in /proc are read for it.
+        let wanted = Wanted { port, clients: address, limit: limit.unwrap_or(DEFAULT_LIMIT) };
+        // Reads thousands of links in /proc.
         let looked = tokio::task::spawn_blocking(move || connections(&holders, &wanted)).await;
         let failed = |text: String| Problem::new(Code::Failed, text);
         looked
@@ -74,7 +74,7 @@ fn client(address: Option<IpAddr>, key: Option<&str>) -> Result<Client, Problem>
     }
 }
 
-fn told(
+fn explanation(
     address: Option<IpAddr>,
     found: &RouteExplanation,
     pool: &PoolStatus,
@@ -88,30 +88,30 @@ fn told(
             availability: availability(ranked.availability).to_owned(),
             pid: serving.map(|worker| worker.pid),
             load: ranked.load,
-            skip_reason: ranked.skip_reason.map(|reason| in_words(reason).to_owned()),
+            skip_reason: ranked.skip_reason.map(|reason| text(reason).to_owned()),
         }
     });
     report::RouteExplanation {
         address: address.map(|address| address.to_string()),
-        counts: found.counts.map(|counts| counts.to_string()),
+        prefix: found.counts.map(|prefix| prefix.to_string()),
         digest: found.digest.as_ref().map(|(name, digest)| ((*name).to_owned(), digest.clone())),
         key: format!("{:016x}", found.key.0),
         placement: placement_name(found.placement).to_owned(),
         ranking: ranking.collect(),
         remembered: found.remembered.map(|(slot, left)| (slot.0, left.as_secs_f64())),
         target: found.target.map(|slot| slot.0),
-        why: found.why.map(|reason| in_words(reason).to_owned()),
+        why: found.why.map(|reason| text(reason).to_owned()),
     }
 }
 
-fn in_words(reason: FallbackReason) -> &'static str {
+fn text(reason: FallbackReason) -> &'static str {
     match reason {
-        FallbackReason::Remembered => "the client went elsewhere before and is remembered there",
+        FallbackReason::Remembered => "the client has a fallback slot",
         FallbackReason::NotServing => "no worker serves there",
         FallbackReason::Stalled => "its worker does not acknowledge",
         FallbackReason::Refusing => "its worker has no descriptors left",
-        FallbackReason::QueueFull => "as many connections wait for it as may",
+        FallbackReason::QueueFull => "its queue is full",
         FallbackReason::OverBound => "it has more connections than load_bound allows",
-        FallbackReason::Deaths => "two workers have died on this connection there",
+        FallbackReason::Deaths => "two workers have crashed on this connection there",
     }
 }

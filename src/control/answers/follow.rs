@@ -1,4 +1,4 @@
-//! Answers that go on: live snapshots, events.
+//! Streamed answers: live snapshots and events.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::control::answers::{Control, Items, item};
 use crate::control::protocol::Problem;
 use crate::control::report::{Event, Live};
 
-/// Events of the past that come with the first snapshot.
-const PAST: usize = 200;
+/// Past events in the first snapshot.
+const PAST_EVENTS: usize = 200;
 
 impl Control {
     pub(super) async fn live(&self, items: &Items) -> Result<Value, Problem> {
@@ -26,11 +26,11 @@ impl Control {
         }
     }
 
-    /// A snapshot with the events since the one before; `seen` is the number of the last of those.
+    /// A snapshot with the events since number `seen`, which becomes the number of the last one.
     ///
     /// # Errors
     ///
-    /// If the primary ends.
+    /// If the primary has ended.
     pub async fn live_since(&self, seen: &mut Option<u64>) -> Result<Live, Problem> {
         let last = *seen;
         let live = self.live_with(|number| Some(number) > last).await?;
@@ -38,18 +38,18 @@ impl Control {
         Ok(live)
     }
 
-    /// A snapshot with the events up to that of number `seen`; without any if there was none.
+    /// A snapshot with the events up to number `seen`, or without events.
     ///
     /// # Errors
     ///
-    /// If the primary ends.
+    /// If the primary has ended.
     pub async fn live_until(&self, seen: Option<u64>) -> Result<Live, Problem> {
         self.live_with(|number| Some(number) <= seen).await
     }
 
     async fn live_with(&self, wanted: impl Fn(u64) -> bool) -> Result<Live, Problem> {
         let snapshot = self.snapshots.take().await?;
-        let (events, _) = self.history.last(PAST, |it| wanted(it.report.number));
+        let (events, _) = self.history.last(PAST_EVENTS, |it| wanted(it.report.number));
         let events: Vec<Event> = events.iter().map(|entry| entry.report.clone()).collect();
         Ok(Live {
             time_ms: Timestamp::now().as_millisecond(),
@@ -75,7 +75,7 @@ impl Control {
         loop {
             match live.recv().await {
                 Ok(entry) => item(items, &entry.report).await?,
-                // Gaps in the numbers tell of them.
+                // Gaps in the numbers show them.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return Ok(json!({})),
             }

@@ -1,4 +1,4 @@
-//! Lines that workers print.
+//! Lines of workers' output.
 
 use serde_json::{Value, json};
 
@@ -19,17 +19,17 @@ impl Control {
     ) -> Result<Value, Problem> {
         let filter = LineFilter { slot: slot.map(SlotId), err };
         let Recent { printed, mut follower } = self.links.output.recent(filter, lines);
-        tell(&printed, items).await?;
+        send(&printed, items).await?;
         if follow {
             while let Some(printed) = follower.next().await {
-                tell(&printed, items).await?;
+                send(&printed, items).await?;
             }
         }
         Ok(json!({}))
     }
 }
 
-async fn tell(printed: &Printed, items: &Items) -> Result<(), Problem> {
+async fn send(printed: &Printed, items: &Items) -> Result<(), Problem> {
     let mut missed = printed.missed;
     for line in printed.lines() {
         let line = LogLine {

@@ -1,4 +1,4 @@
-//! What becomes of an order: events are followed, from before it was given, until one settles it.
+//! Outcomes of orders: events are followed, from before the order, until one decides it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::control::answers::{Control, Items, item, to_json};
-use crate::control::history::{Entry, rollout_words};
+use crate::control::history::{Entry, rollout_text};
 use crate::control::protocol::{Code, Problem};
 use crate::control::report::Rollout;
 use crate::control::snapshot::rollout;
@@ -17,25 +17,25 @@ use crate::supervisor::event::{End, Event, WorkerChange};
 use crate::supervisor::lifecycle::SlotState;
 use crate::supervisor::rollout::{Outcome, Report};
 
-/// How often it is looked how far a rolling restart is, beside each event.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often the progress of a rolling restart is read, in addition to each event.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Hears all events from the moment it is made.
+/// Receives all events from its creation on.
 pub(super) struct Follow {
     events: broadcast::Receiver<Arc<Entry>>,
 }
 
 impl Control {
-    /// To be called before the order is given.
+    /// Starts to follow events; to be called before the order.
     pub(super) fn follow(&self) -> Follow {
         Follow { events: self.history.last(0, |_| false).1 }
     }
 
-    /// Orders a rolling restart and tells how far it is, whenever that changes.
+    /// Orders a rolling restart and sends its progress whenever that changes.
     pub(super) async fn reload(&self, items: &Items) -> Result<Value, Problem> {
         let mut follow = self.follow();
         let number = self.links.primary.reload().await?;
-        let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
         let mut last = None;
         loop {
             tokio::select! {
@@ -45,7 +45,7 @@ impl Control {
                         return outcome(&report);
                     }
                 }
-                _ = look.tick() => {}
+                _ = poll.tick() => {}
             }
             let pool = self.links.pool.status().await?;
             let now = pool.rollout.as_ref().filter(|it| it.number == number).map(rollout);
@@ -56,7 +56,7 @@ impl Control {
         }
     }
 
-    /// The slot has no worker any more. Somebody else may undrain or remove it meanwhile.
+    /// Waits until the slot has no worker. Fails if another client undrains or removes it meanwhile.
     pub(super) async fn until_drained(
         &self,
         mut follow: Follow,
@@ -68,15 +68,15 @@ impl Control {
                 (SlotState::Drained, 0) => return Ok(()),
                 (SlotState::Drained, _) => {}
                 (state, _) => {
-                    let text = format!("slot {slot} is drained no more: it is {state}");
+                    let text = format!("slot {slot} is no longer drained: it is {state}");
                     return Err(Problem::new(Code::Failed, text));
                 }
             }
         }
     }
 
-    /// A worker serves the slot. The first that dies instead is the answer, though it is tried
-    /// again. Somebody else may drain or remove the slot meanwhile.
+    /// Waits until a worker serves the slot. Fails with the first crash, even though another start
+    /// follows, and if another client drains or removes the slot meanwhile.
     pub(super) async fn until_serving(
         &self,
         mut follow: Follow,
@@ -96,7 +96,7 @@ impl Control {
                     change: WorkerChange::Gone(End { reason, unexpected: true, .. }),
                     ..
                 } if worker.slot == slot => {
-                    let text = format!("new worker in slot {slot} {reason}; it is tried again");
+                    let text = format!("new worker in slot {slot} {reason}; another start follows");
                     return Err(Problem::new(Code::Failed, text));
                 }
                 _ => {}
@@ -109,7 +109,7 @@ impl Control {
         }
     }
 
-    /// How a slot is, and how many workers it has. One that isn't there any more is removed.
+    /// A slot's state and number of workers. A slot that no longer exists is removed.
     async fn state_of(&self, slot: SlotId) -> Result<(SlotState, usize), Problem> {
         let pool = self.links.pool.status().await?;
         let found = pool.slots.iter().find(|it| it.slot == slot);
@@ -122,21 +122,20 @@ impl Follow {
         match self.events.recv().await {
             Ok(entry) => Ok(entry.event.clone()),
             Err(RecvError::Lagged(_)) => {
-                let text = "more happened than could be followed: look at `status` and `events`";
+                let text = "too many events to follow: see `status` and `events`";
                 Err(Problem::new(Code::Failed, text))
             }
             Err(RecvError::Closed) => Err(Problem::new(Code::Failed, "the primary has ended")),
         }
     }
 
-    /// The slot's new worker has proved itself.
+    /// Waits until the slot's new worker is stable.
     pub(super) async fn until_replaced(mut self, slot: SlotId) -> Result<(), Problem> {
         loop {
             match self.next().await? {
                 Event::Replaced { slot: other } if other == slot => return Ok(()),
                 Event::NotReplaced { slot: other, reason } if other == slot => {
-                    let text =
-                        format!("slot {slot} keeps the worker that it has: the new one {reason}");
+                    let text = format!("slot {slot} keeps its worker: the new one {reason}");
                     return Err(Problem::new(Code::Failed, text));
                 }
                 event => fail_if_stopping(&event)?,
@@ -147,7 +146,7 @@ impl Follow {
 
 fn fail_if_stopping(event: &Event) -> Result<(), Problem> {
     match event {
-        Event::Stopping { .. } => Err(Problem::new(Code::Failed, "everything is being stopped")),
+        Event::Stopping { .. } => Err(Problem::new(Code::Failed, "the primary is stopping")),
         _ => Ok(()),
     }
 }
@@ -159,11 +158,11 @@ fn ended(event: &Event, number: u64) -> Option<Report> {
     }
 }
 
-/// A rolling restart that didn't do what was ordered is a failure.
+/// Every result but `done` is a failure.
 fn outcome(report: &Report) -> Result<Value, Problem> {
     let Report { number, trigger, outcome, replaced, of } = report;
     if *outcome != Outcome::Done {
-        return Err(Problem::new(Code::Failed, rollout_words(report).1));
+        return Err(Problem::new(Code::Failed, rollout_text(report).1));
     }
     to_json(&Rollout {
         number: *number,

@@ -1,4 +1,4 @@
-//! How things are.
+//! Descriptions of slots.
 
 use crate::control::answers::Control;
 use crate::control::protocol::Problem;
@@ -9,14 +9,14 @@ use crate::protocol::ids::SlotId;
 use crate::supervisor::pool::handle::Refusal;
 use crate::supervisor::pool::status::{PoolStatus, SlotStatus};
 
-/// Events that belong to the description of a slot.
-const EVENTS: usize = 20;
+/// Events in the description of a slot.
+const MAX_EVENTS: usize = 20;
 
 impl Control {
     pub(super) async fn describe(&self, slot: u16) -> Result<Slot, Problem> {
         let snapshot = self.snapshots.take().await?;
         let found = find(&snapshot.pool, slot)?;
-        let (events, _) = self.history.last(EVENTS, |entry| entry.report.slot == Some(slot));
+        let (events, _) = self.history.last(MAX_EVENTS, |entry| entry.report.slot == Some(slot));
         let events = events.iter().map(|entry| entry.report.clone()).collect();
         Ok(Slot { events, ..description(&snapshot, found) })
     }
@@ -45,7 +45,7 @@ fn description(snapshot: &Snapshot, slot: &SlotStatus) -> Slot {
     }
 }
 
-/// The slot of that number.
+/// The slot with this number.
 pub(super) fn find(pool: &PoolStatus, slot: u16) -> Result<&SlotStatus, Refusal> {
     let found = pool.slots.iter().find(|it| it.slot.0 == slot);
     found.ok_or_else(|| {
@@ -54,7 +54,7 @@ pub(super) fn find(pool: &PoolStatus, slot: u16) -> Result<&SlotStatus, Refusal>
     })
 }
 
-/// A word for it.
+/// Its name in JSON.
 pub(super) fn availability(availability: Availability) -> &'static str {
     match availability {
         Availability::Open => "open",

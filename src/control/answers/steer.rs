@@ -1,4 +1,4 @@
-//! What operators order: passed on, and where that takes time, followed to its end.
+//! Orders of operators: passed on and, if they take time, followed to the end.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -57,7 +57,7 @@ impl Control {
 
     pub(super) async fn stop(&self, now: bool) -> Result<Value, Problem> {
         self.links.pool.stop(now).await;
-        // The connection ends with the process, so that whoever waits for its end sees it.
+        // The connection ends with the process: clients wait for that.
         std::future::pending().await
     }
 
@@ -95,7 +95,7 @@ fn scale(text: &str) -> Option<Scale> {
     }
 }
 
-/// By its number, or its name with or without `SIG`.
+/// A signal by number, or by name with or without `SIG`.
 fn signal(text: &str) -> Option<Signal> {
     let number = text.parse().ok().or_else(|| {
         let name = text.to_uppercase();
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sign_means_more_or_fewer() {
+    fn a_sign_means_a_relative_number() {
         assert_eq!(scale("4"), Some(Scale::To(4)));
         assert_eq!(scale("+2"), Some(Scale::By(2)));
         assert_eq!(scale("-2"), Some(Scale::By(-2)));

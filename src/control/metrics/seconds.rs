@@ -1,7 +1,7 @@
-//! What is counted in seconds: hand-off times, in Prometheus' buckets, and processor time.
+//! Metrics in seconds: the histogram of hand-off times, and CPU time.
 //!
-//! Written here, since the facade's counters are whole numbers and the exporter's histograms want
-//! each time one by one, of which there may be millions between two scrapes.
+//! Rendered here: the facade's counters are whole numbers, and the exporter's histograms take each
+//! sample one by one, millions between two scrapes.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use std::time::Duration;
 use crate::control::snapshot::Snapshot;
 
 const HANDOFF: &str = "sticky_lb_handoff_seconds";
-const HANDOFF_HELP: &str = "From accept to the worker's acknowledgement.";
+const HANDOFF_HELP: &str = "Time from accept to the worker's acknowledgement.";
 const CPU: &str = "sticky_lb_worker_cpu_seconds_total";
-const CPU_HELP: &str = "Processor time of a slot's workers, with all that they have started.";
+const CPU_HELP: &str = "CPU time of a slot's workers and their child processes.";
 
-/// Upper bounds in seconds, as they are written.
+/// Upper bounds of the buckets, and their text in seconds.
 const BOUNDS: [(Duration, &str); 16] = [
     (Duration::from_micros(100), "0.0001"),
     (Duration::from_micros(250), "0.00025"),
@@ -33,7 +33,7 @@ const BOUNDS: [(Duration, &str); 16] = [
     (Duration::from_secs(10), "10"),
 ];
 
-/// Both families.
+/// Renders both families.
 pub(super) fn render(snapshot: &Snapshot) -> String {
     let facts = &snapshot.frontend;
     let slots = snapshot.pool.slots.iter().map(|slot| slot.slot);
@@ -51,7 +51,7 @@ fn cpu(slots: impl Iterator<Item = (u16, Option<Duration>)>) -> String {
     text
 }
 
-/// Of times by upper bounds, and all of them together. Each counts as long as its bound.
+/// Renders hand-off times. `times` are upper bounds with counts; each sample counts as its bound.
 fn handoffs(times: &[(Duration, u64)], total: Duration) -> String {
     let up_to = |bound: Duration| {
         times.iter().filter(|(time, _)| *time <= bound).map(|(_, count)| count).sum::<u64>()

@@ -1,5 +1,4 @@
-//! How each slot is, and what its workers do and use. What workers that are gone have counted counts
-//! on.
+//! Slots: state, work, hand-offs, memory. Counters include workers that have ended.
 
 use crate::control::metrics::{counts, flag, labelled};
 use crate::control::snapshot::Snapshot;
@@ -7,7 +6,7 @@ use crate::frontend::query::SlotFacts;
 use crate::link::seam::WorkerId;
 use crate::supervisor::pool::status::{SlotStatus, WorkerStatus};
 
-/// States that a slot may be in.
+/// States of a slot.
 const STATES: [&str; 7] =
     ["serving", "spawning", "back-off", "errored", "stopped", "drained", "removed"];
 
@@ -25,20 +24,24 @@ fn states(slots: &[SlotStatus]) {
             ([("slot", number.clone()), ("state", state.to_owned())], flag(state == current))
         })
     });
-    labelled("sticky_lb_slot_state", "Which state a slot is in: 1 for that, 0 for others.", states);
+    labelled(
+        "sticky_lb_slot_state",
+        "State of a slot: 1 for the current one, 0 for others.",
+        states,
+    );
     gauges(
         "sticky_lb_slot_workers",
-        "Workers of a slot, such as drain included.",
+        "Workers of a slot, draining ones included.",
         slots.iter().map(|slot| (slot, slot.workers.len() as u64)),
     );
     by_slot(
-        "sticky_lb_slot_deaths_total",
-        "Workers of a slot that ended without being told to.",
+        "sticky_lb_slot_crashes_total",
+        "Workers of a slot that exited without an order.",
         slots.iter().map(|slot| (slot, slot.crashes)),
     );
     by_slot(
         "sticky_lb_slot_started_workers_total",
-        "Workers that were started in a slot.",
+        "Workers started in a slot.",
         slots.iter().map(|slot| (slot, slot.started)),
     );
 }
@@ -52,32 +55,32 @@ fn work(slots: &[SlotStatus]) {
     );
     gauges(
         "sticky_lb_requests_in_flight",
-        "Requests that workers of a slot have begun and not finished.",
+        "Requests in flight in workers of a slot.",
         slots.iter().map(|slot| (slot, sum(slot, |worker| worker.requests))),
     );
     gauges(
         "sticky_lb_websockets",
-        "WebSockets in workers of a slot, as they say.",
+        "WebSockets in workers of a slot.",
         slots.iter().map(|slot| (slot, sum(slot, |worker| worker.websockets))),
     );
     gauges(
         "sticky_lb_sessions",
-        "WebSockets in workers of a slot that can move to another worker.",
+        "WebSockets in workers of a slot that can migrate.",
         slots.iter().map(|slot| (slot, sum(slot, |worker| worker.sessions))),
     );
     by_slot(
         "sticky_lb_connections_total",
-        "Connections that workers of a slot say that they took over.",
+        "Connections acknowledged by workers of a slot, by their own count.",
         slots.iter().map(|slot| (slot, slot.connections_total)),
     );
     by_slot(
         "sticky_lb_requests_total",
-        "Requests that workers of a slot have finished.",
+        "Requests completed by workers of a slot.",
         slots.iter().map(|slot| (slot, slot.requests_total)),
     );
 }
 
-/// What the frontend counts for each slot.
+/// The frontend's counters of each slot.
 fn handoffs(snapshot: &Snapshot) {
     let facts = || {
         let slots = snapshot.pool.slots.iter();
@@ -86,22 +89,22 @@ fn handoffs(snapshot: &Snapshot) {
     let of = |count: fn(&SlotFacts) -> u64| facts().map(move |(slot, facts)| (slot, count(facts)));
     by_slot(
         "sticky_lb_handed_off_connections_total",
-        "Connections of a slot that its workers took over, as the primary counts.",
+        "Connections acknowledged by workers of a slot, by the primary's count.",
         of(|facts| facts.handed_off),
     );
     by_slot(
         "sticky_lb_refused_connections_total",
-        "Connections of a slot that its workers refused.",
+        "Connections refused by workers of a slot.",
         of(|facts| facts.refused),
     );
     by_slot(
         "sticky_lb_stalls_total",
-        "Times a worker of a slot didn't take over a connection in time.",
+        "Times that a worker of a slot did not acknowledge within ack_timeout.",
         of(|facts| facts.stalls),
     );
     gauges(
         "sticky_lb_slot_waiting_connections",
-        "Connections that wait for a slot or are on their way to its workers.",
+        "Connections queued for a slot or in flight to its workers.",
         of(|facts| facts.queued + facts.in_flight),
     );
 }
@@ -116,7 +119,7 @@ fn memory(snapshot: &Snapshot) {
     };
     gauges(
         "sticky_lb_worker_memory_bytes",
-        "Memory of a slot's workers, with all that they have started.",
+        "Memory of a slot's workers and their child processes.",
         snapshot.pool.slots.iter().map(|slot| (slot, memory(slot))),
     );
 }

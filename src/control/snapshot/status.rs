@@ -1,16 +1,16 @@
-//! Everything at a glance.
+//! The primary's status as a report.
 
 use std::time::Duration;
 
 use crate::control::links::Links;
-use crate::control::report::{Rollout, Status, TopClients};
+use crate::control::report::{Rollout, Status, TopClient};
 use crate::frontend::placement::Placement;
 use crate::frontend::query::FrontendFacts;
 use crate::protocol::ids::Timestamp;
 use crate::supervisor::pool::status::{PoolStatus, RolloutStatus};
 use crate::system::keeper::main_pid;
 
-/// Puts it together.
+/// The report.
 pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts) -> Status {
     let (facts, counters) = (&links.facts, &frontend.counters);
     let workers = || pool.slots.iter().flat_map(|slot| &slot.workers);
@@ -48,8 +48,8 @@ pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts)
         stalls: counters.stalls,
         refused: counters.refused,
         lost: counters.lost,
-        sessions_moved: counters.moved,
-        sessions_returned: counters.returned,
+        sessions_migrated: counters.moved,
+        migrations_failed: counters.returned,
         sessions_lost: counters.sessions_lost,
         sessions_protected: frontend.sessions_protected,
         sessions_recovered: counters.survival.recovered,
@@ -63,7 +63,7 @@ pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts)
         rebalance_pending: frontend.rebalance_pending,
         accept_errors: counters.accept_errors,
         crashes: pool.slots.iter().map(|slot| slot.crashes).sum(),
-        top_client: frontend.top_client.map(|top_client| TopClients {
+        top_client: frontend.top_client.map(|top_client| TopClient {
             address: top_client.address.to_string(),
             share: top_client.share,
         }),
@@ -73,7 +73,7 @@ pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts)
     }
 }
 
-/// A rolling restart that goes on.
+/// A rolling restart in progress.
 pub(in crate::control) fn rollout(status: &RolloutStatus) -> Rollout {
     let under_way = status.under_way.iter();
     Rollout {
@@ -86,7 +86,7 @@ pub(in crate::control) fn rollout(status: &RolloutStatus) -> Rollout {
     }
 }
 
-/// A placement as settings have it.
+/// A placement's name in settings.
 pub(in crate::control) fn placement_name(placement: Placement) -> &'static str {
     match placement {
         Placement::Rendezvous => "rendezvous",
@@ -97,7 +97,7 @@ pub(in crate::control) fn placement_name(placement: Placement) -> &'static str {
     }
 }
 
-/// Milliseconds.
+/// A duration in milliseconds.
 pub(in crate::control) fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1_000.0
 }

@@ -1,4 +1,4 @@
-//! All workers, and slots that have none.
+//! All workers, and slots without a worker, as a report.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use crate::frontend::query::{FrontendFacts, SlotFacts};
 use crate::link::seam::WorkerId;
 use crate::supervisor::pool::status::{PoolStatus, SlotStatus, WorkerStatus};
 
-/// By slot, the oldest worker of each first.
+/// Sorted by slot, the oldest worker of each first.
 pub(super) fn workers(
     pool: &PoolStatus,
     frontend: &FrontendFacts,
@@ -47,7 +47,7 @@ fn row(
 ) -> Worker {
     let id = WorkerId { slot: slot.slot, generation: worker.generation };
     let usage = usage.get(&id).copied().unwrap_or_default();
-    // What the frontend counts for the slot is the serving worker's.
+    // The frontend's figures of a slot belong to its serving worker.
     let serving = facts.filter(|_| worker.phase == "serving");
     Worker {
         generation: Some(worker.generation.0),

@@ -1,13 +1,13 @@
-//! What PM2 would run: script, interpreter and the arguments of both, as one command.
+//! PM2's script, interpreter and arguments of both as one command.
 
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::settings::pm2::convert::words;
 use crate::settings::pm2::ecosystem::App;
+use crate::settings::units;
 
-/// The interpreter that PM2 takes by a script's extension.
+/// PM2's interpreter for a script's extension.
 const INTERPRETERS: [(&str, &str); 9] = [
     ("js", "node"),
     ("cjs", "node"),
@@ -20,7 +20,7 @@ const INTERPRETERS: [(&str, &str); 9] = [
     ("sh", "bash"),
 ];
 
-/// The command, without the app's own arguments. `base` is where it runs.
+/// The command without the app's own arguments. `base` is its directory.
 pub(super) fn command(app: &App, base: &Path) -> Result<Vec<String>, String> {
     let first = |keys: &[&str]| keys.iter().find_map(|key| app.get(*key)).filter(|v| !v.is_null());
     let script = first(&["script", "cmd"]).and_then(Value::as_str);
@@ -41,7 +41,7 @@ fn usual(script: &str) -> Option<&'static str> {
     INTERPRETERS.iter().find(|(known, _)| extension == *known).map(|(_, program)| *program)
 }
 
-/// A program in the app's own directory comes before one in `PATH`, as in PM2. A script may be
+/// A program in the app's own directory precedes one in `PATH`, as in PM2. A script may be several
 /// words: `npm start`.
 fn program(script: &str, base: &Path) -> Vec<String> {
     let own = base.join(script);
@@ -52,7 +52,15 @@ fn program(script: &str, base: &Path) -> Vec<String> {
     }
 }
 
-/// The values of what may be one or a list of them; `None` of a table or nothing.
+/// Words: a string that is split, or a list.
+fn words(value: &Value) -> Result<Vec<String>, String> {
+    match value {
+        Value::String(text) => units::words(text),
+        value => list(value).ok_or_else(|| format!("expected words, found {value}")),
+    }
+}
+
+/// The values of a scalar or a list; `None` for a table or null.
 pub(super) fn list(value: &Value) -> Option<Vec<String>> {
     match value {
         Value::Array(items) => items.iter().map(scalar).collect(),

@@ -1,5 +1,5 @@
-//! An app of PM2's, as a configuration file of this program. Every value is checked by the table;
-//! what cannot be carried over is noted.
+//! Converts an app of PM2 to a configuration file. Every value is checked by the table; notes list
+//! what is lost.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use serde_json::Value;
 use crate::settings::pm2::command::{self, list};
 use crate::settings::pm2::ecosystem::App;
 use crate::settings::pm2::keys;
-use crate::settings::{file, layers, table, template};
+use crate::settings::{layers, table, template};
 
-/// A configuration file made of an app.
+/// A configuration file converted from an app.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Converted {
     /// The file.
     pub text: String,
-    /// What it doesn't say of what PM2's did, or says otherwise, and why.
+    /// Settings of PM2 that are lost or changed, and the reasons.
     pub notes: Vec<String>,
 }
 
@@ -44,7 +44,7 @@ pub fn convert(app: &App, source: &Path, folder: &Path) -> Converted {
 
 struct Conversion {
     settings: Command,
-    /// Where relative paths start, if not at the new file.
+    /// The start of relative paths, if it is not the new file's directory.
     elsewhere: Option<PathBuf>,
     values: BTreeMap<String, String>,
     variables: BTreeMap<String, BTreeMap<String, String>>,
@@ -81,7 +81,7 @@ impl Conversion {
         }
     }
 
-    /// As many as PM2 starts.
+    /// The number of workers that PM2 starts.
     fn instances(&mut self, app: &App) {
         match app.get("instances") {
             None | Some(Value::Null) => self.set("workers", &Value::from(1)),
@@ -90,13 +90,13 @@ impl Conversion {
         }
         let mode = app.get("exec_mode").and_then(Value::as_str).unwrap_or("fork");
         if mode.starts_with("fork") {
-            let text = "exec_mode: fork: in PM2, each instance had to listen on a port of its own; \
-                        here, workers share the primary's";
+            let text = "exec_mode: fork: in PM2, each instance listens on a port of its own; here, \
+                        workers share the primary's";
             self.notes.push(text.to_owned());
         }
     }
 
-    /// PM2's `port` sets PORT for the app; here it is where the primary listens.
+    /// PM2's `port` sets PORT for the app; here it is the primary's port.
     fn port(&mut self, app: &App) {
         let variable = || app.get("env")?.get("PORT");
         if let Some(port) = app.get("port").or_else(variable) {
@@ -121,19 +121,19 @@ impl Conversion {
                 let table = self.variables.entry(profile.to_owned()).or_default();
                 table.insert(name.clone(), text);
             } else if self.values.get("port") != Some(&text.trim_matches('"').to_owned()) {
-                let note = "a profile has no port of its own: set `port`, or PORT or --port where \
-                            the primary is started";
+                let note = "a profile has no port of its own: set `port`, or start the primary with \
+                            PORT or --port";
                 self.notes.push(format!("env_{profile}: PORT = {text}: {note}"));
             }
         }
     }
 
-    /// Sets a key, if it may have that value here.
+    /// Sets a key if the value is valid.
     fn set(&mut self, key: &str, value: &Value) {
         let Some(setting) = table::find(&self.settings, key) else { return };
         let Some(values) = list(value) else {
             if !value.is_null() {
-                self.notes.push(format!("{key}: cannot be {value} here"));
+                self.notes.push(format!("{key}: {value} is not possible here"));
             }
             return;
         };
@@ -154,7 +154,7 @@ impl Conversion {
         }
     }
 
-    /// Paths of PM2's start at its `cwd`.
+    /// Paths of PM2 start at its `cwd`.
     fn rooted(&self, setting: &clap::Arg, value: String) -> String {
         match &self.elsewhere {
             Some(base) if table::is_path(setting) && value != "true" && value != "false" => {
@@ -165,9 +165,9 @@ impl Conversion {
     }
 
     fn finish(self, source: &Path) -> Converted {
-        let mut text = format!("# Made from {} of PM2.\n", source.display());
+        let mut text = format!("# Converted from PM2's {}.\n", source.display());
         if !self.notes.is_empty() {
-            text.push_str("#\n# Not carried over, or otherwise here:\n");
+            text.push_str("#\n# Lost or changed:\n");
             for note in &self.notes {
                 text.push_str(&comment(note));
             }
@@ -197,14 +197,6 @@ fn comment(note: &str) -> String {
     format!("# * {}\n", lines.join(" "))
 }
 
-/// The words of what may be a string or a list of them.
-pub(super) fn words(value: &Value) -> Result<Vec<String>, String> {
-    match value {
-        Value::String(text) => file::words(text),
-        value => list(value).ok_or_else(|| format!("expected words, found {value}")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -215,7 +207,7 @@ mod tests {
         convert(app.as_object().unwrap(), Path::new("eco.json"), Path::new(""))
     }
 
-    /// The lines that set something.
+    /// The lines with settings.
     fn lines(app: &Value) -> Vec<String> {
         let text = converted(app).text;
         let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -245,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn instances_are_as_many_as_pm2_starts() {
+    fn instances_mean_the_number_that_pm2_starts() {
         for (instances, expected) in [
             (json!(null), "1"),
             (json!(0), "\"max\""),
@@ -274,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_is_noted_with_a_reason() {
+    fn losses_are_noted_with_a_reason() {
         let app = json!({
             "script": "a.js", "exec_mode": "cluster", "source_map_support": true, "pmx": false,
             "vizion": true, "max_restarts": 0, "unheard_of": 1, "env_test": {"PORT": 82},
@@ -292,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_of_keys_are_known() {
+    fn second_names_of_keys_are_known() {
         let lines = lines(&json!({
             "script": "a.js", "error": "e.log", "output": "o.log", "uid": 0, "time": true,
             "log_type": "json", "combine_logs": true,

@@ -1,4 +1,4 @@
-//! PM2's configuration file, whatever language it is written in, as the apps that it describes.
+//! Reads the apps of a configuration file of PM2: JavaScript, JSON or YAML.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
 use serde_json::{Map, Value};
 
-/// Prints what a module exports. An ES module exports by default.
+/// Prints a module's exports: the default export of an ES module.
 const PRINT: &str = "\
     import(require('node:url').pathToFileURL(process.argv[1]).href).then(module => {\
         const text = JSON.stringify(module.default ?? module);\
@@ -17,26 +17,26 @@ const PRINT: &str = "\
         process.exit(1);\
     })";
 
-/// What is written of an app, key by key.
+/// An app's keys and values.
 pub type App = Map<String, Value>;
 
-/// Reads a file's apps: what `apps` holds, or the file itself if it is a list or a single app.
+/// Reads a file's apps: the value of `apps`, or the file itself if it is a list or a single app.
 ///
 /// # Errors
 ///
-/// If it cannot be read, or describes no app.
+/// If the file cannot be read, or describes no app.
 pub fn read(file: &Path) -> Result<Vec<App>, String> {
     let name = file.display();
     let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     let value = match extension {
         "js" | "cjs" | "mjs" => run(file),
         "json" | "json5" => text(file).and_then(|text| {
-            serde_json::from_str(&text).map_err(|error| format!("{name} is no JSON: {error}"))
+            serde_json::from_str(&text).map_err(|error| format!("{name} is not JSON: {error}"))
         }),
         "yaml" | "yml" => {
             text(file).and_then(|text| yaml(&text).map_err(|error| format!("{name}: {error}")))
         }
-        _ => Err(format!("cannot tell what {name} is: expected .js, .cjs, .mjs, .json or .yaml")),
+        _ => Err(format!("unknown type of file {name}: expected .js, .cjs, .mjs, .json or .yaml")),
     }?;
     let apps = match value {
         Value::Object(mut whole) => whole.remove("apps").unwrap_or(Value::Object(whole)),
@@ -66,30 +66,28 @@ fn text(file: &Path) -> Result<String, String> {
         .map_err(|error| format!("cannot read {}: {error}", file.display()))
 }
 
-/// Runs a file as PM2 does, by Node.
+/// Runs a file with Node, as PM2 does.
 fn run(file: &Path) -> Result<Value, String> {
     let name = file.display();
     let path = file.canonicalize().map_err(|error| format!("cannot read {name}: {error}"))?;
     let mut node = Command::new("node");
     node.arg("-e").arg(PRINT).arg(&path).stdin(Stdio::null());
     let output = node.output().map_err(|error| {
-        format!(
-            "cannot run node, which {name} takes to be read: {error}; write it as .json instead"
-        )
+        format!("cannot run node to read {name}: {error}; use a .json file instead")
     })?;
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr);
         let first: Vec<_> = error.trim().lines().take(5).collect();
         return Err(format!("{name} throws: {}", first.join("\n")));
     }
-    // What the file itself prints comes first.
+    // The file's own output comes first.
     let printed = String::from_utf8_lossy(&output.stdout);
     let exported = printed.rsplit_once('\0').map_or("", |(_, exported)| exported);
     serde_json::from_str(exported).map_err(|_| format!("{name} exports nothing"))
 }
 
 fn yaml(text: &str) -> Result<Value, String> {
-    let documents = Yaml::load_from_str(text).map_err(|error| format!("is no YAML: {error}"))?;
+    let documents = Yaml::load_from_str(text).map_err(|error| format!("is not YAML: {error}"))?;
     documents.first().map(json).ok_or_else(|| "is empty".to_owned())
 }
 

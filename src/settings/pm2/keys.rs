@@ -1,8 +1,8 @@
-//! PM2's keys: what they are called here, or why they are not there.
+//! PM2's keys: their names here, or the reason why there is none.
 
 use serde_json::Value;
 
-/// Keys of PM2's that mean the same here.
+/// Keys with the same name and meaning.
 const SAME: [&str; 25] = [
     "args",
     "autorestart",
@@ -31,7 +31,7 @@ const SAME: [&str; 25] = [
     "watch_delay",
 ];
 
-/// Keys that are called otherwise here, most of them second names.
+/// Keys with another name here; most are PM2's second names.
 const RENAMED: [(&str, &str); 13] = [
     ("combine_logs", "merge_logs"),
     ("cron", "cron_restart"),
@@ -48,7 +48,7 @@ const RENAMED: [(&str, &str); 13] = [
     ("uid", "user"),
 ];
 
-/// Keys that are taken care of elsewhere: in the command, or with others.
+/// Keys that are converted elsewhere: in the command, or with others.
 const TAKEN: [&str; 13] = [
     "apps",
     "cmd",
@@ -65,52 +65,48 @@ const TAKEN: [&str; 13] = [
     "time",
 ];
 
-/// The key here that means the same.
+/// The key with the same meaning here.
 pub(super) fn same(key: &str) -> Option<&'static str> {
     let renamed = RENAMED.iter().find(|(theirs, _)| *theirs == key).map(|(_, here)| *here);
     renamed.or_else(|| SAME.into_iter().find(|same| *same == key))
 }
 
-/// Why a key is not there; nothing if nothing is lost.
+/// The reason why a key is lost; `None` if nothing is lost.
 pub(super) fn left_out(key: &str, value: &Value) -> Option<&'static str> {
     let off = matches!(value, Value::Null | Value::Bool(false));
     Some(match key {
         _ if TAKEN.contains(&key) || off => return None,
-        "append_env_to_name" => "write the name that the app is to have",
-        "autostart" => {
-            "the primary starts its workers; whoever shall not have them doesn't start it"
-        }
-        "disable_logs" => "no files are written unless they are named",
-        "force" => "one primary runs one app, so that nothing is there twice",
-        "increment_var" => "workers know their slot: NODE_APP_INSTANCE, STICKY_LB_SLOT",
+        "append_env_to_name" => "set the full name with name",
+        "autostart" => "the primary always starts its workers",
+        "disable_logs" => "log files are written only if they are set",
+        "force" => "one primary runs one app once",
+        "increment_var" => "the slot is in NODE_APP_INSTANCE and STICKY_LB_SLOT",
         "instance_var" => "the slot is in NODE_APP_INSTANCE and STICKY_LB_SLOT",
         "kill_retry_time" => "the kernel says when a worker has ended",
-        "pid" | "pid_file" => {
-            "service managers know pids; a line on standard output says the primary's"
-        }
+        "pid" | "pid_file" => "the service manager knows the pid; `sticky-lb status` shows it",
         "pmx" | "trace" | "disable_trace" | "deep_monitoring" => "nothing is put into workers",
-        "shutdown_with_message" => "workers are told on their channel that they are to end",
+        "shutdown_with_message" => "workers get the order to stop on their channel",
         "source_map_support" => "Node does it itself: put --enable-source-maps into the command",
-        "treekill" => "each worker's whole process group is ended",
+        "treekill" => "each worker's whole process group is killed",
         "versioning" | "vizion" | "post_update" | "repo" | "ref" => {
-            "versions of the code are not looked at"
+            "versions of the code are not tracked"
         }
         "watch_options" => "see watch, ignore_watch and watch_delay",
         "windowsHide" => "there are no windows",
-        _ => "there is nothing like it",
+        _ => "there is no such setting",
     })
 }
 
-/// What has to be said beside a key.
+/// A comment beside a key.
 pub(super) fn about(key: &str, value: &str) -> Option<&'static str> {
     match (key, value) {
         ("command", _) => Some(
-            "It has to be a worker, as \"Writing a worker\" in the README says: one that takes its\n\
-             # connections from the primary.",
+            "It has to be a worker, as the guide says in \"Workers in Rust\" and \"Workers in any\n\
+             # language\": one that takes its connections from the primary.",
         ),
         ("wait_ready", "false") => Some(
-            "As PM2 without wait_ready. A worker serves as soon as it has attached; with true, when \
-             it\n# says that it is ready, so that no client comes before that.",
+            "As in PM2 without wait_ready: a worker serves as soon as it has attached. With true, it \
+             serves\n# only when it says that it is ready.",
         ),
         _ => None,
     }

@@ -20,11 +20,11 @@ use tokio::sync::oneshot;
 
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::Timestamp;
+use crate::supervisor::output::console::Style;
 use crate::supervisor::output::files::{Files, FilesOrder};
 use crate::supervisor::output::lines::{Chunk, LONGEST, Lines, Origin, Stream, Text};
 use crate::supervisor::output::queue::Queue;
 use crate::supervisor::output::snapshot::{PipeHandover, PipeState};
-use crate::supervisor::output::stdout::{StdoutOrder, Style};
 use crate::supervisor::output::tail::Tail;
 
 /// A pipe that holds more takes more of a burst at once. Where it is not granted, less will do.
@@ -42,12 +42,10 @@ const WAKE: u64 = u64::MAX;
 pub(super) enum Command {
     /// A worker was started.
     Take { worker: WorkerId, pid: i32, stdout: OwnedFd, stderr: OwnedFd },
-    /// Say this, behind what workers have printed so far.
-    Say(String),
     /// Open the files anew.
     Reopen,
-    /// Go on with these.
-    Change(Style, Box<Files>),
+    /// Go on with these styles, of standard output and standard error, and these files.
+    Change([Style; 2], Box<Files>),
     /// Go on with a pipe that somebody else has read so far.
     GoOn(PipeHandover),
     /// End, and leave the pipes to somebody else.
@@ -91,7 +89,8 @@ struct Pipe {
 /// Where lines go from here.
 #[derive(Debug)]
 pub(super) struct Passage {
-    pub(super) stdout: Arc<Queue<StdoutOrder>>,
+    pub(super) stdout: Arc<Queue<Style>>,
+    pub(super) stderr: Arc<Queue<Style>>,
     pub(super) files: Arc<Queue<FilesOrder>>,
     /// Whether there are any files.
     pub(super) wanted: bool,
@@ -190,14 +189,11 @@ impl Reader {
                 Command::Take { worker, pid, stdout, stderr } => {
                     self.take(worker, pid, stdout, stderr);
                 }
-                Command::Say(line) => {
-                    self.read_all();
-                    self.passage.stdout.order(StdoutOrder::Say(line));
-                }
                 Command::Reopen => self.passage.files.order(FilesOrder::Reopen),
-                Command::Change(style, files) => {
+                Command::Change([stdout, stderr], files) => {
                     self.passage.wanted = files.are_wanted();
-                    self.passage.stdout.order(StdoutOrder::Change(style));
+                    self.passage.stdout.order(stdout);
+                    self.passage.stderr.order(stderr);
                     self.passage.files.order(FilesOrder::Change(files));
                 }
                 Command::GoOn(pipe) => self.go_on(pipe),
@@ -316,6 +312,7 @@ impl Reader {
             None => pipes.for_each(|mut pipe| pipe.end(&self.passage)),
         }
         self.passage.stdout.close();
+        self.passage.stderr.close();
         self.passage.files.close();
         self.passage.tail.close();
     }
@@ -344,7 +341,11 @@ impl Pipe {
 impl Passage {
     fn pass(&self, origin: Origin, text: Text) {
         let chunk = Arc::new(Chunk { origin, time: jiff::Timestamp::now(), text });
-        let mut dropped = self.stdout.push(&chunk);
+        let console = match origin.stream {
+            Stream::Out => &self.stdout,
+            Stream::Err => &self.stderr,
+        };
+        let mut dropped = console.push(&chunk);
         if self.wanted {
             dropped += self.files.push(&chunk);
         }

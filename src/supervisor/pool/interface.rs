@@ -148,7 +148,7 @@ pub enum PoolError {
     },
     /// Every slot is errored.
     #[error(
-        "every slot is errored, too many workers have died: the last one, in slot {slot}, {reason}"
+        "every slot is errored after too many crashes: the last worker, in slot {slot}, {reason}"
     )]
     AllErrored {
         /// The slot of the last one.

@@ -11,7 +11,7 @@ use crate::cli::top::order::Order;
 use crate::cli::top::sample;
 use crate::cli::top::state::{Popup, Said};
 use crate::cli::top::theme::Characters;
-use crate::control::report::{Event, Live, Rollout, Status, TopClients, Worker};
+use crate::control::report::{Event, Live, Rollout, Status, TopClient, Worker};
 
 const COLOURED: Look = Look::new(true, Characters::Unicode);
 
@@ -89,8 +89,8 @@ crashes           2         top client 12% 192.168.100.100
     2     1    4714 serving   3h11m    102 █████▉     12   0.30  123M  12.5    0
     3     1    4715 serving   3h11m    103 ██████     12   0.30  123M  12.5    0
 events
---:--:-- slot 2: worker serves, 4 of 4 slots do
---:--:-- slot 2: worker died after 3.2 s and 12 connections: exit code 1
+--:--:-- slot 2: worker ready, 4 of 4 slots serve
+--:--:-- slot 2: worker crashed after 3.2 s and 12 connections: exit code 1
 
 
 
@@ -115,7 +115,7 @@ fn sixty_by_twenty_shows_who_serves() {
         ">   0    4712 serving   3h11m    100     12  123M  12.5    0\n",
         "    5    4717 serving",
         "events  (33 more workers above or below)",
-        "worker died after 3.2 s",
+        "worker crashed after 3.2 s",
         "\nq quit ? help r reload d drain u undrain R restart",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
@@ -285,7 +285,7 @@ prop_compose! {
         let status = Status {
             name, pid, serving, workers: slots, autoscale, uptime_s: one, fallbacks: b, stalls: c,
             connections: a, accepts_per_second: two, handoff_p99_ms: Some(one),
-            top_client: Some(TopClients { address, share: two }), rollout: Some(rollout),
+            top_client: Some(TopClient { address, share: two }), rollout: Some(rollout),
             ..Status::default()
         };
         Live { time_ms, status, workers, events: vec![event] }

@@ -1,12 +1,12 @@
-//! Events in words: a kind for programs, a sentence for people.
+//! Events as text: a kind for programs, a line for people.
 
 use crate::control::report;
 use crate::supervisor::event::{End, Event, WorkerChange};
 use crate::supervisor::rollout::{Outcome, Report};
 
-/// An event as it travels.
+/// An event as clients get it.
 pub(super) fn report(number: u64, time_ms: i64, event: &Event) -> report::Event {
-    let (kind, text) = words(event);
+    let (kind, text) = text(event);
     let base = report::Event { number, time_ms, kind, text, ..report::Event::default() };
     match event {
         Event::Worker { worker, pid, .. } => report::Event {
@@ -25,49 +25,52 @@ pub(super) fn report(number: u64, time_ms: i64, event: &Event) -> report::Event 
     }
 }
 
-fn words(event: &Event) -> (String, String) {
+fn text(event: &Event) -> (String, String) {
     let (kind, text) = match event {
-        Event::Worker { change, .. } => return worker_words(change),
+        Event::Worker { change, .. } => return worker_text(change),
         Event::Slot { state, delay: Some(delay), .. } => {
-            let text = format!("slot waits {} before its next worker", seconds(*delay));
+            let text = format!("back-off: next worker in {}", seconds(*delay));
             return (format!("slot-{state}"), text);
         }
         Event::Slot { state, .. } => return (format!("slot-{state}"), format!("slot is {state}")),
-        Event::Replaced { .. } => ("slot-replaced", "new worker has proved itself".to_owned()),
+        Event::Replaced { .. } => ("slot-replaced", "new worker is stable".to_owned()),
         Event::NotReplaced { reason, .. } => {
-            ("replacement-failed", format!("keeps its worker: the new one {reason}"))
+            ("replacement-failed", format!("slot keeps its worker: the new one {reason}"))
         }
         Event::RolloutBegun { number, trigger, of } => (
             "rollout-started",
-            format!("rolling restart {number} of {of} slots begins, by {trigger}"),
+            format!("rolling restart {number} of {of} slots started, by {trigger}"),
         ),
-        Event::RolloutEnded(report) => rollout_words(report),
+        Event::RolloutEnded(report) => rollout_text(report),
         Event::Scaled { from, to, by } => {
-            ("scaled", format!("from {from} workers to {to}, by {by}"))
+            ("scaled", format!("scaled from {from} workers to {to}, by {by}"))
         }
         Event::Resumed { workers, after } => {
-            ("resumed", format!("{workers} workers are taken over after {after}"))
+            ("resumed", format!("{workers} workers resumed after {after}"))
         }
-        Event::Stopping { at_once: true } => ("stopping", "everything ends at once".to_owned()),
-        Event::Stopping { at_once: false } => ("stopping", "everything ends gracefully".to_owned()),
+        Event::Stopping { at_once: true } => ("stopping", "stopping, forced".to_owned()),
+        Event::Stopping { at_once: false } => ("stopping", "stopping gracefully".to_owned()),
     };
     (kind.to_owned(), text)
 }
 
-fn worker_words(change: &WorkerChange) -> (String, String) {
+fn worker_text(change: &WorkerChange) -> (String, String) {
     let (kind, text) = match change {
-        WorkerChange::Spawned => ("worker-started", "worker is started".to_owned()),
+        WorkerChange::Spawned => ("worker-started", "worker started".to_owned()),
         WorkerChange::Serves { serving, of } => {
-            ("worker-ready", format!("worker serves, {serving} of {of} slots do"))
+            ("worker-ready", format!("worker ready, {serving} of {of} slots serve"))
         }
         WorkerChange::Outdated(reason) => {
-            ("worker-replacing", format!("worker is to be replaced: {reason}"))
+            ("worker-replacing", format!("worker replacing: {reason}"))
         }
-        WorkerChange::Drains(reason) => ("worker-draining", format!("worker drains: {reason}")),
+        WorkerChange::Drains(reason) => ("worker-draining", format!("worker draining: {reason}")),
         WorkerChange::Killed(reason) => ("worker-killed", format!("worker {reason}")),
         WorkerChange::Gone(End { reason, unexpected, uptime, connections }) => {
-            let (kind, verb) =
-                if *unexpected { ("worker-crashed", "died") } else { ("worker-exited", "is gone") };
+            let (kind, verb) = if *unexpected {
+                ("worker-crashed", "crashed")
+            } else {
+                ("worker-exited", "exited")
+            };
             let uptime = seconds(*uptime);
             (kind, format!("worker {verb} after {uptime} and {connections} connections: {reason}"))
         }
@@ -75,17 +78,17 @@ fn worker_words(change: &WorkerChange) -> (String, String) {
     (kind.to_owned(), text)
 }
 
-/// A rolling restart that has ended: its kind, and a sentence.
-pub(in crate::control) fn rollout_words(report: &Report) -> (&'static str, String) {
+/// The end of a rolling restart: kind and text.
+pub(in crate::control) fn rollout_text(report: &Report) -> (&'static str, String) {
     let Report { number, outcome, replaced, of, .. } = report;
     let begin = format!("rolling restart {number}, {replaced} of {of} slots replaced,");
     match outcome {
-        Outcome::Done => ("rollout-done", format!("rolling restart {number} is done")),
+        Outcome::Done => ("rollout-done", format!("rolling restart {number} done")),
         Outcome::Aborted(slot, reason) => {
-            ("rollout-aborted", format!("{begin} is aborted: new worker in slot {slot} {reason}"))
+            ("rollout-aborted", format!("{begin} aborted: new worker in slot {slot} {reason}"))
         }
-        Outcome::Superseded => ("rollout-superseded", format!("{begin} gives way to a newer one")),
-        Outcome::Stopped => ("rollout-stopped", format!("{begin} is cut short")),
+        Outcome::Superseded => ("rollout-superseded", format!("{begin} superseded by a newer one")),
+        Outcome::Stopped => ("rollout-stopped", format!("{begin} stopped")),
     }
 }
 

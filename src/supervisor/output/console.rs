@@ -1,22 +1,18 @@
-//! The thread that writes to standard output: workers' lines, and the primary's own between them.
+//! The threads that write workers' lines to standard output and to standard error.
 //!
-//! It may be stopped by whoever reads standard output; nobody waits for it.
+//! A reader that doesn't read stops them; nothing else waits for them.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use rustix::fs::fstat;
 
 use crate::supervisor::output::Prefix;
 use crate::supervisor::output::lines::{Chunk, Stream};
 use crate::supervisor::output::queue::{Item, Queue};
 use crate::supervisor::output::sink::Sink;
-
-/// What is to be done between lines.
-#[derive(Debug)]
-pub(super) enum StdoutOrder {
-    /// Write this line.
-    Say(String),
-    /// Lines look like this from now on.
-    Change(Style),
-}
 
 /// What lines look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,36 +61,77 @@ impl Style {
     }
 }
 
-/// Writes until the queue is closed.
-pub(super) fn write(
-    queue: &Queue<StdoutOrder>,
-    descriptor: &OwnedFd,
-    mut style: Style,
-    mut sink: Sink,
-) {
-    let (mut batch, mut text) = (Vec::new(), Vec::new());
-    while queue.take(&mut batch) {
-        for item in batch.drain(..) {
-            match item {
-                Item::Lines(chunk) => style.render(&chunk, &mut text),
-                Item::Order(StdoutOrder::Say(line)) => {
-                    text.extend_from_slice(line.as_bytes());
-                    text.push(b'\n');
-                }
-                Item::Order(StdoutOrder::Change(new)) => style = new,
-            }
-        }
-        sink.write(descriptor.as_fd(), &text);
-        text.clear();
-        say_drops(queue);
-    }
-    say_drops(queue);
+/// One of this process's two standard streams.
+#[derive(Debug)]
+pub(super) struct Console {
+    stream: Stream,
+    descriptor: OwnedFd,
+    style: Style,
+    sink: Sink,
 }
 
-fn say_drops(queue: &Queue<StdoutOrder>) {
-    if let Some(lines) = queue.drops_to_say() {
-        tracing::warn!(lines, "lines dropped: standard output is not read fast enough");
+impl Console {
+    /// Lines look like `style` at first.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses a descriptor.
+    pub(super) fn new(stream: Stream, style: Style, dropped: Arc<AtomicU64>) -> io::Result<Self> {
+        let descriptor = match stream {
+            Stream::Out => io::stdout().as_fd().try_clone_to_owned(),
+            Stream::Err => io::stderr().as_fd().try_clone_to_owned(),
+        };
+        let sink = Sink::new(name(stream).to_owned(), dropped);
+        Ok(Self { stream, descriptor: descriptor?, style, sink })
     }
+
+    /// Writes lines until the queue is closed; a style in between changes what the next ones look like.
+    pub(super) fn write(mut self, queue: &Queue<Style>) {
+        let (mut batch, mut text) = (Vec::new(), Vec::new());
+        while queue.take(&mut batch) {
+            for item in batch.drain(..) {
+                match item {
+                    Item::Lines(chunk) => self.style.render(&chunk, &mut text),
+                    Item::Order(style) => self.style = style,
+                }
+            }
+            self.write_text(&text);
+            text.clear();
+            self.log_drops(queue);
+        }
+        self.log_drops(queue);
+    }
+
+    /// The log writes to standard error too: no line of one is inside a line of the other.
+    fn write_text(&mut self, text: &[u8]) {
+        let _lock = (self.stream == Stream::Err).then(|| io::stderr().lock());
+        self.sink.write(self.descriptor.as_fd(), text);
+    }
+
+    fn log_drops(&self, queue: &Queue<Style>) {
+        if let Some(lines) = queue.drops_to_say() {
+            tracing::warn!(
+                lines,
+                to = name(self.stream),
+                "lines dropped: output is not read fast enough"
+            );
+        }
+    }
+}
+
+fn name(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Out => "standard output",
+        Stream::Err => "standard error",
+    }
+}
+
+/// Whether both standard streams are the same terminal, pipe or file. One thread writes to it then, so
+/// that lines of both stay in their order.
+pub(super) fn is_shared() -> bool {
+    let file =
+        |descriptor: &dyn AsFd| fstat(descriptor.as_fd()).map(|stat| (stat.st_dev, stat.st_ino));
+    matches!((file(&io::stdout()), file(&io::stderr())), (Ok(out), Ok(err)) if out == err)
 }
 
 #[cfg(test)]

@@ -1,0 +1,234 @@
+//! `--events-fd N`: what happens to the primary, a line of JSON each, on a descriptor that it was
+//! started with. Workers don't inherit it, so that none of them can forge a line.
+//!
+//! Nothing waits for who reads them: a thread writes, and lines are dropped while its queue is full.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+use serde_json::Value;
+
+use crate::kernel::adopt_if;
+use crate::log::write_all;
+use crate::system::activation::is_passed_socket;
+use crate::system::keeper::passed_events;
+
+/// Lines that may wait.
+const QUEUE_LIMIT: usize = 1024;
+
+/// How long the end waits for lines that are not written yet.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why there is no such descriptor.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "--events-fd {number}: {reason}; open it for writing, as in `--events-fd {example} {example}>events`"
+)]
+pub(super) struct EventsError {
+    number: RawFd,
+    reason: String,
+    example: RawFd,
+}
+
+/// The descriptor.
+#[derive(Clone, Debug)]
+pub(super) struct EventsFile {
+    descriptor: Arc<OwnedFd>,
+    /// A copy of standard output or standard error, which a successor has anyway.
+    is_copy: bool,
+}
+
+impl EventsFile {
+    /// Takes the descriptor of that number; from a keeper, the one that it passes in its place. To be
+    /// called once, before other descriptors are taken.
+    ///
+    /// # Errors
+    ///
+    /// If it isn't open, can't be written to, or is used for something else.
+    pub(super) fn take(number: RawFd) -> Result<Self, EventsError> {
+        let error = |reason: String| EventsError { number, reason, example: number.max(3) };
+        let actual = passed_events().unwrap_or(number);
+        let (is_copy, descriptor) = match actual {
+            ..=0 => return Err(error("standard input is no place for events".to_owned())),
+            1 => (true, io::stdout().as_fd().try_clone_to_owned().and_then(writable)),
+            2 => (true, io::stderr().as_fd().try_clone_to_owned().and_then(writable)),
+            _ if is_passed_socket(actual) => {
+                return Err(error("that is a socket of LISTEN_FDS".to_owned()));
+            }
+            _ => (false, adopt_if(actual, |it| is_writable(it).map_err(Into::into))),
+        };
+        let descriptor = descriptor.map_err(|source| {
+            error(match source.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+                Some(rustix::io::Errno::BADF) => "the descriptor is not open".to_owned(),
+                _ => source.to_string(),
+            })
+        })?;
+        Ok(Self { descriptor: Arc::new(descriptor), is_copy })
+    }
+
+    /// Whether a program that takes this one's place has it, too.
+    pub(super) fn set_inherited(&self, inherited: bool) {
+        if self.is_copy {
+            return;
+        }
+        // Fails for descriptors that are not open only.
+        if let Ok(mut flags) = fcntl_getfd(&self.descriptor) {
+            flags.set(FdFlags::CLOEXEC, !inherited);
+            let _ = fcntl_setfd(&self.descriptor, flags);
+        }
+    }
+}
+
+impl AsFd for EventsFile {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+fn writable(descriptor: OwnedFd) -> io::Result<OwnedFd> {
+    is_writable(descriptor.as_fd())?;
+    Ok(descriptor)
+}
+
+fn is_writable(descriptor: impl AsFd) -> io::Result<()> {
+    let flags = fcntl_getfl(descriptor)?;
+    if flags.contains(OFlags::PATH) || flags & OFlags::ACCMODE == OFlags::RDONLY {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is open for reading only"));
+    }
+    Ok(())
+}
+
+/// Writes events, where they are wanted.
+#[derive(Debug)]
+pub(super) struct EventWriter {
+    thread: Option<Thread>,
+}
+
+#[derive(Debug)]
+struct Thread {
+    lines: SyncSender<String>,
+    ended: Receiver<()>,
+    is_full: AtomicBool,
+}
+
+impl EventWriter {
+    /// Starts the thread, if there is somewhere to write to.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses it.
+    pub(super) fn start(file: Option<&EventsFile>) -> io::Result<Self> {
+        let Some(file) = file.cloned() else { return Ok(Self { thread: None }) };
+        let (sender, lines) = sync_channel(QUEUE_LIMIT);
+        let (running, ended) = sync_channel(1);
+        thread::Builder::new().name("events".to_owned()).spawn(move || {
+            write_lines(&lines, &file);
+            drop(running);
+        })?;
+        Ok(Self { thread: Some(Thread { lines: sender, ended, is_full: AtomicBool::new(false) }) })
+    }
+
+    /// Adds an event.
+    pub(super) fn write(&self, event: &Value) {
+        let Some(thread) = &self.thread else { return };
+        let is_full = match thread.lines.try_send(format!("{event}\n")) {
+            Ok(()) | Err(TrySendError::Disconnected(_)) => false,
+            Err(TrySendError::Full(_)) => true,
+        };
+        if is_full && !thread.is_full.swap(is_full, Ordering::Relaxed) {
+            tracing::warn!("events dropped: the descriptor of --events-fd is not read fast enough");
+        } else if !is_full {
+            thread.is_full.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until all events are written, for 2 s at most.
+    pub(super) fn finish(self) {
+        let Some(Thread { lines, ended, .. }) = self.thread else { return };
+        drop(lines);
+        if ended.recv_timeout(FLUSH_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("events are lost: the descriptor of --events-fd is not read");
+        }
+    }
+}
+
+fn write_lines(lines: &Receiver<String>, file: &EventsFile) {
+    let mut has_failed = false;
+    for line in lines {
+        match write_all(file.as_fd(), line.as_bytes()) {
+            Ok(()) => has_failed = false,
+            Err(error) => {
+                if !std::mem::replace(&mut has_failed, true) {
+                    tracing::warn!(%error, "events are lost: cannot write to the descriptor of --events-fd");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn file(descriptor: impl Into<OwnedFd>) -> EventsFile {
+        EventsFile { descriptor: Arc::new(descriptor.into()), is_copy: false }
+    }
+
+    #[test]
+    fn events_are_lines_of_json() {
+        let (reader, writer) = io::pipe().unwrap();
+        let events = EventWriter::start(Some(&file(writer))).unwrap();
+        events.write(&json!({"event": "ready"}));
+        events.write(&json!({"event": "stopped"}));
+        events.finish();
+        let lines: Vec<_> = BufReader::new(reader).lines().map(Result::unwrap).collect();
+        assert_eq!(lines, [r#"{"event":"ready"}"#, r#"{"event":"stopped"}"#]);
+    }
+
+    #[test]
+    fn a_reader_that_does_not_read_stops_nothing() {
+        let (_reader, writer) = io::pipe().unwrap();
+        let events = EventWriter::start(Some(&file(writer))).unwrap();
+        let long = json!({"event": "x".repeat(4096)});
+        for _ in 0..2 * QUEUE_LIMIT {
+            events.write(&long);
+        }
+        assert!(events.thread.as_ref().unwrap().is_full.load(Ordering::Relaxed));
+        events.finish();
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_stops_nothing() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let events = EventWriter::start(Some(&file(writer))).unwrap();
+        events.write(&json!({"event": "ready"}));
+        events.finish();
+        let none = EventWriter::start(None).unwrap();
+        none.write(&json!({"event": "ready"}));
+        none.finish();
+    }
+
+    #[test]
+    fn a_descriptor_must_be_open_for_writing() {
+        assert!(is_writable(std::fs::File::open("/dev/null").unwrap()).is_err());
+        assert!(is_writable(std::fs::File::create("/dev/null").unwrap()).is_ok());
+        for (number, expected) in
+            [(0, "standard input"), (-1, "standard input"), (9_999, "not open")]
+        {
+            let error = EventsFile::take(number).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}
