@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::hint::black_box;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -53,8 +53,10 @@ fn channel(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("channel");
     let file: OwnedFd = File::open("/dev/null").expect("it can be opened").into();
     for count in [1, 8, BATCH] {
-        let (mut channel, worker) = Link::native(256).expect("a channel");
-        let scoreboard = Scoreboard::open(worker.scoreboard.as_fd()).expect("a scoreboard");
+        let (mut channel, mut inherit) = Link::native(256).expect("a channel");
+        let page = inherit.descriptor("scoreboard").expect("a scoreboard");
+        let scoreboard = Scoreboard::open(page).expect("a scoreboard");
+        let worker = inherit.take("channel").expect("the worker's end");
         let mut queue = VecDeque::with_capacity(count);
         let mut taken = Vec::with_capacity(count);
         let mut buffer = [0; MAX_TO_WORKER];
@@ -71,7 +73,7 @@ fn channel(criterion: &mut Criterion) {
                     });
                 }
                 let sent = channel.send_from(&mut queue, Timestamp(0)).expect("an open channel");
-                receive(&worker.channel, &mut buffer, &mut taken).expect("an open channel");
+                receive(&worker, &mut buffer, &mut taken).expect("an open channel");
                 scoreboard.add(Counter::Settled, taken.len() as u64);
                 taken.clear();
                 assert_eq!(channel.settle(drop).expect("nothing too many"), Some(sent));

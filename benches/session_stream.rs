@@ -23,7 +23,7 @@ use rustix::time::{ClockId, clock_gettime};
 use sticky_lb::internals::link::Link;
 use sticky_lb::internals::link::connection::PendingConnection;
 use sticky_lb::internals::link::event::{LinkEvent, SessionEvent};
-use sticky_lb::internals::link::native::WorkerEnd;
+use sticky_lb::internals::link::inherit::Numbered;
 use sticky_lb::internals::link::protection::Keeping;
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use sticky_lb::protocol::message::ConnectionRecord;
@@ -86,18 +86,17 @@ struct Bench {
 
 impl Bench {
     fn start() -> Result<Self> {
-        let (channel, WorkerEnd { channel: far, scoreboard }) = Link::native(8)?;
+        let (channel, inherit) = Link::native(8)?;
+        let Numbered { descriptors, variables } = inherit.number();
+        let mappings = descriptors.into_iter();
+        let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
         let mut command = Command::new(std::env::current_exe()?);
         let zero = ["SLOT", "GENERATION", "ORPHAN_TIMEOUT", "KILL_TIMEOUT"];
         command
             .envs(zero.map(|name| (format!("STICKY_LB_{name}"), "0")))
-            .env("STICKY_LB_CHANNEL", "3")
-            .env("STICKY_LB_SCOREBOARD", "4")
+            .envs(variables)
             .env("STICKY_LB_CRASH_SAFE", "1")
-            .fd_mappings(vec![
-                FdMapping { parent_fd: far, child_fd: 3 },
-                FdMapping { parent_fd: scoreboard, child_fd: 4 },
-            ])?;
+            .fd_mappings(mappings.collect())?;
         let listener = TcpListener::bind("127.0.0.1:0")?;
         Ok(Self { listener, channel, worker: command.spawn()?, kept: Vec::new(), turns: 0 })
     }

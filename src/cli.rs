@@ -8,9 +8,9 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::demo::server;
+use crate::error::chain;
 use crate::handover::StateFile;
 use crate::settings::reader::{Reader, Reading};
-use crate::supervisor::pool::chain;
 use crate::upgrade::check::UNDERSTOOD;
 use clap::{ArgMatches, FromArgMatches};
 

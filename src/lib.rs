@@ -91,6 +91,8 @@ mod control;
 #[cfg(feature = "demo")]
 mod demo;
 #[cfg(feature = "cli")]
+mod error;
+#[cfg(feature = "cli")]
 mod frontend;
 #[cfg(feature = "cli")]
 mod handover;

@@ -9,6 +9,7 @@
 //! | [`in_flight`] | connections on their way: credits, order, take-back; common to all dialects |
 //! | [`connection`], [`protection`], [`recovered`] | connections and sessions that the primary owns |
 //! | [`event`], [`error`] | a worker's messages, and its breaches |
+//! | [`inherit`], [`stats`], [`stats_source`] | what the supervisor hands over to a worker, and knows of its load |
 //! | [`seam`] | commands from the supervisor to the frontend, and events back |
 //!
 //! A dialect is one folder, one line in [`Link`] and one in `each!`.
@@ -27,6 +28,7 @@ pub mod dialect;
 pub mod error;
 pub mod event;
 pub mod in_flight;
+pub mod inherit;
 #[cfg(test)]
 mod json_lines;
 pub mod native;
@@ -34,6 +36,8 @@ pub mod protection;
 pub mod recovered;
 pub mod seam;
 pub mod snapshot;
+pub mod stats;
+pub mod stats_source;
 #[cfg(test)]
 mod tests;
 
@@ -44,7 +48,7 @@ use dialect::Dialect;
 use error::ChannelError;
 use event::LinkEvent;
 use in_flight::InFlight;
-use native::WorkerEnd;
+use inherit::{Inherit, WorkerFacts};
 use recovered::Recovered;
 
 /// The primary's end to one worker.
@@ -98,14 +102,23 @@ impl From<native::Channel> for Link {
 }
 
 impl Link {
-    /// Makes a link for a new native worker, and the descriptors that the worker inherits of it. At most
-    /// `credits` connections will be unacknowledged at a time.
+    /// Makes a link for a new native worker, and what the worker inherits of it. At most `credits`
+    /// connections will be unacknowledged at a time.
     ///
     /// # Errors
     ///
     /// If the kernel has no memory or no descriptor left.
-    pub fn native(credits: usize) -> io::Result<(Self, WorkerEnd)> {
-        native::Channel::create(credits).map(|(channel, end)| (channel.into(), end))
+    pub fn native(credits: usize) -> io::Result<(Self, Inherit)> {
+        native::Channel::create(credits).map(|(channel, inherit)| (channel.into(), inherit))
+    }
+
+    /// Makes the link to a worker that is about to start, and all that the worker inherits of it.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no memory or no descriptor left.
+    pub fn start(facts: &WorkerFacts) -> io::Result<(Self, Inherit)> {
+        native::start(facts).map(|(channel, inherit)| (channel.into(), inherit))
     }
 
     /// The link of a native worker whose primary has died, from the descriptors that were kept.

@@ -296,11 +296,11 @@ impl Primary {
 impl PoolStart {
     /// The workers of earlier primaries are children of the keeper.
     fn orphans(&self, keeper: Option<&Keeper>) -> io::Result<Orphans> {
-        let foster = keeper.and_then(|keeper| i32::try_from(keeper.pid()).ok());
+        let subreaper = keeper.and_then(|keeper| i32::try_from(keeper.pid()).ok());
         match self {
-            Self::New => Orphans::adopt(foster),
+            Self::New => Orphans::adopt(subreaper),
             Self::Resumed(snapshot, ..) => {
-                Orphans::resume(foster, snapshot.inherited.iter().copied().collect())
+                Orphans::resume(subreaper, snapshot.inherited.iter().copied().collect())
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A worker's life: what is decided, what is carried out, and what workers print.
+//! A worker's life: its decisions, their execution, and the output of workers.
 //!
 //! Never touches a client's socket.
 

@@ -3,6 +3,7 @@
 //! Knows nothing of workers.
 
 pub mod activation;
+pub mod descriptors;
 pub mod directory;
 pub mod journal;
 pub mod keeper;

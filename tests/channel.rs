@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 
 use proptest::prelude::*;
 use sticky_lb::internals::link::Link;
 use sticky_lb::internals::link::connection::PendingConnection;
+use sticky_lb::internals::link::connection::PendingConnection;
 use sticky_lb::internals::link::event::LinkEvent;
-use sticky_lb::internals::link::native::WorkerEnd;
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use sticky_lb::protocol::message::{
     ConnectionRecord, HELLO, MAX_IDS, MAX_TO_WORKER, ToWorker, decode_to_worker, encode_refuse,
@@ -22,7 +22,7 @@ use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
 /// Both ends of a channel, and where every connection is.
 struct Play {
     channel: Link,
-    worker: WorkerEnd,
+    worker: OwnedFd,
     scoreboard: Scoreboard,
     queue: VecDeque<PendingConnection>,
     /// The worker has received these and not settled them, in order.
@@ -47,9 +47,10 @@ enum Step {
 
 impl Play {
     fn new(credits: usize) -> Self {
-        let (mut channel, worker) = Link::native(credits).unwrap();
-        let scoreboard = Scoreboard::open(worker.scoreboard.as_fd()).unwrap();
-        send(&worker.channel, &HELLO, &[]).unwrap();
+        let (mut channel, mut inherit) = Link::native(credits).unwrap();
+        let scoreboard = Scoreboard::open(inherit.descriptor("scoreboard").unwrap()).unwrap();
+        let worker = inherit.take("channel").unwrap();
+        send(&worker, &HELLO, &[]).unwrap();
         assert!(matches!(channel.receive(), Ok(LinkEvent::Attached)));
         Self {
             channel,
@@ -97,7 +98,7 @@ impl Play {
                 if let Some(id) = self.received.pop_front() {
                     let mut buffer = [0; MAX_IDS];
                     let refusal = encode_refuse(&mut buffer, [ConnectionId(id)].into_iter());
-                    send(&self.worker.channel, refusal, &[]).unwrap();
+                    send(&self.worker, refusal, &[]).unwrap();
                     self.scoreboard.increment(Counter::Refused);
                     self.scoreboard.increment(Counter::Settled);
                 }
@@ -114,7 +115,7 @@ impl Play {
     fn receive(&mut self) {
         let (mut bytes, mut sockets) = ([0; MAX_TO_WORKER], Vec::new());
         if let Received::Message { length, .. } =
-            receive(&self.worker.channel, &mut bytes, &mut sockets).unwrap()
+            receive(&self.worker, &mut bytes, &mut sockets).unwrap()
             && let ToWorker::Connections(records) = decode_to_worker(&bytes[..length]).unwrap()
         {
             assert_eq!(records.len(), sockets.len());

@@ -14,7 +14,7 @@ fn breaks(role: &str, error: &str) {
     for n in 0..12 {
         assert_ne!(ask(nth(n), primary.address()).slot(), 0, "client {n}");
     }
-    primary.wait_for_log("worker breaks the protocol and is killed");
+    primary.wait_for_log("worker killed: it breaks the protocol");
     let log = primary.log();
     assert!(log.contains(error), "{error:?} is not in the log");
     assert_eq!(primary.stop()["lost"], 0);
@@ -69,7 +69,7 @@ fn a_pong_that_nobody_asked_for() {
 fn miscounts(role: &str, expected: &str) {
     let primary = Primary::with_workers(3).slot_zero_plays(role).start();
     assert_ne!(ask(primary.client_of(0), primary.address()).slot(), 0);
-    primary.wait_for_log("worker breaks the protocol and is killed");
+    primary.wait_for_log("worker killed: it breaks the protocol");
     assert!(primary.log().contains(expected), "{expected:?} is not in the log");
     primary.stop();
 }

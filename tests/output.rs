@@ -321,7 +321,7 @@ fn the_end_waits_only_a_moment_for_who_does_not_read() {
     }
     primary.signal(Signal::TERM);
     assert_eq!(primary.wait().code(), Some(0));
-    assert!(primary.log().contains("output is not taken"), "{}", primary.log());
+    assert!(primary.log().contains("output blocked"), "{}", primary.log());
 }
 
 /// The numbers that follow `key` in the lines of a log with `text`.

@@ -12,9 +12,10 @@ use std::path::Path;
 use common::client::ask;
 use common::process::{Signal, children, exists, signal, state, variable};
 use common::{Builder, Primary, eventually};
+use sticky_lb::internals::link::inherit::Inherit;
 use sticky_lb::internals::link::seam::WorkerId;
 use sticky_lb::internals::supervisor::command::{InheritedVariables, User, WorkerCommand};
-use sticky_lb::internals::supervisor::process::{PrimaryFacts, Process};
+use sticky_lb::internals::supervisor::process::Process;
 use sticky_lb::internals::supervisor::sample;
 use sticky_lb::protocol::ids::{Generation, SlotId};
 
@@ -211,16 +212,7 @@ async fn a_sample_counts_what_a_worker_has_started() {
 
 fn start(command: &WorkerCommand) -> Process {
     let worker = WorkerId { slot: SlotId(0), generation: Generation(0) };
-    let (_, end) = sticky_lb::internals::link::Link::native(8).unwrap();
-    let long = std::time::Duration::from_secs(1);
-    let facts = PrimaryFacts {
-        port: 3000,
-        orphan_timeout: long,
-        kill_timeout: long,
-        migrate_timeout: long,
-        protect: false,
-    };
-    Process::start(command, facts, worker, end).unwrap().0
+    Process::start(command, 3000, worker, Inherit::default()).unwrap().0
 }
 
 #[test]

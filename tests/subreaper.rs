@@ -29,7 +29,7 @@ async fn alone() -> MutexGuard<'static, ()> {
 /// A parent that starts `scripts` in the background, each in a group of its own and with the
 /// environment of a worker of that generation, and then never looks after them: as a keeper does until
 /// it is told that nobody needs them any more. And the processes.
-fn foster(scripts: &[(u32, &str)]) -> Foster {
+fn subreaper(scripts: &[(u32, &str)]) -> Subreaper {
     let starts = scripts.iter().map(|(generation, script)| {
         let slot = "STICKY_LB_SLOT=7";
         // Until then the shell itself looks after it.
@@ -42,22 +42,22 @@ fn foster(scripts: &[(u32, &str)]) -> Foster {
         Command::new("bash").args(["-c", &all]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(parent.stdout.take().unwrap()).lines();
     let pids = scripts.iter().map(|_| lines.next().unwrap().unwrap().parse().unwrap()).collect();
-    Foster { parent, pids }
+    Subreaper { parent, pids }
 }
 
 /// Ends with the test, well or not.
-struct Foster {
+struct Subreaper {
     parent: Child,
     pids: Vec<i32>,
 }
 
-impl Foster {
+impl Subreaper {
     fn pid(&self) -> i32 {
         i32::try_from(self.parent.id()).unwrap()
     }
 }
 
-impl Drop for Foster {
+impl Drop for Subreaper {
     fn drop(&mut self) {
         let all = tree(self.pid());
         for pid in all.iter().rev() {
@@ -75,8 +75,8 @@ fn pidfd(pid: i32) -> OwnedFd {
 async fn the_end_of_somebody_elses_child_is_known_and_its_zombie_left() {
     let _alone = alone().await;
     let go_on = "while [ ! -e /proc/$$/never ]; do sleep 0.02; done";
-    let foster = foster(&[(0, "exit 7"), (1, go_on), (2, "sleep 1000 & exit 0")]);
-    let pids = &foster.pids;
+    let subreaper = subreaper(&[(0, "exit 7"), (1, go_on), (2, "sleep 1000 & exit 0")]);
+    let pids = &subreaper.pids;
     let adopt = |index: usize| Process::adopt(pids[index], pidfd(pids[index])).unwrap();
     let [exits, is_killed, leaves] = [0, 1, 2].map(adopt);
     exits.ended().await;
@@ -122,9 +122,9 @@ async fn workers_of_a_predecessor_are_told_from_what_they_have_started() {
     let _alone = alone().await;
     // A session of its own; a group of its own, but later.
     let script = "setsid sleep 1000 & set -m; sleep 1000 & exec sleep 1000";
-    let foster = foster(&[(3, script), (4, "exec sleep 1000")]);
-    let pids = &foster.pids;
-    let keeper = foster.pid();
+    let subreaper = subreaper(&[(3, script), (4, "exec sleep 1000")]);
+    let pids = &subreaper.pids;
+    let keeper = subreaper.pid();
     let of = |generation| WorkerId { slot: SlotId(7), generation: Generation(generation) };
     let tree = || tree(keeper).into_iter().rev().collect::<Vec<_>>();
     eventually("they have started all", || {
@@ -137,11 +137,12 @@ async fn workers_of_a_predecessor_are_told_from_what_they_have_started() {
 }
 
 #[tokio::test]
-async fn orphans_at_the_foster_parent_end_with_their_worker_and_nobody_else_does() {
+async fn orphans_at_the_subreaper_end_with_their_worker_and_nobody_else_does() {
     let _alone = alone().await;
-    let foster = foster(&[(0, "exec sleep 1000"), (1, "exec sleep 1000"), (2, "exec sleep 1000")]);
-    let pids = &foster.pids;
-    let keeper = foster.pid();
+    let subreaper =
+        subreaper(&[(0, "exec sleep 1000"), (1, "exec sleep 1000"), (2, "exec sleep 1000")]);
+    let pids = &subreaper.pids;
+    let keeper = subreaper.pid();
     let of = |generation| WorkerId { slot: SlotId(7), generation: Generation(generation) };
     let is_zombie = |pid: i32| state(pid.unsigned_abs()) == Some('Z');
     eventually("they have their environment", || {
@@ -154,9 +155,9 @@ async fn orphans_at_the_foster_parent_end_with_their_worker_and_nobody_else_does
         let workers = pids.iter().zip(0..).map(|(pid, generation)| (of(generation), *pid));
         workers.collect::<std::collections::HashMap<_, _>>()
     };
-    orphans.tend(&running(&pids[..2]));
+    orphans.reap(&running(&pids[..2]));
     assert!(!is_zombie(pids[0]) && !is_zombie(pids[1]));
-    orphans.tend(&running(&pids[..1]));
+    orphans.reap(&running(&pids[..1]));
     eventually("whose worker is gone ends", || is_zombie(pids[1]));
     assert!(!is_zombie(pids[0]) && !is_zombie(pids[2]));
     // Nobody tells of its end, and it is looked at again all the same.

@@ -14,6 +14,7 @@ use crate::cli::events::{EventWriter, EventsFile};
 use crate::cli::greeting::{Terminal, summary};
 use crate::cli::role::{self, Role};
 use crate::config::Config;
+use crate::error::chain;
 use crate::keeper;
 use crate::log::{LogFormat, LogHandle};
 use crate::primary::{Primary, PrimaryEnd, Startup, StatusEvent};
@@ -21,8 +22,8 @@ use crate::protocol::ids::Timestamp;
 use crate::settings::change::{needs_restart, renames_control};
 use crate::settings::reader::{Reader, Reading};
 use crate::supervisor::output::Output;
+use crate::supervisor::pool::Summary;
 use crate::supervisor::pool::snapshot::After;
-use crate::supervisor::pool::{Summary, chain};
 use crate::supervisor::rollout::{Outcome, Report};
 use crate::system::keeper::main_pid;
 

@@ -33,7 +33,7 @@ pub struct PoolSnapshot {
     /// Children that this process, and the parent that adopts orphans for it, had at first.
     pub inherited: Vec<i32>,
     /// The last messages of workers that the pool has not handled.
-    pub unheard: Vec<(WorkerId, WorkerMessage)>,
+    pub unheard: Vec<(WorkerId, WorkerMessageSnapshot)>,
 }
 
 /// A slot.
@@ -69,7 +69,7 @@ pub struct WorkerSnapshot {
 
 /// A message of a worker. A pong is not worth carrying over.
 #[derive(Copy, Eq, Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum WorkerMessage {
+pub enum WorkerMessageSnapshot {
     Hello,
     Ready,
     Leave,
@@ -91,10 +91,10 @@ pub struct SlotLifeSnapshot {
     pub settings: LifecycleSettingsSnapshot,
     pub workers: Vec<(Generation, PhaseSnapshot)>,
     pub next_generation: u32,
-    pub aim: DesiredStateSnapshot,
+    pub desired: DesiredStateSnapshot,
     pub crashes: CrashesSnapshot,
     pub candidate: Option<Generation>,
-    pub proven_at: Option<Timestamp>,
+    pub stable_at: Option<Timestamp>,
     pub ever_ready: bool,
     pub spare: SpareSnapshot,
 }
@@ -237,12 +237,12 @@ pub enum OutcomeSnapshot {
 pub struct DeferredSnapshot {
     pub to: Option<u16>,
     pub by: i32,
-    pub who: RequesterSnapshot,
+    pub who: OriginSnapshot,
 }
 
 /// The origin of such a change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum RequesterSnapshot {
+pub enum OriginSnapshot {
     Signal,
     Command,
 }

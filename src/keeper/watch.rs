@@ -20,7 +20,7 @@ use crate::kernel::keep_inherited_descriptors;
 use crate::protocol::ids::Timestamp;
 use crate::protocol::sealed::seal;
 use crate::system::activation::inherited;
-use crate::system::limits::raise_descriptor_limit;
+use crate::system::descriptors::raise_descriptor_limit;
 use crate::system::notify::Notifier;
 use crate::system::store::{CONFIGURATION, PREFIX};
 

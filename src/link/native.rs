@@ -10,8 +10,13 @@ mod protect;
 mod resync;
 mod sessions;
 mod snapshot;
+mod start;
+mod stats;
 mod transfer;
 mod transport;
 
 pub use channel::Channel;
-pub use transport::{PARTS, WorkerEnd};
+pub use stats::NativeStats;
+pub use transport::PARTS;
+
+pub(in crate::link) use start::start;

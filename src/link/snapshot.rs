@@ -1,10 +1,15 @@
 //! A link as plain data, for a successor.
 
-use crate::handover::descriptors::{Descriptors, RestoreError};
+use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
 use crate::handover::link::LinkSnapshot;
 use crate::link::Link;
 use crate::link::native::{self, Channel};
 use crate::protocol::ids::WorkerId;
+
+/// The descriptors of links, of all dialects that are carried over.
+pub fn parts() -> impl Iterator<Item = WorkerPart> {
+    native::PARTS.into_iter()
+}
 
 /// The workers that have a link among these descriptors, perhaps an incomplete one.
 #[must_use]

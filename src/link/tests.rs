@@ -80,8 +80,9 @@ impl Harness {
     fn start(kind: Kind, behaviour: Behaviour, credits: usize) -> Self {
         let (link, end, board) = match kind {
             Kind::Native => {
-                let (link, end) = Link::native(credits).unwrap();
-                (link, end.channel, end.scoreboard)
+                let (link, mut inherit) = Link::native(credits).unwrap();
+                let mut take = |name| inherit.take(name).unwrap();
+                (link, take("channel"), take("scoreboard"))
             }
             Kind::JsonLines => {
                 let (link, end) = json_lines::JsonLines::create(credits).unwrap();

@@ -8,6 +8,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::config::Config;
 use crate::control::links::PrimaryOrder;
+use crate::error::chain;
 use crate::log::LogHandle;
 use crate::primary::StatusEvent;
 use crate::primary::handover::KEPT;
@@ -20,7 +21,7 @@ use crate::supervisor::event::Event;
 use crate::supervisor::output::{Output, OutputSettings};
 use crate::supervisor::pool::handle::{PoolHandle, Refusal, Reply, Scale};
 use crate::supervisor::pool::snapshot::After;
-use crate::supervisor::pool::{Order, PoolSettings, Progress, chain};
+use crate::supervisor::pool::{Order, PoolSettings, Progress};
 use crate::supervisor::rollout::{Outcome, Trigger};
 use crate::system::keeper::{Keeper, main_pid};
 use crate::system::notify::Notifier;
@@ -105,7 +106,7 @@ where
     fn handle_event(&mut self, event: Event) {
         let notifier = self.notifier.as_ref();
         match event {
-            Event::RolloutBegun { .. } => notifier.into_iter().for_each(Notifier::reloading),
+            Event::RolloutStarted { .. } => notifier.into_iter().for_each(Notifier::reloading),
             Event::RolloutEnded(ended) => {
                 notifier.into_iter().for_each(|notifier| notifier.ready(main_pid()));
                 if ended.outcome == Outcome::Done {

@@ -7,11 +7,11 @@ use crate::config::Config;
 use crate::control::admin::AdminListener;
 use crate::control::settings::AdminSettings;
 use crate::control::socket::{ControlSocket, SocketError};
+use crate::error::chain;
 use crate::handover::descriptors::Descriptors;
 use crate::handover::primary::{ControlSocketSnapshot, PrimarySnapshot};
 use crate::primary::PrimaryError;
 use crate::primary::handover::{ADMIN, CONTROL};
-use crate::supervisor::pool::chain;
 use crate::system::store::Store;
 
 /// Control socket and admin listener.

@@ -20,8 +20,8 @@ use crate::primary::startup::Startup;
 use crate::primary::{PoolStart, Primary, PrimaryError};
 use crate::protocol::ids::Timestamp;
 use crate::supervisor::pool::snapshot::After;
+use crate::system::descriptors::raise_descriptor_limit;
 use crate::system::journal::Journal;
-use crate::system::limits::raise_descriptor_limit;
 use crate::system::store::{PROGRAM, Store};
 
 /// Binds the listener, or takes the one that was passed or left; with that everything else that was

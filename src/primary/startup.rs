@@ -3,12 +3,12 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use crate::error::chain;
 use crate::handover::StateError;
 use crate::handover::descriptors::{Descriptors, LISTENER};
 use crate::primary::handover::Handover;
 use crate::protocol::sealed::read_sealed;
 use crate::supervisor::output::{Output, OutputError, OutputSettings};
-use crate::supervisor::pool::chain;
 use crate::supervisor::pool::snapshot::After;
 use crate::system::activation::{ActivationError, Inherited, inherited};
 use crate::system::store::{CONFIGURATION, Store};

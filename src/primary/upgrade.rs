@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use tokio::task::JoinHandle;
 
+use crate::error::chain;
 use crate::handover::StateFile;
 use crate::primary::handover::example;
 use crate::primary::journal::PrimaryJournal;
-use crate::supervisor::pool::chain;
 use crate::supervisor::pool::handle::{Refusal, Reply};
 use crate::system::journal::Journal;
 use crate::system::program;

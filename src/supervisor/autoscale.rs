@@ -25,7 +25,7 @@ pub struct AutoscaleSettings {
     pub min_workers: u16,
     /// Never more than these.
     pub max_workers: u16,
-    /// What is measured.
+    /// The measure.
     pub measure: LoadMeasure,
     /// One more when the average load per worker is above this.
     pub scale_up_load: f64,
@@ -40,7 +40,7 @@ pub struct AutoscaleSettings {
 
 carry!(struct AutoscaleSettings => AutoscaleSettingsSnapshot { min_workers, max_workers, measure, scale_up_load, scale_down_load, interval, scale_down_after });
 
-/// What a worker's load is.
+/// The measure of a worker's load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadMeasure {
     /// Established connections.
@@ -66,7 +66,7 @@ pub struct WorkerLoad {
     pub connections: u64,
 }
 
-/// What is to be done.
+/// A decision about the number of slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Nothing.
@@ -103,7 +103,7 @@ impl Autoscaler {
         Self { settings, looks: VecDeque::new(), last_scaled: None }
     }
 
-    /// What to do about the loads of those that serve. While somebody starts or is being removed
+    /// Decides by the loads of the workers that serve. While somebody starts or is being removed
     /// (`changing`), nothing; but what is seen meanwhile counts. It notes its own decisions as
     /// [`Self::scaled`] does.
     pub fn look(&mut self, now: Timestamp, workers: &[WorkerLoad], changing: bool) -> Decision {
@@ -116,7 +116,7 @@ impl Autoscaler {
         decision
     }
 
-    /// Notes that somebody scaled, be it by hand: no worker fewer for a while.
+    /// Notes a change of the number, be it by hand: no worker fewer for a while.
     pub fn scaled(&mut self, now: Timestamp) {
         self.last_scaled = Some(now);
     }
@@ -127,7 +127,7 @@ impl Autoscaler {
     }
 
     fn remember(&mut self, now: Timestamp, loads: Loads) {
-        // Who is not known may be busy.
+        // A worker of unknown load may be busy.
         let low = loads.unknown == 0 && loads.average() < self.settings.scale_down_load;
         self.looks.push_back(Look { at: now, low, sum: loads.sum });
         while self.looks.get(1).is_some_and(|second| self.is_long_ago(now, second.at)) {
@@ -189,7 +189,7 @@ impl Loads {
         Self { sum, known, unknown }
     }
 
-    /// Of nobody, it is no number, and as such neither high nor low.
+    /// Without workers it is not a number, and as such neither high nor low.
     fn average(self) -> f64 {
         self.sum / self.known
     }

@@ -1,4 +1,4 @@
-//! What a worker runs, and in which surroundings.
+//! The command of a worker, and its surroundings.
 //!
 //! Data only: `process` starts it.
 
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::handover::carry;
 use crate::handover::settings::{InheritedVariablesSnapshot, UserSnapshot, WorkerCommandSnapshot};
 
-/// What a worker runs.
+/// The command of a worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorkerCommand {
     /// Looked for in `PATH` unless it has a slash; a relative path starts at `directory`.
@@ -19,9 +19,9 @@ pub struct WorkerCommand {
     pub directory: Option<PathBuf>,
     /// The variables that are set for it, beside those that every worker gets.
     pub environment: Vec<(OsString, OsString)>,
-    /// Which of the primary's own variables it inherits.
+    /// The primary's variables that it inherits.
     pub inherited: InheritedVariables,
-    /// Whom it runs as; as the primary if `None`.
+    /// The user that it runs as; the primary's if `None`.
     pub user: Option<User>,
     /// Its file mode creation mask; the primary's if `None`.
     pub umask: Option<u32>,
@@ -31,8 +31,8 @@ pub struct WorkerCommand {
 
 carry!(struct WorkerCommand => WorkerCommandSnapshot { program, arguments, directory, environment, inherited, user, umask, nice });
 
-/// Which of the primary's own variables a worker inherits. What concerns the primary alone
-/// (`STICKY_LB_*` but `STICKY_LB_LOG`, systemd's, a Node parent's) it never does.
+/// The primary's variables that a worker inherits. Those that concern the primary alone are never
+/// among them: `STICKY_LB_*` but `STICKY_LB_LOG`, systemd's, a Node parent's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum InheritedVariables {
     /// All.
@@ -46,7 +46,7 @@ pub enum InheritedVariables {
 
 carry!(enum InheritedVariables => InheritedVariablesSnapshot { All, Few, Without(prefixes) });
 
-/// Whom a worker runs as.
+/// The user that a worker runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// Its name, for `USER` and `LOGNAME`, if it has one.

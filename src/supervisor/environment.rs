@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::supervisor::command::{InheritedVariables, User, WorkerCommand};
 
-/// What concerns the primary alone, so that no worker inherits it: a worker that told systemd that
+/// Variables that concern the primary alone, so that no worker inherits them: a worker that told systemd that
 /// it is ready, or took the primary's descriptors for its own, would do harm. `WEB_CONCURRENCY` is
 /// how many workers there are, and each would start as many again. `JOURNAL_STREAM` describes the
 /// primary's own output. `INVOCATION_ID` stays: workers are part of the same run of the service.
@@ -35,7 +35,7 @@ const OWN_PREFIX: &[u8] = b"STICKY_LB_";
 /// Concerns workers alone: what the demo logs.
 const NOT_OWN: &str = "STICKY_LB_LOG";
 
-/// What [`InheritedVariables::Few`] leaves.
+/// The variables of [`InheritedVariables::Few`].
 const FEW: [&str; 9] = ["HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER"];
 const FEW_PREFIX: &[u8] = b"LC_";
 
@@ -79,7 +79,7 @@ fn is_inherited(name: &OsStr, inherited: &InheritedVariables) -> bool {
     }
 }
 
-/// What isn't known is left out: the primary's would be somebody else's.
+/// Unknown ones are left out: the primary's would be another user's.
 fn describe(user: &User, variables: &mut BTreeMap<OsString, OsString>) {
     let name = user.name.as_ref().map(OsString::from);
     let home = user.home.as_ref().map(OsString::from);

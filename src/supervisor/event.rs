@@ -1,4 +1,4 @@
-//! What happens in the pool, said once: one line of the log, and one event for whoever subscribes.
+//! Events of the pool: each is one line of the log, and one message to subscribers.
 //!
 //! Never changes anything. Subscribers that are too slow miss the oldest events, and learn how many.
 
@@ -9,28 +9,27 @@ use tokio::sync::broadcast;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::SlotId;
 use crate::supervisor::lifecycle::SlotState;
-use crate::supervisor::pool::snapshot::After;
 use crate::supervisor::rollout::{Outcome, Report, Trigger};
 
 /// Events that a subscriber may be behind.
 const KEPT: usize = 1024;
 
-/// What happened.
+/// An event.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
     /// Something in a worker's life.
     Worker {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
         /// Its process, 0 if it couldn't be started.
         pid: i32,
-        /// What.
+        /// The event.
         change: WorkerChange,
     },
     /// A slot has no worker for now. One that is drained has none any more.
     Slot {
-        /// Which.
+        /// The slot.
         slot: SlotId,
         /// How it is.
         state: SlotState,
@@ -38,10 +37,10 @@ pub enum Event {
         delay: Option<Duration>,
     },
     /// A rolling restart begins.
-    RolloutBegun {
+    RolloutStarted {
         /// Its number.
         number: u64,
-        /// What it was begun by.
+        /// Its trigger.
         trigger: Trigger,
         /// Its slots.
         of: u16,
@@ -50,31 +49,31 @@ pub enum Event {
     RolloutEnded(Report),
     /// A slot has the new worker that it was to get.
     Replaced {
-        /// Which.
+        /// The slot.
         slot: SlotId,
     },
     /// A replacement that was under way, or ordered, came to nothing: the slot keeps its worker, or
-    /// is to have none. Whoever has ordered one hears of either this or `Replaced`.
-    NotReplaced {
-        /// Which.
+    /// is to have none. The client that ordered it gets either this or `Replaced`.
+    ReplacementFailed {
+        /// The slot.
         slot: SlotId,
-        /// What became of the new one, or why there is to be none.
+        /// How the new worker ended, or why there is to be none.
         reason: String,
     },
     /// There are to be more workers, or fewer.
     Scaled {
-        /// So many there were to be.
+        /// The number before.
         from: u16,
-        /// So many there are to be.
+        /// The number of slots from now on.
         to: u16,
-        /// Who wanted it: `command`, `signal`, `load` or `reload`.
+        /// The origin: `command`, `signal`, `load` or `reload`.
         by: &'static str,
     },
     /// A pool goes on in the place of another one.
     Resumed {
-        /// So many workers it has found.
+        /// Workers that it has found.
         workers: u16,
-        /// What became of the other one.
+        /// How the other pool ended.
         after: After,
     },
     /// Everything is to end.
@@ -84,6 +83,24 @@ pub enum Event {
     },
 }
 
+/// How a pool's predecessor ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// It has handed over.
+    Upgrade,
+    /// It has crashed.
+    Crash,
+}
+
+impl std::fmt::Display for After {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Upgrade => "upgrade",
+            Self::Crash => "crash",
+        })
+    }
+}
+
 /// Something in a worker's life.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -91,20 +108,20 @@ pub enum WorkerChange {
     /// Its process was started.
     Spawned,
     /// It takes its slot's connections. So many slots serve, of so many.
-    Serves {
+    Ready {
         /// Slots that serve.
         serving: u16,
         /// Slots.
         of: u16,
     },
     /// It is to be replaced, for this reason.
-    Outdated(String),
+    Replacing(String),
     /// It finishes what it has, for this reason.
-    Drains(&'static str),
+    Draining(&'static str),
     /// It is killed, for this reason.
     Killed(String),
     /// It has ended.
-    Gone(End),
+    Exited(End),
 }
 
 /// A worker's end.
@@ -112,12 +129,19 @@ pub enum WorkerChange {
 pub struct End {
     /// How it ended, and why.
     pub reason: String,
-    /// Nobody ordered it.
+    /// It was not ordered.
     pub unexpected: bool,
     /// How long it lived.
     pub uptime: Duration,
     /// Connections that it had taken over.
     pub connections: u64,
+}
+
+impl End {
+    /// The end of a worker whose process was never seen to run.
+    pub(super) fn unseen(reason: String, unexpected: bool) -> Self {
+        Self { reason, unexpected, uptime: Duration::ZERO, connections: 0 }
+    }
 }
 
 impl Event {
@@ -138,12 +162,12 @@ impl Event {
             Self::Slot { slot, state, .. } => {
                 tracing::info!(slot = slot.0, %state, "slot out of service")
             }
-            Self::RolloutBegun { number, trigger, of } => {
+            Self::RolloutStarted { number, trigger, of } => {
                 tracing::info!(rollout = number, %trigger, slots = of, "rolling restart started");
             }
             Self::RolloutEnded(report) => log_report(report),
             Self::Replaced { slot } => tracing::debug!(slot = slot.0, "worker replaced"),
-            Self::NotReplaced { slot, reason } => {
+            Self::ReplacementFailed { slot, reason } => {
                 tracing::debug!(slot = slot.0, reason, "replacement failed");
             }
             Self::Scaled { from, to, by } => tracing::info!(from, to, by, "scaled"),
@@ -161,22 +185,22 @@ impl WorkerChange {
         let (slot, generation) = (worker.slot.0, worker.generation.0);
         match self {
             Self::Spawned => tracing::info!(slot, generation, pid, "worker started"),
-            Self::Serves { serving, of } => {
+            Self::Ready { serving, of } => {
                 tracing::info!(slot, generation, pid, serving, of, "worker ready");
             }
-            Self::Outdated(reason) => {
+            Self::Replacing(reason) => {
                 tracing::info!(slot, generation, pid, reason, "worker replacing");
             }
-            Self::Drains(reason) => {
+            Self::Draining(reason) => {
                 tracing::info!(slot, generation, pid, reason, "worker draining");
             }
             Self::Killed(reason) => {
                 tracing::warn!(slot, generation, pid, reason, "worker killed");
             }
-            Self::Gone(End { reason, unexpected: false, uptime, connections }) => {
+            Self::Exited(End { reason, unexpected: false, uptime, connections }) => {
                 tracing::info!(slot, generation, pid, reason, ?uptime, connections, "worker exited",)
             }
-            Self::Gone(End { reason, unexpected: true, uptime, connections }) => {
+            Self::Exited(End { reason, unexpected: true, uptime, connections }) => {
                 tracing::warn!(
                     slot,
                     generation,
@@ -230,7 +254,7 @@ impl Announcer {
 
     pub(super) fn announce(&self, event: Event) {
         event.log();
-        // That nobody listens is no error.
+        // Without subscribers it fails, which is no error.
         let _ = self.events.send(event);
     }
 }

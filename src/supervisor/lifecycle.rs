@@ -1,4 +1,4 @@
-//! The words of a worker's life: its phases, what can happen to it, and what is then to be done.
+//! The types of a worker's life: its phases, the facts, and the reactions to them.
 //!
 //! Pure, and without a decision of its own: `slot_life` decides.
 
@@ -21,12 +21,12 @@ pub struct LifecycleSettings {
     pub kill_timeout: Duration,
     /// The grace period of a worker that is replaced, drained or removed while others go on.
     pub drain_timeout: Duration,
-    /// What becomes of established WebSockets then.
+    /// How its established WebSockets end then.
     pub drain: DrainMode,
     /// Generations of a slot that may drain at a time; with one more, the oldest has only
     /// `kill_timeout` left.
     pub max_draining: u16,
-    /// Whether each slot has another worker that is ready and takes over when the first one dies.
+    /// Whether each slot has another worker that is ready and takes over when the first one crashes.
     pub spare: bool,
     /// When to start again.
     pub restart: RestartPolicy,
@@ -47,13 +47,13 @@ pub enum Phase {
         /// When it began to.
         since: Timestamp,
     },
-    /// Its successor takes them, but has still to prove itself: should it die young, this one goes
-    /// on.
+    /// Its successor takes them, but is not stable yet: if it crashes before that, this one serves
+    /// again.
     Standby {
         /// When it began to serve.
         since: Timestamp,
     },
-    /// It is ready, and takes the slot's connections when the worker that serves dies.
+    /// It is ready, and takes the slot's connections when the worker that serves crashes.
     Spare {
         /// When it became ready.
         since: Timestamp,
@@ -64,7 +64,7 @@ pub enum Phase {
         since: Option<Timestamp>,
         /// When it is killed.
         deadline: Timestamp,
-        /// What it was told last; nothing if it hadn't attached, and was sent SIGTERM.
+        /// The last order; nothing if it hadn't attached, and was sent SIGTERM.
         told: Option<DrainOrder>,
     },
     /// It was sent SIGABRT: its event loop stands still, and its core may show why.
@@ -97,16 +97,16 @@ impl Phase {
     }
 }
 
-/// What a slot's clients can expect of it.
+/// The state of a slot, as its clients see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotState {
     /// A worker serves.
     Serving,
-    /// Its first worker, or the successor of one that died, is on its way.
+    /// Its first worker, or the successor of one that crashed, is on its way.
     Spawning,
     /// The next worker is started after a pause.
     BackOff,
-    /// Too many workers have died in it: none is started until an operator says so.
+    /// Too many workers have crashed in it: none is started until an operator says so.
     Errored,
     /// Its worker was done, and none is to follow.
     Stopped,
@@ -119,7 +119,7 @@ pub enum SlotState {
 
 carry!(enum SlotState => SlotStateSnapshot { Serving, Spawning, BackOff, Errored, Stopped, Drained, Removed });
 
-/// What happened.
+/// An event.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fact {
     /// The slot is to be filled, whatever became of it before.
@@ -139,10 +139,10 @@ pub enum Fact {
     /// A worker's event loop stands still.
     Stalled(Generation),
     /// A draining worker has to make room.
-    Hurry(Generation),
+    ShortenDeadline(Generation),
     /// A worker's process has ended, or could not be started.
     Exited {
-        /// Which.
+        /// The worker.
         generation: Generation,
         /// Its exit code, if it ended by itself.
         status: Option<i32>,
@@ -157,7 +157,7 @@ pub enum Fact {
     StopNow,
 }
 
-/// What to do about it.
+/// A reaction to a fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Start a worker.
@@ -167,7 +167,7 @@ pub enum Action {
     /// Give it no more, and tell it so.
     Drain(Generation, DrainOrder),
     /// It drains already: tell it that it has less time, or that everything ends.
-    Hasten(Generation, DrainOrder),
+    ShortenDeadline(Generation, DrainOrder),
     /// Send it SIGTERM: it hasn't attached, so that it cannot be told otherwise.
     Terminate(Generation),
     /// Give it no more, and send it SIGABRT.
@@ -179,10 +179,10 @@ pub enum Action {
     /// No worker is started any more: the slot is errored, or stopped; or drained, and its last
     /// worker has ended.
     Idle(SlotState),
-    /// The replacement that was asked for is done: this worker has proved itself.
+    /// The replacement that was asked for is done: this worker is stable.
     Replaced(Generation),
     /// The replacement that was asked for has failed with this worker.
-    NotReplaced(Generation),
+    ReplacementFailed(Generation),
 }
 
 /// Why a worker is killed.

@@ -9,7 +9,7 @@ use crate::handover::carry;
 use crate::handover::pool::LimitReasonSnapshot;
 use crate::handover::settings::LimitSettingsSnapshot;
 
-/// What a worker may use before it is replaced. `None` is no limit.
+/// The limits of a worker's use before it is replaced. `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LimitSettings {
     /// Bytes of memory beyond which it is replaced, its successor first.
@@ -24,7 +24,7 @@ pub struct LimitSettings {
 
 carry!(struct LimitSettings => LimitSettingsSnapshot { max_memory_restart, max_memory_kill, max_age, max_connections_served });
 
-/// What a worker has used.
+/// A worker's use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WorkerUse {
     /// Bytes of memory, if they could be read.
@@ -35,9 +35,9 @@ pub struct WorkerUse {
     pub connections_served: u64,
 }
 
-/// What is to become of a worker.
+/// The consequence for a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum LimitVerdict {
     /// It goes on.
     Fine,
     /// It drains when its successor is ready.
@@ -46,7 +46,7 @@ pub enum Verdict {
     Kill(LimitReason),
 }
 
-/// Which limit was reached. `limit` is the one for this worker, jitter taken away.
+/// The limit that was reached. `limit` is the one for this worker, jitter taken away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitReason {
     /// It has lived for long enough.
@@ -58,7 +58,7 @@ pub enum LimitReason {
     },
     /// It has served enough.
     Connections {
-        /// What it has taken over.
+        /// Connections that it has taken over.
         served: u64,
         /// How many it may take over.
         limit: u64,
@@ -78,13 +78,13 @@ carry!(enum LimitReason => LimitReasonSnapshot { Age { age, limit }, Connections
 /// worker, takes up to a tenth off age and connections, so that workers that were started together
 /// are not replaced together. Memory limits are exact.
 #[must_use]
-pub fn judge(settings: &LimitSettings, usage: &WorkerUse, jitter: f64) -> Verdict {
+pub fn judge(settings: &LimitSettings, usage: &WorkerUse, jitter: f64) -> LimitVerdict {
     let memory_beyond = |limit: Option<u64>| {
         let (used, limit) = (usage.memory?, limit?);
         (used > limit).then_some(LimitReason::Memory { used, limit })
     };
     if let Some(reason) = memory_beyond(settings.max_memory_kill) {
-        return Verdict::Kill(reason);
+        return LimitVerdict::Kill(reason);
     }
     let share = share_of_limit(jitter);
     let reason = memory_beyond(settings.max_memory_restart)
@@ -92,7 +92,7 @@ pub fn judge(settings: &LimitSettings, usage: &WorkerUse, jitter: f64) -> Verdic
         .or_else(|| {
             enough_served(settings.max_connections_served?, share, usage.connections_served)
         });
-    reason.map_or(Verdict::Fine, Verdict::Replace)
+    reason.map_or(LimitVerdict::Fine, LimitVerdict::Replace)
 }
 
 const WHOLE: u32 = 10_000;
@@ -189,14 +189,14 @@ mod tests {
         let (memory, seconds, connections_served) = usage;
         let usage = WorkerUse { memory, age: Duration::from_secs(seconds), connections_served };
         match judge(settings, &usage, jitter) {
-            Verdict::Fine => "fine".to_owned(),
-            Verdict::Replace(reason) => format!("replace: {reason}"),
-            Verdict::Kill(reason) => format!("kill: {reason}"),
+            LimitVerdict::Fine => "fine".to_owned(),
+            LimitVerdict::Replace(reason) => format!("replace: {reason}"),
+            LimitVerdict::Kill(reason) => format!("kill: {reason}"),
         }
     }
 
     #[test]
-    fn whoever_reaches_a_limit_is_replaced_and_the_log_says_why() {
+    fn a_worker_that_reaches_a_limit_is_replaced_and_the_log_says_why() {
         let table = [
             ((None, 0, 0), 0.0, "fine"),
             ((Some(300 * MIB), 3_599, 999), 0.0, "fine"),
@@ -216,7 +216,7 @@ mod tests {
             ((None, 0, 1_000), 0.0, "replace: has taken 1000 connections, its limit is 1000"),
             ((None, 0, 899), 1.0, "fine"),
             ((None, 0, 900), 1.0, "replace: has taken 900 connections, its limit is 900"),
-            // What is no jitter takes nothing, or a tenth at most.
+            // A jitter out of bounds takes nothing, or a tenth at most.
             ((None, 3_599, 999), f64::NAN, "fine"),
             ((None, 3_599, 999), -5.0, "fine"),
             ((None, 3_239, 899), f64::INFINITY, "fine"),
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn without_limits_nobody_is_replaced() {
+    fn without_limits_no_worker_is_replaced() {
         let most = (Some(u64::MAX), u64::MAX, u64::MAX);
         assert_eq!(judged(&LimitSettings::default(), most, 1.0), "fine");
     }

@@ -1,4 +1,4 @@
-//! What workers print: taken line by line, and written to where it is wanted.
+//! The output of workers: read line by line, and written to its destinations.
 //!
 //! Workers' standard output goes to standard output, their standard error to standard error. One
 //! thread reads all pipes and never waits, so that no worker does. One writes to each of the two
@@ -18,12 +18,11 @@
 //! * `\r\n` becomes `\n`. Anything else passes in text as it is, invalid UTF-8 too; in JSON that is
 //!   replaced.
 //! * The last line of a worker gets an end if it has none.
-//! * A pipe that somebody keeps open, whom a worker has started, is closed when the worker is gone
-//!   and nothing has come through it for 5 s.
+//! * A pipe that a process started by a worker keeps open is closed when the worker is gone and
+//!   nothing has come through it for 5 s.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -31,7 +30,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::link::seam::WorkerId;
 
@@ -43,11 +42,13 @@ mod log_file;
 mod queue;
 mod reader;
 mod render;
+pub mod settings;
 mod sink;
 mod snapshot;
 mod tail;
 
 pub use lines::Stream;
+pub use settings::{LogFormat, OutputError, OutputSettings, Prefix};
 pub use snapshot::{OutputHandover, PipeHandover, PipeState};
 pub use tail::{Follower, LineFilter, Printed, PrintedLine, Recent};
 
@@ -57,102 +58,11 @@ use queue::Queue;
 use reader::{Command, Passage, Reader};
 use tail::Tail;
 
-/// Commands that may wait for the reader. It waits for nobody, so that they are never that many;
-/// what comes beyond is not done, and an error in the log.
+/// The limit of commands that wait for the reader. The reader never blocks, so that it is never
+/// reached; a further command is dropped with an error in the log.
 const COMMANDS: usize = 1024;
 /// How long the end waits for those who read or store what workers printed.
-const TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Where workers' lines go, and how they look there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutputSettings {
-    /// The app's name, in file names and JSON.
-    pub name: String,
-    /// When lines on standard output and standard error are preceded by their slot: `3 | `.
-    pub prefix: Prefix,
-    /// A file for standard output, one for all workers or one for each.
-    pub out_file: Option<PathBuf>,
-    /// A file for standard error.
-    pub error_file: Option<PathBuf>,
-    /// A file for both.
-    pub log_file: Option<PathBuf>,
-    /// Workers share a file; else each has its own, with its slot in the name.
-    pub merge_logs: bool,
-    /// What lines in files look like.
-    pub format: LogFormat,
-    /// How times are written before lines in files: strftime, or day.js tokens as PM2 takes them.
-    pub date_format: Option<String>,
-    /// A file of so many bytes is rotated.
-    pub rotate_size: Option<u64>,
-    /// A file of that age is rotated.
-    pub rotate_interval: Option<Duration>,
-    /// Rotated files that are kept.
-    pub rotate_keep: u32,
-}
-
-impl Default for OutputSettings {
-    fn default() -> Self {
-        Self {
-            name: "app".to_owned(),
-            prefix: Prefix::Auto,
-            out_file: None,
-            error_file: None,
-            log_file: None,
-            merge_logs: false,
-            format: LogFormat::Text,
-            date_format: None,
-            rotate_size: None,
-            rotate_interval: None,
-            rotate_keep: 10,
-        }
-    }
-}
-
-/// When lines on standard output and standard error are preceded by their slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Prefix {
-    /// Where it is a terminal.
-    Auto,
-    /// Always; in colour where it is a terminal.
-    Always,
-    /// Never.
-    Never,
-}
-
-/// What lines in files look like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// As the worker wrote them.
-    Text,
-    /// JSON objects with PM2's keys.
-    Json,
-}
-
-/// Why output cannot go where it is wanted.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OutputError {
-    /// There is no such format.
-    #[error("date format {format:?} is wrong: {reason}")]
-    DateFormat {
-        /// What was written.
-        format: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A file cannot be opened.
-    #[error("cannot open log file {path:?}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// The kernel refuses a thread or a descriptor.
-    #[error("cannot take what workers print")]
-    Start(#[from] io::Error),
-}
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Takes what workers print, and writes it. No call waits for what is written to, but for
 /// [`Output::finish`], and opening files.
@@ -216,7 +126,7 @@ impl Output {
         self.shared.send(Command::Take { worker, pid, stdout, stderr });
     }
 
-    /// Opens all files anew, after somebody has renamed them.
+    /// Reopens all files, after they were renamed.
     pub fn reopen(&self) {
         self.shared.send(Command::Reopen);
     }
@@ -240,8 +150,8 @@ impl Output {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
-    /// The last `count` lines that `filter` takes, as far as they are kept, and what follows them.
-    /// Whoever follows may live on any runtime; workers and files wait for nobody who does.
+    /// The last `count` lines that `filter` takes, as far as they are in memory, and those that follow.
+    /// A follower may run on any runtime; workers and files never wait for it.
     #[must_use]
     pub fn recent(&self, filter: LineFilter, count: usize) -> Recent {
         self.shared.tail.recent(filter, count)
@@ -254,6 +164,39 @@ impl Output {
         self.shared.ended().await;
     }
 
+    /// Resumes another one: its pipes, its incomplete lines, its count.
+    ///
+    /// # Errors
+    ///
+    /// As [`Output::start`]. `before` is as it was then: a worker whose pipe is closed could not print any
+    /// more.
+    pub fn resume(
+        settings: OutputSettings,
+        before: &mut OutputHandover,
+    ) -> Result<Self, OutputError> {
+        let output = Self::start(settings)?;
+        let OutputHandover { pipes, dropped } = std::mem::take(before);
+        output.count_dropped(dropped);
+        pipes.into_iter().for_each(|pipe| output.adopt_pipe(pipe));
+        Ok(output)
+    }
+
+    /// Reads a worker's pipe from where it was left.
+    pub fn adopt_pipe(&self, pipe: PipeHandover) {
+        self.shared.send_surely(Command::AdoptPipe(pipe));
+    }
+
+    /// Stops reading, writes everything that was read, and ends. After 2 s it gives up writing, as
+    /// [`Output::finish`] does. Later output of workers waits in the pipes, as long as there is room.
+    pub async fn hand_over(self) -> OutputHandover {
+        let (reply, pipes) = oneshot::channel();
+        self.shared.send_surely(Command::HandOver(reply));
+        // No answer comes only if the kernel has refused to wait for pipes at all.
+        let pipes = pipes.await.unwrap_or_default();
+        self.shared.ended().await;
+        OutputHandover { pipes, dropped: self.dropped() }
+    }
+
     fn count_dropped(&self, lines: u64) {
         self.shared.dropped.fetch_add(lines, Ordering::Relaxed);
     }
@@ -262,12 +205,12 @@ impl Output {
 impl Shared {
     fn send(&self, command: Command) {
         if let Err(error) = self.commands.try_send(command) {
-            tracing::error!(%error, "output does not follow");
+            tracing::error!(%error, "output command dropped");
         }
         self.wake();
     }
 
-    /// Waits for a place in the queue. The reader waits for nobody, so that there soon is one.
+    /// Waits for a place in the queue. The reader never blocks, so that there soon is one.
     fn send_surely(&self, command: Command) {
         // If it fails, there is no reader any more.
         let _ = self.commands.send(command);
@@ -282,15 +225,15 @@ impl Shared {
     /// Waits for the threads, for a while.
     async fn ended(&self) {
         let mut ended = self.ended.lock().await;
-        if tokio::time::timeout(TIMEOUT, ended.recv()).await.is_err() {
-            tracing::warn!("output is not taken: some lines are lost at the end");
+        if tokio::time::timeout(FINISH_TIMEOUT, ended.recv()).await.is_err() {
+            tracing::warn!("output blocked: the last lines are lost");
         }
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // After `finish` there is nobody any more.
+        // After `finish` the threads have ended.
         let _ = self.commands.try_send(Command::End);
         self.wake();
     }

@@ -2,96 +2,93 @@
 //!
 //! Thin: what to do is decided in `slot_life`, `restart`, `rollout`, `autoscale`, `limits` and
 //! `watchdog`; here are the processes and the timers. Never touches a client's socket.
+//!
+//! The pool itself takes turns: it waits for the next event of any kind, and has the part handle it
+//! that owns it. [`Fleet`](fleet::Fleet) has slots and workers, [`Health`] looks at them,
+//! [`Scaling`] changes their number.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
 
-use rustix::process::Signal;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use crate::handover::pool::WorkerMessage;
+use crate::handover::pool::PoolSnapshot;
+use crate::handover::{Carry, encode};
 use crate::link::seam::{SlotCommand, SlotEvent, SlotEventKind, WorkerId};
-use crate::protocol::ids::{Generation, SlotId, Timestamp};
-use crate::supervisor::command::WorkerCommand;
-use crate::supervisor::event::{Event, WorkerChange};
-use crate::supervisor::lifecycle::{Action, Fact, KillReason, SlotState};
-use crate::supervisor::rollout::Planner;
+use crate::protocol::ids::{SlotId, Timestamp};
+use crate::supervisor::event::{After, Event};
+use crate::supervisor::lifecycle::{Fact, SlotState};
+use crate::supervisor::rollout::planner::Planner;
+use crate::supervisor::rollout::{Outcome, Report, Step, Trigger};
 use crate::supervisor::slot_life::SlotLife;
-use crate::system::limits::oom_kills;
 
 mod adoption;
+mod crash_record;
+pub mod error;
+mod fleet;
 pub mod handle;
-mod handover;
 mod health;
-mod interface;
-mod keeping;
-mod orders;
-mod replacements;
+mod history;
+mod launch;
+pub mod links;
+mod report;
 mod resume;
+mod run_state;
 mod scaling;
-mod show;
-mod slot_orders;
+pub mod settings;
+mod slot_commands;
+mod slots;
 pub mod snapshot;
 mod stats;
 pub mod status;
 mod stop;
+mod timer;
+mod worker_health;
+mod worker_message;
 mod workers;
 
+pub use error::PoolError;
+pub use handle::Order;
+pub use links::{PoolLinks, Progress, Summary};
+pub use settings::{MAX_WORKERS, PoolSettings};
+
+use crash_record::CrashRecord;
+use fleet::Fleet;
+use handle::{Refusal, Reply};
 use health::Health;
-pub use interface::{MOST_WORKERS, Order, PoolError, PoolLinks, PoolSettings, Progress, Summary};
-use keeping::Written;
+use history::History;
 use resume::Resume;
-use scaling::Deferred;
-use snapshot::{PoolEnd, worker_message};
-use stats::Stats;
-use stop::Stopping;
-use workers::Running;
+use run_state::RunState;
+use scaling::Scaling;
+use slots::{Slot, Slots};
+use snapshot::{AdoptedWorker, PoolEnd, PoolHandover, RestoredSettings};
+use timer::sleep_until;
+use worker_message::WorkerMessage;
+use workers::Workers;
+
+/// How long the frontend may take to stop at a hand-over.
+const FRONTEND_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Supervises all workers.
 #[derive(Debug)]
 pub struct Pool {
-    settings: PoolSettings,
-    links: PoolLinks,
-    /// What held before the rolling restart that is under way, and holds again if it is aborted.
-    before: Option<PoolSettings>,
-    /// More workers or fewer, ordered meanwhile: it is not known yet of which kind.
-    deferred: Option<Deferred>,
-    /// Those that were removed stay, so that their generations go on.
-    slots: BTreeMap<SlotId, Slot>,
-    running: HashMap<WorkerId, Running>,
-    planner: Planner,
+    fleet: Fleet,
     health: Health,
-    ended: (mpsc::Sender<WorkerId>, mpsc::Receiver<WorkerId>),
-    accepting: bool,
-    stopping: Stopping,
-    summary: Summary,
-    stats: Stats,
-    last_failure: Option<(SlotId, String)>,
-    /// Processes that the kernel has killed since memory ran out, where it says so.
-    oom_kills: Option<u64>,
-    /// Left by the one before, as long as it wasn't gone on with.
+    scaling: Scaling,
+    events: mpsc::Receiver<SlotEvent>,
+    orders: mpsc::Receiver<Order>,
+    progress: watch::Sender<Progress>,
+    /// The next heartbeat.
+    beat_at: Option<Timestamp>,
+    /// A predecessor's run, until it is continued.
     resume: Option<Resume>,
-    /// It ends with this turn, and another one goes on.
-    is_handing_over: bool,
-    written: Written,
 }
 
-/// What a run came to.
+/// How a run ended.
 enum Supervised {
     Ended(Summary),
     /// With what workers said last.
     HandingOver(Vec<(WorkerId, WorkerMessage)>),
-}
-
-#[derive(Debug)]
-struct Slot {
-    life: SlotLife,
-    /// What its workers run.
-    command: Arc<WorkerCommand>,
-    /// What they will run, once the worker that tries it has proved itself.
-    candidate: Option<Arc<WorkerCommand>>,
-    /// Clients belong to it. A new slot gets clients when its first worker serves.
-    ranked: bool,
 }
 
 impl Pool {
@@ -99,36 +96,87 @@ impl Pool {
     #[must_use]
     pub fn new(settings: PoolSettings, links: PoolLinks) -> Self {
         let pool = Self::empty(settings, links);
-        pool.keep_journal();
+        pool.fleet.record.store_journal();
+        pool
+    }
+
+    /// A pool that resumes the one of `snapshot`, by the settings of that one. Of `workers` it takes those
+    /// that the snapshot names, and those that were started since.
+    #[must_use]
+    pub fn resume(
+        snapshot: PoolSnapshot,
+        workers: Vec<AdoptedWorker>,
+        after: After,
+        links: PoolLinks,
+    ) -> Self {
+        let settings = RestoredSettings {
+            current: Carry::restore(snapshot.settings),
+            before: Carry::restore(snapshot.before),
+        };
+        let slots = snapshot.slots.into_iter().map(|one| {
+            let slot = Slot {
+                life: Carry::restore(one.life),
+                command: settings.command(one.command),
+                candidate: one.candidate.map(|command| settings.command(command)),
+                ranked: one.ranked,
+            };
+            (one.slot, slot)
+        });
+        let slots = slots.collect();
+        let mut pool = Self::empty(settings.current, links);
+        pool.fleet.slots = slots;
+        pool.fleet.before = settings.before;
+        pool.fleet.planner = Carry::restore(snapshot.planner);
+        pool.fleet.accepting = snapshot.accepting;
+        pool.fleet.history = History {
+            stats: Carry::restore(snapshot.stats),
+            summary: Carry::restore(snapshot.summary),
+            last_failure: snapshot.last_failure,
+        };
+        pool.scaling.deferred = Carry::restore(snapshot.deferred);
+        pool.resume = Some(Resume {
+            running: Carry::restore(snapshot.running),
+            workers: workers.into_iter().map(|worker| (worker.id, worker)).collect(),
+            unheard: Carry::restore(snapshot.unheard),
+            stopping: snapshot.stopping,
+            after,
+        });
         pool
     }
 
     fn empty(settings: PoolSettings, links: PoolLinks) -> Self {
-        Self {
+        let PoolLinks {
+            frontend,
+            events,
+            output,
+            orphans,
+            orders,
+            progress,
+            announcer,
+            store,
+            journal,
+        } = links;
+        let fleet = Fleet {
             settings,
-            links,
             before: None,
-            deferred: None,
-            slots: BTreeMap::new(),
-            running: HashMap::new(),
+            slots: Slots::default(),
+            workers: Workers::new(),
             planner: Planner::default(),
-            health: Health::default(),
-            // A worker's end waits its turn where there are many.
-            ended: mpsc::channel(64),
+            history: History::default(),
+            state: RunState::default(),
             accepting: false,
-            stopping: Stopping::No,
-            summary: Summary::default(),
-            stats: Stats::default(),
-            last_failure: None,
-            oom_kills: oom_kills(),
-            resume: None,
-            is_handing_over: false,
-            written: Written::default(),
-        }
+            frontend,
+            announcer,
+            output,
+            orphans,
+            record: CrashRecord::new(store, journal),
+        };
+        let (health, scaling) = (Health::default(), Scaling::default());
+        Self { fleet, health, scaling, events, orders, progress, beat_at: None, resume: None }
     }
 
-    /// Starts all workers, or goes on with those that there are, and keeps them running until ordered
-    /// to stop, or to hand over.
+    /// Starts all workers, or continues with those that there are, and keeps them running until
+    /// ordered to stop or to hand over.
     ///
     /// # Errors
     ///
@@ -141,284 +189,321 @@ impl Pool {
             }
             Ok(Supervised::Ended(summary)) => Ok(PoolEnd::Ended(summary)),
             Err(error) => {
-                self.kill_all().await;
+                self.fleet.kill_all().await;
                 Err(error)
             }
         };
-        self.links.orphans.end().await;
+        self.fleet.orphans.end().await;
         result
     }
 
     async fn supervise(&mut self) -> Result<Supervised, PoolError> {
         match self.resume.take() {
-            None => self.begin().await?,
-            Some(resume) => self.go_on(resume).await?,
+            None => self.start().await?,
+            Some(resume) => resume.carry_out(&mut self.fleet).await?,
         }
-        let mut next_beat = self.settings.heartbeat.map(|every| Timestamp::now() + every);
+        self.follow_settings();
+        self.beat_at = self.fleet.settings.heartbeat.map(|every| Timestamp::now() + every);
         self.end_turn(true).await?;
-        while !self.is_handing_over && !self.is_over()? {
-            let deadline = self.slots.values().filter_map(|slot| slot.life.next_deadline()).min();
-            let mut decides = true;
-            tokio::select! {
-                Some(worker) = self.ended.1.recv() => self.bury(worker).await?,
-                () = self.links.orphans.child_ended() => self.tend_orphans(),
-                () = until_then(next_beat) => {
-                    decides = false;
-                    next_beat = self.beat().await?;
-                }
-                Some(event) = self.links.events.recv() => {
-                    decides = !matches!(event.kind, SlotEventKind::Pong);
-                    self.heard(event).await?;
-                }
-                Some(order) = self.links.orders.recv() => self.obey(order).await?,
-                () = until_then(deadline) => self.on_all(Fact::Time).await?,
-                look = self.health.next() => self.look(look).await?,
-                step = self.stopping.next() => self.go_on_stopping(step).await?,
-            }
-            self.end_turn(decides).await?;
+        while !self.is_over()? {
+            let may_differ = self.take_turn().await?;
+            self.end_turn(may_differ).await?;
         }
-        if self.is_handing_over {
+        if matches!(self.fleet.state, RunState::HandingOver) {
             return Ok(Supervised::HandingOver(self.stop_frontend().await?));
         }
-        self.summary.counters = self.links.frontend.count().await?;
-        self.links.frontend.send(SlotCommand::End).await?;
-        Ok(Supervised::Ended(self.summary))
+        self.fleet.history.summary.counters = self.fleet.frontend.count().await?;
+        self.fleet.frontend.send(SlotCommand::End).await?;
+        Ok(Supervised::Ended(self.fleet.history.summary))
     }
 
-    async fn begin(&mut self) -> Result<(), PoolError> {
-        for slot in (0..self.settings.workers).map(SlotId) {
-            self.add_slot(slot, true);
+    /// Waits for what happens next and handles it. Says whether a snapshot may differ then.
+    async fn take_turn(&mut self) -> Result<bool, PoolError> {
+        let deadline = self.fleet.slots.next_deadline();
+        let fleet = &mut self.fleet;
+        tokio::select! {
+            Some(worker) = fleet.workers.next_ended() => fleet.reap(worker).await?,
+            () = fleet.orphans.child_ended() => fleet.reap_orphans(),
+            () = sleep_until(self.beat_at) => {
+                self.beat().await?;
+                return Ok(false);
+            }
+            Some(event) = self.events.recv() => {
+                let may_differ = !matches!(event.kind, SlotEventKind::Pong);
+                receive(fleet, event).await?;
+                return Ok(may_differ);
+            }
+            Some(order) = self.orders.recv() => self.handle_command(order).await?,
+            () = sleep_until(deadline) => fleet.on_all(Fact::Time).await?,
+            look = self.health.next() => self.health.look(fleet, look).await?,
+            () = self.scaling.next() => self.scaling.look_at_load(fleet).await?,
+            step = fleet.state.next() => stop::continue_stopping(fleet, step).await?,
         }
-        self.rank().await?;
-        self.on_all(Fact::Start).await?;
-        self.health.change(&self.settings, Timestamp::now());
-        Ok(())
+        Ok(true)
     }
 
-    /// `decides`: what has happened may have changed something that a successor has to know.
-    async fn end_turn(&mut self, decides: bool) -> Result<(), PoolError> {
+    async fn start(&mut self) -> Result<(), PoolError> {
+        for slot in (0..self.fleet.settings.workers).map(SlotId) {
+            self.fleet.slots.add(slot, true, &self.fleet.settings);
+        }
+        self.fleet.send_ranks().await?;
+        self.fleet.on_all(Fact::Start).await
+    }
+
+    async fn end_turn(&mut self, may_differ: bool) -> Result<(), PoolError> {
         self.plan().await?;
-        self.look_at_start().await?;
+        self.accept_when_started().await?;
         self.show_progress();
-        if decides {
-            self.written.outdate();
+        if may_differ {
+            self.fleet.record.mark_outdated();
         }
-        self.write_journal();
+        let is_idle = self.events.is_empty() && self.orders.is_empty();
+        if self.fleet.record.is_due(!is_idle || self.fleet.workers.has_ended()) {
+            let snapshot = snapshot::snapshot(&self.fleet, self.scaling.deferred);
+            self.fleet.record.write(|| encode(&snapshot).unwrap_or_default());
+        }
         Ok(())
     }
 
-    /// Whether all is done: drained as ordered, or every slot at rest. A drained one may be wanted
-    /// again.
+    /// Whether the run ends: handed over, drained as ordered, or every slot idle. A drained slot may
+    /// be undrained, so that it doesn't count as idle.
     fn is_over(&mut self) -> Result<bool, PoolError> {
-        if !self.running.is_empty() {
-            return Ok(false);
+        let fleet = &mut self.fleet;
+        match fleet.state {
+            RunState::HandingOver => return Ok(true),
+            _ if !fleet.workers.is_empty() => return Ok(false),
+            RunState::Draining => return Ok(true),
+            RunState::LameDuck(_) | RunState::Closing(_) => return Ok(false),
+            RunState::Running => {}
         }
-        if matches!(self.stopping, Stopping::Draining) {
-            return Ok(true);
-        }
-        let states: Vec<_> = self.active().map(|(_, slot)| slot.life.state()).collect();
-        let at_rest = |state: &_| matches!(state, SlotState::Errored | SlotState::Stopped);
-        if self.stopping.is_ordered() || !states.iter().all(at_rest) {
+        let states: Vec<_> = fleet.slots.active().map(|(_, slot)| slot.life.state()).collect();
+        if !states.iter().all(|state| matches!(state, SlotState::Errored | SlotState::Stopped)) {
             return Ok(false);
         }
         if states.iter().all(|state| *state == SlotState::Stopped) {
             tracing::info!("every slot is stopped: nothing is left to do");
             return Ok(true);
         }
-        let (slot, reason) = self.last_failure.take().unwrap_or_default();
-        Err(if self.accepting {
+        let (slot, reason) = fleet.history.last_failure.take().unwrap_or_default();
+        Err(if fleet.accepting {
             PoolError::AllErrored { slot, reason }
         } else {
             PoolError::NeverReady { slot, reason }
         })
     }
 
-    async fn on(&mut self, slot: SlotId, fact: Fact) -> Result<(), PoolError> {
-        let Some(found) = self.slots.get_mut(&slot) else { return Ok(()) };
-        for action in found.life.on(fact, Timestamp::now()) {
-            self.carry_out(slot, action).await?;
-        }
-        Ok(())
-    }
-
-    async fn on_all(&mut self, fact: Fact) -> Result<(), PoolError> {
-        for slot in self.slots.keys().copied().collect::<Vec<_>>() {
-            self.on(slot, fact).await?;
-        }
-        Ok(())
-    }
-
-    async fn carry_out(&mut self, slot: SlotId, action: Action) -> Result<(), PoolError> {
-        let worker = |generation| WorkerId { slot, generation };
-        match action {
-            Action::Spawn(generation) => self.spawn(worker(generation)).await?,
-            Action::Serve(generation) => self.serve(worker(generation)).await?,
-            Action::Drain(generation, order) => {
-                self.links.frontend.send(SlotCommand::Drain(worker(generation), order)).await?;
-                let reason = self.reason_to_drain(slot);
-                self.announce_worker(worker(generation), WorkerChange::Drains(reason));
-            }
-            Action::Hasten(generation, order) => {
-                self.shorten_deadline(worker(generation), order).await?
-            }
-            Action::Terminate(generation) => self.signal(worker(generation), Signal::TERM),
-            Action::Abort(generation) => self.abort(worker(generation)).await?,
-            Action::Kill(generation, reason) => self.kill(worker(generation), reason),
-            Action::BackOff(delay) => {
-                let state = SlotState::BackOff;
-                self.links.announcer.announce(Event::Slot { slot, state, delay: Some(delay) });
-                if delay > self.settings.slot_wait {
-                    self.links.frontend.send(SlotCommand::GiveUp(slot)).await?;
-                }
-            }
-            Action::Idle(state) => {
-                self.links.announcer.announce(Event::Slot { slot, state, delay: None });
-                self.links.frontend.send(SlotCommand::GiveUp(slot)).await?;
-            }
-            Action::Replaced(_) => self.replaced(slot),
-            Action::NotReplaced(_) => self.not_replaced(slot),
-        }
-        Ok(())
-    }
-
-    async fn serve(&mut self, worker: WorkerId) -> Result<(), PoolError> {
-        self.links.frontend.send(SlotCommand::Serve(worker)).await?;
-        if let Some(slot) = self.slots.get_mut(&worker.slot)
-            && !std::mem::replace(&mut slot.ranked, true)
-        {
-            self.rank().await?;
-        }
-        let (serving, of) = self.count_serving();
-        self.announce_worker(worker, WorkerChange::Serves { serving, of });
-        Ok(())
-    }
-
-    async fn heard(&mut self, event: SlotEvent) -> Result<(), PoolError> {
-        let SlotEvent { worker, kind } = event;
-        if let SlotEventKind::Violation(error) = &kind {
-            tracing::error!(
-                slot = worker.slot.0, generation = worker.generation.0, %error,
-                "worker breaks the protocol and is killed",
-            );
-        }
-        match worker_message(&kind) {
-            Some(message) => self.heard_say(worker, message).await,
-            None => {
-                if let Some(running) = self.running.get_mut(&worker) {
-                    running.vitals.watchdog.pong(Timestamp::now());
-                }
-                Ok(())
-            }
-        }
-    }
-
-    async fn heard_say(
-        &mut self,
-        worker: WorkerId,
-        message: WorkerMessage,
-    ) -> Result<(), PoolError> {
-        let generation = worker.generation;
-        let fact = match message {
-            WorkerMessage::Hello if self.settings.wait_ready => return Ok(()),
-            WorkerMessage::Hello | WorkerMessage::Ready => Fact::Ready(generation),
-            WorkerMessage::Leave => return self.heard_leave(worker).await,
-            WorkerMessage::Violation => Fact::Kill(generation, KillReason::Violation),
-        };
-        self.on(worker.slot, fact).await
-    }
-
     /// Begins to accept as soon as each slot's first worker is ready or has failed, and gives up
     /// when all have failed too often.
-    async fn look_at_start(&mut self) -> Result<(), PoolError> {
-        if self.accepting || self.stopping.is_ordered() {
+    async fn accept_when_started(&mut self) -> Result<(), PoolError> {
+        let fleet = &mut self.fleet;
+        if fleet.accepting || fleet.state.is_stopping() {
             return Ok(());
         }
-        let lives = || self.active().map(|(_, slot)| &slot.life);
+        let lives = || fleet.slots.active().map(|(_, slot)| &slot.life);
         if lives().all(SlotLife::has_failed_to_start) {
-            let (slot, reason) = self.last_failure.take().unwrap_or_default();
+            let (slot, reason) = fleet.history.last_failure.take().unwrap_or_default();
             return Err(PoolError::NeverReady { slot, reason });
         }
         if lives().any(SlotLife::is_serving) && lives().all(SlotLife::has_started) {
-            self.accepting = true;
-            self.links.frontend.send(SlotCommand::Accept).await?;
+            fleet.accepting = true;
+            fleet.frontend.send(SlotCommand::Accept).await?;
         }
         Ok(())
     }
 
-    /// Tells the frontend which slots clients belong to.
-    async fn rank(&self) -> Result<(), PoolError> {
-        let weight = |slot: SlotId| self.settings.weights.get(slot.index()).copied();
-        let ranked = self.slots.iter().filter(|(_, slot)| slot.ranked);
-        let ranked = ranked.map(|(slot, _)| (*slot, weight(*slot).unwrap_or(1.0))).collect();
-        Ok(self.links.frontend.send(SlotCommand::Rank(ranked)).await?)
-    }
-
-    fn add_slot(&mut self, slot: SlotId, ranked: bool) {
-        let command = Arc::clone(&self.settings.command);
-        let life = SlotLife::new(self.settings.lifecycle.clone());
-        let new = Slot { life, command: Arc::clone(&command), candidate: None, ranked };
-        let slot = self.slots.entry(slot).or_insert(new);
-        (slot.command, slot.candidate) = (command, None);
-    }
-
-    /// The slots that are not removed.
-    fn active(&self) -> impl Iterator<Item = (SlotId, &Slot)> {
-        let slots = self.slots.iter().map(|(id, slot)| (*id, slot));
-        slots.filter(|(_, slot)| slot.life.state() != SlotState::Removed)
-    }
-
-    /// Slots that serve, and slots.
-    fn count_serving(&self) -> (u16, u16) {
-        let count = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
-        let serving = self.active().filter(|(_, slot)| slot.life.is_serving()).count();
-        (count(serving), count(self.active().count()))
-    }
-
     fn show_progress(&self) {
-        let (serving, of) = self.count_serving();
-        self.links.progress.send_if_modified(|shown| {
-            let now = Progress { serving, of, accepting: self.accepting, ..*shown };
+        let (serving, of) = self.fleet.slots.count_serving();
+        self.progress.send_if_modified(|shown| {
+            let now = Progress { serving, of, accepting: self.fleet.accepting, ..*shown };
             std::mem::replace(shown, now) != now
         });
     }
 
-    /// Asks the frontend something, so that the beat stands for both.
-    async fn beat(&self) -> Result<Option<Timestamp>, PoolError> {
-        self.links.frontend.count().await?;
-        self.links.progress.send_modify(|progress| progress.beats += 1);
-        Ok(self.settings.heartbeat.map(|every| Timestamp::now() + every))
+    /// Asks the frontend something, so that the heartbeat stands for both.
+    async fn beat(&mut self) -> Result<(), PoolError> {
+        self.fleet.frontend.count().await?;
+        self.progress.send_modify(|progress| progress.beats += 1);
+        self.beat_at = self.fleet.settings.heartbeat.map(|every| Timestamp::now() + every);
+        Ok(())
     }
 
-    /// The worker that serves a slot.
-    fn serving(&self, slot: SlotId) -> Option<WorkerId> {
-        let (generation, _): (Generation, _) = self.slots.get(&slot)?.life.serving()?;
-        Some(WorkerId { slot, generation })
+    /// Carries out an operator's command, or refuses it, and answers.
+    async fn handle_command(&mut self, order: Order) -> Result<(), PoolError> {
+        let is_stopping = self.fleet.state.is_stopping();
+        match order {
+            Order::Stop => stop::stop(&mut self.fleet),
+            Order::StopNow => stop::stop_now(&mut self.fleet).await?,
+            Order::Status(reply) => {
+                answer(Some(reply), Ok(report::status(&self.fleet, &self.health)));
+            }
+            // Nothing is begun any more.
+            Order::HandOver(reply) if is_stopping => refuse(Some(reply)),
+            Order::Reload(_, _, reply) if is_stopping => refuse(reply),
+            Order::Scale(_, reply) if is_stopping => refuse(reply),
+            Order::Slot(_, _, reply) if is_stopping => refuse(Some(reply)),
+            Order::HandOver(reply) => {
+                self.fleet.state = RunState::HandingOver;
+                answer(Some(reply), Ok(()));
+            }
+            Order::Reload(trigger, settings, reply) => {
+                let number = self.reload(trigger, *settings);
+                answer(reply, Ok(number));
+            }
+            Order::Scale(scale, None) => self.scaling.by_signal(&mut self.fleet, scale).await?,
+            Order::Scale(scale, reply) => {
+                answer(reply, self.scaling.by_command(&mut self.fleet, scale).await?);
+            }
+            Order::Slot(slot, order, reply) => {
+                let result = slot_commands::execute(&mut self.fleet, slot, order).await?;
+                answer(Some(reply), result);
+            }
+        }
+        Ok(())
     }
 
-    fn reason_to_drain(&self, slot: SlotId) -> &'static str {
-        match self.slots.get(&slot).map(|slot| slot.life.state()) {
-            _ if self.stopping.is_ordered() => "everything ends",
-            Some(SlotState::Removed) => "its slot is removed",
-            Some(SlotState::Drained) => "its slot is drained",
-            _ => "its successor has proved itself",
+    /// Begins a rolling restart and returns its number. Slots are added and removed when the new
+    /// workers are stable; drained slots stay as they are.
+    fn reload(&mut self, trigger: Trigger, settings: PoolSettings) -> u64 {
+        let fleet = &mut self.fleet;
+        let before = std::mem::replace(&mut fleet.settings, settings);
+        fleet.before.get_or_insert(before);
+        // The new settings say how many workers there are to be.
+        self.scaling.deferred = None;
+        fleet.slots.change(&fleet.settings.lifecycle);
+        let is_drained = |slot: &Slot| slot.life.state() == SlotState::Drained;
+        let slots = fleet.slots.active().filter(|(_, slot)| !is_drained(slot));
+        let slots = slots.map(|(slot, _)| slot).collect();
+        let number = fleet.planner.begin(trigger, slots);
+        self.follow_settings();
+        number
+    }
+
+    /// Timers follow the settings that hold now.
+    fn follow_settings(&mut self) {
+        let now = Timestamp::now();
+        self.health.change(&self.fleet.settings, now);
+        self.scaling.change(&self.fleet.settings, now);
+    }
+
+    /// Carries out what is planned, until there is nothing to do but wait.
+    async fn plan(&mut self) -> Result<(), PoolError> {
+        loop {
+            let steps = self.fleet.planner.steps(&self.fleet.settings.rollout);
+            if steps.is_empty() {
+                return Ok(());
+            }
+            for step in steps {
+                match step {
+                    Step::Begin { number, trigger, of } => {
+                        let event = Event::RolloutStarted { number, trigger, of };
+                        self.fleet.announcer.announce(event);
+                    }
+                    Step::Replace(slot, cause) => self.fleet.replace(slot, cause).await?,
+                    Step::End(report) => self.end_rollout(report).await?,
+                }
+            }
         }
     }
 
-    fn announce_worker(&self, worker: WorkerId, change: WorkerChange) {
-        let pid = self.running.get(&worker).map_or(0, |running| running.process.pid());
-        self.links.announcer.announce(Event::Worker { worker, pid, change });
+    async fn end_rollout(&mut self, report: Report) -> Result<(), PoolError> {
+        let outcome = report.outcome.clone();
+        let fleet = &mut self.fleet;
+        fleet.history.stats.rolled_out(&outcome);
+        fleet.announcer.announce(Event::RolloutEnded(report));
+        // The next rolling restart, or the end, decides instead.
+        if fleet.planner.is_rolling() || outcome == Outcome::Stopped {
+            return Ok(());
+        }
+        let before = fleet.before.take();
+        if outcome == Outcome::Done {
+            fleet.send_ranks().await?;
+            if fleet.settings.autoscale.is_none() {
+                scaling::scale_to(fleet, fleet.settings.workers, "reload").await?;
+            }
+        } else if let Some(before) = before {
+            fleet.settings = before;
+            fleet.slots.change(&fleet.settings.lifecycle);
+            self.follow_settings();
+        }
+        self.scaling.resume(&mut self.fleet).await
+    }
+
+    /// Stops the frontend, and returns what workers have said until then.
+    async fn stop_frontend(&mut self) -> Result<Vec<(WorkerId, WorkerMessage)>, PoolError> {
+        self.fleet.frontend.send(SlotCommand::HandOver).await?;
+        let mut unheard = Vec::new();
+        let receiving = async {
+            while let Some(event) = self.events.recv().await {
+                let message = WorkerMessage::new(&event.kind);
+                unheard.extend(message.map(|message| (event.worker, message)));
+            }
+        };
+        if tokio::time::timeout(FRONTEND_STOP_TIMEOUT, receiving).await.is_err() {
+            tracing::warn!("frontend slow to stop");
+        }
+        Ok(unheard)
+    }
+
+    /// Hands everything over to a successor. No worker is killed or gets a message.
+    fn into_handover(self, unheard: Vec<(WorkerId, WorkerMessage)>) -> PoolHandover {
+        let Self { mut fleet, scaling, events, orders, progress, .. } = self;
+        let mut snapshot = snapshot::snapshot(&fleet, scaling.deferred);
+        snapshot.unheard = unheard.snapshot();
+        // In case the successor crashes before it has written anything.
+        fleet.record.write(|| encode(&snapshot).unwrap_or_default());
+        let processes = copy_pidfds(&fleet.workers);
+        let Fleet { frontend, output, orphans, announcer, record, .. } = fleet;
+        let (store, journal) = record.into_parts();
+        let links = PoolLinks {
+            frontend,
+            events,
+            output,
+            orphans,
+            orders,
+            progress,
+            announcer,
+            store,
+            journal,
+        };
+        PoolHandover { snapshot, processes, links }
     }
 }
 
-/// An error and its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+async fn receive(fleet: &mut Fleet, event: SlotEvent) -> Result<(), PoolError> {
+    let SlotEvent { worker, kind } = event;
+    if let SlotEventKind::Violation(error) = &kind {
+        tracing::error!(
+            slot = worker.slot.0, generation = worker.generation.0, %error,
+            "worker killed: it breaks the protocol",
+        );
+    }
+    if let Some(message) = WorkerMessage::new(&kind) {
+        return fleet.receive(worker, message).await;
+    }
+    if let Some(running) = fleet.workers.get_mut(worker) {
+        running.health.watchdog.pong(Timestamp::now());
+    }
+    Ok(())
 }
 
-async fn until_then(deadline: Option<Timestamp>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep(deadline.since(Timestamp::now())).await,
-        None => std::future::pending().await,
+/// Copies of the workers' pidfds. A worker for which no descriptor is left is missing.
+fn copy_pidfds(workers: &Workers) -> Vec<(WorkerId, OwnedFd)> {
+    let copies = workers.iter().filter_map(|(worker, running)| {
+        let copy = running.process.pidfd().inspect_err(
+            |error| tracing::warn!(slot = worker.slot.0, %error, "cannot copy a pidfd"),
+        );
+        Some((worker, copy.ok()?))
+    });
+    copies.collect()
+}
+
+fn refuse<T>(reply: Option<Reply<T>>) {
+    answer(reply, Err(Refusal::Stopping));
+}
+
+/// Answers, unless nobody waits any more.
+fn answer<T>(reply: Option<Reply<T>>, answer: Result<T, Refusal>) {
+    if let Some(reply) = reply {
+        let _ = reply.send(answer);
     }
 }

@@ -1,19 +1,18 @@
 //! One worker's process: start it with its channel, signal it, learn of its end.
 //!
-//! Never decides anything, and leaks no descriptor: a worker inherits standard streams, channel and
-//! scoreboard, nothing else.
+//! Never decides anything, and leaks no descriptor: a worker inherits standard streams and
+//! what its link gives it, nothing else.
 //!
 //! # Pitfalls
 //!
-//! To be called on the primary's main thread: whatever follows a forking thread (parent-death
-//! signals, exec in place) must not follow one that ends.
+//! To be called on the primary's main thread: parent-death signals and exec in place depend on the
+//! forking thread, which must not end.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::io::Errno;
@@ -25,31 +24,12 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::kernel;
-use crate::link::native::WorkerEnd;
+use crate::link::inherit::{Inherit, Numbered};
 use crate::link::seam::WorkerId;
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::environment;
 use crate::supervisor::procfs;
 use crate::supervisor::start_error::{StartError, explain, prepare};
-
-/// Numbers of the descriptors in the worker: the first free ones behind the standard streams.
-const CHANNEL: i32 = 3;
-const SCOREBOARD: i32 = 4;
-
-/// What every worker is told of its primary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PrimaryFacts {
-    /// The port that the primary listens on, as `PORT`.
-    pub port: u16,
-    /// So long it goes on serving when the primary is gone.
-    pub orphan_timeout: Duration,
-    /// So long it may drain then.
-    pub kill_timeout: Duration,
-    /// So long a session may take to move to another worker.
-    pub migrate_timeout: Duration,
-    /// Whether sessions may be protected.
-    pub protect: bool,
-}
 
 /// The read ends of a worker's standard output and standard error.
 #[derive(Debug)]
@@ -65,8 +45,8 @@ pub struct Printed {
 pub struct Process {
     pid: Pid,
     pidfd: AsyncFd<OwnedFd>,
-    /// Somebody else is to take its status.
-    is_foster_child: bool,
+    /// It is a child of the subreaper, which takes its status.
+    is_subreapers: bool,
 }
 
 /// How a process ended.
@@ -83,6 +63,17 @@ impl std::fmt::Display for Exit {
         match self {
             Self::Status(status) => write!(f, "exited with status {status}"),
             Self::Signal(signal) => write!(f, "was killed by signal {signal}"),
+        }
+    }
+}
+
+impl Exit {
+    /// Its status, if it ended by itself.
+    #[must_use]
+    pub fn status(self) -> Option<i32> {
+        match self {
+            Self::Status(status) => Some(status),
+            Self::Signal(_) => None,
         }
     }
 }
@@ -104,16 +95,18 @@ impl Process {
     /// [`StartError`].
     pub fn start(
         command: &WorkerCommand,
-        facts: PrimaryFacts,
+        port: u16,
         worker: WorkerId,
-        end: WorkerEnd,
+        inherit: Inherit,
     ) -> io::Result<(Self, Printed)> {
         let (stdout, stdout_of_worker) = io::pipe()?;
         let (stderr, stderr_of_worker) = io::pipe()?;
-        let mappings = vec![
-            FdMapping { parent_fd: end.channel, child_fd: CHANNEL },
-            FdMapping { parent_fd: end.scoreboard, child_fd: SCOREBOARD },
-        ];
+        let Numbered { descriptors, variables } = inherit.number();
+        let mappings = descriptors
+            .into_iter()
+            .map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd })
+            .collect();
+        let given = variables.into_iter().chain(known_everywhere(port, worker));
         let mut prepared = Command::new(&command.program);
         prepared
             .args(&command.arguments)
@@ -122,7 +115,7 @@ impl Process {
             .stderr(stderr_of_worker)
             .process_group(0)
             .env_clear()
-            .envs(environment::assemble(command, std::env::vars_os(), given(facts, worker)))
+            .envs(environment::assemble(command, std::env::vars_os(), given))
             .fd_mappings(mappings)
             .map_err(io::Error::other)?;
         kernel::before_exec(&mut prepared, prepare(command)?);
@@ -133,7 +126,7 @@ impl Process {
             // The child is dropped and not waited for: that is done through the pidfd.
             Ok(pidfd) => {
                 let printed = Printed { stdout: stdout.into(), stderr: stderr.into() };
-                Ok((Self { pid, pidfd, is_foster_child: false }, printed))
+                Ok((Self { pid, pidfd, is_subreapers: false }, printed))
             }
             Err(error) => {
                 child.kill()?;
@@ -143,8 +136,8 @@ impl Process {
         }
     }
 
-    /// Goes on with a process that a predecessor of this one has started: a child of this process
-    /// after an upgrade, one of whoever took it over after a crash.
+    /// Adopts a process that a predecessor of this one has started: a child of this process
+    /// after an upgrade, one of the subreaper after a crash.
     ///
     /// # Errors
     ///
@@ -152,9 +145,9 @@ impl Process {
     pub fn adopt(pid: i32, pidfd: OwnedFd) -> io::Result<Self> {
         let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        let is_foster_child = waitid(WaitId::PidFd(pidfd.as_fd()), options).is_err();
+        let is_subreapers = waitid(WaitId::PidFd(pidfd.as_fd()), options).is_err();
         let pidfd = kernel::watch(pidfd, Interest::READABLE)?;
-        Ok(Self { pid, pidfd, is_foster_child })
+        Ok(Self { pid, pidfd, is_subreapers })
     }
 
     /// A copy of what it is known by.
@@ -174,9 +167,9 @@ impl Process {
 
     /// Sends a signal to it and to what it has started. That it has ended is no error.
     pub fn signal(&self, signal: Signal) {
-        // It is its group's leader and not waited for yet, so that the number is still its own. Who
-        // waits for a foster child is somebody else: it leaves it until we have let go of it.
-        if !self.is_foster_child || procfs::pid_of(&self.pidfd) == Some(self.pid()) {
+        // It is its group's leader and not waited for yet, so that the number is still its own. The
+        // subreaper leaves its child a zombie as long as this process holds its pidfd.
+        if !self.is_subreapers || procfs::pid_of(&self.pidfd) == Some(self.pid()) {
             let _ = kill_process_group(self.pid, signal);
         }
     }
@@ -196,27 +189,27 @@ impl Process {
     }
 
     /// Takes the status of a process that has ended, and kills what it has left behind in its
-    /// group. Somebody else's child stays a zombie, until that one takes its status.
+    /// group. A child of the subreaper stays a zombie until that one takes its status.
     ///
     /// # Errors
     ///
-    /// If it hasn't ended, or somebody else has taken its status.
+    /// If it hasn't ended, or another process has taken its status.
     pub fn reap(&self) -> io::Result<Exit> {
-        if self.is_foster_child {
-            return self.look_at_zombie();
+        if self.is_subreapers {
+            return self.inspect_zombie();
         }
         let process = || WaitId::PidFd(self.pidfd.as_fd());
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         if waitid(process(), options | WaitIdOptions::NOWAIT)?.is_none() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        // From the moment its status is taken, its number and its group's may be somebody else's.
+        // From the moment its status is taken, its number and its group's may be reused.
         self.signal(Signal::KILL);
         let status = waitid(process(), options)?;
         status.as_ref().map(exit).ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
-    fn look_at_zombie(&self) -> io::Result<Exit> {
+    fn inspect_zombie(&self) -> io::Result<Exit> {
         let status = procfs::status_of_zombie(self.pid())?;
         // Now it is known that the number was its own.
         if procfs::pid_of(&self.pidfd) != Some(self.pid()) {
@@ -239,21 +232,10 @@ fn nothing() -> io::Result<Stdio> {
     Ok(file.into())
 }
 
-/// What every worker finds in its environment.
-fn given(facts: PrimaryFacts, worker: WorkerId) -> [(&'static str, String); 10] {
-    let PrimaryFacts { port, orphan_timeout, kill_timeout, migrate_timeout, protect } = facts;
-    [
-        ("STICKY_LB_CHANNEL", CHANNEL.to_string()),
-        ("STICKY_LB_SCOREBOARD", SCOREBOARD.to_string()),
-        ("STICKY_LB_SLOT", worker.slot.to_string()),
-        ("STICKY_LB_GENERATION", worker.generation.to_string()),
-        ("STICKY_LB_ORPHAN_TIMEOUT", orphan_timeout.as_millis().to_string()),
-        ("STICKY_LB_KILL_TIMEOUT", kill_timeout.as_millis().to_string()),
-        ("STICKY_LB_MIGRATE_TIMEOUT", migrate_timeout.as_millis().to_string()),
-        ("STICKY_LB_CRASH_SAFE", u8::from(protect).to_string()),
-        ("NODE_APP_INSTANCE", worker.slot.to_string()),
-        ("PORT", port.to_string()),
-    ]
+/// The variables that every worker gets, in whatever dialect: a worker may know them from other
+/// process managers.
+fn known_everywhere(port: u16, worker: WorkerId) -> [(&'static str, String); 2] {
+    [("NODE_APP_INSTANCE", worker.slot.to_string()), ("PORT", port.to_string())]
 }
 
 fn exit(status: &WaitIdStatus) -> Exit {

@@ -1,4 +1,4 @@
-//! What `/proc` tells of processes and of who started whom.
+//! Facts about processes from `/proc`, and about their parents.
 //!
 //! Reads only. A process that ends meanwhile is left out, as if it had ended before.
 
@@ -26,7 +26,7 @@ pub fn tree(pid: i32) -> Vec<i32> {
     let mut next = 0;
     while let Some(parent) = found.get(next) {
         let children = children(*parent);
-        // A number that was given anew meanwhile could come twice.
+        // A number that was reused meanwhile could come twice.
         found.extend(
             children.into_iter().filter(|child| !found.contains(child)).collect::<Vec<_>>(),
         );
@@ -42,7 +42,7 @@ pub fn worker_of(pid: i32) -> Option<WorkerId> {
     worker_in(&fs::read(format!("/proc/{pid}/environ")).ok()?)
 }
 
-/// The process that a pidfd stands for, as long as nobody has taken its status.
+/// The process that a pidfd stands for, as long as its status was not taken.
 #[must_use]
 pub fn pid_of(pidfd: impl AsFd) -> Option<i32> {
     let info =
@@ -52,7 +52,7 @@ pub fn pid_of(pidfd: impl AsFd) -> Option<i32> {
     pid.trim().parse().ok().filter(|pid| *pid > 0)
 }
 
-/// What `wait` would say of a process that has ended and whose status nobody has taken; proc(5),
+/// The status of a process that has ended and was not waited for; proc(5),
 /// `exit_code`.
 ///
 /// # Errors

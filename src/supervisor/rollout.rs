@@ -1,7 +1,7 @@
 //! The words of replacements: rolling restarts over all slots, and single slots that get a new
 //! worker.
 //!
-//! Pure, and without a decision of its own: [`Planner`] decides.
+//! Pure, and without a decision of its own: the [`planner`] decides.
 
 use std::fmt;
 
@@ -11,9 +11,7 @@ use crate::handover::settings::RolloutSettingsSnapshot;
 use crate::protocol::ids::SlotId;
 use crate::supervisor::limits::LimitReason;
 
-mod planner;
-
-pub use planner::Planner;
+pub mod planner;
 
 /// How replacements are done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +30,7 @@ impl Default for RolloutSettings {
     }
 }
 
-/// What a rolling restart was begun by.
+/// The trigger of a rolling restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trigger {
     /// SIGHUP.
@@ -95,7 +93,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// What a replacement that has ended was part of.
+/// The kind of a replacement: part of a rolling restart, or single.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The rolling restart.
@@ -132,12 +130,12 @@ impl Outcome {
     }
 }
 
-/// What became of a rolling restart.
+/// The result of a rolling restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Its number, from 1.
     pub number: u64,
-    /// What it was begun by.
+    /// Its trigger.
     pub trigger: Trigger,
     /// How it ended.
     pub outcome: Outcome,
@@ -147,14 +145,14 @@ pub struct Report {
     pub of: u16,
 }
 
-/// What is to be done.
+/// A decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// A rolling restart begins, of so many slots.
     Begin {
         /// Its number.
         number: u64,
-        /// What it was begun by.
+        /// Its trigger.
         trigger: Trigger,
         /// Its slots.
         of: u16,
@@ -170,7 +168,7 @@ pub enum Step {
 pub struct RolloutProgress<'a> {
     /// Its number.
     pub number: u64,
-    /// What it was begun by.
+    /// Its trigger.
     pub trigger: &'a Trigger,
     /// Slots that have a new worker.
     pub replaced: u16,

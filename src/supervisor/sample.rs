@@ -33,7 +33,7 @@ pub fn cpu_time(pid: i32) -> Option<Duration> {
     Some(Duration::from_millis(millis))
 }
 
-/// What ends meanwhile is left out, but for the first.
+/// Processes that end meanwhile are left out, but for the first.
 fn sum(pid: i32, mut of: impl FnMut(i32) -> Option<u64>) -> Option<u64> {
     let first = of(pid)?;
     let below = tree(pid).into_iter().skip(1);

@@ -32,15 +32,15 @@ pub enum StartError {
     /// A step before the program is run.
     #[error("cannot {what}")]
     Step {
-        /// Which.
+        /// Its number.
         what: String,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
 }
 
-/// What the command's process has to do before it runs the program.
+/// The steps of the new process before it runs the program.
 ///
 /// # Errors
 ///

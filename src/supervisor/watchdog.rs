@@ -1,18 +1,17 @@
-//! Whether a worker's event loop still turns: pings go out, pongs come back, the time between is
-//! its lag.
+//! The watch over a worker's event loop: pings go out, pongs come back, the time between is its lag.
 //!
 //! Pure: the times of pings and pongs in, the lag out. Never sends and never kills.
 //!
 //! # Pitfalls
 //!
-//! * Whoever asks for [`Watchdog::has_stalled`] has to have read what the worker has sent: a primary
+//! * Read the worker's messages before calling [`Watchdog::has_stalled`]: a primary
 //!   that was itself held up would else blame a worker whose pong waits to be read.
 
 use std::time::Duration;
 
 use crate::protocol::ids::Timestamp;
 
-/// What is known of one worker's event loop.
+/// The state of one worker's event loop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Watchdog {
     /// When the ping was sent that has no pong yet.
@@ -33,7 +32,7 @@ impl Watchdog {
         self.open.get_or_insert(now);
     }
 
-    /// Notes a pong and says how late it came. One that nobody asked for changes nothing.
+    /// Notes a pong and says how late it came. One without a ping changes nothing.
     pub fn pong(&mut self, now: Timestamp) -> Duration {
         if let Some(sent) = self.open.take() {
             self.measured = Some(now.since(sent));
@@ -84,7 +83,7 @@ mod tests {
         use Step::{Look, Ping, Pong};
         let steps = [
             (0, Look { lag: 0, stalled: false }),
-            // Nobody asked.
+            // Without a ping.
             (5, Pong(0)),
             (1_000, Ping),
             (1_010, Look { lag: 10, stalled: false }),
@@ -122,7 +121,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn only_whoever_owes_a_pong_has_stalled(
+        fn only_a_worker_that_owes_a_pong_has_stalled(
             steps in prop::collection::vec((0..3_000_u64, any::<bool>()), 1..60),
             timeout in 0..5_000_u64,
         ) {

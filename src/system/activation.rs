@@ -1,6 +1,6 @@
 //! Descriptors that this process was started with (`LISTEN_FDS`): the listening socket that a service
 //! manager has opened, so that a restart refuses no client; and what a primary before this one has
-//! left to whoever keeps descriptors, the keeper or systemd.
+//! left in the descriptor store of the keeper or of systemd.
 //!
 //! Only finds and checks them. Never accepts.
 
@@ -26,14 +26,14 @@ pub const MORE_NAMES: &str = "STICKY_LB_FDNAMES_";
 /// Bytes of names in one variable.
 const NAMES_LENGTH: usize = 100_000;
 
-/// What this process was started with.
+/// The descriptors that this process was started with.
 #[derive(Debug, Default)]
 pub struct Inherited {
     /// The listener: it listens on TCP, doesn't block, and isn't inherited by workers.
     pub listener: Option<OwnedFd>,
-    /// It comes from whoever keeps descriptors, who keeps it still.
+    /// It comes from the descriptor store, which still has it.
     pub listener_is_kept: bool,
-    /// What else was kept, by the names that it was kept by.
+    /// The other stored descriptors, by name.
     pub kept: Descriptors,
 }
 
@@ -58,12 +58,12 @@ pub enum ActivationError {
     /// It is not a TCP socket that listens.
     #[error("cannot use descriptor {0}, the socket that is passed (LISTEN_FDS)")]
     Socket(RawFd, #[source] io::Error),
-    /// It is not there, or not what it was kept as.
-    #[error("cannot use {0:?}, which was kept of the primary before")]
+    /// It is missing, or not what its name says.
+    #[error("cannot use {0:?}, which the primary before has stored")]
     Kept(String, #[source] io::Error),
 }
 
-/// What was passed to this process: by a service manager, which names it in `LISTEN_PID`, or by its
+/// The descriptors that were passed to this process: by a service manager, which names it in `LISTEN_PID`, or by its
 /// keeper, which cannot know its number before it starts it. It can be taken once.
 ///
 /// # Errors

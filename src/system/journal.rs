@@ -1,5 +1,5 @@
-//! What has to be known after a crash of this process, in memory that outlives it: a memfd of which
-//! whoever keeps descriptors has a copy.
+//! A snapshot for the successor after a crash, in memory that outlives this process: a memfd of which
+//! the descriptor store has a copy.
 //!
 //! Two halves are written in turn, so that one that was torn in the middle leaves the other as it was.
 //! Never looks at what it holds, and never waits for a disk.
@@ -18,7 +18,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{MemfdFlags, memfd_create};
 use sha2::{Digest, Sha256};
 
-/// The name that its descriptor is kept by.
+/// The name of its descriptor in the store.
 pub const NAME: &str = "journal";
 
 /// Bytes that belong together.
@@ -26,7 +26,7 @@ const BLOCK: usize = 64 * 1024;
 const CHECKSUM: usize = 32;
 const HEADER: usize = 8 + 8 + CHECKSUM;
 
-/// Memory that is written as a whole, and survives whoever writes it.
+/// Memory that is written as a whole, and survives its writer.
 #[derive(Debug)]
 pub struct Journal {
     file: File,
@@ -75,7 +75,7 @@ impl Journal {
         Ok(())
     }
 
-    /// What was written last, if anything was.
+    /// The last content, if there is any.
     #[must_use]
     pub fn read(&self) -> Option<Vec<u8>> {
         self.newest().map(|half| half.content)
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_last_is_read_whoever_opens_it() {
+    fn the_last_content_is_read_by_every_reader() {
         let mut journal = Journal::create().unwrap();
         assert_eq!(journal.read(), None);
         assert_eq!(again(&journal).read(), None);

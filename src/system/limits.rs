@@ -1,27 +1,10 @@
-//! The limits of this process and of all that it starts: memory, by its control groups and the machine,
-//! and descriptors.
+//! The memory limit of this process and of all that it starts, by its control groups and the machine.
 //!
 //! The number of processors comes from the standard library, which knows of affinity and of the quotas of
 //! control groups.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
-
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-
-/// Raises the limit of open descriptors as far as it goes, for this process and those that it starts, and
-/// returns it. A primary takes one for each connection on its way, a worker one for each established
-/// connection, and a keeper one for each descriptor that it keeps.
-///
-/// # Errors
-///
-/// If the kernel refuses.
-pub fn raise_descriptor_limit() -> io::Result<u64> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    Ok(hard)
-}
 
 /// Bytes: the smallest limit of this process's control group and of those above it, or all of the
 /// machine's memory. `None` if not even that can be read.
@@ -87,7 +70,7 @@ fn places(groups: &str, mounts: &str) -> Vec<Place> {
             _ => continue,
         };
         if let Some((root, mount)) = mounts.lines().find_map(|line| mounted(line, kind)) {
-            // What is mounted may be a part of the tree, and the group outside of it: then the
+            // The mount may be a part of the tree, and the group outside of it: then the
             // mount is the best that is known.
             let group = Path::new(group).strip_prefix(root).unwrap_or_else(|_| Path::new(""));
             places.push(Place { mount: mount.into(), group: group.into(), file });

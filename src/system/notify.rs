@@ -1,4 +1,4 @@
-//! What the primary tells its service manager: the datagrams of `sd_notify`.
+//! Messages to the service manager: the datagrams of `sd_notify`.
 //!
 //! Never fails, and never waits but for the keeper, which does nothing else than to listen: a service
 //! manager that doesn't listen costs the primary nothing.
@@ -14,10 +14,9 @@ use std::time::Duration;
 
 use crate::protocol::ids::Timestamp;
 use crate::system::keeper;
-use crate::system::store::is_systemd;
 
 /// How long the keeper may take to make room.
-const TIMEOUT: Duration = Duration::from_secs(1);
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Tells the service manager how this process is.
 #[derive(Debug)]
@@ -49,7 +48,7 @@ impl Notifier {
         let socket = UnixDatagram::unbound()?;
         if keeper::is_kept() || is_systemd() {
             // Its queue is short, and often full of what it is to keep.
-            socket.set_write_timeout(Some(TIMEOUT))?;
+            socket.set_write_timeout(Some(NOTIFY_TIMEOUT))?;
         } else {
             socket.set_nonblocking(true)?;
         }
@@ -95,7 +94,7 @@ impl Notifier {
         self.relay(message.as_bytes());
     }
 
-    /// Passes on what somebody else says.
+    /// Passes on a message of another process.
     pub fn relay(&self, message: &[u8]) {
         if let Err(error) = self.socket.send_to_addr(message, &self.manager)
             && !self.has_failed.swap(true, Ordering::Relaxed)
@@ -103,6 +102,13 @@ impl Notifier {
             tracing::warn!(%error, manager = ?self.manager, "cannot notify the service manager");
         }
     }
+}
+
+/// Whether systemd keeps descriptors of this process (`FileDescriptorStoreMax=`).
+#[must_use]
+pub fn is_systemd() -> bool {
+    let room = env::var("FDSTORE").ok().and_then(|room| room.parse::<u64>().ok());
+    room.unwrap_or(0) > 0 && env::var_os("NOTIFY_SOCKET").is_some()
 }
 
 /// A path, or `@` and an abstract name.
@@ -117,7 +123,7 @@ pub(super) fn address(name: &OsStr) -> io::Result<SocketAddr> {
     }
 }
 
-/// What is demanded, unless it is demanded of another process.
+/// The interval, unless it is meant for another process.
 fn watchdog(micros: Option<OsString>, pid: Option<OsString>, own: u32) -> Option<Duration> {
     let number = |text: OsString| text.to_str()?.parse::<u64>().ok();
     let is_ours = pid.is_none_or(|pid| number(pid) == Some(own.into()));
@@ -130,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_watchdog_of_somebody_else_is_not_fed() {
+    fn a_watchdog_of_another_process_is_not_fed() {
         let demanded = |micros: Option<&str>, pid: Option<&str>| {
             watchdog(micros.map(Into::into), pid.map(Into::into), 42)
         };

@@ -36,7 +36,7 @@ pub fn path() -> io::Result<PathBuf> {
     }
 }
 
-/// What a shell in the folder `here` would run for `word`.
+/// The program that a shell in the folder `here` would run for `word`.
 fn find(
     word: &OsStr,
     folders: &OsStr,
@@ -78,7 +78,7 @@ mod tests {
             ("it", "/usr/bin", Some("/usr/bin/it")),
             ("it", "/bin:/opt:/usr/bin", Some("/opt/it")),
             ("it", "bin", Some("/srv/current/bin/it")),
-            // What somebody else calls it.
+            // The name that another program gives it.
             ("worker", "/usr/bin", None),
             ("/nonexistent/it", "/usr/bin", None),
             ("", "/usr/bin", None),

@@ -16,6 +16,7 @@ use std::time::Duration;
 use rustix::io::retry_on_intr;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
+pub use crate::system::notify::is_systemd;
 use crate::system::{keeper, notify};
 
 /// The prefix of stored names, which tells them from other descriptors that are passed.
@@ -28,8 +29,8 @@ pub const PROGRAM: &str = "program";
 /// can be read once.
 pub const CONFIGURATION: &str = "configuration";
 
-/// A store may take so long to make room.
-const TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a store may take to make room. It does nothing else.
+const STORE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Stores descriptors. Clones have the same store.
 #[derive(Clone, Debug)]
@@ -50,7 +51,7 @@ impl Store {
         match notify::address(&name).and_then(|address| Self::connect(&address)) {
             Ok(store) => Some(store),
             Err(error) => {
-                tracing::warn!(%error, ?name, "descriptors are not stored (NOTIFY_SOCKET)");
+                tracing::warn!(%error, ?name, "no descriptor store (NOTIFY_SOCKET)");
                 None
             }
         }
@@ -64,7 +65,7 @@ impl Store {
     pub fn connect(address: &SocketAddr) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.connect_addr(address)?;
-        socket.set_write_timeout(Some(TIMEOUT))?;
+        socket.set_write_timeout(Some(STORE_TIMEOUT))?;
         Ok(Self { socket: Arc::new(socket), has_failed: Arc::default() })
     }
 
@@ -95,13 +96,6 @@ impl Store {
             tracing::warn!(%error, "descriptor not stored: a crash of the primary would lose it");
         }
     }
-}
-
-/// Whether systemd stores descriptors of this process (`FileDescriptorStoreMax=`).
-#[must_use]
-pub fn is_systemd() -> bool {
-    let room = env::var("FDSTORE").ok().and_then(|room| room.parse::<u64>().ok());
-    room.unwrap_or(0) > 0 && env::var_os("NOTIFY_SOCKET").is_some()
 }
 
 #[cfg(test)]

@@ -36,11 +36,11 @@ pub enum CronError {
     Field {
         /// The field's name.
         field: &'static str,
-        /// What it says.
+        /// The text.
         text: String,
-        /// What is wrong with it.
+        /// The reason.
         problem: String,
-        /// What would be right.
+        /// An example that is right.
         takes: &'static str,
     },
     /// No day is like that.
@@ -78,7 +78,7 @@ impl Schedule {
         }
     }
 
-    /// What was written.
+    /// The text.
     #[must_use]
     pub fn expression(&self) -> &str {
         &self.expression
@@ -101,7 +101,7 @@ impl Schedule {
 #[derive(Clone, Debug)]
 pub struct Alarm {
     schedule: Schedule,
-    /// What the clock said at the last look.
+    /// The clock at the last look.
     seen: Zoned,
     /// The time that fired last.
     fired: Option<Zoned>,
@@ -121,7 +121,7 @@ impl Alarm {
         Self { schedule, seen: now, fired: None }
     }
 
-    /// Returns when the next time has come. What comes while nobody waits counts, once. May be
+    /// Returns when the next time has come. A time that comes between two calls counts, once. May be
     /// dropped and called again without missing anything.
     pub async fn due(&mut self) {
         loop {

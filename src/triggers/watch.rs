@@ -5,7 +5,7 @@
 //!
 //! # Promises
 //!
-//! * What changes while nobody waits is told by the next [`Watcher::changed`], once.
+//! * Changes between two calls of [`Watcher::changed`] are reported by the next one, once.
 //! * A change is told at the latest ten times [`WatchSettings::delay`] after it, even if there is no
 //!   quiet.
 //! * Reading, opening to read, and changes of owner or mode don't count; `touch` does.
@@ -29,7 +29,7 @@ mod tree;
 use ignored::Ignored;
 use tree::Tree;
 
-/// Which changes count.
+/// The changes that count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchSettings {
     /// Files, and folders with all that is in them.
@@ -38,11 +38,11 @@ pub struct WatchSettings {
     /// `node_modules`, `*.log`. With one it is a path from the watched folder on, or an absolute one:
     /// `public/uploads`, `**/cache/*.tmp`. Whatever is below counts no more than it does.
     pub ignore: Vec<String>,
-    /// So long nothing has to change any more.
+    /// The time without a change before a restart.
     pub delay: Duration,
 }
 
-/// What is best ignored where nothing else is said: hidden files, what package managers install and
+/// The defaults: hidden files, the folders that package managers install and
 /// compilers build, and what editors leave behind for a moment.
 pub const IGNORED_BY_DEFAULT: [&str; 6] = [".*", "node_modules", "target", "*~", "#*#", "4913"];
 
@@ -53,9 +53,9 @@ pub enum WatchError {
     /// The kernel refuses to watch one of them.
     #[error("cannot watch {}", path.display())]
     Io {
-        /// What was to be watched.
+        /// The path to watch.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
@@ -65,9 +65,9 @@ pub enum WatchError {
     /// A pattern is none.
     #[error("pattern {pattern:?} of what to ignore: {problem}")]
     Pattern {
-        /// What was written.
+        /// The text.
         pattern: String,
-        /// What is wrong with it.
+        /// The reason.
         problem: String,
     },
     /// The kernel refuses to watch anything.
@@ -132,7 +132,7 @@ impl Watcher {
     }
 }
 
-/// What runs beside everything else, since looking through folders takes its time.
+/// The watching thread: walking through folders takes time.
 struct Thread {
     tree: Tree,
     roots: Vec<PathBuf>,
@@ -156,7 +156,7 @@ impl Thread {
             None
         }) {
             self.renew();
-            // Whoever has yet to take the last one restarts after this one too.
+            // A receiver that has not taken the last one yet restarts once for both.
             let _ = self.told.try_send(path);
         }
     }

@@ -10,7 +10,6 @@ use std::time::{Duration, SystemTime};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use sticky_lb::internals::link::Link;
-use sticky_lb::internals::link::native::WorkerEnd;
 use sticky_lb::internals::link::seam::{SlotCommand, SlotEvent, SlotEventKind, WorkerId};
 use sticky_lb::protocol::drain::DrainOrder;
 use sticky_lb::protocol::ids::ConnectionId;
@@ -55,7 +54,7 @@ pub enum Heard {
 pub struct FakeWorker {
     /// Its slot and generation.
     pub id: WorkerId,
-    end: WorkerEnd,
+    end: OwnedFd,
     scoreboard: Scoreboard,
     heard: VecDeque<Heard>,
 }
@@ -63,8 +62,10 @@ pub struct FakeWorker {
 impl FakeWorker {
     /// A worker without a frontend, and the primary's end of its channel. It has said nothing yet.
     pub fn alone(id: WorkerId) -> (Self, Link) {
-        let (channel, end) = Link::native(256).expect("a channel");
-        let scoreboard = Scoreboard::open(end.scoreboard.as_fd()).expect("a scoreboard");
+        let (channel, mut inherit) = Link::native(256).expect("a channel");
+        let page = inherit.descriptor("scoreboard").expect("a scoreboard");
+        let scoreboard = Scoreboard::open(page).expect("a scoreboard");
+        let end = inherit.take("channel").expect("the worker's end");
         (Self { id, end, scoreboard, heard: VecDeque::new() }, channel)
     }
 
@@ -98,8 +99,7 @@ impl FakeWorker {
     /// Sends a message with descriptors.
     pub fn say_with(&self, message: &[u8], descriptors: &[BorrowedFd<'_>]) {
         super::eventually("there is room", || {
-            send(&self.end.channel, message, descriptors).expect("the primary listens")
-                != Sent::Full
+            send(&self.end, message, descriptors).expect("the primary listens") != Sent::Full
         });
     }
 
@@ -167,7 +167,7 @@ impl FakeWorker {
                 return Some(heard);
             }
             let (mut bytes, mut descriptors) = ([0; MAX_TO_WORKER], Vec::new());
-            match receive(&self.end.channel, &mut bytes, &mut descriptors).expect("a channel") {
+            match receive(&self.end, &mut bytes, &mut descriptors).expect("a channel") {
                 Received::Closed => return Some(Heard::End),
                 Received::Message { length, .. } => self.understand(&bytes[..length], descriptors),
                 Received::Empty => {
@@ -176,7 +176,7 @@ impl FakeWorker {
                         return None;
                     }
                     let left = Timespec::try_from(left).expect("not so long");
-                    let mut polled = [PollFd::new(&self.end.channel, PollFlags::IN)];
+                    let mut polled = [PollFd::new(&self.end, PollFlags::IN)];
                     poll(&mut polled, Some(&left)).expect("a channel");
                 }
             }

@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::os::fd::AsFd;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use sticky_lb::internals::frontend::router::{Router, RouterSettings};
 use sticky_lb::internals::frontend::slot_table::{SlotSettings, SlotTable};
 use sticky_lb::internals::frontend::snapshot::FrontendHandover;
 use sticky_lb::internals::link::Link;
-use sticky_lb::internals::link::native::WorkerEnd;
+use sticky_lb::internals::link::inherit::Inherit;
 use sticky_lb::internals::link::seam::{CommandSender, SlotCommand, SlotEvent, WorkerId, seam};
 use sticky_lb::internals::sessions::close_requests::PaceSettings;
 use sticky_lb::protocol::ids::{Generation, SlotId};
@@ -111,7 +110,7 @@ impl<T: Send + 'static> Frontend<T> {
         self.commander.send(SlotCommand::Rank(ranked)).await.expect("a part of the frontend");
         for slot in 0..self.slots {
             let (channel, end) = Link::native(256).expect("a part of the frontend");
-            self.workers.push(thread::spawn(move || serve(&end)));
+            self.workers.push(thread::spawn(move || serve(end)));
             let attach = SlotCommand::Attach(worker(slot), Box::new(channel.into()));
             self.commander.send(attach).await.expect("a part of the frontend");
             self.commander
@@ -156,17 +155,19 @@ impl<T: Send + 'static> Frontend<T> {
 }
 
 /// Closes what it is sent, and acknowledges it.
-fn serve(worker: &WorkerEnd) {
-    let scoreboard = Scoreboard::open(worker.scoreboard.as_fd()).expect("a part of the frontend");
+fn serve(mut inherit: Inherit) {
+    let page = inherit.descriptor("scoreboard").expect("a part of the frontend");
+    let scoreboard = Scoreboard::open(page).expect("a part of the frontend");
+    let channel = inherit.take("channel").expect("a part of the frontend");
     let (mut bytes, mut sockets) = ([0; MAX_TO_WORKER], Vec::new());
     loop {
-        match receive(&worker.channel, &mut bytes, &mut sockets).expect("a part of the frontend") {
+        match receive(&channel, &mut bytes, &mut sockets).expect("a part of the frontend") {
             Received::Message { .. } => {
                 scoreboard.add(Counter::Settled, sockets.len() as u64);
                 sockets.clear();
             }
             Received::Empty => {
-                let mut polled = [PollFd::new(&worker.channel, PollFlags::IN)];
+                let mut polled = [PollFd::new(&channel, PollFlags::IN)];
                 poll(&mut polled, None).expect("a part of the frontend");
             }
             Received::Closed => return,

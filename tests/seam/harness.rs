@@ -49,13 +49,14 @@ pub(crate) fn settings(workers: u16, directory: &Path) -> PoolSettings {
     let broken = directory.join("broken");
     let script = format!(
         "test -e {} && exit 3; \
-         count() {{ printf $2 | dd bs=1 seek=$1 conv=notrunc of=/proc/self/fd/4 2>/dev/null; }}; \
+         count() {{ printf $2 | dd bs=1 seek=$1 conv=notrunc of=/proc/self/fd/$STICKY_LB_SCOREBOARD 2>/dev/null; }}; \
          count 64 '\\005'; count 512 '\\002'; count 576 '\\003'; \
-         exec cat <&3 >/dev/null",
+         exec cat <&$STICKY_LB_CHANNEL >/dev/null",
         broken.display(),
     );
     let command = WorkerCommand {
-        program: "sh".into(),
+        // A plain `sh` knows no descriptors above 9.
+        program: "bash".into(),
         arguments: ["-c".into(), script.into()].into(),
         ..WorkerCommand::default()
     };
@@ -262,7 +263,7 @@ impl Harness {
     /// The next worker that serves.
     pub(crate) async fn serves(&mut self) -> WorkerId {
         self.event("a worker serves", |event| match event {
-            Event::Worker { worker, change: WorkerChange::Serves { .. }, .. } => Some(*worker),
+            Event::Worker { worker, change: WorkerChange::Ready { .. }, .. } => Some(*worker),
             _ => None,
         })
         .await
@@ -271,7 +272,7 @@ impl Harness {
     /// The next one that is gone: its slot, why, and whether nobody had told it to.
     pub(crate) async fn gone(&mut self) -> (u16, String, bool) {
         self.event("a worker is gone", |event| match event {
-            Event::Worker { worker, change: WorkerChange::Gone(end), .. } => {
+            Event::Worker { worker, change: WorkerChange::Exited(end), .. } => {
                 Some((worker.slot.0, end.reason.clone(), end.unexpected))
             }
             _ => None,
@@ -283,7 +284,7 @@ impl Harness {
     pub(crate) async fn settled(&mut self) -> (u16, Option<String>) {
         self.event("a replacement is settled", |event| match event {
             Event::Replaced { slot } => Some((slot.0, None)),
-            Event::NotReplaced { slot, reason } => Some((slot.0, Some(reason.clone()))),
+            Event::ReplacementFailed { slot, reason } => Some((slot.0, Some(reason.clone()))),
             _ => None,
         })
         .await

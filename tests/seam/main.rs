@@ -46,7 +46,7 @@ fn a_drained_slot_gives_its_clients_to_others_until_it_is_undrained() {
         pool.pause_readiness(true);
         order(pool, 1, SlotOrder::Drain).await.unwrap();
         let reason = pool.event("it drains", |event| match event {
-            Event::Worker { worker: found, change: WorkerChange::Drains(reason), .. } => {
+            Event::Worker { worker: found, change: WorkerChange::Draining(reason), .. } => {
                 assert_eq!(*found, worker(1, 0));
                 Some(*reason)
             }

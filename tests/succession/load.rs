@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::fd::AsFd;
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::event::{PollFd, PollFlags, poll};
 use sticky_lb::internals::link::Link;
-use sticky_lb::internals::link::native::WorkerEnd;
+use sticky_lb::internals::link::inherit::{Inherit, Numbered};
 use sticky_lb::protocol::message::{HELLO, MAX_TO_WORKER, READY};
 use sticky_lb::protocol::scm_rights::{Received, receive, send};
 use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
@@ -21,11 +20,12 @@ use super::common::{eventually, example};
 use super::{CREDITS, Harness, PATIENT, worker};
 
 /// Acknowledges what comes, answers and closes it.
-fn serve(end: &WorkerEnd) {
-    let scoreboard = Scoreboard::open(end.scoreboard.as_fd()).unwrap();
+fn serve(mut inherit: Inherit) {
+    let scoreboard = Scoreboard::open(inherit.descriptor("scoreboard").unwrap()).unwrap();
+    let channel = inherit.take("channel").unwrap();
     let (mut bytes, mut sockets) = ([0; MAX_TO_WORKER], Vec::new());
     loop {
-        match receive(&end.channel, &mut bytes, &mut sockets).unwrap() {
+        match receive(&channel, &mut bytes, &mut sockets).unwrap() {
             Received::Message { .. } => {
                 scoreboard.add(Counter::Settled, sockets.len() as u64);
                 for socket in sockets.drain(..) {
@@ -35,7 +35,7 @@ fn serve(end: &WorkerEnd) {
                 }
             }
             Received::Empty => {
-                poll(&mut [PollFd::new(&end.channel, PollFlags::IN)], None).unwrap();
+                poll(&mut [PollFd::new(&channel, PollFlags::IN)], None).unwrap();
             }
             Received::Closed => return,
         }
@@ -91,9 +91,10 @@ async fn staffed(slots: u16) -> (Harness, Vec<JoinHandle<()>>) {
     let mut threads = Vec::new();
     for slot in 0..slots {
         let (channel, end) = Link::native(CREDITS).unwrap();
-        send(&end.channel, &HELLO, &[]).unwrap();
-        send(&end.channel, &READY, &[]).unwrap();
-        threads.push(thread::spawn(move || serve(&end)));
+        let worker_end = end.descriptor("channel").unwrap();
+        send(worker_end, &HELLO, &[]).unwrap();
+        send(worker_end, &READY, &[]).unwrap();
+        threads.push(thread::spawn(move || serve(end)));
         stage.take_in(worker(slot, 0), channel).await;
         stage.is_ready(worker(slot, 0)).await;
         stage.serve(worker(slot, 0)).await;
@@ -138,15 +139,14 @@ async fn whoever_fails_in_fifty_crashes_is_counted() {
 /// A real worker, on a channel of its own.
 fn start(command: &[&str]) -> (Child, Link) {
     let (channel, end) = Link::native(CREDITS).unwrap();
-    let mappings = vec![
-        FdMapping { parent_fd: end.channel, child_fd: 3 },
-        FdMapping { parent_fd: end.scoreboard, child_fd: 4 },
-    ];
+    let Numbered { descriptors, variables } = end.number();
+    let mappings = descriptors.into_iter();
+    let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
     let process = Command::new(command[0])
         .args(&command[1..])
-        .fd_mappings(mappings)
+        .fd_mappings(mappings.collect())
         .unwrap()
-        .envs([("STICKY_LB_CHANNEL", "3"), ("STICKY_LB_SCOREBOARD", "4")])
+        .envs(variables)
         .envs([("STICKY_LB_SLOT", "0"), ("STICKY_LB_GENERATION", "0")])
         .envs([("STICKY_LB_ORPHAN_TIMEOUT", "0"), ("STICKY_LB_KILL_TIMEOUT", "0")])
         .spawn()

@@ -15,7 +15,7 @@ use crate::control::client::{ClientError, Conversation};
 use crate::control::discovery::{Wanted, find};
 use crate::control::protocol::Request;
 use crate::control::report::Live;
-use crate::supervisor::pool::chain;
+use crate::error::chain;
 
 use super::order::Order;
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::control::client::ask;
 use crate::control::protocol::Request;
 use crate::control::report::{Rollout, Scaled};
-use crate::supervisor::pool::chain;
+use crate::error::chain;
 
 /// An order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -86,14 +86,14 @@ impl Control {
             let event = follow.next().await?;
             fail_if_stopping(&event)?;
             match event {
-                Event::Worker { worker, change: WorkerChange::Serves { .. }, .. }
+                Event::Worker { worker, change: WorkerChange::Ready { .. }, .. }
                     if worker.slot == slot =>
                 {
                     return Ok(());
                 }
                 Event::Worker {
                     worker,
-                    change: WorkerChange::Gone(End { reason, unexpected: true, .. }),
+                    change: WorkerChange::Exited(End { reason, unexpected: true, .. }),
                     ..
                 } if worker.slot == slot => {
                     let text = format!("new worker in slot {slot} {reason}; another start follows");
@@ -134,7 +134,7 @@ impl Follow {
         loop {
             match self.next().await? {
                 Event::Replaced { slot: other } if other == slot => return Ok(()),
-                Event::NotReplaced { slot: other, reason } if other == slot => {
+                Event::ReplacementFailed { slot: other, reason } if other == slot => {
                     let text = format!("slot {slot} keeps its worker: the new one {reason}");
                     return Err(Problem::new(Code::Failed, text));
                 }

@@ -17,7 +17,7 @@ pub(super) fn report(number: u64, time_ms: i64, event: &Event) -> report::Event 
         },
         Event::Slot { slot, .. }
         | Event::Replaced { slot }
-        | Event::NotReplaced { slot, .. }
+        | Event::ReplacementFailed { slot, .. }
         | Event::RolloutEnded(Report { outcome: Outcome::Aborted(slot, _), .. }) => {
             report::Event { slot: Some(slot.0), ..base }
         }
@@ -34,10 +34,10 @@ fn text(event: &Event) -> (String, String) {
         }
         Event::Slot { state, .. } => return (format!("slot-{state}"), format!("slot is {state}")),
         Event::Replaced { .. } => ("slot-replaced", "new worker is stable".to_owned()),
-        Event::NotReplaced { reason, .. } => {
+        Event::ReplacementFailed { reason, .. } => {
             ("replacement-failed", format!("slot keeps its worker: the new one {reason}"))
         }
-        Event::RolloutBegun { number, trigger, of } => (
+        Event::RolloutStarted { number, trigger, of } => (
             "rollout-started",
             format!("rolling restart {number} of {of} slots started, by {trigger}"),
         ),
@@ -57,15 +57,15 @@ fn text(event: &Event) -> (String, String) {
 fn worker_text(change: &WorkerChange) -> (String, String) {
     let (kind, text) = match change {
         WorkerChange::Spawned => ("worker-started", "worker started".to_owned()),
-        WorkerChange::Serves { serving, of } => {
+        WorkerChange::Ready { serving, of } => {
             ("worker-ready", format!("worker ready, {serving} of {of} slots serve"))
         }
-        WorkerChange::Outdated(reason) => {
+        WorkerChange::Replacing(reason) => {
             ("worker-replacing", format!("worker replacing: {reason}"))
         }
-        WorkerChange::Drains(reason) => ("worker-draining", format!("worker draining: {reason}")),
+        WorkerChange::Draining(reason) => ("worker-draining", format!("worker draining: {reason}")),
         WorkerChange::Killed(reason) => ("worker-killed", format!("worker {reason}")),
-        WorkerChange::Gone(End { reason, unexpected, uptime, connections }) => {
+        WorkerChange::Exited(End { reason, unexpected, uptime, connections }) => {
             let (kind, verb) = if *unexpected {
                 ("worker-crashed", "crashed")
             } else {

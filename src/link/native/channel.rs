@@ -23,13 +23,15 @@ use crate::link::dialect::{Capabilities, Dialect, LoadSource};
 use crate::link::error::ChannelError;
 use crate::link::event::{LinkEvent, SessionEvent};
 use crate::link::in_flight::InFlight;
+use crate::link::inherit::Inherit;
 use crate::link::native::handshake::HandshakeFlags;
 use crate::link::native::outbox::{Note, Question};
 use crate::link::native::protect;
 use crate::link::native::resync::Resync;
 use crate::link::native::sessions::Sessions;
+use crate::link::native::stats::NativeStats;
 use crate::link::native::transfer;
-use crate::link::native::transport::{ReceivedFds, Transport, WorkerEnd};
+use crate::link::native::transport::{ReceivedFds, Transport};
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::{ConnectionId, Timestamp, WorkerId};
 use crate::protocol::message::{
@@ -58,9 +60,18 @@ impl Channel {
     /// # Errors
     ///
     /// If the kernel has no memory or no descriptor left.
-    pub fn create(credits: usize) -> io::Result<(Self, WorkerEnd)> {
-        let (transport, end) = Transport::create()?;
-        Ok((Self::new(transport, InFlight::new(credits)), end))
+    pub fn create(credits: usize) -> io::Result<(Self, Inherit)> {
+        let (transport, inherit) = Transport::create()?;
+        Ok((Self::new(transport, InFlight::new(credits)), inherit))
+    }
+
+    /// Where the worker's counts come from.
+    ///
+    /// # Errors
+    ///
+    /// If its scoreboard cannot be mapped.
+    pub(in crate::link) fn stats(&self) -> io::Result<NativeStats> {
+        NativeStats::open(self.transport.page())
     }
 
     /// The channel of a worker whose primary has died, from the descriptors that were kept. Messages that the

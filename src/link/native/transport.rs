@@ -18,6 +18,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, so
 use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
 use crate::link::connection::{Content, PendingConnection};
 use crate::link::error::{ChannelError, was_queued};
+use crate::link::inherit::Inherit;
 use crate::protocol::ids::WorkerId;
 use crate::protocol::message::{
     BATCH, MAX_TO_PRIMARY, MAX_TO_WORKER, encode_connections, encode_session,
@@ -27,10 +28,10 @@ use crate::protocol::scoreboard::Scoreboard;
 
 const SOCKET: WorkerPart = WorkerPart::Link("channel");
 const WORKER_END: WorkerPart = WorkerPart::Link("worker-end");
-const SCOREBOARD: WorkerPart = WorkerPart::Link("scoreboard");
+const PAGE: WorkerPart = WorkerPart::Link("scoreboard");
 
 /// The descriptors of a link of this dialect.
-pub const PARTS: [WorkerPart; 3] = [SOCKET, WORKER_END, SCOREBOARD];
+pub const PARTS: [WorkerPart; 3] = [SOCKET, WORKER_END, PAGE];
 
 /// The descriptors of one channel, and a buffer for messages to the worker.
 #[derive(Debug)]
@@ -43,14 +44,10 @@ pub(super) struct Transport {
     buffer: Box<[u8; MAX_TO_WORKER]>,
 }
 
-/// The descriptors that a new worker inherits.
-#[derive(Debug)]
-pub struct WorkerEnd {
-    /// Its end of the channel.
-    pub channel: OwnedFd,
-    /// Its scoreboard.
-    pub scoreboard: OwnedFd,
-}
+/// The variable that names the number of the channel.
+const CHANNEL: &str = "STICKY_LB_CHANNEL";
+/// The variable that names the number of the scoreboard.
+const SCOREBOARD: &str = "STICKY_LB_SCOREBOARD";
 
 /// The descriptors that came with a message.
 #[derive(Debug, Default)]
@@ -68,12 +65,19 @@ impl ReceivedFds {
 }
 
 impl Transport {
-    pub(super) fn create() -> io::Result<(Self, WorkerEnd)> {
+    pub(super) fn create() -> io::Result<(Self, Inherit)> {
         let kind = SocketType::SEQPACKET;
         let (socket, far) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
         let (scoreboard, page) = Scoreboard::create()?;
-        let end = WorkerEnd { channel: far.try_clone()?, scoreboard: page.try_clone()? };
-        Ok((Self::new(socket, far, scoreboard, page), end))
+        let mut inherit = Inherit::default();
+        inherit.add("channel", CHANNEL, far.try_clone()?);
+        inherit.add("scoreboard", SCOREBOARD, page.try_clone()?);
+        Ok((Self::new(socket, far, scoreboard, page), inherit))
+    }
+
+    /// The memory of the scoreboard.
+    pub(super) fn page(&self) -> BorrowedFd<'_> {
+        self.page.as_fd()
     }
 
     /// From the descriptors of `worker`.
@@ -82,8 +86,8 @@ impl Transport {
         descriptors: &mut Descriptors,
     ) -> Result<Self, RestoreError> {
         let mut take = |part: WorkerPart| descriptors.require(&part.name(worker));
-        let (socket, worker_end, page) = (take(SOCKET)?, take(WORKER_END)?, take(SCOREBOARD)?);
-        let unusable = |source| RestoreError::Unusable { name: SCOREBOARD.name(worker), source };
+        let (socket, worker_end, page) = (take(SOCKET)?, take(WORKER_END)?, take(PAGE)?);
+        let unusable = |source| RestoreError::Unusable { name: PAGE.name(worker), source };
         let scoreboard = Scoreboard::adopt(&page).map_err(unusable)?;
         Ok(Self::new(socket, worker_end, scoreboard, page))
     }
@@ -96,13 +100,13 @@ impl Transport {
         [
             (SOCKET, self.socket.as_fd()),
             (WORKER_END, self.worker_end.as_fd()),
-            (SCOREBOARD, self.page.as_fd()),
+            (PAGE, self.page.as_fd()),
         ]
     }
 
     /// For a successor.
     pub(super) fn into_descriptors(self) -> [(WorkerPart, OwnedFd); 3] {
-        [(SOCKET, self.socket), (WORKER_END, self.worker_end), (SCOREBOARD, self.page)]
+        [(SOCKET, self.socket), (WORKER_END, self.worker_end), (PAGE, self.page)]
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {

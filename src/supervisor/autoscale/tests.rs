@@ -61,7 +61,7 @@ fn one_look_at_a_time() {
         (&[], [Up, Up]),
         (&[50.0; 9], [Down(SlotId(8)), Down(SlotId(8))]),
         (&[500.0; 10], [Down(SlotId(9)), Down(SlotId(9))]),
-        // Who is not known doesn't count for more, and prevents fewer.
+        // An unknown load doesn't count for more, and prevents fewer.
         (&[f64::NAN, 1.0, 1.0], [Stay, Stay]),
         (&[f64::INFINITY, -1.0, f64::NEG_INFINITY, f64::NAN], [Stay, Stay]),
     ];
@@ -83,7 +83,7 @@ fn fewer_only_after_a_whole_time_of_low_load() {
 }
 
 #[test]
-fn somebody_who_scales_by_hand_is_not_contradicted_at_once() {
+fn scaling_by_hand_is_not_reverted_at_once() {
     let low = loads(&[5.0; 4]);
     let mut scaler = Autoscaler::new(SETTINGS);
     scaler.look(at(0), &low, false);
@@ -106,7 +106,7 @@ fn while_something_changes_it_only_looks() {
 }
 
 #[test]
-fn nobody_goes_whom_the_others_could_not_replace() {
+fn no_worker_goes_that_the_others_could_not_replace() {
     let close = AutoscaleSettings { scale_down_load: 90.0, ..SETTINGS };
     for (load, expected) in [(54.0, Stay), (53.0, Down(SlotId(2)))] {
         let mut scaler = Autoscaler::new(close);

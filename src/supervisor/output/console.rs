@@ -9,12 +9,12 @@ use std::sync::atomic::AtomicU64;
 
 use rustix::fs::fstat;
 
-use crate::supervisor::output::Prefix;
 use crate::supervisor::output::lines::{Chunk, Stream};
 use crate::supervisor::output::queue::{Item, Queue};
+use crate::supervisor::output::settings::Prefix;
 use crate::supervisor::output::sink::Sink;
 
-/// What lines look like.
+/// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
     Plain,

@@ -7,9 +7,9 @@ use jiff::Zoned;
 use jiff::civil::Weekday;
 use jiff::fmt::strtime;
 
-use crate::supervisor::output::OutputError;
+use crate::supervisor::output::settings::OutputError;
 
-/// What stands for a token: a pattern of strftime, or a function where there is none.
+/// The replacement of a token: a pattern of strftime, or a function where there is none.
 enum Meaning {
     As(&'static str),
     By(fn(&Zoned) -> String),

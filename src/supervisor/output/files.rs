@@ -1,7 +1,7 @@
-//! Which lines go to which file, and the thread that writes them there.
+//! The files that lines go to, and the thread that writes them.
 //!
-//! The one writer of all files: nobody else opens, writes or rotates them while it runs. A disk may
-//! stop it; nobody waits for it.
+//! The one writer of all files: nothing else opens, writes or rotates them while it runs. A disk may
+//! block it; nothing waits for it.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -14,12 +14,12 @@ use crate::supervisor::output::lines::{Chunk, Stream};
 use crate::supervisor::output::log_file::{LogFile, Rotation};
 use crate::supervisor::output::queue::{Item, Queue};
 use crate::supervisor::output::render::Renderer;
-use crate::supervisor::output::{OutputError, OutputSettings};
+use crate::supervisor::output::settings::{OutputError, OutputSettings};
 
-/// What is to be done between lines.
+/// A command between lines.
 #[derive(Debug)]
 pub(super) enum FilesOrder {
-    /// Open all files anew: somebody has renamed them.
+    /// Reopen all files: they were renamed.
     Reopen,
     /// Go on with these.
     Change(Box<Files>),

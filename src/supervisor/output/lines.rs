@@ -1,4 +1,5 @@
-//! What a worker writes becomes lines: whole ones together, a begun one kept, a very long one cut.
+//! Turns the bytes that a worker writes into lines: complete lines are passed on together, an
+//! incomplete one waits, a very long one is cut.
 //!
 //! Pure, and never looks at what a line says.
 
@@ -10,7 +11,7 @@ use jiff::Timestamp;
 /// A longer line is cut into pieces of at most so many bytes.
 pub(super) const LONGEST: usize = 64 * 1024;
 
-/// What a chunk takes beside its bytes, so that many short ones count as well.
+/// Memory that a chunk takes beside its bytes, so that many short ones count as well.
 pub(super) const OVERHEAD: usize = 128;
 
 /// One of a worker's two streams.
@@ -24,7 +25,7 @@ pub enum Stream {
 
 carry!(enum Stream => StreamSnapshot { Out, Err });
 
-/// Who has written.
+/// The writer of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) worker: WorkerId,
@@ -41,7 +42,7 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    /// What it takes of memory, about.
+    /// The memory that it takes, about.
     pub(super) fn size(&self) -> usize {
         self.text.bytes.capacity() + OVERHEAD
     }
@@ -200,7 +201,7 @@ mod tests {
         for piece in split(&text.as_bytes().chunks(10_000).collect::<Vec<_>>()) {
             assert!(std::str::from_utf8(&piece.bytes).is_ok());
         }
-        // What is no UTF-8 is cut anywhere.
+        // Invalid UTF-8 is cut anywhere.
         assert_eq!(split(&[&[0x80; 10_000][..]; 7])[0].bytes.len(), LONGEST + 1);
     }
 }

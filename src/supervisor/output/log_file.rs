@@ -1,4 +1,4 @@
-//! One file of lines: opened, written, rotated, opened anew.
+//! One file of lines: opened, written, rotated, reopened.
 //!
 //! After the start nothing here fails: what cannot be written is lost, counted, and tried again
 //! with the next lines.
@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use crate::protocol::ids::Timestamp;
 use crate::supervisor::output::lines::count;
+use crate::supervisor::output::settings::{OutputError, OutputSettings};
 use crate::supervisor::output::sink::Sink;
-use crate::supervisor::output::{OutputError, OutputSettings};
 
-/// So long after a failed rotation comes the next attempt.
+/// The time from a failed rotation to the next attempt.
 const ROTATE_AGAIN: Duration = Duration::from_secs(10);
 
-/// When a file is put aside, and how many are kept: `out.log.1` is the newest of them.
+/// When a file is rotated, and how many rotated ones stay: `out.log.1` is the newest of them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rotation {
     size: Option<u64>,
@@ -90,7 +90,7 @@ impl LogFile {
             return;
         }
         if self.opened.take_if(|opened| opened.is_removed()).is_some() {
-            tracing::warn!(path = %self.path.display(), "log file was removed and begins anew");
+            tracing::warn!(path = %self.path.display(), "removed log file recreated");
         }
         if self.opened.is_none() {
             self.reopen();
@@ -118,7 +118,7 @@ impl LogFile {
             Ok(opened) => self.replace(opened),
             Err(error) if self.opened.is_some() => {
                 let path = self.path.display();
-                tracing::warn!(%path, %error, "log file cannot be opened anew: the old one stays");
+                tracing::warn!(%path, %error, "log file not reopened: the old one stays");
             }
             Err(error) => self.sink.fails(&error, 0),
         }
@@ -127,7 +127,7 @@ impl LogFile {
     fn replace(&mut self, opened: Opened) {
         self.opened = Some(opened);
         self.rotate_again = None;
-        self.sink.begin_anew();
+        self.sink.restart();
     }
 
     fn write(&mut self, lines: &[u8]) {
@@ -187,7 +187,7 @@ impl Opened {
             fs::create_dir_all(folder)?;
         }
         let mut options = OpenOptions::new();
-        // A named pipe that nobody reads is an error instead of a wait.
+        // A named pipe without a reader is an error instead of a wait.
         options.append(true).create(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
         let file = options.open(path)?;
         let metadata = file.metadata()?;
@@ -198,8 +198,8 @@ impl Opened {
         Ok(Self { file, size: metadata.len(), due, is_regular: metadata.is_file() })
     }
 
-    /// Somebody has removed it: what is written to it is seen by nobody. One that was renamed is
-    /// not meant, since whoever does that says when to open it anew.
+    /// The file was removed: lines written to it are lost. A renamed file is not meant, since the
+    /// renaming tool says when to reopen it.
     fn is_removed(&self) -> bool {
         self.is_regular && self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }

@@ -20,7 +20,7 @@ const SAY_EVERY: Duration = Duration::from_secs(1);
 /// and when the queue is empty again; or after so long, if it never is.
 const SAY_AFTER: Duration = Duration::from_secs(10);
 
-/// What waits: lines, or something to do between them.
+/// An item of the queue: lines, or a command between them.
 #[derive(Debug)]
 pub(super) enum Item<O> {
     Lines(Arc<Chunk>),

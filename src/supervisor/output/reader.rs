@@ -29,7 +29,7 @@ use crate::supervisor::output::tail::Tail;
 
 /// A pipe that holds more takes more of a burst at once. Where it is not granted, less will do.
 const PIPE_SIZE: usize = 256 * 1024;
-/// A pipe whose worker is gone is closed when nothing has come through it for so long: somebody
+/// A pipe whose worker is gone is closed when nothing has come through it for that long: a process
 /// else holds it open, whom the worker has started.
 const FORSAKEN_AFTER: Duration = Duration::from_secs(5);
 /// What is read in one go before something is said, at most: more than any pipe holds.
@@ -37,18 +37,18 @@ const READS: usize = 64;
 /// Names the eventfd; the others count from 0.
 const WAKE: u64 = u64::MAX;
 
-/// What the reader is told.
+/// A command to the reader.
 #[derive(Debug)]
 pub(super) enum Command {
     /// A worker was started.
     Take { worker: WorkerId, pid: i32, stdout: OwnedFd, stderr: OwnedFd },
-    /// Open the files anew.
+    /// Reopen the files.
     Reopen,
     /// Go on with these styles, of standard output and standard error, and these files.
     Change([Style; 2], Box<Files>),
-    /// Go on with a pipe that somebody else has read so far.
-    GoOn(PipeHandover),
-    /// End, and leave the pipes to somebody else.
+    /// Continue with a pipe that another process has read so far.
+    AdoptPipe(PipeHandover),
+    /// End, and leave the pipes to a successor.
     HandOver(oneshot::Sender<Vec<PipeHandover>>),
     /// Pass on what is there, and end.
     End,
@@ -69,7 +69,7 @@ pub(super) struct Reader {
 #[derive(Debug)]
 enum Source {
     Pipe(Pipe),
-    /// A worker's process, which is heard of when it has ended.
+    /// A worker's process, whose end is reported.
     Process {
         pid: i32,
         _pidfd: OwnedFd,
@@ -128,18 +128,18 @@ impl Reader {
             }
             // First, so that what is printed after a command is treated as it says.
             let woken = events.iter().any(|event| event.data.u64() == WAKE);
-            if woken && let ControlFlow::Break(reply) = self.obey() {
+            if woken && let ControlFlow::Break(reply) = self.handle_commands() {
                 return self.end(reply);
             }
             for event in &events {
-                self.heard(event.data.u64());
+                self.serve(event.data.u64());
             }
             self.close_forsaken(Timestamp::now());
         }
         self.end(None);
     }
 
-    fn heard(&mut self, token: u64) {
+    fn serve(&mut self, token: u64) {
         match self.sources.get(&token) {
             Some(Source::Pipe(_)) => {
                 self.read(token, 1);
@@ -181,7 +181,7 @@ impl Reader {
     }
 
     /// Ends where it is told to, with where the pipes are to go, if anywhere.
-    fn obey(&mut self) -> ControlFlow<Option<oneshot::Sender<Vec<PipeHandover>>>> {
+    fn handle_commands(&mut self) -> ControlFlow<Option<oneshot::Sender<Vec<PipeHandover>>>> {
         // It is woken again for what is sent from here on.
         let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
         while let Ok(command) = self.commands.try_recv() {
@@ -196,7 +196,7 @@ impl Reader {
                     self.passage.stderr.order(stderr);
                     self.passage.files.order(FilesOrder::Change(files));
                 }
-                Command::GoOn(pipe) => self.go_on(pipe),
+                Command::AdoptPipe(pipe) => self.adopt_pipe(pipe),
                 Command::HandOver(reply) => return ControlFlow::Break(Some(reply)),
                 Command::End => return ControlFlow::Break(None),
             }
@@ -211,7 +211,7 @@ impl Reader {
         self.watch_process(pid, vec![out, err]);
     }
 
-    fn go_on(&mut self, PipeHandover { state, descriptor }: PipeHandover) {
+    fn adopt_pipe(&mut self, PipeHandover { state, descriptor }: PipeHandover) {
         let PipeState { worker, pid, stream, begun, gone } = state;
         let token = self.add_pipe(descriptor, Origin { worker, pid, stream }, Lines::begun(begun));
         if gone {
@@ -297,7 +297,7 @@ impl Reader {
         })
     }
 
-    /// What is left in pipes is read by whoever gets them; else here.
+    /// A successor reads the rest of the pipes; without one, they are read here.
     fn end(mut self, successor: Option<oneshot::Sender<Vec<PipeHandover>>>) {
         if successor.is_none() {
             self.read_all();
@@ -307,7 +307,7 @@ impl Reader {
             Source::Process { .. } => None,
         });
         match successor {
-            // Whoever has asked waits for it.
+            // The caller waits for it.
             Some(reply) => drop(reply.send(pipes.map(Pipe::hand_over).collect())),
             None => pipes.for_each(|mut pipe| pipe.end(&self.passage)),
         }

@@ -1,11 +1,12 @@
-//! What a line looks like in a file: as the worker wrote it, with a time before it, or as JSON.
+//! The looks of a line in a file: as the worker wrote it, with a time before it, or as JSON.
 //!
 //! Pure; nothing here fails once the settings are accepted.
 
 use jiff::tz::TimeZone;
 
+use crate::supervisor::output::date;
 use crate::supervisor::output::lines::{Chunk, Stream};
-use crate::supervisor::output::{LogFormat, OutputError, OutputSettings, date};
+use crate::supervisor::output::settings::{LogFormat, OutputError, OutputSettings};
 
 /// Renders lines as the settings have it.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ impl Renderer {
         }
     }
 
-    /// What all lines have in common.
+    /// The part that all lines have in common.
     fn json_end(&self, chunk: &Chunk, time: &str) -> Vec<u8> {
         let origin = &chunk.origin;
         let mut end = b",\"timestamp\":".to_vec();

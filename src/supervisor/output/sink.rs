@@ -14,17 +14,17 @@ use rustix::io::Errno;
 use crate::protocol::ids::Timestamp;
 use crate::supervisor::output::lines::count;
 
-/// So long nothing must have failed before it is said to work again: a full disk takes a short
+/// Time without a failure before the log says that it works again: a full disk takes a short
 /// line now and then.
 const WORKS_AFTER: Duration = Duration::from_secs(1);
 
-/// What is known of one descriptor, or one after the other at the same place.
+/// The state of one descriptor, or of one after the other at the same place.
 #[derive(Debug)]
 pub(super) struct Sink {
     name: String,
     /// Lines that were dropped or lost, of all sinks.
     dropped: Arc<AtomicU64>,
-    /// What was written last is no whole line.
+    /// The last write ended within a line.
     torn: bool,
     failing: Option<Failing>,
 }
@@ -43,7 +43,7 @@ impl Sink {
 
     /// Writes lines, and returns how many bytes were written.
     pub(super) fn write(&mut self, descriptor: BorrowedFd<'_>, lines: &[u8]) -> usize {
-        // What was torn is ended, so that the next begins on a line of its own.
+        // A torn line is ended, so that the next begins on a line of its own.
         let begun: &[u8] = if self.torn { b"\n" } else { b"" };
         let (ended, result) = write_all(descriptor, begun);
         self.torn &= ended == 0;
@@ -61,7 +61,7 @@ impl Sink {
         ended + written
     }
 
-    /// So many lines are lost.
+    /// Counts lost lines.
     pub(super) fn fails(&mut self, error: &io::Error, lines: u64) {
         self.dropped.fetch_add(lines, Ordering::Relaxed);
         if self.failing.is_none() {
@@ -71,8 +71,8 @@ impl Sink {
         self.failing = Some(Failing { last: Timestamp::now(), lost });
     }
 
-    /// What comes next begins in a new file.
-    pub(super) fn begin_anew(&mut self) {
+    /// The next line begins in a new file.
+    pub(super) fn restart(&mut self) {
         self.torn = false;
     }
 
@@ -94,7 +94,7 @@ fn write_all(descriptor: BorrowedFd<'_>, bytes: &[u8]) -> (usize, Result<(), Err
             Ok(0) => return (written, Err(Errno::IO)),
             Ok(count) => written += count,
             Err(Errno::INTR) => {}
-            // Whoever has given us this descriptor may have made it so, also for others.
+            // The parent may have made the descriptor non-blocking, for others too.
             Err(Errno::AGAIN) => {
                 // If that fails, the next attempt to write says why.
                 let _ = poll(&mut [PollFd::new(&descriptor, PollFlags::OUT)], None);

@@ -5,15 +5,12 @@
 
 use std::os::fd::OwnedFd;
 
-use tokio::sync::oneshot;
-
 use crate::handover::carry;
 use crate::handover::output::PipeSnapshot;
 use crate::link::seam::WorkerId;
-use crate::supervisor::output::reader::Command;
-use crate::supervisor::output::{Output, OutputError, OutputSettings, Stream};
+use crate::supervisor::output::lines::Stream;
 
-/// An [`Output`] that has stopped.
+/// An [`Output`](super::Output) that has stopped.
 #[derive(Debug, Default)]
 pub struct OutputHandover {
     /// All pipes that were not read to their end.
@@ -47,38 +44,3 @@ pub struct PipeState {
 }
 
 carry!(struct PipeState => PipeSnapshot { worker, pid, stream, begun, gone });
-
-impl Output {
-    /// Resumes another one: its pipes, its incomplete lines, its count.
-    ///
-    /// # Errors
-    ///
-    /// As [`Output::start`]. `before` is as it was then: a worker whose pipe is closed could not print any
-    /// more.
-    pub fn resume(
-        settings: OutputSettings,
-        before: &mut OutputHandover,
-    ) -> Result<Self, OutputError> {
-        let output = Self::start(settings)?;
-        let OutputHandover { pipes, dropped } = std::mem::take(before);
-        output.count_dropped(dropped);
-        pipes.into_iter().for_each(|pipe| output.go_on(pipe));
-        Ok(output)
-    }
-
-    /// Reads a worker's pipe from where it was left.
-    pub fn go_on(&self, pipe: PipeHandover) {
-        self.shared.send_surely(Command::GoOn(pipe));
-    }
-
-    /// Stops reading, writes everything that was read, and ends. After 2 s it gives up writing, as
-    /// [`Output::finish`] does. Later output of workers waits in the pipes, as long as there is room.
-    pub async fn hand_over(self) -> OutputHandover {
-        let (reply, pipes) = oneshot::channel();
-        self.shared.send_surely(Command::HandOver(reply));
-        // There is no answer only if the kernel has refused to wait for pipes at all.
-        let pipes = pipes.await.unwrap_or_default();
-        self.shared.ended().await;
-        OutputHandover { pipes, dropped: self.dropped() }
-    }
-}

@@ -2,7 +2,7 @@
 //!
 //! One ring of lines, bounded by bytes, is memory and queue in one; a follower is a place in it. One
 //! that is too slow finds what it has yet to take gone, and learns how many lines that was. So
-//! followers hold nobody up, need no room of their own, and cost nothing once they are dropped.
+//! followers block nothing, need no memory of their own, and cost nothing once they are dropped.
 //!
 //! All workers share the ring: one that prints a lot leaves little of the others'.
 
@@ -15,10 +15,10 @@ use crate::link::seam::WorkerId;
 use crate::protocol::ids::SlotId;
 use crate::supervisor::output::lines::{Chunk, Origin, Stream};
 
-/// Bytes of lines that are kept.
+/// Bytes of lines in memory.
 const MOST_BYTES: usize = 1024 * 1024;
 
-/// Which lines are wanted; all of them by default.
+/// The lines that are wanted; all of them by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LineFilter {
     /// Of this slot only.
@@ -42,7 +42,7 @@ impl LineFilter {
 pub struct PrintedLine<'a> {
     /// When it was read.
     pub time: jiff::Timestamp,
-    /// Who has printed it.
+    /// The worker that printed it.
     pub worker: WorkerId,
     /// The worker's process.
     pub pid: i32,
@@ -57,7 +57,7 @@ pub struct PrintedLine<'a> {
 /// Lines that workers have printed, in the order in which they were read.
 #[derive(Clone, Debug, Default)]
 pub struct Printed {
-    /// So many lines before these are gone: they were not taken in time.
+    /// Lines before these that are gone: they were not taken in time.
     pub missed: u64,
     chunks: Vec<Arc<Chunk>>,
     /// Lines of the first chunk that are not meant.
@@ -106,11 +106,11 @@ pub struct Follower {
 
 impl Follower {
     /// Waits for lines, and takes all that there are; none when no more come. May be dropped and
-    /// called again without losing one. Whoever takes them too seldom misses some: 1 MiB of lines
-    /// is kept.
+    /// called again without losing one. A follower that takes them too seldom misses some: 1 MiB of lines
+    /// is in memory.
     pub async fn next(&mut self) -> Option<Printed> {
         loop {
-            // Before it looks, so that it hears of what comes after.
+            // Registered before it looks, so that no later line is missed.
             let changed = self.tail.changed.notified();
             {
                 let state = self.tail.lock();
@@ -195,7 +195,7 @@ impl Tail {
         self.changed.notify_waiters();
     }
 
-    /// The last `count` lines that `filter` takes, or as many as are kept.
+    /// The last `count` lines that `filter` takes, or as many as are in memory.
     pub(super) fn recent(self: &Arc<Self>, filter: LineFilter, count: usize) -> Recent {
         let state = self.lock();
         let mut place = Place { filter, next: state.first, before: state.forgotten(filter) };

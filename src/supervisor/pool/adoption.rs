@@ -1,28 +1,27 @@
-//! Workers that another pool has started become this one's: those of its snapshot, those that it started
-//! after its last snapshot, and those of which nothing is left.
+//! Takes over workers that a pool before this one has started: those of its snapshot, those that it
+//! started after its last snapshot, and those of which nothing is left.
 
 use std::os::fd::OwnedFd;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use crate::handover::descriptors::WorkerPart;
-use crate::link::native;
 use crate::link::seam::{SlotCommand, WorkerId};
+use crate::link::stats_source::StatsSource;
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::Timestamp;
-use crate::protocol::scoreboard::{Counter, Scoreboard};
-use crate::supervisor::event::{End, WorkerChange};
 use crate::supervisor::lifecycle::{Fact, Phase};
+use crate::supervisor::orphans::Orphans;
 use crate::supervisor::output::{PipeHandover, PipeState, Stream};
+use crate::supervisor::pool::error::PoolError;
+use crate::supervisor::pool::fleet::Fleet;
 use crate::supervisor::pool::snapshot::{AdoptedWorker, WorkerRecord};
-use crate::supervisor::pool::stats::Death;
-use crate::supervisor::pool::workers::jitter;
-use crate::supervisor::pool::{Pool, PoolError};
+use crate::supervisor::pool::workers::WorkerStart;
 use crate::supervisor::process::Process;
 use crate::supervisor::procfs::{pid_of, process_of};
 use crate::supervisor::rollout::Cause;
 
-/// What is known of a worker that was adopted.
+/// A worker that was adopted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Adopted {
     worker: WorkerId,
@@ -32,145 +31,127 @@ pub(super) struct Adopted {
     drains: bool,
 }
 
-impl Pool {
-    /// A worker of the snapshot.
-    pub(super) async fn adopt(
-        &mut self,
-        mut worker: AdoptedWorker,
-        record: WorkerRecord,
-    ) -> Result<Option<Adopted>, PoolError> {
-        let pidfd = worker.process.take();
-        let pidfd = pidfd.or_else(|| {
-            let (pid, pidfd) = self.find(worker.id)?;
-            (pid == record.pid).then_some(pidfd)
-        });
-        let process = pidfd.and_then(|pidfd| Process::adopt(record.pid, pidfd).ok());
-        self.attach(worker, record, process).await
-    }
+/// Adopts a worker that is in the snapshot.
+pub(super) async fn adopt(
+    fleet: &mut Fleet,
+    mut worker: AdoptedWorker,
+    record: WorkerRecord,
+) -> Result<Option<Adopted>, PoolError> {
+    let pidfd = worker.process.take();
+    let pidfd = pidfd.or_else(|| {
+        let (pid, pidfd) = find(&fleet.orphans, worker.id)?;
+        (pid == record.pid).then_some(pidfd)
+    });
+    let process = pidfd.and_then(|pidfd| Process::adopt(record.pid, pidfd).ok());
+    let WorkerRecord { worker: id, pid, started, jitter, killed } = record;
+    attach(fleet, worker, pid, WorkerStart { worker: id, started, jitter, killed }, process).await
+}
 
-    /// A worker that the snapshot doesn't name: it was started, or about to be, in the turn in which the
-    /// pool crashed. It counts as started just now.
-    pub(super) async fn adopt_unknown(
-        &mut self,
-        mut worker: AdoptedWorker,
-    ) -> Result<Option<Adopted>, PoolError> {
-        let id = worker.id;
-        let known = worker.process.take().and_then(|pidfd| Some((pid_of(&pidfd)?, pidfd)));
-        let is_kept = known.is_some();
-        let found = known.or_else(|| self.find(id));
-        let process = found.and_then(|(pid, pidfd)| Process::adopt(pid, pidfd).ok());
-        let has_place = self.make_place(id, process.is_some()).await?;
-        let process = match process {
-            Some(process) if has_place => process,
-            process => {
-                if let Some(process) = process {
-                    let (slot, generation, pid) = (id.slot.0, id.generation.0, process.pid());
-                    tracing::warn!(slot, generation, pid, "worker killed: its slot has no place");
-                    process.signal(Signal::KILL);
-                }
-                self.keep_no_longer(id);
-                return Ok(None);
+/// Adopts a worker that is not in the snapshot: it was started, or about to be, in the turn in which
+/// the pool died. It counts as started just now.
+pub(super) async fn adopt_unknown(
+    fleet: &mut Fleet,
+    mut worker: AdoptedWorker,
+) -> Result<Option<Adopted>, PoolError> {
+    let id = worker.id;
+    let known = worker.process.take().and_then(|pidfd| Some((pid_of(&pidfd)?, pidfd)));
+    let is_stored = known.is_some();
+    let found = known.or_else(|| find(&fleet.orphans, id));
+    let process = found.and_then(|(pid, pidfd)| Process::adopt(pid, pidfd).ok());
+    let has_place = make_place(fleet, id, process.is_some()).await?;
+    let process = match process {
+        Some(process) if has_place => process,
+        process => {
+            if let Some(process) = process {
+                let (slot, generation, pid) = (id.slot.0, id.generation.0, process.pid());
+                tracing::warn!(slot, generation, pid, "worker without a place killed");
+                process.signal(Signal::KILL);
             }
-        };
-        if !is_kept {
-            self.keep(id, WorkerPart::Process, &process);
+            fleet.record.remove_worker(id);
+            return Ok(None);
         }
-        self.stats.started(id.slot);
-        let record = WorkerRecord::fresh(id, &process);
-        self.attach(worker, record, Some(process)).await
+    };
+    if !is_stored {
+        fleet.record.store_part(id, WorkerPart::Process, &process);
     }
+    fleet.history.stats.started(id.slot);
+    let pid = process.pid();
+    attach(fleet, worker, pid, WorkerStart::now(id), Some(process)).await
+}
 
-    /// Whether its slot has a place for a worker that the snapshot doesn't name. Its generation is used
-    /// up in either case.
-    async fn make_place(&mut self, worker: WorkerId, runs: bool) -> Result<bool, PoolError> {
-        let WorkerId { slot, generation } = worker;
-        if !self.slots.contains_key(&slot) {
-            self.add_slot(slot, false);
-            self.on(slot, Fact::Remove).await?;
+/// Whether the slot of a worker that is in no snapshot has a place for it. Its generation number is
+/// used in any case.
+async fn make_place(fleet: &mut Fleet, worker: WorkerId, runs: bool) -> Result<bool, PoolError> {
+    let WorkerId { slot, generation } = worker;
+    if fleet.slots.get(slot).is_none() {
+        fleet.slots.add(slot, false, &fleet.settings);
+        fleet.on(slot, Fact::Remove).await?;
+    }
+    let Some(found) = fleet.slots.get_mut(slot) else { return Ok(false) };
+    found.life.skip(generation);
+    Ok(runs && found.life.adopt(generation, Timestamp::now()))
+}
+
+/// Gives the frontend the worker's channel, even if the worker has ended: connections in it go to
+/// others.
+async fn attach(
+    fleet: &mut Fleet,
+    worker: AdoptedWorker,
+    pid: i32,
+    start: WorkerStart,
+    process: Option<Process>,
+) -> Result<Option<Adopted>, PoolError> {
+    let AdoptedWorker { id, channel, stdout, stderr, .. } = worker;
+    let is_ready = channel.is_ready() || channel.is_attached() && !fleet.settings.wait_ready;
+    let stats = StatsSource::new(&channel);
+    fleet.frontend.send(SlotCommand::Attach(id, Box::new(channel.into()))).await?;
+    let gone = process.is_none();
+    for (descriptor, stream) in [(stdout, Stream::Out), (stderr, Stream::Err)] {
+        let state = PipeState { worker: id, pid, stream, begun: Vec::new(), gone };
+        if let Some(descriptor) = descriptor {
+            fleet.output.adopt_pipe(PipeHandover { state, descriptor });
         }
-        let Some(found) = self.slots.get_mut(&slot) else { return Ok(false) };
-        found.life.skip(generation);
-        Ok(runs && found.life.adopt(generation, Timestamp::now()))
     }
+    let (Some(process), Ok(stats)) = (process, stats) else { return Ok(None) };
+    let drains = stats.is_drain_ordered();
+    fleet.workers.watch(start, process, stats);
+    Ok(Some(Adopted { worker: id, is_ready, drains }))
+}
 
-    /// The frontend gets the channel of a worker that has ended, too: its connections go to others.
-    async fn attach(
-        &mut self,
-        worker: AdoptedWorker,
-        record: WorkerRecord,
-        process: Option<Process>,
-    ) -> Result<Option<Adopted>, PoolError> {
-        let AdoptedWorker { id, channel, stdout, stderr, .. } = worker;
-        let is_ready = channel.is_ready() || channel.is_attached() && !self.settings.wait_ready;
-        let page = channel.descriptors().into_iter().find(|(part, _)| *part == native::PARTS[2]);
-        let scoreboard = page.and_then(|(_, page)| Scoreboard::open(page).ok());
-        self.links.frontend.send(SlotCommand::Attach(id, Box::new(channel.into()))).await?;
-        let gone = process.is_none();
-        for (descriptor, stream) in [(stdout, Stream::Out), (stderr, Stream::Err)] {
-            let state = PipeState { worker: id, pid: record.pid, stream, begun: Vec::new(), gone };
-            if let Some(descriptor) = descriptor {
-                self.links.output.go_on(PipeHandover { state, descriptor });
-            }
+/// Looks for a worker's process among those that it can be.
+fn find(orphans: &Orphans, worker: WorkerId) -> Option<(i32, OwnedFd)> {
+    let found = process_of(worker, &orphans.candidates())?;
+    let pidfd = pidfd_open(Pid::from_raw(found)?, PidfdFlags::NONBLOCK).ok()?;
+    // It may have ended meanwhile, and another process may have its number.
+    (process_of(worker, &[found]) == Some(found)).then_some((found, pidfd))
+}
+
+/// Reports the ends of workers of which nothing is left.
+pub(super) async fn report_lost(fleet: &mut Fleet) -> Result<(), PoolError> {
+    let is_lost = |worker: &WorkerId| fleet.workers.get(*worker).is_none();
+    let lost: Vec<_> = fleet.slots.workers().filter(is_lost).collect();
+    for worker in lost {
+        fleet.lost(worker).await?;
+    }
+    Ok(())
+}
+
+/// After a crash: repeats what a worker said and was told in the pool's last turn.
+pub(super) async fn catch_up(fleet: &mut Fleet, adopted: Adopted) -> Result<(), PoolError> {
+    let Adopted { worker, is_ready, drains } = adopted;
+    let WorkerId { slot, generation } = worker;
+    let now = Timestamp::now();
+    match fleet.slots.phase(worker) {
+        Some(Phase::Spawning { .. }) if is_ready => fleet.on(slot, Fact::Ready(generation)).await?,
+        Some(Phase::Spare { .. }) if drains => fleet.on(slot, Fact::Leave(generation)).await?,
+        // It takes no clients any more, and the order's reason is not known.
+        Some(Phase::Serving { .. }) if drains => fleet.planner.want(slot, Cause::Asked, now),
+        // The order may have been lost with the primary.
+        Some(Phase::Draining { deadline, told: Some(told), .. }) => {
+            let order = DrainOrder { window: deadline.since(now), ..told };
+            fleet.frontend.send(SlotCommand::Drain(worker, order)).await?;
         }
-        let (Some(process), Some(scoreboard)) = (process, scoreboard) else { return Ok(None) };
-        let drains = scoreboard.get(Counter::Drain) > 0;
-        self.watch(record, process, scoreboard);
-        Ok(Some(Adopted { worker: id, is_ready, drains }))
+        _ => {}
     }
-
-    /// Looks for a worker's process among the candidates.
-    fn find(&self, worker: WorkerId) -> Option<(i32, OwnedFd)> {
-        let found = process_of(worker, &self.links.orphans.candidates())?;
-        let pidfd = pidfd_open(Pid::from_raw(found)?, PidfdFlags::NONBLOCK).ok()?;
-        // It may have ended meanwhile, and its number be another process's.
-        (process_of(worker, &[found]) == Some(found)).then_some((found, pidfd))
-    }
-
-    /// Workers of which nothing is left.
-    pub(super) async fn log_lost(&mut self) -> Result<(), PoolError> {
-        let all = self.slots.iter().flat_map(|(slot, found)| {
-            let slot = *slot;
-            found.life.workers().map(move |(generation, _)| WorkerId { slot, generation })
-        });
-        let lost: Vec<_> = all.filter(|worker| !self.running.contains_key(worker)).collect();
-        for worker in lost {
-            let reason = "ended while there was no primary, its status is unknown".to_owned();
-            let unexpected = !self.is_ordered(worker);
-            if unexpected {
-                self.stats.died(worker.slot, Death::Exited, &reason);
-                self.last_failure = Some((worker.slot, reason.clone()));
-            }
-            let end = End { reason, unexpected, ..End::of_nobody() };
-            self.announce_worker(worker, WorkerChange::Gone(end));
-            self.keep_no_longer(worker);
-            self.links.frontend.send(SlotCommand::Gone(worker)).await?;
-            let generation = worker.generation;
-            let fact = Fact::Exited { generation, status: None, jitter: jitter() };
-            self.on(worker.slot, fact).await?;
-        }
-        Ok(())
-    }
-
-    /// After a crash: the messages to and from a worker in the pool's last turn.
-    pub(super) async fn catch_up(&mut self, adopted: Adopted) -> Result<(), PoolError> {
-        let Adopted { worker, is_ready, drains } = adopted;
-        let WorkerId { slot, generation } = worker;
-        let now = Timestamp::now();
-        let phase = self.slots.get(&slot).and_then(|slot| slot.life.phase(generation));
-        match phase {
-            Some(Phase::Spawning { .. }) if is_ready => {
-                self.on(slot, Fact::Ready(generation)).await?;
-            }
-            Some(Phase::Spare { .. }) if drains => self.on(slot, Fact::Leave(generation)).await?,
-            // It takes no clients any more, and the reason is unknown.
-            Some(Phase::Serving { .. }) if drains => self.planner.want(slot, Cause::Asked, now),
-            // The order may have died with the primary.
-            Some(Phase::Draining { deadline, told: Some(told), .. }) => {
-                let order = DrainOrder { window: deadline.since(now), ..told };
-                self.links.frontend.send(SlotCommand::Drain(worker, order)).await?;
-            }
-            _ => {}
-        }
-        Ok(())
-    }
+    Ok(())
 }

@@ -1,48 +1,48 @@
 //! How others steer the pool: orders that are answered, and its status.
 //!
-//! The only way in. Orders go through one bounded queue; where it is full, whoever orders waits.
+//! The only way in. Orders go through one bounded queue; where it is full, the sender waits.
 
 use rustix::process::Signal;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::protocol::ids::SlotId;
+use crate::supervisor::pool::settings::PoolSettings;
 use crate::supervisor::pool::status::PoolStatus;
-use crate::supervisor::pool::{Order, PoolSettings};
 use crate::supervisor::rollout::Trigger;
 
-/// Orders that may wait. Whoever signals or asks more often waits until the pool has time.
+/// The limit of orders that wait. Further senders wait until the pool has time.
 const ORDERS: usize = 64;
 
-/// How many workers there are to be.
+/// A change of the number of workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    /// So many.
+    /// To that many.
     To(u16),
-    /// So many more, or fewer.
+    /// By that many more, or fewer.
     By(i32),
 }
 
-/// What came of an order to scale.
+/// The result of an order to scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scaled {
-    /// So many slots there were to be before.
+    /// The number of slots before.
     pub from: u16,
-    /// So many there are to be.
+    /// The number of slots from now on.
     pub to: u16,
-    /// It is done when the rolling restart that is under way has ended.
+    /// It is carried out when the rolling restart that is under way has ended.
     pub deferred: bool,
 }
 
-/// What a single slot is to do.
+/// A command for a single slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotOrder {
     /// Its clients go to others; its worker finishes what it has and ends, and none follows until
     /// it is undrained. A rolling restart leaves it alone.
     Drain,
-    /// What was drained, errored or stopped is filled again.
+    /// A drained, errored or stopped slot is filled again.
     Undrain,
     /// Its worker is replaced by a new one, which serves before the old one drains. What became of
-    /// it is announced as `Replaced` or `NotReplaced`.
+    /// it is announced as `Replaced` or `ReplacementFailed`.
     Restart,
     /// Its serving worker gets SIGKILL; what follows is what follows a crash.
     Kill,
@@ -62,7 +62,7 @@ pub enum Refusal {
         /// Those that there are, `0 to 3`.
         slots: String,
     },
-    /// Nobody serves there.
+    /// No worker serves there.
     #[error("no worker serves in slot {0}")]
     NoWorker(SlotId),
     /// It is the last that serves.
@@ -71,7 +71,7 @@ pub enum Refusal {
     /// It does what it is to do already.
     #[error("slot {0} is {1} already")]
     Already(SlotId, &'static str),
-    /// So many there cannot be.
+    /// The number is out of bounds.
     #[error("{0} workers are not from {1} to {2}")]
     OutOfRange(i64, u16, u16),
     /// Everything ends.
@@ -102,6 +102,25 @@ fn list(slots: &[SlotId]) -> String {
         [first, .., last] => Some(format!("{first} to {last}")),
     });
     runs.collect::<Vec<_>>().join(", ")
+}
+
+/// A command of the operator.
+#[derive(Debug)]
+pub enum Order {
+    /// Drain all and end.
+    Stop,
+    /// End all at once.
+    StopNow,
+    /// Replace all workers, slot by slot, by workers of these settings.
+    Reload(Trigger, Box<PoolSettings>, Option<Reply<u64>>),
+    /// More workers, or fewer.
+    Scale(Scale, Option<Reply<Scaled>>),
+    /// Something for a single slot.
+    Slot(SlotId, SlotOrder, Reply<()>),
+    /// Stop, leave everything to a successor, and tell when that begins.
+    HandOver(Reply<()>),
+    /// Say how all is.
+    Status(Reply<PoolStatus>),
 }
 
 /// Where the answer to an order goes.
@@ -172,9 +191,9 @@ impl PoolHandle {
         self.order(if at_once { Order::StopNow } else { Order::Stop }).await;
     }
 
-    /// Orders something whose outcome nobody waits for.
+    /// Sends an order without waiting for its outcome.
     pub async fn order(&self, order: Order) {
-        // If it fails, the pool has ended, and so will whoever orders.
+        // If it fails, the pool has ended, and the sender soon will.
         let _ = self.orders.send(order).await;
     }
 

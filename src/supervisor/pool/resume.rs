@@ -1,144 +1,104 @@
-//! A pool resumes another one: from its snapshot and the workers that run.
+//! Continues where another pool was, from its snapshot and the workers that run.
 //!
-//! After an upgrade both fit. After a crash the snapshot may be one turn behind: the decisions of that
-//! turn are read off the workers themselves, or made again.
+//! After an upgrade both agree. After a crash the snapshot may be behind by one turn: the decisions of
+//! that turn are found out from the workers themselves, or made again.
 
 use std::collections::BTreeMap;
 
-use crate::handover::Carry;
-use crate::handover::pool::{PoolSnapshot, StoppingSnapshot, WorkerMessage};
+use crate::handover::pool::StoppingSnapshot;
 use crate::link::seam::{SlotCommand, WorkerId};
-use crate::protocol::ids::{SlotId, Timestamp};
-use crate::supervisor::event::Event;
+use crate::protocol::ids::Timestamp;
+use crate::supervisor::event::{After, Event};
 use crate::supervisor::lifecycle::SlotState;
-use crate::supervisor::pool::snapshot::{AdoptedWorker, After, RestoredSettings, WorkerRecord};
-use crate::supervisor::pool::stop::Stopping;
-use crate::supervisor::pool::{Pool, PoolError, PoolLinks, Slot};
+use crate::supervisor::pool::adoption;
+use crate::supervisor::pool::error::PoolError;
+use crate::supervisor::pool::fleet::Fleet;
+use crate::supervisor::pool::run_state::RunState;
+use crate::supervisor::pool::slots::Slot;
+use crate::supervisor::pool::snapshot::{AdoptedWorker, WorkerRecord};
+use crate::supervisor::pool::worker_message::WorkerMessage;
 
-/// The part of a snapshot that is restored when the pool runs.
+/// The run that is still to be continued.
 #[derive(Debug)]
 pub(super) struct Resume {
-    running: Vec<WorkerRecord>,
-    workers: BTreeMap<WorkerId, AdoptedWorker>,
-    unheard: Vec<(WorkerId, WorkerMessage)>,
-    stopping: StoppingSnapshot,
-    after: After,
+    pub(super) running: Vec<WorkerRecord>,
+    pub(super) workers: BTreeMap<WorkerId, AdoptedWorker>,
+    pub(super) unheard: Vec<(WorkerId, WorkerMessage)>,
+    pub(super) stopping: StoppingSnapshot,
+    pub(super) after: After,
 }
 
-impl Pool {
-    /// A pool that resumes the one of `snapshot`, by the settings of that one. Of `workers` it takes those
-    /// that the snapshot names, and those that were started since.
-    #[must_use]
-    pub fn resume(
-        snapshot: PoolSnapshot,
-        workers: Vec<AdoptedWorker>,
-        after: After,
-        links: PoolLinks,
-    ) -> Self {
-        let settings = RestoredSettings {
-            current: Carry::restore(snapshot.settings),
-            before: Carry::restore(snapshot.before),
-        };
-        let slots = snapshot.slots.into_iter().map(|one| {
-            let slot = Slot {
-                life: Carry::restore(one.life),
-                command: settings.command(one.command),
-                candidate: one.candidate.map(|command| settings.command(command)),
-                ranked: one.ranked,
-            };
-            (one.slot, slot)
-        });
-        let slots = slots.collect();
-        let resume = Resume {
-            running: Carry::restore(snapshot.running),
-            workers: workers.into_iter().map(|worker| (worker.id, worker)).collect(),
-            unheard: snapshot.unheard,
-            stopping: snapshot.stopping,
-            after,
-        };
-        Self {
-            before: settings.before,
-            deferred: Carry::restore(snapshot.deferred),
-            slots,
-            planner: Carry::restore(snapshot.planner),
-            accepting: snapshot.accepting,
-            summary: Carry::restore(snapshot.summary),
-            stats: Carry::restore(snapshot.stats),
-            last_failure: snapshot.last_failure,
-            resume: Some(resume),
-            ..Self::empty(settings.current, links)
-        }
-    }
-
-    pub(super) async fn go_on(&mut self, resume: Resume) -> Result<(), PoolError> {
-        let Resume { running, mut workers, unheard, stopping, after } = resume;
-        self.rank().await?;
+impl Resume {
+    /// Adopts the workers, and brings the frontend and the slots' lives up to date.
+    pub(super) async fn carry_out(self, fleet: &mut Fleet) -> Result<(), PoolError> {
+        let Self { running, mut workers, unheard, stopping, after } = self;
+        fleet.send_ranks().await?;
         let mut adopted = Vec::new();
         for record in running {
             if let Some(worker) = workers.remove(&record.worker) {
-                adopted.extend(self.adopt(worker, record).await?);
+                adopted.extend(adoption::adopt(fleet, worker, record).await?);
             }
         }
         for worker in workers.into_values() {
-            adopted.extend(self.adopt_unknown(worker).await?);
+            adopted.extend(adoption::adopt_unknown(fleet, worker).await?);
         }
-        self.show_frontend(stopping).await?;
-        self.health.change(&self.settings, Timestamp::now());
-        let workers = u16::try_from(self.running.len()).unwrap_or(u16::MAX);
-        self.links.announcer.announce(Event::Resumed { workers, after });
-        self.log_lost().await?;
-        self.go_on_stopping_from(stopping);
+        inform_frontend(fleet, stopping).await?;
+        let workers = u16::try_from(fleet.workers.len()).unwrap_or(u16::MAX);
+        fleet.announcer.announce(Event::Resumed { workers, after });
+        adoption::report_lost(fleet).await?;
+        fleet.state = run_state(fleet, stopping);
         if after == After::Crash {
             for worker in adopted {
-                self.catch_up(worker).await?;
+                adoption::catch_up(fleet, worker).await?;
             }
         }
         for (worker, message) in unheard {
-            self.heard_say(worker, message).await?;
+            fleet.receive(worker, message).await?;
         }
-        self.tend_orphans();
+        fleet.reap_orphans();
         Ok(())
     }
+}
 
-    /// Tells the frontend what the one before knew of slots and workers.
-    async fn show_frontend(&self, stopping: StoppingSnapshot) -> Result<(), PoolError> {
-        let frontend = &self.links.frontend;
-        for slot in self.slots.keys() {
-            if let Some(worker) = self.serving(*slot) {
-                frontend.send(SlotCommand::Serve(worker)).await?;
-            }
-        }
-        for slot in self.slots.keys().filter(|slot| self.is_given_up(**slot)) {
-            frontend.send(SlotCommand::GiveUp(*slot)).await?;
-        }
-        // A closed listener is not opened again.
-        let accepts = !matches!(stopping, StoppingSnapshot::Draining);
-        if self.accepting && accepts {
-            frontend.send(SlotCommand::Accept).await?;
-        }
-        Ok(())
-    }
-
-    /// Whether clients don't wait for the slot's next worker.
-    fn is_given_up(&self, slot: SlotId) -> bool {
-        let Some(Slot { life, .. }) = self.slots.get(&slot) else { return false };
-        match life.state() {
-            SlotState::Errored | SlotState::Stopped | SlotState::Drained => true,
-            SlotState::BackOff => {
-                let delay = life.next_start().map(|at| at.since(Timestamp::now()));
-                delay.is_some_and(|delay| delay > self.settings.slot_wait)
-            }
-            SlotState::Serving | SlotState::Spawning | SlotState::Removed => false,
+/// Tells the frontend what the one before it knew of slots and workers.
+async fn inform_frontend(fleet: &Fleet, stopping: StoppingSnapshot) -> Result<(), PoolError> {
+    let Fleet { frontend, slots, .. } = fleet;
+    for slot in slots.ids() {
+        if let Some(worker) = slots.serving(slot) {
+            frontend.send(SlotCommand::Serve(worker)).await?;
         }
     }
+    for (slot, found) in slots.iter() {
+        if is_given_up(fleet, found) {
+            frontend.send(SlotCommand::GiveUp(slot)).await?;
+        }
+    }
+    // A listener that was closed is not opened again.
+    let accepts = !matches!(stopping, StoppingSnapshot::Draining);
+    if fleet.accepting && accepts {
+        frontend.send(SlotCommand::Accept).await?;
+    }
+    Ok(())
+}
 
-    fn go_on_stopping_from(&mut self, stopping: StoppingSnapshot) {
-        self.stopping = match stopping {
-            StoppingSnapshot::No => Stopping::No,
-            StoppingSnapshot::LameDuck(until) => Stopping::LameDuck(until),
-            // The connections that came last are handed out again.
-            StoppingSnapshot::Closing => self.closing(),
-            StoppingSnapshot::Draining => Stopping::Draining,
-        };
+/// Whether clients don't wait for the slot's next worker.
+fn is_given_up(fleet: &Fleet, Slot { life, .. }: &Slot) -> bool {
+    match life.state() {
+        SlotState::Errored | SlotState::Stopped | SlotState::Drained => true,
+        SlotState::BackOff => {
+            let delay = life.next_start().map(|at| at.since(Timestamp::now()));
+            delay.is_some_and(|delay| delay > fleet.settings.slot_wait)
+        }
+        SlotState::Serving | SlotState::Spawning | SlotState::Removed => false,
+    }
+}
+
+fn run_state(fleet: &Fleet, stopping: StoppingSnapshot) -> RunState {
+    match stopping {
+        StoppingSnapshot::No => RunState::Running,
+        StoppingSnapshot::LameDuck(until) => RunState::LameDuck(until),
+        // Connections that came last are handed out again.
+        StoppingSnapshot::Closing => RunState::closing(&fleet.frontend),
+        StoppingSnapshot::Draining => RunState::Draining,
     }
 }

@@ -1,40 +1,44 @@
 //! More slots, or fewer: by signal, by command, by load, by a reload.
 //!
-//! During a rolling restart it is not known yet of which kind new workers are to be: what is ordered
-//! then is done when it has ended.
+//! During a rolling restart it is not known yet which command new workers are to run: an order that
+//! comes then is carried out when it has ended.
 
 use crate::handover::carry;
-use crate::handover::pool::{DeferredSnapshot, RequesterSnapshot};
-use crate::link::seam::SlotCommand;
+use crate::handover::pool::{DeferredSnapshot, OriginSnapshot};
+use crate::link::seam::{SlotCommand, WorkerId};
 use crate::protocol::ids::{SlotId, Timestamp};
+use crate::supervisor::autoscale::{Autoscaler, Decision, LoadMeasure, WorkerLoad};
 use crate::supervisor::event::Event;
-use crate::supervisor::lifecycle::{Fact, SlotState};
+use crate::supervisor::lifecycle::Fact;
+use crate::supervisor::pool::error::PoolError;
+use crate::supervisor::pool::fleet::Fleet;
 use crate::supervisor::pool::handle::{Refusal, Scale, Scaled};
-use crate::supervisor::pool::{MOST_WORKERS, Pool, PoolError};
+use crate::supervisor::pool::settings::{MAX_WORKERS, PoolSettings};
+use crate::supervisor::pool::timer::sleep_until;
 
-/// What was ordered during a rolling restart, one order after the other.
+/// The sum of the orders that came during a rolling restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Deferred {
-    /// So many there are to be, whatever there will be then.
+    /// The number of slots that was ordered, whatever their number will be then.
     to: Option<u16>,
-    /// And so many more, or fewer.
+    /// Slots to add to that, or to remove.
     by: i32,
-    /// Who has ordered last.
-    who: Who,
+    /// Where the last order came from.
+    who: Origin,
 }
 
 carry!(struct Deferred => DeferredSnapshot { to, by, who });
 
-/// Who has ordered.
+/// Where an order came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
+enum Origin {
     Signal,
     Command,
 }
 
-carry!(enum Who => RequesterSnapshot { Signal, Command });
+carry!(enum Origin => OriginSnapshot { Signal, Command });
 
-impl Who {
+impl Origin {
     fn name(self) -> &'static str {
         match self {
             Self::Signal => "signal",
@@ -43,7 +47,7 @@ impl Who {
     }
 }
 
-/// How few and how many workers there can be.
+/// The bounds of the number of workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Bounds {
     least: u16,
@@ -51,6 +55,13 @@ struct Bounds {
 }
 
 impl Bounds {
+    fn new(settings: &PoolSettings) -> Self {
+        match settings.autoscale {
+            Some(bounds) => Self { least: bounds.min_workers.max(1), most: bounds.max_workers },
+            None => Self { least: 1, most: MAX_WORKERS },
+        }
+    }
+
     fn clamp(self, count: i32) -> u16 {
         let count = u16::try_from(count.max(0)).unwrap_or(u16::MAX);
         count.min(self.most).max(self.least)
@@ -58,7 +69,7 @@ impl Bounds {
 
     /// # Errors
     ///
-    /// If there cannot be so many.
+    /// If it is out of bounds.
     fn check(self, count: i64) -> Result<u16, Refusal> {
         let within = u16::try_from(count).ok().filter(|it| (self.least..=self.most).contains(it));
         within.ok_or(Refusal::OutOfRange(count, self.least, self.most))
@@ -66,8 +77,8 @@ impl Bounds {
 }
 
 impl Scale {
-    /// So many are meant, where there are `count` before.
-    fn of(self, count: u16) -> i64 {
+    /// The number that is meant, where there are `count` before.
+    fn target(self, count: u16) -> i64 {
         match self {
             Self::To(to) => to.into(),
             Self::By(by) => i64::from(count) + i64::from(by),
@@ -76,24 +87,24 @@ impl Scale {
 }
 
 impl Deferred {
-    /// Nothing, before the first order.
-    pub(super) const NOTHING: Self = Self { to: None, by: 0, who: Who::Signal };
+    /// The sum of no orders.
+    pub(super) const NOTHING: Self = Self { to: None, by: 0, who: Origin::Signal };
 
-    /// What there will be if there are `count` when it is done.
+    /// The number of slots afterwards, if there are `count` when it is carried out.
     fn outcome(self, count: u16, bounds: Bounds) -> u16 {
         bounds.clamp(i32::from(self.to.unwrap_or(count)).saturating_add(self.by))
     }
 
-    /// One order more, with nobody to hear that it can't be done.
+    /// Adds an order that gets no answer.
     pub(super) fn then(self, scale: Scale) -> Self {
-        let who = Who::Signal;
+        let who = Origin::Signal;
         match scale {
             Scale::To(to) => Self { to: Some(to), by: 0, who },
             Scale::By(by) => Self { by: self.by.saturating_add(by), who, ..self },
         }
     }
 
-    /// One order more, where `count` are expected at the end: from how many to how many that is.
+    /// Adds an order, where `count` slots are expected at the end, and says what it comes to.
     fn then_by_command(
         self,
         scale: Scale,
@@ -101,12 +112,12 @@ impl Deferred {
         bounds: Bounds,
     ) -> Result<(Self, Scaled), Refusal> {
         let from = self.outcome(count, bounds);
-        let to = bounds.check(scale.of(from))?;
+        let to = bounds.check(scale.target(from))?;
         let scaled = Scaled { from, to, deferred: true };
-        let who = Who::Command;
+        let who = Origin::Command;
         let next = match scale {
             Scale::To(to) => Self { to: Some(to), by: 0, who },
-            // Whatever went beyond the bounds before is forgotten.
+            // An earlier excess over the bounds is forgotten.
             Scale::By(_) => {
                 let before = i32::from(self.to.unwrap_or(count));
                 Self { by: i32::from(to) - before, who, ..self }
@@ -116,111 +127,189 @@ impl Deferred {
     }
 }
 
-impl Pool {
-    /// As far as there can be so many.
-    pub(super) async fn scale_as_signalled(&mut self, scale: Scale) -> Result<(), PoolError> {
-        if self.planner.is_rolling() {
+/// When and how the number of slots changes.
+#[derive(Debug, Default)]
+pub(super) struct Scaling {
+    /// Orders that wait for the end of the rolling restart.
+    pub(super) deferred: Option<Deferred>,
+    autoscaler: Option<Autoscaler>,
+    /// When load is looked at next.
+    look_at: Option<Timestamp>,
+}
+
+impl Scaling {
+    /// Follows these settings from now on.
+    pub(super) fn change(&mut self, settings: &PoolSettings, now: Timestamp) {
+        self.autoscaler = settings.autoscale.map(|new| match self.autoscaler.take() {
+            Some(mut autoscaler) => {
+                autoscaler.change(new);
+                autoscaler
+            }
+            None => Autoscaler::new(new),
+        });
+        self.look_at = settings.autoscale.map(|settings| now + settings.interval);
+    }
+
+    /// Waits until load is to be looked at. May be dropped and called again.
+    pub(super) async fn next(&mut self) {
+        sleep_until(self.look_at).await;
+    }
+
+    /// An order that gets no answer, carried out as far as the bounds allow.
+    pub(super) async fn by_signal(
+        &mut self,
+        fleet: &mut Fleet,
+        scale: Scale,
+    ) -> Result<(), PoolError> {
+        if fleet.planner.is_rolling() {
             self.deferred = Some(self.deferred.unwrap_or(Deferred::NOTHING).then(scale));
             return Ok(());
         }
-        let order = Deferred::NOTHING.then(scale);
-        self.scale_as(order).await
+        self.carry_out(fleet, Deferred::NOTHING.then(scale)).await
     }
 
-    pub(super) async fn scale_as_ordered(
+    /// An order that is answered.
+    pub(super) async fn by_command(
         &mut self,
+        fleet: &mut Fleet,
         scale: Scale,
     ) -> Result<Result<Scaled, Refusal>, PoolError> {
-        let bounds = self.bounds();
-        if self.planner.is_rolling() {
+        let bounds = Bounds::new(&fleet.settings);
+        if fleet.planner.is_rolling() {
             let deferred = self.deferred.unwrap_or(Deferred::NOTHING);
-            let ordered = deferred.then_by_command(scale, self.count_expected(), bounds);
+            let ordered = deferred.then_by_command(scale, count_expected(fleet), bounds);
             return Ok(ordered.map(|(deferred, scaled)| {
                 self.deferred = Some(deferred);
                 scaled
             }));
         }
-        let from = self.count_active();
-        let to = match bounds.check(scale.of(from)) {
+        let from = fleet.slots.count_active();
+        let to = match bounds.check(scale.target(from)) {
             Ok(to) => to,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        self.health.scaled(Timestamp::now());
-        self.scale_to(to, "command").await?;
+        self.note_order();
+        scale_to(fleet, to, "command").await?;
         Ok(Ok(Scaled { from, to, deferred: false }))
     }
 
     /// The rolling restart that orders waited for has ended.
-    pub(super) async fn scale_as_deferred(&mut self) -> Result<(), PoolError> {
+    pub(super) async fn resume(&mut self, fleet: &mut Fleet) -> Result<(), PoolError> {
         match self.deferred.take() {
-            Some(deferred) => self.scale_as(deferred).await,
+            Some(deferred) => self.carry_out(fleet, deferred).await,
             None => Ok(()),
         }
     }
 
-    async fn scale_as(&mut self, order: Deferred) -> Result<(), PoolError> {
-        self.health.scaled(Timestamp::now());
-        let to = order.outcome(self.count_active(), self.bounds());
-        self.scale_to(to, order.who.name()).await
+    async fn carry_out(&mut self, fleet: &mut Fleet, order: Deferred) -> Result<(), PoolError> {
+        self.note_order();
+        let to = order.outcome(fleet.slots.count_active(), Bounds::new(&fleet.settings));
+        scale_to(fleet, to, order.who.name()).await
     }
 
-    /// Lowest free numbers come first and highest go first, drained or not, so that numbers stay
-    /// contiguous.
-    pub(super) async fn scale_to(&mut self, to: u16, by: &'static str) -> Result<(), PoolError> {
-        let from = self.count_active();
-        self.settings.workers = to;
-        if from == to {
-            return Ok(());
-        }
-        self.links.announcer.announce(Event::Scaled { from, to, by });
-        for _ in from..to {
-            let free = (0..MOST_WORKERS).map(SlotId).find(|slot| !self.is_active(*slot));
-            let Some(slot) = free else { break };
-            self.add_slot(slot, false);
-            self.on(slot, Fact::Start).await?;
-        }
-        for _ in to..from {
-            let highest = self.active().map(|(slot, _)| slot).last();
-            let Some(slot) = highest else { break };
-            self.remove_slot(slot).await?;
-        }
-        Ok(())
-    }
-
-    /// Its clients go to the others before it drains.
-    pub(super) async fn remove_slot(&mut self, slot: SlotId) -> Result<(), PoolError> {
-        if let Some(removed) = self.slots.get_mut(&slot) {
-            removed.ranked = false;
-        }
-        self.rank().await?;
-        self.give_up_replacing(slot, "its slot is removed");
-        self.on(slot, Fact::Remove).await?;
-        self.links.frontend.send(SlotCommand::GiveUp(slot)).await?;
-        Ok(())
-    }
-
-    pub(super) fn is_active(&self, slot: SlotId) -> bool {
-        let slot = self.slots.get(&slot);
-        slot.is_some_and(|slot| slot.life.state() != SlotState::Removed)
-    }
-
-    fn bounds(&self) -> Bounds {
-        match self.settings.autoscale {
-            Some(bounds) => Bounds { least: bounds.min_workers.max(1), most: bounds.max_workers },
-            None => Bounds { least: 1, most: MOST_WORKERS },
+    /// The number of slots was ordered: load decides nothing for a while.
+    fn note_order(&mut self) {
+        if let Some(autoscaler) = &mut self.autoscaler {
+            autoscaler.scaled(Timestamp::now());
         }
     }
 
-    fn count_active(&self) -> u16 {
-        u16::try_from(self.active().count()).unwrap_or(u16::MAX)
-    }
-
-    /// So many there will be when the rolling restart that is under way is done.
-    fn count_expected(&self) -> u16 {
-        match self.settings.autoscale {
-            Some(_) => self.count_active(),
-            None => self.settings.workers,
+    /// Adds or removes a slot if load asks for it.
+    pub(super) async fn look_at_load(&mut self, fleet: &mut Fleet) -> Result<(), PoolError> {
+        let now = Timestamp::now();
+        let Some(settings) = fleet.settings.autoscale else { return Ok(()) };
+        self.look_at = Some(now + settings.interval);
+        let serving = fleet.slots.all_serving().into_iter();
+        let loads: Vec<_> =
+            serving.filter_map(|worker| load(fleet, worker, settings.measure, now)).collect();
+        let changing = fleet.slots.active().any(|(_, slot)| slot.life.is_filling())
+            || fleet.planner.is_rolling()
+            || fleet.state.is_stopping();
+        let count = fleet.slots.count_active();
+        let Some(autoscaler) = &mut self.autoscaler else { return Ok(()) };
+        match autoscaler.look(now, &loads, changing) {
+            Decision::Up if count < settings.max_workers => {
+                scale_to(fleet, count.saturating_add(1), "load").await
+            }
+            Decision::Down(slot) => scale_down(fleet, slot, count).await,
+            Decision::Up | Decision::Stay => Ok(()),
         }
+    }
+}
+
+fn load(
+    fleet: &Fleet,
+    worker: WorkerId,
+    measure: LoadMeasure,
+    now: Timestamp,
+) -> Option<WorkerLoad> {
+    let running = fleet.workers.get(worker)?;
+    let stats = running.stats();
+    // An unknown load is not a number, and decides nothing.
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    let known = |count: Option<u64>| count.map_or(f64::NAN, |count| count as f64);
+    let load = match measure {
+        LoadMeasure::Connections => known(stats.connections),
+        LoadMeasure::Requests => known(stats.requests),
+        LoadMeasure::Cpu => running.health.cpu.unwrap_or(f64::NAN),
+        LoadMeasure::Lag => running.health.watchdog.lag(now).as_secs_f64() * 1_000.0,
+    };
+    let connections = stats.connections.unwrap_or(0);
+    Some(WorkerLoad { slot: worker.slot, load, connections })
+}
+
+/// Removes the slot that has the fewest connections to lose, or the last one if slots are numbered
+/// without gaps.
+async fn scale_down(fleet: &mut Fleet, slot: SlotId, from: u16) -> Result<(), PoolError> {
+    let to = from.saturating_sub(1);
+    if fleet.settings.contiguous {
+        return scale_to(fleet, to, "load").await;
+    }
+    fleet.announcer.announce(Event::Scaled { from, to, by: "load" });
+    fleet.settings.workers = to;
+    remove_slot(fleet, slot).await
+}
+
+/// Adds slots with the lowest free numbers, or removes those with the highest, drained or not, so
+/// that numbers stay contiguous.
+pub(super) async fn scale_to(
+    fleet: &mut Fleet,
+    to: u16,
+    by: &'static str,
+) -> Result<(), PoolError> {
+    let from = fleet.slots.count_active();
+    fleet.settings.workers = to;
+    if from == to {
+        return Ok(());
+    }
+    fleet.announcer.announce(Event::Scaled { from, to, by });
+    for _ in from..to {
+        let Some(slot) = fleet.slots.first_free() else { break };
+        fleet.slots.add(slot, false, &fleet.settings);
+        fleet.on(slot, Fact::Start).await?;
+    }
+    for _ in to..from {
+        let Some(slot) = fleet.slots.last_active() else { break };
+        remove_slot(fleet, slot).await?;
+    }
+    Ok(())
+}
+
+/// Removes a slot. Its clients go to the others before it drains.
+async fn remove_slot(fleet: &mut Fleet, slot: SlotId) -> Result<(), PoolError> {
+    fleet.slots.unrank(slot);
+    fleet.send_ranks().await?;
+    fleet.cancel_replacement(slot, "its slot is removed");
+    fleet.on(slot, Fact::Remove).await?;
+    fleet.frontend.send(SlotCommand::GiveUp(slot)).await?;
+    Ok(())
+}
+
+/// The number of slots when the rolling restart that is under way is done.
+fn count_expected(fleet: &Fleet) -> u16 {
+    match fleet.settings.autoscale {
+        Some(_) => fleet.slots.count_active(),
+        None => fleet.settings.workers,
     }
 }
 
@@ -269,7 +358,7 @@ mod tests {
             (vec![Command(By(2)), Command(To(3))], (scaled(6, 3), 3, 3)),
             (vec![Command(To(3)), Command(By(2))], (scaled(3, 5), 5, 5)),
             (vec![Command(To(3)), Signal(-1)], (scaled(4, 3), 2, 2)),
-            // What a signal could not have is not in the way of a command.
+            // The excess of a signal doesn't limit a later command.
             (vec![Signal(-9), Command(By(1))], (scaled(1, 2), 2, 1)),
             (vec![Signal(99), Command(By(1))], (refused(9), 8, 8)),
             (vec![Command(By(-4))], (refused(0), 4, 2)),
@@ -287,6 +376,6 @@ mod tests {
         let signalled = Deferred::NOTHING.then(By(1));
         let (ordered, _) = signalled.then_by_command(By(1), 4, BOUNDS).unwrap();
         assert_eq!((signalled.who.name(), ordered.who.name()), ("signal", "command"));
-        assert_eq!(ordered.then(By(1)).who, Who::Signal);
+        assert_eq!(ordered.then(By(1)).who, Origin::Signal);
     }
 }

@@ -7,16 +7,21 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::handover::pool::{
-    CommandSnapshot, PoolSnapshot, SlotSnapshot, StoppingSnapshot, WorkerMessage, WorkerSnapshot,
+    CommandSnapshot, PoolSnapshot, SlotSnapshot, StoppingSnapshot, WorkerSnapshot,
 };
 use crate::handover::{Carry, carry};
 use crate::link::Link;
-use crate::link::seam::{SlotEventKind, WorkerId};
+use crate::link::seam::WorkerId;
 use crate::protocol::ids::{SlotId, Timestamp};
 use crate::supervisor::command::WorkerCommand;
+pub use crate::supervisor::event::After;
 use crate::supervisor::lifecycle::KillReason;
-use crate::supervisor::pool::stop::Stopping;
-use crate::supervisor::pool::{Pool, PoolLinks, PoolSettings, Slot, Summary};
+use crate::supervisor::pool::fleet::Fleet;
+use crate::supervisor::pool::links::{PoolLinks, Summary};
+use crate::supervisor::pool::run_state::RunState;
+use crate::supervisor::pool::scaling::Deferred;
+use crate::supervisor::pool::settings::PoolSettings;
+use crate::supervisor::pool::slots::Slot;
 
 /// How a pool's run ended.
 #[derive(Debug)]
@@ -56,24 +61,6 @@ pub struct AdoptedWorker {
     pub stderr: Option<OwnedFd>,
 }
 
-/// What a pool resumes after.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum After {
-    /// Its predecessor has handed over.
-    Upgrade,
-    /// Its predecessor has crashed.
-    Crash,
-}
-
-impl std::fmt::Display for After {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Upgrade => "upgrade",
-            Self::Crash => "crash",
-        })
-    }
-}
-
 /// What is known of a worker's process.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct WorkerRecord {
@@ -86,75 +73,62 @@ pub(super) struct WorkerRecord {
 
 carry!(struct WorkerRecord => WorkerSnapshot { worker, pid, started, jitter, killed });
 
-/// The message to carry over, if it is worth that.
-pub(super) fn worker_message(kind: &SlotEventKind) -> Option<WorkerMessage> {
-    match kind {
-        SlotEventKind::Hello => Some(WorkerMessage::Hello),
-        SlotEventKind::Ready => Some(WorkerMessage::Ready),
-        SlotEventKind::Leave => Some(WorkerMessage::Leave),
-        SlotEventKind::Violation(_) => Some(WorkerMessage::Violation),
-        SlotEventKind::Pong => None,
+/// The pool as it is now.
+pub(super) fn snapshot(fleet: &Fleet, deferred: Option<Deferred>) -> PoolSnapshot {
+    let mut inherited: Vec<_> = fleet.orphans.inherited().iter().copied().collect();
+    inherited.sort_unstable();
+    PoolSnapshot {
+        settings: fleet.settings.snapshot(),
+        before: fleet.before.snapshot(),
+        deferred: deferred.snapshot(),
+        slots: fleet.slots.iter().map(|(id, slot)| slot_snapshot(fleet, id, slot)).collect(),
+        running: worker_snapshots(fleet),
+        planner: fleet.planner.snapshot(),
+        stats: fleet.history.stats.snapshot(),
+        accepting: fleet.accepting,
+        stopping: match fleet.state {
+            RunState::Running | RunState::HandingOver => StoppingSnapshot::No,
+            RunState::LameDuck(until) => StoppingSnapshot::LameDuck(until),
+            RunState::Closing(_) => StoppingSnapshot::Closing,
+            RunState::Draining => StoppingSnapshot::Draining,
+        },
+        summary: fleet.history.summary.snapshot(),
+        last_failure: fleet.history.last_failure.clone(),
+        inherited,
+        unheard: Vec::new(),
     }
 }
 
-impl Pool {
-    /// As it is now.
-    pub(super) fn snapshot(&self) -> PoolSnapshot {
-        let mut inherited: Vec<_> = self.links.orphans.inherited().iter().copied().collect();
-        inherited.sort_unstable();
-        PoolSnapshot {
-            settings: self.settings.snapshot(),
-            before: self.before.snapshot(),
-            deferred: self.deferred.snapshot(),
-            slots: self.slots.iter().map(|(id, slot)| self.slot_snapshot(*id, slot)).collect(),
-            running: self.worker_snapshots(),
-            planner: self.planner.snapshot(),
-            stats: self.stats.snapshot(),
-            accepting: self.accepting,
-            stopping: match self.stopping {
-                Stopping::No => StoppingSnapshot::No,
-                Stopping::LameDuck(until) => StoppingSnapshot::LameDuck(until),
-                Stopping::Closing(_) => StoppingSnapshot::Closing,
-                Stopping::Draining => StoppingSnapshot::Draining,
-            },
-            summary: self.summary.snapshot(),
-            last_failure: self.last_failure.clone(),
-            inherited,
-            unheard: Vec::new(),
-        }
+fn slot_snapshot(fleet: &Fleet, id: SlotId, slot: &Slot) -> SlotSnapshot {
+    SlotSnapshot {
+        slot: id,
+        life: slot.life.snapshot(),
+        command: command_snapshot(fleet, &slot.command),
+        candidate: slot.candidate.as_ref().map(|command| command_snapshot(fleet, command)),
+        ranked: slot.ranked,
     }
+}
 
-    fn slot_snapshot(&self, id: SlotId, slot: &Slot) -> SlotSnapshot {
-        SlotSnapshot {
-            slot: id,
-            life: slot.life.snapshot(),
-            command: self.command_snapshot(&slot.command),
-            candidate: slot.candidate.as_ref().map(|command| self.command_snapshot(command)),
-            ranked: slot.ranked,
-        }
+fn command_snapshot(fleet: &Fleet, command: &Arc<WorkerCommand>) -> CommandSnapshot {
+    let is = |settings: &PoolSettings| Arc::ptr_eq(command, &settings.command);
+    match &fleet.before {
+        _ if is(&fleet.settings) => CommandSnapshot::Current,
+        Some(before) if is(before) => CommandSnapshot::Before,
+        _ => CommandSnapshot::Other(Box::new(command.snapshot())),
     }
+}
 
-    fn command_snapshot(&self, command: &Arc<WorkerCommand>) -> CommandSnapshot {
-        let is = |settings: &PoolSettings| Arc::ptr_eq(command, &settings.command);
-        match &self.before {
-            _ if is(&self.settings) => CommandSnapshot::Current,
-            Some(before) if is(before) => CommandSnapshot::Before,
-            _ => CommandSnapshot::Other(Box::new(command.snapshot())),
-        }
-    }
-
-    fn worker_snapshots(&self) -> Vec<WorkerSnapshot> {
-        let workers = self.running.iter().map(|(worker, running)| WorkerSnapshot {
-            worker: *worker,
-            pid: running.process.pid(),
-            started: running.started,
-            jitter: running.jitter,
-            killed: running.killed.snapshot(),
-        });
-        let mut workers: Vec<_> = workers.collect();
-        workers.sort_unstable_by_key(|snapshot| snapshot.worker);
-        workers
-    }
+fn worker_snapshots(fleet: &Fleet) -> Vec<WorkerSnapshot> {
+    let workers = fleet.workers.iter().map(|(worker, running)| WorkerSnapshot {
+        worker,
+        pid: running.process.pid(),
+        started: running.started,
+        jitter: running.jitter,
+        killed: running.killed.snapshot(),
+    });
+    let mut workers: Vec<_> = workers.collect();
+    workers.sort_unstable_by_key(|snapshot| snapshot.worker);
+    workers
 }
 
 /// The settings of a snapshot, restored; slots of the same command share it again.

@@ -1,8 +1,8 @@
-//! What is counted over the pool's whole life: ends, replacements, rolling restarts, and what
-//! workers that are gone have done.
+//! Counts over the pool's whole life: crashes, replacements, rolling restarts, and the connections
+//! and requests of workers that are gone.
 //!
 //! Pure: told what has happened, decides nothing. Counts only rise, and the words that they are
-//! kept by are fixed, so that whoever shows them knows how many there are.
+//! kept by are fixed, so that metrics know how many there are.
 
 use std::collections::BTreeMap;
 
@@ -10,19 +10,19 @@ use crate::handover::pool::{PoolSlotStatsSnapshot, PoolStatsSnapshot};
 use crate::handover::{Carry, carry};
 use crate::protocol::ids::SlotId;
 use crate::supervisor::lifecycle::KillReason;
-use crate::supervisor::pool::status::{DEATHS, REPLACEMENTS, ROLLOUTS};
+use crate::supervisor::pool::status::{CRASHES, REPLACEMENTS, ROLLOUTS};
 use crate::supervisor::process::Exit;
 use crate::supervisor::rollout::{Cause, Outcome};
 
 /// Counts, each by a word.
 pub(super) type Counts = Vec<(&'static str, u64)>;
 
-/// Why a worker ended that nobody had told to.
+/// The kind of a crash: the end of a worker that was not ordered to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Death {
+pub(super) enum Crash {
     /// By itself.
     Exited,
-    /// By a signal of somebody else's.
+    /// By a signal of another process.
     Signal,
     /// The kernel had no memory left.
     OutOfMemory,
@@ -38,30 +38,30 @@ pub(super) struct Stats {
     crashes: Counts,
     replacements: Counts,
     rollouts: Counts,
-    slots: BTreeMap<SlotId, SlotTally>,
+    slots: BTreeMap<SlotId, SlotStats>,
 }
 
-/// What is counted of a slot.
+/// The counts of a slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct SlotTally {
-    /// Ends that nobody had ordered.
+pub(super) struct SlotStats {
+    /// Ends that were not ordered.
     pub(super) crashes: u64,
     /// Workers that were started.
     pub(super) started: u64,
-    /// The last reason for a death.
+    /// The reason of the last crash.
     pub(super) last_failure: Option<String>,
-    /// Connections that workers had taken over that are gone.
+    /// Connections that workers that are gone had taken over.
     pub(super) connections: u64,
-    /// Requests that workers had finished that are gone.
+    /// Requests that workers that are gone had finished.
     pub(super) requests: u64,
 }
 
-carry!(struct SlotTally => PoolSlotStatsSnapshot { crashes, started, last_failure, connections, requests });
+carry!(struct SlotStats => PoolSlotStatsSnapshot { crashes, started, last_failure, connections, requests });
 
-impl Death {
-    /// Why a worker died that ended like this and was killed for that reason, if it was. Nothing if
-    /// it was killed as ordered.
-    pub(super) fn of(killed: Option<KillReason>, exit: Option<Exit>) -> Option<Self> {
+impl Crash {
+    /// The kind of a crash that ended like this, of a worker that was killed for that reason, if it
+    /// was. Nothing if it was killed as ordered.
+    pub(super) fn new(killed: Option<KillReason>, exit: Option<Exit>) -> Option<Self> {
         match (killed, exit) {
             (Some(KillReason::GraceOver | KillReason::Superseded | KillReason::StopNow), _) => None,
             (Some(reason), _) => Some(Self::Killed(reason)),
@@ -90,7 +90,7 @@ impl Default for Stats {
     fn default() -> Self {
         let zero = |words: &[&'static str]| words.iter().map(|word| (*word, 0)).collect();
         Self {
-            crashes: zero(&DEATHS),
+            crashes: zero(&CRASHES),
             replacements: zero(&REPLACEMENTS),
             rollouts: zero(&ROLLOUTS),
             slots: BTreeMap::new(),
@@ -129,16 +129,16 @@ impl Stats {
         self.slots.entry(slot).or_default().started += 1;
     }
 
-    /// A worker ended that nobody had told to.
-    pub(super) fn died(&mut self, slot: SlotId, death: Death, reason: &str) {
-        count(&mut self.crashes, death.name());
+    /// A worker has crashed.
+    pub(super) fn crashed(&mut self, slot: SlotId, crash: Crash, reason: &str) {
+        count(&mut self.crashes, crash.name());
         let slot = self.slots.entry(slot).or_default();
         slot.crashes += 1;
         slot.last_failure = Some(reason.to_owned());
     }
 
-    /// A worker is gone, however it ended. What it has written itself may be any number.
-    pub(super) fn buried(&mut self, slot: SlotId, connections: u64, requests: u64) {
+    /// A worker is gone, however it ended. The numbers that it has written itself may be anything.
+    pub(super) fn exited(&mut self, slot: SlotId, connections: u64, requests: u64) {
         let slot = self.slots.entry(slot).or_default();
         slot.connections = slot.connections.saturating_add(connections);
         slot.requests = slot.requests.saturating_add(requests);
@@ -154,7 +154,7 @@ impl Stats {
         count(&mut self.rollouts, outcome.name());
     }
 
-    /// By [`DEATHS`].
+    /// By [`CRASHES`].
     pub(super) fn crashes(&self) -> Counts {
         self.crashes.clone()
     }
@@ -169,8 +169,8 @@ impl Stats {
         self.rollouts.clone()
     }
 
-    /// What was counted of a slot.
-    pub(super) fn slot(&self, slot: SlotId) -> SlotTally {
+    /// The counts of a slot.
+    pub(super) fn slot(&self, slot: SlotId) -> SlotStats {
         self.slots.get(&slot).cloned().unwrap_or_default()
     }
 }
@@ -198,23 +198,23 @@ mod tests {
     #[test]
     fn every_word_is_there_from_the_start() {
         let stats = Stats::default();
-        assert_eq!(stats.crashes().len(), DEATHS.len());
+        assert_eq!(stats.crashes().len(), CRASHES.len());
         assert_eq!(stats.replacements().len(), REPLACEMENTS.len());
         assert_eq!(stats.rollouts().len(), ROLLOUTS.len());
         assert_eq!(sum(&stats.crashes()) + sum(&stats.replacements()) + sum(&stats.rollouts()), 0);
     }
 
     #[test]
-    fn every_death_is_counted_by_its_own_word_and_only_as_ordered_is_none() {
+    fn every_crash_is_counted_by_its_own_word_and_only_as_ordered_is_none() {
         let exits = [None, Some(Exit::Status(0)), Some(Exit::Status(1)), Some(Exit::Signal(9))];
-        let killed = |reason| Death::of(Some(reason), Some(Exit::Signal(9)));
+        let killed = |reason| Crash::new(Some(reason), Some(Exit::Signal(9)));
         let table = [
-            (Death::of(None, exits[0]), Some("exited")),
-            (Death::of(None, exits[1]), Some("exited")),
-            (Death::of(None, exits[2]), Some("exited")),
-            (Death::of(None, exits[3]), Some("signal")),
-            (Some(Death::OutOfMemory), Some("out-of-memory")),
-            (Some(Death::NotStarted), Some("not-started")),
+            (Crash::new(None, exits[0]), Some("exited")),
+            (Crash::new(None, exits[1]), Some("exited")),
+            (Crash::new(None, exits[2]), Some("exited")),
+            (Crash::new(None, exits[3]), Some("signal")),
+            (Some(Crash::OutOfMemory), Some("out-of-memory")),
+            (Some(Crash::NotStarted), Some("not-started")),
             (killed(KillReason::NotReady), Some("not-ready")),
             (killed(KillReason::Stalled), Some("stalled")),
             (killed(KillReason::Memory), Some("memory")),
@@ -224,11 +224,11 @@ mod tests {
             (killed(KillReason::Superseded), None),
             (killed(KillReason::StopNow), None),
         ];
-        for (row, (death, word)) in table.into_iter().enumerate() {
-            assert_eq!(death.map(Death::name), word, "row {row}");
+        for (row, (crash, word)) in table.into_iter().enumerate() {
+            assert_eq!(crash.map(Crash::name), word, "row {row}");
             let mut stats = Stats::default();
-            let Some(death) = death else { continue };
-            stats.died(SLOT, death, "why");
+            let Some(crash) = crash else { continue };
+            stats.crashed(SLOT, crash, "why");
             let found = stats.crashes().into_iter().find(|(_, count)| *count == 1);
             assert_eq!(found.map(|(word, _)| word), word, "row {row}");
             assert_eq!(stats.slot(SLOT).last_failure.as_deref(), Some("why"));
@@ -262,11 +262,11 @@ mod tests {
     fn those_who_are_gone_keep_counting_and_no_number_of_theirs_does_harm() {
         let mut stats = Stats::default();
         stats.started(SLOT);
-        stats.buried(SLOT, 5, 7);
+        stats.exited(SLOT, 5, 7);
         stats.started(SLOT);
-        stats.buried(SLOT, 1, u64::MAX);
+        stats.exited(SLOT, 1, u64::MAX);
         let slot = stats.slot(SLOT);
         assert_eq!((slot.started, slot.connections, slot.requests), (2, 6, u64::MAX));
-        assert_eq!(stats.slot(SlotId(0)), SlotTally::default());
+        assert_eq!(stats.slot(SlotId(0)), SlotStats::default());
     }
 }

@@ -9,7 +9,7 @@ use crate::supervisor::lifecycle::SlotState;
 /// left; it was killed since it was not ready in time, stood still, used more than
 /// `max_memory_kill`, broke the protocol; its program could not be run; it was killed by an
 /// operator's command.
-pub const DEATHS: [&str; 9] = [
+pub const CRASHES: [&str; 9] = [
     "exited",
     "signal",
     "out-of-memory",
@@ -45,7 +45,7 @@ pub struct PoolStatus {
     pub rollout: Option<RolloutStatus>,
     /// Between how many workers load decides.
     pub autoscale: Option<(u16, u16)>,
-    /// How often workers ended without being told to, by a word for the reason: all of [`DEATHS`],
+    /// How often workers ended without being told to, by a word for the reason: all of [`CRASHES`],
     /// from the start.
     pub crashes: Vec<(&'static str, u64)>,
     /// Single slots whose worker was replaced, by a word for the reason: all of [`REPLACEMENTS`].
@@ -59,7 +59,7 @@ pub struct PoolStatus {
 pub struct RolloutStatus {
     /// Its number, from 1.
     pub number: u64,
-    /// What it was begun by, in words.
+    /// Its trigger, in words.
     pub trigger: String,
     /// Slots that have a new worker.
     pub replaced: u16,
@@ -72,7 +72,7 @@ pub struct RolloutStatus {
 /// A slot.
 #[derive(Clone, Debug)]
 pub struct SlotStatus {
-    /// Which.
+    /// Its number.
     pub slot: SlotId,
     /// How it is.
     pub state: SlotState,

@@ -1,84 +1,43 @@
-//! The end of it all, step by step: health checks fail, the backlog is handed out, workers drain.
-
-use tokio::task::JoinHandle;
+//! The end of everything, step by step.
 
 use crate::link::seam::FrontendGone;
 use crate::protocol::ids::Timestamp;
-use crate::protocol::scoreboard::Counter;
 use crate::supervisor::event::Event;
 use crate::supervisor::lifecycle::Fact;
-use crate::supervisor::pool::{Pool, PoolError, until_then};
+use crate::supervisor::pool::error::PoolError;
+use crate::supervisor::pool::fleet::Fleet;
+use crate::supervisor::pool::run_state::RunState;
 
-/// How far the end is.
-#[derive(Debug, Default)]
-pub(super) enum Stopping {
-    /// Nobody has ordered it.
-    #[default]
-    No,
-    /// Health checks fail, connections are still accepted until then.
-    LameDuck(Timestamp),
-    /// The backlog is being handed out.
-    Closing(JoinHandle<Result<(), FrontendGone>>),
-    /// Workers drain, or have.
-    Draining,
+/// Begins the graceful end.
+pub(super) fn stop(fleet: &mut Fleet) {
+    if fleet.state.is_stopping() {
+        return;
+    }
+    fleet.announcer.announce(Event::Stopping { at_once: false });
+    fleet.cancel_all_replacements();
+    fleet.workers.note_all_stopping();
+    fleet.state = RunState::LameDuck(Timestamp::now() + fleet.settings.lameduck);
 }
 
-impl Stopping {
-    pub(super) fn is_ordered(&self) -> bool {
-        !matches!(self, Self::No)
-    }
-
-    /// Waits for the next step of the end, if it takes time.
-    pub(super) async fn next(&mut self) -> Result<(), FrontendGone> {
-        match self {
-            Self::LameDuck(until) => {
-                until_then(Some(*until)).await;
-                Ok(())
-            }
-            Self::Closing(closing) => closing.await.unwrap_or(Err(FrontendGone)),
-            Self::No | Self::Draining => std::future::pending().await,
-        }
-    }
+/// Ends everything at once.
+pub(super) async fn stop_now(fleet: &mut Fleet) -> Result<(), PoolError> {
+    fleet.announcer.announce(Event::Stopping { at_once: true });
+    fleet.cancel_all_replacements();
+    fleet.state = RunState::Draining;
+    fleet.history.summary.at_once = true;
+    fleet.on_all(Fact::StopNow).await
 }
 
-impl Pool {
-    pub(super) fn stop(&mut self) {
-        if self.stopping.is_ordered() {
-            return;
-        }
-        self.links.announcer.announce(Event::Stopping { at_once: false });
-        self.give_up_all_replacing();
-        for running in self.running.values() {
-            running.scoreboard.increment(Counter::Stop);
-        }
-        self.stopping = Stopping::LameDuck(Timestamp::now() + self.settings.lameduck);
+/// Goes one step further. The backlog is handed out before workers are told to drain.
+pub(super) async fn continue_stopping(
+    fleet: &mut Fleet,
+    step: Result<(), FrontendGone>,
+) -> Result<(), PoolError> {
+    step?;
+    if matches!(fleet.state, RunState::LameDuck(_)) {
+        fleet.state = RunState::closing(&fleet.frontend);
+        return Ok(());
     }
-
-    pub(super) async fn stop_now(&mut self) -> Result<(), PoolError> {
-        self.links.announcer.announce(Event::Stopping { at_once: true });
-        self.give_up_all_replacing();
-        self.stopping = Stopping::Draining;
-        self.summary.at_once = true;
-        self.on_all(Fact::StopNow).await
-    }
-
-    /// The backlog is handed out before workers are told to drain.
-    pub(super) async fn go_on_stopping(
-        &mut self,
-        step: Result<(), FrontendGone>,
-    ) -> Result<(), PoolError> {
-        step?;
-        if matches!(self.stopping, Stopping::LameDuck(_)) {
-            self.stopping = self.closing();
-            return Ok(());
-        }
-        self.stopping = Stopping::Draining;
-        self.on_all(Fact::Stop).await
-    }
-
-    /// The backlog is being handed out from now on.
-    pub(super) fn closing(&self) -> Stopping {
-        let frontend = self.links.frontend.clone();
-        Stopping::Closing(tokio::spawn(async move { frontend.stop_accepting().await }))
-    }
+    fleet.state = RunState::Draining;
+    fleet.on_all(Fact::Stop).await
 }

@@ -1,4 +1,4 @@
-//! Which worker is replaced next.
+//! The choice of the worker that is replaced next.
 //!
 //! Pure: facts in, slots to replace and outcomes out.
 //!
@@ -152,7 +152,7 @@ impl Planner {
         ended
     }
 
-    /// What is to be done now. To be called after each fact, and carried out.
+    /// The steps to carry out now. To be called after each fact.
     pub fn steps(&mut self, settings: &RolloutSettings) -> Vec<Step> {
         let mut steps = Vec::new();
         loop {
@@ -202,7 +202,7 @@ impl Planner {
 
     /// How far the rolling restart that is under way is.
     #[must_use]
-    pub fn standing(&self) -> Option<RolloutProgress<'_>> {
+    pub fn progress(&self) -> Option<RolloutProgress<'_>> {
         let Rollout { number, trigger, under_way, replaced, of, .. } = self.current.as_ref()?;
         Some(RolloutProgress { number: *number, trigger, replaced: *replaced, of: *of, under_way })
     }
@@ -231,7 +231,7 @@ impl Planner {
         (!self.stopped).then_some(begin)
     }
 
-    /// Goes on with the rolling restart. Whoever gets a new worker by it has no other wish.
+    /// Continues the rolling restart. A slot that gets a new worker by it needs no other one.
     fn advance(&mut self, settings: &RolloutSettings) -> Vec<Step> {
         let Some(current) = &mut self.current else { return Vec::new() };
         let mut steps = Vec::new();

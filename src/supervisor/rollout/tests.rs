@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::planner::Planner;
 use super::*;
 use crate::protocol::ids::Timestamp;
 
@@ -164,7 +165,7 @@ fn an_order_is_carried_out_whatever_became_of_the_slot_before() {
     planner.order(SlotId(1));
     assert_eq!(planner.replaced(SlotId(1)), Some(Part::Single(Cause::Ordered)));
     assert_eq!(planner.steps(&ONE), [], "it was being replaced anyway");
-    assert_eq!(planner.replaced(SlotId(1)), None, "nobody asked for that");
+    assert_eq!(planner.replaced(SlotId(1)), None, "without an order");
 }
 
 #[test]
@@ -192,7 +193,7 @@ fn an_order_is_done_by_a_rolling_restart_that_comes_to_the_slot() {
 }
 
 #[test]
-fn whoever_ordered_what_comes_to_nothing_is_told() {
+fn an_order_that_comes_to_nothing_is_reported() {
     let mut planner = Planner::default();
     planner.begin(Trigger::Signal, slots(3));
     planner.steps(&ONE);
@@ -217,12 +218,12 @@ fn a_slot_that_is_drained_while_it_is_replaced_holds_nothing_up_and_gets_a_new_w
     planner.join(SlotId(0));
     planner.replaced(SlotId(1));
     assert_eq!(planner.steps(&ONE), [replace(0)]);
-    let standing = planner.standing().unwrap();
-    assert_eq!((standing.number, standing.replaced, standing.of), (1, 1, 3));
-    assert_eq!(standing.under_way, [SlotId(0)]);
+    let progress = planner.progress().unwrap();
+    assert_eq!((progress.number, progress.replaced, progress.of), (1, 1, 3));
+    assert_eq!(progress.under_way, [SlotId(0)]);
     planner.replaced(SlotId(0));
     assert_eq!(planner.steps(&ONE), [end(1, Outcome::Done, 2, 3)]);
-    assert_eq!(planner.standing(), None);
+    assert_eq!(planner.progress(), None);
     planner.join(SlotId(0));
     assert!(planner.is_idle(), "nothing is under way that it could join");
 }

@@ -28,13 +28,13 @@ const G0: Generation = Generation(0);
 const G1: Generation = Generation(1);
 const G2: Generation = Generation(2);
 
-/// What it is told while others go on.
+/// The order while others go on.
 const fn moves(seconds: u64) -> DrainOrder {
     let window = Duration::from_secs(seconds);
     DrainOrder { mode: DrainMode::Migrate, reason: DrainReason::Restart, window }
 }
 
-/// What it is told when everything ends.
+/// The order when everything ends.
 const fn ends(seconds: u64) -> DrainOrder {
     let window = Duration::from_secs(seconds);
     DrainOrder { mode: DrainMode::Close, reason: DrainReason::GoingAway, window }
@@ -74,12 +74,12 @@ fn play_on_replaced(steps: &Steps<'_>) -> SlotLife {
 }
 
 #[test]
-fn a_death_after_a_good_time_is_followed_at_once() {
+fn a_crash_after_a_good_time_is_followed_at_once() {
     play_on(&[(2_000, exited(G0), &[Action::Spawn(G1)])]);
 }
 
 #[test]
-fn a_death_too_soon_is_followed_after_a_pause() {
+fn a_crash_too_soon_is_followed_after_a_pause() {
     let pause = Action::BackOff(Duration::from_millis(100));
     let life = play(
         SETTINGS,
@@ -119,7 +119,7 @@ fn a_successor_serves_and_its_predecessor_drains_once_it_has_proved_itself() {
 #[test]
 fn a_successor_that_dies_young_leaves_its_place_to_its_predecessor() {
     let life = play_on_replaced(&[
-        (6_000, exited(G1), &[Action::NotReplaced(G1), Action::Serve(G0)]),
+        (6_000, exited(G1), &[Action::ReplacementFailed(G1), Action::Serve(G0)]),
         (9_000, Fact::Time, &[]),
     ]);
     assert_eq!(life.serving().unwrap().0, G0);
@@ -130,7 +130,7 @@ fn of_two_that_stand_by_the_younger_goes_on_and_the_older_drains() {
     play_on_replaced(&[
         (5_200, Fact::Replace, &[Action::Spawn(G2)]),
         (5_300, Fact::Ready(G2), &[Action::Serve(G2)]),
-        (5_400, exited(G2), &[Action::NotReplaced(G2), Action::Serve(G1)]),
+        (5_400, exited(G2), &[Action::ReplacementFailed(G2), Action::Serve(G1)]),
         (6_400, Fact::Time, &[Action::Drain(G0, moves(60))]),
     ]);
 }
@@ -139,10 +139,10 @@ fn of_two_that_stand_by_the_younger_goes_on_and_the_older_drains() {
 fn a_successor_that_does_not_come_up_changes_nothing() {
     let life = play_on(&[
         (5_000, Fact::Replace, &[Action::Spawn(G1)]),
-        (5_001, exited(G1), &[Action::NotReplaced(G1)]),
+        (5_001, exited(G1), &[Action::ReplacementFailed(G1)]),
         (6_000, Fact::Replace, &[Action::Spawn(G2)]),
         (9_000, Fact::Time, &[Action::Kill(G2, KillReason::NotReady)]),
-        (9_001, exited(G2), &[Action::NotReplaced(G2)]),
+        (9_001, exited(G2), &[Action::ReplacementFailed(G2)]),
         (99_000, Fact::Time, &[]),
     ]);
     assert_eq!(life.serving().unwrap().0, G0);
@@ -166,12 +166,12 @@ fn the_proof_of_a_restarted_worker_is_not_that_of_its_successor() {
         (2_100, Fact::Ready(G1), &[Action::Serve(G1)]),
         (2_200, Fact::Replace, &[Action::Spawn(G2)]),
         (3_100, Fact::Time, &[]),
-        (3_200, exited(G2), &[Action::NotReplaced(G2)]),
+        (3_200, exited(G2), &[Action::ReplacementFailed(G2)]),
     ]);
 }
 
 #[test]
-fn what_starts_with_the_old_configuration_is_started_anew() {
+fn a_start_with_the_old_configuration_is_repeated() {
     play(
         SETTINGS,
         &[
@@ -185,7 +185,7 @@ fn what_starts_with_the_old_configuration_is_started_anew() {
 }
 
 #[test]
-fn too_many_deaths_put_the_slot_to_rest_until_somebody_brings_it_back() {
+fn too_many_crashes_make_the_slot_idle_until_it_is_brought_back() {
     let restart = RestartPolicy { max_restarts: 1, ..RestartPolicy::DEFAULT };
     let settings = LifecycleSettings { restart, ..SETTINGS };
     let errored: [(u64, Fact, &[Action]); 4] = [
@@ -238,7 +238,11 @@ fn a_replaced_worker_has_the_longer_grace_period_until_everything_ends() {
     let long = [(66_999, Fact::Time, &[][..]), (67_000, Fact::Time, killed)];
     play_on_replaced(&[&drained[..], &long].concat());
     let short = [
-        (8_000, Fact::Stop, &[Action::Hasten(G0, ends(10)), Action::Drain(G1, ends(10))][..]),
+        (
+            8_000,
+            Fact::Stop,
+            &[Action::ShortenDeadline(G0, ends(10)), Action::Drain(G1, ends(10))][..],
+        ),
         (
             18_000,
             Fact::Time,
@@ -263,7 +267,7 @@ fn the_oldest_of_too_many_that_drain_has_little_time_left() {
     assert_eq!(life.on(Fact::Time, at(10_999)), []);
     let killed = [Action::Kill(G0, KillReason::GraceOver)];
     assert_eq!(life.on(Fact::Time, at(11_000)), killed);
-    life.on(Fact::Hurry(G1), at(20_000));
+    life.on(Fact::ShortenDeadline(G1), at(20_000));
     assert_eq!(life.on(Fact::Time, at(30_000)), [Action::Kill(G1, KillReason::GraceOver)]);
 }
 
@@ -287,7 +291,7 @@ fn a_removed_slot_drains_and_can_come_back() {
 }
 
 #[test]
-fn whoever_is_killed_by_command_is_followed_as_after_a_crash() {
+fn a_worker_killed_by_command_is_followed_as_after_a_crash() {
     play_on(&[
         (2_000, Fact::Kill(G0, KillReason::Ordered), &[Action::Kill(G0, KillReason::Ordered)]),
         (2_001, exited(G0), &[Action::Spawn(G1)]),
@@ -317,7 +321,7 @@ fn a_second_stop_ends_all_at_once() {
 }
 
 #[test]
-fn whoever_breaks_the_protocol_is_killed_and_followed() {
+fn a_worker_that_breaks_the_protocol_is_killed_and_followed() {
     let kill = Fact::Kill(G0, KillReason::Violation);
     let life = play_on(&[
         (5_000, kill, &[Action::Kill(G0, KillReason::Violation)]),

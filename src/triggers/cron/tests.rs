@@ -80,7 +80,7 @@ fn an_error_names_the_field() {
     }
 }
 
-/// Which of the looks at the clock fire.
+/// The looks at the clock that fire.
 fn fires(expression: &str, set: &str, looks: &[&str]) -> Vec<usize> {
     let mut alarm = Alarm::set(parse(expression), at(set));
     let fires = looks.iter().enumerate().filter(|(_, now)| alarm.look(&at(now)));
@@ -165,7 +165,7 @@ fn an_hour_that_is_missing_or_comes_twice_fires_once() {
 }
 
 #[test]
-fn nobody_sleeps_for_longer_than_a_minute_or_beyond_the_time() {
+fn no_sleep_is_longer_than_a_minute_or_beyond_the_time() {
     let alarm = Alarm::set(parse("0 3 * * *"), at("2025-06-02T00:00:00"));
     let sleep = |now: &str| alarm.sleep(&at(now)).as_millis();
     assert_eq!(sleep("2025-06-02T00:00:00"), 60_000);

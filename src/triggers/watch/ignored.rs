@@ -1,4 +1,4 @@
-//! What doesn't count: names and patterns. Never looks at a file.
+//! Ignored paths: names and patterns. Never looks at a file.
 
 use std::path::{Path, PathBuf};
 

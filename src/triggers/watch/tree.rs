@@ -26,11 +26,11 @@ use rustix::io::Errno;
 use super::WatchError;
 use super::ignored::Ignored;
 
-/// What is said of files that are watched; of those that are unlinked already, nothing.
+/// The events of watched files; none of those that are unlinked already.
 const CONTENT: WatchFlags =
     WAY.union(WatchFlags::MODIFY).union(WatchFlags::CLOSE_WRITE).union(WatchFlags::ATTRIB);
 
-/// What is said of the folders on the way: entries come and go.
+/// The events of the folders on the way: entries come and go.
 const WAY: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::DELETE)
     .union(WatchFlags::MOVE)
@@ -77,7 +77,7 @@ impl Tree {
         Ok(tree)
     }
 
-    /// Whether folders came or went, so that watching should begin anew.
+    /// Whether folders came or went, so that watching has to start over.
     pub(super) fn is_outdated(&self) -> bool {
         self.outdated
     }
@@ -118,10 +118,10 @@ impl Tree {
         }
     }
 
-    /// What an event means: the path, if it counts.
+    /// The path of an event, if it counts.
     fn note(&mut self, event: &Event, ignored: &Ignored) -> Option<PathBuf> {
         if event.flags.contains(ReadFlags::QUEUE_OVERFLOW) {
-            // Something was missed, nobody knows what.
+            // Some event was missed, it is not known which.
             self.outdated = true;
             return self.roots.first().cloned();
         }
@@ -179,7 +179,7 @@ impl Tree {
         while let Some(path) = found.pop() {
             // Watched first and read then, so that nothing comes in between.
             self.add(&path, CONTENT)?;
-            // What is no folder, or no longer there, has nothing in it.
+            // A path that is no folder, or no longer there, has nothing in it.
             let Ok(entries) = fs::read_dir(&path) else { continue };
             let folders = entries.flatten().filter(|it| it.file_type().is_ok_and(|it| it.is_dir()));
             let counts = |path: &PathBuf| {

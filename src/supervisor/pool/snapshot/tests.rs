@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
+use crate::handover::pool::WorkerMessageSnapshot;
 use crate::handover::{assert_is_format, decode, encode};
 use crate::protocol::drain::DrainMode;
 use crate::protocol::ids::Generation;
@@ -12,10 +13,10 @@ use crate::supervisor::command::{InheritedVariables, User};
 use crate::supervisor::lifecycle::{Fact, LifecycleSettings};
 use crate::supervisor::limits::{LimitReason, LimitSettings};
 use crate::supervisor::pool::handle::Scale;
-use crate::supervisor::pool::scaling::Deferred;
-use crate::supervisor::pool::stats::{Death, Stats};
+use crate::supervisor::pool::stats::{Crash, Stats};
 use crate::supervisor::restart::RestartPolicy;
-use crate::supervisor::rollout::{Cause, Outcome, Planner, RolloutSettings, Trigger};
+use crate::supervisor::rollout::planner::Planner;
+use crate::supervisor::rollout::{Cause, Outcome, RolloutSettings, Trigger};
 use crate::supervisor::slot_life::SlotLife;
 
 fn at(seconds: u64) -> Timestamp {
@@ -106,7 +107,7 @@ fn lives() -> Vec<SlotLife> {
     let stopped = Fact::Exited { generation: g(0), status: Some(3), jitter: 0.0 };
     let kill = Fact::Kill(g(0), KillReason::Memory);
     vec![
-        // RolloutProgress by for its successor, which serves.
+        // Standing by for its successor, which serves.
         life(&[Start, Ready(g(0)), Replace, Ready(g(1))]),
         // Draining, and a successor that is being started.
         life(&[Start, Ready(g(0)), Replace, Ready(g(1)), Time, Time, Replace]),
@@ -117,7 +118,7 @@ fn lives() -> Vec<SlotLife> {
         life(&[Start, Ready(g(0)), Time, stopped]),
         life(&[Start, Ready(g(0)), Drain]),
         life(&[Start, Ready(g(0)), Remove]),
-        // RolloutProgress still; killed.
+        // Stalled; killed.
         life(&[Start, Ready(g(0)), Stalled(g(0))]),
         life(&[Start, Ready(g(0)), kill]),
     ]
@@ -144,8 +145,8 @@ fn planner() -> Planner {
 fn stats() -> Stats {
     let mut stats = Stats::default();
     stats.started(SlotId(1));
-    stats.died(SlotId(1), Death::Killed(KillReason::Stalled), "stood still");
-    stats.buried(SlotId(1), 17, 4);
+    stats.crashed(SlotId(1), Crash::Killed(KillReason::Stalled), "stood still");
+    stats.exited(SlotId(1), 17, 4);
     stats.replaced(Cause::Ordered);
     stats.rolled_out(&Outcome::Superseded);
     stats
@@ -175,10 +176,10 @@ fn rich() -> PoolSnapshot {
     };
     let running = vec![running(0, None), running(7, Some(KillReason::Stalled))];
     let messages = [
-        WorkerMessage::Hello,
-        WorkerMessage::Ready,
-        WorkerMessage::Leave,
-        WorkerMessage::Violation,
+        WorkerMessageSnapshot::Hello,
+        WorkerMessageSnapshot::Ready,
+        WorkerMessageSnapshot::Leave,
+        WorkerMessageSnapshot::Violation,
     ];
     let deferred = Deferred::NOTHING.then(Scale::To(4)).then(Scale::By(-1));
     PoolSnapshot {

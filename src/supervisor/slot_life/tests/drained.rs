@@ -83,8 +83,8 @@ fn a_slot_without_a_worker_is_drained_at_once_and_comes_back_with_a_clean_slate(
 
 #[test]
 fn a_drained_slot_is_removed_and_stopped_as_any_other() {
-    let hastened = [Action::Hasten(G0, ends(10))];
-    for (fact, told) in [(Fact::Remove, &[][..]), (Fact::Stop, &hastened)] {
+    let shortened = [Action::ShortenDeadline(G0, ends(10))];
+    for (fact, told) in [(Fact::Remove, &[][..]), (Fact::Stop, &shortened)] {
         let life = play_on(&[
             (5_000, Fact::Drain, &[Action::Drain(G0, moves(60))]),
             (5_001, fact, told),
@@ -96,7 +96,7 @@ fn a_drained_slot_is_removed_and_stopped_as_any_other() {
     // The grace period is that of the end.
     play_on(&[
         (5_000, Fact::Drain, &[Action::Drain(G0, moves(60))]),
-        (6_000, Fact::Stop, &[Action::Hasten(G0, ends(10))]),
+        (6_000, Fact::Stop, &[Action::ShortenDeadline(G0, ends(10))]),
         (16_000, Fact::Time, &[Action::Kill(G0, KillReason::GraceOver)]),
     ]);
 }

@@ -1,4 +1,4 @@
-//! What those who drain are told: how their clients go, and how much time there is.
+//! The orders of draining workers: how their clients go, and how much time there is.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn told_first(settings: LifecycleSettings, fact: Fact) -> DrainOrder {
 }
 
 #[test]
-fn clients_are_told_of_a_restart_unless_everything_ends_and_then_nobody_is_left_to_move_to() {
+fn clients_are_told_of_a_restart_unless_everything_ends_and_then_no_worker_is_left_to_move_to() {
     for (set, at_the_end) in [
         (DrainMode::Wait, DrainMode::Wait),
         (DrainMode::Close, DrainMode::Close),
@@ -33,14 +33,14 @@ fn clients_are_told_of_a_restart_unless_everything_ends_and_then_nobody_is_left_
 fn one_that_has_to_hurry_hears_of_it_once() {
     play_on(&[
         (5_000, Fact::Drain, &[Action::Drain(G0, moves(60))]),
-        (6_000, Fact::Hurry(G0), &[Action::Hasten(G0, moves(10))]),
-        (7_000, Fact::Hurry(G0), &[]),
+        (6_000, Fact::ShortenDeadline(G0), &[Action::ShortenDeadline(G0, moves(10))]),
+        (7_000, Fact::ShortenDeadline(G0), &[]),
         (16_000, Fact::Time, &[Action::Kill(G0, KillReason::GraceOver)]),
     ]);
     // One that has little time left anyway has no more for it.
     play_on(&[
         (5_000, Fact::Drain, &[Action::Drain(G0, moves(60))]),
-        (60_000, Fact::Hurry(G0), &[]),
+        (60_000, Fact::ShortenDeadline(G0), &[]),
         (65_000, Fact::Time, &[Action::Kill(G0, KillReason::GraceOver)]),
     ]);
 }
@@ -59,7 +59,7 @@ fn one_too_many_hears_that_it_has_to_hurry() {
     let expected = [
         Action::Serve(Generation(3)),
         Action::Drain(G2, moves(60)),
-        Action::Hasten(G0, moves(10)),
+        Action::ShortenDeadline(G0, moves(10)),
         Action::Replaced(Generation(3)),
     ];
     assert_eq!(life.on(Fact::Ready(Generation(3)), at(9_000)), expected);
@@ -69,9 +69,9 @@ fn one_too_many_hears_that_it_has_to_hurry() {
 fn the_end_of_everything_is_told_to_those_who_drain_with_the_time_that_is_left() {
     play_on(&[
         (5_000, Fact::Drain, &[Action::Drain(G0, moves(60))]),
-        (60_000, Fact::Stop, &[Action::Hasten(G0, ends(5))]),
-        // What comes later changes nothing.
-        (61_000, Fact::Hurry(G0), &[]),
+        (60_000, Fact::Stop, &[Action::ShortenDeadline(G0, ends(5))]),
+        // Later facts change nothing.
+        (61_000, Fact::ShortenDeadline(G0), &[]),
         (62_000, Fact::Remove, &[]),
         (63_000, Fact::Stop, &[]),
         (65_000, Fact::Time, &[Action::Kill(G0, KillReason::GraceOver)]),

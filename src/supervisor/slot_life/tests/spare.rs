@@ -50,7 +50,7 @@ fn a_spare_that_is_still_starting_serves_when_it_is_ready() {
 }
 
 #[test]
-fn a_spare_that_dies_is_no_death_of_the_slot_and_followed_later() {
+fn a_spare_that_crashes_is_no_crash_of_the_slot_and_followed_later() {
     let life = play_on_both(&[
         (2_000, exited(G1), &[]),
         (16_999, Fact::Time, &[]),

@@ -12,7 +12,7 @@ pub(super) fn facts() -> impl Strategy<Value = Fact> {
         6 => generation().prop_map(Fact::Ready),
         1 => generation().prop_map(Fact::Leave),
         1 => generation().prop_map(Fact::Stalled),
-        1 => generation().prop_map(Fact::Hurry),
+        1 => generation().prop_map(Fact::ShortenDeadline),
         1 => generation().prop_map(|g| Fact::Kill(g, KillReason::Violation)),
         6 => (generation(), 0..3_i32, 0.0..1.0).prop_map(|(generation, status, jitter)| {
             Fact::Exited { generation, status: Some(status), jitter }
@@ -27,7 +27,7 @@ pub(super) fn facts() -> impl Strategy<Value = Fact> {
 }
 
 fn phases(life: &SlotLife, is: impl Fn(&Phase) -> bool) -> usize {
-    life.workers.iter().filter(|(_, phase)| is(phase)).count()
+    life.workers().filter(|(_, phase)| is(phase)).count()
 }
 
 proptest! {
@@ -56,7 +56,7 @@ proptest! {
             let ending = phases(&life, |it| matches!(it, Phase::Killed { .. }));
             prop_assert!(serving <= 1, "two workers serve: {life:?}");
             prop_assert!(starting <= 1, "two workers start: {life:?}");
-            prop_assert!(standby == 0 || serving == 1 || ending > 0, "nobody serves: {life:?}");
+            prop_assert!(standby == 0 || serving == 1 || ending > 0, "no worker serves: {life:?}");
             let has = |wanted: fn(&Action) -> bool| actions.iter().any(wanted);
             let out = matches!(life.state(), SlotState::Removed | SlotState::Drained);
             if out {
@@ -64,19 +64,19 @@ proptest! {
             }
             // A replacement that was asked for is settled once, and by nothing else.
             unsettled |= fact == Fact::Replace && !out;
-            if has(|it| matches!(it, Action::Replaced(_) | Action::NotReplaced(_))) {
-                prop_assert!(unsettled, "settled what nobody asked for");
+            if has(|it| matches!(it, Action::Replaced(_) | Action::ReplacementFailed(_))) {
+                prop_assert!(unsettled, "completed without an order");
                 unsettled = false;
             }
             unsettled &= !out;
             prop_assert!(!unsettled || life.candidate.is_some(), "never settled: {life:?}");
-            // Nobody who serves is told to go unless somebody else serves, or all is to end.
+            // A serving worker drains only if another one serves, or all is to end.
             if let Some((before, _)) = served_before
                 && actions.iter().any(|it| matches!(it, Action::Drain(it, _) if *it == before))
             {
                 prop_assert!(serving == 1 || out);
             }
-            // Whoever drains knows its time, is told of less alone, and is killed when it is over.
+            // A draining worker knows its time, is told of less alone, and is killed when it is over.
             for action in &actions {
                 match *action {
                     Action::Terminate(worker) => drop(told.insert(worker, None)),
@@ -84,7 +84,7 @@ proptest! {
                         let until = Some((at(now) + order.window, order.reason));
                         prop_assert!(told.insert(worker, until).is_none(), "told twice");
                     }
-                    Action::Hasten(worker, order) => {
+                    Action::ShortenDeadline(worker, order) => {
                         let until = (at(now) + order.window, order.reason);
                         let before = told.insert(worker, Some(until)).flatten();
                         let Some(before) = before else { panic!("doesn't drain: {life:?}") };

@@ -1,0 +1,125 @@
+//! The start of a worker: descriptors by name, each with the environment variable that names its
+//! number, and further environment variables.
+//!
+//! A dialect fills it; the supervisor hands over whatever it holds and knows none of the names.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use crate::protocol::ids::WorkerId;
+
+/// The number of the first descriptor in the worker. Those below belong to standard streams and to
+/// sockets that are passed by number (`LISTEN_FDS`, from 3).
+const FIRST_DESCRIPTOR: i32 = 10;
+
+/// The facts about a worker that is about to start, for every dialect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerFacts {
+    /// Its slot and generation.
+    pub worker: WorkerId,
+    /// Connections that it may have unacknowledged.
+    pub credits: usize,
+    /// How long it goes on serving when the primary is gone.
+    pub orphan_timeout: Duration,
+    /// How long it may drain then.
+    pub kill_timeout: Duration,
+    /// How long a session may take to migrate.
+    pub migrate_timeout: Duration,
+    /// Whether sessions may be protected.
+    pub protect: bool,
+}
+
+/// Descriptors and variables for a worker, beside its command and the environment that every worker
+/// gets.
+#[derive(Debug, Default)]
+pub struct Inherit {
+    descriptors: Vec<Inherited>,
+    variables: Vec<(&'static str, String)>,
+}
+
+#[derive(Debug)]
+struct Inherited {
+    name: &'static str,
+    variable: &'static str,
+    descriptor: OwnedFd,
+}
+
+/// The same, once each descriptor has its number in the worker.
+#[derive(Debug)]
+pub struct Numbered {
+    /// Descriptors and their numbers.
+    pub descriptors: Vec<(OwnedFd, i32)>,
+    /// Environment variables, those with the numbers included.
+    pub variables: Vec<(&'static str, String)>,
+}
+
+impl Inherit {
+    /// Adds a descriptor. The worker finds its number in `variable`.
+    pub fn add(&mut self, name: &'static str, variable: &'static str, descriptor: OwnedFd) {
+        self.descriptors.push(Inherited { name, variable, descriptor });
+    }
+
+    /// Adds an environment variable.
+    pub fn set(&mut self, variable: &'static str, value: impl ToString) {
+        self.variables.push((variable, value.to_string()));
+    }
+
+    /// A descriptor by its name.
+    #[must_use]
+    pub fn descriptor(&self, name: &str) -> Option<BorrowedFd<'_>> {
+        let found = self.descriptors.iter().find(|one| one.name == name);
+        found.map(|found| found.descriptor.as_fd())
+    }
+
+    /// Takes out a descriptor by its name. Its variable is not set then.
+    pub fn take(&mut self, name: &str) -> Option<OwnedFd> {
+        let index = self.descriptors.iter().position(|one| one.name == name)?;
+        Some(self.descriptors.remove(index).descriptor)
+    }
+
+    /// Gives each descriptor its number in the worker.
+    #[must_use]
+    pub fn number(self) -> Numbered {
+        let Self { descriptors, mut variables } = self;
+        let numbered = (FIRST_DESCRIPTOR..).zip(descriptors).map(|(number, inherited)| {
+            variables.push((inherited.variable, number.to_string()));
+            (inherited.descriptor, number)
+        });
+        let descriptors = numbered.collect();
+        Numbered { descriptors, variables }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    fn null() -> OwnedFd {
+        File::open("/dev/null").unwrap().into()
+    }
+
+    #[test]
+    fn each_descriptor_has_a_number_of_its_own_that_its_variable_names() {
+        let mut inherit = Inherit::default();
+        inherit.add("channel", "CHANNEL", null());
+        inherit.add("page", "PAGE", null());
+        inherit.set("SLOT", 3);
+        assert!(inherit.descriptor("page").is_some() && inherit.descriptor("other").is_none());
+        let Numbered { descriptors, mut variables } = inherit.number();
+        variables.sort();
+        let expected = [("CHANNEL", "10"), ("PAGE", "11"), ("SLOT", "3")];
+        assert_eq!(variables, expected.map(|(name, value)| (name, value.to_owned())));
+        assert_eq!(descriptors.iter().map(|one| one.1).collect::<Vec<_>>(), [10, 11]);
+    }
+
+    #[test]
+    fn a_descriptor_that_was_taken_out_is_not_named() {
+        let mut inherit = Inherit::default();
+        inherit.add("channel", "CHANNEL", null());
+        assert!(inherit.take("channel").is_some() && inherit.take("channel").is_none());
+        let numbered = inherit.number();
+        assert!(numbered.descriptors.is_empty() && numbered.variables.is_empty());
+    }
+}

@@ -1,0 +1,68 @@
+//! Starts one worker: its link first, then its process.
+
+use std::sync::Arc;
+
+use crate::link::Link;
+use crate::link::inherit::WorkerFacts;
+use crate::link::seam::{CommandSender, FrontendGone, SlotCommand, WorkerId};
+use crate::link::stats_source::StatsSource;
+use crate::supervisor::command::WorkerCommand;
+use crate::supervisor::output::Output;
+use crate::supervisor::pool::crash_record::CrashRecord;
+use crate::supervisor::pool::error::PoolError;
+use crate::supervisor::pool::settings::PoolSettings;
+use crate::supervisor::process::Process;
+
+/// The parts of the pool that a start needs.
+#[derive(Debug)]
+pub(super) struct Launcher<'a> {
+    pub(super) settings: &'a PoolSettings,
+    pub(super) frontend: &'a CommandSender,
+    pub(super) record: &'a CrashRecord,
+    pub(super) output: &'a Output,
+}
+
+impl Launcher<'_> {
+    /// Starts a worker. The inner error is the start's own: another attempt may succeed.
+    ///
+    /// # Errors
+    ///
+    /// If the frontend has ended.
+    pub(super) async fn start(
+        &self,
+        worker: WorkerId,
+        command: Arc<WorkerCommand>,
+    ) -> Result<Result<(Process, StatsSource), PoolError>, FrontendGone> {
+        let started = Link::start(&self.facts(worker))
+            .and_then(|(link, inherit)| Ok((StatsSource::new(&link)?, link, inherit)));
+        let (stats, link, inherit) = match started {
+            Ok(started) => started,
+            Err(source) => return Ok(Err(PoolError::Channel(source))),
+        };
+        // Before there is a process that a successor couldn't speak to.
+        self.record.store_link(worker, &link);
+        self.frontend.send(SlotCommand::Attach(worker, Box::new(link.into()))).await?;
+        Ok(match Process::start(&command, self.settings.port, worker, inherit) {
+            Ok((process, printed)) => {
+                self.record.store_process(worker, &process, &printed);
+                self.output.take(worker, process.pid(), printed.stdout, printed.stderr);
+                Ok((process, stats))
+            }
+            Err(source) => {
+                self.record.remove_worker(worker);
+                Err(PoolError::Command { command: command.program.clone(), source })
+            }
+        })
+    }
+
+    fn facts(&self, worker: WorkerId) -> WorkerFacts {
+        WorkerFacts {
+            worker,
+            credits: self.settings.credits,
+            orphan_timeout: self.settings.orphan_timeout,
+            kill_timeout: self.settings.lifecycle.kill_timeout,
+            migrate_timeout: self.settings.migrate_timeout,
+            protect: self.settings.protect,
+        }
+    }
+}
