@@ -1,5 +1,5 @@
-//! The hand-off without clients: messages to bytes and back, descriptors through a channel, and what
-//! is counted and measured on the way.
+//! The hand-off without clients: messages to bytes and back, descriptors through a channel, and the counters
+//! and measurements of each connection.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -48,7 +48,7 @@ fn messages(criterion: &mut Criterion) {
     }
 }
 
-/// There and acknowledged: duplicate, send, receive, settle, close.
+/// A round trip: duplicate, send, receive, complete, close.
 fn channel(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("channel");
     let file: OwnedFd = File::open("/dev/null").expect("it can be opened").into();
@@ -82,8 +82,8 @@ fn channel(criterion: &mut Criterion) {
     }
 }
 
-/// What counting and measuring adds to each connection: with one client, and with so many that none
-/// is known to the search for the top_client.
+/// The cost of counting and measuring a connection: with one client, and with so many that none
+/// is known to the search for the top client.
 fn stats(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("stats");
     for (name, clients) in [("one client", 1), ("many clients", u64::MAX)] {

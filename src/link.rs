@@ -30,7 +30,7 @@ pub mod event;
 pub mod in_flight;
 pub mod inherit;
 #[cfg(test)]
-mod json_lines;
+pub mod json_lines;
 pub mod native;
 pub mod protection;
 pub mod recovered;

@@ -1,5 +1,5 @@
-//! The account that a channel keeps: whatever a worker does with what it is sent, and whenever it
-//! dies, every connection is in one place, and in one only.
+//! The account of a channel: in any order of a worker's answers, and at any time of its death, every connection
+//! is in one place, and in one only.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -20,12 +20,12 @@ use sticky_lb::protocol::scm_rights::{Received, receive, send};
 use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
 
 /// Both ends of a channel, and where every connection is.
-struct Play {
+struct Model {
     channel: Link,
     worker: OwnedFd,
     scoreboard: Scoreboard,
     queue: VecDeque<PendingConnection>,
-    /// The worker has received these and not settled them, in order.
+    /// The worker has received these and not completed them, in order.
     received: VecDeque<u64>,
     next: u64,
     acknowledged_by_worker: u64,
@@ -41,11 +41,11 @@ enum Step {
     Receive,
     Acknowledge(u8),
     Refuse,
-    Settle,
+    Complete,
     TakeBack,
 }
 
-impl Play {
+impl Model {
     fn new(credits: usize) -> Self {
         let (mut channel, mut inherit) = Link::native(credits).unwrap();
         let scoreboard = Scoreboard::open(inherit.descriptor("scoreboard").unwrap()).unwrap();
@@ -78,7 +78,7 @@ impl Play {
         PendingConnection { record, socket: socket.into(), crashes: 0, parcel: None }
     }
 
-    fn play(&mut self, step: &Step) {
+    fn apply(&mut self, step: &Step) {
         match step {
             Step::Send(count) => {
                 for _ in 0..*count {
@@ -103,7 +103,7 @@ impl Play {
                     self.scoreboard.increment(Counter::Settled);
                 }
             }
-            Step::Settle => self.settle(),
+            Step::Complete => self.complete(),
             Step::TakeBack => {
                 let taken = self.channel.take_back();
                 self.give_back(taken);
@@ -124,7 +124,7 @@ impl Play {
     }
 
     /// As the dispatcher: refusals first, where there are any.
-    fn settle(&mut self) {
+    fn complete(&mut self) {
         loop {
             let mut acknowledged = Vec::new();
             match self.channel.settle(|one| acknowledged.push(one.record.id.0)).unwrap() {
@@ -168,7 +168,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => Just(Step::Receive),
         2 => (1..6_u8).prop_map(Step::Acknowledge),
         1 => Just(Step::Refuse),
-        2 => Just(Step::Settle),
+        2 => Just(Step::Complete),
         1 => Just(Step::TakeBack),
     ];
     prop::collection::vec(step, 0..40)
@@ -179,24 +179,24 @@ proptest! {
 
     #[test]
     fn every_connection_is_in_one_place(steps in steps(), credits in 1..20_usize) {
-        let mut play = Play::new(credits);
+        let mut model = Model::new(credits);
         for step in &steps {
-            play.play(step);
-            assert!(play.channel.in_flight().len() <= credits, "more than the credits are on their way");
+            model.apply(step);
+            assert!(model.channel.in_flight().len() <= credits, "more than the credits are on their way");
         }
-        play.end();
+        model.end();
     }
 }
 
 #[test]
 fn a_message_carries_no_more_than_it_may() {
-    let mut play = Play::new(256);
-    play.play(&Step::Send(150));
+    let mut model = Model::new(256);
+    model.apply(&Step::Send(150));
     let mut messages = 0;
-    while play.received.len() < 150 {
-        play.receive();
+    while model.received.len() < 150 {
+        model.receive();
         messages += 1;
     }
     assert_eq!(messages, 3);
-    play.end();
+    model.end();
 }

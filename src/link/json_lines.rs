@@ -1,6 +1,5 @@
-//! A dialect for tests alone, which shows that another one fits: lines of JSON over a stream socket, each
-//! connection a line with its descriptor. Lines are written and read in pieces, so that parts of lines are the
-//! rule.
+//! A dialect for tests alone, the proof that another one fits: lines of JSON over a stream socket, each connection
+//! a line with its descriptor. Lines are written and read in pieces, so that parts of lines are the rule.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -33,6 +32,7 @@ pub(super) enum Line {
     Refused(u64),
 }
 
+/// The primary's end.
 #[derive(Debug)]
 pub struct JsonLines {
     socket: UnixStream,
