@@ -25,7 +25,7 @@ const ORDER: DrainOrder = DrainOrder {
 type Running = Frontend<Ended>;
 
 async fn whereabouts(frontend: &Running, client: IpAddr) -> RouteExplanation {
-    frontend.handle.whereabouts(Client::Address(client)).await.unwrap()
+    frontend.handle.explain(Client::Address(client)).await.unwrap()
 }
 
 /// Clients that belong to a slot, by the frontend's own word.
@@ -100,7 +100,7 @@ async fn who_goes_elsewhere_is_told_why_and_comes_back_when_that_is_forgotten() 
     assert_eq!((told.target, told.why), (Some(SlotId(1)), Some(FallbackReason::Remembered)));
     assert_eq!(told.remembered.map(|(slot, _)| slot), Some(SlotId(1)));
     assert_eq!(told.ranking[0].skip_reason, Some(FallbackReason::Remembered));
-    let by_key = frontend.handle.whereabouts(Client::Key(told.key)).await.unwrap();
+    let by_key = frontend.handle.explain(Client::Key(told.key)).await.unwrap();
     assert_eq!((by_key.ranking, by_key.digest), (told.ranking, None));
 
     let facts = frontend.handle.facts().await.unwrap();

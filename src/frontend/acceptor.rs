@@ -111,7 +111,7 @@ impl Acceptor {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// If the kernel refuses.
     pub fn set_interest(
         &mut self,
         poller: &Poller,

@@ -1,4 +1,4 @@
-//! What of a client's address decides its slot: address in, key out.
+//! The affinity key of a client: address in, key out.
 //!
 //! Pure: no I/O, no allocation, no state. The key is the same on every machine and in every run,
 //! as long as digest, secret and prefix lengths are.
@@ -20,7 +20,7 @@ pub struct Prefixes {
     pub v6: u8,
 }
 
-/// What turns an address into a key.
+/// The digest that turns an address into a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DigestKind {
     /// MD5, as the sticky sessions of Node's tutorials.
@@ -51,7 +51,7 @@ impl std::fmt::Debug for Affinity {
 }
 
 impl Affinity {
-    /// With a `secret`, nobody who doesn't know it can find addresses that share a worker; an
+    /// With a `secret`, only those who know it can find addresses that share a worker; an
     /// empty one changes nothing.
     #[must_use]
     pub fn new(digest: DigestKind, secret: &[u8], prefixes: Prefixes) -> Self {
@@ -69,7 +69,7 @@ impl Affinity {
         AffinityKey(self.digested(address, first_eight))
     }
 
-    /// What of the address counts: it is folded and cut to its prefix.
+    /// The part of the address that counts: it is folded and cut to its prefix.
     #[must_use]
     pub fn counts(&self, address: IpAddr) -> IpAddr {
         cut(fold(address), self.prefixes)

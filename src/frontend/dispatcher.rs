@@ -344,7 +344,7 @@ impl Dispatcher {
     /// A refusal is sent before it is counted, so that its message is there.
     fn read_refusals(&mut self, worker: WorkerId) {
         if !self.listen_to(worker)
-            && let Some(link) = self.routing.slots().channel(worker)
+            && let Some(link) = self.routing.slots().any_link(worker)
         {
             let error = link.refusal_is_missing();
             self.quarantine(worker, error);
@@ -402,7 +402,7 @@ impl Dispatcher {
         self.routing.count_refused(worker, clients);
         self.broker.refused(worker, &connections);
         let all = connections.len() as u64;
-        let link = self.routing.slots().channel(worker);
+        let link = self.routing.slots().any_link(worker);
         if clients > 0 && link.is_some_and(|link| link.in_flight().counts().refused == all) {
             tracing::warn!(
                 slot = worker.slot.0,
@@ -415,7 +415,7 @@ impl Dispatcher {
     /// A worker that breaks the protocol gets nothing more. Connections on their way to it wait for its
     /// end.
     fn quarantine(&mut self, worker: WorkerId, error: ChannelError) {
-        if let Some(link) = self.routing.slots().channel(worker) {
+        if let Some(link) = self.routing.slots().any_link(worker) {
             self.poller.remove(link.as_fd());
         }
         self.take_back_pending(worker);
@@ -428,7 +428,7 @@ impl Dispatcher {
     /// Takes back what a worker hasn't received of what another primary had sent, before it is
     /// quarantined: later it could not be told which sessions are among that.
     fn take_back_pending(&mut self, worker: WorkerId) {
-        let link = self.routing.slots().heard(worker).filter(|link| link.is_awaited());
+        let link = self.routing.slots().link(worker).filter(|link| link.is_awaited());
         let Some(link) = link else { return };
         let (freed, found) = (link.take_back(), link.take_found());
         self.broker.hold_found(&mut self.routing, found);
@@ -457,7 +457,7 @@ impl Dispatcher {
                 self.routing.flush_later(worker.slot);
             }
             SlotCommand::Ping(worker) => {
-                if let Some(link) = self.routing.slots().channel(worker) {
+                if let Some(link) = self.routing.slots().any_link(worker) {
                     // A worker whose link is full has more to do than to answer, and doesn't.
                     let _ = link.ping();
                 }

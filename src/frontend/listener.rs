@@ -34,16 +34,16 @@ pub enum ListenError {
     /// The host is neither an address nor a name that resolves.
     #[error("cannot resolve host {host:?}")]
     Host {
-        /// What was asked for.
+        /// The name that was asked for.
         host: String,
-        /// What the resolver said.
+        /// The resolver's error.
         #[source]
         source: io::Error,
     },
     /// The address is in use.
     #[error("port {} is in use at {}: stop what listens there, or choose another --port", .0.port(), .0.ip())]
     InUse(SocketAddr),
-    /// The socket that was passed on is of no use.
+    /// The socket that was passed on cannot be used.
     #[error("cannot listen on the inherited socket")]
     Inherited(#[source] io::Error),
     /// Any other refusal.
@@ -51,7 +51,7 @@ pub enum ListenError {
     Listen {
         /// Where.
         address: SocketAddr,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
@@ -73,7 +73,7 @@ pub struct Accepted {
     pub client: SocketAddr,
 }
 
-/// What `accept` said, other than a connection.
+/// Results of `accept` other than a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcceptError {
     /// The backlog is empty.
@@ -82,7 +82,7 @@ pub enum AcceptError {
     Skip(Errno),
     /// Descriptors or memory have run out; try again later.
     Exhausted(Errno),
-    /// The listener is of no use any more.
+    /// The listener has failed.
     Broken(Errno),
 }
 
@@ -125,9 +125,9 @@ impl Listener {
         Self::listening(socket, backlog)
     }
 
-    /// On a socket that somebody else has bound and that listens already: the same as on one of
+    /// On a socket that another program has bound and that listens already: the same as on one of
     /// its own, the backlog included. What cannot be set any more is `TCP_NODELAY` for clients that
-    /// have come before: whoever made the socket can (`NoDelay=` of systemd).
+    /// have come before: the program that made the socket can (`NoDelay=` of systemd).
     ///
     /// # Errors
     ///
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_of_somebody_else_listens_like_its_own() {
+    fn a_socket_of_another_program_listens_like_its_own() {
         let theirs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         theirs.set_nonblocking(true).unwrap();
         let local = theirs.local_addr().unwrap();
@@ -299,7 +299,7 @@ mod tests {
             Listener::bind(&settings(Some("no such host"))).unwrap_err(),
             ListenError::Host { .. }
         ));
-        // 203.0.113.0/24 is for documentation (RFC 5737), so nobody's.
+        // 203.0.113.0/24 is for documentation (RFC 5737), so unused.
         assert!(matches!(
             Listener::bind(&settings(Some("203.0.113.9"))).unwrap_err(),
             ListenError::Listen { .. }

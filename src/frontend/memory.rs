@@ -30,7 +30,7 @@ impl Memory {
         Self { entries: LruCache::new(capacity), lifetime }
     }
 
-    /// Where the client went, if it is remembered. Its time begins anew.
+    /// Where the client went, if it is remembered. Its lifetime starts again.
     pub fn recall(&mut self, key: AffinityKey, now: Timestamp) -> Option<SlotId> {
         // The usual case, and the reason why an empty table costs nothing.
         if self.entries.is_empty() {
@@ -76,7 +76,7 @@ impl Memory {
 pub type Remembered = (AffinityKey, SlotId, Timestamp);
 
 impl Memory {
-    /// Whoever is still remembered, the one away longest first.
+    /// All clients that are still remembered, the one away longest first.
     #[must_use]
     pub fn remembered(&self, now: Timestamp) -> Vec<Remembered> {
         let entries = self.entries.iter().rev();
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_expired_is_not_counted_when_all_are_forgotten() {
+    fn an_expired_client_is_not_counted_when_all_are_forgotten() {
         let mut memory = memory(4);
         memory.remember(AffinityKey(1), SlotId(1), at(0));
         memory.remember(AffinityKey(2), SlotId(2), at(5));
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_forgets_whoever_was_away_longest() {
+    fn a_full_table_forgets_the_client_that_was_away_longest() {
         let mut memory = memory(2);
         memory.remember(AffinityKey(1), SlotId(1), at(0));
         memory.remember(AffinityKey(2), SlotId(2), at(1));

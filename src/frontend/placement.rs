@@ -1,4 +1,4 @@
-//! Which slot a key belongs to, and which one follows when that one cannot take it.
+//! The slot that a key belongs to, and those that follow when it cannot take a client.
 //!
 //! Pure: functions of the key and of what is known about the slots; nothing is remembered but the
 //! turn of round-robin and the state of a random generator.
@@ -46,7 +46,7 @@ pub enum Availability {
     Closed,
 }
 
-/// What placement wants to know about the slots, which are numbered from 0.
+/// Facts about slots that placement depends on. Slots are numbered from 0.
 pub trait Slots {
     /// How many there are.
     fn count(&self) -> u16;
@@ -73,7 +73,7 @@ pub struct Ranking {
     uniform: bool,
 }
 
-/// What a slot draws with.
+/// A slot's seed and weight.
 #[derive(Clone, Copy, Debug)]
 struct Draw {
     seed: u64,
@@ -202,7 +202,7 @@ impl Spread {
             match placement {
                 Placement::RoundRobin => self.next_after_turn(slots).find(usable),
                 Placement::Random => self.better_of_two(slots, usable),
-                // Ties go to whoever's turn it is.
+                // Ties go to the one whose turn it is.
                 _ => self.next_after_turn(slots).filter(usable).min_by_key(|id| slots.load(*id)),
             }
         })
@@ -297,7 +297,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_ninth_slot_takes_its_share_and_moves_nobody_else() {
+    fn a_ninth_slot_takes_its_share_and_moves_no_other_client() {
         let (eight, nine) = (Ranking::new(&[1.0; 8]), Ranking::new(&[1.0; 9]));
         let mut moved = 0;
         for key in keys(40_000) {
@@ -363,7 +363,7 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn whoever_is_chosen_can_take_it(facts in facts(0..20), turns in 1..40_u64) {
+        fn the_chosen_slot_can_take_it(facts in facts(0..20), turns in 1..40_u64) {
             for placement in [Placement::LeastConnections, Placement::RoundRobin, Placement::Random] {
                 let mut spread = Spread { turn: turns };
                 let chosen = spread.choose(placement, &facts).map(|slot| facts.availability(slot));

@@ -88,7 +88,7 @@ impl Poller {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// If the kernel refuses.
     pub fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Source>) -> io::Result<()> {
         self.events.clear();
         // Rounded up: a wait that ends a moment before its time would be made again.

@@ -1,10 +1,8 @@
-//! Questions to the frontend: what it has counted, where a client goes, and to bring back who went
-//! elsewhere.
+//! Queries to the frontend: its counters and measures, the route of a client, and a rebalance.
 //!
 //! Never changes where connections go but by [`FrontendHandle::forget`] and
-//! [`FrontendHandle::rebalance`]. Asked through a bounded
-//! queue of its own; where it is full, whoever asks waits. The frontend answers between two turns,
-//! so that an answer also shows that its loop turns.
+//! [`FrontendHandle::rebalance`]. Asked through a bounded queue of its own; where it is full, the caller
+//! waits. The frontend answers between two turns, so that an answer also shows that its loop turns.
 
 use std::io;
 use std::net::IpAddr;
@@ -21,35 +19,35 @@ use crate::link::seam::{Counters, FrontendGone};
 use crate::protocol::ids::{AffinityKey, SlotId};
 pub use crate::sessions::rebalance::Rebalanced;
 
-/// Questions that may wait.
+/// Queries that may wait.
 const QUERIES: usize = 64;
 
-/// A question, and where the answer goes.
+/// A query, and the sender for its answer.
 #[derive(Debug)]
 pub enum Query {
-    /// What was counted.
+    /// Counters and measures.
     Facts(oneshot::Sender<FrontendFacts>),
-    /// Where a client goes.
+    /// The route of a client.
     RouteExplanation(Client, oneshot::Sender<RouteExplanation>),
-    /// Forget which clients went elsewhere; says how many there were.
+    /// Forget which clients went elsewhere, and count them.
     Forget(oneshot::Sender<u64>),
-    /// The same, and move sessions that are elsewhere.
+    /// The same, and migrate sessions that are elsewhere.
     Rebalance(oneshot::Sender<Rebalanced>),
 }
 
-/// Who is looked for.
+/// A client, by one of its names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Client {
-    /// Whoever has this address.
+    /// The client with this address.
     Address(IpAddr),
-    /// Whoever has this key.
+    /// The clients with this key.
     Key(AffinityKey),
 }
 
-/// What the frontend has counted and measured, and how things are.
+/// Counters, measures and state of the frontend.
 #[derive(Clone, Debug, Default)]
 pub struct FrontendFacts {
-    /// What became of connections since the start.
+    /// Counters of connections since the start.
     pub counters: Counters,
     /// Connections that went elsewhere than to the first of their ranking, by reason.
     pub fallback: Vec<(FallbackReason, u64)>,
@@ -70,9 +68,9 @@ pub struct FrontendFacts {
     pub waiting: u64,
     /// Sessions that were offered by one worker and have no other yet.
     pub sessions_waiting: u64,
-    /// Crash-safe sessions of which there is a copy.
+    /// Protected sessions.
     pub sessions_protected: u64,
-    /// Sessions that a rebalance has still to move.
+    /// Sessions that a rebalance has still to migrate.
     pub rebalance_pending: u64,
     /// Connections are taken from the backlog.
     pub accepting: bool,
@@ -80,7 +78,7 @@ pub struct FrontendFacts {
     pub slots: Vec<SlotFacts>,
 }
 
-/// What the frontend knows of one slot.
+/// Facts about one slot.
 #[derive(Clone, Debug)]
 pub struct SlotFacts {
     /// Which.
@@ -128,7 +126,7 @@ pub struct TopClients {
 /// Where a client goes, and why.
 #[derive(Clone, Debug)]
 pub struct RouteExplanation {
-    /// What of its address counts: folded and cut to its prefix. Nothing if a key was given.
+    /// The part of its address that counts: folded and cut to its prefix. Nothing if a key was given.
     pub counts: Option<IpAddr>,
     /// The digest of that in hexadecimal, with its name, `md5`. Nothing if a key was given.
     pub digest: Option<(&'static str, String)>,
@@ -174,7 +172,7 @@ pub struct Queries {
 }
 
 impl FrontendHandle {
-    /// What was counted.
+    /// Counters and measures.
     ///
     /// # Errors
     ///
@@ -183,12 +181,12 @@ impl FrontendHandle {
         self.ask(Query::Facts).await
     }
 
-    /// Where a client goes.
+    /// The route of a client's next connection.
     ///
     /// # Errors
     ///
     /// If the frontend has ended.
-    pub async fn whereabouts(&self, client: Client) -> Result<RouteExplanation, FrontendGone> {
+    pub async fn explain(&self, client: Client) -> Result<RouteExplanation, FrontendGone> {
         self.ask(|answer| Query::RouteExplanation(client, answer)).await
     }
 
@@ -226,20 +224,20 @@ impl FrontendHandle {
 }
 
 impl Queries {
-    /// The next question, if there is one.
+    /// The next query, if there is one.
     pub fn next_query(&mut self) -> Option<Query> {
         self.queries.try_recv().ok()
     }
 
-    /// Before questions are taken: those that come later make the descriptor readable again.
+    /// To be called before queries are taken: later ones make the descriptor readable again.
     pub fn quiet(&self) {
-        // There is nothing to read where nobody has written.
+        // There is nothing to read if there was no query.
         let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
     }
 }
 
 impl AsFd for Queries {
-    /// Readable when there are questions.
+    /// Readable when there are queries.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
     }

@@ -42,7 +42,7 @@ pub enum Route {
     Nowhere,
 }
 
-/// What is decided for a client, and what is to be noted of it.
+/// The decision for a client, and the note to be made of it.
 #[derive(Clone, Copy, Debug)]
 struct Decision {
     route: Route,
@@ -51,11 +51,11 @@ struct Decision {
 
 #[derive(Clone, Copy, Debug)]
 enum Note {
-    /// What is remembered stays.
+    /// The memory stays as it is.
     Nothing,
     /// It goes there from now on.
     Remember(SlotId),
-    /// What is remembered is of no use.
+    /// Its remembered slot can't take it.
     Forget,
 }
 
@@ -89,7 +89,7 @@ impl Router {
         RouterSnapshot { remembered, spread: self.spread.snapshot() }
     }
 
-    /// Goes on from what the one before knew.
+    /// Resumes from the state of another router.
     pub fn resume(&mut self, snapshot: RouterSnapshot) {
         self.spread = Spread::restore(snapshot.spread);
         self.memory.resume(&snapshot.remembered);
@@ -173,6 +173,19 @@ impl Router {
     /// back to the first slot of their ranking with their next connection.
     pub fn forget_all(&mut self, now: Timestamp) -> u64 {
         self.memory.clear(now)
+    }
+
+    /// How slots are chosen.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    /// Where [`Self::route`] would send a connection of the client with this key now, and why. Not for
+    /// the way of connections: it allocates.
+    #[must_use]
+    pub fn explain(&self, key: AffinityKey, slots: &impl Slots, now: Timestamp) -> Explanation {
+        explain::explain(self, key, slots, now)
     }
 
     /// Where a client of a sticky placement goes, if that slot is remembered for it.
@@ -414,7 +427,7 @@ mod tests {
         }
 
         #[test]
-        fn nobody_is_sent_to_a_closed_slot(
+        fn no_client_is_sent_to_a_closed_slot(
             key: u64, steps in prop::collection::vec(prop::collection::vec(0..3_u8, 6), 1..20),
             modulo: bool, bound in prop::option::of(1.0..2.0_f64),
         ) {

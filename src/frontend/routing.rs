@@ -41,7 +41,7 @@ const ACKNOWLEDGE_EXPECTED: Duration = Duration::from_millis(10);
 /// Room that is made for slots and connections, so that a turn allocates nothing.
 const RESERVED: usize = 128;
 
-/// What was counted, here and where it outlives this process.
+/// Counters and measures, and the page where counters outlive this process.
 #[derive(Debug)]
 pub(super) struct Tally {
     pub(super) counters: Counters,
@@ -261,7 +261,7 @@ impl Routing {
         sessions: &mut Vec<(WorkerId, PendingConnection)>,
     ) -> Completion {
         let (stats, now, before) = (&mut self.tally.stats, self.now, sessions.len());
-        let completion = self.slots.settle(slot, |worker, connection| {
+        let completion = self.slots.complete(slot, |worker, connection| {
             if connection.parcel.is_some() {
                 sessions.push((worker, connection));
             } else {
@@ -420,13 +420,13 @@ impl Host for Routing {
     }
 
     fn link(&mut self, worker: WorkerId) -> Option<&mut Link> {
-        let link = self.slots.heard(worker)?;
+        let link = self.slots.link(worker)?;
         self.unflushed.push(worker.slot);
         Some(link)
     }
 
     fn resume_link(&mut self, worker: WorkerId) -> bool {
-        let Some(uncounted) = self.slots.go_on(worker) else { return false };
+        let Some(uncounted) = self.slots.resume_link(worker) else { return false };
         self.count_acknowledged(uncounted);
         self.flush_later(worker.slot);
         true
@@ -437,7 +437,7 @@ impl Host for Routing {
     }
 
     fn session_workers(&self) -> Vec<WorkerId> {
-        self.slots.takers().collect()
+        self.slots.session_workers().collect()
     }
 
     fn targets(&mut self) -> impl MigrationTargets {

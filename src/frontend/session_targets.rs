@@ -163,14 +163,14 @@ mod tests {
             ("after two failures still", "OOO", Leaving, &[1, 2], 2, [to(0), to(0)]),
             ("after three, back", "OOO", Leaving, &[1, 2, 1], 0, [Return, Return]),
             ("a rebalance: where it belongs", "OOO", Serving, &[], 0, [Return, to(1)]),
-            ("unless nobody takes it there", "OPO", Serving, &[], 0, [Return, Return]),
-            ("or nobody is there yet", "OHO", Serving, &[], 0, [Return, Return]),
+            ("unless no worker takes it there", "OPO", Serving, &[], 0, [Return, Return]),
+            ("or no worker is there yet", "OHO", Serving, &[], 0, [Return, Return]),
             ("a slot given up: to the next", "COO", Leaving, &[], 0, [to(1), to(1)]),
             ("the next that takes any", "CPO", Leaving, &[], 0, [to(2), to(2)]),
             ("a successor without sessions", "POO", Leaving, &[], 0, [to(1), to(1)]),
             ("a successor that is still to come", "HOO", Leaving, &[], 0, [to(1), to(1)]),
             ("no taker: back", "HHC", Leaving, &[], 0, [Return, Return]),
-            ("nobody takes any: back", "PPP", Leaving, &[], 0, [Return, Return]),
+            ("no worker takes any: back", "PPP", Leaving, &[], 0, [Return, Return]),
             ("its worker died: to the successor", "OOO", Gone, &[], 0, [to(0), to(0)]),
             ("or to the next", "HOO", Gone, &[], 0, [to(1), to(1)]),
             ("or it waits for the successor", "HCC", Gone, &[], 0, [to(0), to(0)]),
@@ -213,13 +213,13 @@ mod tests {
         assert_eq!(
             go(Sender::Gone, "OCC", &[0]),
             RouteDecision::To(SlotId(0)),
-            "nobody else is left"
+            "no other worker is left"
         );
         assert_eq!(go(Sender::Serving, "OOO", &[1]), RouteDecision::Return);
     }
 
     #[test]
-    fn with_nobody_left_it_waits_for_nobody() {
+    fn with_no_worker_left_it_does_not_wait() {
         let [key, _] = keys();
         let (from, sender) = (SlotId(0), Sender::Gone);
         let request = RouteRequest { key, from, sender, failed: &[], crashes: 0 };
@@ -260,7 +260,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_session_goes_where_nobody_takes_it_or_away_from_a_sender_that_lives(
+        fn no_session_goes_where_no_worker_takes_it_or_away_from_a_sender_that_lives(
             key: u64, states in "[OHCP]{3}", modulo: bool, failed in prop::collection::vec(0..3_u16, 0..5),
             crashes in 0..5_u8,
             sender in prop::sample::select(

@@ -1,9 +1,8 @@
-//! What the frontend has counted, in a page of memory that outlives it: connections as they are
-//! accepted, everything else once a turn; read by the primary that follows if this one dies.
+//! The frontend's counters in a page of memory that outlives it: connections as they are accepted,
+//! everything else once a turn; read by the primary that follows a crash.
 //!
-//! Costs no system call. Whoever was accepted and is with nobody can be counted by it. One that a
-//! killed primary was in the middle of accepting counts as well: whether accept(2) had brought somebody
-//! nobody can say any more.
+//! Costs no system call. The successor counts connections as lost that were accepted and are nowhere. A
+//! connection that was being accepted is also counted as lost, to be safe.
 //!
 //! # Layout
 //!
@@ -35,7 +34,7 @@ pub struct SharedCounters {
 }
 
 impl SharedCounters {
-    /// Makes a page, all zero, and the file that stands for it.
+    /// Makes a page, all zero, and its file.
     ///
     /// # Errors
     ///
@@ -49,7 +48,7 @@ impl SharedCounters {
         Ok((Self::open(file)?, kept))
     }
 
-    /// Opens the page that `file` stands for.
+    /// Opens the page of `file`.
     ///
     /// # Errors
     ///
@@ -63,13 +62,13 @@ impl SharedCounters {
         Ok(Self { page: SharedPage::map(file.as_fd())?, file })
     }
 
-    /// The file that stands for it.
+    /// Its file.
     #[must_use]
     pub fn into_file(self) -> OwnedFd {
         self.file
     }
 
-    /// What was written last.
+    /// The counters as they were written last.
     #[must_use]
     pub fn read(&self) -> Counters {
         let mut counters = Counters::default();
@@ -81,14 +80,13 @@ impl SharedCounters {
         counters
     }
 
-    /// Accept(2) is called next, and gives this number to whom it brings; the last one again once it has
-    /// brought nobody.
+    /// The next accept(2) gives this number to its connection; the last number again if there was none.
     pub fn expect(&self, number: u64) {
         self.page.counters()[EXPECTED].store(number, Ordering::Release);
     }
 
-    /// Writes what is counted. The number of the last connection comes first: whoever reads a page
-    /// that is half written takes no number twice.
+    /// Writes the counters. The number of the last connection comes first, so that the reader of a page
+    /// that is half written gives no number twice.
     pub fn write(&self, mut counters: Counters) {
         for (field, cell) in fields(&mut counters).into_iter().zip(self.page.counters()) {
             cell.store(*field, Ordering::Release);
@@ -96,7 +94,7 @@ impl SharedCounters {
     }
 }
 
-/// Which cell holds the number that is expected: the last one, which no field ever comes to.
+/// The cell of the expected number: the last one, which no field ever reaches.
 const EXPECTED: usize = PAGE / size_of::<u64>() - 1;
 
 fn fields(counters: &mut Counters) -> [&mut u64; 18] {
@@ -142,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_opens_it_next_reads_what_was_written_last() {
+    fn the_next_one_that_opens_it_reads_what_was_written_last() {
         let (page, kept) = SharedCounters::create().unwrap();
         assert_eq!(page.read(), Counters::default());
         let mut counters = Counters::default();
@@ -157,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_may_have_been_accepted_counts_as_accepted() {
+    fn one_that_may_have_been_accepted_counts_as_accepted() {
         let (page, _kept) = SharedCounters::create().unwrap();
         let mut accepted = 0;
         for brings in [true, true, false, true, false, false] {

@@ -1,39 +1,40 @@
-//! The slots as the frontend sees them: who serves each, and which connections wait for it.
+//! The slots as the frontend sees them: the worker that serves each, and the connections that wait for it.
 //!
-//! Decides nothing about clients and reads no clock; the dispatcher drives it.
+//! Decides nothing about clients and reads no clock; [`routing`](crate::frontend) drives it.
 //!
 //! A slot's queue is the one place where connections wait: for credits, for a worker that has
 //! stalled to be noticed, or for the successor of one that died. It is bounded; a slot whose queue
 //! is full counts as closed.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::frontend::fallback::FallbackReason;
 use crate::frontend::placement::{Availability, Slots};
+use crate::frontend::session_targets::SessionSlots;
 use crate::link::connection::PendingConnection;
 use crate::link::error::ChannelError;
 use crate::link::event::LinkEvent;
 use crate::link::seam::WorkerId;
 use crate::link::{Attached, Delivery, Link};
 use crate::protocol::drain::DrainOrder;
-use crate::protocol::ids::{SlotId, Timestamp};
+use crate::protocol::ids::{ConnectionId, SlotId, Timestamp};
+use crate::sessions::host::Sender;
 
-mod overdue;
-mod sessions;
+mod slot;
 mod snapshot;
 
-pub use overdue::Overdue;
+pub use slot::Overdue;
+use slot::{Slot, SlotWorker, State};
 pub use snapshot::SlotsHandover;
 
-/// How long slots are patient.
+/// Timeouts and limits of slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotSettings {
     /// A worker that hasn't acknowledged for so long is stalled.
     pub ack_timeout: Duration,
     /// Connections wait so long for the successor of a worker that died.
     pub slot_wait: Duration,
-    /// So many connections wait for a slot at the most.
+    /// Connections that wait for a slot, at most.
     pub queue: usize,
 }
 
@@ -51,89 +52,38 @@ pub struct SlotTable {
     awaited_until: Option<Timestamp>,
 }
 
-#[derive(Debug)]
-struct Slot {
-    state: State,
-    queue: VecDeque<PendingConnection>,
-    /// The serving one, those that are still starting, those that drain. Seldom more than two.
-    workers: Vec<SlotWorker>,
-}
-
-#[derive(Debug)]
-struct SlotWorker {
-    id: WorkerId,
-    channel: Link,
-    delivery: Delivery,
-    /// It broke the protocol: nothing that it says or counts is heard until it is gone.
-    quarantined: bool,
-}
-
-/// What a slot's clients meet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// No worker; a successor may come until then.
-    Vacant { until: Timestamp },
-    /// This worker takes them.
-    Serving(WorkerId),
-    /// This worker hasn't acknowledged in time.
-    Stalled(WorkerId),
-    /// This worker has no descriptors left; it is asked again then.
-    Refusing { worker: WorkerId, until: Timestamp },
-    /// No worker, and none expected soon.
-    Closed,
-}
-
-/// What a look at the scoreboards of a slot brought.
+/// The acknowledgements of a slot's workers.
 #[derive(Debug, Default)]
 pub struct Completion {
-    /// So many more connections, sessions included, are their worker's own.
+    /// So many connections were acknowledged, sessions included.
     pub acknowledged: usize,
-    /// This worker has refused some, and its messages are to be read before the next look.
+    /// This worker has refused some; its messages are to be read before the next look.
     pub refusals: Option<WorkerId>,
-    /// This worker has settled what it was not sent.
+    /// This worker has acknowledged more than it was sent.
     pub breach: Option<(WorkerId, ChannelError)>,
 }
 
-impl State {
-    /// Whoever answers is not stalled.
-    fn is_alive(&mut self, worker: WorkerId) {
-        if *self == Self::Stalled(worker) {
-            *self = Self::Serving(worker);
-        }
-    }
-
-    fn worker(self) -> Option<WorkerId> {
-        match self {
-            Self::Serving(worker) | Self::Stalled(worker) | Self::Refusing { worker, .. } => {
-                Some(worker)
-            }
-            Self::Vacant { .. } | Self::Closed => None,
-        }
-    }
-}
-
 impl SlotTable {
-    /// No slot yet: they are made as workers come for them.
+    /// Without slots: they are made as workers come for them.
     #[must_use]
     pub fn new(settings: SlotSettings) -> Self {
         Self { slots: Vec::new(), settings, in_flight: 0, awaited_until: None }
     }
 
-    /// So many slots there are at least; new ones are closed until a worker serves.
+    /// Makes slots until there are so many; new ones are closed until a worker serves.
     pub fn grow(&mut self, count: usize) {
         let queue = self.settings.queue;
         let state = self.awaited_until.map_or(State::Closed, |until| State::Vacant { until });
-        let new = || Slot { state, queue: VecDeque::with_capacity(queue), workers: Vec::new() };
-        self.slots.resize_with(count.max(self.slots.len()), new);
+        self.slots.resize_with(count.max(self.slots.len()), || Slot::new(state, queue));
     }
 
     /// A new worker's link, or one of another primary's.
     pub fn attach(&mut self, worker: WorkerId, attached: Attached) {
-        let Attached { link: channel, delivery } = attached;
+        let Attached { link, delivery } = attached;
         self.grow(worker.slot.index() + 1);
-        self.in_flight += channel.in_flight().len();
+        self.in_flight += link.in_flight().len();
         let slot = &mut self.slots[worker.slot.index()];
-        slot.workers.push(SlotWorker { id: worker, channel, delivery, quarantined: false });
+        slot.workers.push(SlotWorker { id: worker, link, delivery, quarantined: false });
     }
 
     /// From now on the slot's clients, waiting ones included, go to `worker`, unless it has been
@@ -141,11 +91,9 @@ impl SlotTable {
     /// take.
     pub fn serve(&mut self, worker: WorkerId) -> Vec<PendingConnection> {
         let Some(slot) = self.slots.get_mut(worker.slot.index()) else { return Vec::new() };
-        let mut workers = slot.workers.iter().filter(|attached| !attached.quarantined);
-        let Some(serving) = workers.find(|attached| attached.id == worker) else {
-            return Vec::new();
-        };
-        let takes_sessions = serving.channel.takes_sessions();
+        let serving = slot.worker(worker).filter(|serving| !serving.quarantined);
+        let Some(serving) = serving else { return Vec::new() };
+        let takes_sessions = serving.link.takes_sessions();
         slot.state = State::Serving(worker);
         if takes_sessions { Vec::new() } else { slot.withdraw_sessions() }
     }
@@ -162,17 +110,17 @@ impl SlotTable {
     pub fn quarantine(&mut self, worker: WorkerId, now: Timestamp) {
         self.retire(worker, now);
         if let Some(slot) = self.slots.get_mut(worker.slot.index())
-            && let Some(attached) = slot.workers.iter_mut().find(|attached| attached.id == worker)
+            && let Some(found) = slot.worker(worker)
         {
-            attached.quarantined = true;
+            found.quarantined = true;
         }
     }
 
-    /// Tells `worker` that no more come, and ends its service.
+    /// Orders `worker` to drain, and ends its service.
     pub fn drain(&mut self, worker: WorkerId, order: DrainOrder, now: Timestamp) {
         self.retire(worker, now);
-        if let Some(channel) = self.channel(worker) {
-            channel.drain(order);
+        if let Some(link) = self.any_link(worker) {
+            link.drain(order);
         }
     }
 
@@ -180,13 +128,13 @@ impl SlotTable {
     pub fn remove(&mut self, worker: WorkerId, now: Timestamp) -> Option<Link> {
         self.retire(worker, now);
         let workers = &mut self.slots.get_mut(worker.slot.index())?.workers;
-        let position = workers.iter().position(|attached| attached.id == worker)?;
-        let channel = workers.swap_remove(position).channel;
-        self.in_flight = self.in_flight.saturating_sub(channel.in_flight().len());
-        Some(channel)
+        let position = workers.iter().position(|one| one.id == worker)?;
+        let link = workers.swap_remove(position).link;
+        self.in_flight = self.in_flight.saturating_sub(link.in_flight().len());
+        Some(link)
     }
 
-    /// Nobody will fill the slot soon. Returns who waited for it.
+    /// No worker will fill the slot soon. Returns the connections that waited for it.
     pub fn close(&mut self, slot: SlotId) -> Vec<PendingConnection> {
         let Some(slot) = self.slots.get_mut(slot.index()) else { return Vec::new() };
         if slot.state.worker().is_some() {
@@ -196,25 +144,54 @@ impl SlotTable {
         slot.queue.drain(..).collect()
     }
 
-    /// A worker's channel.
-    pub fn channel(&mut self, worker: WorkerId) -> Option<&mut Link> {
+    /// A worker's link, even if it is quarantined.
+    pub fn any_link(&mut self, worker: WorkerId) -> Option<&mut Link> {
         let slot = self.slots.get_mut(worker.slot.index())?;
-        slot.workers
-            .iter_mut()
-            .find(|attached| attached.id == worker)
-            .map(|found| &mut found.channel)
+        slot.worker(worker).map(|found| &mut found.link)
     }
 
-    /// Reads one message of a worker's. Whatever it says, it is alive.
+    /// A worker's link, unless it is quarantined.
+    pub fn link(&mut self, worker: WorkerId) -> Option<&mut Link> {
+        let slot = self.slots.get_mut(worker.slot.index())?;
+        let found = slot.worker(worker).filter(|found| !found.quarantined);
+        found.map(|found| &mut found.link)
+    }
+
+    /// The state of a worker that has offered a session.
+    #[must_use]
+    pub fn sender(&self, worker: WorkerId) -> Sender {
+        let Some(slot) = self.slots.get(worker.slot.index()) else { return Sender::Gone };
+        if !slot.workers.iter().any(|one| one.id == worker && !one.quarantined) {
+            Sender::Gone
+        } else if slot.state.worker() == Some(worker) {
+            Sender::Serving
+        } else {
+            Sender::Leaving
+        }
+    }
+
+    /// Whether a connection waits for a slot or is on its way to a worker.
+    #[must_use]
+    pub fn holds(&self, id: ConnectionId) -> bool {
+        self.slots.iter().any(|slot| slot.holds(id))
+    }
+
+    /// All workers that serve and take sessions.
+    pub fn session_workers(&self) -> impl Iterator<Item = WorkerId> {
+        let serving = self.slots.iter().filter_map(Slot::serving);
+        serving.filter(|one| one.link.takes_sessions()).map(|one| one.id)
+    }
+
+    /// Reads one message of a worker. Any message shows that it is alive.
     ///
     /// # Errors
     ///
     /// If it breaks the protocol.
     pub fn receive(&mut self, worker: WorkerId, now: Timestamp) -> Result<LinkEvent, ChannelError> {
-        let Some(channel) = self.channel(worker) else { return Ok(LinkEvent::Nothing) };
-        let notice = channel.receive()?;
+        let Some(link) = self.any_link(worker) else { return Ok(LinkEvent::Nothing) };
+        let event = link.receive()?;
         let state = &mut self.slots[worker.slot.index()].state;
-        match (&notice, *state) {
+        match (&event, *state) {
             (LinkEvent::Nothing, _) => {}
             (LinkEvent::Refused(refused), State::Serving(serving))
                 if serving == worker && refused.iter().any(|one| one.parcel.is_none()) =>
@@ -223,27 +200,26 @@ impl SlotTable {
             }
             _ => state.is_alive(worker),
         }
-        Ok(notice)
+        Ok(event)
     }
 
     /// Gives what a slot's workers have acknowledged to `acknowledged`, to be closed here.
-    pub fn settle(
+    pub fn complete(
         &mut self,
         slot: SlotId,
         mut acknowledged: impl FnMut(WorkerId, PendingConnection),
     ) -> Completion {
         let mut completion = Completion::default();
         let Some(slot) = self.slots.get_mut(slot.index()) else { return completion };
-        for SlotWorker { id, channel, .. } in slot.workers.iter_mut().filter(|one| !one.quarantined)
-        {
-            let before = channel.in_flight().len();
-            match channel.settle(|connection| acknowledged(*id, connection)) {
+        for SlotWorker { id, link, .. } in slot.workers.iter_mut().filter(|one| !one.quarantined) {
+            let before = link.in_flight().len();
+            match link.settle(|connection| acknowledged(*id, connection)) {
                 Ok(Some(0)) => continue,
                 Ok(Some(count)) => completion.acknowledged += count,
                 Ok(None) => completion.refusals = Some(*id),
                 Err(error) => completion.breach = Some((*id, error)),
             }
-            self.in_flight = self.in_flight.saturating_sub(before - channel.in_flight().len());
+            self.in_flight = self.in_flight.saturating_sub(before - link.in_flight().len());
             slot.state.is_alive(*id);
         }
         completion
@@ -255,12 +231,12 @@ impl SlotTable {
         self.slots[slot.index()].queue.push_back(connection);
     }
 
-    /// Tells a slot's workers what they are to be told, sends what waits for it to the one that
-    /// serves, as far as credits go, tells `handed_over` of each, and says whether any went.
+    /// Sends a slot's workers the messages that wait for them, and the one that serves the connections
+    /// that wait, as far as credits go. Calls `handed_over` for each, and says whether there was one.
     ///
     /// # Errors
     ///
-    /// If the worker has closed its channel; what waits still waits.
+    /// If the worker has closed its link; the connections still wait.
     pub fn flush(
         &mut self,
         slot: SlotId,
@@ -270,26 +246,32 @@ impl SlotTable {
         let slot = &mut self.slots[slot.index()];
         slot.send_notes()?;
         let State::Serving(worker) = slot.state else { return Ok(false) };
-        let serving = slot.workers.iter_mut().find(|attached| attached.id == worker);
-        let Some(SlotWorker { channel, delivery, .. }) = serving else { return Ok(false) };
+        let serving = slot.workers.iter_mut().find(|one| one.id == worker);
+        let Some(SlotWorker { link, delivery, .. }) = serving else { return Ok(false) };
         let sent = match delivery {
-            Delivery::HandOff => channel.send_from(&mut slot.queue, now),
+            Delivery::HandOff => link.send_from(&mut slot.queue, now),
         };
         let sent = sent.map_err(|error| (worker, error))?;
-        channel.in_flight().last(sent).for_each(|connection| handed_over(worker, connection));
+        link.in_flight().last(sent).for_each(|connection| handed_over(worker, connection));
         self.in_flight += sent;
         Ok(sent > 0)
+    }
+
+    /// Applies the time that has passed to all slots, and returns the changes.
+    pub fn overdue(&mut self, now: Timestamp) -> Vec<Overdue> {
+        let ack_timeout = self.settings.ack_timeout;
+        self.awaited_until = self.awaited_until.filter(|until| now < *until);
+        let slots = (0..).map(SlotId).zip(&mut self.slots);
+        let overdue = slots.flat_map(|(id, slot)| slot.all_overdue(id, now, ack_timeout)).collect();
+        let workers = self.slots.iter().flat_map(|slot| &slot.workers);
+        self.in_flight = workers.map(|worker| worker.link.in_flight().len()).sum();
+        overdue
     }
 
     /// Whether time changes anything: something waits or is on its way.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        let waits = |slot: &Slot| {
-            !slot.queue.is_empty()
-                || slot.has_notes()
-                || matches!(slot.state, State::Vacant { .. } | State::Refusing { .. })
-        };
-        self.in_flight > 0 || self.slots.iter().any(waits)
+        self.in_flight > 0 || self.slots.iter().any(Slot::is_busy)
     }
 
     /// Whether no connection waits or is on its way.
@@ -308,9 +290,71 @@ impl SlotTable {
     #[must_use]
     pub fn held_for(&self, slot: SlotId) -> (usize, usize) {
         let Some(slot) = self.slots.get(slot.index()) else { return (0, 0) };
-        let in_flight =
-            slot.workers.iter().map(|attached| attached.channel.in_flight().len()).sum();
+        let in_flight = slot.workers.iter().map(|worker| worker.link.in_flight().len()).sum();
         (slot.queue.len(), in_flight)
+    }
+
+    /// Everything, for a successor.
+    #[must_use]
+    pub fn into_handover(self) -> SlotsHandover {
+        let mut handover = SlotsHandover::default();
+        for (id, slot) in (0..).map(SlotId).zip(self.slots) {
+            let Slot { state, queue, workers } = slot;
+            if let State::Stalled(worker) = state {
+                handover.stalled.push(worker);
+            }
+            if !queue.is_empty() {
+                handover.queues.push((id, queue.into()));
+            }
+            for worker in workers {
+                if worker.quarantined {
+                    handover.quarantined.push(worker.id);
+                }
+                handover.channels.push((worker.id, worker.link));
+            }
+        }
+        handover
+    }
+
+    /// Resumes with the connections that waited. Workers are about to be attached and to serve: until
+    /// then slots keep the connections that come for them, for as long as for any successor.
+    pub fn resume(&mut self, queues: Vec<(SlotId, Vec<PendingConnection>)>, now: Timestamp) {
+        self.awaited_until = Some(now + self.settings.slot_wait);
+        for (slot, waiting) in queues {
+            self.grow(slot.index() + 1);
+            self.slots[slot.index()].queue.extend(waiting);
+        }
+    }
+
+    /// A worker that serves is stalled, as it was before.
+    pub fn stall(&mut self, worker: WorkerId) {
+        if let Some(slot) = self.slots.get_mut(worker.slot.index())
+            && slot.state == State::Serving(worker)
+        {
+            slot.state = State::Stalled(worker);
+        }
+    }
+
+    /// Resumes the link of a worker that had another primary before, if it is known by now what that
+    /// one has sent. Returns how many connections the worker had acknowledged that no primary has counted.
+    pub fn resume_link(&mut self, worker: WorkerId) -> Option<u64> {
+        self.link(worker)?.go_on()
+    }
+
+    /// Notes the counts of a slot's workers, for a successor.
+    pub fn note_seen(&mut self, slot: SlotId) {
+        let slot = self.slots.get_mut(slot.index());
+        let workers = slot.into_iter().flat_map(|slot| &mut slot.workers);
+        workers.for_each(|worker| worker.link.note_seen());
+    }
+
+    /// Clients that wait or are on their way, without sessions.
+    #[must_use]
+    pub fn clients(&self) -> u64 {
+        let waiting = |slot: &Slot| slot.queue.iter().filter(|one| one.parcel.is_none()).count();
+        let workers = self.slots.iter().flat_map(|slot| &slot.workers);
+        let under_way = workers.map(|worker| worker.link.in_flight().clients());
+        self.slots.iter().map(waiting).chain(under_way).sum::<usize>() as u64
     }
 
     fn state_of(&self, slot: SlotId) -> Option<State> {
@@ -338,8 +382,8 @@ impl Slots for SlotTable {
 
     fn load(&self, slot: SlotId) -> u64 {
         let Some(slot) = self.slots.get(slot.index()) else { return 0 };
-        let channels: u64 = slot.workers.iter().map(|attached| attached.channel.load()).sum();
-        channels.saturating_add(slot.queue.len() as u64)
+        let load: u64 = slot.workers.iter().map(|worker| worker.link.load()).sum();
+        load.saturating_add(slot.queue.len() as u64)
     }
 
     fn closed_because(&self, slot: SlotId) -> FallbackReason {
@@ -352,13 +396,25 @@ impl Slots for SlotTable {
     }
 }
 
+impl SessionSlots for SlotTable {
+    fn takes_sessions(&self, slot: SlotId) -> bool {
+        let serving = self.slots.get(slot.index()).and_then(Slot::serving);
+        serving.is_some_and(|serving| serving.link.takes_sessions())
+    }
+
+    fn expects_sessions(&self) -> bool {
+        let awaited = |slot: &Slot| matches!(slot.state, State::Vacant { .. });
+        self.session_workers().next().is_some() || self.slots.iter().any(awaited)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::protocol::ids::Generation;
 
     #[test]
-    fn an_expelled_worker_is_not_put_into_service_by_an_order_on_its_way() {
+    fn a_quarantined_worker_is_not_put_into_service_by_a_command_on_its_way() {
         let second = Duration::from_secs(1);
         let settings = SlotSettings { ack_timeout: second, slot_wait: second, queue: 4 };
         let mut slots = SlotTable::new(settings);

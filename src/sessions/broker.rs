@@ -45,7 +45,7 @@ pub struct BrokerState {
     pub close_requests: CloseRequestsSnapshot,
     /// Sessions that no worker takes now, and whose senders are gone.
     pub waiting: Vec<PendingConnection>,
-    /// What a primary that has died has left open.
+    /// State that a primary has left open when it died.
     pub recovery: Option<Recovery>,
 }
 

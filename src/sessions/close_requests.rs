@@ -255,7 +255,7 @@ mod tests {
         }
 
         #[test]
-        fn as_long_as_the_rate_allows_nobody_is_hurried(
+        fn as_long_as_the_rate_allows_no_close_is_hurried(
             count in 1..100_u32, within in 2_000..20_000_u64,
         ) {
             let mut close_requests = CloseRequests::new(1_000.0);

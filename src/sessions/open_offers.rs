@@ -2,7 +2,7 @@
 //!
 //! Pure: workers' reports go in; an outcome for each open offer comes out when every worker has reported or
 //! is gone. A session has migrated if another worker has taken it: that one has it, or has passed it on.
-//! If no other worker has, it is still its sender's, and the sender has to prove that nobody has used it:
+//! If no other worker has, it is still its sender's, and the sender has to prove that it is unused:
 //! a worker that took it may be dead, and have used it before.
 //!
 //! # Pitfalls
@@ -114,7 +114,7 @@ mod tests {
         Report { offers: ids(offers), taken: ids(taken) }
     }
 
-    /// What is decided when workers from 0 on have reported this.
+    /// The outcomes when workers from 0 on have reported this.
     fn decided(all: &[(&[u64], &[u64])]) -> Vec<(u16, u64, OfferOutcome)> {
         let mut open_offers = OpenOffers::default();
         let workers = || (0..).map(worker).zip(all);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_has_moved_if_somebody_else_took_it() {
+    fn an_offer_has_migrated_if_another_worker_took_it() {
         use OfferOutcome::{Migrated, Returned};
         type Case<'a> = (&'a [(&'a [u64], &'a [u64])], &'a [(u16, u64, OfferOutcome)]);
         let cases: [Case<'_>; 8] = [
@@ -141,7 +141,7 @@ mod tests {
             // It came here and is offered on: that it was taken here says nothing of where it is.
             (&[(&[1], &[1])], &[(0, 1, Returned)]),
             (&[(&[1], &[1]), (&[], &[1])], &[(0, 1, Migrated)]),
-            // Offered on by whoever took it, before the first one has heard.
+            // Offered on by the worker that took it, before the first one has its answer.
             (&[(&[1], &[]), (&[1], &[1])], &[(0, 1, Migrated), (1, 1, Returned)]),
             // There and back again, or the other way round.
             (&[(&[1], &[1]), (&[1], &[1])], &[(0, 1, Migrated), (1, 1, Migrated)]),

@@ -97,7 +97,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nobody_goes_on_of_whom_a_byte_is_unaccounted_for(
+        fn no_session_goes_on_with_an_unaccounted_byte(
             published: Option<(u64, u64)>, counted: Option<(u64, u64)>, fails: bool,
         ) {
             let usage = |(consumed, written)| Usage::new(consumed, written);

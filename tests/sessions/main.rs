@@ -64,7 +64,7 @@ pub(crate) async fn client(
 ) -> (TcpStream, ConnectionRecord, OwnedFd) {
     let slot = mover.id.slot;
     for address in (256 * nth_of_all..).map(nth) {
-        let whereabouts = frontend.handle.whereabouts(Client::Address(address)).await.unwrap();
+        let whereabouts = frontend.handle.explain(Client::Address(address)).await.unwrap();
         if whereabouts.ranking[0].slot == slot {
             let client = connect_from(address, frontend.address).unwrap();
             let (record, socket) = mover.take_client();
@@ -267,7 +267,7 @@ async fn a_taker_that_dies_is_followed_by_the_next() {
     assert_eq!(old.answers(1).0, [record.id.0]);
     are_connected(&mut client, arrived);
     // It is not at home, and its client's next connection goes there, too.
-    let told = frontend.handle.whereabouts(Client::Address(record.client.ip())).await.unwrap();
+    let told = frontend.handle.explain(Client::Address(record.client.ip())).await.unwrap();
     assert_eq!(told.target, Some(SlotId(1)));
     frontend.end().await.unwrap();
 }

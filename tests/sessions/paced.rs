@@ -90,7 +90,7 @@ async fn a_rebalance_brings_home_who_is_elsewhere_at_its_pace() {
     order(&frontend, SlotCommand::GiveUp(SlotId(0))).await;
     let mut guests = Vec::new();
     for address in (0..).map(nth) {
-        let told = frontend.handle.whereabouts(Client::Address(address)).await.unwrap();
+        let told = frontend.handle.explain(Client::Address(address)).await.unwrap();
         if told.ranking[0].slot == SlotId(0) {
             let stream = connect_from(address, frontend.address).unwrap();
             let (record, socket) = one.take_client();
@@ -129,7 +129,7 @@ async fn a_rebalance_brings_home_who_is_elsewhere_at_its_pace() {
     let time = start.elapsed().unwrap();
     assert!(time >= Duration::from_millis(400), "10 at 20 per second in {time:?}");
     assert_eq!(facts(&frontend).await.rebalance_pending, 0);
-    let told = frontend.handle.whereabouts(Client::Key(guests[0].1.key)).await.unwrap();
+    let told = frontend.handle.explain(Client::Key(guests[0].1.key)).await.unwrap();
     assert_eq!((told.target, told.why), (Some(SlotId(0)), None));
     frontend.end().await.unwrap();
 }
@@ -143,7 +143,7 @@ async fn a_worker_that_does_not_count_holds_nobody_up() {
     let foreign = (0..).map(AffinityKey);
     let mut away = Vec::new();
     for key in foreign {
-        let told = frontend.handle.whereabouts(Client::Key(key)).await.unwrap();
+        let told = frontend.handle.explain(Client::Key(key)).await.unwrap();
         if told.ranking[0].slot == SlotId(1) {
             away.push((ConnectionId(key.0), key));
         }

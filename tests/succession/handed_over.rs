@@ -30,7 +30,7 @@ async fn what_was_counted_measured_and_remembered_goes_on() {
     assert_eq!((after.fallback, after.handoff_times), (before.fallback, before.handoff_times));
     assert_eq!((after.handoff_total, after.top_client), (before.handoff_total, before.top_client));
     assert_eq!(after.slots[1].handed_off, 1);
-    let told = stage.frontend.handle.whereabouts(Client::Address(away)).await.unwrap();
+    let told = stage.frontend.handle.explain(Client::Address(away)).await.unwrap();
     assert_eq!((told.ranking[0].slot, told.target), (SlotId(0), Some(SlotId(1))));
     let _again = connect_from(away, stage.frontend.address).unwrap();
     let (second, _socket) = one.take_client();

@@ -225,7 +225,7 @@ impl Harness {
     pub(crate) async fn nth_of(&self, slot: u16, nth_of_all: u16) -> std::net::IpAddr {
         let mut left = nth_of_all;
         for address in (0..).map(nth) {
-            let told = self.frontend.handle.whereabouts(Client::Address(address)).await.unwrap();
+            let told = self.frontend.handle.explain(Client::Address(address)).await.unwrap();
             if told.ranking[0].slot == SlotId(slot) {
                 if left == 0 {
                     return address;

@@ -26,7 +26,7 @@ impl Control {
         key: Option<String>,
     ) -> Result<report::RouteExplanation, Problem> {
         let client = client(address, key.as_deref())?;
-        let found = self.links.frontend.whereabouts(client).await.map_err(|_| Refusal::Gone)?;
+        let found = self.links.frontend.explain(client).await.map_err(|_| Refusal::Gone)?;
         let pool = self.links.pool.status().await?;
         Ok(explanation(address, &found, &pool))
     }

@@ -1,5 +1,5 @@
-//! Everything that the frontend counts and measures, over all slots and for each. Knows nothing of
-//! connections but how long they took; what it says of itself is put together by the dispatcher.
+//! Counters and measures of the frontend, over all slots and for each. Knows nothing of connections but
+//! how long they took.
 //!
 //! # Pitfalls
 //!
@@ -12,19 +12,19 @@ use std::time::Duration;
 
 use crate::frontend::measure::rate::Rate;
 use crate::frontend::measure::times::{Bucket, RecentTimes, Times};
-use crate::frontend::measure::top_clients::HeaviestClient;
+use crate::frontend::measure::top_clients::TopClientCounter;
 use crate::frontend::query::FallbackReason;
 use crate::handover::carry;
 use crate::handover::frontend::{FrontendSlotStatsSnapshot, FrontendStatsSnapshot};
 use crate::protocol::ids::{AffinityKey, SlotId, Timestamp};
 
-/// What was counted and measured.
+/// Counters and measures.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
     /// Connections accepted.
     pub accepts: Rate,
     /// Who makes the most of them.
-    pub top_client: HeaviestClient,
+    pub top_client: TopClientCounter,
     /// From accept to acknowledgement, since the start.
     pub times: Times,
     /// All of those times together.
@@ -37,7 +37,7 @@ pub struct Stats {
 
 carry!(struct Stats => FrontendStatsSnapshot { accepts, top_client, times, total_time, recent, fallback, slots });
 
-/// What was counted and measured of a slot, with all of its workers so far.
+/// Counters and measures of a slot, over all of its workers so far.
 #[derive(Clone, Debug, Default)]
 pub struct SlotTally {
     /// Connections acknowledged.

@@ -30,7 +30,7 @@ impl Bucket {
         Self(((octave as usize + 1) * EACH_OCTAVE + within).min(BUCKETS - 1))
     }
 
-    /// What no time in it reaches.
+    /// Its upper bound, exclusive.
     fn bound(self) -> Duration {
         let next = self.0 + 1;
         let octave = (next / EACH_OCTAVE).saturating_sub(1);
@@ -112,7 +112,7 @@ impl RecentTimes {
         window.times.record(time);
     }
 
-    /// What most of them took no longer than.
+    /// The quantiles of recent times.
     #[must_use]
     pub fn quantiles(&self, now: Timestamp) -> Quantiles {
         let number = now.0 / WINDOW;

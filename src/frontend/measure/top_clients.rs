@@ -1,8 +1,8 @@
-//! Which client makes the most connections lately, in bounded memory.
+//! The client with the most connections lately, in bounded memory.
 //!
 //! Some clients have a counter each; one that has none takes over the smallest, or one that is hardly
 //! larger, and what that had counted is its error ("space saving", Metwally, Agrawal and El Abbadi
-//! 2005). Whoever makes more than one in `COUNTERS` of all connections has one, and its share is
+//! 2005). A client with more than one in `COUNTERS` of all connections has one, and its share is
 //! wrong by no more than that.
 //! All counts are halved every ten seconds. Allocates nothing; pure.
 
@@ -19,12 +19,12 @@ const COUNTERS: usize = 32;
 /// After so many nanoseconds, counts are halved.
 const HALF_LIFE: u64 = 10_000_000_000;
 
-/// What a connection counts: halved again and again, it is still more than nothing for a while.
+/// The weight of a connection: halved again and again, it stays above 0 for a while.
 const ONE: u64 = 1 << 16;
 
 /// Counts connections by client.
 #[derive(Clone, Debug)]
-pub struct HeaviestClient {
+pub struct TopClientCounter {
     /// The lower halves of the clients' keys, which tell them apart well enough. Looked through for
     /// each connection, and so apart from the rest.
     marks: [u32; COUNTERS],
@@ -38,13 +38,13 @@ pub struct HeaviestClient {
     hand: usize,
 }
 
-carry!(struct HeaviestClient => TopClientSnapshot { marks, counts, clients, total, half_lives, floor, hand });
+carry!(struct TopClientCounter => TopClientSnapshot { marks, counts, clients, total, half_lives, floor, hand });
 
 #[derive(Clone, Copy, Debug)]
 struct Client {
     /// As it connected last.
     address: IpAddr,
-    /// So much of its count may be somebody else's.
+    /// So much of its count may be another client's.
     error: u64,
 }
 
@@ -56,7 +56,7 @@ impl Default for Client {
     }
 }
 
-impl Default for HeaviestClient {
+impl Default for TopClientCounter {
     fn default() -> Self {
         Self {
             marks: [0; COUNTERS],
@@ -70,7 +70,7 @@ impl Default for HeaviestClient {
     }
 }
 
-impl HeaviestClient {
+impl TopClientCounter {
     /// A connection has come.
     pub fn count(&mut self, key: AffinityKey, address: IpAddr, now: Timestamp) {
         self.age(now);
@@ -87,7 +87,8 @@ impl HeaviestClient {
         }
     }
 
-    /// Who makes the most, and its share, that is certain. Nobody if nobody has come for long.
+    /// The client with the most connections, and the share that it has at least. None if no client has come
+    /// for long.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
     pub fn top_client(&self, now: Timestamp) -> Option<TopClients> {
@@ -168,7 +169,7 @@ mod tests {
 
     #[test]
     fn who_came_long_ago_counts_no_more() {
-        let mut top_client = HeaviestClient::default();
+        let mut top_client = TopClientCounter::default();
         assert_eq!(top_client.top_client(at(0)), None);
         for _ in 0..100 {
             top_client.count(key(1), address(1), at(1));
@@ -192,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_client_is_named_by_its_last_address() {
-        let mut top_client = HeaviestClient::default();
+        let mut top_client = TopClientCounter::default();
         top_client.count(key(1), address(1), at(1));
         top_client.count(key(1), address(7), at(1));
         assert_eq!(
@@ -202,8 +203,8 @@ mod tests {
     }
 
     #[test]
-    fn where_all_are_alike_nobody_is_heavy() {
-        let mut top_client = HeaviestClient::default();
+    fn where_all_are_alike_no_client_is_the_top() {
+        let mut top_client = TopClientCounter::default();
         for client in 0..50_000 {
             top_client.count(key(client), address(client), at(1));
         }
@@ -227,7 +228,7 @@ mod tests {
 
         #[test]
         fn a_heavy_client_is_found_and_its_share_is_about_right(stream in stream()) {
-            let (mut top_client, mut now) = (HeaviestClient::default(), Timestamp(0));
+            let (mut top_client, mut now) = (TopClientCounter::default(), Timestamp(0));
             let mut exact: HashMap<u32, f64> = HashMap::new();
             let mut half_lives = 0;
             for (client, pause) in stream {
@@ -242,7 +243,7 @@ mod tests {
             let total: f64 = exact.values().sum();
             let most = exact.values().fold(0.0_f64, |most, count| most.max(*count)) / total;
             let told = top_client.top_client(now).unwrap();
-            let IpAddr::V4(named) = told.address else { panic!("nobody came by IPv6") };
+            let IpAddr::V4(named) = told.address else { panic!("no client came by IPv6") };
             let its = exact[&named.to_bits()] / total;
             let error = 1.0 / COUNTERS as f64 + 1e-3;
             prop_assert!(told.share <= its + 1e-3 && told.share >= its - error, "{told:?}, {its}");

@@ -1,10 +1,10 @@
-//! Says where a client's next connection would go and why, by the router's own decision, and
-//! changes nothing: what is remembered is remembered no longer for it.
+//! Explains where a client's next connection would go and why, by the router's own decision. Changes
+//! nothing: the client's memory is not prolonged.
 
 use std::time::Duration;
 
 use crate::frontend::fallback::FallbackReason;
-use crate::frontend::placement::{Placement, Slots};
+use crate::frontend::placement::Slots;
 use crate::frontend::query::Ranked;
 use crate::frontend::router::{Route, Router, obstacle};
 use crate::protocol::ids::{AffinityKey, SlotId, Timestamp};
@@ -22,71 +22,66 @@ pub struct Explanation {
     pub why: Option<FallbackReason>,
 }
 
-impl Router {
-    /// How slots are chosen.
-    #[must_use]
-    pub fn placement(&self) -> Placement {
-        self.placement
+/// Where [`Router::route`] would send a connection of the client with this key now.
+pub(super) fn explain(
+    router: &Router,
+    key: AffinityKey,
+    slots: &impl Slots,
+    now: Timestamp,
+) -> Explanation {
+    if router.placement.is_sticky() {
+        sticky(router, key, slots, now)
+    } else {
+        spread(router, slots)
     }
+}
 
-    /// Where [`Self::route`] would send a connection of the client with this key now. Not for the
-    /// way of connections: it allocates.
-    #[must_use]
-    pub fn explain(&self, key: AffinityKey, slots: &impl Slots, now: Timestamp) -> Explanation {
-        if self.placement.is_sticky() {
-            self.explain_sticky(key, slots, now)
-        } else {
-            self.explain_spread(slots)
-        }
-    }
+fn sticky(router: &Router, key: AffinityKey, slots: &impl Slots, now: Timestamp) -> Explanation {
+    let remembered = router.memory.peek(key, now);
+    let route = router.decide(key, remembered.map(|(slot, _)| slot), slots).route;
+    let (target, why) = match route {
+        Route::Home(slot) => (Some(slot), None),
+        Route::Fallback(slot, reason) => (Some(slot), Some(reason)),
+        Route::Nowhere => (None, None),
+    };
+    let limit = router.limit(slots);
+    let stays = why == Some(FallbackReason::Remembered);
+    let skip_reason = |slot| match obstacle(slot, slots, limit) {
+        _ if stays => FallbackReason::Remembered,
+        Some(reason) => reason,
+        // Its worker is about to come, and another slot's is there.
+        None => FallbackReason::NotServing,
+    };
+    let order = order(router, key);
+    let turns = order.iter().position(|slot| Some(*slot) == target).unwrap_or(order.len());
+    let ranked = order.iter().enumerate().map(|(turn, slot)| {
+        let skip_reason = (turn < turns).then(|| skip_reason(*slot));
+        ranked(*slot, slots, skip_reason)
+    });
+    let ranking: Vec<_> = ranked.collect();
+    let why = why.or_else(|| ranking.first().and_then(|first| first.skip_reason));
+    Explanation { ranking, remembered, target, why }
+}
 
-    fn explain_sticky(&self, key: AffinityKey, slots: &impl Slots, now: Timestamp) -> Explanation {
-        let remembered = self.memory.peek(key, now);
-        let route = self.decide(key, remembered.map(|(slot, _)| slot), slots).route;
-        let (target, why) = match route {
-            Route::Home(slot) => (Some(slot), None),
-            Route::Fallback(slot, reason) => (Some(slot), Some(reason)),
-            Route::Nowhere => (None, None),
-        };
-        let limit = self.limit(slots);
-        let stays = why == Some(FallbackReason::Remembered);
-        let skip_reason = |slot| match obstacle(slot, slots, limit) {
-            _ if stays => FallbackReason::Remembered,
-            Some(reason) => reason,
-            // Its worker is about to come, and another slot's is there.
-            None => FallbackReason::NotServing,
-        };
-        let order = self.order(key);
-        let turns = order.iter().position(|slot| Some(*slot) == target).unwrap_or(order.len());
-        let ranked = order.iter().enumerate().map(|(turn, slot)| {
-            let skip_reason = (turn < turns).then(|| skip_reason(*slot));
-            ranked(*slot, slots, skip_reason)
-        });
-        let ranking: Vec<_> = ranked.collect();
-        let why = why.or_else(|| ranking.first().and_then(|first| first.skip_reason));
-        Explanation { ranking, remembered, target, why }
-    }
+/// The slot whose turn it is says nothing about the client. Slots that take no connection are skipped.
+fn spread(router: &Router, slots: &impl Slots) -> Explanation {
+    let target = router.spread.clone().choose(router.placement, slots);
+    let mut order = router.ranking.slots().to_vec();
+    order.sort_unstable();
+    let ranked = |slot| ranked(slot, slots, obstacle(slot, slots, None));
+    let ranking = order.into_iter().map(ranked).collect();
+    Explanation { ranking, remembered: None, target, why: None }
+}
 
-    /// Whose turn it is says nothing about the client. Passed over is who takes nobody.
-    fn explain_spread(&self, slots: &impl Slots) -> Explanation {
-        let target = self.spread.clone().choose(self.placement, slots);
-        let mut order = self.ranking.slots().to_vec();
-        order.sort_unstable();
-        let ranked = |slot| ranked(slot, slots, obstacle(slot, slots, None));
-        let ranking = order.into_iter().map(ranked).collect();
-        Explanation { ranking, remembered: None, target, why: None }
+/// The order in which slots have their turn: home first.
+fn order(router: &Router, key: AffinityKey) -> Vec<SlotId> {
+    let mut order = router.ranking.order(key);
+    if let Some(home) = router.home(key)
+        && let Some(place) = order.iter().position(|slot| *slot == home)
+    {
+        order[..=place].rotate_right(1);
     }
-
-    /// The order in which slots have their turn: home first.
-    fn order(&self, key: AffinityKey) -> Vec<SlotId> {
-        let mut order = self.ranking.order(key);
-        if let Some(home) = self.home(key)
-            && let Some(place) = order.iter().position(|slot| *slot == home)
-        {
-            order[..=place].rotate_right(1);
-        }
-        order
-    }
+    order
 }
 
 fn ranked(slot: SlotId, slots: &impl Slots, skip_reason: Option<FallbackReason>) -> Ranked {
@@ -101,8 +96,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::frontend::placement::Availability;
     use crate::frontend::placement::tests::{Facts, facts, open};
+    use crate::frontend::placement::{Availability, Placement};
     use crate::frontend::router::RouterSettings;
 
     const SLOTS: usize = 6;
@@ -121,7 +116,7 @@ mod tests {
         Timestamp(0) + Duration::from_secs(seconds)
     }
 
-    /// What a route says, in an explanation's words.
+    /// A route in an explanation's words.
     fn told(route: Route) -> (Option<SlotId>, Option<FallbackReason>) {
         match route {
             Route::Home(slot) => (Some(slot), None),
@@ -176,7 +171,7 @@ mod tests {
         assert_eq!(passed[0], SlotId(3), "1299589365 modulo 6");
     }
 
-    /// What came before: clients, and how slots were then.
+    /// The history: clients, and the state of slots then.
     fn past() -> impl Strategy<Value = Vec<(u64, Facts, u64)>> {
         prop::collection::vec((0..6_u64, facts(SLOTS), 0..40_u64), 0..12)
     }

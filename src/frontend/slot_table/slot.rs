@@ -1,0 +1,175 @@
+//! One slot: its state, its workers, and the connections that wait for it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::link::connection::PendingConnection;
+use crate::link::error::ChannelError;
+use crate::link::seam::WorkerId;
+use crate::link::{Delivery, Link};
+use crate::protocol::ids::{ConnectionId, SlotId, Timestamp};
+
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) state: State,
+    pub(super) queue: VecDeque<PendingConnection>,
+    /// The serving one, those that are still starting, those that drain. Seldom more than two.
+    pub(super) workers: Vec<SlotWorker>,
+}
+
+#[derive(Debug)]
+pub(super) struct SlotWorker {
+    pub(super) id: WorkerId,
+    pub(super) link: Link,
+    pub(super) delivery: Delivery,
+    /// It broke the protocol: its messages and counts are ignored until it is gone.
+    pub(super) quarantined: bool,
+}
+
+/// How a slot takes connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// No worker; a successor may come until then.
+    Vacant { until: Timestamp },
+    /// This worker takes them.
+    Serving(WorkerId),
+    /// This worker hasn't acknowledged in time.
+    Stalled(WorkerId),
+    /// This worker has no descriptors left; it is tried again then.
+    Refusing { worker: WorkerId, until: Timestamp },
+    /// No worker, and none expected soon.
+    Closed,
+}
+
+/// A change that only time has made to a slot.
+#[derive(Debug)]
+pub enum Overdue {
+    /// Its worker has stalled; these connections can go elsewhere.
+    Stalled(WorkerId, Vec<PendingConnection>),
+    /// No successor came in time; these connections can go elsewhere.
+    Unfilled(SlotId, Vec<PendingConnection>),
+}
+
+impl State {
+    /// A worker that answers is not stalled.
+    pub(super) fn is_alive(&mut self, worker: WorkerId) {
+        if *self == Self::Stalled(worker) {
+            *self = Self::Serving(worker);
+        }
+    }
+
+    pub(super) fn worker(self) -> Option<WorkerId> {
+        match self {
+            Self::Serving(worker) | Self::Stalled(worker) | Self::Refusing { worker, .. } => {
+                Some(worker)
+            }
+            Self::Vacant { .. } | Self::Closed => None,
+        }
+    }
+}
+
+impl Slot {
+    pub(super) fn new(state: State, queue: usize) -> Self {
+        Self { state, queue: VecDeque::with_capacity(queue), workers: Vec::new() }
+    }
+
+    /// A worker, quarantined or not.
+    pub(super) fn worker(&mut self, worker: WorkerId) -> Option<&mut SlotWorker> {
+        self.workers.iter_mut().find(|one| one.id == worker)
+    }
+
+    /// The worker that serves, stalls or refuses.
+    pub(super) fn serving(&self) -> Option<&SlotWorker> {
+        let serving = self.state.worker()?;
+        self.workers.iter().find(|one| one.id == serving && !one.quarantined)
+    }
+
+    /// Whether a connection waits here or is on its way to a worker.
+    pub(super) fn holds(&self, id: ConnectionId) -> bool {
+        self.queue.iter().any(|waiting| waiting.record.id == id)
+            || self.workers.iter().any(|worker| worker.link.in_flight().contains(id))
+    }
+
+    /// Whether time changes anything.
+    pub(super) fn is_busy(&self) -> bool {
+        let has_notes = |worker: &SlotWorker| !worker.quarantined && worker.link.has_notes();
+        !self.queue.is_empty()
+            || self.workers.iter().any(has_notes)
+            || matches!(self.state, State::Vacant { .. } | State::Refusing { .. })
+    }
+
+    /// Sends the messages that wait for workers, as far as there is room.
+    pub(super) fn send_notes(&mut self) -> Result<(), (WorkerId, ChannelError)> {
+        let mut workers = self.workers.iter_mut().filter(|worker| !worker.quarantined);
+        workers.try_for_each(|worker| worker.link.send_notes().map_err(|error| (worker.id, error)))
+    }
+
+    /// Takes the sessions out of the queue.
+    pub(super) fn withdraw_sessions(&mut self) -> Vec<PendingConnection> {
+        // Seldom any, and then few: the rest keeps its room.
+        let mut sessions = Vec::new();
+        for _ in 0..self.queue.len() {
+            match self.queue.pop_front() {
+                Some(session) if session.parcel.is_some() => sessions.push(session),
+                Some(client) => self.queue.push_back(client),
+                None => {}
+            }
+        }
+        sessions
+    }
+
+    pub(super) fn all_overdue(
+        &mut self,
+        id: SlotId,
+        now: Timestamp,
+        ack_timeout: Duration,
+    ) -> Vec<Overdue> {
+        let mut overdue = self.left_behind(now, ack_timeout);
+        overdue.extend(self.overdue(id, now, ack_timeout));
+        overdue
+    }
+
+    /// Connections that workers which no longer serve have not received: one that was replaced since it
+    /// had stalled has years to drain, and its last clients haven't.
+    fn left_behind(&mut self, now: Timestamp, ack_timeout: Duration) -> Vec<Overdue> {
+        let serving = self.state.worker();
+        let others =
+            self.workers.iter_mut().filter(|one| Some(one.id) != serving && !one.quarantined);
+        let late = others.filter(|one| one.link.waiting(now) >= Some(ack_timeout));
+        let freed = late.map(|one| Overdue::Stalled(one.id, one.link.take_back()));
+        freed.filter(|it| matches!(it, Overdue::Stalled(_, freed) if !freed.is_empty())).collect()
+    }
+
+    fn overdue(&mut self, id: SlotId, now: Timestamp, ack_timeout: Duration) -> Option<Overdue> {
+        match self.state {
+            State::Vacant { until } if now >= until => {
+                self.state = State::Closed;
+                Some(Overdue::Unfilled(id, self.queue.drain(..).collect()))
+            }
+            State::Refusing { worker, until } if now >= until => {
+                self.state = State::Serving(worker);
+                None
+            }
+            State::Serving(worker) => self.stalled(worker, now, ack_timeout),
+            _ => None,
+        }
+    }
+
+    fn stalled(
+        &mut self,
+        worker: WorkerId,
+        now: Timestamp,
+        ack_timeout: Duration,
+    ) -> Option<Overdue> {
+        let serving = self.worker(worker)?;
+        if serving.link.waiting(now)? < ack_timeout {
+            return None;
+        }
+        let mut freed = serving.link.take_back();
+        // Its answer shows that it is back, even if nothing else is left for it to answer.
+        let _ = serving.link.ping();
+        self.state = State::Stalled(worker);
+        freed.extend(self.queue.drain(..));
+        Some(Overdue::Stalled(worker, freed))
+    }
+}
