@@ -9,9 +9,8 @@ use std::process::ExitCode;
 
 use crate::demo::server;
 use crate::error::chain;
-use crate::primary::Estate;
+use crate::handover::StateFile;
 use crate::settings::reader::{Reader, Reading};
-use crate::upgrade::Document;
 use crate::upgrade::check::UNDERSTOOD;
 use clap::{ArgMatches, FromArgMatches};
 
@@ -114,7 +113,7 @@ fn init(init: &Init) -> Result<(), Box<dyn Error>> {
 /// asks.
 fn say_check(reading: &Reading, check: &Check) -> Result<(), Box<dyn Error>> {
     if let Some(number) = check.state {
-        Estate::check(&Document::from_number(number)?)?;
+        StateFile::from_number(number)?;
         let _ = writeln!(std::io::stdout(), "{UNDERSTOOD}");
         return Ok(());
     }

@@ -563,15 +563,15 @@ async fn no_line_is_lost_or_cut_when_output_is_handed_over_again_and_again() {
     output.take(worker(), pid, stdout, prints.stderr.take().expect("a pipe").into());
     let (mut begun, mut all) = (0, 0);
     while all < 20 || prints.try_wait().expect("it is ours").is_none() {
-        let mut estate = output.hand_over().await;
-        for pipe in &mut estate.pipes {
+        let mut stopped = output.hand_over().await;
+        for pipe in &mut stopped.pipes {
             begun += usize::from(!pipe.state.begun.is_empty());
             // As it would travel.
             let written = serde_json::to_string(&pipe.state).expect("it can be written");
             pipe.state = serde_json::from_str(&written).expect("it can be read");
         }
-        estate.dropped += 1;
-        output = Output::resume(settings(), &mut estate).expect("the same files");
+        stopped.dropped += 1;
+        output = Output::resume(settings(), &mut stopped).expect("the same files");
         all += 1;
         tokio::time::sleep(Duration::from_millis(3)).await;
     }
