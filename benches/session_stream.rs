@@ -1,9 +1,9 @@
-//! What the gate costs that lets WebSockets move, and what it costs to be protected: processor time of
+//! The cost of the stream that lets WebSockets migrate, and of protection: processor time of
 //! an echo on tokio-tungstenite, for each message, with the bare socket under the library, with the
-//! gate between them, and with a protected one, in turns.
+//! stream between them, and with a protected one, in turns.
 //!
 //! ```text
-//! cargo bench --bench gate
+//! cargo bench --bench session_stream
 //! ```
 //!
 //! The worker is this program again, in a process of its own, and the primary is no more than a channel.
@@ -38,8 +38,12 @@ const MESSAGES: u32 = 3_000;
 const BYTES: usize = 64;
 
 /// What a connection's worker does with it; the connection's id says which.
-const KINDS: [&str; 4] =
-    ["the bare socket", "the gate", "protected, no state", "protected, a state of 1,000 bytes"];
+const KINDS: [&str; 4] = [
+    "the bare socket",
+    "the session stream",
+    "protected, no state",
+    "protected, a state of 1,000 bytes",
+];
 
 fn main() -> Result<()> {
     if std::env::var_os("STICKY_LB_CHANNEL").is_some() {
@@ -64,7 +68,7 @@ fn main() -> Result<()> {
         };
         let quickest = quantile(times[kind].clone(), 0.1);
         println!(
-            "{quickest:6.2}  x {:.3} of bare, x {:.3} of the gate's  {name}",
+            "{quickest:6.2}  x {:.3} of bare, x {:.3} of the stream's  {name}",
             share(0),
             share(1)
         );
@@ -91,7 +95,7 @@ impl Bench {
             .envs(zero.map(|name| (format!("STICKY_LB_{name}"), "0")))
             .env("STICKY_LB_CHANNEL", "3")
             .env("STICKY_LB_SCOREBOARD", "4")
-            .env("STICKY_LB_CRASH_SAFE", "1")
+            .env("STICKY_LB_PROTECT", "1")
             .fd_mappings(vec![
                 FdMapping { parent_fd: far, child_fd: 3 },
                 FdMapping { parent_fd: scoreboard, child_fd: 4 },
@@ -176,13 +180,13 @@ async fn serve(connection: Connection) -> Result<()> {
         let (stream, _guard) = connection.into_parts();
         return echo(stream).await;
     }
-    let (gate, session) = connection.into_session();
+    let (stream, session) = connection.into_session();
     match kind {
         1 => {}
-        2 => session.protect(Vec::new),
-        _ => session.protect(|| vec![7; 1_000]),
+        2 => drop(session.protect(Vec::new)),
+        _ => drop(session.protect(|| vec![7; 1_000])),
     }
-    echo(gate).await
+    echo(stream).await
 }
 
 async fn echo(stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<()> {

@@ -30,7 +30,7 @@ use tokio::io::unix::AsyncFd;
 /// # Errors
 ///
 /// If no descriptor of that number is open.
-pub fn adopt(number: RawFd) -> io::Result<OwnedFd> {
+pub(crate) fn adopt(number: RawFd) -> io::Result<OwnedFd> {
     adopt_if(number, |_| Ok(()))
 }
 
@@ -40,7 +40,7 @@ pub fn adopt(number: RawFd) -> io::Result<OwnedFd> {
 /// # Errors
 ///
 /// If no descriptor of that number is open, or the check's.
-pub fn adopt_if(
+pub(crate) fn adopt_if(
     number: RawFd,
     check: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
 ) -> io::Result<OwnedFd> {

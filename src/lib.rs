@@ -14,8 +14,8 @@
 //! # For those who write a worker
 //!
 //! [`worker::Worker`] attaches to the primary and yields connections. [`worker::axum`] and
-//! [`worker::http`] serve an axum router or any hyper service with one call. WebSockets whose handlers
-//! say so move to the next worker with what they leave ([`worker::session`]). Workers in other
+//! [`worker::hyper`] serve an axum router or any hyper service with one call. WebSockets whose handlers
+//! say so migrate to the next worker with their state ([`worker::Session`]). Workers in other
 //! languages are written from [`protocol::message`] and [`protocol::scoreboard`], which document every
 //! byte; `examples/worker.py` is one.
 //!

@@ -118,7 +118,7 @@ fn successor_that(role: &str) {
 fn a_version_that_does_not_know_the_state_has_its_clients_come_anew() {
     let (old, new) = (example("library_worker"), example("library_worker"));
     let shell = format!(
-        "if [ $STICKY_LB_GENERATION = 0 ]; then exec {old} sessions; fi; exec {new} axum-echo"
+        "if [ $STICKY_LB_GENERATION = 0 ]; then exec {old} sessions; fi; exec {new} undeclared"
     );
     let primary = Primary::with_workers(1)
         .worker(&["sh", "-c", &shell])

@@ -103,7 +103,7 @@
 //!
 //! # Sessions that survive their worker
 //!
-//! A worker that finds `STICKY_LB_CRASH_SAFE=1` and moves sessions may have some kept. It sends its
+//! A worker that finds `STICKY_LB_PROTECT=1` and moves sessions may have some kept. It sends its
 //! [ledger](crate::protocol::checkpoint) once, then a copy of each such session's socket with the page of
 //! its entry. When the worker dies, the primary compares the entry with what the kernel has counted on
 //! the socket. If both agree, nothing was read or written since the entry was published: the session

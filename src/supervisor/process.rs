@@ -250,7 +250,7 @@ fn given(facts: PrimaryFacts, worker: WorkerId) -> [(&'static str, String); 10] 
         ("STICKY_LB_ORPHAN_TIMEOUT", orphan_timeout.as_millis().to_string()),
         ("STICKY_LB_KILL_TIMEOUT", kill_timeout.as_millis().to_string()),
         ("STICKY_LB_MIGRATE_TIMEOUT", migrate_timeout.as_millis().to_string()),
-        ("STICKY_LB_CRASH_SAFE", u8::from(protect).to_string()),
+        ("STICKY_LB_PROTECT", u8::from(protect).to_string()),
         ("NODE_APP_INSTANCE", worker.slot.to_string()),
         ("PORT", port.to_string()),
     ]

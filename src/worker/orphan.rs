@@ -12,14 +12,14 @@ use rustix::fs::{Mode, OFlags, open};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OrphanTimes {
     /// It goes on serving.
-    pub(crate) grace: Duration,
+    pub(crate) serve: Duration,
     /// It drains, at the most.
     pub(crate) drain: Duration,
 }
 
 /// What the worker prints went to the primary. Without a reader, printing would be an error that
 /// most programs don't survive: from now on it goes nowhere.
-pub(crate) fn print_nowhere() {
+pub(crate) fn discard_output() {
     let Ok(nowhere) = open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) else {
         return;
     };

@@ -18,11 +18,11 @@ const TIMEOUT: Duration = Duration::from_millis(20);
 
 /// A descriptor of the channel, to be sent on.
 #[derive(Debug)]
-pub(crate) struct Outlet {
+pub(crate) struct SessionSender {
     channel: AsyncFd<OwnedFd>,
 }
 
-impl Outlet {
+impl SessionSender {
     pub(crate) fn new(channel: OwnedFd) -> io::Result<Self> {
         Ok(Self { channel: kernel::watch(channel, Interest::WRITABLE)? })
     }
@@ -47,7 +47,7 @@ impl Outlet {
     ///
     /// # Errors
     ///
-    /// As [`Outlet::send`].
+    /// As [`SessionSender::send`].
     pub(crate) fn try_send(
         &self,
         message: &[u8],

@@ -21,7 +21,9 @@ use hyper::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use sticky_lb::worker::{ConnectionInfo, Session, Worker, axum as worker_axum, http};
+use sticky_lb::worker::{
+    ConnectionInfo, Session, Worker, axum as worker_axum, hyper as worker_hyper,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -31,11 +33,11 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 async fn main() -> Result<(), Box<dyn Error>> {
     let worker = Worker::attach()?;
     match std::env::args().nth(1).as_deref() {
-        Some("hyper") => Ok(http::serve(worker, service_fn(hello)).await?),
-        Some("chatty") => Ok(http::serve(worker, service_fn(chatter)).await?),
+        Some("hyper") => Ok(worker_hyper::serve(worker, service_fn(hello)).await?),
+        Some("chatty") => Ok(worker_hyper::serve(worker, service_fn(chatter)).await?),
         Some("logs-hyper") => {
             start_log();
-            Ok(http::serve(worker, service_fn(logging)).await?)
+            Ok(worker_hyper::serve(worker, service_fn(logging)).await?)
         }
         Some("logs-axum") => {
             start_log();
@@ -43,8 +45,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
         Some("stream") => stream(worker).await,
         Some("sessions") => Ok(worker_axum::serve(worker, sessions()).await?),
+        Some("undeclared") => Ok(worker_axum::serve(worker, undeclared()).await?),
         Some("axum-echo") => Ok(worker_axum::serve(worker, Router::new().fallback(echo)).await?),
-        Some("hyper-echo") => Ok(http::serve(worker, service_fn(hyper_echo)).await?),
+        Some("hyper-echo") => Ok(worker_hyper::serve(worker, service_fn(hyper_echo)).await?),
         other => Err(format!("no such role: {other:?}").into()),
     }
 }
@@ -100,7 +103,7 @@ async fn stream(mut worker: Worker) -> Result<(), Box<dyn Error>> {
             connection.shutdown().await
         });
     }
-    drain.finished().await;
+    drain.completed().await;
     Ok(())
 }
 
@@ -131,6 +134,12 @@ async fn serve_echo(mut socket: WebSocket) {
             return;
         }
     }
+}
+
+/// The same paths, in a version that knows nothing of migration.
+fn undeclared() -> Router {
+    let stays = async |upgrade: WebSocketUpgrade| upgrade.on_upgrade(serve_echo);
+    Router::new().route("/count", any(stays)).fallback(echo)
 }
 
 /// Sends for ever, whether anybody reads or not.
@@ -164,7 +173,7 @@ async fn count(
     upgrade: WebSocketUpgrade,
 ) -> axum::response::Response {
     let bytes = wanted.get("bytes").copied().unwrap_or(0).max(16);
-    let state = session.state().map_or_else(Vec::new, <[u8]>::to_vec);
+    let state = session.restored().map_or_else(Vec::new, <[u8]>::to_vec);
     let (numbers, _) = state.as_chunks::<8>();
     let number = |at: usize| numbers.get(at).map_or(0, |bytes| u64::from_le_bytes(*bytes));
     let (count, workers) = (Arc::new(AtomicU64::new(number(0))), number(1) + 1);
@@ -197,7 +206,7 @@ async fn talk(
 ) -> axum::response::Response {
     let wanted = |name| wanted.get(name).copied();
     let bytes = wanted("bytes").and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
-    let state = session.state().map_or_else(Vec::new, <[u8]>::to_vec);
+    let state = session.restored().map_or_else(Vec::new, <[u8]>::to_vec);
     let (numbers, _) = state.as_chunks::<8>();
     let number = |at: usize| numbers.get(at).map_or(0, |bytes| u64::from_le_bytes(*bytes));
     let said = Arc::new([AtomicU64::new(number(0)), AtomicU64::new(number(1))]);

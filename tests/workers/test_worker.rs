@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use rustix::net::{Shutdown, shutdown};
-use sticky_lb::internals::kernel::adopt;
 use sticky_lb::protocol::checkpoint;
 use sticky_lb::protocol::ids::ConnectionId;
 use sticky_lb::protocol::message::{
@@ -18,6 +17,7 @@ use sticky_lb::protocol::message::{
 };
 use sticky_lb::protocol::scm_rights::{Received, Sent, receive, send};
 use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
+use sticky_lb::worker::Inheritance;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -110,10 +110,8 @@ struct Channel {
 
 impl Channel {
     fn attach() -> Result<Self, Box<dyn Error>> {
-        let inherited =
-            |name| -> Result<OwnedFd, Box<dyn Error>> { Ok(adopt(std::env::var(name)?.parse()?)?) };
-        let scoreboard = Scoreboard::open(inherited("STICKY_LB_SCOREBOARD")?.as_fd())?;
-        Ok(Self { socket: inherited("STICKY_LB_CHANNEL")?, scoreboard })
+        let Inheritance { channel, scoreboard, .. } = Inheritance::take()?;
+        Ok(Self { socket: channel, scoreboard })
     }
 
     fn get_ready(&self) -> Result<(), Box<dyn Error>> {

@@ -11,7 +11,7 @@ use rustix::fs::{FallocateFlags, fallocate, ftruncate};
 
 use crate::kernel::{PAGE, SharedMemory};
 use crate::protocol::checkpoint;
-use crate::worker::session::lock;
+use crate::worker::lock::lock;
 
 /// Single pages are made so many at a time, since each mapping counts.
 const AT_ONCE: usize = 64;

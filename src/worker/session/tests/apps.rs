@@ -134,7 +134,7 @@ async fn number(Path(number): Path<u64>, ConnectInfo(served): ConnectInfo<Served
 
 /// Requests are counted, and each is a reason to move.
 async fn count(ConnectInfo(served): ConnectInfo<Served>, request: Request, next: Next) -> Response {
-    let in_flight = served.handle.request_started();
+    let in_flight = served.handle.request_started(None);
     if request.uri().path() != "/" {
         served.handled.notify_one();
     }

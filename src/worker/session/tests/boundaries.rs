@@ -1,4 +1,4 @@
-//! The gate by itself: what may be read when, and what is taken.
+//! The stream by itself: what may be read when, and what is detached.
 
 use std::time::Duration;
 
@@ -6,9 +6,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::worker::session::handle::{Baggage, Handle, Kind};
+use crate::worker::session::handle::Handle;
+use crate::worker::session::image::{ConnectionState, Kind};
 use crate::worker::session::stream::SessionStream;
 use crate::worker::session::tests::client::{UPGRADE, frame};
+use crate::worker::session::tests::migration::{self, resumed};
 
 const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
 
@@ -20,7 +22,7 @@ async fn pair() -> (TcpStream, TcpStream) {
 
 async fn fresh() -> (TcpStream, SessionStream, Handle) {
     let (client, server) = pair().await;
-    let (gate, handle) = SessionStream::fresh(server, None);
+    let (gate, handle) = migration::fresh(server);
     (client, gate, handle)
 }
 
@@ -28,8 +30,8 @@ async fn fresh() -> (TcpStream, SessionStream, Handle) {
 async fn replaying() -> (TcpStream, SessionStream, Handle) {
     let (client, server) = pair().await;
     let head = UPGRADE.as_bytes().to_vec();
-    let baggage = Baggage { kind: Kind::WebSocket, head, unread: Vec::new() };
-    let (mut gate, handle) = SessionStream::resumed(server, None, baggage, None);
+    let connection = ConnectionState { kind: Kind::WebSocket, head, unread: Vec::new() };
+    let (mut gate, handle) = resumed(server, connection);
     reads(&mut gate, UPGRADE.as_bytes()).await;
     (client, gate, handle)
 }
@@ -82,9 +84,9 @@ async fn asked_to_stop_it_reads_to_the_end_of_the_message_and_no_further() {
     reads(&mut gate, &last).await;
     reads_nothing(&mut gate).await;
     assert!(is_drained(&handle).await && handle.hold());
-    let mut taken = handle.take().unwrap();
-    assert_eq!((taken.baggage.kind, taken.baggage.unread.len()), (Kind::WebSocket, 0));
-    assert_eq!(taken.baggage.head, UPGRADE.as_bytes());
+    let mut taken = handle.detach().unwrap();
+    assert_eq!((taken.connection.kind, taken.connection.unread.len()), (Kind::WebSocket, 0));
+    assert_eq!(taken.connection.head, UPGRADE.as_bytes());
     let mut rest = vec![0; next.len()];
     taken.stream.read_exact(&mut rest).await.unwrap();
     assert_eq!(rest, next);
@@ -117,7 +119,7 @@ async fn held_it_neither_reads_nor_writes_and_released_it_does_both() {
     let mut came = [0; 4];
     let nothing = timeout(Duration::from_millis(30), client.read(&mut came)).await;
     assert!(nothing.is_err(), "written while held");
-    assert!(handle.take().is_none(), "what was to be written would be lost");
+    assert!(handle.detach().is_none(), "what was to be written would be lost");
     client.read_exact(&mut came).await.unwrap();
     assert_eq!(&came, b"\x81\x02ab");
     // It was released by that, and is drained again.
@@ -140,16 +142,16 @@ async fn taken_the_library_sees_the_end_and_writes_fail() {
         (length, gate)
     });
     handle.drained().await;
-    assert!(handle.hold() && !handle.has_left());
-    let taken = handle.take();
+    assert!(handle.hold() && !handle.is_detached());
+    let taken = handle.detach();
     let (length, mut gate) = reading.await.unwrap();
     assert_eq!(length, 0);
     let error = gate.write(b"late").await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
     gate.flush().await.unwrap();
     gate.shutdown().await.unwrap();
-    assert!(taken.is_some() && handle.has_left() && handle.kind() == Kind::Ended);
-    assert!(handle.take().is_none() && handle.seize().is_none());
+    assert!(taken.is_some() && handle.is_detached() && handle.kind() == Kind::Ended);
+    assert!(handle.detach().is_none() && handle.force_detach().is_none());
     handle.ended().await;
 }
 
@@ -163,7 +165,7 @@ async fn what_the_server_has_begun_to_write_it_finishes() {
     gate.write_all(b"cd\x01\x01e").await.unwrap();
     reads_nothing(&mut gate).await;
     assert!(!is_drained(&handle).await, "in the middle of a message");
-    assert!(handle.seize().unwrap().at_frame_boundary);
+    assert!(handle.force_detach().unwrap().at_frame_boundary);
 }
 
 #[tokio::test]
@@ -176,7 +178,7 @@ async fn a_reader_that_waits_for_a_write_is_woken_by_it() {
     assert!(!is_drained(&handle).await);
     writer.write_all(b"cd").await.unwrap();
     handle.drained().await;
-    drop(handle.seize());
+    drop(handle.force_detach());
     assert!(reading.await.unwrap().is_err());
 }
 
@@ -203,7 +205,7 @@ async fn a_client_that_leaves_while_stopped_is_seen_to() {
     assert!(!is_drained(&handle).await && !handle.hold());
     drop(gate);
     handle.ended().await;
-    assert!(handle.seize().is_none() && !handle.has_left());
+    assert!(handle.force_detach().is_none() && !handle.is_detached());
 }
 
 #[tokio::test]
@@ -226,7 +228,7 @@ async fn a_goodbye_is_finished_here() {
     gate.write_all(b"\x88\x02\x03\xe8").await.unwrap();
     assert!(!handle.hold());
     reads(&mut gate, &goodbye).await;
-    assert!(!handle.seize().unwrap().at_frame_boundary);
+    assert!(!handle.force_detach().unwrap().at_frame_boundary);
 }
 
 #[tokio::test]
@@ -235,13 +237,13 @@ async fn seized_it_says_whether_a_close_frame_may_follow() {
     {
         let (_client, mut gate, handle) = websocket().await;
         gate.write_all(written).await.unwrap();
-        let seized = handle.seize().unwrap();
-        assert_eq!(seized.at_frame_boundary, expected);
+        let detached = handle.force_detach().unwrap();
+        assert_eq!(detached.at_frame_boundary, expected);
         reads_the_end(&mut gate).await;
     }
     let (_client, _gate, handle) = fresh().await;
-    let seized = handle.seize().unwrap();
-    assert!(!seized.at_frame_boundary);
+    let detached = handle.force_detach().unwrap();
+    assert!(!detached.at_frame_boundary);
 }
 
 #[tokio::test]
@@ -257,13 +259,13 @@ async fn a_replay_with_another_answer_ends_in_a_close_frame() {
         gate.write_all(answer).await.unwrap();
         // Or without an answer at all.
         gate.shutdown().await.unwrap();
-        assert!(handle.replay_refused() && handle.kind() == Kind::Closing);
+        assert!(handle.is_rejected() && handle.kind() == Kind::Closing);
         reads_the_end(&mut gate).await;
         drop(gate);
         handle.ended().await;
-        let seized = handle.seize().unwrap();
-        assert!(!seized.at_frame_boundary);
-        drop(seized);
+        let detached = handle.force_detach().unwrap();
+        assert!(!detached.at_frame_boundary);
+        drop(detached);
         let mut frame = Vec::new();
         client.read_to_end(&mut frame).await.unwrap();
         let [high, low] = u16::to_be_bytes(code);
@@ -285,7 +287,7 @@ async fn what_is_not_followed_passes_whole_and_never_stops() {
         reads(&mut gate, b"more").await;
         reads_nothing(&mut gate).await;
         assert!(!is_drained(&handle).await && !handle.hold());
-        assert!(!handle.seize().unwrap().at_frame_boundary);
+        assert!(!handle.force_detach().unwrap().at_frame_boundary);
     }
     // And what ends before it can be told.
     let (mut client, mut gate, _handle) = fresh().await;
@@ -303,13 +305,13 @@ async fn half_a_head_moves_and_a_request_is_nobodys_to_guess_at() {
     handle.ask_to_stop();
     reads_nothing(&mut gate).await;
     assert!(is_drained(&handle).await && handle.hold());
-    let taken = handle.take().unwrap();
+    let taken = handle.detach().unwrap();
     assert_eq!(
-        (taken.baggage.kind, taken.baggage.unread.as_slice()),
+        (taken.connection.kind, taken.connection.unread.as_slice()),
         (Kind::Http, b"GET / HT".as_slice())
     );
 
-    let (mut gate, handle) = SessionStream::resumed(taken.stream, None, taken.baggage, None);
+    let (mut gate, handle) = resumed(taken.stream, taken.connection);
     client.write_all(b"TP/1.1\r\n\r\n").await.unwrap();
     reads(&mut gate, b"GET / HTTP/1.1\r\n\r\n").await;
     gate.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
@@ -338,7 +340,7 @@ async fn asked_in_the_middle_of_the_handshake_it_stops_behind_it() {
     gate.write_all(b"b").await.unwrap();
     reads_nothing(&mut gate).await;
     assert!(is_drained(&handle).await && handle.hold());
-    let baggage = handle.take().unwrap().baggage;
-    assert_eq!(baggage.head, UPGRADE.as_bytes());
-    assert_eq!(baggage.unread, message);
+    let connection = handle.detach().unwrap().connection;
+    assert_eq!(connection.head, UPGRADE.as_bytes());
+    assert_eq!(connection.unread, message);
 }

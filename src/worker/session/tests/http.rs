@@ -1,4 +1,4 @@
-//! Kept-alive HTTP, moved between requests.
+//! Checkpoint-alive HTTP, moved between requests.
 
 use std::fmt::Write as _;
 use std::time::Duration;
