@@ -44,6 +44,7 @@ mod drain;
 mod ending;
 mod error;
 mod guard;
+mod handler_result;
 #[cfg(feature = "hyper")]
 pub mod hyper;
 mod linger;
@@ -58,13 +59,13 @@ mod session_sender;
 mod shared;
 
 pub use accept::Worker;
-pub use attach::AttachError;
 pub use connection::Connection;
 pub use connection_info::ConnectionInfo;
 pub use drain::Drain;
-pub use error::{ChannelError, ServeError};
+pub use error::{AttachError, ChannelError, ServeError};
 pub use guard::ConnectionGuard;
-pub use serve::{HandlerResult, serve_or_listen};
+pub use handler_result::HandlerResult;
+pub use serve::serve_or_listen;
 pub use session::{
     MAX_STATE_BYTES, Migratable, Migrating, Migration, RequestGuard, Session, SessionStream,
 };

@@ -17,20 +17,21 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
+use tracing::Instrument;
 
 use crate::protocol::ids::{Generation, SlotId};
 use crate::protocol::message::{HELLO, LEAVE, READY, SESSIONS};
 use crate::protocol::scoreboard::Counter;
-use crate::worker::attach::{AttachError, Inheritance};
+use crate::worker::attach::Inheritance;
 use crate::worker::connection::Connection;
 use crate::worker::drain::Drain;
 use crate::worker::ending;
-use crate::worker::error::{ChannelError, ServeError};
+use crate::worker::error::{AttachError, ChannelError, ServeError};
+use crate::worker::handler_result::HandlerResult;
 use crate::worker::listen::OwnListener;
 use crate::worker::misuse::Misuse;
 use crate::worker::orphan::discard_output;
 use crate::worker::primary_channel::{ChannelEvent, PrimaryChannel};
-use crate::worker::serve::{self, HandlerResult};
 use crate::worker::session::api::Session;
 use crate::worker::session::registry::{Returned, Sessions};
 use crate::worker::session::stream::SessionStream;
@@ -163,12 +164,22 @@ impl Worker {
     /// # Errors
     ///
     /// If the channel to the primary fails.
-    pub async fn serve<H, F>(self, handler: H) -> Result<(), ChannelError>
+    pub async fn serve<H, F>(mut self, mut handler: H) -> Result<(), ChannelError>
     where
         H: FnMut(SessionStream, Session) -> F,
         F: Future<Output: HandlerResult> + Send + 'static,
     {
-        serve::serve(self, handler).await
+        let drain = self.drain();
+        self.enable_migration()?;
+        self.ready()?;
+        while let Some(connection) = self.accept().await? {
+            let span = connection.span().clone();
+            let (stream, session) = connection.into_session();
+            let handling = handler(stream, session);
+            tokio::spawn(async move { handling.await.log() }.instrument(span));
+        }
+        drain.completed().await;
+        Ok(())
     }
 
     /// Tells the primary that sessions can migrate from and to this worker; see [`Session`]. From

@@ -3,7 +3,6 @@
 //! Never changes the environment; the descriptors are marked close-on-exec, so that processes
 //! started from the worker don't inherit them.
 
-use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::str::FromStr;
@@ -17,7 +16,7 @@ use rustix::net::sockopt::socket_type;
 use crate::kernel;
 use crate::protocol::ids::{Generation, SlotId};
 use crate::protocol::scoreboard::Scoreboard;
-use crate::worker::error::write_with_sources;
+use crate::worker::error::AttachError;
 use crate::worker::orphan::OrphanTimes;
 
 /// The descriptor of the channel.
@@ -42,52 +41,6 @@ const DEFAULT_MIGRATE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Set as soon as this process has touched the descriptors that it inherited.
 static ATTACHED: AtomicBool = AtomicBool::new(false);
-
-/// Why a process can't attach to a primary.
-#[derive(thiserror::Error)]
-#[non_exhaustive]
-pub enum AttachError {
-    /// There is no primary.
-    #[error(
-        "not started by sticky-lb ({CHANNEL} is not set): run `sticky-lb --workers 4 -- COMMAND`, \
-         with this program as the COMMAND"
-    )]
-    NoPrimary,
-    /// It has attached already; that worker goes on.
-    #[error("this process has attached to its primary before")]
-    AlreadyAttached,
-    /// A variable has another value than the primary sets.
-    #[error("{name} is {value:?}, expected a number: it is set by sticky-lb, don't change it")]
-    Variable {
-        /// Its name.
-        name: &'static str,
-        /// Its value, empty if it isn't set.
-        value: String,
-    },
-    /// A descriptor is not the one that the primary passed on.
-    #[error(
-        "descriptor {number} of {name} is not what sticky-lb passed on: was it closed by a program \
-         in between?"
-    )]
-    Descriptor {
-        /// The variable that names it.
-        name: &'static str,
-        /// Its number.
-        number: i32,
-        /// The kernel's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// The channel can't be used.
-    #[error("cannot talk to the primary")]
-    Channel(#[source] io::Error),
-}
-
-impl fmt::Debug for AttachError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_with_sources(self, f)
-    }
-}
 
 /// Everything that the primary gives to a process. It can be taken once.
 #[derive(Debug)]

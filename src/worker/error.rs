@@ -1,4 +1,4 @@
-//! Why a worker fails after it has attached.
+//! Why a worker fails.
 //!
 //! `Debug` of these errors prints what `Display` and the sources say, since that is what a `main`
 //! that returns them shows.
@@ -8,7 +8,46 @@ use std::fmt;
 use std::io;
 
 use crate::protocol::message::MessageError;
-use crate::worker::attach::AttachError;
+
+/// Why a process can't attach to a primary.
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// There is no primary.
+    #[error(
+        "not started by sticky-lb (STICKY_LB_CHANNEL is not set): run `sticky-lb --workers 4 -- COMMAND`, \
+         with this program as the COMMAND"
+    )]
+    NoPrimary,
+    /// It has attached already; that worker goes on.
+    #[error("this process has attached to its primary before")]
+    AlreadyAttached,
+    /// A variable has another value than the primary sets.
+    #[error("{name} is {value:?}, expected a number: it is set by sticky-lb, don't change it")]
+    Variable {
+        /// Its name.
+        name: &'static str,
+        /// Its value, empty if it isn't set.
+        value: String,
+    },
+    /// A descriptor is not the one that the primary passed on.
+    #[error(
+        "descriptor {number} of {name} is not what sticky-lb passed on: was it closed by a program \
+         in between?"
+    )]
+    Descriptor {
+        /// The variable that names it.
+        name: &'static str,
+        /// Its number.
+        number: i32,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The channel can't be used.
+    #[error("cannot talk to the primary")]
+    Channel(#[source] io::Error),
+}
 
 /// Why the channel to the primary can't be used.
 #[derive(thiserror::Error)]
@@ -46,6 +85,12 @@ pub enum ServeError {
     Listen(#[source] io::Error),
 }
 
+impl fmt::Debug for AttachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_with_sources(self, f)
+    }
+}
+
 impl fmt::Debug for ChannelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_with_sources(self, f)
@@ -59,7 +104,7 @@ impl fmt::Debug for ServeError {
 }
 
 /// Writes an error and what caused it: `text: cause: its cause`.
-pub(crate) fn write_with_sources(error: &dyn Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn write_with_sources(error: &dyn Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "{error}")?;
     let mut source = error.source();
     while let Some(cause) = source {

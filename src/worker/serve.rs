@@ -1,14 +1,12 @@
-//! The short way for byte streams: everything that a worker does but the handler.
+//! The short way for byte streams that also runs without a primary.
 //!
 //! Never cuts a handler: the worker ends when its last connection is closed.
 
-use std::fmt::Display;
-
 use tokio::net::ToSocketAddrs;
-use tracing::Instrument;
 
 use crate::worker::accept::Worker;
-use crate::worker::error::{ChannelError, ServeError};
+use crate::worker::error::ServeError;
+use crate::worker::handler_result::HandlerResult;
 use crate::worker::session::api::Session;
 use crate::worker::session::stream::SessionStream;
 
@@ -41,40 +39,4 @@ where
     F: Future<Output: HandlerResult> + Send + 'static,
 {
     Ok(Worker::attach_or_listen(address).await?.serve(handler).await?)
-}
-
-/// A handler's result: nothing, or a `Result`, whose error is logged at level debug.
-pub trait HandlerResult {
-    /// Logs the error, if it is one. A client that goes away is no concern of the operator's.
-    fn log(self);
-}
-
-impl HandlerResult for () {
-    fn log(self) {}
-}
-
-impl<T, E: Display> HandlerResult for Result<T, E> {
-    fn log(self) {
-        if let Err(error) = self {
-            tracing::debug!(%error, "connection ended with an error");
-        }
-    }
-}
-
-pub(super) async fn serve<H, F>(mut worker: Worker, mut handler: H) -> Result<(), ChannelError>
-where
-    H: FnMut(SessionStream, Session) -> F,
-    F: Future<Output: HandlerResult> + Send + 'static,
-{
-    let drain = worker.drain();
-    worker.enable_migration()?;
-    worker.ready()?;
-    while let Some(connection) = worker.accept().await? {
-        let span = connection.span().clone();
-        let (stream, session) = connection.into_session();
-        let handling = handler(stream, session);
-        tokio::spawn(async move { handling.await.log() }.instrument(span));
-    }
-    drain.completed().await;
-    Ok(())
 }

@@ -22,17 +22,38 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use sticky_lb::worker::{
-    ConnectionInfo, Session, Worker, axum as worker_axum, hyper as worker_hyper,
+    ConnectionInfo, Session, SessionStream, Worker, axum as worker_axum, hyper as worker_hyper,
+    serve_or_listen,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::{WebSocketStream, accept_async};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
+    let role = std::env::args().nth(1);
+    match role.as_deref() {
+        Some("listens") => return Ok(serve_or_listen("127.0.0.1:0", plain_echo).await?),
+        Some("listens-axum") => {
+            return Ok(worker_axum::serve_or_listen("127.0.0.1:0", sessions()).await?);
+        }
+        Some("listens-hyper") => {
+            let service = service_fn(hyper_echo);
+            return Ok(worker_hyper::serve_or_listen("127.0.0.1:0", service).await?);
+        }
+        Some(role) if role.starts_with("forgets-") => return forget(role).await,
+        _ => {}
+    }
     let worker = Worker::attach()?;
-    match std::env::args().nth(1).as_deref() {
+    match role.as_deref() {
+        Some("plain") => Ok(worker.serve(plain_echo).await?),
+        Some("attaches-twice") => {
+            let error = Worker::attach().err().ok_or("attached twice")?;
+            writeln!(std::io::stderr(), "second: {error:?}")?;
+            Ok(worker.serve(plain_echo).await?)
+        }
+        Some("serves-bare") => serve_bare(worker).await,
         Some("hyper") => Ok(worker_hyper::serve(worker, service_fn(hello)).await?),
         Some("chatty") => Ok(worker_hyper::serve(worker, service_fn(chatter)).await?),
         Some("logs-hyper") => {
@@ -50,6 +71,59 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Some("hyper-echo") => Ok(worker_hyper::serve(worker, service_fn(hyper_echo)).await?),
         other => Err(format!("no such role: {other:?}").into()),
     }
+}
+
+/// A WebSocket echo on a byte stream.
+async fn plain_echo(
+    stream: SessionStream,
+    session: Session,
+) -> Result<(), tokio_tungstenite::tungstenite::Error> {
+    session.on_migrate(Vec::new);
+    let mut socket = accept_async(stream).await?;
+    while let Some(message) = socket.next().await.transpose()? {
+        if message.is_text() || message.is_binary() {
+            socket.send(message).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Leaves out a step of the long way.
+async fn forget(step: &str) -> Result<(), Box<dyn Error>> {
+    let mut worker = Worker::attach_or_listen("127.0.0.1:0").await?;
+    if step != "forgets-ready" {
+        worker.ready()?;
+    }
+    match step {
+        "forgets-ready" => drop(worker.accept().await?),
+        "forgets-to-accept" => tokio::time::sleep(Duration::from_secs(60)).await,
+        "forgets-to-go-on" => drop(tokio::time::timeout(Duration::ZERO, worker.accept()).await),
+        "forgets-to-wait" => {
+            let mut held = Vec::new();
+            while let Some(connection) = worker.accept().await? {
+                held.push(connection);
+            }
+            drop(worker);
+        }
+        "forgets-to-enable" => return Ok(worker.enable_migration()?),
+        other => return Err(format!("no such role: {other}").into()),
+    }
+    Ok(())
+}
+
+/// Enables migration, and doesn't serve sessions.
+async fn serve_bare(mut worker: Worker) -> Result<(), Box<dyn Error>> {
+    let drain = worker.drain();
+    worker.enable_migration()?;
+    worker.ready()?;
+    while let Some(mut connection) = worker.accept().await? {
+        tokio::spawn(async move {
+            connection.read_u8().await?;
+            connection.write_all(b"bare").await
+        });
+    }
+    drain.completed().await;
+    Ok(())
 }
 
 async fn hello(request: Request<Incoming>) -> Result<Response<String>, Infallible> {

@@ -143,15 +143,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_parcel_is_what_was_packed(
+        fn an_image_is_what_was_encoded(
             (head, unread, state) in (bytes(300), bytes(300), prop::option::of(bytes(300))),
             (websocket, left_at, protect) in any::<(bool, u64, bool)>(),
         ) {
             let kind = if websocket { Kind::WebSocket } else { Kind::Http };
             let connection = ConnectionState { kind, head: head.clone(), unread: unread.clone() };
             let left_at = Timestamp(left_at);
-            let packed = SessionImage { connection, state: state.clone(), left_at, protect };
-            let image = packed.encode();
+            let encoded = SessionImage { connection, state: state.clone(), left_at, protect };
+            let image = encoded.encode();
             let got = SessionImage::decode(&image).unwrap();
             prop_assert_eq!(got.connection.kind, kind);
             prop_assert_eq!((got.connection.head, got.connection.unread), (head, unread));
@@ -163,7 +163,7 @@ mod tests {
         }
 
         #[test]
-        fn what_stands_behind_an_open_one_is_its_state(head in bytes(300), state in bytes(300)) {
+        fn bytes_behind_an_open_one_are_its_state(head in bytes(300), state in bytes(300)) {
             let connection = ConnectionState { kind: Kind::WebSocket, head: head.clone(), unread: Vec::new() };
             let (left_at, empty) = (Timestamp(7), Some(Vec::new()));
             let open = SessionImage { connection, state: empty, left_at, protect: true }.encode_open();
