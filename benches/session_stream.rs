@@ -37,7 +37,7 @@ const ROUNDS: usize = 300;
 const MESSAGES: u32 = 3_000;
 const BYTES: usize = 64;
 
-/// What a connection's worker does with it; the connection's id says which.
+/// Kinds of connections; a connection's id says which it is.
 const KINDS: [&str; 4] = [
     "the bare socket",
     "the session stream",

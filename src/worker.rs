@@ -2,8 +2,8 @@
 //!
 //! # The short way
 //!
-//! [`Worker::serve`] serves byte streams, [`axum::serve`](crate::worker::axum::serve) a router and
-//! [`hyper::serve`](crate::worker::hyper::serve) any hyper service. Each says ready, accepts, migrates sessions,
+//! [`Worker::serve`] serves byte streams, `axum::serve` a router and `hyper::serve` any hyper service
+//! (with the features of these names). Each says ready, accepts, migrates sessions,
 //! drains, and returns when the last connection is closed:
 //!
 //! ```no_run

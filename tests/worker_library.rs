@@ -238,7 +238,7 @@ fn connections_that_are_served_without_a_session_are_reported_once() {
     primary.stop();
 }
 
-/// Everything that workers have printed, on whichever stream.
+/// Everything that workers have printed, on either stream.
 fn printed(primary: &Primary) -> String {
     let printed = primary.printed();
     printed.iter().map(|line| String::from_utf8_lossy(line) + "\n").collect()

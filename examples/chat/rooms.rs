@@ -45,7 +45,7 @@ struct Room {
     heard: watch::Sender<()>,
 }
 
-/// Who joins what: `/ws?room=lobby&name=somebody`.
+/// A member and its room: `/ws?room=lobby&name=somebody`.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
 #[serde(default)]
 pub(crate) struct Member {
@@ -113,7 +113,7 @@ impl Rooms {
         Arc::clone(lock(&self.rooms).entry(name.to_owned()).or_default())
     }
 
-    /// Forgets a room that nobody is in.
+    /// Removes an empty room.
     fn tidy(&self, name: &str) {
         let mut rooms = lock(&self.rooms);
         if rooms.get(name).is_some_and(|room| room.members() == 0) {
@@ -132,7 +132,7 @@ impl Room {
         self.heard.send_replace(());
     }
 
-    /// Where somebody reads on who has just come, or has come along with what was said elsewhere.
+    /// The place where a member reads on that has just come, or has migrated with other lines.
     fn seat(&self, state: Option<MemberState>) -> Cursor {
         let mut history = lock(&self.history);
         let Some(MemberState { cursor, lines, .. }) = state else { return history.end() };
@@ -192,7 +192,7 @@ impl Member {
         }
     }
 
-    /// Who serves it, and what it is called after what it asked for was cut.
+    /// Tells its worker, and its name and room, which may have been cut.
     fn greeting(&self, event: &str, members: usize) -> Utf8Bytes {
         let (slot, generation) = (number(SLOT), number(GENERATION));
         json!({"event": event, "worker": std::process::id(), "slot": slot,

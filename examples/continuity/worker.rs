@@ -26,7 +26,7 @@ const READ_AT_ONCE: usize = 4 * 1_024;
 /// How the worker is to behave.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Moves nobody: WebSockets are closed with code 1001 when the worker drains.
+    /// Migrates no session: WebSockets are closed with code 1001 when the worker drains.
     #[arg(long)]
     stay: bool,
     /// Leaves what it knew at first instead of what it has come to, as one does that doesn't wait for
@@ -38,7 +38,7 @@ pub(crate) struct Options {
     protect: bool,
 }
 
-/// What all handlers share.
+/// The state that all handlers share.
 #[derive(Clone, Debug)]
 struct App {
     options: Options,
@@ -107,7 +107,7 @@ async fn send_back(socket: &mut WebSocket) {
     }
 }
 
-/// What a client asks for: `/count?push=1000`.
+/// A client's request: `/count?push=1000`.
 #[derive(Clone, Copy, Debug, serde::Deserialize)]
 struct Wanted {
     /// Milliseconds between two pushes; none without it.

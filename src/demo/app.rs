@@ -19,7 +19,7 @@ use crate::worker::{Drain, Session};
 
 const PAGE: &str = include_str!("../../examples/chat/page.html");
 
-/// What the routes know.
+/// The state that all routes share.
 #[derive(Clone, Debug)]
 struct App {
     worker: Arc<Identity>,
@@ -35,7 +35,7 @@ struct Identity {
     headers: [(HeaderName, HeaderValue); 2],
 }
 
-/// The demo's routes. Its WebSockets move from worker to worker.
+/// The demo's routes. Its WebSockets migrate from worker to worker.
 pub fn router(drain: Drain) -> Router {
     let app = App { worker: Arc::new(Identity::own()), drain, rooms: Rooms::default() };
     Router::new()

@@ -74,11 +74,11 @@ pub struct Worker {
     /// Ends when no more connections come.
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
     signals: [Signal; 2],
-    /// Where the last client connected to.
+    /// The address that the last client connected to.
     local: Option<SocketAddr>,
 }
 
-/// Where connections come from.
+/// The source of connections.
 #[derive(Debug)]
 enum Source {
     Primary(Box<PrimaryChannel>),
@@ -159,7 +159,7 @@ impl Worker {
     /// Serves each connection with this handler, in a task of its own, and returns when the last one
     /// is closed. Says ready, accepts, migrates sessions, drains.
     ///
-    /// What migrates are HTTP/1.1 connections and WebSockets; see [`Session`].
+    /// HTTP/1.1 connections and WebSockets migrate; see [`Session`].
     ///
     /// # Errors
     ///

@@ -37,7 +37,7 @@ use crate::worker::session::stream::SessionStream;
 pub struct Connection {
     stream: TcpStream,
     guard: ConnectionGuard,
-    /// What came with it from another worker.
+    /// Came with it from another worker.
     image: Option<Box<SessionImage>>,
     /// Its checkpoint, if it is protected.
     checkpoint: Option<Box<Checkpoint>>,

@@ -1,4 +1,4 @@
-//! What a connection counts for as long as its socket is open here.
+//! Counts a connection for as long as its socket is open here.
 //!
 //! Never touches the socket.
 

@@ -34,7 +34,7 @@ impl OwnListener {
     pub(crate) async fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        // A person reads it, or nobody.
+        // If standard error is closed, nothing is lost.
         let _ = writeln!(
             io::stderr(),
             "listening on {address} without a sticky-lb primary, Ctrl-C stops",

@@ -70,7 +70,7 @@ impl Reported {
         if tracing::dispatcher::has_been_set() {
             tracing::warn!(hint, "worker library is misused");
         } else {
-            // Where that fails, nobody reads it.
+            // If standard error is closed, nothing is lost.
             let _ = writeln!(std::io::stderr(), "sticky-lb: {hint}");
         }
     }

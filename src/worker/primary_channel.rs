@@ -66,7 +66,7 @@ struct Answer {
     sent: Option<SentFlag>,
 }
 
-/// What comes from the primary.
+/// An event on the channel.
 #[derive(Debug)]
 pub(crate) enum ChannelEvent {
     /// A connection, the worker's own now.

@@ -1,4 +1,4 @@
-//! What a worker and all of its connections share.
+//! The state that a worker and all of its connections share.
 //!
 //! Counts, and wakes what waits for a count; decides nothing.
 
@@ -17,7 +17,7 @@ use crate::worker::misuse::Reported;
 use crate::worker::orphan::OrphanTimes;
 use crate::worker::session::checkpoint::CheckpointStore;
 
-/// What a worker was given at its start.
+/// A worker's inheritance, and its settings.
 #[derive(Debug)]
 pub(crate) struct Own {
     /// To the primary, if there is one.
@@ -48,7 +48,7 @@ impl Own {
     }
 }
 
-/// What a worker and all of its connections share, but for its sessions.
+/// The state that a worker and all of its connections share, but for its sessions.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) own: Own,

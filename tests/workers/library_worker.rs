@@ -216,7 +216,7 @@ fn undeclared() -> Router {
     Router::new().route("/count", any(stays)).fallback(echo)
 }
 
-/// Sends for ever, whether anybody reads or not.
+/// Sends for ever, read or unread.
 async fn flood(session: Session, upgrade: WebSocketUpgrade) -> axum::response::Response {
     session.on_migrate(Vec::new);
     upgrade.on_upgrade(

@@ -18,7 +18,7 @@ use crate::worker::session::request_guard::RequestGuard;
 
 /// A connection that may migrate to another worker, as its handler sees it. Cheap to clone.
 ///
-/// With [`worker::axum`](crate::worker::axum) and [`worker::hyper`](crate::worker::hyper) it is an
+/// With `worker::axum` and `worker::hyper` it is an
 /// extension of each request; with axum it is an extractor, too. Servers of one's own have it from
 /// [`Connection::into_session`](crate::worker::Connection::into_session).
 ///
@@ -102,7 +102,6 @@ impl Session {
     /// more stays, and is closed in its turn. It is called when all messages that have come are
     /// handled; nothing is sent or received from then on. It may be called again if the migration
     /// fails.
-    #[expect(clippy::must_use_candidate, reason = "the declaration is the point")]
     pub fn on_migrate(self, state: impl FnMut() -> Vec<u8> + Send + 'static) -> Migratable {
         self.inner.declare(MigrationMode::OnDemand(Box::new(state)));
         Migratable { session: self }
@@ -122,7 +121,6 @@ impl Session {
     ///
     /// If the primary runs without `--protect`, and without a primary, this is
     /// [`Session::on_migrate`].
-    #[expect(clippy::must_use_candidate, reason = "the declaration is the point")]
     pub fn protect(self, state: impl FnMut() -> Vec<u8> + Send + 'static) -> Migratable {
         let migratable = self.on_migrate(state);
         let inner = &migratable.session.inner;

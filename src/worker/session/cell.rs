@@ -12,7 +12,7 @@ use crate::worker::session::checkpoint::{AtRest, Checkpoint};
 use crate::worker::session::protection::RestPoint;
 use crate::worker::session::state::{Phase, State, Wake, park};
 
-/// What a stream and its handles have in common.
+/// The state of a stream, shared with its handles.
 #[derive(Debug)]
 pub(super) struct StreamCell {
     state: Mutex<State>,

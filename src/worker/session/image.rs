@@ -1,4 +1,4 @@
-//! What travels with a session's socket from one worker to the next, as bytes.
+//! The image that travels with a session's socket from one worker to the next, as bytes.
 //!
 //! The primary carries images and never looks into them.
 //!
@@ -7,7 +7,7 @@
 //! | 0 | 4 | `"SLP"` and the version: 1 |
 //! | 4 | 1 | 0 HTTP, 1 WebSocket |
 //! | 5 | 1 | 1 if the handler has left a state, else 0 |
-//! | 6 | 1 | 1 if the session is to survive its worker's death, else 0 |
+//! | 6 | 1 | 1 if the session is protected, else 0 |
 //! | 7 | 1 | zero |
 //! | 8 | 8 | when it left: `CLOCK_MONOTONIC` in nanoseconds |
 //! | 16 | 12 | lengths of head, unread bytes and state, each 4, little-endian; the last one may be 0xffffffff: all that is left |
@@ -22,10 +22,10 @@ pub const MAX_STATE_BYTES: usize = 16 * 1024 * 1024;
 
 const MAGIC: [u8; 4] = *b"SLP\x01";
 const HEADER: usize = 28;
-/// A state's length that isn't said.
+/// The length of a state that goes to the end.
 const OPEN: u32 = u32::MAX;
 
-/// What a connection carries.
+/// The protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Requests that are followed, or nothing yet.
@@ -40,7 +40,7 @@ pub(crate) enum Kind {
     Ended,
 }
 
-/// What travels with a socket.
+/// The state of a connection that travels with its socket.
 pub(crate) struct ConnectionState {
     /// [`Kind::Http`] or [`Kind::WebSocket`].
     pub(crate) kind: Kind,
@@ -54,21 +54,21 @@ pub(crate) struct ConnectionState {
 #[derive(Debug)]
 pub(crate) struct SessionImage {
     pub(crate) connection: ConnectionState,
-    /// What the handler has left, if it has said that it may move.
+    /// The handler's state, if it has declared that it can migrate.
     pub(crate) state: Option<Vec<u8>>,
     pub(crate) left_at: Timestamp,
-    /// It is written down at once by whoever gets it.
+    /// Its next worker protects it at once.
     pub(crate) protect: bool,
 }
 
 impl SessionImage {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let length = self.state.as_ref().map_or(0, Vec::len);
-        // A state is bounded by the mover.
+        // A state is bounded by migration.
         self.encode_with(u32::try_from(length).unwrap_or(OPEN))
     }
 
-    /// One behind which any state may be put.
+    /// An image that any state may be appended to.
     pub(crate) fn encode_open(&self) -> Vec<u8> {
         self.encode_with(OPEN)
     }
@@ -82,7 +82,7 @@ impl SessionImage {
         bytes.extend([websocket, self.state.is_some().into(), self.protect.into(), 0]);
         bytes.extend(self.left_at.0.to_le_bytes());
         for part in [&head[..], unread] {
-            // Bounded by the gate.
+            // Bounded by the stream.
             bytes.extend(u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
         }
         bytes.extend(state_length.to_le_bytes());
@@ -92,7 +92,7 @@ impl SessionImage {
         bytes
     }
 
-    /// Nothing if it is no image of this version.
+    /// None if it is no image of this version.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (header, body) = bytes.split_first_chunk::<HEADER>()?;
         let (magic, rest) = header.split_first_chunk::<4>()?;

@@ -1,6 +1,6 @@
 //! One session, as the library sees it: its facts, its stream, and how its handler lets it migrate.
 //!
-//! Never moves anything itself.
+//! Never moves a socket itself.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -82,9 +82,10 @@ impl Inner {
         let is_other = matches!(*declared, MigrationMode::OnDemand(_) | MigrationMode::Deferred)
             && !declared.is_same_kind(&mode);
         if !is_other {
-            // What the one before holds is not dropped under the lock.
-            let _before = std::mem::replace(&mut *declared, mode);
+            let before = std::mem::replace(&mut *declared, mode);
             drop(declared);
+            // Not under the lock: it is the app's.
+            drop(before);
         }
         self.handle.note_declared();
         if let Some(shared) = &self.shared {

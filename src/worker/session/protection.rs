@@ -14,7 +14,7 @@ pub(crate) trait StateSource: Send + Sync {
     fn make_state(&self) -> Option<Vec<u8>>;
 }
 
-/// What makes a session protected.
+/// The protection of a session, if it has one.
 #[derive(Default)]
 pub(super) struct Protection {
     /// Bytes read from the socket and written to it since the stream was made.
@@ -34,7 +34,7 @@ pub(super) struct RestPoint {
 }
 
 impl Protection {
-    /// Where it rests, if a checkpoint is wanted.
+    /// Its rest point, if a checkpoint is wanted.
     pub(super) fn rest_point(&self) -> Option<RestPoint> {
         let source = Weak::clone(self.wanted.as_ref()?);
         Some(RestPoint { source, read: self.read, written: self.written })

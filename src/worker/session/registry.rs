@@ -1,5 +1,4 @@
-//! The sessions of one worker: which are open, which are on their way, and what the primary has said
-//! of them.
+//! The sessions of one worker: which are open, which are on their way, and the primary's answers.
 //!
 //! Holds no sockets and does nothing by itself.
 
@@ -28,7 +27,7 @@ use crate::worker::shared::Shared;
 /// none waits long for those before it.
 pub(crate) const WINDOW: usize = 16;
 
-/// What became of a session that was offered.
+/// The outcome of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OfferOutcome {
     /// Another worker has it.

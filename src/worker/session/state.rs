@@ -1,4 +1,5 @@
-//! What a stream and its handles share: where a connection stands, and when it may be detached.
+//! The state that a stream and its handles share: where a connection stands, and when it may be
+//! detached.
 //!
 //! Never waits and wakes nothing itself: it says which tasks to wake, so that the lock is free by
 //! then.
@@ -18,7 +19,7 @@ use crate::worker::session::image::{ConnectionState, Kind};
 use crate::worker::session::parts::{Detached, Finished, ForceDetached};
 use crate::worker::session::protection::Protection;
 
-/// What is expected from both sides.
+/// The protocol that both sides speak now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Requests and answers.
@@ -56,7 +57,7 @@ pub(super) enum Stage {
     Dropped,
 }
 
-/// What was read from the socket and not by the library.
+/// Bytes that were read from the socket and not by the library.
 #[derive(Debug, Default)]
 pub(super) struct Input {
     pub(super) unread: BytesMut,
@@ -76,7 +77,7 @@ pub(super) struct UpgradeRequest {
     pub(super) replayed: usize,
 }
 
-/// What the library has written.
+/// The library's output.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     /// There is more than the socket took.
@@ -288,7 +289,7 @@ impl State {
     pub(super) fn force_detach(&mut self) -> (Option<ForceDetached>, Wake) {
         let Some(stream) = self.stream.take() else { return (None, Wake::default()) };
         let at_frame_boundary = match self.phase {
-            // What the library has written is not sent.
+            // The library's answer is not sent.
             Phase::Replay => true,
             Phase::WebSocket => {
                 self.written.between_frames() && !self.written.closing() && !self.output.is_shut

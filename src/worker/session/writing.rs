@@ -1,7 +1,7 @@
-//! What the library writes, followed on its way out: what of it is frames, and whether it is whole.
+//! Writes for the library, and follows the bytes: which of them are frames, and whether those are whole.
 //!
-//! Never changes what is written but for the answer to a request that is read again: the client has
-//! had one, so this one goes nowhere.
+//! Never changes a byte but for the answer to a request that is read again: the client has had one, so
+//! this one is swallowed.
 
 use std::io;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use tokio::io::AsyncWrite;
 use crate::worker::session::follow::answer::Outcome;
 use crate::worker::session::state::{Phase, State};
 
-/// Close codes (RFC 6455, 7.4.1 and the registry): come back later; you are not welcome.
+/// Close codes (RFC 6455, 7.4.1 and the registry): come back later; policy violation.
 const SERVICE_RESTART: u16 = 1012;
 const POLICY: u16 = 1008;
 
@@ -109,7 +109,7 @@ fn become_websocket(state: &mut State) {
     }
 }
 
-/// How many bytes go nowhere: to the end of the answer's head, and what follows is written.
+/// How many bytes are swallowed: to the end of the answer's head. The rest is written.
 fn swallow(state: &mut State, bytes: &[u8]) -> usize {
     match state.answer.follow(bytes) {
         None => bytes.len(),

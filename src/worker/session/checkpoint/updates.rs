@@ -1,4 +1,4 @@
-//! What the primary is to be told of checkpoints, until the accept loop tells it.
+//! The news of checkpoints for the primary, until the accept loop sends it.
 //!
 //! Bounded by the sessions there are and those that the primary still protects: one that is protected
 //! and ends before anything was told is not told of.

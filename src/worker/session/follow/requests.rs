@@ -12,7 +12,7 @@ pub(crate) struct Requests {
     answers: Answers,
 }
 
-/// What is known of answers.
+/// The facts known of answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answers {
     /// Nothing says when they are made: only that something was written since a head was delivered.
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_counts_it_is_idle_before_the_first_request_only() {
+    fn uncounted_it_is_idle_before_the_first_request_only() {
         let mut requests = Requests::new();
         requests.begin();
         assert!(!requests.answered());

@@ -15,15 +15,15 @@ use crate::worker::session::inner::Inner;
 use crate::worker::session::parts::Detached;
 use crate::worker::session::stream::SessionStream;
 
-/// What an app has beside its stream.
+/// An app's part beside its stream.
 #[derive(Clone, Debug)]
 pub(super) struct Served {
     pub(super) handle: Handle,
-    /// SentFlag by the app when it has handled something: time to move.
+    /// Notified by the app when it has handled something: time to migrate.
     pub(super) handled: Arc<Notify>,
-    /// What the app takes for each message.
+    /// How long the app takes for each message.
     pub(super) pace: Duration,
-    /// Which of the two workers.
+    /// 0 or 1, for one of the two workers.
     pub(super) worker: usize,
 }
 
@@ -92,10 +92,13 @@ async fn carry(
     reckless: bool,
     moves: Arc<AtomicUsize>,
 ) {
-    let (mut gate, mut handle) = fresh(stream);
+    let (mut served_stream, mut handle) = fresh(stream);
     for worker in (0..2).cycle() {
         let handled = Arc::new(Notify::new());
-        app(gate, Served { handle: handle.clone(), handled: Arc::clone(&handled), pace, worker });
+        app(
+            served_stream,
+            Served { handle: handle.clone(), handled: Arc::clone(&handled), pace, worker },
+        );
         let leave = async {
             handled.notified().await;
             if reckless { wrench(&handle) } else { leave(&handle).await }
@@ -108,7 +111,7 @@ async fn carry(
         // Out of the one runtime's hands and into the other's.
         let stream = TcpStream::from_std(taken.stream.into_std().unwrap()).unwrap();
         moves.fetch_add(1, Ordering::Relaxed);
-        (gate, handle) = resumed(stream, taken.connection);
+        (served_stream, handle) = resumed(stream, taken.connection);
     }
 }
 
