@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cli::Logged;
 use crate::cli::events::{EventWriter, EventsFile};
+use crate::cli::failure::{DONE, Logged};
 use crate::cli::greeting::{Terminal, summary};
 use crate::cli::role::{self, Role};
 use crate::config::Config;
@@ -56,7 +56,7 @@ pub(super) fn run(reader: &Reader, events: Option<RawFd>) -> Result<u8, Box<dyn 
                     Run { reader, config: &config, events: events.as_ref(), log: &log }
                         .primary(beginning)
                 })
-                .map(|()| super::DONE)
+                .map(|()| DONE)
         }
     };
     let result = result.map_err(|error: Box<dyn Error>| match format {
@@ -83,7 +83,7 @@ fn read(reader: &Reader, left: Option<&Beginning>) -> Result<Config, Box<dyn Err
     Ok(config)
 }
 
-/// What all primaries of this process run with.
+/// The surroundings of all primaries of this process.
 #[derive(Clone, Copy, Debug)]
 struct Run<'a> {
     reader: &'a Reader,

@@ -119,7 +119,7 @@ pub enum Request {
         slot: u16,
     },
     /// Send a slot's worker a signal.
-    Send {
+    Signal {
         /// Which.
         slot: u16,
         /// `USR2`, `SIGUSR2` or `12`.
@@ -182,7 +182,7 @@ impl Request {
             | Self::Restart { .. }
             | Self::Stop { .. }
             | Self::Kill { .. }
-            | Self::Send { .. }
+            | Self::Signal { .. }
             | Self::LogLevel { .. }
             | Self::Rebalance {} => true,
         }

@@ -1,8 +1,8 @@
-//! Where lines of the log go: standard error, at once or through a queue.
+//! Writes the log to standard error, directly or through a queue.
 //!
-//! A primary must not wait for whoever reads standard error, which workers' lines fill too. So a thread
+//! A primary must not wait for the reader of standard error, which workers' lines fill too. So a thread
 //! of its own writes there; when its queue is full, lines are dropped, counted and logged. A process of
-//! one thread writes itself, and drops what isn't taken within a second.
+//! one thread writes itself, and drops a line that isn't taken within a second.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -42,7 +42,7 @@ enum Entry {
     Flush(SyncSender<()>),
 }
 
-/// What formats a line writes it here, in one call.
+/// Takes each formatted line in one call.
 #[derive(Debug)]
 pub(super) struct LineWriter<'a>(&'a Shared);
 
@@ -132,7 +132,7 @@ fn is_writable() -> bool {
 /// Under the lock that workers' lines are written under, too.
 fn write_to_stderr(lines: &[u8]) {
     let stderr = io::stderr().lock();
-    // A standard error that is closed takes no complaint either.
+    // There is no other place for an error.
     let _ = write_all(stderr.as_fd(), lines);
 }
 
@@ -140,7 +140,7 @@ fn write_to_stderr(lines: &[u8]) {
 ///
 /// # Errors
 ///
-/// What the kernel says; some of it may be written then.
+/// The kernel's; some bytes may be written then.
 pub(crate) fn write_all(descriptor: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
     let mut rest = bytes;
     while !rest.is_empty() {
