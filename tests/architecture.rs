@@ -53,7 +53,7 @@ const BELONGS: [(&str, &[&str]); 5] = [
         ],
     ),
     ("clap::", &["cli", "settings/"]),
-    ("io::stdout()", &["cli.rs", "cli/", "supervisor/output.rs", "worker/orphan.rs"]),
+    ("io::stdout()", &["cli.rs", "cli/", "supervisor/output", "worker/orphan.rs"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<(String, String)>) {

@@ -33,21 +33,20 @@ pub(super) enum Command {
     Where(clients::Where),
     /// List the connections that workers hold, from the kernel's tables.
     Conns(clients::Conns),
-    /// Read the configuration again and replace all workers, slot by slot.
+    /// Read the configuration again and replace all workers.
     ///
-    /// Waits for the end of the rolling restart and fails with the reason if it is aborted. Ctrl-C ends
+    /// One slot after the other. Waits for the end of the rolling restart and fails with the reason if it is aborted. Ctrl-C ends
     /// the waiting alone, with exit code 130.
     Reload,
-    /// Replace the running sticky-lb with the binary on disk: same process, same workers, same
-    /// connections.
+    /// Replace the running sticky-lb with the binary on disk.
     ///
-    /// Reads the configuration again for settings that only a new primary can change; `reload` applies
+    /// The process, its workers and all connections stay. Reads the configuration again for settings that only a new primary can change; `reload` applies
     /// the others. Nothing changes if the new binary refuses the configuration or the running primary's
     /// state.
     Upgrade,
     /// Change the number of workers.
     Scale(steer::Scale),
-    /// Take a slot out of service: new clients go to other slots, its worker finishes and exits.
+    /// Take a slot out of service; its worker finishes and exits.
     Drain {
         /// Number of the slot.
         slot: u16,
@@ -91,8 +90,9 @@ pub(super) enum Command {
         /// resets them.
         levels: Option<String>,
     },
-    /// Bring clients back to their first slot: WebSockets that can migrate now, others with their next
-    /// connection.
+    /// Bring clients back that went to other slots meanwhile.
+    ///
+    /// WebSockets that can migrate do so now, other clients go back with their next connection.
     Rebalance,
     /// Show what workers print, each line with its slot.
     Logs(follow::Logs),

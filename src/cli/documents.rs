@@ -79,7 +79,7 @@ const EXAMPLES: [(&str, &str); 5] = [
         "sticky-lb --workers 4 --port 8080 -- ./server --verbose",
         "Run four workers of ./server behind port 8080.",
     ),
-    ("sticky-lb status", "Show how the only primary of this machine is."),
+    ("sticky-lb status", "Show the state of the primary."),
     (
         "sticky-lb reload",
         "Read the configuration again and replace all workers without losing a client.",

@@ -51,7 +51,9 @@ const GROUPS: [(&str, &[&str]); 3] = [
 /// One port, many worker processes, every client stays with its own.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true, args_override_self = true)]
-#[command(override_usage = USAGE, after_help = AFTER_HELP)]
+#[command(after_help = AFTER_HELP, override_usage = "\
+sticky-lb [OPTIONS] [-- COMMAND [ARGS]...]
+  sticky-lb COMMAND [OPTIONS]")]
 pub(super) struct Cli {
     #[command(flatten)]
     pub(super) run: Arguments,
@@ -61,10 +63,10 @@ pub(super) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SubCommand {
-    /// Check flags and configuration file and print the resulting settings.
+    /// Check flags and configuration file and print all settings.
     #[command(args_override_self = true)]
     Check(Box<Check>),
-    /// Write a configuration file with every key and its default, or convert one of PM2.
+    /// Write a configuration file with all defaults, or convert one of PM2.
     Init(Init),
     #[command(flatten)]
     Operate(commands::Command),
@@ -124,7 +126,7 @@ pub(super) fn command() -> clap::Command {
         groups(&command)
     );
     let hidden = |command: clap::Command| command.hide(true);
-    command.help_template(template).mut_subcommands(hidden)
+    command.override_usage(USAGE).help_template(template).mut_subcommands(hidden)
 }
 
 /// The command line with commands that documents are generated from.
@@ -188,7 +190,7 @@ mod tests {
         grouped.sort_unstable();
         assert_eq!(grouped, known);
         let text = groups(&command);
-        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.contains("\n  signal       Send a signal to a slot's worker\n"), "{text}");
     }
 

@@ -164,7 +164,7 @@ mod tests {
         for (before, now) in [((5, 1), (7, 4)), ((7, 4), (7, 2))] {
             trends.add(&status(before.0, before.1), &status(now.0, now.1));
         }
-        assert_eq!(trends.newest(Figure::Fallbacked, 9), [0, 2]);
+        assert_eq!(trends.newest(Figure::Fallbacks, 9), [0, 2]);
         assert_eq!(trends.newest(Figure::Connections, 9), [2, 4]);
         assert_eq!(trends.newest(Figure::Connections, 1), [2]);
     }
