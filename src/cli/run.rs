@@ -29,6 +29,9 @@ use crate::system::keeper::main_pid;
 /// How long blocking tasks may take to end.
 const BLOCKING_TIMEOUT: Duration = Duration::from_millis(200);
 
+/// How long an event waits for the log.
+const LOG_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Runs as keeper or as primary. The keeper alone reports errors of the configuration: with a wrong one
 /// it starts no primary.
 pub(super) fn run(reader: &Reader, events: Option<RawFd>) -> Result<u8, Box<dyn Error>> {
@@ -97,7 +100,9 @@ impl Run<'_> {
     fn primary(self, mut beginning: Beginning) -> Result<(), Box<dyn Error>> {
         loop {
             let output = beginning.start_output(self.config.output.clone())?;
-            let events = EventWriter::start(self.events)?;
+            let log = self.log.clone();
+            let flush_log = move || log.flush_within(LOG_TIMEOUT);
+            let events = EventWriter::start(self.events, flush_log)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let end = runtime.block_on(self.once(beginning, &output, &events));
             runtime.shutdown_timeout(BLOCKING_TIMEOUT);

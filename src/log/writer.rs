@@ -22,9 +22,6 @@ const QUEUE_LIMIT: usize = 4096;
 /// How long a process of one thread waits for standard error.
 const WRITE_TIMEOUT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
-/// How long the end waits for lines that are not written yet.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// Writes lines to standard error.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LogWriter(Arc<Shared>);
@@ -70,14 +67,14 @@ impl LogWriter {
         let _ = LineWriter(&self.0).write_all(lines);
     }
 
-    /// Waits until all that was logged so far is written, for 2 s at most.
-    pub(super) fn flush(&self) {
+    /// Waits until all that was logged so far is written, for `timeout` at most.
+    pub(super) fn flush(&self, timeout: Duration) {
         let Some(queue) = self.0.queue.get() else { return };
         let (done, written) = sync_channel(1);
         // If the queue is full, nothing is read, and waiting is in vain.
         if queue.try_send(Entry::Flush(done)).is_ok() {
             // Nothing is sent: it ends when the other end is dropped.
-            let _ = written.recv_timeout(FLUSH_TIMEOUT);
+            let _ = written.recv_timeout(timeout);
         }
     }
 }

@@ -93,16 +93,14 @@ fn a_terminal_that_wants_to_stop_who_is_not_in_front_does_not_stop_the_primary()
     let mut terminal = Terminal::open();
     let binary = env!("CARGO_BIN_EXE_sticky-lb");
     terminal.press(&format!("stty tostop; exec {binary} --workers 2 --port 0\n"));
-    terminal.wait_for(" 1 worker ready ");
+    terminal.wait_for(" 2 workers ready ");
     let [keeper, own] = [terminal.shell.id(), children(terminal.shell.id())[0]];
-    for pid in [keeper, own] {
+    let scalings = || terminal.shown.lock().unwrap().matches(" scaling ").count();
+    for (pid, before) in [(keeper, 0), (own, 2)] {
         signal(pid, Signal::TTOU);
-        eventually("one fewer", || {
-            terminal.shown.lock().unwrap().matches("\"event\":\"scaled\"").count() > 0
-        });
+        eventually("one fewer", || scalings() == before + 1);
         signal(pid, Signal::TTIN);
-        terminal.wait_for("\"workers\":2}");
-        terminal.shown.lock().unwrap().clear();
+        eventually("one more", || scalings() == before + 2);
     }
     terminal.press("\x03");
     terminal.wait_for("sticky-lb served 0 connections in ");

@@ -180,6 +180,6 @@ mod tests {
 
     #[test]
     fn names_fit() {
-        assert!(Figure::ALL.iter().all(|figure| figure.name().len() <= 11));
+        assert!(Figure::ALL.iter().all(|figure| figure.name().len() <= 12));
     }
 }
