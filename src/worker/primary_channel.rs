@@ -32,14 +32,11 @@ use crate::worker::ending::begin_drain;
 use crate::worker::error::ChannelError;
 use crate::worker::session::checkpoint::{SentFlag, Update};
 use crate::worker::session::closing::close_unserved;
-use crate::worker::session::image::{MAX_STATE_BYTES, SessionImage};
+use crate::worker::session::image::SessionImage;
 use crate::worker::session::migration::migrate_some;
 use crate::worker::session::registry::{OfferOutcome, Sessions};
 use crate::worker::session::resync::resync;
 use crate::worker::session_sender::SessionSender;
-
-/// Bytes of the longest image: a state, a head, and unread bytes.
-const MAX_IMAGE_BYTES: u64 = MAX_STATE_BYTES as u64 + 1024 * 1024;
 
 /// The channel and what is on its way through it.
 #[derive(Debug)]
@@ -338,7 +335,7 @@ fn open(
 fn read_all(memory: OwnedFd) -> Option<Vec<u8>> {
     let memory = File::from(memory);
     let length = memory.metadata().ok()?.len();
-    if length > MAX_IMAGE_BYTES {
+    if length > MAX_IMAGE {
         return None;
     }
     let mut bytes = vec![0; usize::try_from(length).ok()?];
