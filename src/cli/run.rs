@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cli::Logged;
 use crate::cli::events::{EventWriter, EventsFile};
+use crate::cli::failure::{DONE, Logged};
 use crate::cli::greeting::{Terminal, summary};
 use crate::cli::role::{self, Role};
 use crate::config::Config;
@@ -29,6 +29,9 @@ use crate::system::keeper::main_pid;
 
 /// How long blocking tasks may take to end.
 const BLOCKING_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// How long an event waits for the log.
+const LOG_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Runs as keeper or as primary. The keeper alone reports errors of the configuration: with a wrong one
 /// it starts no primary.
@@ -57,7 +60,7 @@ pub(super) fn run(reader: &Reader, events: Option<RawFd>) -> Result<u8, Box<dyn 
                     Run { reader, config: &config, events: events.as_ref(), log: &log }
                         .primary(startup)
                 })
-                .map(|()| super::DONE)
+                .map(|()| DONE)
         }
     };
     let result = result.map_err(|error: Box<dyn Error>| match format {
@@ -84,7 +87,7 @@ fn read(reader: &Reader, left: Option<&Startup>) -> Result<Config, Box<dyn Error
     Ok(config)
 }
 
-/// What all primaries of this process run with.
+/// The surroundings of all primaries of this process.
 #[derive(Clone, Copy, Debug)]
 struct Run<'a> {
     reader: &'a Reader,
@@ -98,7 +101,9 @@ impl Run<'_> {
     fn primary(self, mut startup: Startup) -> Result<(), Box<dyn Error>> {
         loop {
             let output = startup.start_output(self.config.output.clone())?;
-            let events = EventWriter::start(self.events)?;
+            let log = self.log.clone();
+            let flush_log = move || log.flush_within(LOG_TIMEOUT);
+            let events = EventWriter::start(self.events, flush_log)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let end = runtime.block_on(self.once(startup, &output, &events));
             runtime.shutdown_timeout(BLOCKING_TIMEOUT);
