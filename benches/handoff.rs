@@ -1,5 +1,5 @@
-//! The hand-off without clients: messages to bytes and back, descriptors through a channel, and what
-//! is counted and measured on the way.
+//! The hand-off without clients: messages to bytes and back, descriptors through a channel, and the counters
+//! and measurements of each connection.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -48,7 +48,7 @@ fn messages(criterion: &mut Criterion) {
     }
 }
 
-/// There and acknowledged: duplicate, send, receive, settle, close.
+/// A round trip: duplicate, send, receive, complete, close.
 fn channel(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("channel");
     let file: OwnedFd = File::open("/dev/null").expect("it can be opened").into();
@@ -69,21 +69,21 @@ fn channel(criterion: &mut Criterion) {
                         record: record(id),
                         socket,
                         crashes: 0,
-                        parcel: None,
+                        transfer: None,
                     });
                 }
                 let sent = channel.send_from(&mut queue, Timestamp(0)).expect("an open channel");
                 receive(&worker, &mut buffer, &mut taken).expect("an open channel");
-                scoreboard.add(Counter::Settled, taken.len() as u64);
+                scoreboard.add(Counter::Completed, taken.len() as u64);
                 taken.clear();
-                assert_eq!(channel.settle(drop).expect("nothing too many"), Some(sent));
+                assert_eq!(channel.complete(drop).expect("nothing too many"), Some(sent));
             });
         });
     }
 }
 
-/// What counting and measuring adds to each connection: with one client, and with so many that none
-/// is known to the search for the top_client.
+/// The cost of counting and measuring a connection: with one client, and with so many that none
+/// is known to the search for the top client.
 fn stats(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("stats");
     for (name, clients) in [("one client", 1), ("many clients", u64::MAX)] {

@@ -23,13 +23,8 @@ use rustix::time::{ClockId, clock_gettime};
 use sticky_lb::internals::link::Link;
 use sticky_lb::internals::link::connection::PendingConnection;
 use sticky_lb::internals::link::event::{LinkEvent, SessionEvent};
-<<<<<<< HEAD
 use sticky_lb::internals::link::inherit::Numbered;
-use sticky_lb::internals::link::native::{Keeping, PendingConnection};
-=======
-use sticky_lb::internals::link::native::WorkerEnd;
-use sticky_lb::internals::link::protection::Keeping;
->>>>>>> main
+use sticky_lb::internals::link::protection::ProtectionEvent;
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use sticky_lb::protocol::message::ConnectionRecord;
 use sticky_lb::worker::{Connection, Worker};
@@ -136,10 +131,10 @@ impl Bench {
         let record = ConnectionRecord { id, accepted_at: now, key, client, local: client };
         let socket = accepted.into();
         let mut queue =
-            VecDeque::from([PendingConnection { record, socket, crashes: 0, parcel: None }]);
+            VecDeque::from([PendingConnection { record, socket, crashes: 0, transfer: None }]);
         self.channel.send_from(&mut queue, now)?;
         while !self.channel.in_flight().is_empty() {
-            self.channel.settle(drop)?;
+            self.channel.complete(drop)?;
             std::thread::yield_now();
         }
         Ok(())
@@ -151,7 +146,7 @@ impl Bench {
         loop {
             match self.channel.receive()? {
                 LinkEvent::Nothing => return Ok(kept),
-                LinkEvent::Session(SessionEvent::Protection(Keeping::Keep(keep))) => {
+                LinkEvent::Session(SessionEvent::Protection(ProtectionEvent::Protect(keep))) => {
                     self.kept.push(keep.socket);
                     kept = true;
                 }

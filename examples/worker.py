@@ -12,7 +12,7 @@ import threading
 
 HEADER, RECORD, BATCH = struct.Struct("<2sBBHH"), struct.Struct("<QQQ24s24s"), 64
 PING, HELLO, READY, REFUSE, PONG = 0x02, 0x81, 0x82, 0x83, 0x84
-NOW, SETTLED, REFUSED, DRAIN = 0, 32, 40, 48  # counters on the scoreboard, in words of 8 bytes
+NOW, COMPLETED, REFUSED, DRAIN = 0, 32, 40, 48  # counters on the scoreboard, in words of 8 bytes
 
 channel = socket.socket(fileno=int(os.environ["STICKY_LB_CHANNEL"]))
 board = memoryview(mmap.mmap(int(os.environ["STICKY_LB_SCOREBOARD"]), 4096)).cast("Q")
@@ -59,7 +59,7 @@ def take(records, sockets):
     if refused:
         say(REFUSE, refused)
         count(REFUSED, len(refused))
-    count(SETTLED, len(records))  # From here on they are ours, and may be read from.
+    count(COMPLETED, len(records))  # From here on they are this worker's, and may be read.
     for record, sock in zip(records, sockets):
         count(NOW, 1)
         threading.Thread(target=serve, args=(address(record[3]), sock)).start()
@@ -78,7 +78,7 @@ while True:
         numbers = array.array("i", b"".join(right[2] for right in rights))
         take(list(RECORD.iter_unpack(data[8:])), [socket.socket(fileno=fd) for fd in numbers])
 
-if not board[DRAIN]:  # Nobody has ordered it: the primary is gone. Serve who is there, for a while.
+if not board[DRAIN]:  # No order to drain: the primary is gone. Serve the clients that are here, for a while.
     time = sum(int(os.environ[name]) for name in ("STICKY_LB_ORPHAN_TIMEOUT", "STICKY_LB_KILL_TIMEOUT"))
     end = threading.Timer(time / 1000, os._exit, (0,))
     end.daemon = True

@@ -302,7 +302,7 @@ pub struct TcpCounters {
     pub state: TcpState,
 }
 
-/// Where a TCP connection stands, as far as it matters for handing it to somebody else.
+/// The state of a TCP connection, as far as it matters for a hand-off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TcpState {
     /// Both sides may send.

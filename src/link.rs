@@ -30,7 +30,7 @@ pub mod event;
 pub mod in_flight;
 pub mod inherit;
 #[cfg(test)]
-mod json_lines;
+pub mod json_lines;
 pub mod native;
 pub mod protection;
 pub mod recovered;
@@ -215,17 +215,17 @@ impl Link {
     /// # Errors
     ///
     /// If it completed more than it was sent.
-    pub fn settle(
+    pub fn complete(
         &mut self,
         acknowledged: impl FnMut(PendingConnection),
     ) -> Result<Option<usize>, ChannelError> {
-        each!(self, it => it.settle(acknowledged))
+        each!(self, it => it.complete(acknowledged))
     }
 
     /// The error of a worker that counts a refusal which no message tells of.
     #[must_use]
-    pub fn refusal_is_missing(&self) -> ChannelError {
-        each!(self, it => it.refusal_is_missing())
+    pub fn missing_refusal(&self) -> ChannelError {
+        each!(self, it => it.missing_refusal())
     }
 
     /// Takes back the messages that the worker hasn't received: no worker has their connections. See
@@ -257,8 +257,8 @@ impl Link {
 
     /// Whether messages wait for room.
     #[must_use]
-    pub fn has_notes(&self) -> bool {
-        each!(self, it => it.has_notes())
+    pub fn has_outgoing(&self) -> bool {
+        each!(self, it => it.has_outgoing())
     }
 
     /// Sends the messages that wait, as far as there is room.
@@ -266,8 +266,8 @@ impl Link {
     /// # Errors
     ///
     /// If the worker has closed its end or the kernel failed.
-    pub fn send_notes(&mut self) -> Result<(), ChannelError> {
-        each!(self, it => it.send_notes())
+    pub fn send_outgoing(&mut self) -> Result<(), ChannelError> {
+        each!(self, it => it.send_outgoing())
     }
 
     /// Whether the worker migrates sessions and takes those of others.
@@ -277,46 +277,46 @@ impl Link {
     }
 
     /// A session of the worker is another worker's now.
-    pub fn tell_moved(&mut self, id: ConnectionId) {
-        each!(self, it => it.tell_moved(id));
+    pub fn send_moved(&mut self, id: ConnectionId) {
+        each!(self, it => it.send_moved(id));
     }
 
     /// No worker has taken a session of the worker.
-    pub fn tell_returned(&mut self, id: ConnectionId) {
-        each!(self, it => it.tell_returned(id));
+    pub fn send_returned(&mut self, id: ConnectionId) {
+        each!(self, it => it.send_returned(id));
     }
 
     /// Orders the worker to offer a session.
-    pub fn order_move(&mut self, id: ConnectionId) {
-        each!(self, it => it.order_move(id));
+    pub fn request_offer(&mut self, id: ConnectionId) {
+        each!(self, it => it.request_offer(id));
     }
 
     /// Asks which sessions could migrate.
-    pub fn take_census(&mut self) {
-        each!(self, it => it.take_census());
+    pub fn request_session_list(&mut self) {
+        each!(self, it => it.request_session_list());
     }
 
     /// Allows the worker to close so many clients.
-    pub fn allow_closes(&mut self, count: u32) {
-        each!(self, it => it.allow_closes(count));
+    pub fn grant_closes(&mut self, count: u32) {
+        each!(self, it => it.grant_closes(count));
     }
 
     /// Whether it isn't known yet what the primary before has sent.
     #[must_use]
-    pub fn is_awaited(&self) -> bool {
-        each!(self, it => it.is_awaited())
+    pub fn is_resyncing(&self) -> bool {
+        each!(self, it => it.is_resyncing())
     }
 
     /// Whether the worker has asked a primary that has died to be replaced.
     #[must_use]
-    pub fn wanted_to_leave(&self) -> bool {
-        each!(self, it => it.wanted_to_leave())
+    pub fn asked_for_replacement(&self) -> bool {
+        each!(self, it => it.asked_for_replacement())
     }
 
     /// Goes on from where the primary before has died, once that can be known. Returns how many connections
-    /// the worker has acknowledged that nobody has counted.
-    pub fn go_on(&mut self) -> Option<u64> {
-        each!(self, it => it.go_on())
+    /// the worker has acknowledged and that are not counted.
+    pub fn complete_resync(&mut self) -> Option<u64> {
+        each!(self, it => it.complete_resync())
     }
 
     /// Sessions that [`Link::take_back`] has found, which another primary had sent.
@@ -325,7 +325,7 @@ impl Link {
     }
 
     /// Notes what is counted, for a primary that has to go on from here. No system call.
-    pub fn note_seen(&mut self) {
-        each!(self, it => it.note_seen());
+    pub fn publish_counts(&mut self) {
+        each!(self, it => it.publish_counts());
     }
 }

@@ -1,5 +1,5 @@
-//! The account that a channel keeps: whatever a worker does with what it is sent, and whenever it
-//! dies, every connection is in one place, and in one only.
+//! The account of a channel: in any order of a worker's answers, and at any time of its death, every connection
+//! is in one place, and in one only.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,11 +11,6 @@ use proptest::prelude::*;
 use sticky_lb::internals::link::Link;
 use sticky_lb::internals::link::connection::PendingConnection;
 use sticky_lb::internals::link::event::LinkEvent;
-<<<<<<< HEAD
-use sticky_lb::internals::link::native::PendingConnection;
-=======
-use sticky_lb::internals::link::native::WorkerEnd;
->>>>>>> main
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use sticky_lb::protocol::message::{
     ConnectionRecord, HELLO, MAX_IDS, MAX_TO_WORKER, ToWorker, decode_to_worker, encode_refuse,
@@ -24,12 +19,12 @@ use sticky_lb::protocol::scm_rights::{Received, receive, send};
 use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
 
 /// Both ends of a channel, and where every connection is.
-struct Play {
+struct Model {
     channel: Link,
     worker: OwnedFd,
     scoreboard: Scoreboard,
     queue: VecDeque<PendingConnection>,
-    /// The worker has received these and not settled them, in order.
+    /// The worker has received these and not completed them, in order.
     received: VecDeque<u64>,
     next: u64,
     acknowledged_by_worker: u64,
@@ -45,11 +40,11 @@ enum Step {
     Receive,
     Acknowledge(u8),
     Refuse,
-    Settle,
+    Complete,
     TakeBack,
 }
 
-impl Play {
+impl Model {
     fn new(credits: usize) -> Self {
         let (mut channel, mut inherit) = Link::native(credits).unwrap();
         let scoreboard = Scoreboard::open(inherit.descriptor("scoreboard").unwrap()).unwrap();
@@ -79,10 +74,10 @@ impl Play {
         self.next += 1;
         let (accepted_at, key) = (Timestamp(0), AffinityKey(0));
         let record = ConnectionRecord { id, accepted_at, key, client, local };
-        PendingConnection { record, socket: socket.into(), crashes: 0, parcel: None }
+        PendingConnection { record, socket: socket.into(), crashes: 0, transfer: None }
     }
 
-    fn play(&mut self, step: &Step) {
+    fn apply(&mut self, step: &Step) {
         match step {
             Step::Send(count) => {
                 for _ in 0..*count {
@@ -94,7 +89,7 @@ impl Play {
             Step::Receive => self.receive(),
             Step::Acknowledge(count) => {
                 for _ in self.received.drain(..usize::from(*count).min(self.received.len())) {
-                    self.scoreboard.increment(Counter::Settled);
+                    self.scoreboard.increment(Counter::Completed);
                     self.acknowledged_by_worker += 1;
                 }
             }
@@ -104,10 +99,10 @@ impl Play {
                     let refusal = encode_refuse(&mut buffer, [ConnectionId(id)].into_iter());
                     send(&self.worker, refusal, &[]).unwrap();
                     self.scoreboard.increment(Counter::Refused);
-                    self.scoreboard.increment(Counter::Settled);
+                    self.scoreboard.increment(Counter::Completed);
                 }
             }
-            Step::Settle => self.settle(),
+            Step::Complete => self.complete(),
             Step::TakeBack => {
                 let taken = self.channel.take_back();
                 self.give_back(taken);
@@ -128,10 +123,10 @@ impl Play {
     }
 
     /// As the dispatcher: refusals first, where there are any.
-    fn settle(&mut self) {
+    fn complete(&mut self) {
         loop {
             let mut acknowledged = Vec::new();
-            match self.channel.settle(|one| acknowledged.push(one.record.id.0)).unwrap() {
+            match self.channel.complete(|one| acknowledged.push(one.record.id.0)).unwrap() {
                 Some(count) => {
                     assert_eq!(count, acknowledged.len());
                     self.acknowledged += count as u64;
@@ -172,7 +167,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => Just(Step::Receive),
         2 => (1..6_u8).prop_map(Step::Acknowledge),
         1 => Just(Step::Refuse),
-        2 => Just(Step::Settle),
+        2 => Just(Step::Complete),
         1 => Just(Step::TakeBack),
     ];
     prop::collection::vec(step, 0..40)
@@ -183,24 +178,24 @@ proptest! {
 
     #[test]
     fn every_connection_is_in_one_place(steps in steps(), credits in 1..20_usize) {
-        let mut play = Play::new(credits);
+        let mut model = Model::new(credits);
         for step in &steps {
-            play.play(step);
-            assert!(play.channel.in_flight().len() <= credits, "more than the credits are on their way");
+            model.apply(step);
+            assert!(model.channel.in_flight().len() <= credits, "more than the credits are on their way");
         }
-        play.end();
+        model.end();
     }
 }
 
 #[test]
 fn a_message_carries_no_more_than_it_may() {
-    let mut play = Play::new(256);
-    play.play(&Step::Send(150));
+    let mut model = Model::new(256);
+    model.apply(&Step::Send(150));
     let mut messages = 0;
-    while play.received.len() < 150 {
-        play.receive();
+    while model.received.len() < 150 {
+        model.receive();
         messages += 1;
     }
     assert_eq!(messages, 3);
-    play.end();
+    model.end();
 }

@@ -8,7 +8,7 @@ mod common;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 
-use common::fake_worker::{FakeWorker, Heard, parcel_file, sealed};
+use common::fake_worker::{FakeWorker, FromPrimary, parcel_file, sealed};
 use common::process::descriptors;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sticky_lb::internals::link::event::{LinkEvent, SessionEvent};
@@ -57,8 +57,8 @@ fn a_session_that_does_not_arrive_whole_returns() {
             ),
             "{more}"
         );
-        channel.send_notes().unwrap();
-        assert!(matches!(mover.hear(), Heard::Returned(ids) if ids == [1]));
+        channel.send_outgoing().unwrap();
+        assert!(matches!(mover.receive(), FromPrimary::Returned(ids) if ids == [1]));
     }
     leave(2);
     mover.offer_file(&record, &socket, &parcel);

@@ -1,4 +1,4 @@
-//! A worker that breaks the protocol is refused with a clear error, and nobody else notices.
+//! A worker that breaks the protocol is killed with a clear error, and other workers serve on.
 
 mod common;
 
@@ -65,7 +65,7 @@ fn a_pong_that_nobody_asked_for() {
     breaks("pongs", "pong without a ping");
 }
 
-/// Slot 0 counts wrongly, which is seen when it is given something.
+/// Slot 0 counts wrongly, which shows once it is sent a connection.
 fn miscounts(role: &str, expected: &str) {
     let primary = Primary::with_workers(3).slot_zero_plays(role).start();
     assert_ne!(ask(primary.client_of(0), primary.address()).slot(), 0);

@@ -125,7 +125,7 @@ impl Dispatcher {
         let arrivals = Arrivals::new(estate.listener, estate.accept_errors, affinity, &poller)
             .map_err(DispatchError::Wait)?;
         let queued = estate.slots.queues.iter().flat_map(|(_, queue)| queue);
-        let queued = queued.filter(|one| one.parcel.is_some()).count() as u64;
+        let queued = queued.filter(|one| one.transfer.is_some()).count() as u64;
         let DispatcherSettings { max_held, max_protected, pace } = settings;
         let state = BrokerState {
             close_requests: estate.wishes,
@@ -254,7 +254,7 @@ impl Dispatcher {
                 return Ok(());
             };
             self.routing.count_arrival(&record);
-            self.routing.place(PendingConnection { record, socket, crashes: 0, parcel: None });
+            self.routing.place(PendingConnection { record, socket, crashes: 0, transfer: None });
             if self.routing.is_unroutable() {
                 return Ok(());
             }
@@ -306,7 +306,7 @@ impl Dispatcher {
         let failed = (reason != RedispatchReason::Unfilled).then_some(slot);
         for connection in connections {
             lines::redispatched(&connection.record, slot, reason);
-            if connection.parcel.is_some() {
+            if connection.transfer.is_some() {
                 self.broker.place_again(&mut self.routing, connection, failed);
             } else {
                 self.routing.place_again(connection);
@@ -346,7 +346,7 @@ impl Dispatcher {
         if !self.listen_to(worker)
             && let Some(link) = self.routing.slots().any_link(worker)
         {
-            let error = link.refusal_is_missing();
+            let error = link.missing_refusal();
             self.quarantine(worker, error);
         }
     }
@@ -370,10 +370,10 @@ impl Dispatcher {
             Ok(LinkEvent::Nothing) => return false,
             // The next look at the slot completes them.
             Ok(LinkEvent::Acknowledged(_)) => {}
-            Ok(LinkEvent::Attached) => self.commands.tell(worker, SlotEventKind::Hello),
-            Ok(LinkEvent::Ready) => self.commands.tell(worker, SlotEventKind::Ready),
-            Ok(LinkEvent::Pong) => self.commands.tell(worker, SlotEventKind::Pong),
-            Ok(LinkEvent::ReplaceMe) => self.commands.tell(worker, SlotEventKind::Leave),
+            Ok(LinkEvent::Attached) => self.commands.send_event(worker, SlotEventKind::Attached),
+            Ok(LinkEvent::Ready) => self.commands.send_event(worker, SlotEventKind::Ready),
+            Ok(LinkEvent::Pong) => self.commands.send_event(worker, SlotEventKind::Pong),
+            Ok(LinkEvent::ReplaceMe) => self.commands.send_event(worker, SlotEventKind::ReplaceMe),
             Ok(LinkEvent::Refused(connections)) => self.refused(worker, connections),
             Ok(LinkEvent::Session(event)) => self.session_event(worker, event),
             Err(error) => self.quarantine(worker, error),
@@ -398,7 +398,7 @@ impl Dispatcher {
 
     /// Logged once a worker: it may refuse ten times a second for as long as it is full.
     fn refused(&mut self, worker: WorkerId, connections: Vec<PendingConnection>) {
-        let clients = connections.iter().filter(|one| one.parcel.is_none()).count() as u64;
+        let clients = connections.iter().filter(|one| one.transfer.is_none()).count() as u64;
         self.routing.count_refused(worker, clients);
         self.broker.refused(worker, &connections);
         let all = connections.len() as u64;
@@ -422,13 +422,13 @@ impl Dispatcher {
         self.routing.slots().quarantine(worker, self.now);
         self.broker.forget(worker);
         self.routing.schedule_tick();
-        self.commands.tell(worker, SlotEventKind::Violation(error));
+        self.commands.send_event(worker, SlotEventKind::Violation(error));
     }
 
     /// Takes back what a worker hasn't received of what another primary had sent, before it is
     /// quarantined: later it could not be told which sessions are among that.
     fn take_back_pending(&mut self, worker: WorkerId) {
-        let link = self.routing.slots().link(worker).filter(|link| link.is_awaited());
+        let link = self.routing.slots().link(worker).filter(|link| link.is_resyncing());
         let Some(link) = link else { return };
         let (freed, found) = (link.take_back(), link.take_found());
         self.broker.hold_found(&mut self.routing, found);
@@ -436,7 +436,7 @@ impl Dispatcher {
     }
 
     fn handle_commands(&mut self) {
-        self.commands.quiet();
+        self.commands.clear_wake();
         while let Some(command) = self.commands.next_command() {
             self.handle_command(command);
             self.routing.schedule_tick();
@@ -506,11 +506,11 @@ impl Dispatcher {
             // It will not get ready in time, and be started again.
             tracing::error!(slot = worker.slot.0, %error, "cannot watch a worker's link");
         }
-        if link.is_awaited() {
+        if link.is_resyncing() {
             self.broker.expect_report(worker);
         }
-        if link.wanted_to_leave() {
-            self.commands.tell(worker, SlotEventKind::Leave);
+        if link.asked_for_replacement() {
+            self.commands.send_event(worker, SlotEventKind::ReplaceMe);
         }
         self.routing.slots().attach(worker, attached);
         // There may be a question to send.
@@ -539,7 +539,7 @@ impl Dispatcher {
         }
         self.broker.worker_died(&mut self.routing, worker, &mut recovered);
         for connection in recovered.acknowledged {
-            if connection.parcel.is_some() {
+            if connection.transfer.is_some() {
                 self.broker.acknowledged(&mut self.routing, worker, &connection);
             } else {
                 self.routing.complete_one(worker, &connection.record);
@@ -555,7 +555,7 @@ impl Dispatcher {
     /// Closes connections that a dead worker has used and not acknowledged.
     fn close_used(&mut self, worker: WorkerId, used: Vec<PendingConnection>) {
         let (sessions, clients): (Vec<_>, Vec<_>) =
-            used.into_iter().partition(|one| one.parcel.is_some());
+            used.into_iter().partition(|one| one.transfer.is_some());
         self.routing.count_used(worker, clients.len() as u64);
         sessions.into_iter().for_each(|one| self.broker.close(&mut self.routing, one));
     }
@@ -563,7 +563,7 @@ impl Dispatcher {
     fn redispatch_after_crash(&mut self, slot: SlotId, mut connection: PendingConnection) {
         lines::redispatched(&connection.record, slot, RedispatchReason::Crashed);
         connection.crashes = connection.crashes.saturating_add(1);
-        if connection.parcel.is_some() {
+        if connection.transfer.is_some() {
             self.broker.place_again(&mut self.routing, connection, Some(slot));
         } else {
             self.routing.place_after_crash(slot, connection);

@@ -22,7 +22,7 @@ pub(super) fn fallback(record: &ConnectionRecord, slot: SlotId, reason: Fallback
 
 pub(super) fn handed_over(worker: WorkerId, connection: &PendingConnection) {
     let record = &connection.record;
-    if connection.parcel.is_some() {
+    if connection.transfer.is_some() {
         return step(worker, record.id, "handed over");
     }
     tracing::debug!(

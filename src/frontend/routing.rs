@@ -262,7 +262,7 @@ impl Routing {
     ) -> Completion {
         let (stats, now, before) = (&mut self.tally.stats, self.now, sessions.len());
         let completion = self.slots.complete(slot, |worker, connection| {
-            if connection.parcel.is_some() {
+            if connection.transfer.is_some() {
                 sessions.push((worker, connection));
             } else {
                 measure(stats, worker, &connection.record, now);
@@ -306,7 +306,7 @@ impl Routing {
             shared.write(self.tally.total(accept_errors));
         }
         for slot in &self.unflushed {
-            self.slots.note_seen(*slot);
+            self.slots.publish_counts(*slot);
         }
     }
 

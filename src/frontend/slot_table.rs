@@ -194,7 +194,7 @@ impl SlotTable {
         match (&event, *state) {
             (LinkEvent::Nothing, _) => {}
             (LinkEvent::Refused(refused), State::Serving(serving))
-                if serving == worker && refused.iter().any(|one| one.parcel.is_none()) =>
+                if serving == worker && refused.iter().any(|one| one.transfer.is_none()) =>
             {
                 *state = State::Refusing { worker, until: now + REFUSAL_PAUSE };
             }
@@ -213,7 +213,7 @@ impl SlotTable {
         let Some(slot) = self.slots.get_mut(slot.index()) else { return completion };
         for SlotWorker { id, link, .. } in slot.workers.iter_mut().filter(|one| !one.quarantined) {
             let before = link.in_flight().len();
-            match link.settle(|connection| acknowledged(*id, connection)) {
+            match link.complete(|connection| acknowledged(*id, connection)) {
                 Ok(Some(0)) => continue,
                 Ok(Some(count)) => completion.acknowledged += count,
                 Ok(None) => completion.refusals = Some(*id),
@@ -244,7 +244,7 @@ impl SlotTable {
         mut handed_over: impl FnMut(WorkerId, &PendingConnection),
     ) -> Result<bool, (WorkerId, ChannelError)> {
         let slot = &mut self.slots[slot.index()];
-        slot.send_notes()?;
+        slot.send_outgoing()?;
         let State::Serving(worker) = slot.state else { return Ok(false) };
         let serving = slot.workers.iter_mut().find(|one| one.id == worker);
         let Some(SlotWorker { link, delivery, .. }) = serving else { return Ok(false) };
@@ -338,20 +338,20 @@ impl SlotTable {
     /// Resumes the link of a worker that had another primary before, if it is known by now what that
     /// one has sent. Returns how many connections the worker had acknowledged that no primary has counted.
     pub fn resume_link(&mut self, worker: WorkerId) -> Option<u64> {
-        self.link(worker)?.go_on()
+        self.link(worker)?.complete_resync()
     }
 
     /// Notes the counts of a slot's workers, for a successor.
-    pub fn note_seen(&mut self, slot: SlotId) {
+    pub fn publish_counts(&mut self, slot: SlotId) {
         let slot = self.slots.get_mut(slot.index());
         let workers = slot.into_iter().flat_map(|slot| &mut slot.workers);
-        workers.for_each(|worker| worker.link.note_seen());
+        workers.for_each(|worker| worker.link.publish_counts());
     }
 
     /// Clients that wait or are on their way, without sessions.
     #[must_use]
     pub fn clients(&self) -> u64 {
-        let waiting = |slot: &Slot| slot.queue.iter().filter(|one| one.parcel.is_none()).count();
+        let waiting = |slot: &Slot| slot.queue.iter().filter(|one| one.transfer.is_none()).count();
         let workers = self.slots.iter().flat_map(|slot| &slot.workers);
         let under_way = workers.map(|worker| worker.link.in_flight().clients());
         self.slots.iter().map(waiting).chain(under_way).sum::<usize>() as u64

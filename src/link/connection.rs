@@ -7,11 +7,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::protocol::checkpoint::{Entry, Ledger};
+use crate::protocol::checkpoint::{Checkpoint, Entry};
 use crate::protocol::ids::{SlotId, WorkerId};
-use crate::protocol::message::{ConnectionRecord, PARCEL_INLINE};
+use crate::protocol::message::{ConnectionRecord, MAX_INLINE_IMAGE};
 use crate::protocol::sealed::seal;
-use crate::protocol::tcp_progress::{Usage, is_untouched, is_untouched_since};
+use crate::protocol::tcp_progress::{TcpProgress, is_untouched, is_untouched_since};
 
 /// An accepted connection that no worker owns yet. Dropping it closes it.
 #[derive(Debug)]
@@ -23,16 +23,16 @@ pub struct PendingConnection {
     /// How many workers have died on it.
     pub crashes: u8,
     /// What makes it a session; a client that has just come has none.
-    pub parcel: Option<Box<Parcel>>,
+    pub transfer: Option<Box<SessionTransfer>>,
 }
 
 impl PendingConnection {
     /// Whether no worker has used its socket since the primary has it.
     #[must_use]
     pub fn is_untouched(&self) -> bool {
-        let untouched = match &self.parcel {
+        let untouched = match &self.transfer {
             None => is_untouched(&self.socket),
-            Some(parcel) => is_untouched_since(&self.socket, parcel.usage),
+            Some(transfer) => is_untouched_since(&self.socket, transfer.usage),
         };
         untouched.unwrap_or(false)
     }
@@ -40,7 +40,7 @@ impl PendingConnection {
 
 /// What makes a connection a session that migrates.
 #[derive(Debug)]
-pub struct Parcel {
+pub struct SessionTransfer {
     /// The slot that it comes from.
     pub from: SlotId,
     /// The worker that offers it and waits for the answer; none for one that another primary has sent on and
@@ -49,7 +49,7 @@ pub struct Parcel {
     /// The bytes for the next worker.
     pub content: Content,
     /// How far the socket had been used when the primary got it.
-    pub usage: Usage,
+    pub usage: TcpProgress,
     /// Slots whose workers should have taken it and refused, stalled or died.
     pub failed: Vec<SlotId>,
 }
@@ -62,7 +62,7 @@ pub enum Content {
     /// A sealed memfd.
     Memory(OwnedFd),
     /// An entry in the checkpoint of a worker that died: the session has survived it.
-    Ledger(Arc<Ledger>, Entry),
+    Checkpoint(Arc<Checkpoint>, Entry),
 }
 
 impl Content {
@@ -71,18 +71,18 @@ impl Content {
     /// # Errors
     ///
     /// If it cannot be read, or the kernel has no memory or no descriptor left.
-    pub fn of_ledger(ledger: &Ledger, entry: &Entry) -> io::Result<Self> {
-        let bytes = ledger.parcel(entry)?;
-        let short = bytes.len() <= PARCEL_INLINE;
+    pub fn from_checkpoint(checkpoint: &Checkpoint, entry: &Entry) -> io::Result<Self> {
+        let bytes = checkpoint.image(entry)?;
+        let short = bytes.len() <= MAX_INLINE_IMAGE;
         Ok(if short { Self::Inline(bytes) } else { Self::Memory(seal(&bytes)?) })
     }
 }
 
-impl Parcel {
+impl SessionTransfer {
     /// Whether its session has survived its worker.
     #[must_use]
-    pub fn is_survivor(&self) -> bool {
-        matches!(self.content, Content::Ledger(..))
+    pub fn has_survived_worker(&self) -> bool {
+        matches!(self.content, Content::Checkpoint(..))
     }
 }
 
@@ -92,13 +92,18 @@ pub struct Offer {
     record: ConnectionRecord,
     socket: OwnedFd,
     content: Content,
-    usage: Usage,
+    usage: TcpProgress,
 }
 
 impl Offer {
     /// Of a session whose socket had been used so far when the offer came.
     #[must_use]
-    pub fn new(record: ConnectionRecord, socket: OwnedFd, content: Content, usage: Usage) -> Self {
+    pub fn new(
+        record: ConnectionRecord,
+        socket: OwnedFd,
+        content: Content,
+        usage: TcpProgress,
+    ) -> Self {
         Self { record, socket, content, usage }
     }
 
@@ -122,7 +127,7 @@ impl Offer {
 
     fn on_its_way(self, from: SlotId, sender: Option<WorkerId>) -> PendingConnection {
         let Self { record, socket, content, usage } = self;
-        let parcel = Parcel { from, sender, content, usage, failed: Vec::new() };
-        PendingConnection { record, socket, crashes: 0, parcel: Some(Box::new(parcel)) }
+        let transfer = SessionTransfer { from, sender, content, usage, failed: Vec::new() };
+        PendingConnection { record, socket, crashes: 0, transfer: Some(Box::new(transfer)) }
     }
 }

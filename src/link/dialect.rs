@@ -90,7 +90,7 @@ pub trait Dialect: Sized {
     /// # Errors
     ///
     /// If it completed more than it was sent.
-    fn settle(
+    fn complete(
         &mut self,
         acknowledged: impl FnMut(PendingConnection),
     ) -> Result<Option<usize>, ChannelError>;
@@ -135,14 +135,14 @@ pub trait Dialect: Sized {
         queue: &mut VecDeque<PendingConnection>,
         now: Timestamp,
     ) -> Result<usize, ChannelError> {
-        if self.is_awaited() {
+        if self.is_resyncing() {
             return Ok(0);
         }
         let batch = self.capabilities().batch;
         let mut sent = 0;
         loop {
             let most = queue.len().min(self.in_flight().room()).min(batch);
-            let clients = queue.iter().take(most).take_while(|one| one.parcel.is_none()).count();
+            let clients = queue.iter().take(most).take_while(|one| one.transfer.is_none()).count();
             let count = if clients == 0 { most.min(1) } else { clients };
             if count == 0 || !self.send(queue, count)? {
                 return Ok(sent);
@@ -173,13 +173,13 @@ pub trait Dialect: Sized {
         recovered.found = self.take_found();
         recovered.uncounted = self.uncounted();
         // It may have died between a refusal and its count: then there is nothing to wait for.
-        let _ = self.settle(|connection| recovered.acknowledged.push(connection));
+        let _ = self.complete(|connection| recovered.acknowledged.push(connection));
         recovered.add_in_flight(self.in_flight_mut().drain());
         recovered
     }
 
     /// The error of a worker that counts a refusal which no message tells of.
-    fn refusal_is_missing(&self) -> ChannelError {
+    fn missing_refusal(&self) -> ChannelError {
         ChannelError::Closed
     }
 
@@ -205,7 +205,7 @@ pub trait Dialect: Sized {
     }
 
     /// Whether messages wait for room.
-    fn has_notes(&self) -> bool {
+    fn has_outgoing(&self) -> bool {
         false
     }
 
@@ -214,43 +214,42 @@ pub trait Dialect: Sized {
     /// # Errors
     ///
     /// If the worker has closed its end or the kernel failed.
-    fn send_notes(&mut self) -> Result<(), ChannelError> {
+    fn send_outgoing(&mut self) -> Result<(), ChannelError> {
         Ok(())
     }
 
     /// A session of the worker is another worker's now.
-    fn tell_moved(&mut self, _id: ConnectionId) {}
+    fn send_moved(&mut self, _id: ConnectionId) {}
 
     /// No worker has taken a session of the worker.
-    fn tell_returned(&mut self, _id: ConnectionId) {}
+    fn send_returned(&mut self, _id: ConnectionId) {}
 
     /// Orders the worker to offer a session.
-    fn order_move(&mut self, _id: ConnectionId) {}
+    fn request_offer(&mut self, _id: ConnectionId) {}
 
     /// Asks which sessions could migrate.
-    fn take_census(&mut self) {}
+    fn request_session_list(&mut self) {}
 
     /// Allows the worker to close so many clients.
-    fn allow_closes(&mut self, _count: u32) {}
+    fn grant_closes(&mut self, _count: u32) {}
 
     /// Whether it isn't known yet what the primary before has sent.
-    fn is_awaited(&self) -> bool {
+    fn is_resyncing(&self) -> bool {
         false
     }
 
     /// Whether the worker has asked a primary that has died to be replaced.
-    fn wanted_to_leave(&self) -> bool {
+    fn asked_for_replacement(&self) -> bool {
         false
     }
 
     /// Goes on from where the primary before has died, once that can be known. Returns how many connections
-    /// the worker has acknowledged that nobody has counted.
-    fn go_on(&mut self) -> Option<u64> {
+    /// the worker has acknowledged and that are not counted.
+    fn complete_resync(&mut self) -> Option<u64> {
         None
     }
 
-    /// Connections that a primary which has died had sent, and that the worker has acknowledged and nobody has
-    /// counted.
+    /// Connections that the worker has acknowledged, and that the primary before has died without counting.
     fn uncounted(&self) -> u64 {
         0
     }
@@ -262,5 +261,5 @@ pub trait Dialect: Sized {
     }
 
     /// Notes what is counted, for a primary that has to go on from here. No system call.
-    fn note_seen(&mut self) {}
+    fn publish_counts(&mut self) {}
 }

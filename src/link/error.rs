@@ -42,20 +42,20 @@ pub enum ChannelError {
     NoSessions,
     /// A session list that was not requested.
     #[error("session list that was not requested")]
-    NoCensus,
+    NoListRequest,
     /// A part of a resynchronisation that was not requested.
     #[error("resynchronisation that was not requested")]
-    NoReport,
+    NoResync,
     /// A checkpoint that could shrink, or none.
     #[error("checkpoint is not memory that is sealed against shrinking")]
-    NoLedger,
+    NoCheckpoint,
     /// It completed more than it was sent, or counts a refusal that it doesn't send.
     #[error(
-        "scoreboard counts {settled} connections completed and {refused} refused, which were not"
+        "scoreboard counts {completed} connections completed and {refused} refused, which were not"
     )]
     Scoreboard {
         /// By its count.
-        settled: u64,
+        completed: u64,
         /// By its count.
         refused: u64,
     },

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::link::connection::{Offer, PendingConnection};
-use crate::link::protection::Keeping;
+use crate::link::protection::ProtectionEvent;
 use crate::protocol::ids::{AffinityKey, ConnectionId};
 
 /// One message of a worker.
@@ -15,7 +15,7 @@ pub enum LinkEvent {
     Attached,
     /// The worker takes connections.
     Ready,
-    /// The worker has acknowledged so many connections: [`Link::settle`](crate::link::Link::settle) gives them.
+    /// The worker has acknowledged so many connections: [`Link::complete`](crate::link::Link::complete) gives them.
     Acknowledged(u64),
     /// The worker did not take these connections; they are the primary's again.
     Refused(Vec<PendingConnection>),
@@ -30,7 +30,7 @@ pub enum LinkEvent {
 /// The sessions of a worker, as it has reported them to a primary that follows another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Report {
+pub struct ResyncReport {
     /// It has offered these and waits for an answer.
     pub offers: Vec<ConnectionId>,
     /// It has taken these.
@@ -56,9 +56,9 @@ pub enum SessionEvent {
     /// The worker asks to close so many clients within that time.
     CloseRequest(u32, Duration),
     /// A message about protected sessions.
-    Protection(Keeping),
+    Protection(ProtectionEvent),
     /// The worker has answered a resynchronisation in full.
-    Resynced(Report),
+    Resynced(ResyncReport),
     /// A message without an effect of its own: a part of a longer answer, or an answer that comes too
     /// late.
     Ignored,

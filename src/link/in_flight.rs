@@ -103,13 +103,13 @@ impl InFlight {
     /// How many of those on their way are sessions.
     #[must_use]
     pub fn sessions(&self) -> usize {
-        self.connections().filter(|one| one.parcel.is_some()).count()
+        self.connections().filter(|one| one.transfer.is_some()).count()
     }
 
     /// How many of those on their way are clients, without refused ones.
     #[must_use]
     pub fn clients(&self) -> usize {
-        self.connections().filter(|one| one.parcel.is_none()).count()
+        self.connections().filter(|one| one.transfer.is_none()).count()
     }
 
     /// When the oldest one was sent.
@@ -145,7 +145,7 @@ impl InFlight {
         let entry = self.entries.iter_mut().find(|entry| entry.is(id))?;
         let connection = entry.connection.take()?;
         self.counts.refused += 1;
-        self.sessions_changed |= connection.parcel.is_some();
+        self.sessions_changed |= connection.transfer.is_some();
         Some(connection)
     }
 
@@ -153,13 +153,13 @@ impl InFlight {
     pub fn withdraw(&mut self, id: ConnectionId) -> Option<PendingConnection> {
         let position = self.entries.iter().position(|entry| entry.is(id))?;
         let connection = self.entries.remove(position)?.connection?;
-        self.sessions_changed |= connection.parcel.is_some();
+        self.sessions_changed |= connection.transfer.is_some();
         Some(connection)
     }
 
     /// The worker has completed so many since its start and refused so many of them. Gives those that it
     /// has acknowledged since the last time to `acknowledged`, and returns how many there were; `None` where
-    /// a refusal is counted that [`InFlight::refuse`] was not told of: that comes first.
+    /// a refusal is counted and [`InFlight::refuse`] has not been called for it: that comes first.
     ///
     /// # Errors
     ///
@@ -174,7 +174,7 @@ impl InFlight {
         if more == 0 {
             return Ok(Some(0));
         }
-        let breach = ChannelError::Scoreboard { settled: completed, refused };
+        let breach = ChannelError::Scoreboard { completed, refused };
         let count = usize::try_from(more).ok().filter(|more| *more <= self.entries.len());
         let Some(count) = count else { return Err(breach) };
         if refused > self.counts.refused {
@@ -183,7 +183,7 @@ impl InFlight {
         self.counts.completed = completed;
         let sessions = &mut self.sessions_changed;
         let gone = self.entries.drain(..count).filter_map(|entry| entry.connection);
-        let gone = gone.inspect(|one| *sessions |= one.parcel.is_some());
+        let gone = gone.inspect(|one| *sessions |= one.transfer.is_some());
         let count = gone.map(acknowledged).count();
         self.counts.acknowledged += count as u64;
         Ok(Some(count))

@@ -1,6 +1,5 @@
-//! A dialect for tests alone, which shows that another one fits: lines of JSON over a stream socket, each
-//! connection a line with its descriptor. Lines are written and read in pieces, so that parts of lines are the
-//! rule.
+//! A dialect for tests alone, the proof that another one fits: lines of JSON over a stream socket, each connection
+//! a line with its descriptor. Lines are written and read in pieces, so that parts of lines are the rule.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -33,6 +32,7 @@ pub(super) enum Line {
     Refused(u64),
 }
 
+/// The primary's end.
 #[derive(Debug)]
 pub struct JsonLines {
     socket: UnixStream,
@@ -71,14 +71,14 @@ impl Dialect for JsonLines {
 
     /// The descriptor goes with the first piece.
     fn send(&mut self, queue: &VecDeque<PendingConnection>, _: usize) -> Result<bool> {
-        self.send_notes()?;
-        let Some(first) = queue.front().filter(|_| !self.has_notes()) else { return Ok(false) };
+        self.send_outgoing()?;
+        let Some(first) = queue.front().filter(|_| !self.has_outgoing()) else { return Ok(false) };
         let line = encode(&Line::Connection(first.record.id.0));
         if !was_queued(send(&self.socket, &line[..PIECE], &[first.socket.as_fd()])?)? {
             return Ok(false);
         }
         self.outgoing.extend(&line[PIECE..]);
-        self.send_notes().map(|()| true)
+        self.send_outgoing().map(|()| true)
     }
 
     fn receive(&mut self) -> Result<LinkEvent> {
@@ -107,7 +107,7 @@ impl Dialect for JsonLines {
         })
     }
 
-    fn settle(&mut self, done: impl FnMut(PendingConnection)) -> Result<Option<usize>> {
+    fn complete(&mut self, done: impl FnMut(PendingConnection)) -> Result<Option<usize>> {
         self.in_flight.complete(self.completed, self.in_flight.counts().refused, done)
     }
 
@@ -134,11 +134,11 @@ impl Dialect for JsonLines {
         self.outgoing.extend(encode(&Line::Drain));
     }
 
-    fn has_notes(&self) -> bool {
+    fn has_outgoing(&self) -> bool {
         !self.outgoing.is_empty()
     }
 
-    fn send_notes(&mut self) -> Result<()> {
+    fn send_outgoing(&mut self) -> Result<()> {
         loop {
             let piece = self.outgoing.len().min(PIECE);
             if piece == 0 || !was_queued(send(&self.socket, &self.outgoing[..piece], &[])?)? {

@@ -2,13 +2,13 @@
 
 use std::os::fd::OwnedFd;
 
-use crate::protocol::checkpoint::Ledger;
+use crate::protocol::checkpoint::Checkpoint;
 use crate::protocol::ids::ConnectionId;
 use crate::protocol::message::ConnectionRecord;
 
 /// A protected session.
 #[derive(Debug)]
-pub struct Keep {
+pub struct ProtectedSession {
     /// What travels with the connection.
     pub record: ConnectionRecord,
     /// A copy of its socket.
@@ -19,13 +19,13 @@ pub struct Keep {
 
 /// A message about protected sessions.
 #[derive(Debug)]
-pub enum Keeping {
+pub enum ProtectionEvent {
     /// The worker's checkpoint; none if its descriptor has not arrived.
-    Ledger(Option<Ledger>),
+    Checkpoint(Option<Checkpoint>),
     /// Protect this session.
-    Keep(Box<Keep>),
+    Protect(Box<ProtectedSession>),
     /// The socket of this session has not arrived: it can't be protected.
-    Unkeepable(ConnectionId),
+    NotProtectable(ConnectionId),
     /// Protect these sessions no more.
-    Forget(Vec<ConnectionId>),
+    Unprotect(Vec<ConnectionId>),
 }

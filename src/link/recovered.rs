@@ -1,7 +1,7 @@
 //! Connections and sessions that a worker leaves behind.
 
 use crate::link::connection::{Offer, PendingConnection};
-use crate::link::protection::Keeping;
+use crate::link::protection::ProtectionEvent;
 
 /// What is left when a worker is gone.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub struct Recovered {
     /// Acknowledged connections that a primary which has died had sent and not counted.
     pub uncounted: u64,
     /// Its last messages about protected sessions, in order.
-    pub last_words: Vec<Keeping>,
+    pub last_words: Vec<ProtectionEvent>,
 }
 
 impl Recovered {

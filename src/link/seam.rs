@@ -68,13 +68,13 @@ pub struct SlotEvent {
 #[derive(Debug)]
 pub enum SlotEventKind {
     /// It has attached.
-    Hello,
+    Attached,
     /// It takes connections.
     Ready,
     /// Its loop has answered a ping.
     Pong,
     /// It asks to be drained and replaced.
-    Leave,
+    ReplaceMe,
     /// It broke the protocol; nothing goes to it any more.
     Violation(ChannelError),
 }
@@ -214,13 +214,13 @@ impl CommandReceiver {
     }
 
     /// Before commands are taken: those that come later make the descriptor readable again.
-    pub fn quiet(&self) {
-        // There is nothing to read where nobody has written.
+    pub fn clear_wake(&self) {
+        // Without a command since the last time there is nothing to read.
         let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
     }
 
     /// Sends an event to the supervisor, without waiting.
-    pub fn tell(&self, worker: WorkerId, kind: SlotEventKind) {
+    pub fn send_event(&self, worker: WorkerId, kind: SlotEventKind) {
         if self.events.try_send(SlotEvent { worker, kind }).is_err() {
             tracing::error!(slot = worker.slot.0, "supervisor is too busy for a worker's event");
         }

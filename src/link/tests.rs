@@ -146,14 +146,14 @@ impl Harness {
                 client: address,
                 local: address,
             };
-            let (socket, crashes, parcel) = (socket.into(), 0, None);
-            self.queue.push_back(PendingConnection { record, socket, crashes, parcel });
+            let (socket, crashes, transfer) = (socket.into(), 0, None);
+            self.queue.push_back(PendingConnection { record, socket, crashes, transfer });
         }
     }
 
     fn send(&mut self) {
         self.link.send_from(&mut self.queue, Timestamp::now()).unwrap();
-        self.link.send_notes().unwrap();
+        self.link.send_outgoing().unwrap();
     }
 
     /// Sends, receives and completes until `done`.
@@ -179,7 +179,7 @@ impl Harness {
         }
         let acknowledged = &mut self.acknowledged;
         // With a refusal that is still to be read, there is a next time.
-        self.link.settle(|one| acknowledged.push(one.record.id.0)).unwrap();
+        self.link.complete(|one| acknowledged.push(one.record.id.0)).unwrap();
     }
 
     /// Waits until the worker has printed this.
@@ -276,7 +276,7 @@ fn a_stalled_worker_gives_back_what_it_has_not_received(kind: Kind) {
     let later = Timestamp::now() + Duration::from_secs(1);
     assert!(harness.link.waiting(later) >= Some(Duration::from_secs(1)));
     assert_eq!(ids(&harness.link.take_back()), [1, 2, 3, 4, 5]);
-    assert!(harness.link.in_flight().is_empty() && !harness.link.has_notes());
+    assert!(harness.link.in_flight().is_empty() && !harness.link.has_outgoing());
     let (recovered, _clients) = harness.kill();
     assert_eq!((recovered.untouched.len(), recovered.lost.len()), (0, 0));
 }
@@ -306,7 +306,7 @@ fn a_worker_that_drains_completes_what_is_on_its_way(kind: Kind) {
     harness.send();
     let (mode, reason, window) = (DrainMode::Wait, DrainReason::Restart, TIMEOUT);
     harness.link.drain(DrainOrder { mode, reason, window });
-    harness.link.send_notes().unwrap();
+    harness.link.send_outgoing().unwrap();
     harness.run_until(|it| it.acknowledged.len() == 10);
     let (recovered, _clients) = harness.wait_for_death();
     assert_eq!((recovered.untouched.len(), recovered.lost.len()), (0, 0));

@@ -3,7 +3,7 @@
 //!
 //! A worker writes its checkpoint; the primary reads it when the worker is dead, and never trusts it:
 //! the kernel's own counters show whether a session is as its entry says
-//! ([`Usage`]). Nothing here waits, and nothing is decided.
+//! ([`TcpProgress`]). Nothing here waits, and nothing is decided.
 //!
 //! # Layout
 //!
@@ -49,7 +49,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat,
 use crate::kernel::PAGE;
 use crate::protocol::ids::ConnectionId;
 use crate::protocol::message::MAX_IMAGE;
-use crate::protocol::tcp_progress::Usage;
+use crate::protocol::tcp_progress::TcpProgress;
 
 mod entry;
 
@@ -64,7 +64,7 @@ mod place {
     pub(super) const ROOM: usize = 256;
 }
 
-/// Some bytes of a ledger.
+/// Some bytes of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// Their offset in the file.
@@ -73,9 +73,9 @@ pub struct Extent {
     pub length: u64,
 }
 
-/// A ledger as its reader has it.
+/// A checkpoint as its reader has it.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct Checkpoint {
     file: File,
 }
 
@@ -83,26 +83,27 @@ pub struct Ledger {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// How far the socket had been used when the session was last at rest.
-    pub usage: Usage,
+    pub usage: TcpProgress,
     /// How often it was published; 1 for one that hasn't been at rest since its first time.
     pub version: u64,
     /// The parts of its image.
-    pub parcel: [Extent; 2],
+    pub image: [Extent; 2],
 }
 
-/// Makes a file for a ledger.
+/// Makes a file for a checkpoint.
 ///
 /// # Errors
 ///
 /// If the kernel has no memory or no descriptor left.
 pub fn create() -> io::Result<OwnedFd> {
-    let file = memfd_create("sticky-lb ledger", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let file =
+        memfd_create("sticky-lb checkpoint", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::SEAL)?;
     Ok(file)
 }
 
-impl Ledger {
-    /// Takes a worker's ledger. None if it isn't memory that cannot shrink: anything else might let
+impl Checkpoint {
+    /// Takes a worker's checkpoint. None if it isn't memory that cannot shrink: anything else might let
     /// its reader wait.
     #[must_use]
     pub fn open(file: OwnedFd) -> Option<Self> {
@@ -123,32 +124,32 @@ impl Ledger {
             return None;
         }
         let record = place::RECORDS[usize::from(version % 2 == 1)];
-        let usage = Usage::new(number(record), number(record + 8));
-        let parcel = [extent(place::FIXED), extent(record + 16)];
+        let usage = TcpProgress::new(number(record), number(record + 8));
+        let image = [extent(place::FIXED), extent(record + 16)];
         let end = u64::try_from(fstat(&self.file).ok()?.st_size).ok()?;
         let within =
             |part: &Extent| part.offset.checked_add(part.length).is_some_and(|it| it <= end);
-        let length = parcel[0].length.checked_add(parcel[1].length)?;
-        let sane = parcel.iter().all(within) && length <= MAX_IMAGE;
-        sane.then_some(Entry { usage, version, parcel })
+        let length = image[0].length.checked_add(image[1].length)?;
+        let sane = image.iter().all(within) && length <= MAX_IMAGE;
+        sane.then_some(Entry { usage, version, image })
     }
 
-    /// The parcel of an entry.
+    /// The image of an entry.
     ///
     /// # Errors
     ///
     /// If there is no memory for it.
-    pub fn parcel(&self, entry: &Entry) -> io::Result<Vec<u8>> {
-        let [fixed, state] = entry.parcel.map(|part| usize::try_from(part.length).unwrap_or(0));
+    pub fn image(&self, entry: &Entry) -> io::Result<Vec<u8>> {
+        let [fixed, state] = entry.image.map(|part| usize::try_from(part.length).unwrap_or(0));
         let mut bytes = vec![0; fixed + state];
         let (first, second) = bytes.split_at_mut(fixed);
-        self.file.read_exact_at(first, entry.parcel[0].offset)?;
-        self.file.read_exact_at(second, entry.parcel[1].offset)?;
+        self.file.read_exact_at(first, entry.image[0].offset)?;
+        self.file.read_exact_at(second, entry.image[1].offset)?;
         Ok(bytes)
     }
 }
 
-impl AsFd for Ledger {
+impl AsFd for Checkpoint {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }

@@ -1,10 +1,9 @@
-//! How a worker that is to end lets go of its clients: agreed by those who order it, those who carry
-//! it, and the worker.
+//! Orders to drain: how a worker that is to end lets go of its clients.
 
 use std::fmt;
 use std::time::Duration;
 
-/// What becomes of established WebSockets.
+/// The treatment of established WebSockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum DrainMode {
@@ -12,16 +11,16 @@ pub enum DrainMode {
     Wait,
     /// They are closed with a close frame, spread over the time.
     Close,
-    /// They move to another worker where they can, and are shed where not.
+    /// They migrate to another worker where they can, and are closed where not.
     #[default]
     Migrate,
 }
 
-/// Why a worker drains, as its clients hear it.
+/// The reason for a drain, as its clients get it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum DrainReason {
-    /// Another takes its place.
+    /// Another worker takes its place.
     Restart,
     /// Its place is given up.
     GoingAway,
@@ -31,9 +30,9 @@ pub enum DrainReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct DrainOrder {
-    /// What becomes of established WebSockets.
+    /// The treatment of established WebSockets.
     pub mode: DrainMode,
-    /// Why.
+    /// The reason.
     pub reason: DrainReason,
     /// How long it may take until the worker is killed.
     pub window: Duration,

@@ -151,18 +151,18 @@ mod resync;
 
 pub use error::MessageError;
 pub use ids::{Ids, encode_refuse};
-pub use protect::{KEEP, encode_forget, encode_keep};
+pub use protect::{PROTECT, encode_protect, encode_unprotect};
 
 pub use migration::{
-    Keys, encode_ask, encode_close, encode_counted, encode_drain, encode_move, encode_moved,
-    encode_offer, encode_returned, encode_session,
+    Keys, encode_close_grant, encode_close_request, encode_drain, encode_move, encode_moved,
+    encode_offer, encode_returned, encode_session, encode_session_list,
 };
 pub use record::{ConnectionRecord, Records};
-pub use resync::{encode_offers, encode_report, encode_reported, encode_taken};
+pub use resync::{encode_resync, encode_resync_accepted, encode_resync_done, encode_resync_offers};
 
 use ids::{decode_ids, encode_ids};
-use migration::{decode_counted, decode_drain, decode_session, pair};
-use protect::decode_keep;
+use migration::{decode_drain, decode_session, decode_session_list, pair};
+use protect::decode_protect;
 use record::{decode_record, encode_record};
 use resync::decode_number;
 
@@ -180,7 +180,7 @@ pub const HEADER: usize = 8;
 pub const RECORD: usize = 72;
 
 /// Bytes of an image that follow a session's record at the most; a longer one takes a memfd.
-pub const PARCEL_INLINE: usize = 16 * 1024;
+pub const MAX_INLINE_IMAGE: usize = 16 * 1024;
 
 /// Bytes that a session travels with at the most: a state of 16 MiB, and the rest of its image beside it.
 pub const MAX_IMAGE: u64 = 17 << 20;
@@ -189,10 +189,10 @@ pub const MAX_IMAGE: u64 = 17 << 20;
 pub const MAX_SESSIONS: usize = 256;
 
 /// Sessions that a worker remembers to have accepted.
-pub const MOST_TAKEN: usize = 1024;
+pub const MAX_ACCEPTED: usize = 1024;
 
 /// Bytes of the longest message to a worker: a session.
-pub const MAX_TO_WORKER: usize = HEADER + RECORD + PARCEL_INLINE;
+pub const MAX_TO_WORKER: usize = HEADER + RECORD + MAX_INLINE_IMAGE;
 
 /// Bytes of the longest message to the primary: a session.
 pub const MAX_TO_PRIMARY: usize = MAX_TO_WORKER;
@@ -221,11 +221,11 @@ pub enum ToWorker<'a> {
     /// Offer these sessions.
     Move(Ids<'a>),
     /// Which sessions could migrate?
-    Census,
+    ListSessions,
     /// So many clients may be closed now.
-    Close(u32),
+    CloseGrant(u32),
     /// Report the sessions, and this number at the end.
-    Report(u64),
+    Resync(u64),
 }
 
 /// A message to the primary.
@@ -241,27 +241,27 @@ pub enum ToPrimary<'a> {
     /// The loop is alive.
     Pong,
     /// The worker asks to be drained and replaced.
-    Leave,
+    ReplaceMe,
     /// An offer to migrate a session: its connection and its image, empty if that is a memfd.
     Session(ConnectionRecord, &'a [u8]),
     /// The worker can migrate sessions and take them.
     Sessions,
     /// Sessions that could migrate; none ends the list.
-    Counted(Keys<'a>),
+    SessionList(Keys<'a>),
     /// The worker asks to close so many clients within that time.
-    Ask(u32, Duration),
+    CloseRequest(u32, Duration),
     /// Sessions that it has offered and that are not answered.
-    Offers(Ids<'a>),
+    ResyncOffers(Ids<'a>),
     /// Sessions that it took.
-    Taken(Ids<'a>),
+    ResyncAccepted(Ids<'a>),
     /// The end of the answer to the resync of this number.
-    Reported(u64),
+    ResyncDone(u64),
     /// The memory of the worker's protected sessions.
-    Ledger,
+    Checkpoint,
     /// Protect a session: its connection, and the page of its entry.
-    Keep(ConnectionRecord, u64),
+    Protect(ConnectionRecord, u64),
     /// Protect these sessions no more.
-    Forget(Ids<'a>),
+    Unprotect(Ids<'a>),
 }
 
 mod kind {
@@ -272,24 +272,24 @@ mod kind {
     pub(super) const MOVED: u8 = 0x05;
     pub(super) const RETURNED: u8 = 0x06;
     pub(super) const MOVE: u8 = 0x07;
-    pub(super) const CENSUS: u8 = 0x08;
-    pub(super) const CLOSE: u8 = 0x09;
-    pub(super) const REPORT: u8 = 0x0a;
+    pub(super) const LIST_SESSIONS: u8 = 0x08;
+    pub(super) const CLOSE_GRANT: u8 = 0x09;
+    pub(super) const RESYNC: u8 = 0x0a;
     pub(super) const HELLO: u8 = 0x81;
     pub(super) const READY: u8 = 0x82;
     pub(super) const REFUSE: u8 = 0x83;
     pub(super) const PONG: u8 = 0x84;
-    pub(super) const LEAVE: u8 = 0x85;
+    pub(super) const REPLACE_ME: u8 = 0x85;
     pub(super) const OFFER: u8 = 0x86;
     pub(super) const SESSIONS: u8 = 0x87;
-    pub(super) const COUNTED: u8 = 0x88;
-    pub(super) const ASK: u8 = 0x89;
-    pub(super) const OFFERS: u8 = 0x8a;
-    pub(super) const TAKEN: u8 = 0x8b;
-    pub(super) const REPORTED: u8 = 0x8c;
-    pub(super) const LEDGER: u8 = 0x8d;
-    pub(super) const KEEP: u8 = 0x8e;
-    pub(super) const FORGET: u8 = 0x8f;
+    pub(super) const SESSION_LIST: u8 = 0x88;
+    pub(super) const CLOSE_REQUEST: u8 = 0x89;
+    pub(super) const RESYNC_OFFERS: u8 = 0x8a;
+    pub(super) const RESYNC_ACCEPTED: u8 = 0x8b;
+    pub(super) const RESYNC_DONE: u8 = 0x8c;
+    pub(super) const CHECKPOINT: u8 = 0x8d;
+    pub(super) const PROTECT: u8 = 0x8e;
+    pub(super) const UNPROTECT: u8 = 0x8f;
 }
 
 /// A ping.
@@ -301,13 +301,13 @@ pub const READY: [u8; HEADER] = header(kind::READY, 0);
 /// A pong.
 pub const PONG: [u8; HEADER] = header(kind::PONG, 0);
 /// A request to be replaced.
-pub const LEAVE: [u8; HEADER] = header(kind::LEAVE, 0);
+pub const REPLACE_ME: [u8; HEADER] = header(kind::REPLACE_ME, 0);
 /// The worker can migrate sessions.
 pub const SESSIONS: [u8; HEADER] = header(kind::SESSIONS, 0);
 /// The checkpoint's message.
-pub const LEDGER: [u8; HEADER] = header(kind::LEDGER, 0);
+pub const CHECKPOINT: [u8; HEADER] = header(kind::CHECKPOINT, 0);
 /// A request for the session list.
-pub const CENSUS: [u8; HEADER] = header(kind::CENSUS, 0);
+pub const LIST_SESSIONS: [u8; HEADER] = header(kind::LIST_SESSIONS, 0);
 
 #[expect(clippy::cast_possible_truncation, reason = "the low and the high byte are what is meant")]
 const fn header(kind: u8, count: u16) -> [u8; HEADER] {
@@ -346,14 +346,14 @@ pub fn decode_to_worker(bytes: &[u8]) -> Result<ToWorker<'_>, MessageError> {
         }
         kind::PING => body_of(kind, count, body, 0).map(|_| ToWorker::Ping),
         kind::SESSION => decode_session(kind, count, body)
-            .map(|(record, parcel)| ToWorker::Session(record, parcel)),
+            .map(|(record, image)| ToWorker::Session(record, image)),
         kind::DRAIN => decode_drain(count, body).map(ToWorker::Drain),
         kind::MOVED => decode_ids(kind, count, body).map(ToWorker::Moved),
         kind::RETURNED => decode_ids(kind, count, body).map(ToWorker::Returned),
         kind::MOVE => decode_ids(kind, count, body).map(ToWorker::Move),
-        kind::CENSUS => body_of(kind, count, body, 0).map(|_| ToWorker::Census),
-        kind::CLOSE => pair(kind, count, body).map(|(count, _)| ToWorker::Close(count)),
-        kind::REPORT => decode_number(kind, count, body).map(ToWorker::Report),
+        kind::LIST_SESSIONS => body_of(kind, count, body, 0).map(|_| ToWorker::ListSessions),
+        kind::CLOSE_GRANT => pair(kind, count, body).map(|(count, _)| ToWorker::CloseGrant(count)),
+        kind::RESYNC => decode_number(kind, count, body).map(ToWorker::Resync),
         unknown => Err(MessageError::Kind(unknown)),
     }
 }
@@ -370,20 +370,23 @@ pub fn decode_to_primary(bytes: &[u8]) -> Result<ToPrimary<'_>, MessageError> {
         kind::HELLO => bare(ToPrimary::Hello),
         kind::READY => bare(ToPrimary::Ready),
         kind::PONG => bare(ToPrimary::Pong),
-        kind::LEAVE => bare(ToPrimary::Leave),
+        kind::REPLACE_ME => bare(ToPrimary::ReplaceMe),
         kind::REFUSE => decode_ids(kind, count, body).map(ToPrimary::Refuse),
         kind::OFFER => decode_session(kind, count, body)
-            .map(|(record, parcel)| ToPrimary::Session(record, parcel)),
+            .map(|(record, image)| ToPrimary::Session(record, image)),
         kind::SESSIONS => bare(ToPrimary::Sessions),
-        kind::COUNTED => decode_counted(count, body).map(ToPrimary::Counted),
-        kind::ASK => pair(kind, count, body)
-            .map(|(count, within)| ToPrimary::Ask(count, Duration::from_millis(within.into()))),
-        kind::OFFERS => decode_ids(kind, count, body).map(ToPrimary::Offers),
-        kind::TAKEN => decode_ids(kind, count, body).map(ToPrimary::Taken),
-        kind::REPORTED => decode_number(kind, count, body).map(ToPrimary::Reported),
-        kind::LEDGER => bare(ToPrimary::Ledger),
-        kind::KEEP => decode_keep(count, body).map(|(record, page)| ToPrimary::Keep(record, page)),
-        kind::FORGET => decode_ids(kind, count, body).map(ToPrimary::Forget),
+        kind::SESSION_LIST => decode_session_list(count, body).map(ToPrimary::SessionList),
+        kind::CLOSE_REQUEST => pair(kind, count, body).map(|(count, within)| {
+            ToPrimary::CloseRequest(count, Duration::from_millis(within.into()))
+        }),
+        kind::RESYNC_OFFERS => decode_ids(kind, count, body).map(ToPrimary::ResyncOffers),
+        kind::RESYNC_ACCEPTED => decode_ids(kind, count, body).map(ToPrimary::ResyncAccepted),
+        kind::RESYNC_DONE => decode_number(kind, count, body).map(ToPrimary::ResyncDone),
+        kind::CHECKPOINT => bare(ToPrimary::Checkpoint),
+        kind::PROTECT => {
+            decode_protect(count, body).map(|(record, page)| ToPrimary::Protect(record, page))
+        }
+        kind::UNPROTECT => decode_ids(kind, count, body).map(ToPrimary::Unprotect),
         unknown => Err(MessageError::Kind(unknown)),
     }
 }

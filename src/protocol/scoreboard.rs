@@ -53,7 +53,7 @@ pub enum Counter {
     /// Requests finished since the worker's start.
     RequestsTotal,
     /// Connections acknowledged or refused since the worker's start.
-    Settled,
+    Completed,
     /// Connections refused since the worker's start.
     Refused,
     /// Orders to drain. With none, the end of the channel means that the primary is gone.
@@ -64,8 +64,8 @@ pub enum Counter {
     Sessions,
     /// WebSockets now.
     WebSockets,
-    /// Flags of the worker: [`Said`].
-    Said,
+    /// Flags of the worker: [`SharedFlag`].
+    Flags,
     /// Connections and sessions that the primary has counted as acknowledged.
     Acknowledged,
     /// Sessions on their way to the worker, by the primary's count.
@@ -74,7 +74,7 @@ pub enum Counter {
 
 /// An event that happens once to a worker, and that its next primary has to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum SharedFlag {
     /// It has attached.
     Hello = 1,
     /// It migrates sessions.
@@ -82,7 +82,7 @@ pub enum Said {
     /// It takes connections.
     Ready = 4,
     /// It asks to be replaced.
-    Leave = 8,
+    ReplaceMe = 8,
     /// The primary has sent it connections.
     Served = 16,
 }
@@ -96,13 +96,13 @@ impl Counter {
                 Self::ConnectionsTotal => 1,
                 Self::Requests => 2,
                 Self::RequestsTotal => 3,
-                Self::Settled => 4,
+                Self::Completed => 4,
                 Self::Refused => 5,
                 Self::Drain => 6,
                 Self::Stop => 7,
                 Self::Sessions => 8,
                 Self::WebSockets => 9,
-                Self::Said => 10,
+                Self::Flags => 10,
                 Self::Acknowledged => 11,
                 Self::SessionsSent => 12,
             }
@@ -180,14 +180,14 @@ impl Scoreboard {
     }
 
     /// Notes that an event has happened.
-    pub fn note_said(&self, said: Said) {
-        self.cell(Counter::Said).fetch_or(said as u64, Ordering::Relaxed);
+    pub fn set_flag(&self, said: SharedFlag) {
+        self.cell(Counter::Flags).fetch_or(said as u64, Ordering::Relaxed);
     }
 
     /// Whether an event was noted.
     #[must_use]
-    pub fn has_said(&self, said: Said) -> bool {
-        self.get(Counter::Said) & said as u64 != 0
+    pub fn has_flag(&self, said: SharedFlag) -> bool {
+        self.get(Counter::Flags) & said as u64 != 0
     }
 
     fn cell(&self, counter: Counter) -> &AtomicU64 {
@@ -215,13 +215,19 @@ mod tests {
     #[test]
     fn flags_stay_for_the_next_primary_that_maps_the_page() {
         let (primary, file) = Scoreboard::create().unwrap();
-        primary.note_said(Said::Ready);
-        primary.note_said(Said::Hello);
+        primary.set_flag(SharedFlag::Ready);
+        primary.set_flag(SharedFlag::Hello);
         primary.set(Counter::Acknowledged, 7);
         drop(primary);
         let next = Scoreboard::open(file.as_fd()).unwrap();
-        let all = [Said::Hello, Said::Sessions, Said::Ready, Said::Leave, Said::Served];
-        let noted = all.map(|said| next.has_said(said));
+        let all = [
+            SharedFlag::Hello,
+            SharedFlag::Sessions,
+            SharedFlag::Ready,
+            SharedFlag::ReplaceMe,
+            SharedFlag::Served,
+        ];
+        let noted = all.map(|said| next.has_flag(said));
         assert_eq!(noted, [true, false, true, false, false]);
         assert_eq!(next.get(Counter::Acknowledged), 7);
     }

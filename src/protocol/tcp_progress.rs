@@ -23,14 +23,14 @@ const ATTEMPTS: usize = 1_000;
 /// How far a socket has been used by this side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Usage {
+pub struct TcpProgress {
     /// Bytes read.
     consumed: u64,
     /// Bytes written, plus what the handshake counts.
     written: u64,
 }
 
-impl Usage {
+impl TcpProgress {
     /// Of counted bytes.
     #[must_use]
     pub const fn new(consumed: u64, written: u64) -> Self {
@@ -86,7 +86,7 @@ impl Usage {
 ///
 /// If the kernel cannot tell; then nothing is proven.
 pub fn is_untouched(socket: impl AsFd) -> io::Result<bool> {
-    let unread = Usage::of(&socket)?.is_some_and(|usage| usage.consumed == 0);
+    let unread = TcpProgress::of(&socket)?.is_some_and(|usage| usage.consumed == 0);
     Ok(unread && tcp_counters(&socket)?.written == 0)
 }
 
@@ -96,8 +96,8 @@ pub fn is_untouched(socket: impl AsFd) -> io::Result<bool> {
 /// # Errors
 ///
 /// If the kernel cannot tell; then nothing is proven.
-pub fn is_untouched_since(socket: impl AsFd, usage: Usage) -> io::Result<bool> {
-    Ok(Usage::of(socket)? == Some(usage))
+pub fn is_untouched_since(socket: impl AsFd, usage: TcpProgress) -> io::Result<bool> {
+    Ok(TcpProgress::of(socket)? == Some(usage))
 }
 
 #[cfg(test)]
@@ -175,12 +175,12 @@ mod tests {
     }
 
     /// A session at rest: something was read, something written, something is unread.
-    fn session() -> (TcpStream, TcpStream, Usage) {
+    fn session() -> (TcpStream, TcpStream, TcpProgress) {
         let (mut client, mut server) = connect();
         client.write_all(b"read, and unread").unwrap();
         server.read_exact(&mut [0; 4]).unwrap();
         server.write_all(b"an answer").unwrap();
-        let usage = Usage::of(&server).unwrap().unwrap();
+        let usage = TcpProgress::of(&server).unwrap().unwrap();
         (client, server, usage)
     }
 
@@ -217,7 +217,7 @@ mod tests {
         let (mut client, mut server) = connect();
         server.set_nonblocking(true).unwrap();
         while server.write(&[7; 65_536]).is_ok() {}
-        let usage = Usage::of(&server).unwrap().unwrap();
+        let usage = TcpProgress::of(&server).unwrap().unwrap();
         let mut read = vec![0; 65_536];
         for _ in 0..50 {
             client.read_exact(&mut read).unwrap();
@@ -230,7 +230,7 @@ mod tests {
         let (mut client, mut server) = connect();
         let sends = std::thread::spawn(move || while client.write_all(&[1; 100]).is_ok() {});
         server.read_exact(&mut [0; 100]).unwrap();
-        let usage = Usage::of(&server).unwrap().unwrap();
+        let usage = TcpProgress::of(&server).unwrap().unwrap();
         for _ in 0..2_000 {
             assert!(!is_untouched(&server).unwrap());
             assert!(is_untouched_since(&server, usage).unwrap());

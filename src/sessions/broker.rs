@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 
 use crate::link::connection::{Offer, PendingConnection};
 use crate::link::error::ChannelError;
-use crate::link::event::{Report, SessionEvent};
-use crate::link::protection::Keeping;
+use crate::link::event::{ResyncReport, SessionEvent};
+use crate::link::protection::ProtectionEvent;
 use crate::link::recovered::Recovered;
 use crate::link::seam::{Survival, WorkerId};
 use crate::protocol::ids::{ConnectionId, SlotId, Timestamp};
@@ -74,7 +74,7 @@ impl Broker {
     pub fn resume(settings: &BrokerSettings, state: BrokerState, queued: u64) -> Self {
         let BrokerState { close_requests, waiting, recovery } = state;
         let held = recovery.iter().flat_map(|recovery| &recovery.held);
-        let sessions = held.chain(&waiting).filter(|one| one.parcel.is_some()).count() as u64;
+        let sessions = held.chain(&waiting).filter(|one| one.transfer.is_some()).count() as u64;
         Self {
             in_progress: queued + sessions,
             recovered: 0,
@@ -176,12 +176,12 @@ impl Broker {
                 self.protected.unprotect(worker, id);
                 Self::returned(host, worker, id);
             }
-            SessionEvent::Protection(Keeping::Keep(keep)) => {
+            SessionEvent::Protection(ProtectionEvent::Protect(keep)) => {
                 let id = keep.record.id;
                 if !was_accepted(host, id) {
                     return Err(ChannelError::UnknownSession(id));
                 }
-                self.protection(host, worker, Keeping::Keep(keep));
+                self.protection(host, worker, ProtectionEvent::Protect(keep));
             }
             SessionEvent::Protection(event) => self.protection(host, worker, event),
             SessionEvent::Listed { keys, complete } => {
@@ -229,19 +229,19 @@ impl Broker {
 
     /// Finds a target for a session.
     pub fn place(&mut self, host: &mut impl Host, session: PendingConnection) {
-        let Some(parcel) = &session.parcel else { return host.place_client(session) };
+        let Some(transfer) = &session.transfer else { return host.place_client(session) };
         if let Some(recovery) = &mut self.recovery {
             return recovery.held.push(session);
         }
         let request = RouteRequest {
             key: session.record.key,
-            from: parcel.from,
-            sender: match parcel.sender {
-                _ if parcel.is_survivor() => Sender::Dead,
+            from: transfer.from,
+            sender: match transfer.sender {
+                _ if transfer.has_survived_worker() => Sender::Dead,
                 Some(sender) => host.sender(sender),
                 None => Sender::Gone,
             },
-            failed: &parcel.failed,
+            failed: &transfer.failed,
             crashes: session.crashes,
         };
         let decision = decide(&request, &mut host.targets());
@@ -252,7 +252,7 @@ impl Broker {
             }
             RouteDecision::Return => {
                 self.in_progress -= 1;
-                if let Some(sender) = parcel.sender {
+                if let Some(sender) = transfer.sender {
                     Self::return_to(host, sender, session.record.id);
                 }
             }
@@ -272,8 +272,8 @@ impl Broker {
         mut session: PendingConnection,
         failed: Option<SlotId>,
     ) {
-        if let Some(parcel) = &mut session.parcel {
-            parcel.failed.extend(failed);
+        if let Some(transfer) = &mut session.transfer {
+            transfer.failed.extend(failed);
         }
         self.place(host, session);
     }
@@ -313,7 +313,7 @@ impl Broker {
 
     fn return_to(host: &mut impl Host, sender: WorkerId, id: ConnectionId) {
         if let Some(link) = host.link(sender) {
-            link.tell_returned(id);
+            link.send_returned(id);
         }
         Self::returned(host, sender, id);
     }
@@ -333,24 +333,26 @@ impl Broker {
             return send_migrated(host, &session);
         }
         self.recovered -= 1;
-        if let Some(sender) = session.parcel.as_ref().and_then(|parcel| parcel.sender) {
+        if let Some(sender) = session.transfer.as_ref().and_then(|transfer| transfer.sender) {
             recovery_failed(host, sender, session.record.id, RecoveryFailure::NoTarget);
         }
     }
 
-    fn protection(&mut self, host: &mut impl Host, worker: WorkerId, event: Keeping) {
+    fn protection(&mut self, host: &mut impl Host, worker: WorkerId, event: ProtectionEvent) {
         match event {
-            Keeping::Ledger(checkpoint) => self.protected.set_checkpoint(worker, checkpoint),
-            Keeping::Keep(keep) => {
+            ProtectionEvent::Checkpoint(checkpoint) => {
+                self.protected.set_checkpoint(worker, checkpoint)
+            }
+            ProtectionEvent::Protect(keep) => {
                 if !self.protected.protect(worker, *keep, self.recovered) {
                     host.counters().survival.not_protected += 1;
                 }
             }
-            Keeping::Unkeepable(id) => {
+            ProtectionEvent::NotProtectable(id) => {
                 self.protected.unprotect(worker, id);
                 host.counters().survival.not_protected += 1;
             }
-            Keeping::Forget(ids) => {
+            ProtectionEvent::Unprotect(ids) => {
                 ids.iter().for_each(|id| self.protected.unprotect(worker, *id));
             }
         }
@@ -422,7 +424,7 @@ impl Broker {
     }
 
     /// Takes a worker's report. One of a worker whose state was carried over has nothing new.
-    fn reported(&mut self, worker: WorkerId, report: Report) {
+    fn reported(&mut self, worker: WorkerId, report: ResyncReport) {
         if let Some(recovery) = &mut self.recovery
             && recovery.open_offers.pending().contains(&worker)
         {
@@ -472,17 +474,18 @@ impl Broker {
             let Some(link) = host.link(worker) else { continue };
             match outcome {
                 OfferOutcome::Migrated => {
-                    link.tell_moved(id);
+                    link.send_moved(id);
                     host.counters().moved += 1;
                 }
                 OfferOutcome::Returned => {
-                    link.tell_returned(id);
+                    link.send_returned(id);
                     Self::returned(host, worker, id);
                 }
             }
         }
         for session in held {
-            let has_sender = session.parcel.as_ref().is_some_and(|parcel| parcel.sender.is_some());
+            let has_sender =
+                session.transfer.as_ref().is_some_and(|transfer| transfer.sender.is_some());
             if !has_sender && open_offers.is_offered(session.record.id) {
                 // Its sender has a copy of all of it, and has just got it back.
                 self.in_progress -= 1;
@@ -496,14 +499,14 @@ impl Broker {
     /// Grants closes and moves sessions that are due.
     pub fn run_due(&mut self, host: &mut impl Host) {
         while let Some(grant) = self.close_requests.grant(host.now()) {
-            allow_closes(host, grant);
+            grant_closes(host, grant);
         }
         if self.rebalance.is_listing() {
             self.begin_moves(host);
         }
         while let Some((worker, session)) = self.rebalance.next_move(host.now()) {
             if let Some(link) = host.link(worker) {
-                link.order_move(session);
+                link.request_offer(session);
             }
         }
         self.log_closed();
@@ -519,7 +522,7 @@ impl Broker {
         let workers = host.session_workers();
         for worker in &workers {
             if let Some(link) = host.link(*worker) {
-                link.take_census();
+                link.request_session_list();
             }
         }
         self.rebalance.begin(workers, host.now());
@@ -547,14 +550,14 @@ fn was_accepted(host: &mut impl Host, id: ConnectionId) -> bool {
 }
 
 fn is_recovered(session: &PendingConnection) -> bool {
-    session.parcel.as_ref().is_some_and(|parcel| parcel.is_survivor())
+    session.transfer.as_ref().is_some_and(|transfer| transfer.has_survived_worker())
 }
 
 /// Tells the sender of a session, if it lives, that the session is no longer its own.
 fn send_migrated(host: &mut impl Host, session: &PendingConnection) {
-    let sender = session.parcel.as_ref().and_then(|parcel| parcel.sender);
+    let sender = session.transfer.as_ref().and_then(|transfer| transfer.sender);
     if let Some(link) = sender.and_then(|sender| host.link(sender)) {
-        link.tell_moved(session.record.id);
+        link.send_moved(session.record.id);
     }
 }
 
@@ -574,9 +577,9 @@ fn recovery_failed(
     lines::recovery_failed(worker, id, failure);
 }
 
-fn allow_closes(host: &mut impl Host, Grant { worker, count, hurried }: Grant) {
+fn grant_closes(host: &mut impl Host, Grant { worker, count, hurried }: Grant) {
     let Some(link) = host.link(worker) else { return };
-    link.allow_closes(count);
+    link.grant_closes(count);
     host.counters().shed += u64::from(count);
     if hurried {
         tracing::warn!(

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::link::event::Report;
+use crate::link::event::ResyncReport;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::ConnectionId;
 
@@ -33,7 +33,7 @@ pub enum OfferOutcome {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct OpenOffers {
     pending: Vec<WorkerId>,
-    reports: Vec<(WorkerId, Report)>,
+    reports: Vec<(WorkerId, ResyncReport)>,
 }
 
 impl OpenOffers {
@@ -43,7 +43,7 @@ impl OpenOffers {
     }
 
     /// Takes a worker's report.
-    pub fn report(&mut self, worker: WorkerId, report: Report) {
+    pub fn report(&mut self, worker: WorkerId, report: ResyncReport) {
         self.reports.retain(|(other, _)| *other != worker);
         self.reports.push((worker, report));
     }
@@ -107,9 +107,9 @@ mod tests {
         WorkerId { slot: SlotId(slot), generation: Generation(0) }
     }
 
-    fn report(offers: &[u64], taken: &[u64]) -> Report {
+    fn report(offers: &[u64], taken: &[u64]) -> ResyncReport {
         let ids = |ids: &[u64]| ids.iter().copied().map(ConnectionId).collect();
-        Report { offers: ids(offers), taken: ids(taken) }
+        ResyncReport { offers: ids(offers), taken: ids(taken) }
     }
 
     /// The outcomes when workers from 0 on have reported this.

@@ -8,13 +8,13 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::link::connection::{Content, Parcel, PendingConnection};
-use crate::link::protection::Keep;
+use crate::link::connection::{Content, PendingConnection, SessionTransfer};
+use crate::link::protection::ProtectedSession;
 use crate::link::seam::WorkerId;
-use crate::protocol::checkpoint::Ledger;
+use crate::protocol::checkpoint::Checkpoint;
 use crate::protocol::ids::ConnectionId;
 use crate::protocol::message::ConnectionRecord;
-use crate::protocol::tcp_progress::Usage;
+use crate::protocol::tcp_progress::TcpProgress;
 use crate::sessions::recovery_outcome::{RecoveryFailure, RecoveryOutcome, recovery_outcome};
 
 /// All copies, by worker.
@@ -29,7 +29,7 @@ pub(super) struct Protected {
 
 #[derive(Debug, Default)]
 struct ProtectedByWorker {
-    checkpoint: Option<Arc<Ledger>>,
+    checkpoint: Option<Arc<Checkpoint>>,
     sessions: HashMap<ConnectionId, ProtectedCopy>,
     /// Crashes of recovered sessions that the worker has taken and not protected yet.
     crashes: HashMap<ConnectionId, u8>,
@@ -56,14 +56,19 @@ impl Protected {
         self.count
     }
 
-    pub(super) fn set_checkpoint(&mut self, worker: WorkerId, checkpoint: Option<Ledger>) {
+    pub(super) fn set_checkpoint(&mut self, worker: WorkerId, checkpoint: Option<Checkpoint>) {
         self.workers.entry(worker).or_default().checkpoint = checkpoint.map(Arc::new);
     }
 
     /// Protects a session if there is room and its worker has a checkpoint, and says whether it does.
     /// `in_progress` counts recovered sessions that are on their way. An older copy is dropped in any
     /// case.
-    pub(super) fn protect(&mut self, worker: WorkerId, keep: Keep, in_progress: u64) -> bool {
+    pub(super) fn protect(
+        &mut self,
+        worker: WorkerId,
+        keep: ProtectedSession,
+        in_progress: u64,
+    ) -> bool {
         self.unprotect(worker, keep.record.id);
         let has_room = self.has_room(in_progress);
         let has_checkpoint =
@@ -74,8 +79,8 @@ impl Protected {
         has_room && has_checkpoint
     }
 
-    fn insert(&mut self, worker: WorkerId, keep: Keep) {
-        let Keep { record, socket, page } = keep;
+    fn insert(&mut self, worker: WorkerId, keep: ProtectedSession) {
+        let ProtectedSession { record, socket, page } = keep;
         let by_worker = self.workers.entry(worker).or_default();
         let crashes = by_worker.crashes.remove(&record.id).unwrap_or(0);
         let copy = ProtectedCopy { record, socket, page, crashes };
@@ -137,24 +142,24 @@ impl ProtectedCopy {
     fn recover(
         self,
         worker: WorkerId,
-        checkpoint: &Arc<Ledger>,
+        checkpoint: &Arc<Checkpoint>,
     ) -> Result<PendingConnection, RecoveryFailure> {
         let Self { record, socket, page, crashes } = self;
         let entry = checkpoint.entry(page, record.id);
-        let outcome = recovery_outcome(entry.map(|entry| entry.usage), Usage::of(&socket));
+        let outcome = recovery_outcome(entry.map(|entry| entry.usage), TcpProgress::of(&socket));
         if let RecoveryOutcome::Failed(failure) = outcome {
             return Err(failure);
         }
         let Some(entry) = entry else { return Err(RecoveryFailure::Unverified) };
         // One that has been at rest in this worker has not crashed it by coming.
         let crashes = if entry.version > 1 { 1 } else { crashes.saturating_add(1) };
-        let parcel = Parcel {
+        let transfer = SessionTransfer {
             from: worker.slot,
             sender: Some(worker),
             usage: entry.usage,
-            content: Content::Ledger(Arc::clone(checkpoint), entry),
+            content: Content::Checkpoint(Arc::clone(checkpoint), entry),
             failed: Vec::new(),
         };
-        Ok(PendingConnection { record, socket, crashes, parcel: Some(Box::new(parcel)) })
+        Ok(PendingConnection { record, socket, crashes, transfer: Some(Box::new(transfer)) })
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Never does I/O: a function of the worker's checkpoint and of the kernel's counters.
 
-use crate::protocol::tcp_progress::Usage;
+use crate::protocol::tcp_progress::TcpProgress;
 
 /// The outcome for a session whose worker has died.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +43,8 @@ impl RecoveryFailure {
 /// The outcome for a session. `published` is its entry in the worker's checkpoint, if that is valid;
 /// `counted` the kernel's counters: none if the client is gone, an error if the kernel can't tell.
 pub fn recovery_outcome<E>(
-    published: Option<Usage>,
-    counted: Result<Option<Usage>, E>,
+    published: Option<TcpProgress>,
+    counted: Result<Option<TcpProgress>, E>,
 ) -> RecoveryOutcome {
     match (published, counted) {
         (_, Ok(None)) => RecoveryOutcome::Failed(RecoveryFailure::ClientGone),
@@ -63,9 +63,9 @@ mod tests {
     #[test]
     fn only_what_is_proven_goes_on() {
         use RecoveryFailure::{Busy, ClientGone, Unverified};
-        let usage = |consumed, written| Some(Usage::new(consumed, written));
-        type Counted = Result<Option<Usage>, ()>;
-        let table: [(&str, Option<Usage>, Counted, RecoveryOutcome); 8] = [
+        let usage = |consumed, written| Some(TcpProgress::new(consumed, written));
+        type Counted = Result<Option<TcpProgress>, ()>;
+        let table: [(&str, Option<TcpProgress>, Counted, RecoveryOutcome); 8] = [
             ("at rest", usage(10, 20), Ok(usage(10, 20)), RecoveryOutcome::Recovered),
             ("a message was read", usage(10, 20), Ok(usage(11, 20)), RecoveryOutcome::Failed(Busy)),
             (
@@ -100,7 +100,7 @@ mod tests {
         fn no_session_goes_on_with_an_unaccounted_byte(
             published: Option<(u64, u64)>, counted: Option<(u64, u64)>, fails: bool,
         ) {
-            let usage = |(consumed, written)| Usage::new(consumed, written);
+            let usage = |(consumed, written)| TcpProgress::new(consumed, written);
             let kernel = if fails { Err(()) } else { Ok(counted.map(usage)) };
             let survives = recovery_outcome(published.map(usage), kernel) == RecoveryOutcome::Recovered;
             prop_assert_eq!(survives, published.is_some() && published == counted && !fails);

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use crate::protocol::message::{HELLO, LEAVE, MessageError, READY, SESSIONS};
+use crate::protocol::message::{HELLO, MessageError, READY, REPLACE_ME, SESSIONS};
 use crate::protocol::scoreboard::Counter;
 use crate::worker::attach::{AttachError, Inheritance};
 use crate::worker::connection::Connection;
@@ -134,7 +134,7 @@ impl Worker {
     ///
     /// If the channel has failed.
     pub fn leave(&mut self) -> Result<(), AcceptError> {
-        self.say(&LEAVE)
+        self.say(&REPLACE_ME)
     }
 
     fn say(&mut self, message: &[u8]) -> Result<(), AcceptError> {

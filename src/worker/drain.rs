@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::protocol::ids::{Generation, SlotId};
-use crate::protocol::message::LEAVE;
+use crate::protocol::message::REPLACE_ME;
 use crate::protocol::scm_rights::{self, Sent};
 use crate::protocol::scoreboard::{Counter, Scoreboard};
 use crate::worker::connection::{Connection, RequestGuard};
@@ -265,7 +265,7 @@ impl Drain {
         let Some(channel) = &self.shared.own.channel else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        match scm_rights::send(channel, &LEAVE, &[])? {
+        match scm_rights::send(channel, &REPLACE_ME, &[])? {
             Sent::Queued => Ok(()),
             Sent::Full => Err(io::ErrorKind::WouldBlock.into()),
             Sent::Closed => Err(io::ErrorKind::BrokenPipe.into()),

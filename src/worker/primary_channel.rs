@@ -21,8 +21,9 @@ use crate::kernel;
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::protocol::message::{
-    BATCH, ConnectionRecord, LEDGER, MAX_IDS, MAX_IMAGE, MAX_TO_WORKER, PONG, Records, ToWorker,
-    decode_to_worker, encode_counted, encode_forget, encode_keep, encode_refuse,
+    BATCH, CHECKPOINT, ConnectionRecord, MAX_IDS, MAX_IMAGE, MAX_TO_WORKER, PONG, Records,
+    ToWorker, decode_to_worker, encode_protect, encode_refuse, encode_session_list,
+    encode_unprotect,
 };
 use crate::protocol::scm_rights::{self, Received, Sent};
 use crate::protocol::scoreboard::Counter;
@@ -112,15 +113,15 @@ impl Link {
         while let Poll::Ready(note) = ledger.poll_note(cx) {
             self.give(match note {
                 Note::Ledger(ledger) => {
-                    Answer { message: LEDGER.to_vec(), descriptor: Some(ledger), told: None }
+                    Answer { message: CHECKPOINT.to_vec(), descriptor: Some(ledger), told: None }
                 }
                 Note::Keep { record, page, socket, told } => {
-                    let message = encode_keep(&record, page).to_vec();
+                    let message = encode_protect(&record, page).to_vec();
                     Answer { message, descriptor: Some(socket), told: Some(told) }
                 }
                 Note::Forget(id) => {
                     let mut buffer = [0; MAX_IDS];
-                    let message = encode_forget(&mut buffer, [id].into_iter()).to_vec();
+                    let message = encode_unprotect(&mut buffer, [id].into_iter()).to_vec();
                     Answer { message, descriptor: None, told: None }
                 }
             })?;
@@ -199,13 +200,13 @@ impl Link {
                 move_some(&self.shared, ids.iter());
                 Ok(())
             }
-            ToWorker::Close(count) => {
+            ToWorker::CloseGrant(count) => {
                 // Far below what a semaphore can hold, since no more are granted than were asked for.
                 sessions.granted.add_permits(count.min(1 << 20) as usize);
                 Ok(())
             }
-            ToWorker::Census => self.answer_census(),
-            ToWorker::Report(number) => {
+            ToWorker::ListSessions => self.answer_census(),
+            ToWorker::Resync(number) => {
                 if let Err(error) = sessions.keep_again() {
                     tracing::warn!(%error, "sessions are not protected any more");
                 }
@@ -266,8 +267,8 @@ impl Link {
 
     fn answer_census(&mut self) -> io::Result<()> {
         let all = self.shared.sessions.census();
-        all.chunks(BATCH).try_for_each(|some| self.answer(&encode_counted(some)))?;
-        self.answer(&encode_counted(&[]))
+        all.chunks(BATCH).try_for_each(|some| self.answer(&encode_session_list(some)))?;
+        self.answer(&encode_session_list(&[]))
     }
 
     /// Acknowledges what has arrived; refusals have been sent before.
@@ -276,7 +277,7 @@ impl Link {
             self.shared.own.scoreboard.add(Counter::Refused, std::mem::take(&mut self.refused));
         }
         if self.settled > 0 {
-            self.shared.own.scoreboard.add(Counter::Settled, std::mem::take(&mut self.settled));
+            self.shared.own.scoreboard.add(Counter::Completed, std::mem::take(&mut self.settled));
         }
     }
 

@@ -15,8 +15,8 @@ use sticky_lb::protocol::drain::DrainOrder;
 use sticky_lb::protocol::ids::ConnectionId;
 use sticky_lb::protocol::message::{
     BATCH, ConnectionRecord, HELLO, MAX_IDS, MAX_TO_PRIMARY, MAX_TO_WORKER, READY, SESSIONS,
-    ToWorker, decode_to_worker, encode_offer, encode_offers, encode_refuse, encode_reported,
-    encode_taken,
+    ToWorker, decode_to_worker, encode_offer, encode_refuse, encode_resync_accepted,
+    encode_resync_done, encode_resync_offers,
 };
 use sticky_lb::protocol::scm_rights::{Received, Sent, receive, send};
 use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
@@ -26,7 +26,7 @@ use super::frontend::Frontend;
 
 /// What it has heard.
 #[derive(Debug)]
-pub enum Heard {
+pub enum FromPrimary {
     /// A client.
     Client(ConnectionRecord, OwnedFd),
     /// A session and its parcel.
@@ -40,11 +40,11 @@ pub enum Heard {
     /// Sessions to be offered.
     Move(Vec<u64>),
     /// A question.
-    Census,
+    ListSessions,
     /// A permission.
-    Close(u32),
+    CloseGrant(u32),
     /// Another primary's question, with its number.
-    Report(u64),
+    Resync(u64),
     /// The end of the channel.
     End,
 }
@@ -56,7 +56,7 @@ pub struct FakeWorker {
     pub id: WorkerId,
     end: OwnedFd,
     scoreboard: Scoreboard,
-    heard: VecDeque<Heard>,
+    heard: VecDeque<FromPrimary>,
 }
 
 impl FakeWorker {
@@ -118,7 +118,7 @@ impl FakeWorker {
 
     /// Acknowledges the next ones, in the order in which they came.
     pub fn settle(&self, count: u64) {
-        self.scoreboard.add(Counter::Settled, count);
+        self.scoreboard.add(Counter::Completed, count);
     }
 
     /// Refuses the next one.
@@ -126,7 +126,7 @@ impl FakeWorker {
         let mut buffer = [0; MAX_IDS];
         self.say(encode_refuse(&mut buffer, [id].into_iter()));
         self.scoreboard.increment(Counter::Refused);
-        self.scoreboard.increment(Counter::Settled);
+        self.scoreboard.increment(Counter::Completed);
     }
 
     /// Its scoreboard, to be written to as no worker should.
@@ -138,18 +138,18 @@ impl FakeWorker {
     pub fn report(&self, number: u64, offers: &[u64], taken: &[u64]) {
         let mut buffer = [0; MAX_IDS];
         for some in offers.chunks(BATCH) {
-            self.say(encode_offers(&mut buffer, some.iter().copied().map(ConnectionId)));
+            self.say(encode_resync_offers(&mut buffer, some.iter().copied().map(ConnectionId)));
         }
         for some in taken.chunks(BATCH) {
-            self.say(encode_taken(&mut buffer, some.iter().copied().map(ConnectionId)));
+            self.say(encode_resync_accepted(&mut buffer, some.iter().copied().map(ConnectionId)));
         }
-        self.say(&encode_reported(number));
+        self.say(&encode_resync_done(number));
     }
 
     /// Is asked by another primary next, and answers.
     pub fn answer(&mut self, offers: &[u64], taken: &[u64]) {
-        match self.hear() {
-            Heard::Report(number) => self.report(number, offers, taken),
+        match self.receive() {
+            FromPrimary::Resync(number) => self.report(number, offers, taken),
             other => panic!("no question: {other:?}"),
         }
     }
@@ -160,7 +160,7 @@ impl FakeWorker {
     }
 
     /// What it hears next, if it hears anything within that time.
-    pub fn hear_within(&mut self, time: Duration) -> Option<Heard> {
+    pub fn receive_within(&mut self, time: Duration) -> Option<FromPrimary> {
         let start = SystemTime::now();
         loop {
             if let Some(heard) = self.heard.pop_front() {
@@ -168,7 +168,7 @@ impl FakeWorker {
             }
             let (mut bytes, mut descriptors) = ([0; MAX_TO_WORKER], Vec::new());
             match receive(&self.end, &mut bytes, &mut descriptors).expect("a channel") {
-                Received::Closed => return Some(Heard::End),
+                Received::Closed => return Some(FromPrimary::End),
                 Received::Message { length, .. } => self.understand(&bytes[..length], descriptors),
                 Received::Empty => {
                     let left = time.saturating_sub(start.elapsed().unwrap_or_default());
@@ -184,8 +184,8 @@ impl FakeWorker {
     }
 
     /// What it hears next.
-    pub fn hear(&mut self) -> Heard {
-        self.hear_within(TIMEOUT).unwrap_or_else(|| panic!("{:?} hears nothing", self.id))
+    pub fn receive(&mut self) -> FromPrimary {
+        self.receive_within(TIMEOUT).unwrap_or_else(|| panic!("{:?} hears nothing", self.id))
     }
 
     fn understand(&mut self, bytes: &[u8], descriptors: Vec<OwnedFd>) {
@@ -194,20 +194,20 @@ impl FakeWorker {
         let mut next = || descriptors.next().expect("as many descriptors as it takes");
         let heard = match decode_to_worker(bytes).expect("a message") {
             ToWorker::Connections(records) => {
-                self.heard.extend(records.iter().map(|record| Heard::Client(record, next())));
+                self.heard.extend(records.iter().map(|record| FromPrimary::Client(record, next())));
                 return;
             }
             ToWorker::Session(record, inline) => {
                 let (socket, file) = (next(), descriptors.next());
-                Heard::Session(record, socket, file.map_or_else(|| inline.to_vec(), read_all))
+                FromPrimary::Session(record, socket, file.map_or_else(|| inline.to_vec(), read_all))
             }
-            ToWorker::Drain(order) => Heard::Drain(order),
-            ToWorker::Moved(moved) => Heard::Moved(ids(moved)),
-            ToWorker::Returned(returned) => Heard::Returned(ids(returned)),
-            ToWorker::Move(moves) => Heard::Move(ids(moves)),
-            ToWorker::Census => Heard::Census,
-            ToWorker::Close(count) => Heard::Close(count),
-            ToWorker::Report(number) => Heard::Report(number),
+            ToWorker::Drain(order) => FromPrimary::Drain(order),
+            ToWorker::Moved(moved) => FromPrimary::Moved(ids(moved)),
+            ToWorker::Returned(returned) => FromPrimary::Returned(ids(returned)),
+            ToWorker::Move(moves) => FromPrimary::Move(ids(moves)),
+            ToWorker::ListSessions => FromPrimary::ListSessions,
+            ToWorker::CloseGrant(count) => FromPrimary::CloseGrant(count),
+            ToWorker::Resync(number) => FromPrimary::Resync(number),
             _ => return,
         };
         self.heard.push_back(heard);
@@ -215,15 +215,15 @@ impl FakeWorker {
 
     /// The next client, acknowledged.
     pub fn take_client(&mut self) -> (ConnectionRecord, OwnedFd) {
-        let Heard::Client(record, socket) = self.hear() else { panic!("no client") };
+        let FromPrimary::Client(record, socket) = self.receive() else { panic!("no client") };
         self.settle(1);
         (record, socket)
     }
 
     /// The next session; it is not acknowledged.
-    pub fn hear_session(&mut self) -> (ConnectionRecord, OwnedFd, Vec<u8>) {
-        match self.hear() {
-            Heard::Session(record, socket, parcel) => (record, socket, parcel),
+    pub fn receive_session(&mut self) -> (ConnectionRecord, OwnedFd, Vec<u8>) {
+        match self.receive() {
+            FromPrimary::Session(record, socket, parcel) => (record, socket, parcel),
             other => panic!("no session: {other:?}"),
         }
     }
@@ -232,9 +232,9 @@ impl FakeWorker {
     pub fn answers(&mut self, count: usize) -> (Vec<u64>, Vec<u64>) {
         let (mut moved, mut returned) = (Vec::new(), Vec::new());
         while moved.len() + returned.len() < count {
-            match self.hear() {
-                Heard::Moved(ids) => moved.extend(ids),
-                Heard::Returned(ids) => returned.extend(ids),
+            match self.receive() {
+                FromPrimary::Moved(ids) => moved.extend(ids),
+                FromPrimary::Returned(ids) => returned.extend(ids),
                 other => panic!("no answer: {other:?}"),
             }
         }

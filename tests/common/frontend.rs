@@ -163,7 +163,7 @@ fn serve(mut inherit: Inherit) {
     loop {
         match receive(&channel, &mut bytes, &mut sockets).expect("a part of the frontend") {
             Received::Message { .. } => {
-                scoreboard.add(Counter::Settled, sockets.len() as u64);
+                scoreboard.add(Counter::Completed, sockets.len() as u64);
                 sockets.clear();
             }
             Received::Empty => {

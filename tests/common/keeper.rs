@@ -5,8 +5,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::ftruncate;
 use sticky_lb::internals::kernel::{PAGE, SharedMemory};
 use sticky_lb::protocol::checkpoint::{EntryWriter, Extent, copy_into, create};
-use sticky_lb::protocol::message::{ConnectionRecord, LEDGER, MAX_IDS, encode_forget, encode_keep};
-use sticky_lb::protocol::tcp_progress::Usage;
+use sticky_lb::protocol::message::{
+    CHECKPOINT, ConnectionRecord, MAX_IDS, encode_protect, encode_unprotect,
+};
+use sticky_lb::protocol::tcp_progress::TcpProgress;
 
 use super::fake_worker::FakeWorker;
 
@@ -26,7 +28,7 @@ impl Keeper {
         let file = create().expect("memory");
         ftruncate(&file, (PAGES * PAGE) as u64).expect("memory");
         let memory = SharedMemory::map(file.as_fd(), 0, PAGES * PAGE).expect("memory");
-        mover.say_with(&LEDGER, &[file.as_fd()]);
+        mover.say_with(&CHECKPOINT, &[file.as_fd()]);
         Self { memory, taken: 0 }
     }
 
@@ -37,7 +39,7 @@ impl Keeper {
     }
 
     /// Writes a session down.
-    pub fn write(&self, page: u64, record: &ConnectionRecord, usage: Usage, parcel: &[u8]) {
+    pub fn write(&self, page: u64, record: &ConnectionRecord, usage: TcpProgress, parcel: &[u8]) {
         let cells = PAGE / 8;
         let start = usize::try_from(page).expect("few pages") * cells;
         let writer = EntryWriter::new(&self.memory.cells()[start..start + cells], page);
@@ -50,14 +52,14 @@ impl Keeper {
     /// Writes a session down as it is, and has it kept.
     pub fn keep(&mut self, mover: &FakeWorker, record: &ConnectionRecord, socket: &OwnedFd) {
         let page = self.page();
-        let usage = Usage::of(socket).expect("the kernel tells").expect("a client");
+        let usage = TcpProgress::of(socket).expect("the kernel tells").expect("a client");
         self.write(page, record, usage, &record.id.0.to_le_bytes());
-        mover.say_with(&encode_keep(record, page), &[socket.as_fd()]);
+        mover.say_with(&encode_protect(record, page), &[socket.as_fd()]);
     }
 
     /// Has it forgotten.
     pub fn forget(&self, mover: &FakeWorker, record: &ConnectionRecord) {
         let mut buffer = [0; MAX_IDS];
-        mover.say(encode_forget(&mut buffer, [record.id].into_iter()));
+        mover.say(encode_unprotect(&mut buffer, [record.id].into_iter()));
     }
 }

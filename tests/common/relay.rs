@@ -150,12 +150,12 @@ impl Side {
     }
 
     fn greet(&mut self) {
-        while let Some((message, _)) = self.hear() {
+        while let Some((message, _)) = self.receive() {
             self.ready |= matches!(decode_to_primary(&message), Ok(ToPrimary::Ready));
         }
     }
 
-    fn hear(&self) -> Option<(Vec<u8>, Vec<OwnedFd>)> {
+    fn receive(&self) -> Option<(Vec<u8>, Vec<OwnedFd>)> {
         let (mut bytes, mut descriptors) = (vec![0; MAX_TO_PRIMARY], Vec::new());
         match receive(&self.channel, &mut bytes, &mut descriptors).unwrap() {
             Received::Message { length, .. } => {
@@ -188,7 +188,7 @@ fn run(listener: &TcpListener, sides: &mut [Side; 2], shared: &Shared) {
         }
         for side in [0, 1] {
             settle(sides, side, &mut places, shared);
-            while let Some((message, descriptors)) = sides[side].hear() {
+            while let Some((message, descriptors)) = sides[side].receive() {
                 take(sides, side, &message, &descriptors, &mut places, shared);
             }
         }
@@ -231,7 +231,7 @@ fn settle(
     shared: &Shared,
 ) {
     let here = &mut sides[side];
-    let settled = here.scoreboard.get(Counter::Settled);
+    let settled = here.scoreboard.get(Counter::Completed);
     if here.scoreboard.get(Counter::Refused) > here.refused {
         *shared.failure.lock().unwrap() = Some("a worker has refused a session".to_owned());
     }

@@ -66,7 +66,7 @@ impl Client {
     }
 
     /// How many workers have served it so far, by the answer to what it has said.
-    fn hear(&mut self) -> u64 {
+    fn receive(&mut self) -> u64 {
         let answer = self.socket.read().unwrap().into_text().unwrap();
         let words: Vec<_> = answer.split(' ').collect();
         assert_eq!(words[..2], ["answer", &self.said.to_string()], "lost, doubled or wrong");
@@ -75,7 +75,7 @@ impl Client {
 
     fn ask(&mut self) -> u64 {
         self.say();
-        self.hear()
+        self.receive()
     }
 
     /// Waits for the end, which has to come and not to be left to the client's patience.
@@ -200,7 +200,7 @@ fn what_the_client_says_while_its_worker_is_dead_is_answered_by_the_next() {
     clients.iter_mut().for_each(Client::say);
     process::signal(pid, Signal::KILL);
     for client in &mut clients {
-        assert_eq!(client.hear(), 2);
+        assert_eq!(client.receive(), 2);
         assert_eq!(client.ask(), 2);
     }
     wait_for(&primary, "sessions_recovered", 10);

@@ -12,7 +12,7 @@ use sticky_lb::internals::sessions::close_requests::PaceSettings;
 use sticky_lb::protocol::message::ConnectionRecord;
 
 use super::common::TIMEOUT;
-use super::common::fake_worker::{FakeWorker, Heard};
+use super::common::fake_worker::{FakeWorker, FromPrimary};
 use super::common::keeper::Keeper;
 use super::{ORDER, Running, are_connected, client, ends, facts, frontend, order, worker};
 
@@ -102,24 +102,24 @@ impl Account {
     }
 
     /// One message, and how many sessions have returned by it.
-    fn hear(&mut self) -> Option<u64> {
-        let heard = self.mover.hear_within(Duration::ZERO)?;
+    fn receive(&mut self) -> Option<u64> {
+        let heard = self.mover.receive_within(Duration::ZERO)?;
         match heard {
-            Heard::Session(record, socket, parcel) => {
+            FromPrimary::Session(record, socket, parcel) => {
                 assert_eq!(parcel, record.id.0.to_le_bytes());
                 self.arrived.push_back((record, socket));
             }
-            Heard::Moved(ids) => {
+            FromPrimary::Moved(ids) => {
                 ids.iter().for_each(|id| assert!(self.away.remove(id).is_some(), "{id} moved"));
             }
-            Heard::Returned(ids) => {
+            FromPrimary::Returned(ids) => {
                 for id in &ids {
                     let back = self.away.remove(id);
                     self.own.insert(*id, back.unwrap_or_else(|| panic!("{id} returned")));
                 }
                 return Some(ids.len() as u64);
             }
-            Heard::Drain(_) => {}
+            FromPrimary::Drain(_) => {}
             other => panic!("{other:?}"),
         }
         Some(0)
@@ -171,7 +171,7 @@ impl Play {
                     self.offers += 1;
                 }
             }
-            Step::Hear(who) => self.hear(who % count),
+            Step::Hear(who) => self.receive(who % count),
             Step::Settle(who) => {
                 if let Some(id) = self.workers[who % count].settle() {
                     self.belongs_to_one(id, who % count);
@@ -193,8 +193,8 @@ impl Play {
         }
     }
 
-    fn hear(&mut self, who: usize) {
-        while let Some(returned) = self.workers[who].hear() {
+    fn receive(&mut self, who: usize) {
+        while let Some(returned) = self.workers[who].receive() {
             self.returned += returned;
         }
     }
@@ -223,7 +223,7 @@ impl Play {
     }
 
     async fn die(&mut self, who: usize) {
-        self.hear(who);
+        self.receive(who);
         let Account { mover, own, away, kept, .. } = self.workers.swap_remove(who);
         let id = mover.id;
         self.dead.extend(own.into_keys().filter(|id| !kept.contains(id)));
@@ -240,7 +240,7 @@ impl Play {
         let start = SystemTime::now();
         loop {
             for who in 0..self.workers.len() {
-                self.hear(who);
+                self.receive(who);
                 while self.workers[who].settle().is_some() {}
             }
             let waits = self.workers.iter().any(|account| !account.away.is_empty());

@@ -16,7 +16,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use common::client::{connect_from, ends_within, nth};
-use common::fake_worker::{FakeWorker, Heard, parcel_file, sealed};
+use common::fake_worker::{FakeWorker, FromPrimary, parcel_file, sealed};
 use common::frontend::{Ended, Frontend};
 use sticky_lb::internals::frontend::dispatcher::Dispatcher;
 use sticky_lb::internals::frontend::query::{Client, FrontendFacts};
@@ -114,7 +114,7 @@ async fn deploy(
     let session = client(frontend, &mut old, 0).await;
     let new = FakeWorker::serve(frontend, worker(0, 1), true).await;
     order(frontend, SlotCommand::Drain(worker(0, 0), ORDER)).await;
-    assert!(matches!(old.hear(), Heard::Drain(order) if order == ORDER));
+    assert!(matches!(old.receive(), FromPrimary::Drain(order) if order == ORDER));
     (old, session, new)
 }
 
@@ -126,7 +126,7 @@ async fn a_session_moves_to_the_successor_and_disturbs_no_account() {
     let before = facts(&frontend).await;
     client.write_all(b"unread").unwrap();
     old.offer(&record, &socket, b"state");
-    let (moved, arrived, parcel) = new.hear_session();
+    let (moved, arrived, parcel) = new.receive_session();
     assert_eq!((moved, &parcel[..]), (record, &b"state"[..]));
     assert_eq!(facts(&frontend).await.sessions_waiting, 1);
     new.settle(1);
@@ -159,7 +159,7 @@ async fn whoever_has_just_got_a_session_may_offer_it_at_once() {
     let (mut old, (mut client, record, mut socket), mut new) = deploy(&mut frontend).await;
     for generation in 2..40 {
         old.offer(&record, &socket, b"state");
-        socket = new.hear_session().1;
+        socket = new.receive_session().1;
         let last = std::mem::replace(
             &mut new,
             FakeWorker::serve(&mut frontend, worker(0, generation), true).await,
@@ -169,7 +169,7 @@ async fn whoever_has_just_got_a_session_may_offer_it_at_once() {
         last.offer(&record, &socket, b"state");
         assert_eq!(old.answers(1), (vec![record.id.0], vec![]));
         old = last;
-        socket = new.hear_session().1;
+        socket = new.receive_session().1;
         new.settle(1);
         assert_eq!(old.answers(1), (vec![record.id.0], vec![]));
         old = std::mem::replace(
@@ -187,7 +187,7 @@ async fn a_long_parcel_arrives_as_it_is() {
     let (mut old, (_client, record, socket), mut new) = deploy(&mut frontend).await;
     let bytes: Vec<u8> = (0..=250).cycle().take(16 << 20).collect();
     old.offer_file(&record, &socket, &parcel_file(&bytes, sealed()));
-    let (_, _, parcel) = new.hear_session();
+    let (_, _, parcel) = new.receive_session();
     assert!(parcel == bytes, "another parcel");
     new.settle(1);
     assert_eq!(old.answers(1).0, [record.id.0]);
@@ -210,9 +210,9 @@ async fn clients_and_sessions_stand_in_one_queue() {
     }
     let (mut moved, mut came) = (Vec::new(), 0);
     for _ in 0..40 {
-        match new.hear() {
-            Heard::Session(record, ..) => moved.push(record.id.0),
-            Heard::Client(..) => came += 1,
+        match new.receive() {
+            FromPrimary::Session(record, ..) => moved.push(record.id.0),
+            FromPrimary::Client(..) => came += 1,
             other => panic!("{other:?}"),
         }
         new.settle(1);
@@ -232,13 +232,13 @@ async fn whoever_refuses_passes_it_on_and_after_three_it_goes_back() {
     }
     let (mut old, (mut client, record, socket), mut new) = deploy(&mut frontend).await;
     old.offer(&record, &socket, b"");
-    new.hear_session();
+    new.receive_session();
     new.refuse(record.id);
     let mut asked = 0;
     while asked < 2 {
         for other in &mut others {
-            if let Some(heard) = other.hear_within(Duration::from_millis(10)) {
-                assert!(matches!(heard, Heard::Session(..)));
+            if let Some(heard) = other.receive_within(Duration::from_millis(10)) {
+                assert!(matches!(heard, FromPrimary::Session(..)));
                 other.refuse(record.id);
                 asked += 1;
             }
@@ -258,10 +258,10 @@ async fn a_taker_that_dies_is_followed_by_the_next() {
     let mut other = FakeWorker::serve(&mut frontend, worker(1, 0), true).await;
     let (mut old, (mut client, record, socket), mut new) = deploy(&mut frontend).await;
     old.offer(&record, &socket, b"state");
-    new.hear_session();
+    new.receive_session();
     drop(new);
     order(&frontend, SlotCommand::Gone(worker(0, 1))).await;
-    let (_, arrived, parcel) = other.hear_session();
+    let (_, arrived, parcel) = other.receive_session();
     assert_eq!(parcel, b"state");
     other.settle(1);
     assert_eq!(old.answers(1).0, [record.id.0]);
@@ -279,13 +279,13 @@ async fn a_session_whose_sender_is_dead_waits_for_the_successor() {
     let (mut client, record, socket) = client(&frontend, &mut old, 0).await;
     let mut new = FakeWorker::serve(&mut frontend, worker(0, 1), true).await;
     old.offer(&record, &socket, b"state");
-    new.hear_session();
+    new.receive_session();
     drop((old, socket, new));
     order(&frontend, SlotCommand::Gone(worker(0, 0))).await;
     order(&frontend, SlotCommand::Gone(worker(0, 1))).await;
     assert_eq!(facts(&frontend).await.slots[0].queued, 1);
     let mut last = FakeWorker::serve(&mut frontend, worker(0, 2), true).await;
-    let (_, arrived, parcel) = last.hear_session();
+    let (_, arrived, parcel) = last.receive_session();
     assert_eq!(parcel, b"state");
     last.settle(1);
     ends_as(&frontend, (1, 0, 0)).await;
@@ -304,7 +304,7 @@ async fn what_a_worker_offered_before_it_died_is_not_lost() {
     old.offer(&record, &socket, b"state");
     frontend.commander.send(SlotCommand::Gone(worker(0, 0))).await.unwrap();
     drop((old, socket));
-    let (_, arrived, _) = new.hear_session();
+    let (_, arrived, _) = new.receive_session();
     new.settle(1);
     ends_as(&frontend, (1, 0, 0)).await;
     are_connected(&mut client, arrived);
@@ -316,7 +316,7 @@ async fn with_nobody_left_a_session_is_closed_and_counted() {
     let mut frontend = frontend(1, Duration::from_millis(100), PaceSettings::default()).await;
     let (old, (mut client, record, socket), mut new) = deploy(&mut frontend).await;
     old.offer(&record, &socket, b"");
-    new.hear_session();
+    new.receive_session();
     drop((old, socket, new));
     order(&frontend, SlotCommand::Gone(worker(0, 0))).await;
     order(&frontend, SlotCommand::Gone(worker(0, 1))).await;
@@ -332,7 +332,7 @@ async fn what_a_dead_taker_has_read_from_goes_to_nobody() {
     let (mut old, (mut client, record, socket), mut new) = deploy(&mut frontend).await;
     client.write_all(b"for one only").unwrap();
     old.offer(&record, &socket, b"");
-    let (_, arrived, _) = new.hear_session();
+    let (_, arrived, _) = new.receive_session();
     let mut server = TcpStream::from(arrived);
     server.set_nonblocking(false).unwrap();
     server.read_exact(&mut [0; 3]).unwrap();
@@ -351,7 +351,7 @@ async fn a_taker_that_stalls_loses_what_it_has_not_received() {
     let mut other = FakeWorker::serve(&mut frontend, worker(1, 0), true).await;
     let (mut old, (_client, record, socket), _stopped) = deploy(&mut frontend).await;
     old.offer(&record, &socket, b"state");
-    assert_eq!(other.hear_session().2, b"state");
+    assert_eq!(other.receive_session().2, b"state");
     other.settle(1);
     assert_eq!(old.answers(1).0, [record.id.0]);
     assert_eq!(ends(&frontend).await, (1, 0, 0));
@@ -368,7 +368,7 @@ async fn with_no_taker_it_goes_back_at_once() {
     old.offer(&record, &socket, b"");
     assert_eq!(old.answers(1), (vec![], vec![record.id.0]));
     order(&frontend, SlotCommand::Drain(worker(0, 0), ORDER)).await;
-    assert!(matches!(old.hear(), Heard::Drain(_)));
+    assert!(matches!(old.receive(), FromPrimary::Drain(_)));
     old.offer(&record, &socket, b"");
     assert_eq!(old.answers(1), (vec![], vec![record.id.0]));
     let _successor = FakeWorker::serve(&mut frontend, worker(0, 1), false).await;
@@ -384,21 +384,21 @@ async fn a_successor_that_takes_none_leaves_them_to_others() {
     let (old, (_client, record, socket), mut new) = deploy(&mut frontend).await;
     let mut other = FakeWorker::serve(&mut frontend, worker(1, 0), true).await;
     old.offer(&record, &socket, b"state");
-    new.hear_session();
+    new.receive_session();
     drop((old, socket, new));
     order(&frontend, SlotCommand::Gone(worker(0, 0))).await;
     // Nobody is there for it, so that it waits for its slot's next worker.
     order(&frontend, SlotCommand::Drain(worker(1, 0), ORDER)).await;
-    assert!(matches!(other.hear(), Heard::Drain(_)));
+    assert!(matches!(other.receive(), FromPrimary::Drain(_)));
     order(&frontend, SlotCommand::Gone(worker(0, 1))).await;
     assert_eq!(facts(&frontend).await.slots[0].queued, 1);
     let mut plain = FakeWorker::serve(&mut frontend, worker(0, 2), false).await;
-    assert!(plain.hear_within(Duration::from_millis(50)).is_none());
+    assert!(plain.receive_within(Duration::from_millis(50)).is_none());
     let mut able = FakeWorker::serve(&mut frontend, worker(1, 1), true).await;
-    assert_eq!(able.hear_session().2, b"state");
+    assert_eq!(able.receive_session().2, b"state");
     able.settle(1);
     ends_as(&frontend, (1, 0, 0)).await;
-    assert!(plain.hear_within(Duration::from_millis(20)).is_none());
+    assert!(plain.receive_within(Duration::from_millis(20)).is_none());
     frontend.end().await.unwrap();
 }
 
@@ -410,12 +410,12 @@ async fn the_order_to_drain_is_a_message_for_those_who_move_sessions_and_the_end
     let shorter = DrainOrder { window: Duration::from_secs(1), ..ORDER };
     for (order_, count) in [(ORDER, 1), (shorter, 2)] {
         order(&frontend, SlotCommand::Drain(worker(0, 0), order_)).await;
-        assert!(matches!(able.hear(), Heard::Drain(heard) if heard == order_));
+        assert!(matches!(able.receive(), FromPrimary::Drain(heard) if heard == order_));
         assert_eq!(able.drains(), count);
     }
     order(&frontend, SlotCommand::Drain(worker(1, 0), ORDER)).await;
-    assert!(matches!(plain.hear(), Heard::End));
+    assert!(matches!(plain.receive(), FromPrimary::End));
     assert_eq!(plain.drains(), 1);
-    assert!(able.hear_within(Duration::from_millis(20)).is_none(), "it is served still");
+    assert!(able.receive_within(Duration::from_millis(20)).is_none(), "it is served still");
     frontend.end().await.unwrap();
 }

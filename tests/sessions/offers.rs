@@ -11,11 +11,11 @@ use sticky_lb::internals::link::error::ChannelError;
 use sticky_lb::internals::link::event::{LinkEvent, SessionEvent};
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use sticky_lb::protocol::message::{
-    ConnectionRecord, HELLO, MAX_SESSIONS, MAX_TO_PRIMARY, READY, SESSIONS, encode_ask,
-    encode_counted, encode_offer,
+    ConnectionRecord, HELLO, MAX_SESSIONS, MAX_TO_PRIMARY, READY, SESSIONS, encode_close_request,
+    encode_offer, encode_session_list,
 };
 
-use super::common::fake_worker::{FakeWorker, Heard, parcel_file, sealed};
+use super::common::fake_worker::{FakeWorker, FromPrimary, parcel_file, sealed};
 use super::{ORDER, worker};
 
 /// A connection that its client keeps open, and its record.
@@ -71,15 +71,15 @@ fn what_is_no_session_is_a_breach() {
     let full = sealed();
     for seals in [full - SealFlags::SHRINK, full - SealFlags::GROW, full - SealFlags::WRITE] {
         let open = parcel_file(b"state", seals);
-        assert_eq!(fault(offer(b"", &[&open])), "a parcel that is not sealed");
+        assert_eq!(fault(offer(b"", &[&open])), "an image that is not sealed");
     }
     let no_file: OwnedFd = UnixStream::pair().unwrap().0.into();
-    assert_eq!(fault(offer(b"", &[&no_file])), "a parcel that is not sealed");
+    assert_eq!(fault(offer(b"", &[&no_file])), "an image that is not sealed");
     let parcel = parcel_file(b"state", full);
-    assert_eq!(fault(offer(b"more", &[&parcel])), "two parcels");
+    assert_eq!(fault(offer(b"more", &[&parcel])), "two images");
     let more = [&parcel; 2];
-    assert_eq!(fault(offer(b"", &more)), "more than a socket and a parcel");
-    assert_eq!(fault(offer(b"", &[&parcel; 63])), "more than a socket and a parcel");
+    assert_eq!(fault(offer(b"", &more)), "more than a socket and an image");
+    assert_eq!(fault(offer(b"", &[&parcel; 63])), "more than a socket and an image");
 }
 
 #[test]
@@ -120,15 +120,15 @@ fn what_cannot_move_now_returns() {
     rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
     drop(client);
     super::common::eventually("the reset has come", || {
-        sticky_lb::protocol::tcp_progress::Usage::of(&gone).unwrap().is_none()
+        sticky_lb::protocol::tcp_progress::TcpProgress::of(&gone).unwrap().is_none()
     });
     mover.offer(&record, &gone, b"");
     assert!(matches!(
         channel.receive(),
         Ok(LinkEvent::Session(SessionEvent::NotMigratable(ConnectionId(2))))
     ));
-    channel.send_notes().unwrap();
-    assert!(matches!(mover.hear(), Heard::Returned(ids) if ids == [1, 2]));
+    channel.send_outgoing().unwrap();
+    assert!(matches!(mover.receive(), FromPrimary::Returned(ids) if ids == [1, 2]));
 }
 
 #[test]
@@ -148,12 +148,12 @@ fn so_many_may_be_under_way_and_no_more() {
     }
     assert!(matches!(offer(&mut channel, MAX_SESSIONS), Err(ChannelError::TooManySessions)));
     // To be answered is not enough: the answer has to be sent.
-    channel.tell_moved(ConnectionId(7));
+    channel.send_moved(ConnectionId(7));
     assert!(matches!(offer(&mut channel, 1_000), Err(ChannelError::TooManySessions)));
     assert!(matches!(offer(&mut channel, 8), Err(ChannelError::Session(ConnectionId(8), _))));
-    channel.send_notes().unwrap();
+    channel.send_outgoing().unwrap();
     assert!(matches!(offer(&mut channel, 1_000), Ok(LinkEvent::Session(SessionEvent::Offered(_)))));
-    assert!(matches!(mover.hear(), Heard::Moved(ids) if ids == [7]));
+    assert!(matches!(mover.receive(), FromPrimary::Moved(ids) if ids == [7]));
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn only_those_speak_of_sessions_who_have_said_that_they_move_them() {
     let (_client, socket, record) = session(1);
     let mut buffer = [0; MAX_TO_PRIMARY];
     let offer = encode_offer(&mut buffer, &record, b"");
-    let (counted, ask) = (encode_counted(&[]), encode_ask(1, Duration::ZERO));
+    let (counted, ask) = (encode_session_list(&[]), encode_close_request(1, Duration::ZERO));
     for message in [offer, &counted, &ask] {
         let (mover, mut channel) = FakeWorker::alone(worker(0, 0));
         mover.say(&HELLO);
@@ -179,7 +179,7 @@ fn only_those_speak_of_sessions_who_have_said_that_they_move_them() {
     assert!(matches!(channel.receive(), Err(ChannelError::NoSessions)), "too late");
     let (mover, mut channel) = able();
     mover.say(&counted);
-    assert!(matches!(channel.receive(), Err(ChannelError::NoCensus)));
+    assert!(matches!(channel.receive(), Err(ChannelError::NoListRequest)));
 }
 
 #[test]
@@ -189,26 +189,26 @@ fn what_a_stalled_worker_has_not_heard_it_hears_later() {
     mover.offer(&record, &socket, b"");
     assert!(matches!(channel.receive(), Ok(LinkEvent::Session(SessionEvent::Offered(_)))));
     for _ in 0..2 {
-        channel.tell_returned(ConnectionId(3));
-        channel.tell_moved(record.id);
-        channel.order_move(ConnectionId(4));
-        channel.allow_closes(5);
+        channel.send_returned(ConnectionId(3));
+        channel.send_moved(record.id);
+        channel.request_offer(ConnectionId(4));
+        channel.grant_closes(5);
         channel.drain(ORDER);
-        channel.take_census();
-        channel.send_notes().unwrap();
-        assert!(!channel.has_notes());
+        channel.request_session_list();
+        channel.send_outgoing().unwrap();
+        assert!(!channel.has_outgoing());
         assert!(channel.take_back().is_empty());
-        assert!(channel.has_notes());
+        assert!(channel.has_outgoing());
     }
-    channel.send_notes().unwrap();
-    assert!(matches!(mover.hear(), Heard::Moved(ids) if ids == [1, 1]));
-    assert!(matches!(mover.hear(), Heard::Returned(ids) if ids == [3, 3]));
-    assert!(matches!(mover.hear(), Heard::Drain(ORDER)));
-    assert!(matches!(mover.hear(), Heard::Census));
-    assert!(matches!(mover.hear(), Heard::Census));
-    assert!(matches!(mover.hear(), Heard::Move(ids) if ids == [4, 4]));
-    assert!(matches!(mover.hear(), Heard::Close(10)));
-    assert!(mover.hear_within(Duration::ZERO).is_none());
+    channel.send_outgoing().unwrap();
+    assert!(matches!(mover.receive(), FromPrimary::Moved(ids) if ids == [1, 1]));
+    assert!(matches!(mover.receive(), FromPrimary::Returned(ids) if ids == [3, 3]));
+    assert!(matches!(mover.receive(), FromPrimary::Drain(ORDER)));
+    assert!(matches!(mover.receive(), FromPrimary::ListSessions));
+    assert!(matches!(mover.receive(), FromPrimary::ListSessions));
+    assert!(matches!(mover.receive(), FromPrimary::Move(ids) if ids == [4, 4]));
+    assert!(matches!(mover.receive(), FromPrimary::CloseGrant(10)));
+    assert!(mover.receive_within(Duration::ZERO).is_none());
 }
 
 #[test]
@@ -216,25 +216,25 @@ fn what_a_full_channel_has_no_room_for_waits() {
     let (mut mover, mut channel) = able();
     let (mut said, mut rounds) = (0, 0);
     // Other words until there is no room.
-    while !channel.has_notes() {
+    while !channel.has_outgoing() {
         assert!(rounds < 10_000, "the channel is never full");
         rounds += 1;
-        channel.allow_closes(1);
+        channel.grant_closes(1);
         said += 1;
-        channel.send_notes().unwrap();
+        channel.send_outgoing().unwrap();
     }
-    (0..300).for_each(|id| channel.tell_moved(ConnectionId(id)));
+    (0..300).for_each(|id| channel.send_moved(ConnectionId(id)));
     let (mut closes, mut moved) = (0, Vec::new());
-    while channel.has_notes() || moved.len() < 300 {
-        match mover.hear_within(Duration::ZERO) {
-            Some(Heard::Close(count)) => closes += count,
-            Some(Heard::Moved(ids)) => moved.extend(ids),
+    while channel.has_outgoing() || moved.len() < 300 {
+        match mover.receive_within(Duration::ZERO) {
+            Some(FromPrimary::CloseGrant(count)) => closes += count,
+            Some(FromPrimary::Moved(ids)) => moved.extend(ids),
             Some(other) => panic!("{other:?}"),
-            None => assert!(channel.has_notes(), "something is missing"),
+            None => assert!(channel.has_outgoing(), "something is missing"),
         }
-        channel.send_notes().unwrap();
+        channel.send_outgoing().unwrap();
     }
-    while let Some(Heard::Close(count)) = mover.hear_within(Duration::ZERO) {
+    while let Some(FromPrimary::CloseGrant(count)) = mover.receive_within(Duration::ZERO) {
         closes += count;
     }
     assert_eq!(closes, said);

@@ -9,17 +9,19 @@ use std::time::SystemTime;
 
 use sticky_lb::internals::link::error::ChannelError;
 use sticky_lb::internals::link::event::{LinkEvent, SessionEvent};
-use sticky_lb::internals::link::protection::Keeping;
+use sticky_lb::internals::link::protection::ProtectionEvent;
 use sticky_lb::internals::link::seam::{SlotCommand, SlotEvent, SlotEventKind, Survival, WorkerId};
 use sticky_lb::internals::sessions::close_requests::PaceSettings;
 use sticky_lb::protocol::checkpoint;
 use sticky_lb::protocol::ids::ConnectionId;
-use sticky_lb::protocol::message::{ConnectionRecord, HELLO, LEDGER, READY, SESSIONS, encode_keep};
-use sticky_lb::protocol::tcp_progress::Usage;
+use sticky_lb::protocol::message::{
+    CHECKPOINT, ConnectionRecord, HELLO, READY, SESSIONS, encode_protect,
+};
+use sticky_lb::protocol::tcp_progress::TcpProgress;
 
 use super::common::TIMEOUT;
 use super::common::client::ends_within;
-use super::common::fake_worker::{FakeWorker, Heard, parcel_file, sealed};
+use super::common::fake_worker::{FakeWorker, FromPrimary, parcel_file, sealed};
 use super::common::keeper::Keeper;
 use super::{ORDER, PATIENT, Running, are_connected, client, facts, frontend, order, worker};
 
@@ -75,7 +77,7 @@ async fn what_was_at_rest_waits_for_the_successor_though_others_serve() {
     die(&frontend, mover, vec![socket]).await;
     assert_eq!(facts(&frontend).await.sessions_waiting, 1);
     let mut new = successor(&mut frontend, 1).await;
-    let (moved, arrived, parcel) = new.hear_session();
+    let (moved, arrived, parcel) = new.receive_session();
     assert_eq!((moved, &parcel[..]), (record, &record.id.0.to_le_bytes()[..]));
     new.settle(1);
     wait_for(&frontend, Survival { recovered: 1, ..Survival::default() }).await;
@@ -83,7 +85,7 @@ async fn what_was_at_rest_waits_for_the_successor_though_others_serve() {
     let mut bytes = [0; 6];
     rustix::io::read(&arrived, &mut bytes).unwrap();
     are_connected(&mut stream, arrived);
-    assert!(other.hear_within(std::time::Duration::ZERO).is_none());
+    assert!(other.receive_within(std::time::Duration::ZERO).is_none());
     frontend.end().await.unwrap();
 }
 
@@ -94,7 +96,7 @@ async fn one_that_kills_who_takes_it_is_closed_after_three() {
     die(&frontend, mover, vec![socket]).await;
     for generation in 1..3 {
         let mut next = successor(&mut frontend, generation).await;
-        let (_, socket, _) = next.hear_session();
+        let (_, socket, _) = next.receive_session();
         let mut keeper = Keeper::introduce(&next);
         keeper.keep(&next, &record, &socket);
         next.settle(1);
@@ -129,7 +131,7 @@ async fn whoever_was_in_busy_or_has_gone_is_closed() {
     let (gone, last) = sessions.remove(0);
     rustix::net::sockopt::set_socket_linger(&gone, Some(std::time::Duration::ZERO)).unwrap();
     drop(gone);
-    super::common::eventually("it has gone", || Usage::of(&last).unwrap().is_none());
+    super::common::eventually("it has gone", || TcpProgress::of(&last).unwrap().is_none());
     die(&frontend, mover, vec![socket, other, last]).await;
     let expected = Survival { busy: 2, client_gone: 1, ..Survival::default() };
     wait_for(&frontend, expected).await;
@@ -146,11 +148,11 @@ async fn one_that_was_written_down_and_refused_is_whose_it_is_then() {
     let (mover, _, (mut stream, record, socket)) = kept(&mut frontend).await;
     die(&frontend, mover, vec![socket]).await;
     let mut refuses = successor(&mut frontend, 1).await;
-    let (_, socket, _) = refuses.hear_session();
+    let (_, socket, _) = refuses.receive_session();
     let mut keeper = Keeper::introduce(&refuses);
     keeper.keep(&refuses, &record, &socket);
     refuses.refuse(record.id);
-    let (_, arrived, _) = other.hear_session();
+    let (_, arrived, _) = other.receive_session();
     other.settle(1);
     wait_for(&frontend, Survival { recovered: 1, ..Survival::default() }).await;
     die(&frontend, refuses, vec![socket]).await;
@@ -169,7 +171,7 @@ async fn one_that_was_on_its_way_when_its_worker_died_is_no_survivor_beside() {
     // The order may well be carried out before the offer is read.
     mover.offer(&record, &socket, b"state");
     die(&frontend, mover, vec![socket]).await;
-    let (_, arrived, parcel) = new.hear_session();
+    let (_, arrived, parcel) = new.receive_session();
     assert_eq!(parcel, b"state");
     new.settle(1);
     super::ends_as(&frontend, (1, 0, 0)).await;
@@ -188,10 +190,10 @@ async fn a_ledger_full_of_lies_costs_its_own_sessions_alone() {
         let (stream, record, socket) = client(frontend, &mut mover, number).await;
         let own = keeper.page();
         if let Some(id) = says {
-            let usage = Usage::of(&socket).unwrap().unwrap();
+            let usage = TcpProgress::of(&socket).unwrap().unwrap();
             keeper.write(own, &ConnectionRecord { id: ConnectionId(id), ..record }, usage, b"x");
         }
-        mover.say_with(&encode_keep(&record, page.unwrap_or(own)), &[socket.as_fd()]);
+        mover.say_with(&encode_protect(&record, page.unwrap_or(own)), &[socket.as_fd()]);
         clients.push((stream, socket));
     };
     // Nothing written; behind the end; far behind it; somebody else's.
@@ -212,7 +214,7 @@ async fn more_than_there_is_room_for_and_those_without_a_ledger_are_as_others() 
     let mut frontend = frontend(1, PATIENT, PaceSettings::default()).await;
     let mut mover = FakeWorker::serve(&mut frontend, worker(0, 0), true).await;
     let (_stream, record, socket) = client(&frontend, &mut mover, 0).await;
-    mover.say_with(&encode_keep(&record, 1), &[socket.as_fd()]);
+    mover.say_with(&encode_protect(&record, 1), &[socket.as_fd()]);
     wait_for(&frontend, Survival { not_protected: 1, ..Survival::default() }).await;
     let mut keeper = Keeper::introduce(&mover);
     // Again and again the same one takes one place.
@@ -241,7 +243,7 @@ async fn one_of_a_connection_that_never_was_is_a_breach() {
     // Until it is dead nothing changes, and then who was at rest goes on.
     die(&frontend, mover, vec![socket]).await;
     let mut new = successor(&mut frontend, 1).await;
-    assert!(matches!(new.hear(), Heard::Session(moved, ..) if moved == record));
+    assert!(matches!(new.receive(), FromPrimary::Session(moved, ..) if moved == record));
     frontend.end().await.unwrap();
 }
 
@@ -270,20 +272,23 @@ fn what_is_no_ledger_or_no_session_is_a_breach() {
         client: local,
         local,
     };
-    let keep = encode_keep(&record, 1);
+    let keep = encode_protect(&record, 1);
     let memory = checkpoint::create().unwrap();
     let unix: OwnedFd = UnixStream::pair().unwrap().0.into();
     let listener: OwnedFd = std::net::TcpListener::bind("127.0.0.1:0").unwrap().into();
     let unsealed = parcel_file(b"", sealed() - rustix::fs::SealFlags::SHRINK);
     let good = |result| {
-        matches!(result, Ok(LinkEvent::Session(SessionEvent::Protection(Keeping::Ledger(Some(_))))))
+        matches!(
+            result,
+            Ok(LinkEvent::Session(SessionEvent::Protection(ProtectionEvent::Checkpoint(Some(_)))))
+        )
     };
-    assert!(good(said(true, &LEDGER, &[&memory])));
+    assert!(good(said(true, &CHECKPOINT, &[&memory])));
     for (message, descriptors) in [
-        (&LEDGER[..], &[][..]),
-        (&LEDGER, &[&unix]),
-        (&LEDGER, &[&unsealed]),
-        (&LEDGER, &[&memory, &memory]),
+        (&CHECKPOINT[..], &[][..]),
+        (&CHECKPOINT, &[&unix]),
+        (&CHECKPOINT, &[&unsealed]),
+        (&CHECKPOINT, &[&memory, &memory]),
         (&keep, &[]),
         (&keep, &[&unix]),
         (&keep, &[&memory]),
@@ -293,6 +298,6 @@ fn what_is_no_ledger_or_no_session_is_a_breach() {
         let result = said(true, message, descriptors);
         assert!(result.is_err(), "{message:?} with {}: {result:?}", descriptors.len());
     }
-    let early = said(false, &LEDGER, &[&memory]);
+    let early = said(false, &CHECKPOINT, &[&memory]);
     assert!(matches!(early, Err(ChannelError::NoSessions)), "{early:?}");
 }

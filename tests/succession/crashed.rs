@@ -10,15 +10,15 @@ use sticky_lb::protocol::message::{HELLO, PONG, READY, SESSIONS};
 use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
 
 use super::common::client::ends_within;
-use super::common::fake_worker::{FakeWorker, Heard};
+use super::common::fake_worker::{FakeWorker, FromPrimary};
 use super::{Harness, ORDER, PATIENT, are_connected, worker};
 
 const NOT_LONG: Duration = Duration::from_millis(50);
 
 /// The next one, as yet unacknowledged.
 fn hear_client(mover: &mut FakeWorker) -> (u64, OwnedFd) {
-    match mover.hear() {
-        Heard::Client(record, socket) => (record.id.0, socket),
+    match mover.receive() {
+        FromPrimary::Client(record, socket) => (record.id.0, socket),
         other => panic!("no client: {other:?}"),
     }
 }
@@ -69,7 +69,7 @@ async fn who_was_accepted_and_not_handed_over_is_lost_and_counted() {
     stage.crash(&[worker(0, 0)]).await;
     assert!(ends_within(&mut unlucky, PATIENT));
     assert_eq!(stage.count().await.lost, 0, "not before everybody has answered");
-    assert!(zero.hear_within(NOT_LONG).is_none());
+    assert!(zero.receive_within(NOT_LONG).is_none());
     stage.counts("it is counted", |it| (it.lost, it.acknowledged) == (1, 1)).await;
     let (_other, record, _socket) = stage.client(&mut zero, 1).await;
     assert_eq!(record.id.0, 3, "no number is given twice");
@@ -138,7 +138,7 @@ async fn who_does_not_answer_stalls_and_others_take_its_clients() {
     are_connected(&mut waiting, second);
     assert_eq!(stage.count().await.stalls, 1);
     // It is asked again, answers, and is back.
-    assert!(hangs.hear_within(NOT_LONG).is_none());
+    assert!(hangs.receive_within(NOT_LONG).is_none());
     hangs.say(&PONG);
     while !matches!(stage.frontend.event().await.kind, SlotEventKind::Pong) {}
     let (_client, _, _socket) = stage.client(&mut hangs, 2).await;
@@ -158,13 +158,13 @@ async fn who_was_told_to_drain_by_the_end_of_its_channel_can_be_asked_nothing() 
     let (_client, _, _socket) = stage.client(&mut next, 1).await;
     let (record, socket) = old.take_client();
     assert_eq!(record.id.0, 1);
-    assert!(matches!(old.hear(), Heard::End));
+    assert!(matches!(old.receive(), FromPrimary::End));
     are_connected(&mut unread, socket);
     stage.counts("all are accounted for", |it| (it.acknowledged, it.lost) == (2, 0)).await;
     // And one that is told so now.
     stage.crash(&[worker(0, 0), worker(0, 1)]).await;
     stage.order(SlotCommand::Drain(worker(0, 1), ORDER)).await;
-    assert!(matches!(next.hear(), Heard::End));
+    assert!(matches!(next.receive(), FromPrimary::End));
     drop(old);
     stage.end().await;
 }
@@ -175,9 +175,9 @@ async fn what_was_said_before_is_known_or_does_no_harm() {
     let silent = stage.attach(worker(0, 0)).await;
     let begun = stage.attach(worker(1, 0)).await;
     begun.say(&HELLO);
-    while !matches!(stage.frontend.event().await.kind, SlotEventKind::Hello) {}
+    while !matches!(stage.frontend.event().await.kind, SlotEventKind::Attached) {}
     begun.say(&SESSIONS);
-    begun.say(&sticky_lb::protocol::message::encode_counted(&[]));
+    begun.say(&sticky_lb::protocol::message::encode_session_list(&[]));
     // It has counted without being asked, which only a primary that dies does not mind.
     while !matches!(stage.frontend.event().await.kind, SlotEventKind::Violation(_)) {}
     stage.crash(&[worker(0, 0), worker(1, 0)]).await;
@@ -204,7 +204,7 @@ async fn what_was_said_and_not_noted_shows_by_what_is_said_next() {
     let mut mover = stage.start_worker(worker(0, 0), true).await;
     let (_client, record, socket) = stage.client(&mut mover, 0).await;
     stage.counts("acknowledged", |it| it.acknowledged == 1).await;
-    mover.board(|board: &Scoreboard| board.set(Counter::Said, 16));
+    mover.board(|board: &Scoreboard| board.set(Counter::Flags, 16));
     stage.crash(&[worker(0, 0)]).await;
     mover.offer(&record, &socket, b"");
     mover.answer(&[record.id.0], &[]);
@@ -239,10 +239,10 @@ async fn answers_to_dead_ones_are_no_answers() {
     are_connected(&mut first, socket);
     let (_, socket) = able.take_client();
     are_connected(&mut second, socket);
-    let Heard::Report(dead) = able.hear() else { panic!("no question") };
+    let FromPrimary::Resync(dead) = able.receive() else { panic!("no question") };
     able.report(dead, &[77], &[78]);
-    let Heard::Report(number) = able.hear() else { panic!("no question of the last one") };
-    assert!(able.hear_within(NOT_LONG).is_none());
+    let FromPrimary::Resync(number) = able.receive() else { panic!("no question of the last one") };
+    assert!(able.receive_within(NOT_LONG).is_none());
     able.report(number, &[], &[]);
     for (client, mover) in later.iter_mut().zip([&mut plain, &mut able]) {
         let (_, socket) = mover.take_client();
@@ -278,11 +278,11 @@ async fn what_no_worker_may_say_is_said_to_be_so() {
     let mut mover = stage.start_worker(worker(0, 1), true).await;
     let (_client, _, _socket) = stage.client(&mut mover, 0).await;
     stage.crash(&[worker(0, 1)]).await;
-    let Heard::Report(number) = mover.hear() else { panic!("no question") };
+    let FromPrimary::Resync(number) = mover.receive() else { panic!("no question") };
     mover.report(number, &(0..300).collect::<Vec<_>>(), &[]);
     while !matches!(stage.frontend.event().await.kind, SlotEventKind::Violation(_)) {}
     // What it has written of settled connections is believed only as far as it can be.
-    mover.board(|board| board.add(Counter::Settled, 1_000_000));
+    mover.board(|board| board.add(Counter::Completed, 1_000_000));
     stage.gone(worker(0, 1)).await;
     stage.counts("all are accounted for", |it| (it.acknowledged, it.lost) == (1, 0)).await;
     stage.end().await;

@@ -5,10 +5,10 @@ use std::time::Duration;
 use sticky_lb::internals::frontend::query::Client;
 use sticky_lb::internals::link::seam::{SlotCommand, SlotEventKind};
 use sticky_lb::protocol::ids::SlotId;
-use sticky_lb::protocol::message::encode_ask;
+use sticky_lb::protocol::message::encode_close_request;
 
 use super::common::client::connect_from;
-use super::common::fake_worker::{FakeWorker, Heard, parcel_file, sealed};
+use super::common::fake_worker::{FakeWorker, FromPrimary, parcel_file, sealed};
 use super::{Harness, ORDER, PATIENT, are_connected, worker};
 
 #[tokio::test]
@@ -46,7 +46,7 @@ async fn clients_that_wait_and_clients_on_their_way_arrive() {
     stage.gone(worker(1, 0)).await;
     drop(one);
     let mut received = stage.connect(0, 0).await;
-    let Heard::Client(of_received, its_socket) = zero.hear() else { panic!("no client") };
+    let FromPrimary::Client(of_received, its_socket) = zero.receive() else { panic!("no client") };
     let mut unread = stage.connect(0, 1).await;
     let mut waiting = stage.connect(1, 0).await;
     stage.counts("all have come", |it| it.accepted == 3).await;
@@ -55,7 +55,7 @@ async fn clients_that_wait_and_clients_on_their_way_arrive() {
     stage.hand_over().await;
     let facts = stage.facts().await;
     assert_eq!((facts.waiting, facts.slots[0].in_flight, facts.slots[1].queued), (3, 2, 1));
-    let Heard::Client(of_unread, socket) = zero.hear() else { panic!("no client") };
+    let FromPrimary::Client(of_unread, socket) = zero.receive() else { panic!("no client") };
     zero.settle(2);
     are_connected(&mut received, its_socket);
     are_connected(&mut unread, socket);
@@ -77,7 +77,7 @@ async fn deploy(stage: &mut Harness) -> (FakeWorker, FakeWorker) {
     old.answer(&[], &[]);
     let new = stage.start_worker(worker(0, 1), true).await;
     stage.order(SlotCommand::Drain(worker(0, 0), ORDER)).await;
-    assert!(matches!(old.hear(), Heard::Drain(_)));
+    assert!(matches!(old.receive(), FromPrimary::Drain(_)));
     (old, new)
 }
 
@@ -94,7 +94,7 @@ async fn sessions_offered_on_their_way_and_refused_have_one_end() {
     // What the successor has got it gives on to the next.
     let mut last = stage.start_worker(worker(0, 2), true).await;
     stage.order(SlotCommand::Drain(worker(0, 1), ORDER)).await;
-    assert!(matches!(new.hear(), Heard::Drain(_)));
+    assert!(matches!(new.receive(), FromPrimary::Drain(_)));
     let ids: Vec<_> = sessions.iter().map(|(_, record, _)| record.id.0).collect();
     let long: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     for (n, (_, record, socket)) in sessions.iter().enumerate().take(3) {
@@ -105,7 +105,7 @@ async fn sessions_offered_on_their_way_and_refused_have_one_end() {
         }
     }
     // One is received, one is unread, one is refused and on its way back.
-    let (_, first, parcel) = last.hear_session();
+    let (_, first, parcel) = last.receive_session();
     assert_eq!(parcel, [7; 3]);
     let start = std::time::SystemTime::now();
     while stage.facts().await.sessions_waiting < 3 {
@@ -116,15 +116,15 @@ async fn sessions_offered_on_their_way_and_refused_have_one_end() {
     // And one is offered that the frontend before has never read.
     new.offer(&sessions[3].1, &sessions[3].2, b"late");
     new.answer(&ids, &[]);
-    let (_, second, parcel) = last.hear_session();
+    let (_, second, parcel) = last.receive_session();
     assert!(parcel == long, "another parcel");
     last.settle(2);
-    let (third, _, _) = last.hear_session();
+    let (third, _, _) = last.receive_session();
     last.refuse(third.id);
     loop {
-        match last.hear() {
-            Heard::Report(number) => last.report(number, &[], &ids[..2]),
-            Heard::Session(record, fourth, _) => {
+        match last.receive() {
+            FromPrimary::Resync(number) => last.report(number, &[], &ids[..2]),
+            FromPrimary::Session(record, fourth, _) => {
                 assert_eq!(record.id.0, ids[3]);
                 last.settle(1);
                 are_connected(&mut sessions[3].0, fourth);
@@ -144,7 +144,7 @@ async fn sessions_offered_on_their_way_and_refused_have_one_end() {
     assert_eq!((counters.moved, counters.returned, counters.sessions_lost), (3, 1, 0));
     assert_eq!(stage.facts().await.sessions_waiting, 0);
     old.answer(&[], &[]);
-    assert!(old.hear_within(Duration::from_millis(20)).is_none());
+    assert!(old.receive_within(Duration::from_millis(20)).is_none());
     stage.end().await;
 }
 
@@ -152,13 +152,13 @@ async fn sessions_offered_on_their_way_and_refused_have_one_end() {
 async fn wishes_are_granted_by_the_next() {
     let mut stage = Harness::new(1, PATIENT).await;
     let mut mover = stage.start_worker(worker(0, 0), true).await;
-    mover.say(&encode_ask(10, Duration::from_secs(1)));
+    mover.say(&encode_close_request(10, Duration::from_secs(1)));
     let mut granted = 0;
     let mut hand_over = true;
     while granted < 10 {
-        match mover.hear() {
-            Heard::Close(count) => granted += count,
-            Heard::Report(number) => mover.report(number, &[], &[]),
+        match mover.receive() {
+            FromPrimary::CloseGrant(count) => granted += count,
+            FromPrimary::Resync(number) => mover.report(number, &[], &[]),
             other => panic!("{other:?}"),
         }
         if std::mem::take(&mut hand_over) {
@@ -190,7 +190,7 @@ async fn who_was_expelled_stays_so_and_who_has_stalled_too() {
     are_connected(&mut next, socket);
     assert_eq!(stage.count().await.stalls, 1);
     // Its answer brings it back.
-    assert!(stalled.hear_within(Duration::from_millis(20)).is_none());
+    assert!(stalled.receive_within(Duration::from_millis(20)).is_none());
     stalled.say(&sticky_lb::protocol::message::PONG);
     while !matches!(stage.frontend.event().await.kind, SlotEventKind::Pong) {}
     let _back = stage.connect(0, 2).await;
@@ -208,17 +208,17 @@ async fn a_rebalance_that_counts_is_given_up() {
         async move { handle.rebalance().await }
     });
     tokio::task::yield_now().await;
-    assert!(matches!(mover.hear(), Heard::Census));
+    assert!(matches!(mover.receive(), FromPrimary::ListSessions));
     stage.hand_over().await;
     assert!(asked.await.unwrap().is_err());
     // What answers the old question is no answer to a new one.
-    mover.say(&sticky_lb::protocol::message::encode_counted(&[]));
+    mover.say(&sticky_lb::protocol::message::encode_session_list(&[]));
     mover.answer(&[], &[]);
     let asked = stage.frontend.handle.rebalance();
     let answered = async {
         tokio::task::yield_now().await;
-        assert!(matches!(mover.hear(), Heard::Census));
-        mover.say(&sticky_lb::protocol::message::encode_counted(&[]));
+        assert!(matches!(mover.receive(), FromPrimary::ListSessions));
+        mover.say(&sticky_lb::protocol::message::encode_session_list(&[]));
     };
     let (rebalanced, ()) = tokio::join!(asked, answered);
     assert_eq!(rebalanced.unwrap().sessions, 0);
@@ -236,7 +236,7 @@ async fn a_successor_that_is_not_there_yet_is_waited_for() {
     // Its slot is empty, and belongs to somebody who is about to come.
     let mut client = stage.connect(1, 0).await;
     stage.counts("it has come", |it| it.accepted == 1).await;
-    assert!(zero.hear_within(Duration::from_millis(50)).is_none());
+    assert!(zero.receive_within(Duration::from_millis(50)).is_none());
     let mut one = stage.start_worker(worker(1, 1), false).await;
     let (_, socket) = one.take_client();
     are_connected(&mut client, socket);

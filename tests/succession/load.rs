@@ -27,7 +27,7 @@ fn serve(mut inherit: Inherit) {
     loop {
         match receive(&channel, &mut bytes, &mut sockets).unwrap() {
             Received::Message { .. } => {
-                scoreboard.add(Counter::Settled, sockets.len() as u64);
+                scoreboard.add(Counter::Completed, sockets.len() as u64);
                 for socket in sockets.drain(..) {
                     let mut client = TcpStream::from(socket);
                     client.set_nonblocking(false).unwrap();

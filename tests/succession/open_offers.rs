@@ -7,7 +7,7 @@ use std::time::Duration;
 use sticky_lb::protocol::message::ConnectionRecord;
 
 use super::common::client::ends_within;
-use super::common::fake_worker::{FakeWorker, Heard};
+use super::common::fake_worker::{FakeWorker, FromPrimary};
 use super::{Harness, PATIENT, are_connected, worker};
 
 const NOT_LONG: Duration = Duration::from_millis(50);
@@ -22,7 +22,7 @@ async fn deploy(stage: &mut Harness) -> (FakeWorker, Client, Client, FakeWorker)
     stage.counts("acknowledged", |it| it.acknowledged == 2).await;
     let new = stage.start_worker(worker(0, 1), true).await;
     stage.drain(worker(0, 0)).await;
-    assert!(matches!(old.hear(), Heard::Drain(_)));
+    assert!(matches!(old.receive(), FromPrimary::Drain(_)));
     (old, first, second, new)
 }
 
@@ -49,18 +49,18 @@ async fn what_somebody_has_taken_has_moved_and_the_rest_returns() {
     let (mut old, (mut one, a, _socket_a), (mut two, b, socket_b), mut new) =
         deploy(&mut stage).await;
     old.offer(&a, &_socket_a, b"a");
-    let (_, arrived, _) = new.hear_session();
+    let (_, arrived, _) = new.receive_session();
     stage.crash(&BOTH).await;
     // Read by this one, and not given on before it knows everything: the next has to ask.
     old.offer(&b, &socket_b, b"b");
     is_offered(&stage, 1).await;
     stage.crash(&BOTH).await;
     let (a, b) = (a.id.0, b.id.0);
-    let Heard::Report(_) = old.hear() else { panic!("no question") };
+    let FromPrimary::Resync(_) = old.receive() else { panic!("no question") };
     old.answer(&[a, b], &[]);
-    assert!(old.hear_within(NOT_LONG).is_none(), "not before everybody has reported");
+    assert!(old.receive_within(NOT_LONG).is_none(), "not before everybody has reported");
     new.settle(1);
-    let Heard::Report(_) = new.hear() else { panic!("no question") };
+    let FromPrimary::Resync(_) = new.receive() else { panic!("no question") };
     new.answer(&[], &[a]);
     assert_eq!(old.answers(2), (vec![a], vec![b]));
     are_connected(&mut one, arrived);
@@ -83,13 +83,16 @@ async fn what_nobody_has_received_is_its_senders() {
         if hangs {
             // What it had not received is not for it any more.
             stage.counts("it stalls", |it| it.stalls == 1).await;
-            assert!(old.hear_within(NOT_LONG).is_none(), "it may have it as far as anybody knows");
+            assert!(
+                old.receive_within(NOT_LONG).is_none(),
+                "it may have it as far as anybody knows"
+            );
         }
         drop(new);
         stage.gone(worker(0, 1)).await;
         assert_eq!(old.answers(1), (vec![], vec![a.id.0]));
         let mut last = stage.start_worker(worker(0, 2), true).await;
-        assert!(last.hear_within(NOT_LONG).is_none(), "one of two is enough");
+        assert!(last.receive_within(NOT_LONG).is_none(), "one of two is enough");
         are_connected(&mut client, socket);
         let counters = stage.count().await;
         assert_eq!((counters.moved, counters.returned, counters.sessions_lost), (0, 1, 0));
@@ -111,7 +114,7 @@ async fn what_was_on_its_way_between_two_that_are_dead_goes_to_the_next() {
     stage.gone(worker(0, 0)).await;
     stage.gone(worker(0, 1)).await;
     let mut last = stage.start_worker(worker(0, 2), true).await;
-    let (record, arrived, parcel) = last.hear_session();
+    let (record, arrived, parcel) = last.receive_session();
     assert_eq!((record, &parcel[..]), (a, &b"state"[..]));
     last.settle(1);
     stage.counts("it has moved", |it| it.moved == 1).await;
@@ -127,14 +130,14 @@ async fn what_is_offered_meanwhile_waits_and_goes_on() {
     // Of one that was never sent anything nothing is to be learnt.
     let _its_own = stage.client(&mut new, 2).await;
     stage.crash(&BOTH).await;
-    let Heard::Report(number) = old.hear() else { panic!("no question") };
+    let FromPrimary::Resync(number) = old.receive() else { panic!("no question") };
     old.offer(&a, &socket, b"a");
     old.report(number, &[a.id.0], &[]);
     is_offered(&stage, 1).await;
-    let Heard::Report(number) = new.hear() else { panic!("no question") };
-    assert!(new.hear_within(NOT_LONG).is_none());
+    let FromPrimary::Resync(number) = new.receive() else { panic!("no question") };
+    assert!(new.receive_within(NOT_LONG).is_none());
     new.report(number, &[], &[]);
-    let (_, arrived, _) = new.hear_session();
+    let (_, arrived, _) = new.receive_session();
     new.settle(1);
     assert_eq!(old.answers(1), (vec![a.id.0], vec![]));
     are_connected(&mut client, arrived);
@@ -153,7 +156,7 @@ async fn who_breaks_the_protocol_is_not_waited_for() {
     old.answer(&[a.id.0], &[]);
     new.say(b"nonsense");
     assert_eq!(old.answers(1), (vec![], vec![a.id.0]));
-    assert!(new.hear_within(NOT_LONG).is_none(), "what it had not received was taken back");
+    assert!(new.receive_within(NOT_LONG).is_none(), "what it had not received was taken back");
     drop(new);
     stage.gone(worker(0, 1)).await;
     are_connected(&mut client, socket);
@@ -166,9 +169,9 @@ async fn an_upgrade_in_the_middle_of_that_forgets_nothing() {
     let (mut old, (mut one, a, socket_a), (mut two, b, socket_b), mut new) =
         deploy(&mut stage).await;
     old.offer(&a, &socket_a, b"a");
-    let (_, arrived, _) = new.hear_session();
+    let (_, arrived, _) = new.receive_session();
     stage.crash(&BOTH).await;
-    let Heard::Report(number) = old.hear() else { panic!("no question") };
+    let FromPrimary::Resync(number) = old.receive() else { panic!("no question") };
     old.report(number, &[a.id.0], &[]);
     old.offer(&b, &socket_b, b"b");
     is_offered(&stage, 1).await;
@@ -179,12 +182,12 @@ async fn an_upgrade_in_the_middle_of_that_forgets_nothing() {
     new.settle(1);
     new.answer(&[], &[a.id.0]);
     let (_, also_arrived, client) = loop {
-        match new.hear() {
-            Heard::Client(_, socket) => {
+        match new.receive() {
+            FromPrimary::Client(_, socket) => {
                 new.settle(1);
                 are_connected(&mut waiting, socket);
             }
-            Heard::Session(record, socket, parcel) => break (record, socket, parcel),
+            FromPrimary::Session(record, socket, parcel) => break (record, socket, parcel),
             other => panic!("{other:?}"),
         }
     };

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use sticky_lb::protocol::message::ConnectionRecord;
 
 use super::common::TIMEOUT;
-use super::common::fake_worker::{FakeWorker, Heard};
+use super::common::fake_worker::{FakeWorker, FromPrimary};
 use super::{Harness, ORDER, are_connected, worker};
 
 const SLOTS: u16 = 3;
@@ -75,29 +75,31 @@ impl Account {
     }
 
     /// One message.
-    fn hear(&mut self) -> bool {
-        let Some(heard) = self.mover.hear_within(Duration::ZERO) else { return false };
+    fn receive(&mut self) -> bool {
+        let Some(heard) = self.mover.receive_within(Duration::ZERO) else { return false };
         match heard {
-            Heard::Client(record, socket) => self.arrived.push_back(((record, socket), false)),
-            Heard::Session(record, socket, parcel) => {
+            FromPrimary::Client(record, socket) => {
+                self.arrived.push_back(((record, socket), false))
+            }
+            FromPrimary::Session(record, socket, parcel) => {
                 assert_eq!(parcel, record.id.0.to_le_bytes());
                 assert!(!self.away.contains_key(&record.id.0), "it is told before that it moved");
                 self.arrived.push_back(((record, socket), true));
             }
-            Heard::Moved(ids) => {
+            FromPrimary::Moved(ids) => {
                 for id in ids {
                     assert!(self.away.remove(&id).is_some(), "{id} moved");
                     self.taken.remove(&id);
                 }
             }
-            Heard::Returned(ids) => {
+            FromPrimary::Returned(ids) => {
                 for id in ids {
                     let back = self.away.remove(&id);
                     self.own.insert(id, back.unwrap_or_else(|| panic!("{id} returned")));
                 }
             }
-            Heard::Drain(_) => {}
-            Heard::Report(number) => {
+            FromPrimary::Drain(_) => {}
+            FromPrimary::Resync(number) => {
                 // It settles what it reads before it reads on.
                 while self.settle() {}
                 let [offers, taken] =
@@ -144,7 +146,7 @@ impl Play {
                 self.stage.counts("it has come", |it| it.accepted == come).await;
             }
             Step::Offer(who) => self.workers[who % count].offer(),
-            Step::Hear(who) => while self.workers[who % count].hear() {},
+            Step::Hear(who) => while self.workers[who % count].receive() {},
             Step::Settle(who) => drop(self.workers[who % count].settle()),
             Step::Refuse(who) => {
                 let account = &mut self.workers[who % count];
@@ -195,7 +197,7 @@ impl Play {
     }
 
     async fn die(&mut self, who: usize) {
-        while self.workers[who].hear() {}
+        while self.workers[who].receive() {}
         let Account { mover, own, away, arrived, .. } = self.workers.swap_remove(who);
         let id = mover.id;
         // What it offered may have been with a primary that is dead, or have been its own again.
@@ -220,7 +222,7 @@ impl Play {
         let start = SystemTime::now();
         loop {
             for account in &mut self.workers {
-                while account.hear() {}
+                while account.receive() {}
                 while account.settle() {}
             }
             let waits = self.workers.iter().any(|account| !account.away.is_empty());

@@ -12,8 +12,8 @@ use rustix::net::{Shutdown, shutdown};
 use sticky_lb::protocol::checkpoint;
 use sticky_lb::protocol::ids::ConnectionId;
 use sticky_lb::protocol::message::{
-    BATCH, ConnectionRecord, HELLO, LEDGER, MAX_IDS, MAX_TO_PRIMARY, MAX_TO_WORKER, PONG, READY,
-    SESSIONS, ToWorker, decode_to_worker, encode_keep, encode_refuse,
+    BATCH, CHECKPOINT, ConnectionRecord, HELLO, MAX_IDS, MAX_TO_PRIMARY, MAX_TO_WORKER, PONG,
+    READY, SESSIONS, ToWorker, decode_to_worker, encode_protect, encode_refuse,
 };
 use sticky_lb::protocol::scm_rights::{Received, Sent, receive, send};
 use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
@@ -54,7 +54,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         "refuses-nobody" => {
             channel.get_ready()?;
             channel.scoreboard.increment(Counter::Refused);
-            channel.scoreboard.increment(Counter::Settled);
+            channel.scoreboard.increment(Counter::Completed);
         }
         "refuses-somebody-else" => {
             channel.get_ready()?;
@@ -135,14 +135,14 @@ impl Channel {
     }
 
     fn acknowledge(&self) {
-        self.scoreboard.increment(Counter::Settled);
+        self.scoreboard.increment(Counter::Completed);
     }
 
     fn refuse(&self, record: &ConnectionRecord) -> Result<(), Box<dyn Error>> {
         let mut buffer = [0; MAX_IDS];
         self.say(encode_refuse(&mut buffer, [record.id].into_iter()))?;
         self.scoreboard.increment(Counter::Refused);
-        self.scoreboard.increment(Counter::Settled);
+        self.scoreboard.increment(Counter::Completed);
         Ok(())
     }
 
@@ -225,13 +225,13 @@ fn lie_and_die(
         }
         Ok::<_, Box<dyn Error>>(())
     };
-    tell(&LEDGER, &file)?;
+    tell(&CHECKPOINT, &file)?;
     for number in 0..2_000_u64 {
         // Of those that there were, over and over.
         let id = ConnectionId(1 + number % record.id.0);
-        tell(&encode_keep(&ConnectionRecord { id, ..*record }, number % 7), &foreign)?;
+        tell(&encode_protect(&ConnectionRecord { id, ..*record }, number % 7), &foreign)?;
     }
-    tell(&encode_keep(record, u64::MAX / 4096), &socket)?;
+    tell(&encode_protect(record, u64::MAX / 4096), &socket)?;
     std::process::abort()
 }
 

@@ -92,16 +92,17 @@ impl Slot {
 
     /// Whether time changes anything.
     pub(super) fn is_busy(&self) -> bool {
-        let has_notes = |worker: &SlotWorker| !worker.quarantined && worker.link.has_notes();
+        let has_outgoing = |worker: &SlotWorker| !worker.quarantined && worker.link.has_outgoing();
         !self.queue.is_empty()
-            || self.workers.iter().any(has_notes)
+            || self.workers.iter().any(has_outgoing)
             || matches!(self.state, State::Vacant { .. } | State::Refusing { .. })
     }
 
     /// Sends the messages that wait for workers, as far as there is room.
-    pub(super) fn send_notes(&mut self) -> Result<(), (WorkerId, ChannelError)> {
+    pub(super) fn send_outgoing(&mut self) -> Result<(), (WorkerId, ChannelError)> {
         let mut workers = self.workers.iter_mut().filter(|worker| !worker.quarantined);
-        workers.try_for_each(|worker| worker.link.send_notes().map_err(|error| (worker.id, error)))
+        workers
+            .try_for_each(|worker| worker.link.send_outgoing().map_err(|error| (worker.id, error)))
     }
 
     /// Takes the sessions out of the queue.
@@ -110,7 +111,7 @@ impl Slot {
         let mut sessions = Vec::new();
         for _ in 0..self.queue.len() {
             match self.queue.pop_front() {
-                Some(session) if session.parcel.is_some() => sessions.push(session),
+                Some(session) if session.transfer.is_some() => sessions.push(session),
                 Some(client) => self.queue.push_back(client),
                 None => {}
             }

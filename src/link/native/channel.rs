@@ -25,7 +25,7 @@ use crate::link::event::{LinkEvent, SessionEvent};
 use crate::link::in_flight::InFlight;
 use crate::link::inherit::Inherit;
 use crate::link::native::handshake::HandshakeFlags;
-use crate::link::native::outbox::{Note, Question};
+use crate::link::native::outbox::{Outgoing, Question};
 use crate::link::native::protect;
 use crate::link::native::resync::Resync;
 use crate::link::native::sessions::Sessions;
@@ -39,7 +39,7 @@ use crate::protocol::message::{
     decode_to_primary, decode_to_worker,
 };
 use crate::protocol::scm_rights::Sent;
-use crate::protocol::scoreboard::{Counter, Said, Scoreboard};
+use crate::protocol::scoreboard::{Counter, Scoreboard, SharedFlag};
 
 /// The primary's side of one worker's channel.
 #[derive(Debug)]
@@ -137,11 +137,11 @@ impl Channel {
             }
             ToPrimary::Refuse(ids) => LinkEvent::Refused(self.receive_refusal(*ids)?),
             ToPrimary::Pong => self.receive_pong()?,
-            ToPrimary::Leave => {
-                self.board().note_said(Said::Leave);
+            ToPrimary::ReplaceMe => {
+                self.board().set_flag(SharedFlag::ReplaceMe);
                 LinkEvent::ReplaceMe
             }
-            ToPrimary::Ledger | ToPrimary::Keep(..) | ToPrimary::Forget(_) => {
+            ToPrimary::Checkpoint | ToPrimary::Protect(..) | ToPrimary::Unprotect(_) => {
                 if !self.handshake.takes_sessions {
                     return Err(ChannelError::NoSessions);
                 }
@@ -186,42 +186,47 @@ impl Channel {
             if !self.resync.is_lost {
                 return Err(ChannelError::NoSessions);
             }
-            // It has said so to a primary that died before it could note it.
+            // It has said so to a primary that died before it could outgoing it.
             self.handshake.enable_sessions(self.transport.scoreboard());
             self.ask_again();
         }
         match message {
             ToPrimary::Session(record, inline) => self.sessions.receive_offer(*record, inline, fds),
-            ToPrimary::Ask(count, within) => Ok(SessionEvent::CloseRequest(*count, *within)),
+            ToPrimary::CloseRequest(count, within) => {
+                Ok(SessionEvent::CloseRequest(*count, *within))
+            }
             // It may answer the primary before.
-            ToPrimary::Counted(_) if self.resync.is_pending() => Ok(SessionEvent::Ignored),
-            ToPrimary::Counted(keys) => self.sessions.receive_list(*keys),
-            ToPrimary::Offers(ids) => self.resync.receive_offers(*ids),
-            ToPrimary::Taken(ids) => self.resync.receive_taken(*ids),
-            ToPrimary::Reported(number) => self.resync.receive_end(*number, &self.sessions.offered),
+            ToPrimary::SessionList(_) if self.resync.is_pending() => Ok(SessionEvent::Ignored),
+            ToPrimary::SessionList(keys) => self.sessions.receive_list(*keys),
+            ToPrimary::ResyncOffers(ids) => self.resync.receive_offers(*ids),
+            ToPrimary::ResyncAccepted(ids) => self.resync.receive_taken(*ids),
+            ToPrimary::ResyncDone(number) => {
+                self.resync.receive_end(*number, &self.sessions.offered)
+            }
             _ => Err(ChannelError::NoSessions),
         }
     }
 
     /// The next message that may be sent. A worker that is resynchronised gets the question alone.
-    fn next_note(&self) -> Option<Note> {
-        let may_go = |note: &Note| matches!(note, Note::Question(_)) || !self.is_awaited();
+    fn next_outgoing(&self) -> Option<Outgoing> {
+        let may_go =
+            |outgoing: &Outgoing| matches!(outgoing, Outgoing::Question(_)) || !self.is_resyncing();
         self.sessions.outbox.next().filter(may_go)
     }
 
-    fn note_sent(&mut self, note: Note) {
-        if let Note::Question(question) = note {
+    fn outgoing_sent(&mut self, outgoing: Outgoing) {
+        if let Outgoing::Question(question) = outgoing {
             self.pings += u64::from(question == Question::Ping);
             if self.resync.finishes {
                 self.transport.end_sending();
             }
         }
-        self.sessions.sent(note);
+        self.sessions.sent(outgoing);
     }
 
     /// Whether the primary before has ended the channel: that was its order to drain.
-    fn is_finished(&self, note: Note) -> bool {
-        note == Note::Question(Question::Ping) && self.board().get(Counter::Drain) > 0
+    fn is_finished(&self, outgoing: Outgoing) -> bool {
+        outgoing == Outgoing::Question(Question::Ping) && self.board().get(Counter::Drain) > 0
     }
 
     /// The worker has not received this message and never will.
@@ -229,11 +234,11 @@ impl Channel {
         match message {
             ToWorker::Ping => {
                 self.pings = self.pings.saturating_sub(1);
-                if self.is_awaited() && !self.handshake.takes_sessions {
+                if self.is_resyncing() && !self.handshake.takes_sessions {
                     self.ask_again();
                 }
             }
-            ToWorker::Report(number) if self.resync.is_asked_for(*number) => self.ask_again(),
+            ToWorker::Resync(number) if self.resync.is_asked_for(*number) => self.ask_again(),
             _ => self.sessions.requeue(message),
         }
     }
@@ -321,13 +326,13 @@ impl Dialect for Channel {
         count: usize,
     ) -> Result<bool, ChannelError> {
         if self.in_flight.counts().completed == 0 && self.in_flight.is_empty() {
-            self.board().note_said(Said::Served);
+            self.board().set_flag(SharedFlag::Served);
         }
-        let Some(session) = queue.front().filter(|one| one.parcel.is_some()) else {
+        let Some(session) = queue.front().filter(|one| one.transfer.is_some()) else {
             return self.transport.send_connections(queue, count);
         };
-        let Some(parcel) = &session.parcel else { return Ok(false) };
-        let is_sent = self.transport.send_session(session, &parcel.content)?;
+        let Some(transfer) = &session.transfer else { return Ok(false) };
+        let is_sent = self.transport.send_session(session, &transfer.content)?;
         if is_sent {
             self.note_sessions(self.in_flight.sessions() + 1);
         }
@@ -348,22 +353,22 @@ impl Dialect for Channel {
         self.receive_message(&message, fds)
     }
 
-    fn settle(
+    fn complete(
         &mut self,
         acknowledged: impl FnMut(PendingConnection),
     ) -> Result<Option<usize>, ChannelError> {
-        if self.is_awaited() {
+        if self.is_resyncing() {
             return Ok(Some(0));
         }
         // In this order: a refusal is counted before it is completed.
-        let settled = self.board().get(Counter::Settled);
+        let completed = self.board().get(Counter::Completed);
         let refused = self.board().get(Counter::Refused);
-        self.in_flight.complete(settled, refused, acknowledged)
+        self.in_flight.complete(completed, refused, acknowledged)
     }
 
-    fn refusal_is_missing(&self) -> ChannelError {
+    fn missing_refusal(&self) -> ChannelError {
         ChannelError::Scoreboard {
-            settled: self.board().get(Counter::Settled),
+            completed: self.board().get(Counter::Completed),
             refused: self.board().get(Counter::Refused),
         }
     }
@@ -372,9 +377,9 @@ impl Dialect for Channel {
         let mut taken = Vec::new();
         let mut bytes = [0; MAX_TO_WORKER];
         // Connections that another primary has sent are nowhere else: their descriptors are taken, too.
-        while let Some((bytes, fds)) = self.transport.take_back(&mut bytes, self.is_awaited()) {
+        while let Some((bytes, fds)) = self.transport.take_back(&mut bytes, self.is_resyncing()) {
             match decode_to_worker(bytes) {
-                Ok(ToWorker::Connections(records)) if self.is_awaited() => {
+                Ok(ToWorker::Connections(records)) if self.is_resyncing() => {
                     taken.extend(found(records, fds));
                 }
                 Ok(ToWorker::Connections(records)) => {
@@ -410,54 +415,54 @@ impl Dialect for Channel {
         }
     }
 
-    fn has_notes(&self) -> bool {
-        self.next_note().is_some()
+    fn has_outgoing(&self) -> bool {
+        self.next_outgoing().is_some()
     }
 
-    fn send_notes(&mut self) -> Result<(), ChannelError> {
+    fn send_outgoing(&mut self) -> Result<(), ChannelError> {
         let mut buffer = [0; MAX_IDS];
-        while let Some(note) = self.next_note() {
-            let message = self.sessions.outbox.encode(note, &mut buffer);
+        while let Some(outgoing) = self.next_outgoing() {
+            let message = self.sessions.outbox.encode(outgoing, &mut buffer);
             match self.transport.send(message)? {
-                Sent::Queued => self.note_sent(note),
+                Sent::Queued => self.outgoing_sent(outgoing),
                 Sent::Full => return Ok(()),
-                Sent::Closed if self.is_finished(note) => self.sessions.outbox.question = None,
+                Sent::Closed if self.is_finished(outgoing) => self.sessions.outbox.question = None,
                 Sent::Closed => return Err(ChannelError::Closed),
             }
         }
         Ok(())
     }
 
-    fn tell_moved(&mut self, id: ConnectionId) {
+    fn send_moved(&mut self, id: ConnectionId) {
         self.sessions.outbox.moved.push(id);
     }
 
-    fn tell_returned(&mut self, id: ConnectionId) {
+    fn send_returned(&mut self, id: ConnectionId) {
         self.sessions.outbox.returned.push(id);
     }
 
-    fn order_move(&mut self, id: ConnectionId) {
+    fn request_offer(&mut self, id: ConnectionId) {
         self.sessions.outbox.moves.push(id);
     }
 
-    fn take_census(&mut self) {
+    fn request_session_list(&mut self) {
         self.sessions.request_list();
     }
 
-    fn allow_closes(&mut self, count: u32) {
-        let closes = &mut self.sessions.outbox.closes;
-        *closes = closes.saturating_add(count);
+    fn grant_closes(&mut self, count: u32) {
+        let close_grants = &mut self.sessions.outbox.close_grants;
+        *close_grants = close_grants.saturating_add(count);
     }
 
-    fn is_awaited(&self) -> bool {
+    fn is_resyncing(&self) -> bool {
         self.resync.is_pending()
     }
 
-    fn wanted_to_leave(&self) -> bool {
-        self.resync.is_lost && self.board().has_said(Said::Leave)
+    fn asked_for_replacement(&self) -> bool {
+        self.resync.is_lost && self.board().has_flag(SharedFlag::ReplaceMe)
     }
 
-    fn go_on(&mut self) -> Option<u64> {
+    fn complete_resync(&mut self) -> Option<u64> {
         let pending = self.resync.pending?;
         let is_answered = if self.handshake.takes_sessions {
             pending.has_reported
@@ -470,7 +475,7 @@ impl Dialect for Channel {
             return None;
         }
         let uncounted = self.resync.uncounted(self.board());
-        let completed = self.board().get(Counter::Settled);
+        let completed = self.board().get(Counter::Completed);
         self.in_flight.count_from(completed, self.transport.scoreboard().get(Counter::Refused));
         self.resync.pending = None;
         Some(uncounted)
@@ -484,8 +489,8 @@ impl Dialect for Channel {
         std::mem::take(&mut self.resync.found)
     }
 
-    fn note_seen(&mut self) {
-        if self.is_awaited() {
+    fn publish_counts(&mut self) {
+        if self.is_resyncing() {
             return;
         }
         self.board().set(Counter::Acknowledged, self.in_flight.counts().acknowledged);
@@ -499,6 +504,7 @@ impl Dialect for Channel {
 /// doesn't arrive, as this process has too many, is lost.
 fn found(records: Records<'_>, fds: ReceivedFds) -> Vec<PendingConnection> {
     let connections = records.iter().zip(fds.descriptors);
-    let pending = |(record, socket)| PendingConnection { record, socket, crashes: 0, parcel: None };
+    let pending =
+        |(record, socket)| PendingConnection { record, socket, crashes: 0, transfer: None };
     connections.map(pending).collect()
 }

@@ -1,7 +1,7 @@
 //! Messages that a worker sends once: hello, sessions, ready.
 
 use crate::link::error::ChannelError;
-use crate::protocol::scoreboard::{Said, Scoreboard};
+use crate::protocol::scoreboard::{Scoreboard, SharedFlag};
 
 /// Which of them have come.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,9 +19,9 @@ impl HandshakeFlags {
     /// As a primary that has died had noted on the scoreboard.
     pub(super) fn noted(board: &Scoreboard) -> Self {
         Self {
-            hello_received: board.has_said(Said::Hello),
-            ready: board.has_said(Said::Ready),
-            takes_sessions: board.has_said(Said::Sessions),
+            hello_received: board.has_flag(SharedFlag::Hello),
+            ready: board.has_flag(SharedFlag::Ready),
+            takes_sessions: board.has_flag(SharedFlag::Sessions),
         }
     }
 
@@ -36,11 +36,11 @@ impl HandshakeFlags {
     }
 
     pub(super) fn hello(board: &Scoreboard) {
-        board.note_said(Said::Hello);
+        board.set_flag(SharedFlag::Hello);
     }
 
     pub(super) fn receive_ready(&mut self, board: &Scoreboard) {
-        board.note_said(Said::Ready);
+        board.set_flag(SharedFlag::Ready);
         self.ready = true;
     }
 
@@ -58,7 +58,7 @@ impl HandshakeFlags {
     }
 
     pub(super) fn enable_sessions(&mut self, board: &Scoreboard) {
-        board.note_said(Said::Sessions);
+        board.set_flag(SharedFlag::Sessions);
         self.takes_sessions = true;
     }
 }

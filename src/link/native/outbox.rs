@@ -6,8 +6,8 @@
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::ConnectionId;
 use crate::protocol::message::{
-    BATCH, CENSUS, MAX_IDS, PING, ToWorker, encode_close, encode_drain, encode_move, encode_moved,
-    encode_report, encode_returned,
+    BATCH, LIST_SESSIONS, MAX_IDS, PING, ToWorker, encode_close_grant, encode_drain, encode_move,
+    encode_moved, encode_resync, encode_returned,
 };
 
 /// Messages that wait for room.
@@ -20,9 +20,9 @@ pub(super) struct Outbox {
     pub(super) returned: Vec<ConnectionId>,
     pub(super) drain: Option<DrainOrder>,
     /// Their number.
-    pub(super) censuses: u32,
+    pub(super) session_lists: u32,
     pub(super) moves: Vec<ConnectionId>,
-    pub(super) closes: u32,
+    pub(super) close_grants: u32,
 }
 
 /// The question for a worker that had another primary before.
@@ -31,67 +31,67 @@ pub(super) struct Outbox {
 pub(super) enum Question {
     Ping,
     /// With this number.
-    Report(u64),
+    Resync(u64),
 }
 
 /// The kind of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Note {
+pub(super) enum Outgoing {
     Question(Question),
     Moved,
     Returned,
     Drain,
-    Census,
+    ListSessions,
     Move,
-    Close,
+    CloseGrant,
 }
 
 impl Outbox {
     /// The message to send first: answers before orders, and before all that the question.
-    pub(super) fn next(&self) -> Option<Note> {
+    pub(super) fn next(&self) -> Option<Outgoing> {
         if let Some(question) = self.question {
-            return Some(Note::Question(question));
+            return Some(Outgoing::Question(question));
         }
         let waiting = [
-            (Note::Moved, !self.moved.is_empty()),
-            (Note::Returned, !self.returned.is_empty()),
-            (Note::Drain, self.drain.is_some()),
-            (Note::Census, self.censuses > 0),
-            (Note::Move, !self.moves.is_empty()),
-            (Note::Close, self.closes > 0),
+            (Outgoing::Moved, !self.moved.is_empty()),
+            (Outgoing::Returned, !self.returned.is_empty()),
+            (Outgoing::Drain, self.drain.is_some()),
+            (Outgoing::ListSessions, self.session_lists > 0),
+            (Outgoing::Move, !self.moves.is_empty()),
+            (Outgoing::CloseGrant, self.close_grants > 0),
         ];
-        waiting.into_iter().find(|(_, waits)| *waits).map(|(note, _)| note)
+        waiting.into_iter().find(|(_, waits)| *waits).map(|(outgoing, _)| outgoing)
     }
 
     /// Its message, in `buffer`.
-    pub(super) fn encode<'a>(&self, note: Note, buffer: &'a mut [u8; MAX_IDS]) -> &'a [u8] {
-        let short: &[u8] = match note {
-            Note::Question(Question::Ping) => &PING,
-            Note::Question(Question::Report(number)) => &encode_report(number),
-            Note::Moved => return encode_moved(buffer, self.moved.iter().copied()),
-            Note::Returned => return encode_returned(buffer, self.returned.iter().copied()),
-            Note::Move => return encode_move(buffer, self.moves.iter().copied()),
-            Note::Drain => match self.drain {
+    pub(super) fn encode<'a>(&self, outgoing: Outgoing, buffer: &'a mut [u8; MAX_IDS]) -> &'a [u8] {
+        let short: &[u8] = match outgoing {
+            Outgoing::Question(Question::Ping) => &PING,
+            Outgoing::Question(Question::Resync(number)) => &encode_resync(number),
+            Outgoing::Moved => return encode_moved(buffer, self.moved.iter().copied()),
+            Outgoing::Returned => return encode_returned(buffer, self.returned.iter().copied()),
+            Outgoing::Move => return encode_move(buffer, self.moves.iter().copied()),
+            Outgoing::Drain => match self.drain {
                 Some(order) => &encode_drain(order),
                 None => &[],
             },
-            Note::Census => &CENSUS,
-            Note::Close => &encode_close(self.closes),
+            Outgoing::ListSessions => &LIST_SESSIONS,
+            Outgoing::CloseGrant => &encode_close_grant(self.close_grants),
         };
         buffer[..short.len()].copy_from_slice(short);
         &buffer[..short.len()]
     }
 
     /// It was sent. Returns the offers that it answers.
-    pub(super) fn sent(&mut self, note: Note) -> Vec<ConnectionId> {
-        match note {
-            Note::Question(_) => self.question = None,
-            Note::Moved => return first(&mut self.moved),
-            Note::Returned => return first(&mut self.returned),
-            Note::Move => drop(first(&mut self.moves)),
-            Note::Drain => self.drain = None,
-            Note::Census => self.censuses -= 1,
-            Note::Close => self.closes = 0,
+    pub(super) fn sent(&mut self, outgoing: Outgoing) -> Vec<ConnectionId> {
+        match outgoing {
+            Outgoing::Question(_) => self.question = None,
+            Outgoing::Moved => return first(&mut self.moved),
+            Outgoing::Returned => return first(&mut self.returned),
+            Outgoing::Move => drop(first(&mut self.moves)),
+            Outgoing::Drain => self.drain = None,
+            Outgoing::ListSessions => self.session_lists -= 1,
+            Outgoing::CloseGrant => self.close_grants = 0,
         }
         Vec::new()
     }
@@ -111,8 +111,10 @@ impl Outbox {
             ToWorker::Move(ids) => self.moves.extend(ids.iter()),
             // If one waits already, it is newer.
             ToWorker::Drain(order) => drop(self.drain.get_or_insert(*order)),
-            ToWorker::Census => self.censuses += 1,
-            ToWorker::Close(count) => self.closes = self.closes.saturating_add(*count),
+            ToWorker::ListSessions => self.session_lists += 1,
+            ToWorker::CloseGrant(count) => {
+                self.close_grants = self.close_grants.saturating_add(*count)
+            }
             _ => {}
         }
         Vec::new()

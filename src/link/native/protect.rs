@@ -5,38 +5,43 @@
 use crate::link::error::ChannelError;
 use crate::link::native::transfer::is_tcp;
 use crate::link::native::transport::ReceivedFds;
-use crate::link::protection::{Keep, Keeping};
-use crate::protocol::checkpoint::Ledger;
+use crate::link::protection::{ProtectedSession, ProtectionEvent};
+use crate::protocol::checkpoint::Checkpoint;
 use crate::protocol::message::ToPrimary;
 
 /// Whether descriptors may come with a message.
 pub(super) fn may_carry_descriptors(message: &ToPrimary<'_>) -> bool {
-    matches!(message, ToPrimary::Session(..) | ToPrimary::Ledger | ToPrimary::Keep(..))
+    matches!(message, ToPrimary::Session(..) | ToPrimary::Checkpoint | ToPrimary::Protect(..))
 }
 
 /// Reads such a message and checks the descriptor that came with it.
-pub(super) fn open(message: &ToPrimary<'_>, fds: ReceivedFds) -> Result<Keeping, ChannelError> {
+pub(super) fn open(
+    message: &ToPrimary<'_>,
+    fds: ReceivedFds,
+) -> Result<ProtectionEvent, ChannelError> {
     let ReceivedFds { descriptors, lost } = fds;
     if descriptors.len() > 1 {
         return Err(ChannelError::Descriptors);
     }
     let descriptor = descriptors.into_iter().next();
     match message {
-        ToPrimary::Forget(ids) => Ok(Keeping::Forget(ids.iter().collect())),
-        ToPrimary::Ledger => match descriptor.map(Ledger::open) {
-            None if lost => Ok(Keeping::Ledger(None)),
-            Some(Some(ledger)) => Ok(Keeping::Ledger(Some(ledger))),
-            None | Some(None) => Err(ChannelError::NoLedger),
+        ToPrimary::Unprotect(ids) => Ok(ProtectionEvent::Unprotect(ids.iter().collect())),
+        ToPrimary::Checkpoint => match descriptor.map(Checkpoint::open) {
+            None if lost => Ok(ProtectionEvent::Checkpoint(None)),
+            Some(Some(checkpoint)) => Ok(ProtectionEvent::Checkpoint(Some(checkpoint))),
+            None | Some(None) => Err(ChannelError::NoCheckpoint),
         },
-        ToPrimary::Keep(record, page) => {
+        ToPrimary::Protect(record, page) => {
             let fault = |what| ChannelError::Session(record.id, what);
             match descriptor {
-                None if lost => Ok(Keeping::Unkeepable(record.id)),
+                None if lost => Ok(ProtectionEvent::NotProtectable(record.id)),
                 None => Err(fault("no socket")),
                 Some(socket) if !is_tcp(&socket) => Err(fault("a socket that is not TCP")),
-                Some(socket) => {
-                    Ok(Keeping::Keep(Box::new(Keep { record: *record, socket, page: *page })))
-                }
+                Some(socket) => Ok(ProtectionEvent::Protect(Box::new(ProtectedSession {
+                    record: *record,
+                    socket,
+                    page: *page,
+                }))),
             }
         }
         _ => Err(ChannelError::NoSessions),

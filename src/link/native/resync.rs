@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use crate::link::connection::PendingConnection;
 use crate::link::error::ChannelError;
-use crate::link::event::{Report, SessionEvent};
+use crate::link::event::{ResyncReport, SessionEvent};
 use crate::link::native::outbox::Question;
 use crate::protocol::ids::{ConnectionId, SlotId, Timestamp};
-use crate::protocol::message::{Ids, MAX_SESSIONS, MOST_TAKEN};
-use crate::protocol::scoreboard::{Counter, Said, Scoreboard};
+use crate::protocol::message::{Ids, MAX_ACCEPTED, MAX_SESSIONS};
+use crate::protocol::scoreboard::{Counter, Scoreboard, SharedFlag};
 
 /// How long a worker may take from receiving a connection to acknowledging it, where nothing shows that
 /// it has.
@@ -34,7 +34,7 @@ pub(super) struct Resync {
     /// The number of the report that the worker was asked for and has not completed.
     pub(super) asked: Option<u64>,
     /// The part of a report that has come.
-    pub(super) report: Report,
+    pub(super) report: ResyncReport,
     /// Nothing more is to be sent after the question.
     pub(super) finishes: bool,
     /// Sessions that it had sent, taken back.
@@ -58,7 +58,7 @@ pub(super) struct Pending {
 impl Resync {
     /// After the crash of the primary that had the channel of a worker of `slot`.
     pub(super) fn after_crash(slot: SlotId, board: &Scoreboard) -> Self {
-        let pending = board.has_said(Said::Served).then(|| {
+        let pending = board.has_flag(SharedFlag::Served).then(|| {
             let acknowledged = board.get(Counter::Acknowledged);
             let counted = acknowledged.saturating_add(board.get(Counter::SessionsSent));
             let (since, has_reported) = (Timestamp::now(), false);
@@ -98,7 +98,7 @@ impl Resync {
         }
         let number = Timestamp::now().0;
         self.asked = Some(number);
-        Question::Report(number)
+        Question::Resync(number)
     }
 
     /// The question is asked again: time counts from now.
@@ -119,12 +119,12 @@ impl Resync {
         can_be_asked || now.since(since) >= ACK_DELAY
     }
 
-    /// How many the worker has acknowledged that nobody has counted. Too few by the sessions that it has
+    /// How many the worker has acknowledged that are not counted. Too few by the sessions that it has
     /// refused: they are subtracted as refused clients, and again as sessions. Which ones they were is not
     /// known, and refusals are rare.
     pub(super) fn uncounted(&self, board: &Scoreboard) -> u64 {
         let Some(pending) = self.pending else { return 0 };
-        let completed = board.get(Counter::Settled);
+        let completed = board.get(Counter::Completed);
         let acknowledged = completed.saturating_sub(board.get(Counter::Refused));
         acknowledged.saturating_sub(pending.counted)
     }
@@ -134,17 +134,17 @@ impl Resync {
     }
 
     pub(super) fn receive_taken(&mut self, ids: Ids<'_>) -> Result<SessionEvent, ChannelError> {
-        self.receive_part(ids, |report| &mut report.taken, MOST_TAKEN)
+        self.receive_part(ids, |report| &mut report.taken, MAX_ACCEPTED)
     }
 
     fn receive_part(
         &mut self,
         ids: Ids<'_>,
-        part: impl Fn(&mut Report) -> &mut Vec<ConnectionId>,
+        part: impl Fn(&mut ResyncReport) -> &mut Vec<ConnectionId>,
         limit: usize,
     ) -> Result<SessionEvent, ChannelError> {
         if self.asked.is_none() && !self.is_lost {
-            return Err(ChannelError::NoReport);
+            return Err(ChannelError::NoResync);
         }
         let part = part(&mut self.report);
         part.extend(ids.iter());
@@ -166,7 +166,7 @@ impl Resync {
             return if self.is_lost {
                 Ok(SessionEvent::Ignored)
             } else {
-                Err(ChannelError::NoReport)
+                Err(ChannelError::NoResync)
             };
         }
         self.asked = None;

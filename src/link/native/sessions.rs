@@ -3,7 +3,7 @@
 
 use crate::link::error::ChannelError;
 use crate::link::event::SessionEvent;
-use crate::link::native::outbox::{Note, Outbox};
+use crate::link::native::outbox::{Outbox, Outgoing};
 use crate::link::native::transfer;
 use crate::link::native::transport::ReceivedFds;
 use crate::protocol::ids::ConnectionId;
@@ -21,7 +21,7 @@ pub(super) struct Sessions {
 
 impl Sessions {
     pub(super) fn request_list(&mut self) {
-        self.outbox.censuses += 1;
+        self.outbox.session_lists += 1;
         self.lists += 1;
     }
 
@@ -29,9 +29,9 @@ impl Sessions {
     pub(super) fn receive_list(&mut self, keys: Keys<'_>) -> Result<SessionEvent, ChannelError> {
         let is_newest = self.lists == 1;
         if keys.is_empty() {
-            self.lists = self.lists.checked_sub(1).ok_or(ChannelError::NoCensus)?;
+            self.lists = self.lists.checked_sub(1).ok_or(ChannelError::NoListRequest)?;
         } else if self.lists == 0 {
-            return Err(ChannelError::NoCensus);
+            return Err(ChannelError::NoListRequest);
         }
         let keys = if is_newest { keys.iter().collect() } else { Vec::new() };
         Ok(SessionEvent::Listed { keys, complete: is_newest && self.lists == 0 })
@@ -62,8 +62,8 @@ impl Sessions {
     }
 
     /// This message was sent: offers that it answers are answered.
-    pub(super) fn sent(&mut self, note: Note) {
-        for id in self.outbox.sent(note) {
+    pub(super) fn sent(&mut self, outgoing: Outgoing) {
+        for id in self.outbox.sent(outgoing) {
             if let Some(position) = self.offered.iter().position(|offered| *offered == id) {
                 self.offered.swap_remove(position);
             }

@@ -5,8 +5,8 @@ use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 
 use crate::handover::descriptors::{Descriptors, TakeOverError};
-use crate::link::connection::{Content, Parcel, PendingConnection};
-use crate::link::event::Report;
+use crate::link::connection::{Content, PendingConnection, SessionTransfer};
+use crate::link::event::ResyncReport;
 use crate::link::in_flight::{Counts, InFlight};
 use crate::link::native::Channel;
 use crate::link::native::handshake::HandshakeFlags;
@@ -16,7 +16,7 @@ use crate::link::native::sessions::Sessions;
 use crate::link::native::transport::Transport;
 use crate::protocol::ids::{ConnectionId, SlotId, Timestamp, WorkerId};
 use crate::protocol::message::ConnectionRecord;
-use crate::protocol::tcp_progress::Usage;
+use crate::protocol::tcp_progress::TcpProgress;
 
 /// A channel without its descriptors.
 #[derive(Debug, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub struct ChannelDocument {
     credits: usize,
     handshake: HandshakeFlags,
     pings: u64,
-    censuses: u64,
+    session_lists: u64,
     offered: Vec<ConnectionId>,
     outbox: Outbox,
     resync: ResyncDocument,
@@ -37,7 +37,7 @@ struct ResyncDocument {
     is_lost: bool,
     pending: Option<Pending>,
     asked: Option<u64>,
-    report: Report,
+    report: ResyncReport,
     finishes: bool,
 }
 
@@ -53,7 +53,7 @@ struct UnsettledDocument {
 pub struct ConnectionDocument {
     record: ConnectionRecord,
     crashes: u8,
-    parcel: Option<ParcelDocument>,
+    transfer: Option<ParcelDocument>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -62,7 +62,7 @@ struct ParcelDocument {
     sender: Option<WorkerId>,
     /// As base64; nothing where it is a file.
     inline: Option<String>,
-    usage: Usage,
+    usage: TcpProgress,
     failed: Vec<SlotId>,
 }
 
@@ -86,7 +86,7 @@ impl ChannelDocument {
             credits,
             handshake,
             pings,
-            censuses: sessions.lists,
+            session_lists: sessions.lists,
             offered: sessions.offered,
             outbox: sessions.outbox,
             resync: ResyncDocument { is_lost, pending, asked, report, finishes },
@@ -115,7 +115,7 @@ impl ChannelDocument {
         let mut channel = Channel::new(Transport::take_over(worker, descriptors)?, in_flight);
         channel.handshake = self.handshake;
         channel.pings = self.pings;
-        let (offered, outbox, lists) = (self.offered, self.outbox, self.censuses);
+        let (offered, outbox, lists) = (self.offered, self.outbox, self.session_lists);
         channel.sessions = Sessions { offered, outbox, lists };
         let ResyncDocument { is_lost, pending, asked, report, finishes } = self.resync;
         channel.resync = Resync { is_lost, pending, asked, report, finishes, ..Resync::default() };
@@ -129,18 +129,20 @@ impl ChannelDocument {
 impl ConnectionDocument {
     /// Writes it down; its descriptors go to `descriptors`, under this name.
     pub fn pack(connection: PendingConnection, name: &str, descriptors: &mut Descriptors) -> Self {
-        let PendingConnection { record, socket, crashes, parcel } = connection;
+        let PendingConnection { record, socket, crashes, transfer } = connection;
         descriptors.insert(name, socket);
-        let parcel = parcel.map(|parcel| {
-            let Parcel { from, sender, content, usage, failed } = *parcel;
+        let transfer = transfer.map(|transfer| {
+            let SessionTransfer { from, sender, content, usage, failed } = *transfer;
             let content = match content {
-                // Whoever gets it knows nothing of the ledger. Without memory for it, nobody takes it.
-                Content::Ledger(ledger, entry) => Content::of_ledger(&ledger, &entry)
-                    .unwrap_or_else(|_| Content::Inline(Vec::new())),
+                // Whoever gets it knows nothing of the checkpoint. Without memory for it, nobody takes it.
+                Content::Checkpoint(checkpoint, entry) => {
+                    Content::from_checkpoint(&checkpoint, &entry)
+                        .unwrap_or_else(|_| Content::Inline(Vec::new()))
+                }
                 other => other,
             };
             let inline = match content {
-                Content::Ledger(..) => None,
+                Content::Checkpoint(..) => None,
                 Content::Inline(bytes) => Some(BASE64.encode(&bytes)),
                 Content::Memory(memory) => {
                     descriptors.insert(parcel_name(name), memory);
@@ -149,7 +151,7 @@ impl ConnectionDocument {
             };
             ParcelDocument { from, sender, inline, usage, failed }
         });
-        Self { record, crashes, parcel }
+        Self { record, crashes, transfer }
     }
 
     /// Reads it.
@@ -163,20 +165,20 @@ impl ConnectionDocument {
         descriptors: &mut Descriptors,
     ) -> Result<PendingConnection, TakeOverError> {
         let socket = descriptors.require(name)?;
-        let parcel = self.parcel.map(|parcel| {
-            let content = match parcel.inline {
+        let transfer = self.transfer.map(|transfer| {
+            let content = match transfer.inline {
                 None => Content::Memory(descriptors.require(&parcel_name(name))?),
                 Some(text) => Content::Inline(
                     BASE64
                         .decode(text.as_bytes())
-                        .map_err(|_| TakeOverError::Malformed("a session's parcel"))?,
+                        .map_err(|_| TakeOverError::Malformed("a session's transfer"))?,
                 ),
             };
-            let ParcelDocument { from, sender, usage, failed, .. } = parcel;
-            Ok(Box::new(Parcel { from, sender, content, usage, failed }))
+            let ParcelDocument { from, sender, usage, failed, .. } = transfer;
+            Ok(Box::new(SessionTransfer { from, sender, content, usage, failed }))
         });
-        let parcel = parcel.transpose()?;
-        Ok(PendingConnection { record: self.record, socket, crashes: self.crashes, parcel })
+        let transfer = transfer.transpose()?;
+        Ok(PendingConnection { record: self.record, socket, crashes: self.crashes, transfer })
     }
 }
 
@@ -185,5 +187,5 @@ fn unsettled_name(worker: WorkerId, number: usize) -> String {
 }
 
 fn parcel_name(name: &str) -> String {
-    format!("parcel-of-{name}")
+    format!("transfer-of-{name}")
 }

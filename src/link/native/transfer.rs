@@ -11,9 +11,9 @@ use crate::link::connection::{Content, Offer};
 use crate::link::error::ChannelError;
 use crate::link::native::transport::ReceivedFds;
 use crate::protocol::message::{ConnectionRecord, MAX_IMAGE};
-use crate::protocol::tcp_progress::Usage;
+use crate::protocol::tcp_progress::TcpProgress;
 
-/// Looks at what a worker offers. Nothing if it cannot move now: not all has arrived, it is too
+/// Checks an offer. None if the session cannot migrate now: a descriptor has not arrived, its image is too
 /// long, or its client is gone.
 pub(super) fn open(
     record: ConnectionRecord,
@@ -23,7 +23,7 @@ pub(super) fn open(
     let fault = |what| ChannelError::Session(record.id, what);
     let ReceivedFds { descriptors, lost } = fds;
     if descriptors.len() > 2 {
-        return Err(fault("more than a socket and a parcel"));
+        return Err(fault("more than a socket and an image"));
     }
     if lost {
         return Ok(None);
@@ -35,12 +35,12 @@ pub(super) fn open(
     }
     let content = match descriptors.next() {
         None => Content::Inline(inline.to_vec()),
-        Some(_) if !inline.is_empty() => return Err(fault("two parcels")),
-        Some(memory) if !is_sealed(&memory) => return Err(fault("a parcel that is not sealed")),
+        Some(_) if !inline.is_empty() => return Err(fault("two images")),
+        Some(memory) if !is_sealed(&memory) => return Err(fault("an image that is not sealed")),
         Some(memory) if !is_short(&memory) => return Ok(None),
         Some(memory) => Content::Memory(memory),
     };
-    let usage = Usage::of(&socket).ok().flatten();
+    let usage = TcpProgress::of(&socket).ok().flatten();
     Ok(usage.map(|usage| Offer::new(record, socket, content, usage)))
 }
 
@@ -51,7 +51,7 @@ pub(super) fn is_tcp(socket: &OwnedFd) -> bool {
         && sockopt::socket_protocol(socket) == Ok(Some(ipproto::TCP))
 }
 
-/// So that its reader can rely on what it has seen of it.
+/// Its reader can rely on its length and content.
 fn is_sealed(memory: &OwnedFd) -> bool {
     let needed = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
     fcntl_get_seals(memory).is_ok_and(|seals| seals.contains(needed))

@@ -155,10 +155,12 @@ impl Transport {
                 scm_rights::send(&self.socket, message, &[socket, memory.as_fd()])?
             }
             // Without memory or a descriptor for it now, it is tried again.
-            Content::Ledger(ledger, entry) => match Content::of_ledger(ledger, entry) {
-                Ok(content) => return self.send_session(session, &content),
-                Err(_) => return Ok(false),
-            },
+            Content::Checkpoint(checkpoint, entry) => {
+                match Content::from_checkpoint(checkpoint, entry) {
+                    Ok(content) => return self.send_session(session, &content),
+                    Err(_) => return Ok(false),
+                }
+            }
         })
     }
 

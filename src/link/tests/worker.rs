@@ -148,7 +148,7 @@ impl Worker for Native {
     }
 
     fn acknowledge(&mut self) {
-        self.scoreboard.increment(Counter::Settled);
+        self.scoreboard.increment(Counter::Completed);
     }
 
     fn refuse(&mut self, id: u64) {
@@ -156,7 +156,7 @@ impl Worker for Native {
         let refusal = encode_refuse(&mut buffer, [ConnectionId(id)].into_iter());
         send(&self.channel, refusal, &[]).unwrap();
         self.scoreboard.increment(Counter::Refused);
-        self.scoreboard.increment(Counter::Settled);
+        self.scoreboard.increment(Counter::Completed);
     }
 }
 

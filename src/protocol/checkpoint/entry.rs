@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
 use crate::kernel::PAGE;
 use crate::protocol::checkpoint::{ConnectionId, Extent, place};
-use crate::protocol::tcp_progress::Usage;
+use crate::protocol::tcp_progress::TcpProgress;
 
 /// Writes one session's entry: the cells of its page, and where that is in the file.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +55,7 @@ impl<'a> EntryWriter<'a> {
     }
 
     /// Makes this hold from now on. The state has been written before, and is not the one that held.
-    pub fn publish(&self, usage: Usage, state: Extent) {
+    pub fn publish(&self, usage: TcpProgress, state: Extent) {
         let version = self.cell(place::VERSION).load(Ordering::Relaxed).wrapping_add(1);
         let record = place::RECORDS[usize::from(version % 2 == 1)];
         let (consumed, written) = usage.counts();

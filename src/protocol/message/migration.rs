@@ -5,15 +5,15 @@ use std::time::Duration;
 use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::protocol::ids::{AffinityKey, ConnectionId};
 use crate::protocol::message::{
-    BATCH, ConnectionRecord, HEADER, MAX_IDS, MAX_TO_PRIMARY, MAX_TO_WORKER, MessageError,
-    PARCEL_INLINE, RECORD, body_of, decode_record, encode_ids, encode_record, header, kind, u64_at,
+    BATCH, ConnectionRecord, HEADER, MAX_IDS, MAX_INLINE_IMAGE, MAX_TO_PRIMARY, MAX_TO_WORKER,
+    MessageError, RECORD, body_of, decode_record, encode_ids, encode_record, header, kind, u64_at,
 };
 
 /// Bytes of a session's id and key.
 const KEY: usize = 16;
 
 /// Bytes of the longest message of ids and keys.
-const MAX_COUNTED: usize = HEADER + BATCH * KEY;
+const MAX_SESSION_LIST: usize = HEADER + BATCH * KEY;
 
 /// The sessions of one message, with their affinity keys.
 #[derive(Clone, Copy, Debug)]
@@ -34,35 +34,35 @@ impl<'a> Keys<'a> {
 }
 
 /// Writes a session that migrates to a worker, and returns its bytes. An image longer than
-/// [`PARCEL_INLINE`] is left out: it travels as a memfd.
+/// [`MAX_INLINE_IMAGE`] is left out: it travels as a memfd.
 pub fn encode_session<'a>(
     buffer: &'a mut [u8; MAX_TO_WORKER],
     record: &ConnectionRecord,
-    parcel: &[u8],
+    image: &[u8],
 ) -> &'a [u8] {
-    encode_parcel(buffer, kind::SESSION, record, parcel)
+    encode_parcel(buffer, kind::SESSION, record, image)
 }
 
 /// Writes an offer of a session, as [`encode_session`].
 pub fn encode_offer<'a>(
     buffer: &'a mut [u8; MAX_TO_PRIMARY],
     record: &ConnectionRecord,
-    parcel: &[u8],
+    image: &[u8],
 ) -> &'a [u8] {
-    encode_parcel(buffer, kind::OFFER, record, parcel)
+    encode_parcel(buffer, kind::OFFER, record, image)
 }
 
 fn encode_parcel<'a>(
     buffer: &'a mut [u8; MAX_TO_WORKER],
     kind: u8,
     record: &ConnectionRecord,
-    parcel: &[u8],
+    image: &[u8],
 ) -> &'a [u8] {
-    let parcel = if parcel.len() > PARCEL_INLINE { &[] } else { parcel };
-    let end = HEADER + RECORD + parcel.len();
+    let image = if image.len() > MAX_INLINE_IMAGE { &[] } else { image };
+    let end = HEADER + RECORD + image.len();
     buffer[..HEADER].copy_from_slice(&header(kind, 1));
     encode_record(&mut buffer[HEADER..HEADER + RECORD], record);
-    buffer[HEADER + RECORD..end].copy_from_slice(parcel);
+    buffer[HEADER + RECORD..end].copy_from_slice(image);
     &buffer[..end]
 }
 
@@ -73,8 +73,8 @@ pub(super) fn decode_session(
 ) -> Result<(ConnectionRecord, &[u8]), MessageError> {
     let length = HEADER + body.len();
     match body.split_at_checked(RECORD) {
-        Some((record, parcel)) if count == 1 && parcel.len() <= PARCEL_INLINE => {
-            Ok((decode_record(record)?, parcel))
+        Some((record, image)) if count == 1 && image.len() <= MAX_INLINE_IMAGE => {
+            Ok((decode_record(record)?, image))
         }
         _ => Err(MessageError::Length { kind, count, length }),
     }
@@ -133,10 +133,10 @@ pub fn encode_move(buffer: &mut [u8; MAX_IDS], ids: impl Iterator<Item = Connect
 
 /// Sessions that could migrate, [`BATCH`] at the most; without any, the end of the list.
 #[must_use]
-pub fn encode_counted(sessions: &[(ConnectionId, AffinityKey)]) -> Vec<u8> {
+pub fn encode_session_list(sessions: &[(ConnectionId, AffinityKey)]) -> Vec<u8> {
     let sessions = &sessions[..sessions.len().min(BATCH)];
-    let mut bytes = Vec::with_capacity(MAX_COUNTED);
-    bytes.extend(header(kind::COUNTED, u16::try_from(sessions.len()).unwrap_or(0)));
+    let mut bytes = Vec::with_capacity(MAX_SESSION_LIST);
+    bytes.extend(header(kind::SESSION_LIST, u16::try_from(sessions.len()).unwrap_or(0)));
     for (id, key) in sessions {
         bytes.extend(id.0.to_le_bytes());
         bytes.extend(key.0.to_le_bytes());
@@ -144,23 +144,23 @@ pub fn encode_counted(sessions: &[(ConnectionId, AffinityKey)]) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn decode_counted(count: u16, body: &[u8]) -> Result<Keys<'_>, MessageError> {
+pub(super) fn decode_session_list(count: u16, body: &[u8]) -> Result<Keys<'_>, MessageError> {
     match count {
-        0 => body_of(kind::COUNTED, count, body, 0).map(Keys),
-        _ => body_of(kind::COUNTED, count, body, KEY).map(Keys),
+        0 => body_of(kind::SESSION_LIST, count, body, 0).map(Keys),
+        _ => body_of(kind::SESSION_LIST, count, body, KEY).map(Keys),
     }
 }
 
 /// A request to close `count` clients within that time.
 #[must_use]
-pub fn encode_ask(count: u32, within: Duration) -> [u8; HEADER + 8] {
-    pair_of(kind::ASK, count, millis(within))
+pub fn encode_close_request(count: u32, within: Duration) -> [u8; HEADER + 8] {
+    pair_of(kind::CLOSE_REQUEST, count, millis(within))
 }
 
 /// A grant to close `count` clients now.
 #[must_use]
-pub fn encode_close(count: u32) -> [u8; HEADER + 8] {
-    pair_of(kind::CLOSE, count, 0)
+pub fn encode_close_grant(count: u32) -> [u8; HEADER + 8] {
+    pair_of(kind::CLOSE_GRANT, count, 0)
 }
 
 fn millis(time: Duration) -> u32 {
@@ -207,19 +207,19 @@ mod tests {
     proptest! {
         #[test]
         fn a_session_survives_the_wire_both_ways(
-            parcel in prop::collection::vec(any::<u8>(), 0..=PARCEL_INLINE),
+            image in prop::collection::vec(any::<u8>(), 0..=MAX_INLINE_IMAGE),
         ) {
             let mut buffer = [0xff; MAX_TO_WORKER];
-            let bytes = encode_session(&mut buffer, &record(), &parcel);
+            let bytes = encode_session(&mut buffer, &record(), &image);
             let ToWorker::Session(got, same) = decode_to_worker(bytes).unwrap() else {
                 panic!("not a session")
             };
-            prop_assert_eq!((got, same), (record(), &parcel[..]));
-            let bytes = encode_offer(&mut buffer, &record(), &parcel);
+            prop_assert_eq!((got, same), (record(), &image[..]));
+            let bytes = encode_offer(&mut buffer, &record(), &image);
             let ToPrimary::Session(got, same) = decode_to_primary(bytes).unwrap() else {
                 panic!("not a session")
             };
-            prop_assert_eq!((got, same), (record(), &parcel[..]));
+            prop_assert_eq!((got, same), (record(), &image[..]));
         }
 
         #[test]
@@ -228,8 +228,8 @@ mod tests {
         ) {
             let sent: Vec<_> =
                 sent.into_iter().map(|(id, key)| (ConnectionId(id), AffinityKey(key))).collect();
-            let bytes = encode_counted(&sent);
-            let ToPrimary::Counted(got) = decode_to_primary(&bytes).unwrap() else {
+            let bytes = encode_session_list(&sent);
+            let ToPrimary::SessionList(got) = decode_to_primary(&bytes).unwrap() else {
                 panic!("nothing counted")
             };
             prop_assert_eq!(got.is_empty(), sent.is_empty());
@@ -239,12 +239,12 @@ mod tests {
         #[test]
         fn wishes_and_permissions_survive_the_wire(count in any::<u32>(), within in any::<u32>()) {
             let within = Duration::from_millis(within.into());
-            let bytes = encode_ask(count, within);
+            let bytes = encode_close_request(count, within);
             let asked = decode_to_primary(&bytes).unwrap();
-            prop_assert!(matches!(asked, ToPrimary::Ask(c, w) if (c, w) == (count, within)));
-            let bytes = encode_close(count);
+            prop_assert!(matches!(asked, ToPrimary::CloseRequest(c, w) if (c, w) == (count, within)));
+            let bytes = encode_close_grant(count);
             let granted = decode_to_worker(&bytes).unwrap();
-            prop_assert!(matches!(granted, ToWorker::Close(c) if c == count));
+            prop_assert!(matches!(granted, ToWorker::CloseGrant(c) if c == count));
         }
     }
 
@@ -264,9 +264,9 @@ mod tests {
     }
 
     #[test]
-    fn a_parcel_that_is_too_long_is_left_out() {
+    fn a_image_that_is_too_long_is_left_out() {
         let mut buffer = [0; MAX_TO_WORKER];
-        let bytes = encode_session(&mut buffer, &record(), &[1; PARCEL_INLINE + 1]);
+        let bytes = encode_session(&mut buffer, &record(), &[1; MAX_INLINE_IMAGE + 1]);
         assert_eq!(bytes.len(), HEADER + RECORD);
     }
 

@@ -7,25 +7,31 @@ use crate::protocol::message::{
 
 /// A request to report, with its number.
 #[must_use]
-pub fn encode_report(number: u64) -> [u8; HEADER + 8] {
-    numbered(kind::REPORT, number)
+pub fn encode_resync(number: u64) -> [u8; HEADER + 8] {
+    numbered(kind::RESYNC, number)
 }
 
 /// The end of the answer to the request of that number.
 #[must_use]
-pub fn encode_reported(number: u64) -> [u8; HEADER + 8] {
-    numbered(kind::REPORTED, number)
+pub fn encode_resync_done(number: u64) -> [u8; HEADER + 8] {
+    numbered(kind::RESYNC_DONE, number)
 }
 
 /// Writes which offers are not answered. Ids beyond
 /// [`BATCH`](crate::protocol::message::BATCH) are left out, here and below.
-pub fn encode_offers(buffer: &mut [u8; MAX_IDS], ids: impl Iterator<Item = ConnectionId>) -> &[u8] {
-    encode_ids(buffer, kind::OFFERS, ids)
+pub fn encode_resync_offers(
+    buffer: &mut [u8; MAX_IDS],
+    ids: impl Iterator<Item = ConnectionId>,
+) -> &[u8] {
+    encode_ids(buffer, kind::RESYNC_OFFERS, ids)
 }
 
 /// Writes which sessions were accepted.
-pub fn encode_taken(buffer: &mut [u8; MAX_IDS], ids: impl Iterator<Item = ConnectionId>) -> &[u8] {
-    encode_ids(buffer, kind::TAKEN, ids)
+pub fn encode_resync_accepted(
+    buffer: &mut [u8; MAX_IDS],
+    ids: impl Iterator<Item = ConnectionId>,
+) -> &[u8] {
+    encode_ids(buffer, kind::RESYNC_ACCEPTED, ids)
 }
 
 fn numbered(kind: u8, number: u64) -> [u8; HEADER + 8] {
@@ -58,29 +64,29 @@ mod tests {
         fn a_report_survives_the_wire(
             number: u64, ids in prop::collection::vec(any::<u64>(), 1..=BATCH),
         ) {
-            let asked = encode_report(number);
+            let asked = encode_resync(number);
             let asked = decode_to_worker(&asked).unwrap();
-            prop_assert!(matches!(asked, ToWorker::Report(got) if got == number));
-            let done = encode_reported(number);
+            prop_assert!(matches!(asked, ToWorker::Resync(got) if got == number));
+            let done = encode_resync_done(number);
             let done = decode_to_primary(&done).unwrap();
-            prop_assert!(matches!(done, ToPrimary::Reported(got) if got == number));
+            prop_assert!(matches!(done, ToPrimary::ResyncDone(got) if got == number));
             let sent = || ids.iter().copied().map(ConnectionId);
             let mut buffer = [0xff; MAX_IDS];
-            let ToPrimary::Offers(got) =
-                decode_to_primary(encode_offers(&mut buffer, sent())).unwrap() else { panic!() };
+            let ToPrimary::ResyncOffers(got) =
+                decode_to_primary(encode_resync_offers(&mut buffer, sent())).unwrap() else { panic!() };
             prop_assert!(got.iter().eq(sent()));
-            let ToPrimary::Taken(got) =
-                decode_to_primary(encode_taken(&mut buffer, sent())).unwrap() else { panic!() };
+            let ToPrimary::ResyncAccepted(got) =
+                decode_to_primary(encode_resync_accepted(&mut buffer, sent())).unwrap() else { panic!() };
             prop_assert!(got.iter().eq(sent()));
         }
     }
 
     #[test]
     fn a_question_stands_where_the_documentation_says() {
-        assert_eq!(&encode_report(0x0102), b"SL\x01\x0a\x01\0\0\0\x02\x01\0\0\0\0\0\0");
-        assert_eq!(&encode_reported(1), b"SL\x01\x8c\x01\0\0\0\x01\0\0\0\0\0\0\0");
+        assert_eq!(&encode_resync(0x0102), b"SL\x01\x0a\x01\0\0\0\x02\x01\0\0\0\0\0\0");
+        assert_eq!(&encode_resync_done(1), b"SL\x01\x8c\x01\0\0\0\x01\0\0\0\0\0\0\0");
         for (count, length) in [(0, 0), (0, 8), (2, 16), (1, 7)] {
-            let bytes = [&header(kind::REPORT, count)[..], &vec![0; length]].concat();
+            let bytes = [&header(kind::RESYNC, count)[..], &vec![0; length]].concat();
             assert!(matches!(decode_to_worker(&bytes), Err(MessageError::Length { .. })));
         }
     }

@@ -17,9 +17,9 @@ pub(super) enum WorkerMessage {
 impl WorkerMessage {
     pub(super) fn new(kind: &SlotEventKind) -> Option<Self> {
         match kind {
-            SlotEventKind::Hello => Some(Self::Hello),
+            SlotEventKind::Attached => Some(Self::Hello),
             SlotEventKind::Ready => Some(Self::Ready),
-            SlotEventKind::Leave => Some(Self::Leave),
+            SlotEventKind::ReplaceMe => Some(Self::Leave),
             SlotEventKind::Violation(_) => Some(Self::Violation),
             SlotEventKind::Pong => None,
         }

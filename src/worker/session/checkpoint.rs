@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use crate::protocol::checkpoint::{EntryWriter, Extent, copy_into};
 use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::protocol::message::ConnectionRecord;
-use crate::protocol::tcp_progress::Usage;
+use crate::protocol::tcp_progress::TcpProgress;
 use crate::worker::session::handle::{Baggage, Kind};
 use crate::worker::session::image::Parcel;
 use crate::worker::session::lock;
@@ -40,7 +40,7 @@ pub(crate) struct Kept {
     ledger: Arc<OwnLedger>,
     record: ConnectionRecord,
     /// Before the first byte that its gate has read or written.
-    base: Usage,
+    base: TcpProgress,
     page: Run,
     /// Of the page's room, taken by the unchanging part of the image; or where else that is.
     fixed: usize,
@@ -89,7 +89,7 @@ impl OwnLedger {
         head: &[u8],
         rest: Rest<'_>,
     ) -> io::Result<Option<Kept>> {
-        let Some(usage) = Usage::of(socket)? else { return Ok(None) };
+        let Some(usage) = TcpProgress::of(socket)? else { return Ok(None) };
         let base = usage.and(rest.read.wrapping_neg(), rest.written.wrapping_neg());
         let copy = socket.try_clone_to_owned()?;
         let fixed = unchanging(head);
@@ -111,7 +111,7 @@ impl OwnLedger {
     fn entry(
         self: &Arc<Self>,
         record: &ConnectionRecord,
-        base: Usage,
+        base: TcpProgress,
         fixed: &[u8],
     ) -> io::Result<Kept> {
         let page = self.pages.take(1)?;

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::protocol::drain::{DrainMode, DrainReason};
-use crate::protocol::message::encode_ask;
+use crate::protocol::message::encode_close_request;
 use crate::worker::connection::Connection;
 use crate::worker::drain::Shared;
 use crate::worker::linger;
@@ -98,7 +98,7 @@ impl Draining {
 
 /// Asks the primary for as many turns. Whether there is one.
 async fn ask(shared: &Shared, count: u32, draining: Draining) -> bool {
-    let message = encode_ask(count, draining.left());
+    let message = encode_close_request(count, draining.left());
     match shared.sessions.outlet.get() {
         Some(outlet) if !draining.alone => outlet.send(&message, &[]).await.is_ok(),
         _ => false,

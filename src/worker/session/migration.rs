@@ -16,9 +16,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::protocol::ids::{ConnectionId, Timestamp};
-use crate::protocol::message::{MAX_TO_PRIMARY, PARCEL_INLINE, encode_offer};
+use crate::protocol::message::{MAX_INLINE_IMAGE, MAX_TO_PRIMARY, encode_offer};
 use crate::protocol::sealed::seal;
-use crate::protocol::tcp_progress::{Usage, is_untouched_since};
+use crate::protocol::tcp_progress::{TcpProgress, is_untouched_since};
 use crate::worker::connection::{Connection, ConnectionGuard};
 use crate::worker::drain::Shared;
 use crate::worker::session::checkpoint::Kept;
@@ -232,7 +232,7 @@ impl Inner {
 
 /// Offers it, and waits for what becomes of it.
 async fn send(shared: &Arc<Shared>, session: &Arc<Inner>, mut leaving: Leaving) {
-    let usage = Usage::of(&leaving.stream).ok().flatten();
+    let usage = TcpProgress::of(&leaving.stream).ok().flatten();
     let verdict = offer(shared, session, &leaving.stream, &leaving.parcel).await;
     if verdict.is_ok()
         && let Some(kept) = leaving.kept.take()
@@ -260,7 +260,7 @@ async fn send(shared: &Arc<Shared>, session: &Arc<Inner>, mut leaving: Leaving) 
 /// Whether nobody has used a session's socket since it was offered. As long as one primary lives this
 /// needs no proof here: it gives a session back only if nobody has received it, or whoever did has
 /// refused it, which comes before the first read, or is dead and the primary's own copy proves the same.
-fn is_unused(socket: &impl AsFd, usage: Option<Usage>) -> bool {
+fn is_unused(socket: &impl AsFd, usage: Option<TcpProgress>) -> bool {
     usage.is_some_and(|usage| is_untouched_since(socket, usage).unwrap_or(false))
 }
 
@@ -289,7 +289,7 @@ async fn offer(
 /// The message, and the memory that holds what is too long for it.
 fn pack(session: &Inner, parcel: &Parcel) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
     let bytes = parcel.encode();
-    let memory = (bytes.len() > PARCEL_INLINE).then(|| seal(&bytes)).transpose()?;
+    let memory = (bytes.len() > MAX_INLINE_IMAGE).then(|| seal(&bytes)).transpose()?;
     let mut buffer = Box::new([0; MAX_TO_PRIMARY]);
     let message = encode_offer(&mut buffer, &session.info.record(), &bytes);
     Ok((message.to_vec(), memory))

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::protocol::drain::{DrainMode, DrainOrder};
 use crate::protocol::ids::{AffinityKey, ConnectionId};
-use crate::protocol::message::MOST_TAKEN;
+use crate::protocol::message::MAX_ACCEPTED;
 use crate::worker::connection::Connection;
 use crate::worker::session::checkpoint::OwnLedger;
 use crate::worker::session::handle::Kind;
@@ -278,7 +278,7 @@ impl Sessions {
     /// A session has come from another worker.
     pub(crate) fn note_taken(&self, id: ConnectionId) {
         let mut taken = lock(&self.taken);
-        if taken.len() == MOST_TAKEN {
+        if taken.len() == MAX_ACCEPTED {
             taken.pop_front();
         }
         taken.push_back(id);

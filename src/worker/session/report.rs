@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 
 use crate::protocol::ids::ConnectionId;
 use crate::protocol::message::{
-    BATCH, MAX_IDS, encode_ask, encode_offers, encode_reported, encode_taken,
+    BATCH, MAX_IDS, encode_close_request, encode_resync_accepted, encode_resync_done,
+    encode_resync_offers,
 };
 use crate::worker::drain::Shared;
 
@@ -14,13 +15,13 @@ use crate::worker::drain::Shared;
 pub(crate) fn report(shared: &Shared, number: u64) -> Vec<Vec<u8>> {
     let sessions = &shared.sessions;
     let mut messages = some_at_a_time(&sessions.report_offers(), |buffer, ids| {
-        encode_offers(buffer, ids.iter().copied()).to_vec()
+        encode_resync_offers(buffer, ids.iter().copied()).to_vec()
     });
     messages.extend(outstanding_wish(shared));
     messages.extend(some_at_a_time(&sessions.taken(), |buffer, ids| {
-        encode_taken(buffer, ids.iter().copied()).to_vec()
+        encode_resync_accepted(buffer, ids.iter().copied()).to_vec()
     }));
-    messages.push(encode_reported(number).to_vec());
+    messages.push(encode_resync_done(number).to_vec());
     messages
 }
 
@@ -30,7 +31,7 @@ fn outstanding_wish(shared: &Shared) -> Option<Vec<u8>> {
     let granted = u32::try_from(sessions.granted.available_permits()).unwrap_or(u32::MAX);
     let left = sessions.asked.load(Ordering::Relaxed).saturating_sub(granted);
     let draining = (*sessions.draining.borrow()).filter(|draining| !draining.alone)?;
-    (left > 0).then(|| encode_ask(left, draining.left()).to_vec())
+    (left > 0).then(|| encode_close_request(left, draining.left()).to_vec())
 }
 
 fn some_at_a_time(

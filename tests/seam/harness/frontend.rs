@@ -52,7 +52,7 @@ impl Frontend {
         let mut play =
             Play { frontend: self, channels: Channels::new(), unready: Vec::new(), accepts: false };
         loop {
-            orders.quiet();
+            orders.clear_wake();
             while let Some(command) = orders.next_command() {
                 if matches!(command, SlotCommand::End | SlotCommand::HandOver) {
                     return play.channels;
@@ -60,7 +60,7 @@ impl Frontend {
                 play.obey(command);
             }
             if !self.deaf.load(Ordering::SeqCst) {
-                play.unready.drain(..).for_each(|it| orders.tell(it, SlotEventKind::Ready));
+                play.unready.drain(..).for_each(|it| orders.send_event(it, SlotEventKind::Ready));
                 // A worker may still have to be attached, of whom an earlier play was told.
                 self.drains.lock().unwrap().retain(|worker| {
                     let channel = play.channels.get_mut(worker);
