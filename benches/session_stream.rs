@@ -1,9 +1,9 @@
-//! What the gate costs that lets WebSockets move, and what it costs to be protected: processor time of
+//! The cost of the stream that lets WebSockets migrate, and of protection: processor time of
 //! an echo on tokio-tungstenite, for each message, with the bare socket under the library, with the
-//! gate between them, and with a protected one, in turns.
+//! stream between them, and with a protected one, in turns.
 //!
 //! ```text
-//! cargo bench --bench gate
+//! cargo bench --bench session_stream
 //! ```
 //!
 //! The worker is this program again, in a process of its own, and the primary is no more than a channel.
@@ -39,9 +39,13 @@ const ROUNDS: usize = 300;
 const MESSAGES: u32 = 3_000;
 const BYTES: usize = 64;
 
-/// What a connection's worker does with it; the connection's id says which.
-const KINDS: [&str; 4] =
-    ["the bare socket", "the gate", "protected, no state", "protected, a state of 1,000 bytes"];
+/// Kinds of connections; a connection's id says which it is.
+const KINDS: [&str; 4] = [
+    "the bare socket",
+    "the session stream",
+    "protected, no state",
+    "protected, a state of 1,000 bytes",
+];
 
 fn main() -> Result<()> {
     if std::env::var_os("STICKY_LB_CHANNEL").is_some() {
@@ -66,7 +70,7 @@ fn main() -> Result<()> {
         };
         let quickest = quantile(times[kind].clone(), 0.1);
         println!(
-            "{quickest:6.2}  x {:.3} of bare, x {:.3} of the gate's  {name}",
+            "{quickest:6.2}  x {:.3} of bare, x {:.3} of the stream's  {name}",
             share(0),
             share(1)
         );
@@ -95,7 +99,7 @@ impl Bench {
         command
             .envs(zero.map(|name| (format!("STICKY_LB_{name}"), "0")))
             .envs(variables)
-            .env("STICKY_LB_CRASH_SAFE", "1")
+            .env("STICKY_LB_PROTECT", "1")
             .fd_mappings(mappings.collect())?;
         let listener = TcpListener::bind("127.0.0.1:0")?;
         Ok(Self { listener, channel, worker: command.spawn()?, kept: Vec::new(), turns: 0 })
@@ -177,13 +181,13 @@ async fn serve(connection: Connection) -> Result<()> {
         let (stream, _guard) = connection.into_parts();
         return echo(stream).await;
     }
-    let (gate, session) = connection.into_session();
+    let (stream, session) = connection.into_session();
     match kind {
         1 => {}
-        2 => session.protect(Vec::new),
-        _ => session.protect(|| vec![7; 1_000]),
+        2 => drop(session.protect(Vec::new)),
+        _ => drop(session.protect(|| vec![7; 1_000])),
     }
-    echo(gate).await
+    echo(stream).await
 }
 
 async fn echo(stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<()> {

@@ -20,7 +20,8 @@ use tokio::time::Instant;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let worker = Worker::attach()?;
+    // Under sticky-lb as its worker, else by itself.
+    let worker = Worker::attach_or_listen("127.0.0.1:3000").await?;
     let started = Instant::now();
     let drain = worker.drain();
     let app = Router::new()
@@ -44,7 +45,7 @@ async fn hello(ConnectInfo(connection): ConnectInfo<ConnectionInfo>) -> String {
 
 async fn health(started: Instant, drain: Drain) -> (StatusCode, Json<Value>) {
     let uptime = started.elapsed().as_secs_f64();
-    // Fails as soon as everything is to end, so that load balancers send nobody any more.
+    // Fails as soon as everything is to end, so that load balancers send no more clients.
     let (code, status) = match drain.is_ready() {
         true => (StatusCode::OK, "healthy"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),

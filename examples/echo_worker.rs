@@ -8,27 +8,17 @@
 use std::error::Error;
 
 use futures_util::{SinkExt, StreamExt};
-use sticky_lb::worker::{Connection, Worker};
+use sticky_lb::worker::{Session, SessionStream, Worker};
 use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::Error as WebSocketError;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let mut worker = Worker::attach()?;
-    let drain = worker.drain();
-    worker.enable_migration()?;
-    worker.ready()?;
-    while let Some(connection) = worker.accept().await? {
-        tokio::spawn(echo(connection));
-    }
-    // No more come; those that are there move to the next worker, or are sent away.
-    drain.finished().await;
-    Ok(())
+    Ok(Worker::attach()?.serve(echo).await?)
 }
 
-async fn echo(connection: Connection) -> Result<(), WebSocketError> {
-    let (stream, session) = connection.into_session();
-    // It remembers nothing, so that it can move with nothing, and survive with nothing.
+async fn echo(stream: SessionStream, session: Session) -> Result<(), WebSocketError> {
+    // It remembers nothing, so it can migrate with an empty state, and survive a crash with one.
     session.protect(Vec::new);
     let mut socket = accept_async(stream).await?;
     while let Some(message) = socket.next().await.transpose()? {

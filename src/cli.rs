@@ -1,20 +1,21 @@
-//! The program as a person meets it: runs what was typed, prints what came of it.
+//! The command line: runs a command and prints its result.
 //!
-//! The one place that prints, and that knows exit codes: 0 done, 1 failed, 2 usage, 130 not waited
-//! for.
+//! The one place that prints, and that knows exit codes: 0 done, 1 failed, 2 usage, 130 waiting ended by
+//! Ctrl-C.
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
 use crate::demo::server;
 use crate::error::chain;
-use crate::primary::Estate;
+use crate::handover::StateFile;
 use crate::settings::reader::{Reader, Reading};
-use crate::upgrade::Document;
 use crate::upgrade::check::UNDERSTOOD;
 use clap::{ArgMatches, FromArgMatches};
 
+mod client;
 mod commands;
 mod configuration;
 mod documents;
@@ -22,38 +23,37 @@ mod events;
 mod failure;
 mod flags;
 mod greeting;
-mod operator;
 mod role;
 mod run;
 mod screen;
+mod suggest;
 mod table;
 mod top;
 mod units;
 mod waiting;
 
+use failure::{DONE, Logged};
 use flags::{Check, Cli, Init, SubCommand};
-
-/// The exit code of what is done.
-const DONE: u8 = 0;
+use screen::complain;
 
 /// Runs the program and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     let words = flags::command_first(std::env::args_os().collect());
-    let matches = match flags::command().try_get_matches_from(words) {
+    let matches = match flags::command().try_get_matches_from(&words) {
         Ok(matches) => matches,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&error, &words),
     };
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&error, &words),
     };
     let matches = matches.subcommand().map_or(&matches, |(_, matches)| matches);
     let result = match cli.command {
         None => Reader::new(matches)
             .map_err(Into::into)
             .and_then(|reader| run::run(&reader, cli.run.events_fd)),
-        Some(command) => order(command, matches).map(|()| DONE),
+        Some(command) => run_command(command, matches).map(|()| DONE),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -67,10 +67,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn order(command: SubCommand, matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
+fn run_command(command: SubCommand, matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
     match command {
         SubCommand::DemoWorker { listen } => server::run(listen),
-        SubCommand::Check(check) => say_check(&read(matches)?, &check),
+        SubCommand::Check(check) => print_check(&read(matches)?, &check),
         SubCommand::Init(arguments) => init(&arguments),
         SubCommand::Operate(command) => commands::run(command, matches).map_err(Into::into),
         SubCommand::Completions { shell } => documents::completions(shell).map_err(Into::into),
@@ -79,21 +79,13 @@ fn order(command: SubCommand, matches: &ArgMatches) -> Result<(), Box<dyn Error>
     }
 }
 
-/// Says something on standard error.
-fn complain(text: &str) {
-    for line in text.lines() {
-        let _ = writeln!(std::io::stderr(), "sticky-lb: {line}");
-    }
-}
-
-/// What failed is a line of the log already.
-#[derive(Debug, thiserror::Error)]
-#[error("failed")]
-struct Logged;
-
 /// `--help` and `--version` come here too, as errors of code 0.
-fn usage(error: &clap::Error) -> ExitCode {
-    // A closed pipe is nobody's concern.
+fn usage(error: &clap::Error, words: &[OsString]) -> ExitCode {
+    if let Some(suggestion) = suggest::suggest(error, words) {
+        complain(&suggestion);
+        return ExitCode::from(failure::USAGE);
+    }
+    // A closed pipe is no error.
     let _ = error.print();
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::USAGE))
 }
@@ -102,7 +94,7 @@ fn read(matches: &ArgMatches) -> Result<Reading, Box<dyn Error>> {
     Ok(Reader::new(matches)?.read()?)
 }
 
-/// Says what couldn't be carried over.
+/// Complains about parts of the source that have no equivalent.
 fn init(init: &Init) -> Result<(), Box<dyn Error>> {
     for note in configuration::init(init)? {
         complain(&note);
@@ -110,23 +102,23 @@ fn init(init: &Init) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Settings as they result; with a state, whether that is understood, too, in words for the primary that
-/// asks.
-fn say_check(reading: &Reading, check: &Check) -> Result<(), Box<dyn Error>> {
+/// Prints the resulting settings. With `--state`, a running primary asks whether this program understands
+/// its state.
+fn print_check(reading: &Reading, check: &Check) -> Result<(), Box<dyn Error>> {
     if let Some(number) = check.state {
-        Estate::check(&Document::from_number(number)?)?;
+        StateFile::from_number(number)?;
         let _ = writeln!(std::io::stdout(), "{UNDERSTOOD}");
         return Ok(());
     }
     if check.json {
-        say_line(&configuration::json(&reading.values));
+        print_json(&configuration::json(&reading.values));
     } else {
         let _ = write!(std::io::stdout(), "{}", configuration::text(&reading.values));
     }
     Ok(())
 }
 
-/// That nobody reads any more is no reason to end.
-fn say_line(line: &serde_json::Value) {
+/// A reader that has gone is no error.
+fn print_json(line: &serde_json::Value) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

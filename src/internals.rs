@@ -96,7 +96,7 @@ pub mod upgrade {
     pub use crate::upgrade::*;
 }
 
-/// Shared memory and the like.
+/// Shared memory and the like; what makes a descriptor of a number is not public.
 pub mod kernel {
     pub use crate::kernel::*;
 }

@@ -1,24 +1,23 @@
 //! The keeper: a small parent of the primary, which starts it again when it has crashed and holds
 //! copies of what must not end with it. From outside, the two are one program.
 //!
-//! One thread, no runtime, one loop. Never touches a client and never serves, so that there is little
-//! that could end it.
+//! One thread, no runtime, one loop. Never touches a client and never serves, so that little could end it.
 //!
 //! # Promises
 //!
 //! * The primary gets each signal once; the keeper ends with the primary's exit code.
-//! * A primary that crashes (a signal, a panic) is followed by the next one, with copies of all that
-//!   was kept, unless it was about to stop anyway; later and later, if they keep dying.
-//! * A primary that ends by itself is not followed. If all is well, nothing outlives it that it or
-//!   one before it has started; if not, workers that a crash has left go on as orphans.
+//! * A primary that crashes (a signal, a panic) is followed by the next one, with copies of all stored
+//!   descriptors, unless it was about to stop anyway; later and later, if they keep crashing.
+//! * A primary that exits by itself is not followed. After exit code 0 no process is left that it or one
+//!   before it has started; after another, workers that a crash has left go on as orphans.
 //! * A signal to stop while there is no primary ends the workers that the last one has left, with
 //!   their grace period, and then the keeper, with exit code 0.
-//! * What is kept is the primary's alone: nobody else can store or take away.
+//! * Only the primary can store descriptors and remove them.
 //!
 //! # Pitfalls
 //!
-//! What a primary has said before it died is heard before the next one is started: the end of a
-//! process and its last words come by different ways.
+//! A primary's last messages are handled before the next one is started: the exit of a process and its
+//! messages come by different ways.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -28,7 +27,7 @@ use crate::system::activation::ActivationError;
 
 mod back_off;
 mod children;
-mod kept;
+mod descriptor_store;
 mod launch;
 mod message;
 mod process;
@@ -38,12 +37,12 @@ mod watch;
 
 use watch::Watch;
 
-/// How the keeper is to be.
+/// The settings of a keeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeeperSettings {
-    /// A primary that lived for less before it crashed has died too soon.
+    /// A primary that crashed before this uptime has crashed too soon.
     pub min_uptime: Duration,
-    /// Grace period of workers that are to end while there is no primary.
+    /// Grace period of workers that are ended while there is no primary.
     pub kill_timeout: Duration,
 }
 
@@ -51,18 +50,18 @@ pub struct KeeperSettings {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeeperError {
-    /// What the service manager has passed cannot be used.
+    /// A descriptor of the service manager cannot be used.
     #[error(transparent)]
     Activation(#[from] ActivationError),
-    /// They keep dying.
-    #[error("primary died {} times in a row, each too soon: given up", back_off::MOST)]
+    /// Primaries keep crashing.
+    #[error("primary crashed {} times in a row, each too soon: given up", back_off::MAX_CRASHES)]
     GivenUp,
     /// The kernel refuses something that the keeper itself needs.
     #[error("keeper cannot {what}")]
     System {
         /// What it refuses.
         what: &'static str,
-        /// What it said.
+        /// Its error.
         #[source]
         source: io::Error,
     },
@@ -75,7 +74,7 @@ pub enum KeeperError {
 ///
 /// # Errors
 ///
-/// If primaries keep dying, or the kernel refuses something.
+/// If primaries keep crashing, or the kernel refuses something.
 pub fn run(
     settings: KeeperSettings,
     configuration: Option<&str>,
@@ -86,7 +85,7 @@ pub fn run(
         if let Some(code) = watch.turn()? {
             return Ok(code);
         }
-        watch.wait().map_err(failed_to("wait for what happens"))?;
+        watch.wait().map_err(failed_to("wait for events"))?;
     }
 }
 

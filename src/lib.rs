@@ -48,7 +48,7 @@
 //!
 //! | part | what it is | must never |
 //! |---|---|---|
-//! | `kernel` | all unsafe code | be needed by safe code in another way than its functions |
+//! | `kernel` | all unsafe code | offer what safe code can misuse |
 //! | [`protocol`] | the native wire format: messages, descriptors, scoreboard, checkpoint | contain policy |
 //! | `handover` | what an upgrade or a crash carries over | lose a descriptor |
 //! | `link` | the primary's end to one worker | decide where a connection goes |

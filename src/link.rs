@@ -19,7 +19,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use crate::handover::descriptors::{Descriptors, TakeOverError, WorkerPart};
+use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::{ConnectionId, Timestamp, WorkerId};
 
@@ -35,7 +35,6 @@ pub mod native;
 pub mod protection;
 pub mod recovered;
 pub mod seam;
-#[cfg(feature = "cli")]
 pub mod snapshot;
 pub mod stats;
 pub mod stats_source;
@@ -131,7 +130,7 @@ impl Link {
         worker: WorkerId,
         descriptors: &mut Descriptors,
         credits: usize,
-    ) -> Result<Self, TakeOverError> {
+    ) -> Result<Self, RestoreError> {
         native::Channel::adopt(worker, descriptors, credits).map(Self::Native)
     }
 

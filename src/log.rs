@@ -11,6 +11,7 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal;
 use std::panic::{self, PanicHookInfo};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
@@ -29,6 +30,9 @@ pub use levels::{Levels, PARTS};
 use json::JsonLines;
 use writer::LogWriter;
 pub(crate) use writer::write_all;
+
+/// How long the end waits for lines that are not written yet.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Settings of the log.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,7 +106,12 @@ impl LogHandle {
 
     /// Waits until all lines so far are written, for 2 s at most.
     pub fn flush(&self) {
-        self.writer.flush();
+        self.writer.flush(FLUSH_TIMEOUT);
+    }
+
+    /// As [`Self::flush`], for `timeout` at most.
+    pub fn flush_within(&self, timeout: Duration) {
+        self.writer.flush(timeout);
     }
 
     /// Prints a line for people between the log's.

@@ -4,11 +4,12 @@
 //! when the first worker of each slot is ready. Stop, in reverse: the backlog is handed out and the
 //! listener closed, then the workers drain, then the frontend ends.
 //!
-//! A successor begins with what was left to it ([`Beginning`]) and goes the same way; a primary that
-//! is upgraded ends with everything in its hands ([`PrimaryEnd`]).
+//! A successor starts from what was left to it ([`Startup`]) and goes the same way; a primary that is
+//! upgraded ends with everything in its hands ([`PrimaryEnd`]).
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use tokio::sync::watch;
 
@@ -20,7 +21,9 @@ use crate::control::socket::SocketError;
 use crate::frontend::dispatcher::DispatchError;
 use crate::frontend::listener::ListenError;
 use crate::frontend::query::queries;
-use crate::frontend::snapshot::FrontendEstate;
+use crate::frontend::snapshot::FrontendHandover;
+use crate::handover::StateError;
+use crate::handover::pool::PoolSnapshot;
 use crate::link::seam::seam;
 use crate::log::LogHandle;
 use crate::protocol::ids::Timestamp;
@@ -28,7 +31,7 @@ use crate::supervisor::event::Announcer;
 use crate::supervisor::orphans::Orphans;
 use crate::supervisor::output::Output;
 use crate::supervisor::pool::handle::PoolHandle;
-use crate::supervisor::pool::snapshot::{AdoptedWorker, After, PoolDocument, PoolEnd, PoolEstate};
+use crate::supervisor::pool::snapshot::{AdoptedWorker, After, PoolEnd, PoolHandover};
 use crate::supervisor::pool::{Pool, PoolError, PoolLinks, PoolSettings, Progress, Summary};
 use crate::supervisor::rollout::Report;
 use crate::system::journal::Journal;
@@ -36,33 +39,32 @@ use crate::system::keeper::Keeper;
 use crate::system::notify::Notifier;
 use crate::system::store::Store;
 use crate::triggers::watch::WatchError;
-use crate::upgrade::EstateError;
 use crate::upgrade::exec::hold_signals;
 
-mod begin;
-mod control;
 mod control_loop;
+mod control_server;
 mod endpoints;
 mod frontend;
 mod handover;
-mod pool;
-mod record;
+mod journal;
+mod listen;
+mod pool_settings;
 mod signals;
-mod snapshot;
 mod startup;
 mod triggers;
+mod upgrade;
 
-pub use handover::HandOver;
-pub use snapshot::Estate;
-pub use startup::{Beginning, BeginningError};
+pub use handover::Handover;
+pub use startup::{Startup, StartupError};
 
-use control_loop::{Operator, Upgrading};
+use control_loop::{ControlLoop, Reload};
 use endpoints::Endpoints;
 use frontend::FrontendThread;
-use pool::PoolOf;
-use record::Record;
+use journal::PrimaryJournal;
+use pool_settings::PoolContext;
 use signals::Signals;
 use triggers::Triggers;
+use upgrade::Upgrade;
 
 /// Why the primary didn't start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +81,7 @@ pub enum PrimaryError {
     Admin(#[from] AdminError),
     /// It cannot be carried over.
     #[error(transparent)]
-    Estate(#[from] EstateError),
+    State(#[from] StateError),
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -94,26 +96,26 @@ pub enum PrimaryError {
     Start {
         /// What it refuses.
         what: &'static str,
-        /// What it said.
+        /// Its error.
         #[source]
         source: io::Error,
     },
 }
 
-/// What happened that somebody outside may wait for.
+/// An event that a program outside may wait for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StatusEvent {
     /// The socket listens; connections wait in its backlog.
     Listening(SocketAddr),
-    /// So many workers serve: all of them.
+    /// All workers, so many, are ready.
     Ready(u16),
     /// A rolling restart has ended.
     RolledOut(Report),
     /// The configuration is wrong: nothing was changed.
     ReloadRefused(String),
-    /// There are to be so many workers now.
+    /// The number of workers was changed to this.
     Scaled(u16),
-    /// So many workers run on under this primary, which follows another one.
+    /// This primary follows another one; so many workers run on.
     Resumed(u16, After),
     /// The new program would not go on, or couldn't be run: the old one stays.
     UpgradeRefused(String),
@@ -124,51 +126,61 @@ pub enum StatusEvent {
 pub enum PrimaryEnd {
     /// With everything.
     Ended(Summary),
-    /// It is to become its successor.
-    HandedOver(Box<HandOver>),
+    /// It is to become this program, its successor.
+    HandedOver(Box<Handover>, PathBuf),
 }
 
 /// A primary that listens and has started nothing else yet.
 #[derive(Debug)]
 pub struct Primary {
     config: Config,
-    frontend: FrontendEstate,
+    frontend: FrontendHandover,
     address: SocketAddr,
     pool: PoolStart,
-    doors: Endpoints,
-    record: Record,
-    journal: Journal,
+    endpoints: Endpoints,
+    journal: PrimaryJournal,
+    pool_journal: Journal,
     store: Option<Store>,
 }
 
-/// What the pool begins with.
+/// What the pool starts from.
 #[derive(Debug)]
 enum PoolStart {
     New,
-    Resumed(Box<PoolDocument>, Vec<AdoptedWorker>, After),
+    Resumed(Box<PoolSnapshot>, Vec<AdoptedWorker>, After),
 }
 
 /// What runs beside the pool.
-struct Services<Reread, Tell> {
-    operator: Operator<Reread, Tell>,
+struct Services<Reread, Report> {
+    control_loop: ControlLoop<Reread, Report>,
     frontend: FrontendThread,
-    doors: Endpoints,
+    endpoints: Endpoints,
     /// Ends when it is dropped.
     _server: Server,
 }
 
 impl Primary {
-    /// When the first primary of this run has started: upgrades and crashes don't change it.
+    /// The start of the first primary of this run: upgrades and crashes don't change it.
     #[must_use]
     pub fn started(&self) -> Timestamp {
-        self.record.document().started
+        self.journal.snapshot().started
+    }
+
+    /// Binds the listener, or takes the one that was passed or left; with that everything else that was
+    /// left.
+    ///
+    /// # Errors
+    ///
+    /// If the address cannot be had, or what was passed is no listener.
+    pub fn listen(config: Config, startup: Startup) -> Result<Self, PrimaryError> {
+        listen::listen(config, startup)
     }
 
     /// Starts the workers, or goes on with those that run, and serves until SIGTERM or SIGINT; a second
-    /// one ends it at once. `reread` reads the configuration again, for a rolling restart. What the
-    /// workers print goes to `output`, whose files SIGUSR1 opens anew.
+    /// one ends it at once. `reread` reads the configuration again, for a rolling restart. The workers'
+    /// output goes to `output`, whose files SIGUSR1 reopens.
     ///
-    /// Takes care of every child that this process gets from now on, and kills what is left at the
+    /// Takes care of every child that this process gets from now on, and kills those that are left at the
     /// end: nothing else in it may start any.
     ///
     /// # Errors
@@ -182,103 +194,113 @@ impl Primary {
         report: impl FnMut(StatusEvent),
     ) -> Result<PrimaryEnd, PrimaryError> {
         let announcer = Announcer::new();
-        let announced = announcer.subscribe();
-        let (pool, mut beside) = self.start(announcer, output, log, reread, report)?;
+        let events = announcer.subscribe();
+        let (pool, mut services) = self.start(announcer, output, log, reread, report)?;
         let result = tokio::select! {
             biased;
             result = pool.run() => result,
-            never = beside.operator.attend(announced) => match never {},
+            never = services.control_loop.serve(events) => match never {},
         };
         match result {
             Ok(PoolEnd::Ended(summary)) => Ok(PrimaryEnd::Ended(summary)),
-            Ok(PoolEnd::HandedOver(estate)) => beside.hand_over(*estate).await,
-            Err(error) => Err(beside.frontend.explain(error)),
+            Ok(PoolEnd::HandedOver(pool)) => services.hand_over(*pool).await,
+            Err(error) => Err(services.frontend.explain(error)),
         }
     }
 
     /// Starts everything but the pool, which is run by the caller.
-    fn start<Reread: Fn() -> Result<Config, String>, Tell: FnMut(StatusEvent)>(
+    fn start<Reread: Fn() -> Result<Config, String>, Report: FnMut(StatusEvent)>(
         self,
         announcer: Announcer,
         output: Output,
         log: LogHandle,
         reread: Reread,
-        report: Tell,
-    ) -> Result<(Pool, Services<Reread, Tell>), PrimaryError> {
+        report: Report,
+    ) -> Result<(Pool, Services<Reread, Report>), PrimaryError> {
         let start = |what| move |source| PrimaryError::Start { what, source };
         let signals = Signals::install().map_err(start("install signal handlers"))?;
         let keeper = Keeper::from_environment().map_err(start("watch its keeper"))?;
         let orphans = self.pool.orphans(keeper.as_ref());
         let orphans = orphans.map_err(start("take care of orphaned processes"))?;
-        let Self { config, frontend, address, pool, mut doors, record, journal, store } = self;
+        let Self { config, address, pool, mut endpoints, journal, pool_journal, store, .. } = self;
         let triggers = Triggers::start(&config)?;
         let notifier = Notifier::from_environment();
         let heartbeat = notifier.as_ref().and_then(Notifier::watchdog_interval);
-        let (commander, events, orders) = seam().map_err(start("make the seam to the frontend"))?;
+        let (commander, events, commands) =
+            seam().map_err(start("make the seam to the frontend"))?;
         let (frontend_handle, queries) =
             queries().map_err(start("make the way in for questions"))?;
-        let frontend = frontend::start(frontend, &config, pool.slots(&config), orders, queries)
+        let slots = pool.slots(&config);
+        let frontend = frontend::start(self.frontend, &config, slots, commands, queries)
             .map_err(start("start the frontend's thread"))?;
 
-        let (handle, ordered) = PoolHandle::new();
+        let (pool_handle, pool_orders) = PoolHandle::new();
         let (progress, progressed) = watch::channel(Progress::default());
-        let pool_settings = PoolOf { port: address.port(), heartbeat };
-        let (primary, ordered_of_primary) = PrimaryHandle::new();
-        let parts = control::Parts {
+        let (primary_handle, primary_orders) = PrimaryHandle::new();
+        let handles = control_server::Handles {
             frontend: frontend_handle,
-            pool: handle.clone(),
-            primary,
+            pool: pool_handle.clone(),
+            primary: primary_handle,
             output: output.clone(),
             log: log.clone(),
         };
-        let server =
-            control::Endpoints { socket: doors.socket.as_ref(), admin: doors.admin.take() };
-        let server = control::start(parts, &config, address, record.document(), server, &announcer)
-            .map_err(start("start the thread of the control socket"))?;
-        let upgrading = Upgrading::new(&record, &journal);
-        let mut operator = Operator {
-            pool: pool_settings,
+        let listeners = control_server::Listeners {
+            socket: endpoints.socket.as_ref(),
+            admin: endpoints.admin.take(),
+        };
+        let server = control_server::start(
+            handles,
+            &config,
+            address,
+            journal.snapshot(),
+            listeners,
+            &announcer,
+        );
+        let server = server.map_err(start("start the thread of the control socket"))?;
+        let context = PoolContext { port: address.port(), heartbeat };
+        let mut control_loop = ControlLoop {
             signals,
-            keeper,
-            output: output.clone(),
-            log,
-            output_settings: None,
             triggers,
+            orders: primary_orders,
+            progress: progressed,
+            keeper,
             notifier,
             store: store.clone(),
-            handle,
-            ordered: ordered_of_primary,
-            reread,
+            pool: pool_handle,
+            output: output.clone(),
+            log,
+            reload: Reload::new(reread, context),
             report,
-            progressed,
-            record,
-            upgrading,
+            upgrade: Upgrade::new(&journal, &pool_journal),
+            journal,
         };
-        operator.begin(address, matches!(pool, PoolStart::New));
+        if matches!(pool, PoolStart::New) {
+            control_loop.report_listening(address);
+        }
         let links = PoolLinks {
             frontend: commander,
             events,
             output,
             orphans,
-            orders: ordered,
+            orders: pool_orders,
             progress,
             announcer,
             store,
-            journal: Some(journal),
+            journal: Some(pool_journal),
         };
-        let pool = pool.start(pool_settings.settings(&config), links);
-        Ok((pool, Services { operator, frontend, doors, _server: server }))
+        let pool = pool.start(context.settings(&config), links);
+        Ok((pool, Services { control_loop, frontend, endpoints, _server: server }))
     }
 }
 
 impl PoolStart {
-    /// Of the primaries before this one the workers are children of its keeper.
+    /// The workers of earlier primaries are children of the keeper.
     fn orphans(&self, keeper: Option<&Keeper>) -> io::Result<Orphans> {
         let subreaper = keeper.and_then(|keeper| i32::try_from(keeper.pid()).ok());
         match self {
             Self::New => Orphans::adopt(subreaper),
-            Self::Resumed(document, ..) => {
-                Orphans::resume(subreaper, document.inherited().into_iter().collect())
+            Self::Resumed(snapshot, ..) => {
+                Orphans::resume(subreaper, snapshot.inherited.iter().copied().collect())
             }
         }
     }
@@ -286,30 +308,31 @@ impl PoolStart {
     fn slots(&self, config: &Config) -> u16 {
         match self {
             Self::New => config.workers.count,
-            Self::Resumed(document, ..) => document.settings().workers,
+            Self::Resumed(snapshot, ..) => snapshot.settings.workers,
         }
     }
 
     fn start(self, settings: PoolSettings, links: PoolLinks) -> Pool {
         match self {
             Self::New => Pool::new(settings, links),
-            Self::Resumed(document, workers, after) => {
-                Pool::resume(*document, workers, after, links)
+            Self::Resumed(snapshot, workers, after) => {
+                Pool::resume(*snapshot, workers, after, links)
             }
         }
     }
 }
 
-impl<Reread, Tell> Services<Reread, Tell> {
+impl<Reread, Report> Services<Reread, Report> {
     /// Gathers everything. From here on signals wait for the successor.
-    async fn hand_over(self, pool: PoolEstate) -> Result<PrimaryEnd, PrimaryError> {
-        let Self { mut operator, frontend, doors, .. } = self;
-        operator.upgrading.tell(Ok(()));
-        let frontend = frontend.estate().await?;
+    async fn hand_over(self, pool: PoolHandover) -> Result<PrimaryEnd, PrimaryError> {
+        let Self { mut control_loop, frontend, endpoints, .. } = self;
+        control_loop.upgrade.reply(Ok(()));
+        let frontend = frontend.handover().await?;
         hold_signals();
-        let output = operator.output.hand_over().await;
-        let program = operator.upgrading.program;
-        let gathered = HandOver::gather(program, frontend, pool, output, doors, operator.record)?;
-        Ok(PrimaryEnd::HandedOver(Box::new(gathered)))
+        let output = control_loop.output.hand_over().await;
+        let ControlLoop { journal, upgrade, .. } = control_loop;
+        let endpoints = endpoints.into_descriptors();
+        let handover = Handover::gather(frontend, pool, output, endpoints, journal)?;
+        Ok(PrimaryEnd::HandedOver(Box::new(handover), upgrade.into_program()))
     }
 }

@@ -22,4 +22,3 @@ pub mod process;
 pub mod procfs;
 pub mod sample;
 pub mod start_error;
-mod text;

@@ -115,7 +115,7 @@ fn only_post_changes_anything() {
         "undrain",
         "restart",
         "kill",
-        "send",
+        "signal",
         "stop",
         "log-level",
         "rebalance",
@@ -158,7 +158,7 @@ fn orders_over_http_are_executed() {
     let second = primary.worker(2);
     done("kill", json!({"slot": 2}));
     eventually("its end", || !exists(second));
-    done("send", json!({"slot": 0, "signal": "WINCH"}));
+    done("signal", json!({"slot": 0, "signal": "WINCH"}));
     assert_eq!(done("log-level", json!({"levels": "debug"})), json!({"levels": "debug"}));
     assert!(done("rebalance", json!({}))["clients"].is_number());
     let before = primary.worker(1);
@@ -182,7 +182,7 @@ fn refused_orders_give_the_reason() {
         ("scale", json!({"to": "2000"}), 409, "refused"),
         ("drain", json!({"slot": 9}), 409, "refused"),
         ("drain", json!({"slot": 0}), 409, "refused"),
-        ("send", json!({"slot": 0, "signal": "NO"}), 400, "bad-request"),
+        ("signal", json!({"slot": 0, "signal": "NO"}), 400, "bad-request"),
         ("log-level", json!({"levels": "loud"}), 400, "bad-request"),
     ] {
         let answer = primary.order(name, &keys);

@@ -222,7 +222,7 @@ fn the_only_primary_is_found_without_flags() {
     assert!(text.lines().count() <= 20, "{text}");
     assert!(!text.contains(['!', '\x1b']), "nothing is wrong, and this is a pipe: {text}");
     for expected in [
-        "name:       app\n".to_owned(),
+        "name:        app\n".to_owned(),
         format!("pid {} (primary {}), up ", primary.pid(), primary.primary_pid()),
         format!(":{}\n", primary.port()),
         "2 of 2 serve\n".to_owned(),
@@ -357,7 +357,7 @@ fn a_real_primary_is_steered_by_what_is_typed() {
     assert_eq!(said(folder, &["undrain", "1"]), "slot 1 serves\n");
     let refused = complaint(folder, &["drain", "7"], 1);
     assert_eq!(refused, "sticky-lb: there is no slot 7: slots are 0 to 1\n");
-    complaint(folder, &["send", "1", "USR9"], 2);
+    complaint(folder, &["signal", "1", "USR9"], 2);
 }
 
 #[test]
@@ -441,7 +441,8 @@ fn what_is_typed_wrongly_is_usage() {
     ] {
         let complaint = complaint(&folder, words, 2);
         // Said by whoever has read the command line, before anybody is looked for.
-        assert!(complaint.starts_with("error: "), "{words:?}: {complaint}");
+        let begin = if words == ["dance"] { "sticky-lb: no command " } else { "error: " };
+        assert!(complaint.starts_with(begin), "{words:?}: {complaint}");
     }
     fs::remove_dir_all(folder).unwrap();
 }
@@ -587,13 +588,17 @@ fn orders_reach_the_primary_as_they_were_typed() {
     let clients = [json!({"done": {"clients": 12}})];
     let play = Play::that(&[
         ("kill", &done),
-        ("send", &done),
+        ("signal", &done),
         ("log-level", &levels),
         ("rebalance", &clients),
     ]);
     for (words, request, expected) in [
         (&["kill", "0"][..], json!({"slot": 0}), "worker of slot 0 is killed"),
-        (&["send", "0", "USR2"], json!({"slot": 0, "signal": "USR2"}), "worker of slot 0 got USR2"),
+        (
+            &["signal", "0", "USR2"],
+            json!({"slot": 0, "signal": "USR2"}),
+            "worker of slot 0 got USR2",
+        ),
         (&["log-level"], json!({}), "log levels: info,frontend=debug"),
         (&["log-level", "debug"], json!({"levels": "debug"}), "log levels: info,frontend=debug"),
         (&["rebalance"], json!({}), "12 clients forgotten"),
@@ -675,17 +680,24 @@ fn the_manual_page_has_every_command() {
     let page = said(&folder, &["man"]);
     assert!(page.contains("\n.TH sticky-lb 1"), "{}", &page[..200]);
     let help = said(&folder, &["--help"]);
-    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
-    let commands = commands.take_while(|line| !line.is_empty());
-    let commands: Vec<_> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+    let mut commands = Vec::new();
+    for group in ["Look:", "Steer:", "Set up:"] {
+        let lines = help.lines().skip_while(|line| *line != group).skip(1);
+        let lines = lines.take_while(|line| !line.is_empty());
+        commands.extend(lines.filter_map(|line| line.split_whitespace().next()));
+    }
     assert!(commands.contains(&"reload") && commands.contains(&"check"), "{commands:?}");
-    for command in commands.iter().filter(|command| **command != "help") {
+    assert!(help.contains("\nExamples:\n  sticky-lb "), "{help}");
+    for title in ["SIGNALS", "FILES", "ENVIRONMENT", "EXIT STATUS", "EXAMPLES"] {
+        assert!(page.contains(&format!(".SH \"{title}\"\n")), "{title}");
+    }
+    for command in &commands {
         let title = format!(".SH \"COMMAND {}\"", command.to_uppercase());
         assert!(page.contains(&title), "{title}");
     }
     // Each says what it does itself.
     for (command, does) in
-        [("events", "What has happened"), ("drain", "Take a slot out of service")]
+        [("events", "List what has happened"), ("drain", "Take a slot out of service")]
     {
         let help = said(&folder, &[command, "--help"]);
         assert!(help.starts_with(does), "{help}");

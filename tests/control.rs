@@ -176,7 +176,7 @@ fn a_primary_serves_without_a_control_socket() {
     let primary = Primary::with_workers(1)
         .environment("STICKY_LB_RUNTIME_DIR", folder.to_str().unwrap())
         .start();
-    assert!(primary.log().contains("no control socket"), "{}", primary.log());
+    assert!(primary.log().contains("control socket not created"), "{}", primary.log());
     ask(nth(0), primary.address());
     primary.stop();
 }

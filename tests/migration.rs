@@ -118,7 +118,7 @@ fn successor_that(role: &str) {
 fn a_version_that_does_not_know_the_state_has_its_clients_come_anew() {
     let (old, new) = (example("library_worker"), example("library_worker"));
     let shell = format!(
-        "if [ $STICKY_LB_GENERATION = 0 ]; then exec {old} sessions; fi; exec {new} axum-echo"
+        "if [ $STICKY_LB_GENERATION = 0 ]; then exec {old} sessions; fi; exec {new} undeclared"
     );
     let primary = Primary::with_workers(1)
         .worker(&["sh", "-c", &shell])
@@ -135,11 +135,17 @@ fn who_has_not_opted_in_or_leaves_too_much_is_sent_away_with_a_close_frame() {
     let primary = sessions(1)
         .arguments(&["--min-uptime", "0", "--drain-timeout", "3s", "--close-rate", "1000"])
         .start();
-    let stays = Client::open(1, &primary, "/stays");
+    let stays = [(); 2].map(|()| Client::open(1, &primary, "/stays"));
     let mut large = Client::open(1, &primary, "/count?bytes=16777217");
     large.ask();
     primary.signal(Signal::HUP);
-    assert_eq!(u16::from(stays.close_code()), 1012);
+    for stays in stays {
+        assert_eq!(u16::from(stays.close_code()), 1012);
+    }
+    // Once, though there were two.
+    let printed = primary.printed().concat();
+    let hint = "WebSocket handler of /stays does not declare how it migrates";
+    assert_eq!(String::from_utf8_lossy(&printed).matches(hint).count(), 1);
     assert_eq!(u16::from(large.close_code()), 1012);
     assert_eq!(primary.stop()["killed_workers"], 0);
 }

@@ -95,6 +95,40 @@ fn flags_that_make_no_sense() {
 }
 
 #[test]
+fn a_word_that_is_no_command_is_explained() {
+    for (arguments, expected) in [
+        (&["statsu"][..], "did you mean `sticky-lb status`?"),
+        (&["node", "server.js"], "put the command after --: sticky-lb -- node server.js"),
+        (&["-p", "80", "node"], "put the command after --: sticky-lb -p 80 -- node"),
+    ] {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_sticky-lb")).args(arguments).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.starts_with("sticky-lb: ") && error.contains(expected), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn a_descriptor_for_events_must_be_open_for_writing() {
+    for (number, redirection, expected) in [
+        ("7", "", "--events-fd 7: the descriptor is not open"),
+        ("7", "7</dev/null", "--events-fd 7: it is open for reading only"),
+        ("0", "", "--events-fd 0: standard input"),
+        ("x", "", "invalid value 'x'"),
+    ] {
+        let script = format!("exec \"$0\" --port 0 --events-fd {number} {redirection}");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_sticky-lb")]);
+        let output = command.output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn a_worker_without_a_primary_says_how_to_start_it() {
     let output = Command::new(env!("CARGO_BIN_EXE_sticky-lb")).arg("demo-worker").output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);

@@ -246,10 +246,13 @@ fn a_signal_reaches_the_worker_of_the_slot_alone() {
     let program = common::own_directory().join("signalled.py");
     fs::write(&program, script).unwrap();
     let primary = quick(2).worker(&["python3", program.to_str().unwrap()]).start();
-    primary.ask("send", json!({"slot": 1, "signal": "usr2"}));
+    primary.ask("signal", json!({"slot": 1, "signal": "usr2"}));
     eventually("the signal has arrived", || folder.join("1").exists());
     assert!(!folder.join("0").exists());
-    assert_eq!(primary.ask_in_vain("send", json!({"slot": 1, "signal": "LUNCH"})).0, "bad-request");
+    assert_eq!(
+        primary.ask_in_vain("signal", json!({"slot": 1, "signal": "LUNCH"})).0,
+        "bad-request"
+    );
     primary.stop();
 }
 

@@ -12,14 +12,14 @@ fn lines_with(text: &str, all: &[&str]) -> Vec<String> {
     text.lines().filter(has_all).map(str::to_owned).collect()
 }
 
-/// What follows `name=` in a line.
+/// The text behind `name=` in a line.
 fn field(line: &str, name: &str) -> String {
     let name = format!("{name}=");
     let start = line.find(&name).unwrap_or_else(|| panic!("no {name} in {line}")) + name.len();
     line[start..].chars().take_while(|c| !" }".contains(*c)).collect()
 }
 
-/// What workers have printed, on whichever stream.
+/// Everything that workers have printed, on either stream.
 fn printed(primary: &Primary) -> String {
     let printed = primary.printed();
     printed.iter().map(|line| String::from_utf8_lossy(line) + "\n").collect()

@@ -20,7 +20,7 @@ pub(crate) fn command(address: SocketAddr) -> Command {
 
 /// What the workers of the bare front serve.
 pub(crate) fn router() -> Result<Router> {
-    Ok(sticky_lb::internals::demo::app::router(Drain::detached()?))
+    Ok(sticky_lb::internals::demo::app::router(Drain::standalone()?))
 }
 
 /// What the workers of the bare front run on: the same as `command`'s.

@@ -90,7 +90,7 @@ fn start_sticky_lb(workers: u16, admin: Option<u16>, folder: &RunFolder) -> Resu
     command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
     // Its control socket is nobody's concern.
     command.env("STICKY_LB_RUNTIME_DIR", folder.file("control"));
-    command.args(["--workers", &workers.to_string()]);
+    command.args(["--workers", &workers.to_string(), "--events-fd", "1"]);
     if let Some(admin) = admin {
         command.args(["--admin", &format!("127.0.0.1:{admin}")]);
     }

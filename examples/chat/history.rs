@@ -1,9 +1,8 @@
-//! What was said in a room, across workers: lines that know where they come from, and how far each
-//! member has read.
+//! The lines of a room, across workers: where each comes from, and how far each member has read.
 //!
 //! While members of a room move from one worker to the next, the room is in both for a moment. Each
-//! brings the lines along that it knows of, and knows which of them it has had: so nobody misses one
-//! that was said in the other worker meanwhile, and nobody has one twice.
+//! brings the lines along that it knows of, and knows which of them it has had: so no member misses one
+//! that was said in the other worker meanwhile, and none has one twice.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -38,13 +37,13 @@ pub(crate) struct Cursor {
 }
 
 impl History {
-    /// Something is said in this worker, whose name nobody else has.
+    /// Something is said in this worker, whose name is unique.
     pub(crate) fn say(&mut self, origin: &str, text: String) {
         self.said_here += 1;
         self.keep(Line { origin: origin.to_owned(), number: self.said_here, text });
     }
 
-    /// Lines that somebody brings along.
+    /// Lines that a member brings along.
     pub(crate) fn learn(&mut self, lines: Vec<Line>) {
         for line in lines {
             let known = self.lines.iter().rev().find(|known| known.origin == line.origin);
@@ -62,7 +61,7 @@ impl History {
         }
     }
 
-    /// For somebody who has just come: what was said before is not for him.
+    /// The place of a new member, which gets no line from before.
     pub(crate) fn end(&self) -> Cursor {
         let mut cursor = Cursor { looked_at: self.length(), ..Cursor::default() };
         self.lines.iter().for_each(|line| cursor.note(line));
@@ -134,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_misses_or_repeats_a_line_while_a_room_moves() {
+    fn no_member_misses_or_repeats_a_line_while_a_room_migrates() {
         let mut old = said("old", &["one"]);
         let (mut early, mut late) = (History::default().end(), History::default().end());
         assert_eq!(read(&old, &mut early), ["one"]);

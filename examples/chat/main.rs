@@ -1,4 +1,4 @@
-//! A chat with rooms: everybody in a room is served by one worker, so that its memory is the room.
+//! A chat with rooms: one worker serves all members of a room, so that its memory is the room.
 //!
 //! ```text
 //! cargo build --release --examples
@@ -14,7 +14,7 @@ use axum::Router;
 use axum::extract::{Query, State, WebSocketUpgrade};
 use axum::response::{Html, Response};
 use axum::routing::{any, get};
-use sticky_lb::worker::{Session, Worker};
+use sticky_lb::worker::Session;
 
 use crate::rooms::{Member, Rooms};
 
@@ -23,12 +23,12 @@ mod rooms;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let worker = Worker::attach()?;
     let app = Router::new()
         .route("/", get(async || Html(include_str!("page.html"))))
         .route("/ws", any(join))
         .with_state(Rooms::default());
-    Ok(sticky_lb::worker::axum::serve(worker, app).await?)
+    // Under sticky-lb as its worker, else by itself.
+    Ok(sticky_lb::worker::axum::serve_or_listen("127.0.0.1:3000", app).await?)
 }
 
 async fn join(

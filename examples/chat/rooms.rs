@@ -1,11 +1,11 @@
-//! Chat rooms inside one worker: whoever joins a room hears what is said in it.
+//! Chat rooms inside one worker: each member gets what is said in its room.
 //!
-//! When the worker is replaced, its members move to the next one with their sockets open: each takes
-//! along where it reads on, and what was said lately. Who connects anew hears what is said from then on.
+//! When the worker is replaced, its members migrate to the next one with their sockets open: each takes
+//! along how far it has read, and the last lines. A new connection gets what is said from then on.
 //!
-//! Members are not protected: what a room has heard is the room's and not any one member's. If the
-//! worker is killed, what was said last may be known to nobody else, and no member's own state could
-//! vouch for it; so they come back as new ones.
+//! Members are not protected: the lines are the room's and not any one member's. If the worker is
+//! killed, no other process may know the last ones, and no member's own state could prove them; so
+//! members come back as new ones.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,8 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use serde_json::json;
-use sticky_lb::worker::Session;
-use sticky_lb::worker::attach::{GENERATION, SLOT};
+use sticky_lb::worker::{Migrating, Migration, Session};
 use tokio::sync::watch;
 
 use super::history::{Cursor, History, Line};
@@ -26,8 +25,12 @@ const LONGEST_TEXT: usize = 4_096;
 /// Bytes of a message, far more than those characters need. Who sends more is disconnected.
 const LARGEST_MESSAGE: usize = 64 * 1_024;
 
-/// The form of what moves with a member.
+/// The version of a member's state.
 const VERSION: u32 = 1;
+
+/// Variables of the environment of each worker.
+const SLOT: &str = "STICKY_LB_SLOT";
+const GENERATION: &str = "STICKY_LB_GENERATION";
 
 /// All rooms of this worker. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -42,7 +45,7 @@ struct Room {
     heard: watch::Sender<()>,
 }
 
-/// Who joins what: `/ws?room=lobby&name=somebody`.
+/// A member and its room: `/ws?room=lobby&name=somebody`.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
 #[serde(default)]
 pub(crate) struct Member {
@@ -50,9 +53,9 @@ pub(crate) struct Member {
     name: String,
 }
 
-/// What a member brings along from one worker to the next.
+/// A member's state, as it migrates from one worker to the next.
 #[derive(Debug, serde::Deserialize, serde::Serialize)]
-struct Luggage {
+struct MemberState {
     version: u32,
     cursor: Cursor,
     lines: Vec<Line>,
@@ -78,26 +81,28 @@ impl Rooms {
     }
 
     async fn serve(self, mut socket: WebSocket, member: Member, session: Option<Session>) {
-        let luggage = match session.as_ref().and_then(Session::state).map(Luggage::unpack) {
-            // From a version of this program that packs otherwise: its client comes back as a new one.
-            Some(None) => return session.iter().for_each(Session::refuse),
-            Some(Some(luggage)) => Some(luggage),
+        let state = match session.as_ref().and_then(Session::restored).map(MemberState::decode) {
+            // Another version's: the client comes back as a new one.
+            Some(None) => return session.iter().for_each(Session::reject_state),
+            Some(Some(state)) => Some(state),
             None => None,
         };
-        let resumes = luggage.is_some();
+        // Without a session it stays where it is.
+        let mut migrating = session.map(Session::migrating);
+        let resumes = state.is_some();
         let room = self.enter(&member.room);
         let mut heard = room.heard.subscribe();
-        let mut cursor = room.seat(luggage);
+        let mut cursor = room.seat(state);
         let greeting = member.greeting(if resumes { "resumed" } else { "welcome" }, room.members());
         if !resumes {
             room.say(member.line("joined", "", room.members()));
         }
         // Its own "joined" is still to be read, so the newcomer has the welcome before it.
         if socket.send(Message::Text(greeting)).await.is_ok() {
-            member.talk(&mut socket, &room, &mut heard, &mut cursor, session.as_ref()).await;
+            member.talk(&mut socket, &room, &mut heard, &mut cursor, migrating.as_mut()).await;
         }
         drop(heard);
-        if !session.is_some_and(|session| session.has_migrated()) {
+        if !migrating.is_some_and(|migrating| migrating.has_migrated()) {
             room.say(member.line("left", "", room.members()));
         }
         drop(room);
@@ -108,7 +113,7 @@ impl Rooms {
         Arc::clone(lock(&self.rooms).entry(name.to_owned()).or_default())
     }
 
-    /// Forgets a room that nobody is in.
+    /// Removes an empty room.
     fn tidy(&self, name: &str) {
         let mut rooms = lock(&self.rooms);
         if rooms.get(name).is_some_and(|room| room.members() == 0) {
@@ -127,10 +132,10 @@ impl Room {
         self.heard.send_replace(());
     }
 
-    /// Where somebody reads on who has just come, or has come along with what was said elsewhere.
-    fn seat(&self, luggage: Option<Luggage>) -> Cursor {
+    /// The place where a member reads on that has just come, or has migrated with other lines.
+    fn seat(&self, state: Option<MemberState>) -> Cursor {
         let mut history = lock(&self.history);
-        let Some(Luggage { cursor, lines, .. }) = luggage else { return history.end() };
+        let Some(MemberState { cursor, lines, .. }) = state else { return history.end() };
         history.learn(lines);
         self.heard.send_replace(());
         cursor
@@ -141,14 +146,14 @@ impl Room {
     }
 }
 
-impl Luggage {
-    fn pack(cursor: &Cursor, room: &Room) -> Vec<u8> {
+impl MemberState {
+    fn encode(cursor: &Cursor, room: &Room) -> Vec<u8> {
         let lines = lock(&room.history).lines();
-        let luggage = Self { version: VERSION, cursor: cursor.clone(), lines };
-        serde_json::to_vec(&luggage).unwrap_or_default()
+        let state = Self { version: VERSION, cursor: cursor.clone(), lines };
+        serde_json::to_vec(&state).unwrap_or_default()
     }
 
-    fn unpack(state: &[u8]) -> Option<Self> {
+    fn decode(state: &[u8]) -> Option<Self> {
         serde_json::from_slice(state).ok().filter(|it: &Self| it.version == VERSION)
     }
 }
@@ -161,7 +166,7 @@ impl Member {
         room: &Room,
         heard: &mut watch::Receiver<()>,
         cursor: &mut Cursor,
-        session: Option<&Session>,
+        mut migrating: Option<&mut Migrating>,
     ) {
         loop {
             while let Some(line) = room.next(cursor) {
@@ -180,15 +185,14 @@ impl Member {
                 },
                 // The room lives as long as its members.
                 _ = heard.changed() => {}
-                session = leaving(session) => {
-                    session.depart(Luggage::pack(cursor, room)).await;
-                    return;
+                migration = migration(migrating.as_deref_mut()) => {
+                    return migration.migrate_with(MemberState::encode(cursor, room)).await;
                 }
             }
         }
     }
 
-    /// Who serves it, and what it is called after what it asked for was cut.
+    /// Tells its worker, and its name and room, which may have been cut.
     fn greeting(&self, event: &str, members: usize) -> Utf8Bytes {
         let (slot, generation) = (number(SLOT), number(GENERATION));
         json!({"event": event, "worker": std::process::id(), "slot": slot,
@@ -203,13 +207,10 @@ impl Member {
     }
 }
 
-/// Until the session is to move; for ever without one.
-async fn leaving(session: Option<&Session>) -> &Session {
-    match session {
-        Some(session) => {
-            session.leaving().await;
-            session
-        }
+/// Waits until the session is to migrate; for ever without one.
+async fn migration(migrating: Option<&mut Migrating>) -> Migration {
+    match migrating {
+        Some(migrating) => migrating.await,
         None => std::future::pending().await,
     }
 }

@@ -118,7 +118,7 @@ const WORKERS: u16 = 4;
 const NO_CRASH_LOOP: [&str; 4] = ["--max-restarts", "100000", "--keeper-min-uptime", "0"];
 
 /// For those whose workers are killed: their sessions are to go on, and that is no crash loop.
-const CRASH_SAFE: [&str; 3] = ["--protect", "--spares", "1"];
+const PROTECT: [&str; 3] = ["--protect", "--spares", "1"];
 
 /// What `--quick` does at the most.
 const QUICK: Numbers = Numbers { restarts: 2, upgrades: 3, crashes: 3, worker_crashes: 8 };
@@ -142,7 +142,7 @@ pub(crate) async fn run(mut options: Options) -> Result<bool, Box<dyn Error>> {
     worker.extend(options.stay.then(|| "--stay".into()));
     worker.extend(options.hasty.then(|| "--hasty".into()));
     if options.numbers.worker_crashes > 0 {
-        flags.extend(CRASH_SAFE.map(Into::into));
+        flags.extend(PROTECT.map(Into::into));
         worker.push("--protect".into());
     }
     flags.append(&mut options.flags);

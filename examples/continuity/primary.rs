@@ -5,18 +5,24 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::net::unix::pipe;
+use tokio::process::{Child, Command};
 use tokio::time::{Duration, sleep, timeout};
 
 /// How long it may take to come up, and to end.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The descriptor that it writes its events to.
+const EVENTS_FD: i32 = 3;
 
 /// Between two looks at its workers.
 const LOOK: Duration = Duration::from_millis(250);
@@ -27,7 +33,7 @@ pub(crate) struct Primary {
     binary: PathBuf,
     directory: TempDir,
     process: Child,
-    output: Lines<BufReader<ChildStdout>>,
+    events: Lines<BufReader<pipe::Receiver>>,
     address: SocketAddr,
 }
 
@@ -60,19 +66,26 @@ impl Primary {
         let directory = TempDir::with_prefix("continuity-")?;
         let program = directory.path().join(NAME);
         install(binary, &program)?;
-        let mut command = Command::new(program);
+        let (events, events_end) = std::io::pipe()?;
+        let mut command = std::process::Command::new(program);
+        let mapping = FdMapping { parent_fd: events_end.into(), child_fd: EVENTS_FD };
+        command.fd_mappings(vec![mapping])?;
+        let mut command = Command::from(command);
+        command.args(["--events-fd", &EVENTS_FD.to_string()]);
         command.args(["--port", "0"]).args(flags).arg("--").args(worker);
         command.current_dir(&directory).env("STICKY_LB_RUNTIME_DIR", directory.path());
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(File::create(directory.path().join("output"))?);
         command.stderr(File::create(directory.path().join("log"))?);
         // Ctrl-C is for the demo, which ends it after its clients.
         command.process_group(0).kill_on_drop(true);
-        let mut process =
+        let process =
             command.spawn().map_err(|error| format!("cannot run {}: {error}", binary.display()))?;
-        let output = process.stdout.take().ok_or("the primary has no output")?;
-        let output = BufReader::new(output).lines();
+        // Holds its end of the pipe.
+        drop(command);
+        let events = pipe::Receiver::from_owned_fd(OwnedFd::from(events))?;
+        let events = BufReader::new(events).lines();
         let address = (Ipv4Addr::LOCALHOST, 0).into();
-        let mut primary = Self { binary: binary.to_owned(), directory, process, output, address };
+        let mut primary = Self { binary: binary.to_owned(), directory, process, events, address };
         let port = primary.event("listening").await?["port"].as_u64().ok_or("it has no port")?;
         primary.address.set_port(port.try_into()?);
         primary.event("ready").await?;
@@ -109,10 +122,10 @@ impl Primary {
         Ok(serde_json::from_str(&workers)?)
     }
 
-    /// Waits for a line of its output.
+    /// Waits for an event.
     async fn event(&mut self, event: &str) -> Result<Value, Box<dyn Error>> {
         let found = async {
-            while let Ok(Some(line)) = self.output.next_line().await {
+            while let Ok(Some(line)) = self.events.next_line().await {
                 match serde_json::from_str::<Value>(&line) {
                     Ok(line) if line["event"] == event => return Some(line),
                     _ => {}

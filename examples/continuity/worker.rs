@@ -12,7 +12,7 @@ use axum::extract::{ConnectInfo, Query, State};
 use axum::response::{Html, Response};
 use axum::routing::{any, get};
 use axum::{Extension, Router};
-use sticky_lb::worker::{ConnectionInfo, Drain, Session, Worker};
+use sticky_lb::worker::{ConnectionInfo, Drain, Migratable, Session, Worker};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::wire::{Place, Progress, Said, Told};
@@ -26,7 +26,7 @@ const READ_AT_ONCE: usize = 4 * 1_024;
 /// How the worker is to behave.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Moves nobody: WebSockets are closed with code 1001 when the worker drains.
+    /// Migrates no session: WebSockets are closed with code 1001 when the worker drains.
     #[arg(long)]
     stay: bool,
     /// Leaves what it knew at first instead of what it has come to, as one does that doesn't wait for
@@ -38,7 +38,7 @@ pub(crate) struct Options {
     protect: bool,
 }
 
-/// What all handlers share.
+/// The state that all handlers share.
 #[derive(Clone, Debug)]
 struct App {
     options: Options,
@@ -62,16 +62,16 @@ impl App {
         extension.map(|Extension(session)| session).filter(|_| !self.options.stay)
     }
 
-    /// When a WebSocket that does not move says goodbye.
-    async fn goodbye(&self, session: Option<&Session>) {
+    /// Waits until a WebSocket that does not migrate is to close.
+    async fn closing(&self, session: Option<&Migratable>) {
         match session {
             Some(_) => std::future::pending().await,
-            None => self.drain.begun().await,
+            None => self.drain.started().await,
         }
     }
 }
 
-async fn say_goodbye(mut socket: WebSocket) {
+async fn send_close(mut socket: WebSocket) {
     let frame = CloseFrame { code: close_code::AWAY, reason: "worker drains".into() };
     let _ = socket.send(Message::Close(Some(frame))).await;
     // Until the client has answered, so that it finds the frame before the end.
@@ -85,15 +85,15 @@ async fn echo(
     upgrade: WebSocketUpgrade,
 ) -> Response {
     let session = app.session(session);
-    // Nothing has to be known to go on.
-    session.as_ref().inspect(|session| match app.options.protect {
+    // It needs no state to go on.
+    let session = session.map(|session| match app.options.protect {
         true => session.protect(Vec::new),
         false => session.on_migrate(Vec::new),
     });
     upgrade.read_buffer_size(READ_AT_ONCE).on_upgrade(async move |mut socket| {
         tokio::select! {
             () = send_back(&mut socket) => {}
-            () = app.goodbye(session.as_ref()) => say_goodbye(socket).await,
+            () = app.closing(session.as_ref()) => send_close(socket).await,
         }
     })
 }
@@ -107,7 +107,7 @@ async fn send_back(socket: &mut WebSocket) {
     }
 }
 
-/// What a client asks for: `/count?push=1000`.
+/// A client's request: `/count?push=1000`.
 #[derive(Clone, Copy, Debug, serde::Deserialize)]
 struct Wanted {
     /// Milliseconds between two pushes; none without it.
@@ -123,28 +123,28 @@ async fn count(
 ) -> Response {
     let session = app.session(session);
     let upgrade = upgrade.read_buffer_size(READ_AT_ONCE);
-    let left = session.as_ref().and_then(Session::state);
-    let progress = left.map_or_else(|| Some(Progress::default()), Progress::resume);
-    let (resumed, Some(progress)) = (left.is_some(), progress) else {
-        session.inspect(Session::refuse);
+    let state = session.as_ref().and_then(Session::restored);
+    let progress = state.map_or_else(|| Some(Progress::default()), Progress::resume);
+    let (resumed, Some(progress)) = (state.is_some(), progress) else {
+        session.inspect(Session::reject_state);
         return upgrade
             .on_upgrade(async |mut socket| while let Some(Ok(_)) = socket.recv().await {});
     };
     let progress = Arc::new(Mutex::new(progress));
-    if let Some(session) = &session {
+    let session = session.map(|session| {
         let (first, progress) = (*look(&progress), Arc::clone(&progress));
         let hasty = app.options.hasty;
-        let left = move || if hasty { first.encode() } else { look(&progress).encode() };
+        let state = move || if hasty { first.encode() } else { look(&progress).encode() };
         match app.options.protect {
-            true => session.protect(left),
-            false => session.on_migrate(left),
+            true => session.protect(state),
+            false => session.on_migrate(state),
         }
-    }
+    });
     let counting = Counting { progress, connection, resumed };
     upgrade.on_upgrade(async move |mut socket| {
         tokio::select! {
             _ = counting.serve(&mut socket, wanted) => {}
-            () = app.goodbye(session.as_ref()) => say_goodbye(socket).await,
+            () = app.closing(session.as_ref()) => send_close(socket).await,
         }
     })
 }

@@ -1,9 +1,9 @@
-//! The operator's commands: what each asks of a primary, and how what it says is shown.
+//! The commands for a running primary: the request of each, and how the answer is shown.
 
 use clap::{ArgMatches, FromArgMatches, Subcommand};
 
+use crate::cli::client::{ClientArgs, ControlClient};
 use crate::cli::failure::Failure;
-use crate::cli::operator::{Operator, Reach};
 use crate::control::client::ClientError;
 use crate::control::protocol::{Code, Problem};
 
@@ -14,87 +14,87 @@ mod show;
 mod steer;
 mod upgrade;
 
-/// Commands for a running primary. Each has the flags of [`Reach`] too.
+/// Commands for a running primary. Each has the flags of [`ClientArgs`] too.
 #[derive(Clone, Debug, Subcommand)]
 pub(super) enum Command {
-    /// How everything is, at a glance; what needs looking at comes first.
+    /// Show the primary and its workers at a glance, problems first.
     Status,
-    /// All workers, a line each.
+    /// List all workers, a line each.
     ///
-    /// On a terminal that is too narrow, some columns are left out; on a pipe none.
+    /// On a narrow terminal some columns are left out; on a pipe none.
     #[command(visible_aliases = ["ls", "list"])]
     Workers,
-    /// Everything about a slot, with what happened in it lately.
+    /// Show everything about a slot, with its latest events.
     Describe {
-        /// Its number.
+        /// Number of the slot.
         slot: u16,
     },
-    /// Where a client goes, and why.
+    /// Explain which slot a client goes to.
     Where(clients::Where),
-    /// Connections that workers hold, as the kernel shows them.
+    /// List the connections that workers hold, from the kernel's tables.
     Conns(clients::Conns),
-    /// Replace all workers, slot by slot, by such of the configuration as it is now.
+    /// Read the configuration again and replace all workers.
     ///
-    /// Follows the rolling restart to its end and fails if it comes to nothing, with the reason. On
-    /// Ctrl-C it goes on, and the exit code is 130.
+    /// One slot after the other. Waits for the end of the rolling restart and fails with the reason if it is aborted. Ctrl-C ends
+    /// the waiting alone, with exit code 130.
     Reload,
-    /// Run the program on disk in place of the one that runs: same process, same workers, no connection
-    /// ends.
+    /// Replace the running sticky-lb with the binary on disk.
     ///
-    /// The configuration is read again for what only a new primary can change; `reload` brings the rest
-    /// to the workers. If the program doesn't understand the configuration or what the running one
-    /// leaves to it, nothing happens.
+    /// The process, its workers and all connections stay. Reads the configuration again for settings that only a new primary can change; `reload` applies
+    /// the others. Nothing changes if the new binary refuses the configuration or the running primary's
+    /// state.
     Upgrade,
-    /// More workers, or fewer.
+    /// Change the number of workers.
     Scale(steer::Scale),
-    /// Take a slot out of service: its clients go to others, its worker finishes what it has.
+    /// Take a slot out of service; its worker finishes and exits.
     Drain {
-        /// Its number.
+        /// Number of the slot.
         slot: u16,
-        /// Wait until its worker has ended.
+        /// Wait until the worker has exited.
         #[arg(long)]
         wait: bool,
     },
-    /// Take a slot back into service, and wait until its worker serves.
+    /// Put a slot back into service and wait until its worker is ready.
     Undrain {
-        /// Its number.
+        /// Number of the slot.
         slot: u16,
     },
-    /// Replace a slot's worker, and wait until the new one has proved itself.
+    /// Replace a slot's worker and wait until the new one is stable.
     Restart {
-        /// Its number.
+        /// Number of the slot.
         slot: u16,
     },
-    /// End everything, and wait until the primary has ended.
+    /// Stop the primary and its workers and wait until they have exited.
     Stop {
-        /// At once, not gracefully: connections are cut.
+        /// Stop at once: connections are cut.
         #[arg(long)]
         now: bool,
     },
-    /// Kill a slot's worker; what follows is what follows a crash.
+    /// Kill a slot's worker, to see what a crash does.
     Kill {
-        /// Its number.
+        /// Number of the slot.
         slot: u16,
     },
-    /// Send a slot's worker a signal.
-    Send {
-        /// Its number.
+    /// Send a signal to a slot's worker.
+    Signal {
+        /// Number of the slot.
         slot: u16,
-        /// By name or number: USR2, SIGUSR2, 12.
+        /// Name or number of the signal: USR2, SIGUSR2, 12.
         signal: String,
     },
-    /// What has happened.
+    /// List what has happened.
     Events(follow::Events),
-    /// Show the levels of the primary's log, or change them until it ends.
+    /// Show or change the levels of the primary's log.
     LogLevel {
-        /// For all parts, and for single ones: debug; info,frontend=debug. `configured` for those
-        /// of the configuration.
+        /// A level for all parts, and levels of single ones: debug; info,frontend=debug. `configured`
+        /// resets them.
         levels: Option<String>,
     },
-    /// Bring clients that went elsewhere while their slot was away back to it: WebSockets that can
-    /// move at once, others with their next connection.
+    /// Bring clients back that went to other slots meanwhile.
+    ///
+    /// WebSockets that can migrate do so now, other clients go back with their next connection.
     Rebalance,
-    /// What workers print, with their slot before each line.
+    /// Show what workers print, each line with its slot.
     Logs(follow::Logs),
 }
 
@@ -102,12 +102,14 @@ pub(super) enum Command {
 pub(super) fn augment(command: clap::Command) -> clap::Command {
     let names = definitions();
     let names: Vec<_> = names.get_subcommands().map(clap::Command::get_name).collect();
-    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, Reach::augment))
+    names
+        .into_iter()
+        .fold(command, |command, name| command.mut_subcommand(name, ClientArgs::augment))
 }
 
 /// Whether it is the name of a command.
 pub(super) fn is_command(word: &str) -> bool {
-    // `top` is one that asks more than once.
+    // `top` sends more than one request.
     matches!(word, "top" | "monit") || definitions().find_subcommand(word).is_some()
 }
 
@@ -115,7 +117,7 @@ fn definitions() -> clap::Command {
     Command::augment_subcommands(clap::Command::default())
 }
 
-impl Reach {
+impl ClientArgs {
     fn augment(command: clap::Command) -> clap::Command {
         <Self as clap::Args>::augment_args(command)
     }
@@ -125,30 +127,30 @@ impl Reach {
 ///
 /// # Errors
 ///
-/// If there is no primary, it says no, or what it says cannot be shown.
+/// If there is no primary, it refuses, or its answer cannot be printed.
 pub(super) fn run(command: Command, matches: &ArgMatches) -> Result<(), Failure> {
-    // What was defined for each command was parsed with it.
-    let reach = Reach::from_arg_matches(matches).map_err(|error| misunderstood(&error))?;
-    let operator = &mut Operator::find(&reach)?;
+    // Each command has these, too.
+    let arguments = ClientArgs::from_arg_matches(matches).map_err(|error| misunderstood(&error))?;
+    let client = &mut ControlClient::find(&arguments)?;
     match command {
-        Command::Status => show::status(operator),
-        Command::Workers => show::workers(operator),
-        Command::Describe { slot } => show::describe(operator, slot),
-        Command::Where(client) => clients::whereabouts(operator, client),
-        Command::Conns(wanted) => clients::connections(operator, &wanted),
-        Command::Reload => reload::reload(operator),
-        Command::Upgrade => upgrade::upgrade(operator),
-        Command::Scale(scale) => steer::scale(operator, scale),
-        Command::Drain { slot, wait } => steer::drain(operator, slot, wait),
-        Command::Undrain { slot } => steer::undrain(operator, slot),
-        Command::Restart { slot } => steer::restart(operator, slot),
-        Command::Stop { now } => steer::stop(operator, now),
-        Command::Kill { slot } => steer::kill(operator, slot),
-        Command::Send { slot, signal } => steer::send(operator, slot, signal),
-        Command::Events(wanted) => follow::events(operator, &wanted),
-        Command::LogLevel { levels } => steer::log_level(operator, levels),
-        Command::Rebalance => steer::rebalance(operator),
-        Command::Logs(wanted) => follow::logs(operator, &wanted),
+        Command::Status => show::status(client),
+        Command::Workers => show::workers(client),
+        Command::Describe { slot } => show::describe(client, slot),
+        Command::Where(wanted) => clients::route(client, wanted),
+        Command::Conns(wanted) => clients::connections(client, &wanted),
+        Command::Reload => reload::reload(client),
+        Command::Upgrade => upgrade::upgrade(client),
+        Command::Scale(scale) => steer::scale(client, scale),
+        Command::Drain { slot, wait } => steer::drain(client, slot, wait),
+        Command::Undrain { slot } => steer::undrain(client, slot),
+        Command::Restart { slot } => steer::restart(client, slot),
+        Command::Stop { now } => steer::stop(client, now),
+        Command::Kill { slot } => steer::kill(client, slot),
+        Command::Signal { slot, signal } => steer::signal(client, slot, signal),
+        Command::Events(wanted) => follow::events(client, &wanted),
+        Command::LogLevel { levels } => steer::log_level(client, levels),
+        Command::Rebalance => steer::rebalance(client),
+        Command::Logs(wanted) => follow::logs(client, &wanted),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is installed beside the program: completions for shells, the manual page.
+//! Documents that are installed with the program: completions for shells, the manual page.
 
 use std::io;
 
@@ -12,14 +12,93 @@ use crate::cli::screen::Screen;
 
 const NAME: &str = "sticky-lb";
 
-/// Prints what a shell reads to complete the command line.
+/// Sections of the manual page behind those that are made from the flags.
+const SECTIONS: [(&str, &[(&str, &str)]); 5] = [
+    ("SIGNALS", &SIGNALS),
+    ("FILES", &FILES),
+    ("ENVIRONMENT", &ENVIRONMENT),
+    ("EXIT STATUS", &EXIT_CODES),
+    ("EXAMPLES", &EXAMPLES),
+];
+
+const SIGNALS: [(&str, &str); 6] = [
+    ("HUP", "Read the configuration again and replace all workers, slot by slot."),
+    ("USR1", "Reopen log files, after they were renamed."),
+    ("USR2", "Replace the running program with the one on disk, in the same process."),
+    ("TTIN", "Run one worker more."),
+    ("TTOU", "Run one worker fewer."),
+    ("TERM, INT, QUIT", "Stop gracefully. A second one stops at once and cuts connections."),
+];
+
+const FILES: [(&str, &str); 2] = [
+    ("sticky-lb.toml", "The configuration, read from the current directory or from --config."),
+    (
+        "NAME-PORT.sock",
+        "The control socket, in the first of these directories that is known: \
+         $STICKY_LB_RUNTIME_DIR, $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/sticky-lb, /run/sticky-lb for root, \
+         /tmp/sticky-lb-UID for others.",
+    ),
+];
+
+const ENVIRONMENT: [(&str, &str); 9] = [
+    ("PORT", "Port to listen on, where --port isn't given. Workers get the port that clients use."),
+    ("WEB_CONCURRENCY", "Number of workers, where --workers isn't given."),
+    ("STICKY_LB_RUNTIME_DIR", "Directory of control sockets."),
+    (
+        "STICKY_LB_PROGRAM",
+        "Path of the program that an upgrade runs [default: the path it was started by].",
+    ),
+    ("NO_COLOR, TERM", "No colours if NO_COLOR is set or TERM is dumb."),
+    (
+        "LISTEN_FDS, LISTEN_PID",
+        "A listening socket from a service manager, used instead of --host and --port.",
+    ),
+    (
+        "NOTIFY_SOCKET, WATCHDOG_USEC",
+        "A service manager that is told of readiness, reloads and the end.",
+    ),
+    (
+        "STICKY_LB_SLOT, STICKY_LB_GENERATION, NODE_APP_INSTANCE",
+        "Set for workers: slot, generation, and the slot once more as PM2 users expect it.",
+    ),
+    (
+        "STICKY_LB_CHANNEL, STICKY_LB_SCOREBOARD",
+        "Set for workers: descriptors of the native protocol.",
+    ),
+];
+
+const EXIT_CODES: [(&str, &str); 4] = [
+    ("0", "Done."),
+    ("1", "Failed."),
+    ("2", "Wrong usage or configuration."),
+    ("130", "Ctrl-C has ended the waiting; the request goes on."),
+];
+
+const EXAMPLES: [(&str, &str); 5] = [
+    (
+        "sticky-lb --workers 4 --port 8080 -- ./server --verbose",
+        "Run four workers of ./server behind port 8080.",
+    ),
+    ("sticky-lb status", "Show the state of the primary."),
+    (
+        "sticky-lb reload",
+        "Read the configuration again and replace all workers without losing a client.",
+    ),
+    (
+        "sticky-lb --events-fd 3 -- ./server 3>events.json >app.log 2>error.log",
+        "Write events, workers' standard output, and workers' standard error with the log to three files.",
+    ),
+    ("sticky-lb --name shop where 192.0.2.7", "Explain where a client of the app shop goes."),
+];
+
+/// Prints a completion script.
 ///
 /// # Errors
 ///
 /// If it can't be printed.
 pub(super) fn completions(shell: Shell) -> Result<(), Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut flags::command(), NAME, &mut script);
+    clap_complete::generate(shell, &mut flags::plain_command(), NAME, &mut script);
     print(&script)
 }
 
@@ -29,7 +108,7 @@ pub(super) fn completions(shell: Shell) -> Result<(), Failure> {
 ///
 /// If it can't be printed.
 pub(super) fn man() -> Result<(), Failure> {
-    print(&page(flags::command()).map_err(Failure::Print)?)
+    print(&page(flags::plain_command()).map_err(Failure::Print)?)
 }
 
 fn print(text: &[u8]) -> Result<(), Failure> {
@@ -45,12 +124,26 @@ fn page(mut command: Command) -> io::Result<Vec<u8>> {
     whole.render_synopsis_section(&mut page)?;
     whole.render_description_section(&mut page)?;
     whole.render_options_section(&mut page)?;
-    for part in command.get_subcommands().filter(|part| !part.is_hide_set()) {
+    for part in command
+        .get_subcommands()
+        .filter(|part| !flags::is_internal(part) && part.get_name() != "help")
+    {
         section(part, &mut page)?;
     }
-    whole.render_extra_section(&mut page)?;
+    for (title, entries) in SECTIONS {
+        page.extend_from_slice(entry_section(title, entries).as_bytes());
+    }
     whole.render_version_section(&mut page)?;
     Ok(page)
+}
+
+/// A section of terms and their meanings.
+fn entry_section(title: &str, entries: &[(&str, &str)]) -> String {
+    let plain = |text: &str| text.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq");
+    let entry = |(term, meaning): &(&str, &str)| {
+        format!(".TP\n\\fB{}\\fR\n{}\n", plain(term), plain(meaning))
+    };
+    format!(".SH \"{title}\"\n") + &entries.iter().map(entry).collect::<String>()
 }
 
 /// A command's own page, as a section of the program's.

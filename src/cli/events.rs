@@ -1,7 +1,8 @@
 //! `--events-fd N`: what happens to the primary, a line of JSON each, on a descriptor that it was
 //! started with. Workers don't inherit it, so that none of them can forge a line.
 //!
-//! Nothing waits for who reads them: a thread writes, and lines are dropped while its queue is full.
+//! Nothing waits for their reader: a thread writes, and lines are dropped while its queue is full. An event is
+//! written behind the lines of the log that came before it.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
@@ -119,17 +120,20 @@ struct Thread {
 }
 
 impl EventWriter {
-    /// Starts the thread, if there is somewhere to write to.
+    /// Starts the thread, if there is somewhere to write to. It runs `flush_log` before each event.
     ///
     /// # Errors
     ///
     /// If the kernel refuses it.
-    pub(super) fn start(file: Option<&EventsFile>) -> io::Result<Self> {
+    pub(super) fn start(
+        file: Option<&EventsFile>,
+        flush_log: impl Fn() + Send + 'static,
+    ) -> io::Result<Self> {
         let Some(file) = file.cloned() else { return Ok(Self { thread: None }) };
         let (sender, lines) = sync_channel(QUEUE_LIMIT);
         let (running, ended) = sync_channel(1);
         thread::Builder::new().name("events".to_owned()).spawn(move || {
-            write_lines(&lines, &file);
+            write_lines(&lines, &file, flush_log);
             drop(running);
         })?;
         Ok(Self { thread: Some(Thread { lines: sender, ended, is_full: AtomicBool::new(false) }) })
@@ -159,9 +163,10 @@ impl EventWriter {
     }
 }
 
-fn write_lines(lines: &Receiver<String>, file: &EventsFile) {
+fn write_lines(lines: &Receiver<String>, file: &EventsFile, flush_log: impl Fn()) {
     let mut has_failed = false;
     for line in lines {
+        flush_log();
         match write_all(file.as_fd(), line.as_bytes()) {
             Ok(()) => has_failed = false,
             Err(error) => {
@@ -188,7 +193,7 @@ mod tests {
     #[test]
     fn events_are_lines_of_json() {
         let (reader, writer) = io::pipe().unwrap();
-        let events = EventWriter::start(Some(&file(writer))).unwrap();
+        let events = EventWriter::start(Some(&file(writer)), || {}).unwrap();
         events.write(&json!({"event": "ready"}));
         events.write(&json!({"event": "stopped"}));
         events.finish();
@@ -199,7 +204,7 @@ mod tests {
     #[test]
     fn a_reader_that_does_not_read_stops_nothing() {
         let (_reader, writer) = io::pipe().unwrap();
-        let events = EventWriter::start(Some(&file(writer))).unwrap();
+        let events = EventWriter::start(Some(&file(writer)), || {}).unwrap();
         let long = json!({"event": "x".repeat(4096)});
         for _ in 0..2 * QUEUE_LIMIT {
             events.write(&long);
@@ -212,10 +217,10 @@ mod tests {
     fn a_reader_that_has_gone_stops_nothing() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
-        let events = EventWriter::start(Some(&file(writer))).unwrap();
+        let events = EventWriter::start(Some(&file(writer)), || {}).unwrap();
         events.write(&json!({"event": "ready"}));
         events.finish();
-        let none = EventWriter::start(None).unwrap();
+        let none = EventWriter::start(None, || {}).unwrap();
         none.write(&json!({"event": "ready"}));
         none.finish();
     }

@@ -1,21 +1,27 @@
-//! Why a command has failed, and what its exit code is.
+//! Why a command has failed, and its exit code.
 
 use std::error::Error;
 use std::io;
 
 use crate::cli::events::EventsError;
-use crate::cli::top::NoTerminal;
 use crate::control::client::ClientError;
 use crate::control::discovery::DiscoveryError;
 use crate::control::protocol::Code;
 use crate::settings::problems::SettingsError;
 
+/// The exit code of success.
+pub(super) const DONE: u8 = 0;
 const FAILED: u8 = 1;
 pub(super) const USAGE: u8 = 2;
-/// What shells say of a program that Ctrl-C has ended.
+/// The code that shells give to a program that Ctrl-C has ended.
 const INTERRUPTED: u8 = 130;
 
-/// Why a command has not done what it was to do.
+/// The log has a line about the failure already.
+#[derive(Debug, thiserror::Error)]
+#[error("failed")]
+pub(super) struct Logged;
+
+/// Why a command has failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     /// It isn't clear which primary is meant.
@@ -24,12 +30,15 @@ pub(super) enum Failure {
     /// The primary doesn't answer, or says no.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// It came to nothing.
+    /// The primary has not done what was asked for, with the reason.
     #[error("{0}")]
-    Undone(String),
-    /// Nobody waits for it any more; it may go on.
+    Failed(String),
+    /// Ctrl-C has ended the waiting; the request goes on.
     #[error("{0}")]
     Interrupted(String),
+    /// `top` needs a terminal.
+    #[error("top needs a terminal: `sticky-lb status` and `sticky-lb workers` print once")]
+    NoTerminal,
     /// It can't be printed.
     #[error("cannot write to standard output")]
     Print(#[source] io::Error),
@@ -41,8 +50,8 @@ pub(super) enum Failure {
 impl Failure {
     fn code(&self) -> u8 {
         match self {
-            // Which one is to be said on the command line.
-            Self::Discovery(DiscoveryError::Several(_)) => USAGE,
+            // A flag has to select one.
+            Self::NoTerminal | Self::Discovery(DiscoveryError::Several(_)) => USAGE,
             Self::Client(ClientError::Problem(problem)) if problem.code == Code::BadRequest => {
                 USAGE
             }
@@ -56,18 +65,12 @@ impl Failure {
 pub(super) fn code(error: &(dyn Error + 'static)) -> u8 {
     match error.downcast_ref::<Failure>() {
         Some(failure) => failure.code(),
-        None if error.is::<SettingsError>()
-            || error.is::<NoTerminal>()
-            || error.is::<EventsError>() =>
-        {
-            USAGE
-        }
+        None if error.is::<SettingsError>() || error.is::<EventsError>() => USAGE,
         None => FAILED,
     }
 }
 
-/// Whether whoever was to read what is printed has gone, as in `sticky-lb events | head -1`: that is
-/// nobody's concern.
+/// Whether the reader of standard output has gone, as in `sticky-lb events | head -1`: no error.
 pub(super) fn is_closed_pipe(error: &(dyn Error + 'static)) -> bool {
     match error.downcast_ref::<Failure>() {
         Some(Failure::Print(error)) => error.kind() == io::ErrorKind::BrokenPipe,

@@ -1,4 +1,4 @@
-//! What may be typed: commands, and flags that are no settings.
+//! The command line: commands, and flags that are no settings.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -7,19 +7,53 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::cli::client::PrimaryArgs;
 use crate::cli::commands;
-use crate::cli::operator::Which;
 use crate::settings::table::Arguments;
+
+const USAGE: &str = "\
+sticky-lb [OPTIONS] [-- COMMAND [ARGS]...]   run COMMAND as workers; without it, a demo
+  sticky-lb COMMAND [OPTIONS]                  look at a running primary, or steer it";
+
+const AFTER_HELP: &str = "\
+Each flag is also a key of sticky-lb.toml: --max-restarts is max_restarts. Flags override the
+environment (PORT for --port, WEB_CONCURRENCY for --workers), the environment overrides the file.
+Times: 250ms, 10s, 5m; a bare number is milliseconds. Sizes: 512K, 300M, 1G; a bare number is bytes.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 waiting ended by Ctrl-C.
+
+Examples:
+  sticky-lb --workers 4 --port 8080 -- ./server --verbose   run four workers of ./server
+  sticky-lb reload                                          replace them, one after the other";
+
+/// The commands, as the help groups them.
+const GROUPS: [(&str, &[&str]); 3] = [
+    ("Look", &["status", "workers", "describe", "top", "where", "conns", "events", "logs"]),
+    (
+        "Steer",
+        &[
+            "reload",
+            "upgrade",
+            "scale",
+            "drain",
+            "undrain",
+            "restart",
+            "rebalance",
+            "signal",
+            "kill",
+            "log-level",
+            "stop",
+        ],
+    ),
+    ("Set up", &["init", "check", "completions", "man"]),
+];
 
 /// One port, many worker processes, every client stays with its own.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true, args_override_self = true)]
-#[command(after_help = "\
-Each flag is a key of sticky-lb.toml too: --max-restarts is max_restarts. Flags win over the
-environment (PORT for --port, WEB_CONCURRENCY for --workers), that over the file. Times: 250ms,
-10s, 5m, a bare number is milliseconds; sizes: 512K, 300M, 1G, a bare number is bytes.
-
-Exit codes: 0 done; 1 failed; 2 wrong usage; 130 when Ctrl-C ends the waiting for what goes on.")]
+#[command(after_help = AFTER_HELP, override_usage = "\
+sticky-lb [OPTIONS] [-- COMMAND [ARGS]...]
+  sticky-lb COMMAND [OPTIONS]")]
 pub(super) struct Cli {
     #[command(flatten)]
     pub(super) run: Arguments,
@@ -29,24 +63,24 @@ pub(super) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SubCommand {
-    /// Check flags and configuration file, and say what results.
+    /// Check flags and configuration file and print all settings.
     #[command(args_override_self = true)]
     Check(Box<Check>),
-    /// Write a configuration file: with every key and its default, or from one of PM2.
+    /// Write a configuration file with all defaults, or convert one of PM2.
     Init(Init),
     #[command(flatten)]
     Operate(commands::Command),
-    /// Print what a shell reads to complete the command line.
+    /// Print a completion script for a shell.
     Completions {
-        /// Which shell.
+        /// The shell.
         shell: Shell,
     },
-    /// Print the manual page: `sticky-lb man | man -l -`.
+    /// Print the manual page; read it by `sticky-lb man | man -l -`.
     Man,
-    /// Watch everything live in a terminal, and steer it by keys.
+    /// Watch the primary live in a terminal, and steer it by keys.
     #[command(visible_alias = "monit")]
-    Top(Which),
-    /// What is run as a worker where no command is given.
+    Top(PrimaryArgs),
+    /// Run the demo, which is the worker where no command is given.
     #[command(hide = true)]
     DemoWorker {
         /// Serve this address itself, without a primary, sharing it with others that do (for
@@ -58,10 +92,10 @@ pub(super) enum SubCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct Check {
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
-    /// Say whether what a running primary leaves to its successor is understood: the number of an
+    /// Check whether this program understands a running primary's state, given as the number of an
     /// inherited descriptor.
     #[arg(long, value_name = "DESCRIPTOR", hide = true)]
     pub(super) state: Option<i32>,
@@ -73,24 +107,55 @@ pub(super) struct Check {
 pub(super) struct Init {
     /// File to write [default: sticky-lb.toml].
     pub(super) file: Option<PathBuf>,
-    /// Write it even if there is one already.
+    /// Overwrite an existing file.
     #[arg(long)]
     pub(super) force: bool,
-    /// Write what a file of PM2 says: ecosystem.config.js, .json or .yaml.
+    /// Convert a file of PM2: ecosystem.config.js, .json or .yaml.
     #[arg(long, value_name = "FILE")]
     pub(super) from_pm2: Option<PathBuf>,
-    /// The app in that file, where there are several.
+    /// App in that file, where there are several.
     #[arg(long, value_name = "NAME", requires = "from_pm2")]
     pub(super) app: Option<String>,
 }
 
-/// All that may be typed.
+/// The command line as it is parsed. Its help lists the commands by groups.
 pub(super) fn command() -> clap::Command {
+    let command = plain_command();
+    let template = format!(
+        "{{about-with-newline}}\n{{usage-heading}}\n  {{usage}}\n\n{}{{all-args}}{{after-help}}",
+        groups(&command)
+    );
+    let hidden = |command: clap::Command| command.hide(true);
+    command.override_usage(USAGE).help_template(template).mut_subcommands(hidden)
+}
+
+/// The command line with commands that documents are generated from.
+pub(super) fn plain_command() -> clap::Command {
     commands::augment(Cli::command())
 }
 
-/// Which primary is meant may be said before the command too: `--name` and `--control` are settings
-/// only where none follows.
+/// Whether the command is for the program's own use.
+pub(super) fn is_internal(command: &clap::Command) -> bool {
+    command.get_name() == "demo-worker"
+}
+
+/// The commands with a line each.
+fn groups(command: &clap::Command) -> String {
+    let about = |name: &str| {
+        let about = command.find_subcommand(name).and_then(clap::Command::get_about);
+        about.map(ToString::to_string).unwrap_or_default()
+    };
+    let mut text = String::new();
+    for (heading, names) in GROUPS {
+        text += &format!("{heading}:\n");
+        text.extend(names.iter().map(|name| format!("  {name:<12} {}\n", about(name))));
+        text.push('\n');
+    }
+    text
+}
+
+/// `--name` and `--control` may also come before the command that they select a primary for: without a
+/// command they are settings.
 pub(super) fn command_first(mut words: Vec<OsString>) -> Vec<OsString> {
     let mut at = 1;
     while let Some(word) = words.get(at).and_then(|word| word.to_str()) {
@@ -116,7 +181,21 @@ mod tests {
     }
 
     #[test]
-    fn which_primary_is_meant_may_come_first() {
+    fn each_command_is_in_one_group_and_says_what_it_does() {
+        let command = plain_command();
+        let visible = command.get_subcommands().filter(|it| !is_internal(it));
+        let mut known: Vec<_> = visible.map(clap::Command::get_name).collect();
+        let mut grouped: Vec<_> = GROUPS.iter().flat_map(|(_, names)| *names).copied().collect();
+        known.sort_unstable();
+        grouped.sort_unstable();
+        assert_eq!(grouped, known);
+        let text = groups(&command);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.contains("\n  signal       Send a signal to a slot's worker\n"), "{text}");
+    }
+
+    #[test]
+    fn the_primary_may_be_selected_before_the_command() {
         let ordered = |line: &str| {
             let words = command_first(line.split(' ').map(OsString::from).collect());
             words.join(OsString::from(" ").as_os_str()).into_string().unwrap()

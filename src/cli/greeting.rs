@@ -1,5 +1,4 @@
-//! What a run says to a person who looks at a terminal: one line when all workers are ready, one
-//! sentence at the end.
+//! Text for a person at a terminal: one line when all workers are ready, one sentence at the end.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};

@@ -1,5 +1,5 @@
-//! Which of two a process is that was told to run: the keeper, which starts another one of the same
-//! words, or the primary.
+//! The role of a process that runs: the keeper, which starts another process of the same arguments, or the
+//! primary.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -10,26 +10,26 @@ use crate::log;
 use crate::system::{keeper, program, store};
 use crate::upgrade;
 
-/// What this process is.
+/// The role of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// The parent of primaries.
     Keeper(KeeperSettings),
     /// The primary of a keeper.
     KeptPrimary,
-    /// A primary that nobody, or somebody else, starts again.
+    /// A primary without a keeper.
     Primary,
 }
 
 impl Role {
-    /// As settings and surroundings have it. Where systemd keeps descriptors, systemd is the keeper.
+    /// From settings and environment. Where systemd keeps descriptors, systemd is the keeper.
     pub(super) fn of(config: &Config) -> Self {
         decide(settings(config), keeper::is_kept(), store::is_systemd())
     }
 }
 
-/// Whether another primary may have left something to this process: to a kept one, one that systemd keeps
-/// descriptors for, or one that has become what it is by an upgrade.
+/// Whether this process may follow another primary: after an upgrade, under a keeper, or under a systemd that
+/// keeps descriptors.
 pub(super) fn may_be_successor() -> bool {
     let is_upgrade = std::env::var_os(upgrade::VARIABLE).is_some();
     is_upgrade || keeper::is_kept() || store::is_systemd()
@@ -48,8 +48,8 @@ fn decide(wanted: Option<KeeperSettings>, is_kept: bool, is_systemd: bool) -> Ro
     }
 }
 
-/// Makes this process one whose end is followed by another: a thread that panics ends it, and people
-/// find it by the program's name, even if its keeper has started it by a number.
+/// Sets up a primary under a keeper: a thread that panics ends the process, and its name is the program's, even
+/// if the keeper has started it by a descriptor's number.
 pub(super) fn be_kept() {
     log::abort_on_panic();
     let path = program::path().unwrap_or_default();

@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cli::Logged;
 use crate::cli::events::{EventWriter, EventsFile};
+use crate::cli::failure::{DONE, Logged};
 use crate::cli::greeting::{Terminal, summary};
 use crate::cli::role::{self, Role};
 use crate::config::Config;
 use crate::error::chain;
 use crate::keeper;
 use crate::log::{LogFormat, LogHandle};
-use crate::primary::{Beginning, Primary, PrimaryEnd, StatusEvent};
+use crate::primary::{Primary, PrimaryEnd, Startup, StatusEvent};
 use crate::protocol::ids::Timestamp;
 use crate::settings::change::{needs_restart, renames_control};
 use crate::settings::reader::{Reader, Reading};
@@ -30,13 +30,16 @@ use crate::system::keeper::main_pid;
 /// How long blocking tasks may take to end.
 const BLOCKING_TIMEOUT: Duration = Duration::from_millis(200);
 
+/// How long an event waits for the log.
+const LOG_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Runs as keeper or as primary. The keeper alone reports errors of the configuration: with a wrong one
 /// it starts no primary.
 pub(super) fn run(reader: &Reader, events: Option<RawFd>) -> Result<u8, Box<dyn Error>> {
     // Before anything else takes descriptors.
     let events = events.map(EventsFile::take).transpose()?;
     // Before the configuration is read: a successor may have to go on by another one.
-    let left = role::may_be_successor().then(Beginning::find).transpose()?;
+    let left = role::may_be_successor().then(Startup::find).transpose()?;
     let config = read(reader, left.as_ref())?;
     let log = crate::log::start(&config.log);
     let format = config.log.format;
@@ -50,14 +53,14 @@ pub(super) fn run(reader: &Reader, events: Option<RawFd>) -> Result<u8, Box<dyn 
             if role == Role::KeptPrimary {
                 role::be_kept();
             }
-            left.map_or_else(Beginning::find, Ok)
+            left.map_or_else(Startup::find, Ok)
                 .map_err(Into::into)
-                .and_then(|beginning| {
+                .and_then(|startup| {
                     log.start_thread()?;
                     Run { reader, config: &config, events: events.as_ref(), log: &log }
-                        .primary(beginning)
+                        .primary(startup)
                 })
-                .map(|()| super::DONE)
+                .map(|()| DONE)
         }
     };
     let result = result.map_err(|error: Box<dyn Error>| match format {
@@ -75,8 +78,8 @@ pub(super) fn run(reader: &Reader, events: Option<RawFd>) -> Result<u8, Box<dyn 
 /// A kept primary has the configuration that its keeper has read. After a crash, the primary goes on
 /// with the configuration of the one before, even if the file has changed since; if that one is refused
 /// now, the file is read again.
-fn read(reader: &Reader, left: Option<&Beginning>) -> Result<Config, Box<dyn Error>> {
-    let again = left.and_then(Beginning::source).map(|source| reader.read_again(source));
+fn read(reader: &Reader, left: Option<&Startup>) -> Result<Config, Box<dyn Error>> {
+    let again = left.and_then(Startup::source).map(|source| reader.read_again(source));
     let Reading { config, .. } = match again {
         Some(Ok(reading)) => reading,
         Some(Err(_)) | None => reader.read()?,
@@ -84,7 +87,7 @@ fn read(reader: &Reader, left: Option<&Beginning>) -> Result<Config, Box<dyn Err
     Ok(config)
 }
 
-/// What all primaries of this process run with.
+/// The surroundings of all primaries of this process.
 #[derive(Clone, Copy, Debug)]
 struct Run<'a> {
     reader: &'a Reader,
@@ -95,28 +98,30 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Runs a primary, and again in the same process where an upgrade has failed in its last step.
-    fn primary(self, mut beginning: Beginning) -> Result<(), Box<dyn Error>> {
+    fn primary(self, mut startup: Startup) -> Result<(), Box<dyn Error>> {
         loop {
-            let output = beginning.start_output(self.config.output.clone())?;
-            let events = EventWriter::start(self.events)?;
+            let output = startup.start_output(self.config.output.clone())?;
+            let log = self.log.clone();
+            let flush_log = move || log.flush_within(LOG_TIMEOUT);
+            let events = EventWriter::start(self.events, flush_log)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let end = runtime.block_on(self.once(beginning, &output, &events));
+            let end = runtime.block_on(self.once(startup, &output, &events));
             runtime.shutdown_timeout(BLOCKING_TIMEOUT);
             events.finish();
-            let PrimaryEnd::HandedOver(hand_over) = end? else { return Ok(()) };
+            let PrimaryEnd::HandedOver(handover, program) = end? else { return Ok(()) };
             // Its threads have ended.
             drop(output);
             self.log.flush();
             self.set_events_inherited(true);
-            let Err(refused) = hand_over.become_successor();
+            let Err(refused) = handover.become_successor(&program);
             self.set_events_inherited(false);
-            beginning = Beginning::after_refusal(*refused)?;
+            startup = Startup::after_refusal(*refused)?;
         }
     }
 
     async fn once(
         self,
-        beginning: Beginning,
+        startup: Startup,
         output: &Output,
         events: &EventWriter,
     ) -> Result<PrimaryEnd, Box<dyn Error>> {
@@ -132,14 +137,14 @@ impl Run<'_> {
             }
         };
         let mut started = Timestamp::now();
-        let result = match Primary::begin(self.config.clone(), beginning) {
+        let result = match Primary::listen(self.config.clone(), startup) {
             Ok(primary) => {
                 started = primary.started();
                 primary.run(output.clone(), self.log.clone(), reread, report).await
             }
             Err(error) => Err(error),
         };
-        if let Ok(PrimaryEnd::HandedOver(_)) = result {
+        if let Ok(PrimaryEnd::HandedOver(..)) = result {
             return Ok(result?);
         }
         // Also where it has failed: workers may have printed why.

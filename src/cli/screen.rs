@@ -1,4 +1,4 @@
-//! Standard output as commands see it, and what things may look like there.
+//! The two standard streams as commands use them, and the looks that they allow.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -7,7 +7,7 @@ use clap::builder::styling::{AnsiColor, Style};
 use rustix::termios::tcgetwinsize;
 use serde_json::Value;
 
-/// What things may look like. Nothing of it on a pipe.
+/// The looks that a stream allows: none on a pipe.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Look {
     /// With colours.
@@ -16,7 +16,7 @@ pub(super) struct Look {
     pub(super) width: Option<u16>,
 }
 
-/// What something means, which decides its colour.
+/// A meaning, which decides the colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Tone {
     /// Nothing special.
@@ -34,23 +34,24 @@ pub(super) enum Tone {
 #[derive(Debug)]
 pub(super) struct Screen {
     output: io::Stdout,
-    /// What things may look like there.
+    /// The looks that it allows.
     pub(super) look: Look,
 }
 
 impl Look {
-    /// What a standard stream allows.
-    fn of(stream: &(impl IsTerminal + std::os::fd::AsFd)) -> Self {
+    /// For a standard stream.
+    fn new(stream: &(impl IsTerminal + std::os::fd::AsFd)) -> Self {
         if !stream.is_terminal() {
             return Self::default();
         }
-        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+            || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         // A terminal that doesn't know its size says 0.
         let width = tcgetwinsize(stream).ok().map(|size| size.ws_col).filter(|width| *width > 0);
         Self { colour: !no_colour, width }
     }
 
-    /// In the colour of what it means.
+    /// In the colour of its meaning.
     pub(super) fn paint(self, text: impl fmt::Display, tone: Tone) -> String {
         match tone.colour().filter(|_| self.colour) {
             Some(colour) => in_style(text, colour.on_default()),
@@ -58,8 +59,7 @@ impl Look {
         }
     }
 
-    /// What stands before a line of a worker, in the colours that the primary has for it on its own
-    /// terminal.
+    /// The prefix of a worker's line, in the colours that the primary has for it on its own terminal.
     pub(super) fn prefix(self, slot: u16, err: bool) -> String {
         use AnsiColor as C;
         const COLOURS: [AnsiColor; 10] = [
@@ -79,14 +79,14 @@ impl Look {
         }
         let own = COLOURS[usize::from(slot) % COLOURS.len()].on_default();
         let bar = if err { C::Red.on_default() } else { own };
-        // Whatever the line before has left on ends here.
+        // Ends colours that the line before has left on.
         format!("\x1b[0m{} {} ", in_style(slot, own), in_style("|", bar))
     }
 }
 
 impl Tone {
-    /// Of a state of a slot or of a worker.
-    pub(super) fn of_state(state: &str) -> Self {
+    /// The tone of a state of a slot or a worker.
+    pub(super) fn from_state(state: &str) -> Self {
         match state {
             "serving" | "spare" | "open" => Self::Good,
             "spawning" | "standby" | "draining" | "drained" | "removed" | "holding" => Self::Warn,
@@ -108,14 +108,14 @@ impl Tone {
 impl Screen {
     pub(super) fn new() -> Self {
         let output = io::stdout();
-        Self { look: Look::of(&output), output }
+        Self { look: Look::new(&output), output }
     }
 
     /// Prints text that ends its lines itself.
     ///
     /// # Errors
     ///
-    /// If nobody reads any more, and what the kernel says.
+    /// If the reader has gone, and what the kernel says.
     pub(super) fn print(&mut self, text: &str) -> io::Result<()> {
         self.output.write_all(text.as_bytes())?;
         self.output.flush()
@@ -128,6 +128,13 @@ impl Screen {
     /// As [`Self::print`].
     pub(super) fn json(&mut self, value: &Value) -> io::Result<()> {
         self.print(&format!("{value}\n"))
+    }
+}
+
+/// Prints something for people on standard error.
+pub(super) fn complain(text: &str) {
+    for line in text.lines() {
+        let _ = writeln!(io::stderr(), "sticky-lb: {line}");
     }
 }
 
@@ -153,8 +160,11 @@ mod tests {
 
     #[test]
     fn on_a_terminal_what_is_wrong_is_red() {
-        assert_eq!(COLOURED.paint("errored", Tone::of_state("errored")), "\x1b[31merrored\x1b[0m");
-        assert_eq!(COLOURED.paint("moon", Tone::of_state("moon")), "moon");
+        assert_eq!(
+            COLOURED.paint("errored", Tone::from_state("errored")),
+            "\x1b[31merrored\x1b[0m"
+        );
+        assert_eq!(COLOURED.paint("moon", Tone::from_state("moon")), "moon");
         assert!(COLOURED.prefix(0, true).contains("\x1b[31m|"), "{:?}", COLOURED.prefix(0, true));
         assert!(!COLOURED.prefix(0, false).contains("\x1b[31m|"));
     }

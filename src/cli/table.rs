@@ -68,7 +68,7 @@ impl Column {
 impl Value {
     /// A state, in its colour.
     pub(super) fn state(state: &str) -> Self {
-        Self { text: clean(state), tone: Tone::of_state(state) }
+        Self { text: clean(state), tone: Tone::from_state(state) }
     }
 
     /// Something in its colour.

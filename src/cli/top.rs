@@ -1,8 +1,8 @@
 //! `sticky-lb top`: everything live in a terminal, and keys to steer by.
 //!
-//! Threads of their own read what the primary tells, keys and signals, and carry out orders; this
-//! one keeps the state and draws it, once for whatever came in together. Whatever ends it, the
-//! terminal is as it was before.
+//! Threads of their own read snapshots, keys and signals, and carry out orders. The main thread keeps
+//! the state and draws it, once for all messages that came together. The terminal is restored at any
+//! end.
 
 use std::error::Error;
 use std::io::{IsTerminal, stdout};
@@ -16,10 +16,10 @@ use tokio::time::Instant;
 use crate::control::discovery::find;
 
 use self::messages::Message;
-use self::state::{State, Wish};
+use self::state::{Action, State};
 use self::theme::Look;
+use super::client::PrimaryArgs;
 use super::failure::Failure;
-use super::operator::Which;
 
 mod draw;
 mod figures;
@@ -32,19 +32,13 @@ mod sample;
 mod state;
 mod theme;
 
-/// Messages that may wait; when it is full, whoever sends waits: keys in the terminal, snapshots
-/// in the socket.
+/// Messages that may wait. When it is full, senders wait: keys in the terminal, snapshots in the socket.
 const MESSAGES: usize = 64;
 
-/// At least so often all is drawn, so that it shows when nothing comes.
-const DRAW_EVERY: Duration = Duration::from_secs(1);
+/// The longest time between two drawings, so that missing snapshots are seen.
+const DRAW_INTERVAL: Duration = Duration::from_secs(1);
 
-/// There is nothing to draw on.
-#[derive(Debug, thiserror::Error)]
-#[error("top needs a terminal: `sticky-lb status` and `sticky-lb workers` print once")]
-pub(super) struct NoTerminal;
-
-/// What is watched.
+/// A primary on a terminal.
 #[derive(Debug)]
 struct View {
     state: State,
@@ -53,20 +47,20 @@ struct View {
     sender: SyncSender<Message>,
     messages: Receiver<Message>,
     /// When the last snapshot came.
-    told: Instant,
+    last_snapshot: Instant,
 }
 
-/// Shows it until whoever watches has enough.
-pub(super) fn run(which: &Which) -> Result<(), Box<dyn Error>> {
+/// Shows a primary until a key ends it.
+pub(super) fn run(arguments: &PrimaryArgs) -> Result<(), Box<dyn Error>> {
     let is_dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
     if is_dumb || !stdout().is_terminal() {
-        return Err(NoTerminal.into());
+        return Err(Failure::NoTerminal.into());
     }
-    let wanted = which.wanted();
+    let wanted = arguments.wanted();
     let path = find(&wanted).map_err(Failure::from)?;
     let (sender, messages) = sync_channel(MESSAGES);
     messages::from_primary(path, wanted, sender.clone())?;
-    // What is wrong from the start is said like any other error.
+    // Before the first snapshot, errors are printed as of any command.
     let (path, live) = match messages.recv()? {
         Message::Live(path, live) => (path, *live),
         Message::Lost(reason) => return Err(reason.into()),
@@ -74,21 +68,21 @@ pub(super) fn run(which: &Which) -> Result<(), Box<dyn Error>> {
     };
     messages::from_signals(sender.clone())?;
     let state = State::new(live);
-    let view = View { state, path, sender, messages, told: Instant::now() };
+    let view = View { state, path, sender, messages, last_snapshot: Instant::now() };
     let ended = ratatui::try_init().map_err(Into::into).and_then(|terminal| view.show(terminal));
-    // Where the terminal has gone there is nothing to restore.
+    // Fails where the terminal has gone, and nothing is to be restored.
     let _ = ratatui::try_restore();
     ended
 }
 
 impl View {
     fn show(mut self, mut terminal: DefaultTerminal) -> Result<(), Box<dyn Error>> {
-        let look = Look::of_this_terminal();
+        let look = Look::from_environment();
         messages::from_keys(self.sender.clone())?;
         loop {
-            self.state.silence = self.told.elapsed();
+            self.state.silence = self.last_snapshot.elapsed();
             terminal.draw(|frame| self.state.page = draw::draw(frame, &self.state, look))?;
-            let mut next = match self.messages.recv_timeout(DRAW_EVERY) {
+            let mut next = match self.messages.recv_timeout(DRAW_INTERVAL) {
                 Ok(message) => Some(message),
                 Err(RecvTimeoutError::Timeout) => None,
                 // Never: there is a sender in here.
@@ -96,9 +90,9 @@ impl View {
             };
             while let Some(message) = next {
                 match self.take(message)? {
-                    Some(Wish::Quit) => return Ok(()),
-                    Some(Wish::Clear) => terminal.clear()?,
-                    Some(Wish::CarryOut(order)) => {
+                    Some(Action::Quit) => return Ok(()),
+                    Some(Action::Clear) => terminal.clear()?,
+                    Some(Action::CarryOut(order)) => {
                         messages::from_order(order, self.path.clone(), self.sender.clone())?;
                     }
                     None => {}
@@ -108,18 +102,18 @@ impl View {
         }
     }
 
-    fn take(&mut self, message: Message) -> Result<Option<Wish>, Box<dyn Error>> {
+    fn take(&mut self, message: Message) -> Result<Option<Action>, Box<dyn Error>> {
         match message {
             Message::Answered(order, outcome) => self.state.answered(order, outcome),
             Message::Broken(error) => return Err(error),
-            Message::End => return Ok(Some(Wish::Quit)),
+            Message::End => return Ok(Some(Action::Quit)),
             Message::Key(key) => return Ok(self.state.key(key)),
             Message::Live(path, live) => {
-                (self.path, self.told) = (path, Instant::now());
+                (self.path, self.last_snapshot) = (path, Instant::now());
                 self.state.live(*live);
             }
             Message::Lost(reason) => self.state.lost(reason),
-            // Whoever draws looks at the size.
+            // The next drawing takes the new size.
             Message::Resized => {}
         }
         Ok(None)

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// What stands for nothing.
+/// Stands for a missing value.
 pub(super) const NOTHING: &str = "-";
 
 /// Bytes: `1.2 MiB`.
@@ -11,7 +11,7 @@ pub(super) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = as_float(bytes);
     let mut unit = 0;
-    // What would be rounded to 1024 is the next unit's.
+    // A value that rounds to 1024 takes the next unit.
     while value >= 1023.5 && unit + 1 < UNITS.len() {
         value /= 1024.0;
         unit += 1;

@@ -1,4 +1,4 @@
-//! Waits for a primary that may take long: Ctrl-C ends the waiting, and nothing else.
+//! Waits for a primary that may take long; Ctrl-C ends the waiting alone.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,9 +23,9 @@ use crate::system::keeper::keeper_of;
 pub(super) struct Waiting {
     conversation: Conversation,
     interrupts: SignalFd,
-    /// The process that ends last, the primary's or its keeper's, where this one may know it.
+    /// The process that ends last, the primary's or its keeper's, if it is known here.
     last: Option<OwnedFd>,
-    /// What is said when nobody waits any more.
+    /// The text for Ctrl-C.
     goes_on: &'static str,
 }
 
@@ -34,7 +34,7 @@ impl Waiting {
     ///
     /// # Errors
     ///
-    /// If nobody is there.
+    /// If no primary answers there.
     pub(super) fn begin(
         path: &Path,
         request: &Request,
@@ -52,7 +52,7 @@ impl Waiting {
     ///
     /// # Errors
     ///
-    /// If the primary is gone or isn't understood, or somebody has pressed Ctrl-C.
+    /// If the primary has gone or isn't understood, and on Ctrl-C.
     pub(super) fn next_line(&mut self) -> Result<Line, Failure> {
         if !self.conversation.has_read_ahead() {
             self.wait(self.conversation.as_fd())?;
@@ -64,7 +64,7 @@ impl Waiting {
     ///
     /// # Errors
     ///
-    /// As [`Self::next_line`], and if the primary says no.
+    /// As [`Self::next_line`], and if the primary refuses.
     pub(super) fn finish(&mut self) -> Result<Value, Failure> {
         loop {
             match self.next_line()? {
@@ -75,17 +75,17 @@ impl Waiting {
         }
     }
 
-    /// Waits until the primary has ended, and all that it had open is closed.
+    /// Waits until the primary has ended and its descriptors are closed.
     ///
     /// # Errors
     ///
-    /// If it says no, or somebody has pressed Ctrl-C.
+    /// If it refuses, and on Ctrl-C.
     pub(super) fn until_the_end(&mut self) -> Result<(), Failure> {
         loop {
             match self.next_line() {
                 Ok(Line::Error(problem)) => return Err(ClientError::Problem(problem).into()),
                 Ok(_) => {}
-                // Whoever dies closes its sockets in no order.
+                // An ending process closes its sockets in any order.
                 Err(Failure::Client(ClientError::Ended | ClientError::Lost(_))) => break,
                 Err(error) => return Err(error),
             }
@@ -102,18 +102,18 @@ impl Waiting {
     }
 }
 
-/// Waits until there is something to read. `true` if something else happened before.
+/// Waits until there is something to read. Returns `true` if `other` came first.
 ///
 /// # Errors
 ///
-/// What the kernel says.
+/// The kernel's.
 pub(super) fn comes_first(descriptor: BorrowedFd<'_>, other: PollFd<'_>) -> io::Result<bool> {
     let mut polled = [PollFd::new(&descriptor, PollFlags::IN), other];
     rustix::io::retry_on_intr(|| poll(&mut polled, None))?;
     Ok(!polled[1].revents().is_empty())
 }
 
-/// Something that turns on a terminal, and nothing elsewhere.
+/// A spinner on a terminal, nothing elsewhere.
 pub(super) fn spinner(message: String) -> ProgressBar {
     let spinner = ProgressBar::new_spinner().with_message(message);
     spinner.enable_steady_tick(Duration::from_millis(100));

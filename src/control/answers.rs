@@ -68,7 +68,7 @@ impl Control {
             Request::Restart { slot } => self.restart(slot).await,
             Request::Stop { now } => self.stop(now).await,
             Request::Kill { slot } => self.kill(slot).await,
-            Request::Send { slot, signal } => self.send(slot, &signal).await,
+            Request::Signal { slot, signal } => self.signal(slot, &signal).await,
             Request::Events { follow, last } => self.events(follow, last, items).await,
             Request::LogLevel { levels } => to_json(&self.log_level(levels)?),
             Request::Rebalance {} => to_json(&self.rebalance().await?),

@@ -8,6 +8,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::frontend::placement::Placement;
 use crate::frontend::query::FrontendHandle;
+use crate::handover::carry;
+use crate::handover::primary::ReplacementsSnapshot;
 use crate::log::LogHandle;
 use crate::protocol::ids::Timestamp;
 use crate::supervisor::output::Output;
@@ -53,7 +55,7 @@ pub struct Facts {
 }
 
 /// Upgrades and crashes of the primary in this run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replacements {
     /// Upgrades in place.
     pub upgrades: u64,
@@ -64,6 +66,8 @@ pub struct Replacements {
     /// The reason of the last failed upgrade.
     pub upgrade_failed: Option<String>,
 }
+
+carry!(struct Replacements => ReplacementsSnapshot { upgrades, recoveries, failed_upgrades, upgrade_failed });
 
 /// An order to the primary as a whole.
 #[derive(Debug)]

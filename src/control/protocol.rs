@@ -122,8 +122,8 @@ pub enum Request {
         slot: u16,
     },
     /// Send a slot's worker a signal.
-    Send {
-        /// The slot.
+    Signal {
+        /// Which.
         slot: u16,
         /// `USR2`, `SIGUSR2` or `12`.
         signal: String,
@@ -185,7 +185,7 @@ impl Request {
             | Self::Restart { .. }
             | Self::Stop { .. }
             | Self::Kill { .. }
-            | Self::Send { .. }
+            | Self::Signal { .. }
             | Self::LogLevel { .. }
             | Self::Rebalance {} => true,
         }

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The primary's status.
+/// The primary's status: one flat object, so that scripts read each figure by one key.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Status {

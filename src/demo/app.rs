@@ -19,7 +19,7 @@ use crate::worker::{Drain, Session};
 
 const PAGE: &str = include_str!("../../examples/chat/page.html");
 
-/// What the routes know.
+/// The state that all routes share.
 #[derive(Clone, Debug)]
 struct App {
     worker: Arc<Identity>,
@@ -35,7 +35,7 @@ struct Identity {
     headers: [(HeaderName, HeaderValue); 2],
 }
 
-/// The demo's routes. Its WebSockets move from worker to worker.
+/// The demo's routes. Its WebSockets migrate from worker to worker.
 pub fn router(drain: Drain) -> Router {
     let app = App { worker: Arc::new(Identity::own()), drain, rooms: Rooms::default() };
     Router::new()
@@ -51,7 +51,7 @@ pub fn router(drain: Drain) -> Router {
 impl Identity {
     fn own() -> Self {
         let pid = std::process::id();
-        let slot = std::env::var(crate::worker::attach::SLOT).unwrap_or_else(|_| "none".to_owned());
+        let slot = std::env::var("STICKY_LB_SLOT").unwrap_or_else(|_| "none".to_owned());
         let in_header = |text: &str| {
             HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
         };
@@ -82,7 +82,7 @@ async fn hello(State(app): State<App>, headers: HeaderMap) -> Response {
 }
 
 async fn health(State(app): State<App>) -> impl IntoResponse {
-    let (code, status) = match (app.drain.is_ready(), app.drain.has_begun()) {
+    let (code, status) = match (app.drain.is_ready(), app.drain.has_started()) {
         (true, _) => (StatusCode::OK, "healthy"),
         (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
         (false, true) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
@@ -140,8 +140,8 @@ fn burn(time: Duration) -> (u64, Duration) {
 }
 
 async fn echo(session: Option<Session>, upgrade: WebSocketUpgrade) -> Response {
-    // It remembers nothing, so that it can move with nothing, and survive with nothing.
-    session.iter().for_each(|session| session.protect(Vec::new));
+    // It remembers nothing, so it can migrate with an empty state, and survive a crash with one.
+    session.map(|session| session.protect(Vec::new));
     upgrade.on_upgrade(serve_echo)
 }
 

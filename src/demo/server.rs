@@ -35,7 +35,7 @@ pub fn run(address: Option<SocketAddr>) -> Result<(), Box<dyn Error>> {
             return Ok(axum::serve(worker, router).await?);
         };
         let listener = shared_listener(address)?;
-        Ok(::axum::serve(listener, router(Drain::detached()?).into_make_service()).await?)
+        Ok(::axum::serve(listener, router(Drain::standalone()?).into_make_service()).await?)
     })
 }
 

@@ -8,12 +8,12 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
-
 use crate::frontend::listener::{AcceptError, Accepted, Listener};
 use crate::frontend::poller::{Poller, Source};
+use crate::handover::carry;
+use crate::handover::frontend::AcceptErrorsSnapshot;
 use crate::protocol::ids::Timestamp;
+use rustix::io::Errno;
 
 /// Takes connections from a listener's backlog.
 #[derive(Debug)]
@@ -188,11 +188,13 @@ const NAMES: [(Errno, &str); 16] = [
 ];
 
 /// Errors of accept since the start, by name; all others together.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub struct AcceptErrors {
     named: [u64; NAMES.len()],
     other: u64,
 }
+
+carry!(struct AcceptErrors => AcceptErrorsSnapshot { named, other });
 
 impl AcceptErrors {
     fn count(&mut self, errno: Errno) {

@@ -24,7 +24,7 @@ use crate::frontend::restored::RestoredFlags;
 use crate::frontend::router::{Explanation, Router};
 use crate::frontend::routing::{Routing, Tally};
 use crate::frontend::slot_table::{Completion, Overdue, SlotTable};
-use crate::frontend::snapshot::FrontendEstate;
+use crate::frontend::snapshot::FrontendHandover;
 use crate::link::Attached;
 use crate::link::connection::PendingConnection;
 use crate::link::error::ChannelError;
@@ -110,7 +110,7 @@ impl Dispatcher {
     ///
     /// If the kernel won't watch the listener.
     pub fn new(
-        estate: impl Into<FrontendEstate>,
+        before: impl Into<FrontendHandover>,
         affinity: Affinity,
         mut router: Router,
         mut slots: SlotTable,
@@ -118,26 +118,26 @@ impl Dispatcher {
         commands: CommandReceiver,
         queries: Queries,
     ) -> Result<Self, DispatchError> {
-        let estate = estate.into();
+        let before = before.into();
         let poller = Poller::new().map_err(DispatchError::Wait)?;
         poller.add(Source::Commands, commands.as_fd()).map_err(DispatchError::Wait)?;
         poller.add(Source::Queries, queries.as_fd()).map_err(DispatchError::Wait)?;
-        let arrivals = Arrivals::new(estate.listener, estate.accept_errors, affinity, &poller)
+        let arrivals = Arrivals::new(before.listener, before.accept_errors, affinity, &poller)
             .map_err(DispatchError::Wait)?;
-        let queued = estate.slots.queues.iter().flat_map(|(_, queue)| queue);
+        let queued = before.slots.queues.iter().flat_map(|(_, queue)| queue);
         let queued = queued.filter(|one| one.transfer.is_some()).count() as u64;
         let DispatcherSettings { max_held, max_protected, pace } = settings;
         let state = BrokerState {
-            close_requests: estate.wishes,
-            waiting: estate.sessions,
-            recovery: estate.recovery,
+            close_requests: before.close_requests,
+            waiting: before.sessions,
+            recovery: before.recovery,
         };
-        if estate.is_successor {
-            slots.resume(estate.slots.queues, Timestamp::now());
+        if before.is_successor {
+            slots.resume(before.slots.queues, Timestamp::now());
         }
-        router.resume(estate.router);
-        let tally = Tally { counters: estate.counters, stats: estate.stats, shared: estate.page };
-        let mut routing = Routing::new(slots, router, tally, estate.unroutable, max_held);
+        router.resume(before.router);
+        let tally = Tally { counters: before.counters, stats: before.stats, shared: before.page };
+        let mut routing = Routing::new(slots, router, tally, before.unroutable, max_held);
         routing.close_unroutable(arrivals.is_closed());
         Ok(Self {
             poller,
@@ -148,7 +148,7 @@ impl Dispatcher {
             routing,
             broker: Broker::resume(&BrokerSettings { max_protected, pace }, state, queued),
             mode: Mode::Waiting,
-            restored: RestoredFlags::new(estate.slots.quarantined, estate.slots.stalled),
+            restored: RestoredFlags::new(before.slots.quarantined, before.slots.stalled),
         })
     }
 
@@ -157,7 +157,7 @@ impl Dispatcher {
     /// # Errors
     ///
     /// If the listener fails.
-    pub fn run(mut self) -> Result<Option<Box<FrontendEstate>>, DispatchError> {
+    pub fn run(mut self) -> Result<Option<Box<FrontendHandover>>, DispatchError> {
         let mut ready = Vec::new();
         while !self.is_done() {
             self.poller.wait(self.timeout(), &mut ready).map_err(DispatchError::Wait)?;
@@ -175,7 +175,7 @@ impl Dispatcher {
             interest.map_err(DispatchError::Wait)?;
         }
         let has_ended = matches!(self.mode, Mode::Ended);
-        Ok((!has_ended).then(|| Box::new(self.into_estate())))
+        Ok((!has_ended).then(|| Box::new(self.into_handover())))
     }
 
     fn is_done(&mut self) -> bool {
@@ -188,18 +188,18 @@ impl Dispatcher {
         }
     }
 
-    fn into_estate(self) -> FrontendEstate {
+    fn into_handover(self) -> FrontendHandover {
         let (listener, accept_errors) = self.arrivals.into_parts();
         let (slots, router, tally, unroutable) = self.routing.into_parts();
         let state = self.broker.into_state();
-        FrontendEstate {
+        FrontendHandover {
             listener,
             accept_errors,
-            slots: slots.into_estate(),
+            slots: slots.into_handover(),
             counters: tally.counters,
             stats: tally.stats,
-            router: router.into_estate(self.now),
-            wishes: state.close_requests,
+            router: router.into_snapshot(self.now),
+            close_requests: state.close_requests,
             unroutable,
             sessions: state.waiting,
             recovery: state.recovery,

@@ -5,9 +5,9 @@
 
 use std::cmp::Reverse;
 
-use serde::{Deserialize, Serialize};
-
 use crate::frontend::fallback::FallbackReason;
+use crate::handover::carry;
+use crate::handover::frontend::SpreadSnapshot;
 use crate::protocol::ids::{AffinityKey, SlotId};
 
 /// How slots are chosen.
@@ -186,10 +186,12 @@ pub fn modulo(key: AffinityKey, slots: &[SlotId]) -> Option<SlotId> {
 }
 
 /// Chooses slots where nothing needs to stick.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Spread {
     turn: u64,
 }
+
+carry!(struct Spread => SpreadSnapshot { turn });
 
 impl Spread {
     /// The next slot by `placement`, of those that are open, else of those that hold.

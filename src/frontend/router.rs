@@ -5,11 +5,11 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::frontend::fallback::FallbackReason;
-use crate::frontend::memory::{Memory, Remembered};
+use crate::frontend::memory::Memory;
 use crate::frontend::placement::{Availability, Placement, Ranking, Slots, Spread, modulo};
+use crate::handover::Carry;
+use crate::handover::frontend::RouterSnapshot;
 use crate::protocol::ids::{AffinityKey, SlotId, Timestamp};
 
 mod explain;
@@ -59,13 +59,6 @@ enum Note {
     Forget,
 }
 
-/// The state of a router beside its settings.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct RouterEstate {
-    spread: Spread,
-    remembered: Vec<Remembered>,
-}
-
 /// Finds slots for clients.
 #[derive(Debug)]
 pub struct Router {
@@ -89,16 +82,17 @@ impl Router {
         }
     }
 
-    /// The state, for a successor.
+    /// As plain data, without its settings.
     #[must_use]
-    pub fn into_estate(self, now: Timestamp) -> RouterEstate {
-        RouterEstate { remembered: self.memory.remembered(now), spread: self.spread }
+    pub fn into_snapshot(self, now: Timestamp) -> RouterSnapshot {
+        let remembered = self.memory.remembered(now);
+        RouterSnapshot { remembered, spread: self.spread.snapshot() }
     }
 
     /// Resumes from the state of another router.
-    pub fn resume(&mut self, estate: RouterEstate) {
-        self.spread = estate.spread;
-        self.memory.resume(&estate.remembered);
+    pub fn resume(&mut self, snapshot: RouterSnapshot) {
+        self.spread = Spread::restore(snapshot.spread);
+        self.memory.resume(&snapshot.remembered);
     }
 
     /// From now on clients belong to these slots, with these weights. Those that were elsewhere

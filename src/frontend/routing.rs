@@ -426,7 +426,7 @@ impl Host for Routing {
     }
 
     fn resume_link(&mut self, worker: WorkerId) -> bool {
-        let Some(uncounted) = self.slots.resume_link(worker) else { return false };
+        let Some(uncounted) = self.slots.complete_resync(worker) else { return false };
         self.count_acknowledged(uncounted);
         self.flush_later(worker.slot);
         true

@@ -25,7 +25,7 @@ mod snapshot;
 
 pub use slot::Overdue;
 use slot::{Slot, SlotWorker, State};
-pub use snapshot::SlotEstate;
+pub use snapshot::SlotsHandover;
 
 /// Timeouts and limits of slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -296,24 +296,24 @@ impl SlotTable {
 
     /// Everything, for a successor.
     #[must_use]
-    pub fn into_estate(self) -> SlotEstate {
-        let mut estate = SlotEstate::default();
+    pub fn into_handover(self) -> SlotsHandover {
+        let mut handover = SlotsHandover::default();
         for (id, slot) in (0..).map(SlotId).zip(self.slots) {
             let Slot { state, queue, workers } = slot;
             if let State::Stalled(worker) = state {
-                estate.stalled.push(worker);
+                handover.stalled.push(worker);
             }
             if !queue.is_empty() {
-                estate.queues.push((id, queue.into()));
+                handover.queues.push((id, queue.into()));
             }
             for worker in workers {
                 if worker.quarantined {
-                    estate.quarantined.push(worker.id);
+                    handover.quarantined.push(worker.id);
                 }
-                estate.channels.push((worker.id, worker.link));
+                handover.channels.push((worker.id, worker.link));
             }
         }
-        estate
+        handover
     }
 
     /// Resumes with the connections that waited. Workers are about to be attached and to serve: until
@@ -337,7 +337,7 @@ impl SlotTable {
 
     /// Resumes the link of a worker that had another primary before, if it is known by now what that
     /// one has sent. Returns how many connections the worker had acknowledged that no primary has counted.
-    pub fn resume_link(&mut self, worker: WorkerId) -> Option<u64> {
+    pub fn complete_resync(&mut self, worker: WorkerId) -> Option<u64> {
         self.link(worker)?.complete_resync()
     }
 

@@ -1,41 +1,38 @@
-//! What a frontend leaves to its successor, and what a new one begins with.
+//! A frontend that has stopped, and the start of the next one from it.
 //!
 //! After an upgrade that is everything, exactly. After a crash it is the listener and the counters; the
-//! channels come from whoever has kept their descriptors
-//! ([`Link::adopt`]). Channels go to the supervisor in either
-//! case, who attaches them again; the rest to the next dispatcher.
+//! channels come from the descriptors that the keeper or systemd holds ([`Link::adopt`]). In both
+//! cases the supervisor gets the channels and attaches them again, and the next dispatcher gets the rest.
 
+use std::io;
 use std::os::fd::OwnedFd;
-
-use serde::{Deserialize, Serialize};
 
 use crate::frontend::acceptor::AcceptErrors;
 use crate::frontend::listener::Listener;
 use crate::frontend::measure::stats::Stats;
-use crate::frontend::router::RouterEstate;
 use crate::frontend::shared_counters::{COUNTERS, SharedCounters};
-use crate::frontend::slot_table::SlotEstate;
-use crate::handover::descriptors::{Descriptors, LISTENER, TakeOverError};
-use crate::link::Link;
+use crate::frontend::slot_table::SlotsHandover;
+use crate::handover::Carry;
+use crate::handover::descriptors::{Descriptors, LISTENER, RestoreError};
+use crate::handover::frontend::{
+    CloseRequestsSnapshot, FrontendSnapshot, RecoverySnapshot, RouterSnapshot,
+};
+use crate::handover::link::ConnectionSnapshot;
 use crate::link::connection::PendingConnection;
-use crate::link::native::ConnectionDocument;
 use crate::link::seam::{Counters, WorkerId};
-use crate::link::snapshot::LinkSnapshot;
-use crate::protocol::ids::SlotId;
-use crate::sessions::close_requests::CloseRequestsSnapshot;
-use crate::sessions::open_offers::OpenOffers;
+use crate::link::{Link, snapshot as link};
 use crate::sessions::recovery::Recovery;
 
-/// All that a frontend has. Dropping it closes whatever no worker owns.
+/// All that a frontend has. Dropping it closes the connections that no worker owns.
 #[derive(Debug, Default)]
-pub struct FrontendEstate {
+pub struct FrontendHandover {
     pub(super) listener: Option<Listener>,
     pub(super) accept_errors: AcceptErrors,
-    pub(super) slots: SlotEstate,
+    pub(super) slots: SlotsHandover,
     pub(super) counters: Counters,
     pub(super) stats: Stats,
-    pub(super) router: RouterEstate,
-    pub(super) wishes: CloseRequestsSnapshot,
+    pub(super) router: RouterSnapshot,
+    pub(super) close_requests: CloseRequestsSnapshot,
     pub(super) unroutable: Vec<PendingConnection>,
     pub(super) sessions: Vec<PendingConnection>,
     pub(super) recovery: Option<Recovery>,
@@ -43,34 +40,15 @@ pub struct FrontendEstate {
     pub(super) is_successor: bool,
 }
 
-/// A frontend without its descriptors.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct FrontendDocument {
-    listens: bool,
-    accept_errors: AcceptErrors,
-    channels: Vec<(WorkerId, LinkSnapshot)>,
-    queues: Vec<(SlotId, Vec<ConnectionDocument>)>,
-    quarantined: Vec<WorkerId>,
-    stalled: Vec<WorkerId>,
-    counters: Counters,
-    stats: Stats,
-    router: RouterEstate,
-    wishes: CloseRequestsSnapshot,
-    unroutable: Vec<ConnectionDocument>,
-    sessions: Vec<ConnectionDocument>,
-    recovery: Option<(OpenOffers, Vec<ConnectionDocument>)>,
-    is_counted: bool,
-}
-
-impl From<Listener> for FrontendEstate {
-    /// What the first of all begins with.
+impl From<Listener> for FrontendHandover {
+    /// That of the first of all frontends.
     fn from(listener: Listener) -> Self {
         Self { listener: Some(listener), ..Self::default() }
     }
 }
 
-impl FrontendEstate {
-    /// What is left of a primary that has died.
+impl FrontendHandover {
+    /// After a crash.
     #[must_use]
     pub fn after_crash(listener: Listener, page: SharedCounters) -> Self {
         Self {
@@ -82,25 +60,30 @@ impl FrontendEstate {
         }
     }
 
-    /// Counters are written there, for whoever follows after a crash.
+    /// Counters are written to `page` from now on, for a successor after a crash.
     #[must_use]
     pub fn with_page(self, page: SharedCounters) -> Self {
         Self { page: Some(page), ..self }
     }
 
-    /// Where it listens, unless it does no more.
+    /// The listener, unless it is closed.
     #[must_use]
     pub fn listener(&self) -> Option<&Listener> {
         self.listener.as_ref()
     }
 
-    /// The channels, to be attached to the next dispatcher one by one.
+    /// Takes the channels, to be attached to the next dispatcher one by one.
     pub fn take_channels(&mut self) -> Vec<(WorkerId, Link)> {
         std::mem::take(&mut self.slots.channels)
     }
 
-    /// Writes it down; its descriptors go to `descriptors`.
-    pub fn pack(self, descriptors: &mut Descriptors) -> FrontendDocument {
+    /// Puts channels back.
+    pub fn return_channels(&mut self, channels: impl IntoIterator<Item = (WorkerId, Link)>) {
+        self.slots.channels.extend(channels);
+    }
+
+    /// As plain data; its descriptors go to `descriptors`.
+    pub fn into_snapshot(self, descriptors: &mut Descriptors) -> FrontendSnapshot {
         let listens = self.listener.is_some();
         if let Some(listener) = self.listener {
             descriptors.insert(LISTENER, listener.into_socket());
@@ -109,68 +92,71 @@ impl FrontendEstate {
         if let Some(page) = self.page {
             descriptors.insert(COUNTERS, page.into_file());
         }
-        let channels = self.slots.channels.into_iter();
-        let channels = channels
-            .map(|(worker, it)| (worker, LinkSnapshot::pack(it, worker, descriptors)))
-            .collect();
+        let links = self.slots.channels.into_iter().filter_map(|(worker, link)| {
+            Some((worker, link::into_snapshot(link, worker, descriptors)?))
+        });
+        let links = links.collect();
         let mut waiting = Waiting { descriptors, number: 0 };
         let queues = self.slots.queues.into_iter();
-        FrontendDocument {
+        FrontendSnapshot {
             listens,
-            accept_errors: self.accept_errors,
-            channels,
-            queues: queues.map(|(slot, queue)| (slot, waiting.pack(queue))).collect(),
+            accept_errors: self.accept_errors.snapshot(),
+            links,
+            queues: queues.map(|(slot, queue)| (slot, waiting.snapshots(queue))).collect(),
             quarantined: self.slots.quarantined,
             stalled: self.slots.stalled,
-            counters: self.counters,
-            stats: self.stats,
+            counters: self.counters.snapshot(),
+            stats: self.stats.snapshot(),
             router: self.router,
-            wishes: self.wishes,
-            unroutable: waiting.pack(self.unroutable),
-            sessions: waiting.pack(self.sessions),
-            recovery: self.recovery.map(|it| (it.open_offers, waiting.pack(it.held))),
+            close_requests: self.close_requests,
+            unroutable: waiting.snapshots(self.unroutable),
+            sessions: waiting.snapshots(self.sessions),
+            recovery: self.recovery.map(|it| RecoverySnapshot {
+                open_offers: it.open_offers.snapshot(),
+                held: waiting.snapshots(it.held),
+            }),
             is_counted,
         }
     }
 
-    /// Reads it.
+    /// As it was.
     ///
     /// # Errors
     ///
-    /// If a descriptor is missing or is not what it should be.
-    pub fn unpack(
-        document: FrontendDocument,
+    /// If a descriptor is missing or unusable, or the snapshot is malformed.
+    pub fn restore(
+        snapshot: FrontendSnapshot,
         descriptors: &mut Descriptors,
-    ) -> Result<Self, TakeOverError> {
-        let listener = document.listens.then(|| open(LISTENER, descriptors, Listener::handed_over));
-        let page = document.is_counted.then(|| open(COUNTERS, descriptors, SharedCounters::open));
-        let channels = document
-            .channels
-            .into_iter()
-            .map(|(worker, channel)| Ok((worker, channel.unpack(worker, descriptors)?)));
-        let channels = channels.collect::<Result<_, TakeOverError>>()?;
+    ) -> Result<Self, RestoreError> {
+        let listener = snapshot.listens.then(|| open(LISTENER, descriptors, Listener::handed_over));
+        let page = snapshot.is_counted.then(|| open(COUNTERS, descriptors, SharedCounters::open));
+        let links = snapshot.links.into_iter();
+        let links =
+            links.map(|(worker, link)| Ok((worker, link::restore(link, worker, descriptors)?)));
+        let channels = links.collect::<Result<_, RestoreError>>()?;
         let mut waiting = Waiting { descriptors, number: 0 };
-        let queues = document.queues.into_iter();
-        let queues = queues.map(|(slot, queue)| Ok((slot, waiting.unpack(queue)?)));
-        let queues = queues.collect::<Result<_, TakeOverError>>()?;
-        let (quarantined, stalled) = (document.quarantined, document.stalled);
+        let queues = snapshot.queues.into_iter();
+        let queues = queues.map(|(slot, queue)| Ok((slot, waiting.restored(queue)?)));
+        let queues = queues.collect::<Result<_, RestoreError>>()?;
+        let (quarantined, stalled) = (snapshot.quarantined, snapshot.stalled);
         Ok(Self {
             listener: listener.transpose()?,
             page: page.transpose()?,
-            slots: SlotEstate { channels, queues, quarantined, stalled },
-            unroutable: waiting.unpack(document.unroutable)?,
-            sessions: waiting.unpack(document.sessions)?,
-            recovery: match document.recovery {
-                Some((open_offers, held)) => {
-                    Some(Recovery { open_offers, held: waiting.unpack(held)? })
-                }
+            slots: SlotsHandover { channels, queues, quarantined, stalled },
+            unroutable: waiting.restored(snapshot.unroutable)?,
+            sessions: waiting.restored(snapshot.sessions)?,
+            recovery: match snapshot.recovery {
+                Some(RecoverySnapshot { open_offers, held }) => Some(Recovery {
+                    open_offers: Carry::restore(open_offers),
+                    held: waiting.restored(held)?,
+                }),
                 None => None,
             },
-            accept_errors: document.accept_errors,
-            counters: document.counters,
-            stats: document.stats,
-            router: document.router,
-            wishes: document.wishes,
+            accept_errors: Carry::restore(snapshot.accept_errors),
+            counters: Carry::restore(snapshot.counters),
+            stats: Carry::restore(snapshot.stats),
+            router: snapshot.router,
+            close_requests: snapshot.close_requests,
             is_successor: true,
         })
     }
@@ -179,13 +165,13 @@ impl FrontendEstate {
 fn open<T>(
     name: &str,
     descriptors: &mut Descriptors,
-    open: impl FnOnce(OwnedFd) -> std::io::Result<T>,
-) -> Result<T, TakeOverError> {
-    let unusable = |source| TakeOverError::Unusable { name: name.to_owned(), source };
+    open: impl FnOnce(OwnedFd) -> io::Result<T>,
+) -> Result<T, RestoreError> {
+    let unusable = |source| RestoreError::Unusable { name: name.to_owned(), source };
     open(descriptors.require(name)?).map_err(unusable)
 }
 
-/// Names whoever waits, one after the other, in the same order both times.
+/// Names the connections that wait, by their number, in the same order both times.
 struct Waiting<'a> {
     descriptors: &'a mut Descriptors,
     number: u64,
@@ -197,18 +183,17 @@ impl Waiting<'_> {
         format!("waiting.{}", self.number)
     }
 
-    fn pack(&mut self, all: Vec<PendingConnection>) -> Vec<ConnectionDocument> {
-        let pack = |one: PendingConnection| {
-            ConnectionDocument::pack(one, &self.next_name(), self.descriptors)
-        };
-        all.into_iter().map(pack).collect()
+    fn snapshots(&mut self, all: Vec<PendingConnection>) -> Vec<ConnectionSnapshot> {
+        let snapshot =
+            |one: PendingConnection| one.into_snapshot(&self.next_name(), self.descriptors);
+        all.into_iter().map(snapshot).collect()
     }
 
-    fn unpack(
+    fn restored(
         &mut self,
-        all: Vec<ConnectionDocument>,
-    ) -> Result<Vec<PendingConnection>, TakeOverError> {
-        let unpack = |one: ConnectionDocument| one.unpack(&self.next_name(), self.descriptors);
-        all.into_iter().map(unpack).collect()
+        all: Vec<ConnectionSnapshot>,
+    ) -> Result<Vec<PendingConnection>, RestoreError> {
+        let restore = |one| PendingConnection::restore(one, &self.next_name(), self.descriptors);
+        all.into_iter().map(restore).collect()
     }
 }

@@ -1,7 +1,8 @@
 //! The descriptors that a primary leaves to its successor, each with a name: to the program that it
-//! becomes by an upgrade, or, through whoever keeps copies of them, to the one that follows its crash.
+//! becomes by an upgrade, or, by copies that the keeper or systemd holds, to the one that follows its
+//! crash.
 //!
-//! Only names and holds them. What they belong to is written down by the parts that own it.
+//! Only names and holds them. The parts that own them convert themselves.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,15 +13,11 @@ use crate::protocol::ids::{Generation, SlotId, WorkerId};
 /// The name of the listener.
 pub const LISTENER: &str = "listener";
 
-/// What a descriptor of a worker is, in the name that it is kept by.
+/// A descriptor of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WorkerPart {
-    /// The primary's end of the channel.
-    Channel,
-    /// The worker's end.
-    WorkerEnd,
-    /// The scoreboard's memory.
-    Scoreboard,
+    /// Part of the link to it, by the name that the link's dialect gives.
+    Link(&'static str),
     /// The pidfd of its process.
     Process,
     /// The read end of its standard output.
@@ -30,21 +27,9 @@ pub enum WorkerPart {
 }
 
 impl WorkerPart {
-    /// Every one.
-    pub const ALL: [Self; 6] = [
-        Self::Channel,
-        Self::WorkerEnd,
-        Self::Scoreboard,
-        Self::Process,
-        Self::Stdout,
-        Self::Stderr,
-    ];
-
     fn word(self) -> &'static str {
         match self {
-            Self::Channel => "channel",
-            Self::WorkerEnd => "worker-end",
-            Self::Scoreboard => "scoreboard",
+            Self::Link(name) => name,
             Self::Process => "process",
             Self::Stdout => "stdout",
             Self::Stderr => "stderr",
@@ -58,15 +43,15 @@ impl WorkerPart {
     }
 }
 
-/// Why something cannot be taken over from the primary before.
+/// Why a part cannot be restored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum TakeOverError {
+pub enum RestoreError {
     /// A descriptor is missing.
-    #[error("{0} was not left to this primary")]
+    #[error("descriptor {0} of the primary before is missing")]
     Missing(String),
     /// A descriptor is not what its name says.
-    #[error("{name} that was left to this primary is of no use")]
+    #[error("descriptor {name} of the primary before cannot be used")]
     Unusable {
         /// Its name.
         name: String,
@@ -74,8 +59,8 @@ pub enum TakeOverError {
         #[source]
         source: io::Error,
     },
-    /// What is written is not what was meant.
-    #[error("what was written of {0} is not understood")]
+    /// A snapshot contradicts itself.
+    #[error("snapshot of {0} is malformed")]
     Malformed(&'static str),
 }
 
@@ -86,7 +71,7 @@ pub struct Descriptors {
 }
 
 impl Descriptors {
-    /// Adds one; of two with a name the later one stays.
+    /// Adds one. Of two with the same name, the later one stays.
     pub fn insert(&mut self, name: impl Into<String>, descriptor: impl Into<OwnedFd>) {
         self.named.insert(name.into(), descriptor.into());
     }
@@ -100,9 +85,9 @@ impl Descriptors {
     ///
     /// # Errors
     ///
-    /// If it isn't.
-    pub fn require(&mut self, name: &str) -> Result<OwnedFd, TakeOverError> {
-        self.take(name).ok_or_else(|| TakeOverError::Missing(name.to_owned()))
+    /// If it is missing.
+    pub fn require(&mut self, name: &str) -> Result<OwnedFd, RestoreError> {
+        self.take(name).ok_or_else(|| RestoreError::Missing(name.to_owned()))
     }
 
     /// All of them, in the order of their names.
@@ -110,10 +95,10 @@ impl Descriptors {
         self.named.iter().map(|(name, descriptor)| (name.as_str(), descriptor))
     }
 
-    /// Workers of which at least the channel is there.
+    /// The workers of which at least that part is there.
     #[must_use]
-    pub fn workers(&self) -> Vec<WorkerId> {
-        self.named.keys().filter_map(|name| worker(name, WorkerPart::Channel)).collect()
+    pub fn workers_with(&self, part: WorkerPart) -> Vec<WorkerId> {
+        self.named.keys().filter_map(|name| worker(name, part)).collect()
     }
 
     /// Whether nothing is there.
@@ -123,7 +108,7 @@ impl Descriptors {
     }
 }
 
-/// The worker whose `part` has that name.
+/// The worker whose `part` has that name, if it is one.
 fn worker(name: &str, part: WorkerPart) -> Option<WorkerId> {
     let (slot, generation) = name.strip_prefix(part.word())?.strip_prefix('.')?.split_once('.')?;
     let (slot, generation) = (SlotId(slot.parse().ok()?), Generation(generation.parse().ok()?));
@@ -137,12 +122,13 @@ mod tests {
     #[test]
     fn a_workers_descriptors_are_found_by_their_names() {
         let id = WorkerId { slot: SlotId(3), generation: Generation(70) };
-        for part in WorkerPart::ALL {
+        let channel = WorkerPart::Link("channel");
+        for part in [channel, WorkerPart::Process, WorkerPart::Stdout, WorkerPart::Stderr] {
             assert_eq!(worker(&part.name(id), part), Some(id));
         }
         for wrong in ["channel", "channel.", "channel.1", "channel.1.x", "channels.1.2", "listener"]
         {
-            assert_eq!(worker(wrong, WorkerPart::Channel), None, "{wrong}");
+            assert_eq!(worker(wrong, channel), None, "{wrong}");
         }
     }
 
@@ -151,9 +137,10 @@ mod tests {
         let mut descriptors = Descriptors::default();
         let id = WorkerId { slot: SlotId(0), generation: Generation(1) };
         let null = || std::fs::File::open("/dev/null").unwrap();
-        descriptors.insert(WorkerPart::Channel.name(id), null());
+        let channel = WorkerPart::Link("channel");
+        descriptors.insert(channel.name(id), null());
         descriptors.insert("listener", null());
-        assert_eq!(descriptors.workers(), [id]);
+        assert_eq!(descriptors.workers_with(channel), [id]);
         assert!(descriptors.take("listener").is_some());
         assert!(descriptors.take("listener").is_none());
         assert_eq!(descriptors.iter().count(), 1);

@@ -1,7 +1,7 @@
-//! The keeper's other children: what primaries that crashed have left, workers and what those have
-//! started. All of it comes here, since the keeper is a child subreaper, or PID 1 of a container.
+//! The keeper's other children: the workers of primaries that crashed, and the processes that those have
+//! started. They become the keeper's, since it is a child subreaper, or PID 1 of a container.
 //!
-//! Leaves no zombie but those whose pidfds are kept: their statuses are the next primary's to read.
+//! Leaves no zombie but those whose pidfds are stored: their statuses are the next primary's to read.
 
 use std::collections::HashSet;
 use std::fs;
@@ -14,23 +14,23 @@ use rustix::process::{
 /// Looks after children that are no primaries.
 #[derive(Debug)]
 pub(super) struct Children {
-    /// Those that this process had before it became a keeper.
+    /// The children of this process before it became a keeper.
     inherited: HashSet<Pid>,
 }
 
 impl Children {
-    /// Makes this process the one that orphans come to.
+    /// Makes this process the parent of orphans.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// If the kernel refuses.
     pub(super) fn adopt() -> io::Result<Self> {
         set_child_subreaper(Some(getpid()))?;
         Ok(Self { inherited: all().into_iter().collect() })
     }
 
-    /// Takes the statuses of those that have ended, but for those that are `spared`.
-    pub(super) fn bury(&mut self, spared: impl Fn(Pid) -> bool) {
+    /// Takes the statuses of those that have exited, but for those that are `spared`.
+    pub(super) fn reap(&mut self, spared: impl Fn(Pid) -> bool) {
         for pid in all().into_iter().filter(|pid| !spared(*pid)) {
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
             if !matches!(waitid(WaitId::Pid(pid), options), Ok(None)) {
@@ -39,15 +39,15 @@ impl Children {
         }
     }
 
-    /// Whether one is there that came later than this process became a keeper.
+    /// Whether there is one that came after this process became a keeper.
     pub(super) fn has_any(&self) -> bool {
         self.own().next().is_some()
     }
 
-    /// Sends a signal to them; not to what was there before.
+    /// Sends a signal to those that came since.
     pub(super) fn signal(&self, signal: Signal) {
         for pid in self.own() {
-            // Its number is its own: nobody else takes its status. It may have ended this moment.
+            // Its number is its own: no other thread takes its status. It may just have exited.
             let _ = kill_process(pid, signal);
         }
     }
@@ -57,7 +57,7 @@ impl Children {
     }
 }
 
-/// All children, with those that have ended. The keeper has one thread, whose children they are.
+/// All children, with zombies. The keeper has one thread, whose children they are.
 fn all() -> Vec<Pid> {
     let own = getpid();
     let list = fs::read_to_string(format!("/proc/self/task/{own}/children")).unwrap_or_default();

@@ -1,12 +1,12 @@
-//! Starts a primary: this program with the same arguments, and with all that was kept.
+//! Starts a primary: this program with the same arguments, and with all stored descriptors.
 //!
 //! # Pitfalls
 //!
-//! * While a program is started, the standard library hears of errors through a pipe, whose number
-//!   must not be one that a descriptor is to have in the new process: an error would be written to
-//!   whatever is there then. So no such number is left free.
-//! * The new process is the leader of a group of its own: what a terminal or an operator sends to the
-//!   whole group reaches the keeper alone, and the primary has it from there, once.
+//! * While a program is started, the standard library reads errors from a pipe, whose number must not be
+//!   one that a descriptor gets in the new process: an error would be written to that descriptor. So no
+//!   such number is left free.
+//! * The new process is the leader of a group of its own: a signal of a terminal or an operator to the
+//!   whole group reaches the keeper alone, which forwards it to the primary, once.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -19,14 +19,15 @@ use std::process::Command;
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::io::fcntl_dupfd_cloexec;
 
+use crate::handover::descriptors::LISTENER;
 use crate::keeper::process::Process;
-use crate::system::activation::{FIRST, LISTENER, variables};
+use crate::system::activation::{FIRST, variables};
 use crate::system::{keeper, program, store};
 
-/// What this process runs itself, and the first primary, too.
+/// The program of this process, and of the first primary.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
-/// What concerns the keeper alone, or is said to the primary in another way.
+/// Variables for the keeper alone, and those that the primary gets with other values.
 const OWN: [&str; 6] =
     ["FDSTORE", "LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "LISTEN_PIDFDID", "WATCHDOG_PID"];
 
@@ -43,12 +44,12 @@ pub(super) struct Launcher {
 }
 
 impl Launcher {
-    /// For primaries that speak to `socket`. `listener` is what the service manager has passed; it
-    /// watches over the program if it `has_watchdog`. `events` is the descriptor of `--events-fd`.
+    /// For primaries that send to `socket`. `listener` is the service manager's; `has_watchdog` if it has a
+    /// watchdog for the program; `events` is the descriptor of `--events-fd`.
     ///
     /// # Errors
     ///
-    /// If it isn't known where this program is.
+    /// If the path of this program isn't known.
     pub(super) fn new(
         socket: &str,
         listener: Option<OwnedFd>,
@@ -64,17 +65,17 @@ impl Launcher {
         Ok(Self { words, environment, has_watchdog, listener, events })
     }
 
-    /// Starts one with copies of what is `kept`.
+    /// Starts one with copies of the `stored` descriptors.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// If the kernel refuses.
     pub(super) fn start<'a>(
         &'a self,
-        kept: impl Iterator<Item = (&'a str, BorrowedFd<'a>)>,
+        stored: impl Iterator<Item = (&'a str, BorrowedFd<'a>)>,
     ) -> io::Result<Process> {
         let listener = self.listener.iter().map(|listener| (LISTENER, listener.as_fd()));
-        let (names, descriptors): (Vec<_>, Vec<_>) = listener.chain(kept).unzip();
+        let (names, descriptors): (Vec<_>, Vec<_>) = listener.chain(stored).unzip();
         let mut descriptors: Vec<BorrowedFd<'_>> = descriptors;
         let mut command = Command::new(program(&names));
         if let Some((own, others)) = self.words.split_first() {
@@ -93,12 +94,12 @@ impl Launcher {
             command.env(keeper::EVENTS_VARIABLE, number.to_string());
             descriptors.push(events.as_fd());
         }
-        let _taken = pass(&mut command, &descriptors)?;
+        let _reserved = pass(&mut command, &descriptors)?;
         Process::spawn(command.process_group(0))
     }
 }
 
-/// The very program that ran before, whatever its file is by now.
+/// The program that ran before, even if its file has changed.
 fn program(names: &[&str]) -> PathBuf {
     let is_program = |name: &&str| name.strip_prefix(store::PREFIX) == Some(store::PROGRAM);
     let programs = (FIRST..).zip(names).filter(|(_, name)| is_program(name));
@@ -108,19 +109,19 @@ fn program(names: &[&str]) -> PathBuf {
     }
 }
 
-/// Lets the process have copies of the descriptors from number [`FIRST`] on. What is returned is to be
-/// held until it is started: it takes the numbers that are free here.
+/// Passes copies of the descriptors, from number [`FIRST`] on. The returned files take the numbers that are
+/// free here, and must be held until the process is started.
 fn pass(command: &mut Command, descriptors: &[BorrowedFd<'_>]) -> io::Result<Vec<File>> {
     let numbers: Vec<_> = (FIRST..).take(descriptors.len()).collect();
     let beyond = numbers.last().map_or(FIRST, |last| last + 1);
-    let mut taken = Vec::new();
-    while taken.last().is_none_or(|file: &File| file.as_raw_fd() < beyond) {
-        taken.push(File::open("/dev/null")?);
+    let mut reserved = Vec::new();
+    while reserved.last().is_none_or(|file: &File| file.as_raw_fd() < beyond) {
+        reserved.push(File::open("/dev/null")?);
     }
     let mappings = descriptors.iter().zip(numbers).map(|(descriptor, child_fd)| {
         Ok(FdMapping { parent_fd: fcntl_dupfd_cloexec(descriptor, beyond)?, child_fd })
     });
     let mappings = mappings.collect::<io::Result<Vec<_>>>()?;
     command.fd_mappings(mappings).map_err(io::Error::other)?;
-    Ok(taken)
+    Ok(reserved)
 }

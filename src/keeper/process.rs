@@ -1,4 +1,4 @@
-//! The process of a primary: signalled and waited for, by its pidfd.
+//! The process of a primary: signalled and waited for by its pidfd.
 
 use std::fmt;
 use std::io;
@@ -12,8 +12,8 @@ use rustix::process::{
 
 use crate::protocol::ids::Timestamp;
 
-/// What a program of Rust ends with when it has panicked.
-const PANICKED: i32 = 101;
+/// The exit code of a Rust program that has panicked.
+const PANIC: i32 = 101;
 
 /// A primary that was started.
 #[derive(Debug)]
@@ -23,9 +23,9 @@ pub(super) struct Process {
     started: Timestamp,
 }
 
-/// How it ended.
+/// How a primary exited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum Exit {
     /// By itself, with this status.
     Status(i32),
     /// By this signal.
@@ -37,9 +37,9 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// If the kernel refuses.
     pub(super) fn spawn(command: &mut Command) -> io::Result<Self> {
-        // It is not waited for by its handle.
+        // The pidfd replaces this handle.
         let mut child = command.spawn()?;
         let pid = Pid::from_child(&child);
         match pidfd_open(pid, PidfdFlags::empty()) {
@@ -56,23 +56,23 @@ impl Process {
         self.pid
     }
 
-    /// Since its start.
-    pub(super) fn age(&self) -> Duration {
+    /// The time since its start.
+    pub(super) fn uptime(&self) -> Duration {
         Timestamp::now().since(self.started)
     }
 
-    /// Sends it a signal. That it has ended is no error.
+    /// Sends it a signal. It is no error if it has exited.
     pub(super) fn signal(&self, signal: Signal) {
         let _ = pidfd_send_signal(&self.pidfd, signal);
     }
 
-    /// How it ended, if it has. To be asked once then.
-    pub(super) fn end(&self) -> Option<End> {
+    /// How it exited, if it has. To be asked once then.
+    pub(super) fn exit(&self) -> Option<Exit> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         let status = waitid(WaitId::PidFd(self.pidfd.as_fd()), options).ok().flatten()?;
         Some(match status.terminating_signal() {
-            Some(signal) => End::Signal(signal),
-            None => End::Status(status.exit_status().unwrap_or(-1)),
+            Some(signal) => Exit::Signal(signal),
+            None => Exit::Status(status.exit_status().unwrap_or(-1)),
         })
     }
 }
@@ -83,13 +83,13 @@ impl AsFd for Process {
     }
 }
 
-impl End {
-    /// It had no intention to end.
+impl Exit {
+    /// Whether it crashed.
     pub(super) fn is_crash(self) -> bool {
-        matches!(self, Self::Signal(_) | Self::Status(PANICKED))
+        matches!(self, Self::Signal(_) | Self::Status(PANIC))
     }
 
-    /// As a shell says it.
+    /// The exit code, as a shell has it.
     pub(super) fn code(self) -> u8 {
         let code = match self {
             Self::Status(status) => status,
@@ -99,7 +99,7 @@ impl End {
     }
 }
 
-impl fmt::Display for End {
+impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => write!(f, "exited with status {status}"),
@@ -113,17 +113,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_who_did_not_mean_to_end_has_crashed() {
-        for (end, is_crash, code) in [
-            (End::Status(0), false, 0),
-            (End::Status(1), false, 1),
-            (End::Status(2), false, 2),
-            (End::Status(101), true, 101),
-            (End::Signal(9), true, 137),
-            (End::Signal(6), true, 134),
-            (End::Status(-1), false, 1),
+    fn a_signal_and_a_panic_are_crashes() {
+        for (exit, is_crash, code) in [
+            (Exit::Status(0), false, 0),
+            (Exit::Status(1), false, 1),
+            (Exit::Status(2), false, 2),
+            (Exit::Status(101), true, 101),
+            (Exit::Signal(9), true, 137),
+            (Exit::Signal(6), true, 134),
+            (Exit::Status(-1), false, 1),
         ] {
-            assert_eq!((end.is_crash(), end.code()), (is_crash, code), "{end}");
+            assert_eq!((exit.is_crash(), exit.code()), (is_crash, code), "{exit}");
         }
     }
 }

@@ -1,7 +1,6 @@
-//! Signals to the keeper, read one after the other instead of being handled.
+//! Signals to the keeper, read one after the other.
 //!
-//! They are blocked, and stay so in the primary until it has handlers for them: none can end it
-//! while it starts.
+//! They are blocked, and stay so in the primary until it has handlers: none can end it while it starts.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,7 +10,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::kernel;
 
-/// What the primary gets.
+/// Signals that the primary gets.
 const FORWARDED: [Signal; 8] = [
     Signal::SIGTERM,
     Signal::SIGINT,
@@ -23,22 +22,22 @@ const FORWARDED: [Signal; 8] = [
     Signal::SIGTTOU,
 ];
 
-/// What a signal means to the keeper.
+/// The action that a signal to the keeper stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
-    /// The primary is to stop, which is said by this signal.
+pub(super) enum SignalAction {
+    /// Stop, which the primary learns by this signal.
     Stop(rustix::process::Signal),
-    /// The primary is to have it.
+    /// Forward it to the primary.
     Forward(rustix::process::Signal),
-    /// Both are to stand still (Ctrl-Z).
+    /// Pause both (Ctrl-Z).
     Pause,
-    /// Both are to go on.
+    /// Continue both.
     Continue,
-    /// A process has ended.
-    Ended,
+    /// Reap a child.
+    Reap,
 }
 
-/// Signals that are waiting.
+/// Blocked signals.
 #[derive(Debug)]
 pub(super) struct Signals {
     signals: SignalFd,
@@ -49,20 +48,19 @@ impl Signals {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// If the kernel refuses.
     pub(super) fn block() -> io::Result<Self> {
         let others = [Signal::SIGTSTP, Signal::SIGCONT, Signal::SIGCHLD];
         let signals: SigSet = FORWARDED.into_iter().chain(others).collect();
         signals.thread_block()?;
-        // Where whoever started this process ignores it, the kernel takes every status itself.
+        // If this process was started with SIGCHLD ignored, the kernel would take every status itself.
         kernel::hear_of_children();
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Self { signals: SignalFd::with_flags(&signals, flags)? })
     }
 
-    /// Does what a program does that has no handler for Ctrl-Z: stands still until it is to go on, if
-    /// there is a shell that could say so.
-    pub(super) fn stand_still(&self) {
+    /// Stops this process as Ctrl-Z does without a handler, until SIGCONT, if there is a shell to send it.
+    pub(super) fn pause(&self) {
         let pause: SigSet = [Signal::SIGTSTP].into_iter().collect();
         let _ = raise(Signal::SIGTSTP);
         let _ = pause.thread_unblock();
@@ -70,18 +68,18 @@ impl Signals {
     }
 
     /// The next one, if there is one.
-    pub(super) fn next(&self) -> Option<Meaning> {
+    pub(super) fn next(&self) -> Option<SignalAction> {
         let number = self.signals.read_signal().ok()??.ssi_signo;
         let signal = Signal::try_from(i32::try_from(number).ok()?).ok()?;
         Some(match signal {
-            Signal::SIGCHLD => Meaning::Ended,
-            Signal::SIGTSTP => Meaning::Pause,
-            Signal::SIGCONT => Meaning::Continue,
+            Signal::SIGCHLD => SignalAction::Reap,
+            Signal::SIGTSTP => SignalAction::Pause,
+            Signal::SIGCONT => SignalAction::Continue,
             signal => {
                 let named = rustix::process::Signal::from_named_raw(signal as i32)?;
                 match signal {
-                    Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT => Meaning::Stop(named),
-                    _ => Meaning::Forward(named),
+                    Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT => SignalAction::Stop(named),
+                    _ => SignalAction::Forward(named),
                 }
             }
         })

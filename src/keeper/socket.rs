@@ -1,6 +1,6 @@
-//! Where the primary speaks to its keeper: a socket for datagrams, as a service manager has one.
+//! The socket by which the primary sends messages to its keeper: datagrams, as to a service manager.
 //!
-//! Whoever else writes to it is not heard, and what was sent along is closed.
+//! Messages of other processes are ignored, and their descriptors closed.
 
 use std::io::{self, IoSliceMut, Read};
 use std::mem::MaybeUninit;
@@ -19,10 +19,10 @@ const BATCH: usize = 253;
 
 const CONTROL: usize = rustix::cmsg_space!(ScmRights(BATCH), ScmCredentials(1));
 
-/// Bytes of a datagram; longer ones are left out. systemd has the same limit.
-const LONGEST: usize = 4096;
+/// Bytes of a datagram; longer ones are ignored. systemd has the same limit.
+const MAX_DATAGRAM: usize = 4096;
 
-/// Listens to the primary.
+/// Receives the primary's messages.
 #[derive(Debug)]
 pub(super) struct Socket {
     socket: UnixDatagram,
@@ -32,7 +32,7 @@ pub(super) struct Socket {
 /// A datagram.
 #[derive(Debug)]
 pub(super) struct Datagram {
-    /// Who has sent it.
+    /// The sender.
     pub(super) sender: Option<Pid>,
     pub(super) bytes: Vec<u8>,
     pub(super) descriptors: Vec<OwnedFd>,
@@ -41,11 +41,11 @@ pub(super) struct Datagram {
 }
 
 impl Socket {
-    /// With an abstract name that nobody guesses.
+    /// With an abstract name that cannot be guessed.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// If the kernel refuses.
     pub(super) fn bind() -> io::Result<Self> {
         let mut random = [0; 16];
         std::fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
@@ -61,13 +61,13 @@ impl Socket {
         &self.name
     }
 
-    /// The next datagram, if there is one. What is too long has no bytes.
+    /// The next datagram, if there is one. One that is too long has no bytes.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// If the kernel refuses.
     pub(super) fn receive(&self) -> io::Result<Option<Datagram>> {
-        let mut bytes = vec![0; LONGEST];
+        let mut bytes = vec![0; MAX_DATAGRAM];
         let mut space = [MaybeUninit::uninit(); CONTROL];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
@@ -107,11 +107,11 @@ mod tests {
 
     use super::*;
 
-    fn speaker(socket: &Socket) -> UnixDatagram {
-        let speaker = UnixDatagram::unbound().unwrap();
+    fn sender(socket: &Socket) -> UnixDatagram {
+        let sender = UnixDatagram::unbound().unwrap();
         let name = socket.name().strip_prefix('@').unwrap();
-        speaker.connect_addr(&SocketAddr::from_abstract_name(name).unwrap()).unwrap();
-        speaker
+        sender.connect_addr(&SocketAddr::from_abstract_name(name).unwrap()).unwrap();
+        sender
     }
 
     #[test]
@@ -124,23 +124,23 @@ mod tests {
         let mut control = SendAncillaryBuffer::new(&mut space);
         assert!(control.push(SendAncillaryMessage::ScmRights(&files)));
         let bytes = [IoSlice::new(b"FDSTORE=1")];
-        sendmsg(speaker(&socket), &bytes, &mut control, SendFlags::empty()).unwrap();
-        let heard = socket.receive().unwrap().unwrap();
-        assert_eq!((heard.sender, &heard.bytes[..]), (Some(getpid()), &b"FDSTORE=1"[..]));
-        assert_eq!((heard.descriptors.len(), heard.descriptors_lost), (BATCH, false));
+        sendmsg(sender(&socket), &bytes, &mut control, SendFlags::empty()).unwrap();
+        let datagram = socket.receive().unwrap().unwrap();
+        assert_eq!((datagram.sender, &datagram.bytes[..]), (Some(getpid()), &b"FDSTORE=1"[..]));
+        assert_eq!((datagram.descriptors.len(), datagram.descriptors_lost), (BATCH, false));
     }
 
     #[test]
-    fn what_is_too_long_says_nothing() {
+    fn a_datagram_that_is_too_long_is_empty() {
         let socket = Socket::bind().unwrap();
-        let speaker = speaker(&socket);
-        speaker.send(&[b'x'; LONGEST]).unwrap();
-        speaker.send(&[b'x'; LONGEST + 1]).unwrap();
-        speaker.send(b"").unwrap();
+        let sender = sender(&socket);
+        sender.send(&[b'x'; MAX_DATAGRAM]).unwrap();
+        sender.send(&[b'x'; MAX_DATAGRAM + 1]).unwrap();
+        sender.send(b"").unwrap();
         let length = || socket.receive().unwrap().map(|datagram| datagram.bytes.len());
         assert_eq!(
             [length(), length(), length(), length()],
-            [Some(LONGEST), Some(0), Some(0), None]
+            [Some(MAX_DATAGRAM), Some(0), Some(0), None]
         );
     }
 

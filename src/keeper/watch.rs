@@ -1,4 +1,4 @@
-//! The loop of the keeper: signals, what the primary says, its end.
+//! The loop of the keeper: signals, the primary's messages, its exit.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,11 +9,11 @@ use rustix::process::Signal;
 
 use crate::keeper::back_off::{BackOff, Next};
 use crate::keeper::children::Children;
-use crate::keeper::kept::Kept;
+use crate::keeper::descriptor_store::DescriptorStore;
 use crate::keeper::launch::Launcher;
 use crate::keeper::message::{self, Order};
-use crate::keeper::process::{End, Process};
-use crate::keeper::signals::{Meaning, Signals};
+use crate::keeper::process::{Exit, Process};
+use crate::keeper::signals::{SignalAction, Signals};
 use crate::keeper::socket::{Datagram, Socket};
 use crate::keeper::{KeeperError, KeeperSettings, failed_to};
 use crate::kernel::keep_inherited_descriptors;
@@ -24,16 +24,17 @@ use crate::system::descriptors::raise_descriptor_limit;
 use crate::system::notify::Notifier;
 use crate::system::store::{CONFIGURATION, PREFIX};
 
-/// Datagrams that are heard before something else has its turn.
-const AT_A_TIME: usize = 256;
+/// Datagrams that are handled before other events.
+const MAX_DATAGRAMS: usize = 256;
 
-/// The most of a dead primary's last words. Its queue holds far fewer, unless somebody else fills it.
-const LAST_WORDS: usize = 65_536;
+/// The last datagrams of a primary that has exited. Its queue holds far fewer, unless other processes fill
+/// it.
+const MAX_LAST_DATAGRAMS: usize = 65_536;
 
-/// How long killed processes may take to end.
-const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Killed processes may take so long to exit.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Watches over a primary.
+/// The keeper of a primary.
 #[derive(Debug)]
 pub(super) struct Watch {
     kill_timeout: Duration,
@@ -41,25 +42,25 @@ pub(super) struct Watch {
     socket: Socket,
     manager: Option<Notifier>,
     launcher: Launcher,
-    kept: Kept,
+    store: DescriptorStore,
     children: Children,
     back_off: BackOff,
     primary: Option<Process>,
-    /// When the next one is to start, if there is none.
+    /// When the next one starts, if there is none.
     due: Timestamp,
-    /// Signals that it is to have then.
-    waiting: Vec<Signal>,
-    /// The primary was told to stop, or says that it does.
+    /// Signals that it gets then.
+    pending: Vec<Signal>,
+    /// The primary stops.
     stopping: bool,
-    has_lost: bool,
+    has_lost_descriptors: bool,
 }
 
 impl Watch {
-    /// Begins, with no primary yet.
+    /// Starts, without a primary yet.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses what is needed, or what was passed cannot be used.
+    /// If the kernel refuses something, or a descriptor of the service manager cannot be used.
     pub(super) fn new(
         settings: KeeperSettings,
         configuration: Option<&str>,
@@ -67,23 +68,22 @@ impl Watch {
     ) -> Result<Self, KeeperError> {
         let passed = inherited()?;
         if let Err(error) = keep_inherited_descriptors() {
-            tracing::warn!(%error, "primary inherits descriptors that its keeper has inherited");
+            tracing::warn!(%error, "descriptors that the keeper has inherited go on to the primary");
         }
-        // Each stored descriptor takes one here, and a second one while a primary is started.
         if let Err(error) = raise_descriptor_limit() {
-            tracing::warn!(%error, "cannot raise the keeper's descriptor limit");
+            tracing::warn!(%error, "descriptor limit of the keeper not raised");
         }
         let signals = Signals::block().map_err(failed_to("read signals"))?;
         let children = Children::adopt().map_err(failed_to("take care of orphaned processes"))?;
-        let socket = Socket::bind().map_err(failed_to("listen to its primary"))?;
+        let socket = Socket::bind().map_err(failed_to("receive messages of its primary"))?;
         let manager = Notifier::from_environment();
         let has_watchdog = manager.as_ref().and_then(Notifier::watchdog_interval).is_some();
         let launcher = Launcher::new(socket.name(), passed.listener, has_watchdog, events)
             .map_err(failed_to("find its program"))?;
-        let mut kept = Kept::default();
+        let mut store = DescriptorStore::default();
         if let Some(text) = configuration {
             let text = seal(text.as_bytes()).map_err(failed_to("pass the configuration on"))?;
-            kept.keep(&format!("{PREFIX}{CONFIGURATION}"), vec![text]);
+            store.insert(&format!("{PREFIX}{CONFIGURATION}"), vec![text]);
         }
         Ok(Self {
             kill_timeout: settings.kill_timeout,
@@ -91,22 +91,22 @@ impl Watch {
             socket,
             manager,
             launcher,
-            kept,
+            store,
             children,
             back_off: BackOff::new(settings.min_uptime),
             primary: None,
             due: Timestamp::now(),
-            waiting: Vec::new(),
+            pending: Vec::new(),
             stopping: false,
-            has_lost: false,
+            has_lost_descriptors: false,
         })
     }
 
-    /// Waits until something happens or is due.
+    /// Waits for an event, or for the time of the next start.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// If the kernel refuses.
     pub(super) fn wait(&self) -> io::Result<()> {
         let pause = self.due.since(Timestamp::now());
         let pause = Timespec::try_from(pause).ok().filter(|_| self.primary.is_none());
@@ -119,20 +119,20 @@ impl Watch {
         Ok(())
     }
 
-    /// Does what there is to do. Returns the exit code at the end.
+    /// Handles all events. Returns the exit code at the end.
     ///
     /// # Errors
     ///
-    /// If primaries keep dying.
+    /// If primaries keep crashing.
     pub(super) fn turn(&mut self) -> Result<Option<u8>, KeeperError> {
-        self.hear(AT_A_TIME);
-        if let Some(end) = self.primary.as_ref().and_then(Process::end)
-            && let Some(code) = self.ended(end)?
+        self.receive(MAX_DATAGRAMS);
+        if let Some(exit) = self.primary.as_ref().and_then(Process::exit)
+            && let Some(code) = self.handle_exit(exit)?
         {
             return Ok(Some(code));
         }
-        while let Some(meaning) = self.signals.next() {
-            if self.heed(meaning) {
+        while let Some(action) = self.signals.next() {
+            if self.handle_signal(action) {
                 return Ok(Some(0));
             }
         }
@@ -142,49 +142,51 @@ impl Watch {
         Ok(None)
     }
 
-    /// That none can be started is as if it had died at once.
+    /// A failed start counts as a crash at once.
     fn start(&mut self) -> Result<(), KeeperError> {
-        match self.launcher.start(self.kept.iter()) {
+        match self.launcher.start(self.store.iter()) {
             Ok(primary) => {
-                tracing::debug!(pid = %primary.pid(), "primary is started");
-                // They wait there, too, until it has handlers.
-                self.waiting.drain(..).for_each(|signal| primary.signal(signal));
+                tracing::debug!(pid = %primary.pid(), "primary started");
+                // They wait there until it has handlers.
+                self.pending.drain(..).for_each(|signal| primary.signal(signal));
                 self.primary = Some(primary);
                 Ok(())
             }
             Err(error) => {
-                tracing::error!(%error, "cannot start a primary");
-                self.follow(Duration::ZERO)
+                tracing::error!(%error, "primary not started");
+                self.restart_after(Duration::ZERO)
             }
         }
     }
 
-    /// Hears what the primary has said: so many datagrams at most.
-    fn hear(&mut self, most: usize) {
-        for _ in 0..most {
+    /// Handles the primary's datagrams: so many at most.
+    fn receive(&mut self, limit: usize) {
+        for _ in 0..limit {
             let Ok(Some(datagram)) = self.socket.receive() else { return };
             let primary = self.primary.as_ref().map(Process::pid);
             if primary.is_some() && datagram.sender == primary {
-                self.obey(datagram);
+                self.handle_message(datagram);
             }
         }
     }
 
-    fn obey(&mut self, datagram: Datagram) {
-        if datagram.descriptors_lost && !std::mem::replace(&mut self.has_lost, true) {
-            tracing::error!("no descriptor left: a crash of the primary would lose what it keeps");
+    fn handle_message(&mut self, datagram: Datagram) {
+        if datagram.descriptors_lost && !std::mem::replace(&mut self.has_lost_descriptors, true) {
+            tracing::error!(
+                "no descriptor left: a crash of the primary would lose some of its own"
+            );
         }
         let message = message::parse(&datagram.bytes, std::process::id());
         match message.order {
-            Order::Keep(name) => self.kept.keep(name, datagram.descriptors),
+            Order::Store(name) => self.store.insert(name, datagram.descriptors),
             Order::Remove(name) => {
-                self.kept.remove(name);
-                self.bury();
+                self.store.remove(name);
+                self.reap();
             }
             Order::Nothing => {}
         }
         if message.stopping {
-            self.expect_the_end();
+            self.begin_stop();
         }
         if let Some(manager) = self.manager.as_ref().filter(|_| !message.relayed.is_empty()) {
             manager.relay(&message.relayed);
@@ -192,71 +194,70 @@ impl Watch {
     }
 
     /// Returns whether that is the end.
-    fn heed(&mut self, meaning: Meaning) -> bool {
-        match meaning {
-            Meaning::Ended => self.bury(),
-            Meaning::Stop(_) if self.primary.is_none() => {
+    fn handle_signal(&mut self, action: SignalAction) -> bool {
+        match action {
+            SignalAction::Reap => self.reap(),
+            SignalAction::Stop(_) if self.primary.is_none() => {
                 tracing::info!("stopping while there is no primary");
                 self.end_children(Some(self.kill_timeout));
                 return true;
             }
-            Meaning::Stop(signal) => {
-                self.expect_the_end();
-                self.pass_on(signal);
+            SignalAction::Stop(signal) => {
+                self.begin_stop();
+                self.forward(signal);
             }
-            Meaning::Forward(signal) => self.pass_on(signal),
-            Meaning::Pause => {
-                self.pass_on(Signal::STOP);
-                self.signals.stand_still();
-                self.pass_on(Signal::CONT);
+            SignalAction::Forward(signal) => self.forward(signal),
+            SignalAction::Pause => {
+                self.forward(Signal::STOP);
+                self.signals.pause();
+                self.forward(Signal::CONT);
             }
-            Meaning::Continue => self.pass_on(Signal::CONT),
+            SignalAction::Continue => self.forward(Signal::CONT),
         }
         false
     }
 
-    /// To the next primary, if there is none.
-    fn pass_on(&mut self, signal: Signal) {
+    /// Sends a signal to the primary, or to the next one if there is none.
+    fn forward(&mut self, signal: Signal) {
         if let Some(primary) = &self.primary {
             primary.signal(signal);
         } else if !matches!(signal, Signal::STOP | Signal::CONT) {
-            self.waiting.retain(|waiting| *waiting != signal);
-            self.waiting.push(signal);
+            self.pending.retain(|pending| *pending != signal);
+            self.pending.push(signal);
         }
     }
 
-    /// There is to be no other primary: when this one closes its listener, nobody is to be let in
-    /// because of a copy.
-    fn expect_the_end(&mut self) {
+    /// No other primary follows: when this one closes its listener, no copy may let clients connect.
+    fn begin_stop(&mut self) {
         self.stopping = true;
-        self.kept.keep_processes_only();
+        self.store.retain_processes();
     }
 
-    /// The primary has ended: what now?
-    fn ended(&mut self, end: End) -> Result<Option<u8>, KeeperError> {
-        self.hear(LAST_WORDS);
-        let lived = self.primary.take().map_or(Duration::ZERO, |primary| primary.age());
-        let lived_ms = u64::try_from(lived.as_millis()).unwrap_or(u64::MAX);
-        if end.is_crash() && !self.stopping {
-            tracing::warn!(reason = %end, lived_ms, "primary has crashed");
-            self.follow(lived)?;
+    /// The primary has exited. Returns the keeper's exit code if no other one follows.
+    fn handle_exit(&mut self, exit: Exit) -> Result<Option<u8>, KeeperError> {
+        self.receive(MAX_LAST_DATAGRAMS);
+        let uptime = self.primary.take().map_or(Duration::ZERO, |primary| primary.uptime());
+        let uptime_ms = u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX);
+        if exit.is_crash() && !self.stopping {
+            tracing::warn!(reason = %exit, uptime_ms, "primary crashed");
+            self.restart_after(uptime)?;
             return Ok(None);
         }
-        if end.is_crash() {
-            tracing::warn!(reason = %end, lived_ms, "primary has crashed while it stopped");
+        if exit.is_crash() {
+            tracing::warn!(reason = %exit, uptime_ms, "primary crashed while stopping");
         }
-        if end == End::Status(0) {
+        if exit == Exit::Status(0) {
             self.end_children(None);
         }
-        Ok(Some(end.code()))
+        Ok(Some(exit.code()))
     }
 
-    /// One that lived for so long is followed by another, unless they keep dying.
-    fn follow(&mut self, lived: Duration) -> Result<(), KeeperError> {
-        match self.back_off.died(lived) {
+    /// Plans the next primary after one of this uptime, unless they keep crashing.
+    fn restart_after(&mut self, uptime: Duration) -> Result<(), KeeperError> {
+        match self.back_off.crashed(uptime) {
             Next::After(pause) => {
                 let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-                tracing::warn!(pause_ms, "another primary is started");
+                tracing::warn!(pause_ms, "primary is started again");
                 self.due = Timestamp::now() + pause;
                 Ok(())
             }
@@ -264,37 +265,37 @@ impl Watch {
         }
     }
 
-    fn bury(&mut self) {
+    fn reap(&mut self) {
         let primary = self.primary.as_ref().map(Process::pid);
-        let kept = &self.kept;
-        self.children.bury(|pid| Some(pid) == primary || kept.has_process(pid));
+        let store = &self.store;
+        self.children.reap(|pid| Some(pid) == primary || store.has_process(pid));
     }
 
-    /// Ends what primaries have left: after a grace period, if there is one.
+    /// Ends the processes that primaries have left: after a grace period, if there is one.
     fn end_children(&mut self, grace: Option<Duration>) {
-        self.kept.clear();
+        self.store.clear();
         if let Some(grace) = grace {
             self.children.signal(Signal::TERM);
             self.wait_for_exit(grace, None);
         }
-        self.wait_for_exit(KILL_TIMEOUT, Some(Signal::KILL));
+        self.wait_for_exit(EXIT_TIMEOUT, Some(Signal::KILL));
     }
 
-    /// Waits for their end, at most so long. Whoever is there still, and who comes when another has
-    /// ended, gets the signal; without one, an order to stop ends the waiting.
-    fn wait_for_exit(&mut self, patience: Duration, signal: Option<Signal>) {
-        let until = Timestamp::now() + patience;
+    /// Waits for their exit, at most so long. Those that are left, and orphans that they leave, get the
+    /// signal; without one, an order to stop ends the wait.
+    fn wait_for_exit(&mut self, timeout: Duration, signal: Option<Signal>) {
+        let until = Timestamp::now() + timeout;
         loop {
             signal.into_iter().for_each(|signal| self.children.signal(signal));
-            self.children.bury(|_| false);
+            self.children.reap(|_| false);
             let left = until.since(Timestamp::now());
             if !self.children.has_any() || left.is_zero() {
                 return;
             }
             let mut polled = [PollFd::new(&self.signals, PollFlags::IN)];
             let _ = poll(&mut polled, Timespec::try_from(left).ok().as_ref());
-            while let Some(meaning) = self.signals.next() {
-                if signal.is_none() && matches!(meaning, Meaning::Stop(_)) {
+            while let Some(action) = self.signals.next() {
+                if signal.is_none() && matches!(action, SignalAction::Stop(_)) {
                     return;
                 }
             }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::handover::carry;
+use crate::handover::link::SessionReportSnapshot;
 use crate::link::connection::{Offer, PendingConnection};
 use crate::link::protection::ProtectionEvent;
 use crate::protocol::ids::{AffinityKey, ConnectionId};
@@ -29,13 +31,14 @@ pub enum LinkEvent {
 
 /// The sessions of a worker, as it has reported them to a primary that follows another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ResyncReport {
     /// It has offered these and waits for an answer.
     pub offers: Vec<ConnectionId>,
     /// It has taken these.
     pub taken: Vec<ConnectionId>,
 }
+
+carry!(struct ResyncReport => SessionReportSnapshot { offers, taken });
 
 /// A message about sessions: migration, protection, closes, resynchronisation.
 #[derive(Debug)]

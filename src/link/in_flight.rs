@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 
+use crate::handover::carry;
+use crate::handover::link::CountsSnapshot;
 use crate::link::connection::PendingConnection;
 use crate::link::error::ChannelError;
 use crate::protocol::ids::{ConnectionId, Timestamp};
@@ -31,7 +33,6 @@ struct Entry {
 
 /// What a worker has done with its connections since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Counts {
     /// Acknowledged or refused, by the worker's own count.
     pub completed: u64,
@@ -40,6 +41,8 @@ pub struct Counts {
     /// Acknowledged.
     pub acknowledged: u64,
 }
+
+carry!(struct Counts => CountsSnapshot { completed, refused, acknowledged });
 
 /// What it takes to go on with the same entries in another process.
 pub type EntryParts = (ConnectionId, Timestamp, Option<PendingConnection>);

@@ -9,7 +9,6 @@ mod outbox;
 mod protect;
 mod resync;
 mod sessions;
-#[cfg(feature = "cli")]
 mod snapshot;
 mod start;
 mod stats;
@@ -17,8 +16,7 @@ mod transfer;
 mod transport;
 
 pub use channel::Channel;
-#[cfg(feature = "cli")]
-pub use snapshot::{ChannelDocument, ConnectionDocument};
 pub use stats::NativeStats;
+pub use transport::PARTS;
 
 pub(in crate::link) use start::start;

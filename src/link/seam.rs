@@ -15,6 +15,8 @@ use std::sync::Arc;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::handover::carry;
+use crate::handover::pool::{CountersSnapshot, SurvivalSnapshot};
 use crate::link::Attached;
 use crate::link::error::ChannelError;
 use crate::protocol::drain::DrainOrder;
@@ -81,7 +83,6 @@ pub enum SlotEventKind {
 
 /// Counters of connections since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Counters {
     /// Taken from the backlog.
     pub accepted: u64,
@@ -111,9 +112,10 @@ pub struct Counters {
     pub survival: Survival,
 }
 
+carry!(struct Counters => CountersSnapshot { accepted, acknowledged, redispatched, fallbacks, lost, stalls, refused, accept_errors, moved, returned, sessions_lost, shed, survival });
+
 /// Protected sessions whose workers died, by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Survival {
     /// Recovered: they go on in another worker.
     pub recovered: u64,
@@ -128,6 +130,8 @@ pub struct Survival {
     /// Sessions to be protected for which there was no descriptor.
     pub not_protected: u64,
 }
+
+carry!(struct Survival => SurvivalSnapshot { recovered, busy, client_gone, unverified, no_target, not_protected });
 
 impl Survival {
     /// Closed ones, by reason.

@@ -1,48 +1,51 @@
-//! A link as a successor gets it.
+//! A link as plain data, for a successor.
 
-use serde::{Deserialize, Serialize};
-
-use crate::handover::descriptors::{Descriptors, TakeOverError};
+use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
+use crate::handover::link::LinkSnapshot;
 use crate::link::Link;
-use crate::link::native::ChannelDocument;
+use crate::link::native::{self, Channel};
 use crate::protocol::ids::WorkerId;
 
-/// A link without its descriptors.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum LinkSnapshot {
-    /// Of a native worker.
-    Native(Box<ChannelDocument>),
-    /// The dialect of tests is not handed over.
-    #[cfg(test)]
-    JsonLines,
+/// The descriptors of links, of all dialects that are carried over.
+pub fn parts() -> impl Iterator<Item = WorkerPart> {
+    native::PARTS.into_iter()
 }
 
-impl LinkSnapshot {
-    /// Writes a link down; its descriptors go to `descriptors`.
-    pub fn pack(link: Link, worker: WorkerId, descriptors: &mut Descriptors) -> Self {
-        match link {
-            Link::Native(channel) => {
-                Self::Native(Box::new(ChannelDocument::pack(channel, worker, descriptors)))
-            }
-            #[cfg(test)]
-            Link::JsonLines(_) => Self::JsonLines,
-        }
-    }
+/// The workers that have a link among these descriptors, perhaps an incomplete one.
+#[must_use]
+pub fn workers(descriptors: &Descriptors) -> Vec<WorkerId> {
+    descriptors.workers_with(native::PARTS[0])
+}
 
-    /// Reads it.
-    ///
-    /// # Errors
-    ///
-    /// If a descriptor is missing, or what is written is no link.
-    pub fn unpack(
-        self,
-        worker: WorkerId,
-        descriptors: &mut Descriptors,
-    ) -> Result<Link, TakeOverError> {
-        match self {
-            Self::Native(document) => document.unpack(worker, descriptors).map(Link::Native),
-            #[cfg(test)]
-            Self::JsonLines => Err(TakeOverError::Malformed("a link of tests")),
+/// As plain data; its descriptors go to `descriptors`. None if its dialect isn't carried over.
+pub fn into_snapshot(
+    link: Link,
+    worker: WorkerId,
+    descriptors: &mut Descriptors,
+) -> Option<LinkSnapshot> {
+    match link {
+        Link::Native(channel) => {
+            let channel = channel.into_snapshot(worker, descriptors);
+            Some(LinkSnapshot::Native(Box::new(channel)))
+        }
+        #[cfg(test)]
+        Link::JsonLines(_) => None,
+    }
+}
+
+/// As it was.
+///
+/// # Errors
+///
+/// If a descriptor is missing or unusable, or the snapshot is malformed.
+pub fn restore(
+    snapshot: LinkSnapshot,
+    worker: WorkerId,
+    descriptors: &mut Descriptors,
+) -> Result<Link, RestoreError> {
+    match snapshot {
+        LinkSnapshot::Native(channel) => {
+            Channel::restore(*channel, worker, descriptors).map(Link::Native)
         }
     }
 }

@@ -1,5 +1,4 @@
-//! A line of the log as a JSON object: when, how grave, where, what, and the values that belong to
-//! it, side by side.
+//! A line of the log as a JSON object: timestamp, level, part, message and the event's fields.
 
 use std::fmt;
 
@@ -13,7 +12,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::levels::part;
 
-/// Makes such lines. Spans are not among them: nothing here opens any.
+/// Formats such lines. Spans are left out: this crate opens none.
 #[derive(Debug)]
 pub(super) struct JsonLines;
 

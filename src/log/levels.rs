@@ -1,4 +1,4 @@
-//! Which lines of the log are left out: by their level, for all parts and for single ones.
+//! Levels of the log, for all parts and for single ones: lines below are left out.
 //!
 //! Pure. Parts are the folders of this crate, as the map in `lib.rs` has them.
 
@@ -24,7 +24,7 @@ pub const PARTS: [&str; 11] = [
     "triggers",
 ];
 
-/// From the one with the fewest lines to the one with all of them.
+/// From the fewest lines to all of them.
 const LEVELS: [(&str, LevelFilter); 6] = [
     (OFF, LevelFilter::OFF),
     ("error", LevelFilter::ERROR),
@@ -50,14 +50,14 @@ impl Default for Levels {
 }
 
 impl Levels {
-    /// As the log's filter takes them.
+    /// For the log's filter.
     pub(super) fn targets(&self) -> Targets {
         let part = |(part, level): (&&str, &LevelFilter)| (target(part), *level);
         Targets::new().with_default(self.all).with_targets(self.parts.iter().map(part))
     }
 }
 
-/// What begins the targets of a part's lines.
+/// The prefix of the targets of a part's lines.
 fn target(part: &str) -> String {
     format!("{}::{part}", env!("CARGO_CRATE_NAME"))
 }
@@ -72,8 +72,7 @@ pub(super) fn part(target: &str) -> &str {
 impl FromStr for Levels {
     type Err = String;
 
-    /// In any case of letters, with or without spaces between. What is wrong is said with what is
-    /// known.
+    /// Ignores case and spaces. Errors name the known parts and levels.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut levels = Self::default();
         for (index, entry) in text.split(',').enumerate() {

@@ -1,8 +1,8 @@
-//! Where lines of the log go: standard error, at once or through a queue.
+//! Writes the log to standard error, directly or through a queue.
 //!
-//! A primary must not wait for whoever reads standard error, which workers' lines fill too. So a thread
+//! A primary must not wait for the reader of standard error, which workers' lines fill too. So a thread
 //! of its own writes there; when its queue is full, lines are dropped, counted and logged. A process of
-//! one thread writes itself, and drops what isn't taken within a second.
+//! one thread writes itself, and drops a line that isn't taken within a second.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,9 +22,6 @@ const QUEUE_LIMIT: usize = 4096;
 /// How long a process of one thread waits for standard error.
 const WRITE_TIMEOUT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
-/// How long the end waits for lines that are not written yet.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// Writes lines to standard error.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LogWriter(Arc<Shared>);
@@ -42,7 +39,7 @@ enum Entry {
     Flush(SyncSender<()>),
 }
 
-/// What formats a line writes it here, in one call.
+/// Takes each formatted line in one call.
 #[derive(Debug)]
 pub(super) struct LineWriter<'a>(&'a Shared);
 
@@ -70,14 +67,14 @@ impl LogWriter {
         let _ = LineWriter(&self.0).write_all(lines);
     }
 
-    /// Waits until all that was logged so far is written, for 2 s at most.
-    pub(super) fn flush(&self) {
+    /// Waits until all that was logged so far is written, for `timeout` at most.
+    pub(super) fn flush(&self, timeout: Duration) {
         let Some(queue) = self.0.queue.get() else { return };
         let (done, written) = sync_channel(1);
         // If the queue is full, nothing is read, and waiting is in vain.
         if queue.try_send(Entry::Flush(done)).is_ok() {
             // Nothing is sent: it ends when the other end is dropped.
-            let _ = written.recv_timeout(FLUSH_TIMEOUT);
+            let _ = written.recv_timeout(timeout);
         }
     }
 }
@@ -132,7 +129,7 @@ fn is_writable() -> bool {
 /// Under the lock that workers' lines are written under, too.
 fn write_to_stderr(lines: &[u8]) {
     let stderr = io::stderr().lock();
-    // A standard error that is closed takes no complaint either.
+    // There is no other place for an error.
     let _ = write_all(stderr.as_fd(), lines);
 }
 
@@ -140,7 +137,7 @@ fn write_to_stderr(lines: &[u8]) {
 ///
 /// # Errors
 ///
-/// What the kernel says; some of it may be written then.
+/// The kernel's; some bytes may be written then.
 pub(crate) fn write_all(descriptor: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
     let mut rest = bytes;
     while !rest.is_empty() {

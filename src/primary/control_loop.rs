@@ -1,7 +1,8 @@
-//! What the operator and the time want of the pool, turned into orders; and what came of it, told to
-//! whoever started the primary and to the service manager.
+//! Signals, commands, triggers and events of the primary as a whole: turned into orders to the pool, and
+//! into reports to the program's caller and to the service manager.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -10,84 +11,99 @@ use crate::control::links::PrimaryOrder;
 use crate::error::chain;
 use crate::log::LogHandle;
 use crate::primary::StatusEvent;
-use crate::primary::pool::PoolOf;
-use crate::primary::record::Record;
-use crate::primary::signals::{Signals, Wish};
-use crate::primary::snapshot::KEPT;
+use crate::primary::handover::KEPT;
+use crate::primary::journal::PrimaryJournal;
+use crate::primary::pool_settings::PoolContext;
+use crate::primary::signals::{SignalAction, Signals};
 use crate::primary::triggers::Triggers;
+use crate::primary::upgrade::{Answer, Upgrade};
 use crate::supervisor::event::Event;
 use crate::supervisor::output::{Output, OutputSettings};
 use crate::supervisor::pool::handle::{PoolHandle, Refusal, Reply, Scale};
+use crate::supervisor::pool::snapshot::After;
 use crate::supervisor::pool::{Order, PoolSettings, Progress};
 use crate::supervisor::rollout::{Outcome, Trigger};
 use crate::system::keeper::{Keeper, main_pid};
 use crate::system::notify::Notifier;
 use crate::system::store::Store;
 
-mod upgrade;
-
-pub(super) use upgrade::Upgrading;
-
-/// Turns what the operator and the time say into orders, and tells what came of them.
-pub(super) struct Operator<Reread, Tell> {
-    pub(super) pool: PoolOf,
+/// The control loop of a primary.
+pub(super) struct ControlLoop<Reread, Report> {
     pub(super) signals: Signals,
-    /// Until it is gone.
-    pub(super) keeper: Option<Keeper>,
     pub(super) triggers: Triggers,
-    pub(super) output: Output,
-    pub(super) log: LogHandle,
-    /// To be used when the rolling restart that is under way is done.
-    pub(super) output_settings: Option<OutputSettings>,
+    pub(super) orders: mpsc::Receiver<PrimaryOrder>,
+    pub(super) progress: watch::Receiver<Progress>,
+    /// None once it is gone.
+    pub(super) keeper: Option<Keeper>,
     pub(super) notifier: Option<Notifier>,
     pub(super) store: Option<Store>,
-    pub(super) handle: PoolHandle,
-    pub(super) ordered: mpsc::Receiver<PrimaryOrder>,
-    pub(super) reread: Reread,
-    pub(super) report: Tell,
-    pub(super) progressed: watch::Receiver<Progress>,
-    pub(super) record: Record,
-    pub(super) upgrading: Upgrading,
+    pub(super) pool: PoolHandle,
+    pub(super) output: Output,
+    pub(super) log: LogHandle,
+    pub(super) reload: Reload<Reread>,
+    pub(super) report: Report,
+    pub(super) journal: PrimaryJournal,
+    pub(super) upgrade: Upgrade,
 }
 
-impl<Reread, Tell> Operator<Reread, Tell>
+/// The way to new settings.
+pub(super) struct Reload<Reread> {
+    /// Reads the configuration again.
+    reread: Reread,
+    pool: PoolContext,
+    /// Those that apply when the rolling restart that is under way is done.
+    output: Option<OutputSettings>,
+}
+
+impl<Reread> Reload<Reread> {
+    pub(super) fn new(reread: Reread, pool: PoolContext) -> Self {
+        Self { reread, pool, output: None }
+    }
+}
+
+impl<Reread, Report> ControlLoop<Reread, Report>
 where
     Reread: Fn() -> Result<Config, String>,
-    Tell: FnMut(StatusEvent),
+    Report: FnMut(StatusEvent),
 {
-    pub(super) async fn attend(&mut self, mut announced: broadcast::Receiver<Event>) -> Infallible {
+    pub(super) async fn serve(&mut self, mut events: broadcast::Receiver<Event>) -> Infallible {
         let mut last = Progress::default();
         loop {
             tokio::select! {
-                wish = self.signals.next() => self.heed(wish).await,
-                () = gone(self.keeper.as_ref()) => self.end_with_keeper().await,
-                trigger = self.triggers.next() => self.pull(trigger, None).await,
-                Some(order) = self.ordered.recv() => self.obey(order).await,
-                answer = self.upgrading.answered() => self.go_on(answer).await,
-                Ok(()) = self.progressed.changed() => {
-                    let now = *self.progressed.borrow_and_update();
-                    self.tell_manager(last, now);
+                action = self.signals.next() => self.handle_signal(action).await,
+                () = gone(self.keeper.as_ref()) => self.stop_without_keeper().await,
+                trigger = self.triggers.next() => self.trigger_reload(trigger, None).await,
+                Some(order) = self.orders.recv() => self.handle_command(order).await,
+                answer = self.upgrade.answered() => self.hand_over(answer).await,
+                Ok(()) = self.progress.changed() => {
+                    let now = *self.progress.borrow_and_update();
+                    self.notify_manager(last, now);
                     last = now;
-                    self.tell_if_ready(now);
+                    self.report_if_ready(now);
                 }
-                // Of events that were missed the log tells.
-                Ok(event) = announced.recv() => self.tell_of(event),
+                // Missed events are in the log.
+                Ok(event) = events.recv() => self.handle_event(event),
             }
         }
     }
 
-    fn tell_if_ready(&mut self, Progress { serving, of, .. }: Progress) {
-        if serving == of && !self.record.document().all_ready {
-            self.record.note(|document| document.all_ready = true);
-            self.tell(StatusEvent::Ready(serving));
+    /// Reports the address that clients connect to.
+    pub(super) fn report_listening(&mut self, address: SocketAddr) {
+        self.report(StatusEvent::Listening(address));
+    }
+
+    fn report_if_ready(&mut self, Progress { serving, of, .. }: Progress) {
+        if serving == of && !self.journal.snapshot().all_ready {
+            self.journal.update(|snapshot| snapshot.all_ready = true);
+            self.report(StatusEvent::Ready(serving));
         }
     }
 
-    fn tell(&mut self, milestone: StatusEvent) {
-        (self.report)(milestone);
+    fn report(&mut self, event: StatusEvent) {
+        (self.report)(event);
     }
 
-    fn tell_of(&mut self, event: Event) {
+    fn handle_event(&mut self, event: Event) {
         let notifier = self.notifier.as_ref();
         match event {
             Event::RolloutStarted { .. } => notifier.into_iter().for_each(Notifier::reloading),
@@ -96,40 +112,51 @@ where
                 if ended.outcome == Outcome::Done {
                     self.change_output();
                 }
-                self.tell(StatusEvent::RolledOut(ended));
+                self.report(StatusEvent::RolledOut(ended));
             }
-            Event::Resumed { workers, after } => self.tell_of_resuming(workers, after),
-            Event::Scaled { to, .. } => self.tell(StatusEvent::Scaled(to)),
+            Event::Resumed { workers, after } => self.report_resumed(workers, after),
+            Event::Scaled { to, .. } => self.report(StatusEvent::Scaled(to)),
             Event::Stopping { .. } => {
                 notifier.into_iter().for_each(Notifier::stopping);
-                self.keep_no_longer();
+                self.remove_kept();
             }
             _ => {}
         }
     }
 
-    /// A copy of the listener that systemd goes on with would let clients wait for nobody. What is
-    /// kept of workers goes with them.
-    fn keep_no_longer(&self) {
+    fn report_resumed(&mut self, workers: u16, after: After) {
+        let failed = self.journal.snapshot().replacements.upgrade_failed.clone();
+        match failed.filter(|_| after == After::Upgrade) {
+            Some(error) => {
+                tracing::error!(error, "upgrade failed, everything goes on as it was");
+                self.report(StatusEvent::UpgradeRefused(error));
+            }
+            None => self.report(StatusEvent::Resumed(workers, after)),
+        }
+    }
+
+    /// A copy of the listener that systemd went on to hold would let clients connect to nobody. The
+    /// descriptors of workers are removed as the workers exit.
+    fn remove_kept(&self) {
         if let Some(store) = &self.store {
             KEPT.iter().for_each(|name| store.remove(name));
         }
     }
 
     fn change_output(&mut self) {
-        let Some(settings) = self.output_settings.take() else { return };
+        let Some(settings) = self.reload.output.take() else { return };
         if let Err(error) = self.output.change(settings) {
-            tracing::error!(error = chain(&error), "log files stay as they were");
+            tracing::error!(error = chain(&error), "log files unchanged");
         }
     }
 
-    /// Tells the service manager, if there is one, what has changed.
-    fn tell_manager(&self, last: Progress, now: Progress) {
+    /// Sends the service manager, if there is one, what has changed.
+    fn notify_manager(&self, last: Progress, now: Progress) {
         let Some(notifier) = &self.notifier else { return };
         if (now.serving, now.of) != (last.serving, last.of) {
             notifier.status(&format!("{} of {} workers serve", now.serving, now.of));
         }
-        // A slot whose workers keep dying is no reason to fail the start: the others serve.
+        // A slot whose workers keep crashing is no reason to fail the start: the others serve.
         if now.accepting && !last.accepting {
             notifier.ready(main_pid());
         }
@@ -138,54 +165,68 @@ where
         }
     }
 
-    /// Nobody would start the next primary, and signals to the program reach this one no longer.
-    async fn end_with_keeper(&mut self) {
+    /// Nothing would start the next primary, and signals to the program don't reach this one any more.
+    async fn stop_without_keeper(&mut self) {
         let pid = self.keeper.take().map(|keeper| keeper.pid());
-        tracing::error!(pid, "keeper is gone, everything is stopped");
-        self.handle.stop(false).await;
+        tracing::error!(pid, "keeper exited, everything stops");
+        self.pool.stop(false).await;
     }
 
-    async fn heed(&mut self, wish: Wish) {
-        match wish {
-            Wish::Stop => self.handle.stop(false).await,
-            Wish::StopNow => self.handle.stop(true).await,
-            Wish::OneMore => self.handle.order(Order::Scale(Scale::By(1), None)).await,
-            Wish::OneFewer => self.handle.order(Order::Scale(Scale::By(-1), None)).await,
-            Wish::Upgrade => self.begin_upgrade(None),
-            Wish::Reopen => self.output.reopen(),
-            Wish::Reload => self.pull(Trigger::Signal, None).await,
+    async fn handle_signal(&mut self, action: SignalAction) {
+        match action {
+            SignalAction::Stop => self.pool.stop(false).await,
+            SignalAction::StopNow => self.pool.stop(true).await,
+            SignalAction::OneMore => self.pool.order(Order::Scale(Scale::By(1), None)).await,
+            SignalAction::OneFewer => self.pool.order(Order::Scale(Scale::By(-1), None)).await,
+            SignalAction::Upgrade => self.upgrade.start_check(None),
+            SignalAction::Reopen => self.output.reopen(),
+            SignalAction::Reload => self.trigger_reload(Trigger::Signal, None).await,
         }
     }
 
-    async fn obey(&mut self, order: PrimaryOrder) {
+    async fn handle_command(&mut self, order: PrimaryOrder) {
         match order {
-            PrimaryOrder::Reload(reply) => self.pull(Trigger::Command, Some(reply)).await,
-            PrimaryOrder::Upgrade(reply) => self.begin_upgrade(Some(reply)),
+            PrimaryOrder::Reload(reply) => self.trigger_reload(Trigger::Command, Some(reply)).await,
+            PrimaryOrder::Upgrade(reply) => self.upgrade.start_check(Some(reply)),
         }
     }
 
-    /// With a configuration that is wrong, everything goes on as it was.
-    async fn pull(&mut self, trigger: Trigger, reply: Option<Reply<u64>>) {
+    /// With a wrong configuration everything goes on as it was.
+    async fn trigger_reload(&mut self, trigger: Trigger, reply: Option<Reply<u64>>) {
         match self.reread() {
             Ok(settings) => {
-                self.handle.order(Order::Reload(trigger, Box::new(settings), reply)).await;
+                self.pool.order(Order::Reload(trigger, Box::new(settings), reply)).await;
             }
             Err(error) => {
                 tracing::error!(error, "reload refused, nothing is changed");
-                // Whoever has ordered it may not wait any more.
+                // The requester may have gone.
                 reply.map(|reply| reply.send(Err(Refusal::Configuration(error.clone()))));
-                self.tell(StatusEvent::ReloadRefused(error));
+                self.report(StatusEvent::ReloadRefused(error));
             }
         }
     }
 
     fn reread(&mut self) -> Result<PoolSettings, String> {
-        let config = (self.reread)()?;
+        let config = (self.reload.reread)()?;
         self.triggers.change(&config).map_err(|error| chain(&error))?;
         self.log.configure(&config.log.levels);
-        self.output_settings = Some(config.output.clone());
-        self.record.note(|document| document.source.clone_from(&config.source));
-        Ok(self.pool.settings(&config))
+        self.reload.output = Some(config.output.clone());
+        self.journal.update(|snapshot| snapshot.source.clone_from(&config.source));
+        Ok(self.reload.pool.settings(&config))
+    }
+
+    /// Orders the pool to hand over, if the new program would go on.
+    async fn hand_over(&mut self, answer: Answer) {
+        let refusal = match answer {
+            Ok(()) => self.pool.hand_over().await.err(),
+            Err(reason) => Some(Refusal::Configuration(reason)),
+        };
+        if let Some(refusal) = &refusal {
+            let error = refusal.to_string();
+            tracing::error!(error, "upgrade refused, nothing is changed");
+            self.report(StatusEvent::UpgradeRefused(error));
+        }
+        self.upgrade.reply(refusal.map_or(Ok(()), Err));
     }
 }
 

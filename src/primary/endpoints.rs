@@ -1,15 +1,17 @@
-//! Where operators come in: opened anew, or gone on with where the primary before had them, unless the
-//! configuration says something else now.
+//! Control socket and admin listener: taken over from the primary before where the configuration is still
+//! the same, else opened.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::config::Config;
 use crate::control::admin::AdminListener;
+use crate::control::settings::AdminSettings;
 use crate::control::socket::{ControlSocket, SocketError};
 use crate::error::chain;
 use crate::handover::descriptors::Descriptors;
+use crate::handover::primary::{ControlSocketSnapshot, PrimarySnapshot};
 use crate::primary::PrimaryError;
-use crate::primary::snapshot::{ADMIN, CONTROL, ControlDocument, PrimaryDocument, admin_name};
+use crate::primary::handover::{ADMIN, CONTROL};
 use crate::system::store::Store;
 
 /// Control socket and admin listener.
@@ -17,20 +19,20 @@ use crate::system::store::Store;
 pub(super) struct Endpoints {
     pub(super) socket: Option<ControlSocket>,
     pub(super) admin: Option<AdminListener>,
-    /// For the successor: the admin listener itself belongs to those who serve it.
+    /// For the successor: the admin listener itself belongs to the thread that serves it.
     admin_copy: Option<OwnedFd>,
 }
 
 impl Endpoints {
-    /// Opens them; what `left` has is used where it is still what is wanted.
+    /// Opens them, or takes over those of the primary before.
     pub(super) fn open(
         config: &Config,
         port: u16,
-        before: Option<(&PrimaryDocument, &mut Descriptors)>,
+        before: Option<(&PrimarySnapshot, &mut Descriptors)>,
     ) -> Result<Self, PrimaryError> {
         let (socket, admin) = match before {
-            Some((document, left)) => {
-                (left_socket(config, document, left), left_admin(config, document, left))
+            Some((snapshot, left)) => {
+                (left_socket(config, snapshot, left), left_admin(config, snapshot, left))
             }
             None => (None, None),
         };
@@ -47,9 +49,12 @@ impl Endpoints {
         Ok(Self { socket, admin, admin_copy })
     }
 
-    /// What is written down of them.
-    pub(super) fn describe(&self, config: &Config) -> (Option<ControlDocument>, Option<String>) {
-        let control = self.socket.as_ref().map(|socket| ControlDocument {
+    /// As plain data.
+    pub(super) fn snapshot(
+        &self,
+        config: &Config,
+    ) -> (Option<ControlSocketSnapshot>, Option<String>) {
+        let control = self.socket.as_ref().map(|socket| ControlSocketSnapshot {
             path: socket.path().to_owned(),
             wanted: config.control.path.clone(),
             name: config.name.clone(),
@@ -57,7 +62,7 @@ impl Endpoints {
         (control, config.admin.as_ref().map(admin_name))
     }
 
-    /// Has copies kept.
+    /// Sends copies to the store.
     pub(super) fn keep(&self, store: &Store) {
         for name in [CONTROL, ADMIN] {
             store.remove(name);
@@ -70,41 +75,43 @@ impl Endpoints {
         }
     }
 
-    /// Leaves them to a successor.
-    pub(super) fn hand_over(self, descriptors: &mut Descriptors) {
+    /// Their descriptors, for a successor.
+    pub(super) fn into_descriptors(self) -> Descriptors {
+        let mut descriptors = Descriptors::default();
         if let Some(socket) = self.socket.and_then(ControlSocket::hand_over) {
             descriptors.insert(CONTROL, socket);
         }
         if let Some(admin) = self.admin_copy {
             descriptors.insert(ADMIN, admin);
         }
+        descriptors
     }
 }
 
 fn left_socket(
     config: &Config,
-    document: &PrimaryDocument,
+    snapshot: &PrimarySnapshot,
     left: &mut Descriptors,
 ) -> Option<ControlSocket> {
     let listener = left.take(CONTROL)?;
-    let ControlDocument { path, wanted, name } = document.control.clone()?;
+    let ControlSocketSnapshot { path, wanted, name } = snapshot.control.clone()?;
     let socket = ControlSocket::adopt(path, listener)?;
-    // What is not wanted any more is closed, and its file goes.
+    // A socket that is not wanted any more is closed, and its file removed.
     (wanted == config.control.path && name == config.name).then_some(socket)
 }
 
 fn left_admin(
     config: &Config,
-    document: &PrimaryDocument,
+    snapshot: &PrimarySnapshot,
     left: &mut Descriptors,
 ) -> Option<AdminListener> {
     let listener = left.take(ADMIN)?;
     let settings = config.admin.as_ref()?;
-    let is_wanted = document.admin == Some(admin_name(settings));
+    let is_wanted = snapshot.admin == Some(admin_name(settings));
     is_wanted.then(|| AdminListener::adopt(listener, settings).ok()).flatten()
 }
 
-/// Without one the primary still serves, unless the socket was asked for.
+/// Without one the primary still serves, unless its path was configured.
 fn bind_socket(config: &Config, port: u16) -> Result<Option<ControlSocket>, SocketError> {
     let path = config.control.path.as_deref();
     match ControlSocket::bind(path, &config.name, port) {
@@ -112,10 +119,15 @@ fn bind_socket(config: &Config, port: u16) -> Result<Option<ControlSocket>, Sock
         Err(error) if path.is_none() => {
             tracing::warn!(
                 error = chain(&error),
-                "no control socket: commands reach it by --control"
+                "control socket not created: name one with --control"
             );
             Ok(None)
         }
         Err(error) => Err(error),
     }
+}
+
+/// The name that tells whether an admin listener is still the same.
+fn admin_name(settings: &AdminSettings) -> String {
+    settings.address.to_string()
 }

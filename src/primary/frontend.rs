@@ -1,4 +1,4 @@
-//! The frontend's thread: it does nothing but hand connections out, and ends when the pool does.
+//! The frontend's thread: it hands connections to workers, and ends when the pool does.
 
 use std::io;
 use std::thread;
@@ -13,15 +13,15 @@ use crate::frontend::dispatcher::{DispatchError, Dispatcher, DispatcherSettings}
 use crate::frontend::query::Queries;
 use crate::frontend::router::Router;
 use crate::frontend::slot_table::SlotTable;
-use crate::frontend::snapshot::FrontendEstate;
+use crate::frontend::snapshot::FrontendHandover;
 use crate::link::seam::CommandReceiver;
 use crate::primary::PrimaryError;
 use crate::supervisor::pool::PoolError;
 
-/// How it ends.
+/// The thread, until its end.
 #[derive(Debug)]
 pub(super) struct FrontendThread {
-    end: oneshot::Receiver<Result<Option<Box<FrontendEstate>>, DispatchError>>,
+    end: oneshot::Receiver<Result<Option<Box<FrontendHandover>>, DispatchError>>,
 }
 
 impl FrontendThread {
@@ -33,10 +33,10 @@ impl FrontendThread {
         }
     }
 
-    /// What it leaves to a successor.
-    pub(super) async fn estate(self) -> Result<FrontendEstate, PrimaryError> {
+    /// Waits until it has handed over.
+    pub(super) async fn handover(self) -> Result<FrontendHandover, PrimaryError> {
         match self.end.await {
-            Ok(Ok(Some(estate))) => Ok(*estate),
+            Ok(Ok(Some(handover))) => Ok(*handover),
             Ok(Err(error)) => Err(PrimaryError::Frontend(error)),
             Ok(Ok(None)) | Err(_) => Err(PrimaryError::Start {
                 what: "take over from the frontend",
@@ -48,7 +48,7 @@ impl FrontendThread {
 
 /// Starts it.
 pub(super) fn start(
-    estate: FrontendEstate,
+    before: FrontendHandover,
     config: &Config,
     workers: u16,
     orders: CommandReceiver,
@@ -64,10 +64,10 @@ pub(super) fn start(
     let max_held = all - max_protected;
     let settings = DispatcherSettings { max_held, max_protected, pace: config.frontend.pace };
     let (ended, end) = oneshot::channel();
-    let estate = Box::new(estate);
+    let before = Box::new(before);
     thread::Builder::new().name("frontend".to_owned()).spawn(move || {
         let dispatcher =
-            Dispatcher::new(*estate, affinity, router, slots, settings, orders, queries);
+            Dispatcher::new(*before, affinity, router, slots, settings, orders, queries);
         let result = dispatcher.and_then(Dispatcher::run);
         // The primary may be gone already.
         let _ = ended.send(result);
@@ -75,8 +75,8 @@ pub(super) fn start(
     Ok(FrontendThread { end })
 }
 
-/// How many clients' descriptors the primary may hold and still start workers: what the limit
-/// leaves beside its own, of which each worker takes a few, and its successor beside it.
+/// How many clients' descriptors the primary may hold and still start workers: the limit without its own
+/// descriptors, and without those of each worker and of the worker's successor.
 fn max_held(workers: u16, admin: bool) -> u64 {
     const OWN: u64 = 32;
     const EACH_WORKER: u64 = 9;
@@ -84,11 +84,7 @@ fn max_held(workers: u16, admin: bool) -> u64 {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
     let left = limit.saturating_sub(OWN + admin + 2 * EACH_WORKER * u64::from(workers));
     if left < 64 {
-        tracing::warn!(
-            limit,
-            left,
-            "descriptor limit leaves few for clients: raise it (ulimit -n)"
-        );
+        tracing::warn!(limit, left, "descriptor limit low for clients: raise it (ulimit -n)");
     }
     left.max(1)
 }

@@ -1,4 +1,4 @@
-//! What signals to the primary mean.
+//! Signals to the primary, as actions.
 
 use std::io;
 use std::time::Duration;
@@ -13,16 +13,16 @@ mod blocked;
 
 use blocked::BlockedSignal;
 
-/// What somebody wants of the primary.
+/// The action that a signal stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum SignalAction {
     /// TERM, INT or QUIT: stop gracefully.
     Stop,
     /// A second one of them, later: stop at once.
     StopNow,
     /// HUP: read the configuration again, and replace all workers.
     Reload,
-    /// USR1: log files were renamed, and are to be opened anew.
+    /// USR1: log files were renamed, reopen them.
     Reopen,
     /// USR2: upgrade in place.
     Upgrade,
@@ -43,17 +43,17 @@ pub(super) struct Signals {
     upgrade: Signal,
     one_more: Signal,
     one_fewer: Signal,
-    /// Where that one isn't handled.
-    apart: Option<BlockedSignal>,
+    /// Reads TTOU where it is blocked.
+    blocked: Option<BlockedSignal>,
     stops: Stops,
 }
 
 impl Signals {
-    /// From now on signals are wishes. Those that came before, while they were blocked, are the first.
+    /// From now on signals are read. Those that came while they were blocked are the first.
     pub(super) fn install() -> io::Result<Self> {
         let mut signals = Self::handled()?;
         if is_kept() {
-            signals.apart = Some(BlockedSignal::block()?);
+            signals.blocked = Some(BlockedSignal::block()?);
         } else {
             SigSet::empty().thread_set_mask()?;
         }
@@ -71,62 +71,64 @@ impl Signals {
             upgrade: signal(SignalKind::user_defined2())?,
             one_more: signal(raw(rustix::process::Signal::TTIN))?,
             one_fewer: signal(raw(rustix::process::Signal::TTOU))?,
-            apart: None,
+            blocked: None,
             stops: Stops::default(),
         })
     }
 
-    /// The next wish. May be dropped and called again without losing one.
-    pub(super) async fn next(&mut self) -> Wish {
+    /// The next action. May be dropped and called again without losing one.
+    pub(super) async fn next(&mut self) -> SignalAction {
         loop {
-            let (name, wish) = tokio::select! {
-                _ = self.terminate.recv() => ("TERM", Wish::Stop),
-                _ = self.interrupt.recv() => ("INT", Wish::Stop),
-                _ = self.quit.recv() => ("QUIT", Wish::Stop),
-                _ = self.hangup.recv() => ("HUP", Wish::Reload),
-                _ = self.reopen.recv() => ("USR1", Wish::Reopen),
-                _ = self.upgrade.recv() => ("USR2", Wish::Upgrade),
-                _ = self.one_more.recv() => ("TTIN", Wish::OneMore),
-                _ = self.one_fewer.recv() => ("TTOU", Wish::OneFewer),
-                () = next(self.apart.as_ref()) => ("TTOU", Wish::OneFewer),
+            let (name, action) = tokio::select! {
+                _ = self.terminate.recv() => ("TERM", SignalAction::Stop),
+                _ = self.interrupt.recv() => ("INT", SignalAction::Stop),
+                _ = self.quit.recv() => ("QUIT", SignalAction::Stop),
+                _ = self.hangup.recv() => ("HUP", SignalAction::Reload),
+                _ = self.reopen.recv() => ("USR1", SignalAction::Reopen),
+                _ = self.upgrade.recv() => ("USR2", SignalAction::Upgrade),
+                _ = self.one_more.recv() => ("TTIN", SignalAction::OneMore),
+                _ = self.one_fewer.recv() => ("TTOU", SignalAction::OneFewer),
+                () = next(self.blocked.as_ref()) => ("TTOU", SignalAction::OneFewer),
             };
             tracing::info!(signal = name, "signal received");
-            let wish =
-                if wish == Wish::Stop { self.stops.hear(Timestamp::now()) } else { Some(wish) };
-            match wish {
-                Some(wish) => return wish,
-                None => tracing::debug!("the wish to stop is no new one"),
+            let action = match action {
+                SignalAction::Stop => self.stops.filter(Timestamp::now()),
+                other => Some(other),
+            };
+            match action {
+                Some(action) => return action,
+                None => tracing::debug!(signal = name, "repeated signal ignored"),
             }
         }
     }
 }
 
-async fn next(apart: Option<&BlockedSignal>) {
-    match apart {
-        Some(apart) => apart.next().await,
+async fn next(blocked: Option<&BlockedSignal>) {
+    match blocked {
+        Some(blocked) => blocked.next().await,
         None => std::future::pending().await,
     }
 }
 
-/// A wish to stop that comes again within that is the same: `pkill` and `killall` signal the primary
-/// and its keeper, which passes it on.
-const SAME_WISH: Duration = Duration::from_millis(200);
+/// A signal to stop that comes again within that is the same one: `pkill` and `killall` signal the primary
+/// and its keeper, which forwards it.
+const REPEAT_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Tells a second wish to stop from the first one that comes twice. Pure.
+/// Tells a second signal to stop from the first one that comes twice. Pure.
 #[derive(Debug, Default)]
 struct Stops {
     first: Option<Timestamp>,
 }
 
 impl Stops {
-    fn hear(&mut self, now: Timestamp) -> Option<Wish> {
+    fn filter(&mut self, now: Timestamp) -> Option<SignalAction> {
         match self.first {
             None => {
                 self.first = Some(now);
-                Some(Wish::Stop)
+                Some(SignalAction::Stop)
             }
-            Some(first) if now.since(first) < SAME_WISH => None,
-            Some(_) => Some(Wish::StopNow),
+            Some(first) if now.since(first) < REPEAT_TIMEOUT => None,
+            Some(_) => Some(SignalAction::StopNow),
         }
     }
 }
@@ -136,8 +138,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wish_to_stop_that_comes_twice_is_one() {
-        use Wish::{Stop, StopNow};
+    fn a_signal_to_stop_that_comes_twice_is_one() {
+        use SignalAction::{Stop, StopNow};
         for (times, expected) in [
             (&[5_000][..], &[Some(Stop)][..]),
             (&[0, 0], &[Some(Stop), None]),
@@ -149,8 +151,9 @@ mod tests {
         ] {
             let mut stops = Stops::default();
             let start = Timestamp::now();
-            let heard = times.iter().map(|time| stops.hear(start + Duration::from_millis(*time)));
-            assert_eq!(heard.collect::<Vec<_>>(), expected, "{times:?}");
+            let actions =
+                times.iter().map(|time| stops.filter(start + Duration::from_millis(*time)));
+            assert_eq!(actions.collect::<Vec<_>>(), expected, "{times:?}");
         }
     }
 }

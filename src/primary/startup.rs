@@ -1,114 +1,114 @@
-//! What a primary begins with: nothing, or what another one has left to it.
+//! What a primary starts from: nothing, or what another one has left.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 
 use crate::error::chain;
-use crate::handover::descriptors::Descriptors;
-use crate::primary::snapshot::Estate;
+use crate::handover::StateError;
+use crate::handover::descriptors::{Descriptors, LISTENER};
+use crate::primary::handover::Handover;
+use crate::protocol::sealed::read_sealed;
 use crate::supervisor::output::{Output, OutputError, OutputSettings};
 use crate::supervisor::pool::snapshot::After;
-use crate::system::activation::{ActivationError, Inherited, LISTENER, inherited};
+use crate::system::activation::{ActivationError, Inherited, inherited};
 use crate::system::store::{CONFIGURATION, Store};
 use crate::upgrade::exec::Refused;
-use crate::upgrade::{EstateError, inherit};
+use crate::upgrade::inherit;
 
-/// How a primary begins.
-#[derive(Debug)]
-pub struct Beginning(pub(super) Kind);
+/// Bytes of the longest configuration.
+const MAX_CONFIGURATION: u64 = 64 << 20;
 
+/// What a primary starts from.
 #[derive(Debug)]
-pub(super) enum Kind {
-    /// The first of all.
+pub enum Startup {
+    /// It is the first of all.
     First {
-        /// The listener, if somebody has passed one.
+        /// The listener, if one was passed.
         listener: Option<OwnedFd>,
-        /// It is kept already.
+        /// The keeper or systemd has a copy of it.
         is_kept: bool,
         /// The text of the configuration file, if its keeper has read it.
         source: Option<String>,
-        /// What a crash has left was of no use.
+        /// Why the state that a crash has left is unusable.
         lost: Option<String>,
     },
-    /// After another one.
-    Successor(Box<Estate>),
+    /// It follows another one.
+    Successor(Box<Handover>),
 }
 
-impl Beginning {
+impl Startup {
     /// Looks for what was left to this process. It can be taken once.
     ///
     /// # Errors
     ///
-    /// If it is an upgrade and nothing can be made of it, or what was passed is no listener.
-    pub fn find() -> Result<Self, BeginningError> {
-        if let Some((document, descriptors)) = inherit::inherited()? {
-            let mut estate = Estate::unpack(&document, descriptors)?;
-            estate.primary.replacements.upgrades += 1;
-            estate.primary.replacements.upgrade_failed = None;
-            return Ok(Self(Kind::Successor(Box::new(estate))));
+    /// If it is an upgrade whose state is unusable, or what was passed is no listener.
+    pub fn find() -> Result<Self, StartupError> {
+        if let Some((file, descriptors)) = inherit::inherited()? {
+            let mut handover = Handover::restore(file, descriptors)?;
+            handover.primary.replacements.upgrades += 1;
+            handover.primary.replacements.upgrade_failed = None;
+            return Ok(Self::Successor(Box::new(handover)));
         }
         let Inherited { listener, listener_is_kept: is_kept, mut kept } = inherited()?;
-        let source = kept.take(CONFIGURATION).map(text).transpose().map_err(EstateError::Memory)?;
+        let source = kept.take(CONFIGURATION).map(text).transpose().map_err(StateError::Memory)?;
         Ok(match listener {
             Some(listener) if !kept.is_empty() => after_crash(listener, is_kept, source, kept)?,
-            Some(_) => Self(Kind::First { listener, is_kept, source, lost: None }),
+            Some(_) => Self::First { listener, is_kept, source, lost: None },
             None => {
-                let error = EstateError::Missing(LISTENER.to_owned());
+                let error = StateError::Missing(LISTENER.to_owned());
                 let lost = (!kept.is_empty()).then(|| forget(&names(&kept), &error));
-                Self(Kind::First { listener, is_kept, source, lost })
+                Self::First { listener, is_kept, source, lost }
             }
         })
     }
 
-    /// What is left where the successor couldn't be run: everything.
+    /// From a hand-over whose successor couldn't be run: everything.
     ///
     /// # Errors
     ///
-    /// If nothing can be made of it, which was made here.
-    pub fn after_refusal(refused: Refused) -> Result<Self, BeginningError> {
-        let Refused { error, document, descriptors } = refused;
-        let mut estate = Estate::unpack(&document, descriptors)?;
-        estate.primary.replacements.failed_upgrades += 1;
-        estate.primary.replacements.upgrade_failed = Some(chain(&error));
-        Ok(Self(Kind::Successor(Box::new(estate))))
+    /// If that is unusable, which was made here.
+    pub fn after_refusal(refused: Refused) -> Result<Self, StartupError> {
+        let Refused { error, file, descriptors } = refused;
+        let mut handover = Handover::restore(file, descriptors)?;
+        handover.primary.replacements.failed_upgrades += 1;
+        handover.primary.replacements.upgrade_failed = Some(chain(&error));
+        Ok(Self::Successor(Box::new(handover)))
     }
 
-    /// The text of the configuration file, where somebody has read it before: its keeper, or the primary
+    /// The text of the configuration file, if another process has read it: the keeper, or the primary
     /// that has crashed.
     #[must_use]
     pub fn source(&self) -> Option<Option<String>> {
-        match &self.0 {
-            Kind::Successor(estate) if estate.after == After::Crash => {
-                Some(estate.primary.source.clone())
+        match self {
+            Self::Successor(handover) if handover.after == After::Crash => {
+                Some(handover.primary.source.clone())
             }
-            Kind::First { source: Some(source), .. } => Some(Some(source.clone())),
+            Self::First { source: Some(source), .. } => Some(Some(source.clone())),
             _ => None,
         }
     }
 
-    /// Starts what takes workers' lines, with those that were begun.
+    /// Starts to write the workers' lines, with those that are incomplete.
     ///
     /// # Errors
     ///
     /// As [`Output::start`].
     pub fn start_output(&mut self, settings: OutputSettings) -> Result<Output, OutputError> {
-        match &mut self.0 {
-            Kind::First { .. } => Output::start(settings),
-            Kind::Successor(estate) => Output::resume(settings, &mut estate.output),
+        match self {
+            Self::First { .. } => Output::start(settings),
+            Self::Successor(handover) => Output::resume(settings, &mut handover.output),
         }
     }
 }
 
-/// Why a primary cannot begin.
+/// Why a primary cannot start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum BeginningError {
-    /// What was left to it is not understood.
+pub enum StartupError {
+    /// The state that was left to it is unusable.
     #[error(transparent)]
-    Estate(#[from] EstateError),
-    /// What was passed to it cannot be used.
+    State(#[from] StateError),
+    /// The descriptors that were passed to it are unusable.
     #[error(transparent)]
     Activation(#[from] ActivationError),
 }
@@ -118,36 +118,32 @@ fn after_crash(
     is_kept: bool,
     source: Option<String>,
     mut kept: Descriptors,
-) -> Result<Beginning, BeginningError> {
+) -> Result<Startup, StartupError> {
     let names = names(&kept);
-    let copy = listener.try_clone().map_err(EstateError::Memory)?;
-    match Estate::after_crash(copy, &mut kept) {
-        Ok(mut estate) => {
-            estate.primary.replacements.recoveries += 1;
-            Ok(Beginning(Kind::Successor(Box::new(estate))))
+    let copy = listener.try_clone().map_err(StateError::Memory)?;
+    match Handover::after_crash(copy, &mut kept) {
+        Ok(mut handover) => {
+            handover.primary.replacements.recoveries += 1;
+            Ok(Startup::Successor(Box::new(handover)))
         }
         Err(error) => {
             let lost = Some(forget(&names, &error));
-            Ok(Beginning(Kind::First { listener: Some(listener), is_kept, source, lost }))
+            Ok(Startup::First { listener: Some(listener), is_kept, source, lost })
         }
     }
 }
 
 fn text(memory: OwnedFd) -> io::Result<String> {
-    let file = File::from(memory);
-    let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).unwrap_or(0)];
-    // Whoever starts after a crash has the same open file: its offset is no matter.
-    file.read_exact_at(&mut bytes, 0)?;
-    String::from_utf8(bytes).map_err(io::Error::other)
+    String::from_utf8(read_sealed(memory, MAX_CONFIGURATION)?).map_err(io::Error::other)
 }
 
 fn names(kept: &Descriptors) -> Vec<String> {
     kept.iter().map(|(name, _)| name.to_owned()).collect()
 }
 
-/// What cannot be used is not kept any longer, so that the next one finds nothing of it. Returns why it
-/// cannot.
-fn forget(names: &[String], error: &EstateError) -> String {
+/// Ends the keeping of what is unusable, so that the next primary finds nothing of it. Returns the reason
+/// in words.
+fn forget(names: &[String], error: &StateError) -> String {
     if let Some(store) = Store::from_environment() {
         names.iter().for_each(|name| store.remove(name));
     }

@@ -1,4 +1,4 @@
-//! What orders a rolling restart by itself, as configured: files that change, the time of day.
+//! Configured triggers of a rolling restart: files that change, the time of day.
 
 use std::path::PathBuf;
 
@@ -25,7 +25,7 @@ impl Triggers {
         Ok(Self { watch, watcher, schedule, alarm })
     }
 
-    /// Goes by a new configuration; what has not changed goes on.
+    /// Applies a new configuration; triggers that have not changed go on.
     pub(super) fn change(&mut self, config: &Config) -> Result<(), WatchError> {
         if self.watch != watched(config) || self.schedule != config.triggers.cron_restart {
             *self = Self::start(config)?;
@@ -42,7 +42,7 @@ impl Triggers {
     }
 }
 
-/// What workers print into files in a watched folder would make them restart again and again.
+/// Workers' output in a watched folder would restart them again and again.
 fn watched(config: &Config) -> Option<WatchSettings> {
     let mut watch = config.triggers.watch.clone()?;
     let output = &config.output;

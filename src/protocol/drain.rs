@@ -5,7 +5,6 @@ use std::time::Duration;
 
 /// The treatment of established WebSockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum DrainMode {
     /// They end by themselves, until the time is over.
     Wait,
@@ -18,7 +17,6 @@ pub enum DrainMode {
 
 /// The reason for a drain, as its clients get it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum DrainReason {
     /// Another worker takes its place.
     Restart,
@@ -28,7 +26,6 @@ pub enum DrainReason {
 
 /// An order to drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct DrainOrder {
     /// The treatment of established WebSockets.
     pub mode: DrainMode,

@@ -103,7 +103,7 @@
 //!
 //! # Protected sessions
 //!
-//! A worker that finds `STICKY_LB_CRASH_SAFE=1` and migrates sessions may have some protected. It sends its
+//! A worker that finds `STICKY_LB_PROTECT=1` and migrates sessions may have some protected. It sends its
 //! [checkpoint](crate::protocol::checkpoint) once, then a copy of each such session's socket with the page of
 //! its entry. When the worker dies, the primary compares the entry with the kernel's counters of the
 //! socket. If both agree, nothing was read or written since the entry was published: the session

@@ -22,7 +22,6 @@ const ATTEMPTS: usize = 1_000;
 
 /// How far a socket has been used by this side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct TcpProgress {
     /// Bytes read.
     consumed: u64,

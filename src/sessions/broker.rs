@@ -11,6 +11,7 @@ use std::collections::HashSet;
 
 use tokio::sync::oneshot;
 
+use crate::handover::frontend::CloseRequestsSnapshot;
 use crate::link::connection::{Offer, PendingConnection};
 use crate::link::error::ChannelError;
 use crate::link::event::{ResyncReport, SessionEvent};
@@ -18,7 +19,7 @@ use crate::link::protection::ProtectionEvent;
 use crate::link::recovered::Recovered;
 use crate::link::seam::{Survival, WorkerId};
 use crate::protocol::ids::{ConnectionId, SlotId, Timestamp};
-use crate::sessions::close_requests::{CloseRequests, CloseRequestsSnapshot, Grant, PaceSettings};
+use crate::sessions::close_requests::{CloseRequests, Grant, PaceSettings};
 use crate::sessions::host::{Host, Sender};
 use crate::sessions::lines;
 use crate::sessions::open_offers::OfferOutcome;

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+use crate::handover::frontend::{CloseRequestSnapshot, CloseRequestsSnapshot};
+use crate::handover::{Carry, carry};
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::Timestamp;
 use crate::sessions::pace::Pace;
@@ -37,16 +37,8 @@ pub struct CloseRequests {
     requests: Vec<CloseRequest>,
 }
 
-/// Closes that were asked for and not granted, for a successor.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct CloseRequestsSnapshot {
-    /// When the next one is due by the rate.
-    next: Option<Timestamp>,
-    requests: Vec<CloseRequest>,
-}
-
 /// The rest of a worker's request.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 struct CloseRequest {
     worker: WorkerId,
     left: u32,
@@ -56,6 +48,8 @@ struct CloseRequest {
     /// When all that are left are due.
     last_call: Timestamp,
 }
+
+carry!(struct CloseRequest => CloseRequestSnapshot { worker, left, due, interval, last_call });
 
 /// A permission for a worker to close clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,14 +72,14 @@ impl CloseRequests {
     /// The open requests, for a successor.
     #[must_use]
     pub fn into_snapshot(self) -> CloseRequestsSnapshot {
-        CloseRequestsSnapshot { next: Some(self.pace.next()), requests: self.requests }
+        CloseRequestsSnapshot { next: Some(self.pace.next()), requests: self.requests.snapshot() }
     }
 
     /// Resumes from open requests, at so many clients in a second.
     #[must_use]
     pub fn resume(rate: f64, snapshot: CloseRequestsSnapshot) -> Self {
         let next = snapshot.next.unwrap_or(Timestamp(0));
-        Self { pace: Pace::from(rate, next), requests: snapshot.requests }
+        Self { pace: Pace::from(rate, next), requests: Carry::restore(snapshot.requests) }
     }
 
     /// A worker asks to close so many clients within that time. Replaces its request before.

@@ -14,8 +14,8 @@
 
 use std::collections::HashMap;
 
-use serde::{Deserialize, Serialize};
-
+use crate::handover::carry;
+use crate::handover::frontend::OpenOffersSnapshot;
 use crate::link::event::ResyncReport;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::ConnectionId;
@@ -30,11 +30,13 @@ pub enum OfferOutcome {
 }
 
 /// Workers that have not answered, and the reports of the others.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub struct OpenOffers {
     pending: Vec<WorkerId>,
     reports: Vec<(WorkerId, ResyncReport)>,
 }
+
+carry!(struct OpenOffers => OpenOffersSnapshot { pending, reports });
 
 impl OpenOffers {
     /// Nothing is decided before this worker has reported or is gone.
@@ -169,7 +171,7 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        Report(Vec<u64>, Vec<u64>),
+        ResyncReport(Vec<u64>, Vec<u64>),
         Forget,
     }
 
@@ -177,7 +179,7 @@ mod tests {
         let ids =
             || prop::collection::btree_set(0..12_u64, 0..6).prop_map(|it| it.into_iter().collect());
         let step = prop_oneof![
-            4 => (ids(), ids()).prop_map(|(offers, taken)| Step::Report(offers, taken)),
+            4 => (ids(), ids()).prop_map(|(offers, taken)| Step::ResyncReport(offers, taken)),
             1 => Just(Step::Forget),
         ];
         prop::collection::vec((0..5_u16, step), 0..20)
@@ -193,7 +195,7 @@ mod tests {
             for (slot, step) in steps {
                 silent.remove(&slot);
                 match step {
-                    Step::Report(offers, taken) => {
+                    Step::ResyncReport(offers, taken) => {
                         open_offers.report(worker(slot), report(&offers, &taken));
                         open_offers.complete(worker(slot));
                         told.insert(slot, (offers, taken));

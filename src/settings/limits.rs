@@ -16,7 +16,7 @@ pub struct Limits {
     /// of the memory of the container or machine [default: no limit].
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     pub max_memory_restart: Option<Memory>,
-    /// Kill a worker that uses more memory at once [default: no limit].
+    /// Kill a worker immediately if it uses more memory [default: no limit].
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     pub max_memory_kill: Option<Memory>,
     /// Replace a worker at this age [default: no limit].

@@ -133,7 +133,9 @@ fn setting(setting: &Arg) -> Setting {
     Setting {
         group: setting.get_help_heading().unwrap_or(FIRST_GROUP).to_owned(),
         aliases: table::names(setting).skip(1).collect(),
-        flag: setting.get_long().map_or("-- COMMAND".to_owned(), |flag| format!("--{flag}")),
+        flag: setting
+            .get_long()
+            .map_or_else(|| "-- COMMAND".to_owned(), |flag| format!("--{flag}")),
         variable: layers::variable(&key),
         default,
         meaning,

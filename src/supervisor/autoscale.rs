@@ -14,12 +14,12 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+use crate::handover::carry;
+use crate::handover::settings::{AutoscaleSettingsSnapshot, LoadMeasureSnapshot};
 use crate::protocol::ids::{SlotId, Timestamp};
 
 /// When to have more workers and when fewer.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AutoscaleSettings {
     /// Never fewer than these.
     pub min_workers: u16,
@@ -38,8 +38,10 @@ pub struct AutoscaleSettings {
     pub scale_down_after: Duration,
 }
 
+carry!(struct AutoscaleSettings => AutoscaleSettingsSnapshot { min_workers, max_workers, measure, scale_up_load, scale_down_load, interval, scale_down_after });
+
 /// The measure of a worker's load.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadMeasure {
     /// Established connections.
     Connections,
@@ -50,6 +52,8 @@ pub enum LoadMeasure {
     /// How late its event loop is, in milliseconds.
     Lag,
 }
+
+carry!(enum LoadMeasure => LoadMeasureSnapshot { Connections, Requests, Cpu, Lag });
 
 /// A worker that serves.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -5,24 +5,19 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
-use crate::supervisor::text;
+use crate::handover::carry;
+use crate::handover::settings::{InheritedVariablesSnapshot, UserSnapshot, WorkerCommandSnapshot};
 
 /// The command of a worker.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorkerCommand {
     /// Looked for in `PATH` unless it has a slash; a relative path starts at `directory`.
-    #[serde(with = "text")]
     pub program: OsString,
     /// Its arguments.
-    #[serde(with = "text::list")]
     pub arguments: Vec<OsString>,
     /// Where it runs; where the primary runs if `None`.
-    #[serde(with = "text::maybe")]
     pub directory: Option<PathBuf>,
     /// The variables that are set for it, beside those that every worker gets.
-    #[serde(with = "text::pairs")]
     pub environment: Vec<(OsString, OsString)>,
     /// The primary's variables that it inherits.
     pub inherited: InheritedVariables,
@@ -34,9 +29,11 @@ pub struct WorkerCommand {
     pub nice: Option<i32>,
 }
 
+carry!(struct WorkerCommand => WorkerCommandSnapshot { program, arguments, directory, environment, inherited, user, umask, nice });
+
 /// The primary's variables that a worker inherits. Those that concern the primary alone are never
 /// among them: `STICKY_LB_*` but `STICKY_LB_LOG`, systemd's, a Node parent's.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum InheritedVariables {
     /// All.
     #[default]
@@ -47,13 +44,14 @@ pub enum InheritedVariables {
     Without(Vec<String>),
 }
 
+carry!(enum InheritedVariables => InheritedVariablesSnapshot { All, Few, Without(prefixes) });
+
 /// The user that a worker runs as.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// Its name, for `USER` and `LOGNAME`, if it has one.
     pub name: Option<String>,
     /// Its home, for `HOME`, if it has one.
-    #[serde(with = "text::maybe")]
     pub home: Option<PathBuf>,
     /// Its user id.
     pub uid: u32,
@@ -62,3 +60,5 @@ pub struct User {
     /// Its supplementary groups.
     pub groups: Vec<u32>,
 }
+
+carry!(struct User => UserSnapshot { name, home, uid, gid, groups });

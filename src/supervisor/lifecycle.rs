@@ -5,14 +5,15 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+use crate::handover::carry;
+use crate::handover::pool::{KillReasonSnapshot, PhaseSnapshot, SlotStateSnapshot};
+use crate::handover::settings::LifecycleSettingsSnapshot;
 use crate::protocol::drain::{DrainMode, DrainOrder};
 use crate::protocol::ids::{Generation, Timestamp};
 use crate::supervisor::restart::RestartPolicy;
 
 /// How long each phase may take.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LifecycleSettings {
     /// From start to ready; longer is a failure.
     pub listen_timeout: Duration,
@@ -31,8 +32,10 @@ pub struct LifecycleSettings {
     pub restart: RestartPolicy,
 }
 
+carry!(struct LifecycleSettings => LifecycleSettingsSnapshot { listen_timeout, kill_timeout, drain_timeout, drain, max_draining, spare, restart });
+
 /// Where a worker stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Its process was started.
     Spawning {
@@ -76,6 +79,8 @@ pub enum Phase {
     },
 }
 
+carry!(enum Phase => PhaseSnapshot { Spawning { deadline }, Serving { since }, Standby { since }, Spare { since }, Draining { since, deadline, told }, Aborted { deadline }, Killed { since } });
+
 impl Phase {
     /// A word for it.
     #[must_use]
@@ -93,7 +98,7 @@ impl Phase {
 }
 
 /// The state of a slot, as its clients see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotState {
     /// A worker serves.
     Serving,
@@ -111,6 +116,8 @@ pub enum SlotState {
     /// It was taken out of service.
     Removed,
 }
+
+carry!(enum SlotState => SlotStateSnapshot { Serving, Spawning, BackOff, Errored, Stopped, Drained, Removed });
 
 /// An event.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -179,7 +186,7 @@ pub enum Action {
 }
 
 /// Why a worker is killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KillReason {
     /// It wasn't ready in time.
     NotReady,
@@ -198,6 +205,8 @@ pub enum KillReason {
     /// An operator wants to see what follows.
     Ordered,
 }
+
+carry!(enum KillReason => KillReasonSnapshot { NotReady, Violation, GraceOver, Memory, Stalled, Superseded, StopNow, Ordered });
 
 impl LifecycleSettings {
     /// The reason in words, with the setting that it goes back to.

@@ -5,10 +5,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use crate::handover::carry;
+use crate::handover::pool::LimitReasonSnapshot;
+use crate::handover::settings::LimitSettingsSnapshot;
 
 /// The limits of a worker's use before it is replaced. `None` is no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LimitSettings {
     /// Bytes of memory beyond which it is replaced, its successor first.
     pub max_memory_restart: Option<u64>,
@@ -19,6 +21,8 @@ pub struct LimitSettings {
     /// Connections that it has taken over since its start.
     pub max_connections_served: Option<u64>,
 }
+
+carry!(struct LimitSettings => LimitSettingsSnapshot { max_memory_restart, max_memory_kill, max_age, max_connections_served });
 
 /// A worker's use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,7 +47,7 @@ pub enum LimitVerdict {
 }
 
 /// The limit that was reached. `limit` is the one for this worker, jitter taken away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitReason {
     /// It has lived for long enough.
     Age {
@@ -67,6 +71,8 @@ pub enum LimitReason {
         limit: u64,
     },
 }
+
+carry!(enum LimitReason => LimitReasonSnapshot { Age { age, limit }, Connections { served, limit }, Memory { used, limit } });
 
 /// Whether a worker has had its time. `jitter`, from 0 to 1 and always the same for the same
 /// worker, takes up to a tenth off age and connections, so that workers that were started together

@@ -49,7 +49,7 @@ mod tail;
 
 pub use lines::Stream;
 pub use settings::{LogFormat, OutputError, OutputSettings, Prefix};
-pub use snapshot::{OutputEstate, PipeState, TakenPipe};
+pub use snapshot::{OutputHandover, PipeHandover, PipeState};
 pub use tail::{Follower, LineFilter, Printed, PrintedLine, Recent};
 
 use console::{Console, Style};
@@ -164,38 +164,37 @@ impl Output {
         self.shared.ended().await;
     }
 
-    /// Goes on in the place of another one: its pipes, its lines that were begun, its count.
+    /// Resumes another one: its pipes, its incomplete lines, its count.
     ///
     /// # Errors
     ///
-    /// As [`Output::start`]. The estate is as it was then: a worker whose pipe is closed could not
-    /// print any more.
+    /// As [`Output::start`]. `before` is as it was then: a worker whose pipe is closed could not print any
+    /// more.
     pub fn resume(
         settings: OutputSettings,
-        estate: &mut OutputEstate,
+        before: &mut OutputHandover,
     ) -> Result<Self, OutputError> {
         let output = Self::start(settings)?;
-        let OutputEstate { pipes, dropped } = std::mem::take(estate);
+        let OutputHandover { pipes, dropped } = std::mem::take(before);
         output.count_dropped(dropped);
         pipes.into_iter().for_each(|pipe| output.adopt_pipe(pipe));
         Ok(output)
     }
 
-    /// Takes what a worker prints from now on, behind what was read from its pipe before.
-    pub fn adopt_pipe(&self, pipe: TakenPipe) {
+    /// Reads a worker's pipe from where it was left.
+    pub fn adopt_pipe(&self, pipe: PipeHandover) {
         self.shared.send_surely(Command::AdoptPipe(pipe));
     }
 
-    /// Reads nothing more, writes what was read, and ends. After 2 s it gives up writing, as
-    /// [`Output::finish`] does. All that workers have printed since waits in the pipes, and they print
-    /// on as long as there is room.
-    pub async fn hand_over(self) -> OutputEstate {
+    /// Stops reading, writes everything that was read, and ends. After 2 s it gives up writing, as
+    /// [`Output::finish`] does. Later output of workers waits in the pipes, as long as there is room.
+    pub async fn hand_over(self) -> OutputHandover {
         let (reply, pipes) = oneshot::channel();
         self.shared.send_surely(Command::HandOver(reply));
         // No answer comes only if the kernel has refused to wait for pipes at all.
         let pipes = pipes.await.unwrap_or_default();
         self.shared.ended().await;
-        OutputEstate { pipes, dropped: self.dropped() }
+        OutputHandover { pipes, dropped: self.dropped() }
     }
 
     fn count_dropped(&self, lines: u64) {

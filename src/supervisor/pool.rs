@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use crate::handover::pool::PoolSnapshot;
+use crate::handover::{Carry, encode};
 use crate::link::seam::{SlotCommand, SlotEvent, SlotEventKind, WorkerId};
 use crate::protocol::ids::{SlotId, Timestamp};
 use crate::supervisor::event::{After, Event};
@@ -59,7 +61,7 @@ use resume::Resume;
 use run_state::RunState;
 use scaling::Scaling;
 use slots::{Slot, Slots};
-use snapshot::{AdoptedWorker, PoolDocument, PoolEnd, PoolEstate};
+use snapshot::{AdoptedWorker, PoolEnd, PoolHandover, RestoredSettings};
 use timer::sleep_until;
 use worker_message::WorkerMessage;
 use workers::Workers;
@@ -98,41 +100,45 @@ impl Pool {
         pool
     }
 
-    /// A pool that continues where another one was, which `document` describes. Of `workers` it takes
-    /// those that it knows, and those that were started since. The settings are the document's.
+    /// A pool that resumes the one of `snapshot`, by the settings of that one. Of `workers` it takes those
+    /// that the snapshot names, and those that were started since.
     #[must_use]
     pub fn resume(
-        document: PoolDocument,
+        snapshot: PoolSnapshot,
         workers: Vec<AdoptedWorker>,
         after: After,
         links: PoolLinks,
     ) -> Self {
-        let slots = document.slots.iter().map(|written| {
+        let settings = RestoredSettings {
+            current: Carry::restore(snapshot.settings),
+            before: Carry::restore(snapshot.before),
+        };
+        let slots = snapshot.slots.into_iter().map(|one| {
             let slot = Slot {
-                life: written.life.clone(),
-                command: document.command(&written.command),
-                candidate: written.candidate.as_ref().map(|kind| document.command(kind)),
-                ranked: written.ranked,
+                life: Carry::restore(one.life),
+                command: settings.command(one.command),
+                candidate: one.candidate.map(|command| settings.command(command)),
+                ranked: one.ranked,
             };
-            (written.slot, slot)
+            (one.slot, slot)
         });
         let slots = slots.collect();
-        let mut pool = Self::empty(document.settings, links);
+        let mut pool = Self::empty(settings.current, links);
         pool.fleet.slots = slots;
-        pool.fleet.before = document.before;
-        pool.fleet.planner = document.planner;
-        pool.fleet.accepting = document.accepting;
+        pool.fleet.before = settings.before;
+        pool.fleet.planner = Carry::restore(snapshot.planner);
+        pool.fleet.accepting = snapshot.accepting;
         pool.fleet.history = History {
-            stats: document.stats,
-            summary: document.summary,
-            last_failure: document.last_failure,
+            stats: Carry::restore(snapshot.stats),
+            summary: Carry::restore(snapshot.summary),
+            last_failure: snapshot.last_failure,
         };
-        pool.scaling.deferred = document.deferred;
+        pool.scaling.deferred = Carry::restore(snapshot.deferred);
         pool.resume = Some(Resume {
-            running: document.running,
+            running: Carry::restore(snapshot.running),
             workers: workers.into_iter().map(|worker| (worker.id, worker)).collect(),
-            unheard: document.unheard,
-            stopping: document.stopping,
+            unheard: Carry::restore(snapshot.unheard),
+            stopping: snapshot.stopping,
             after,
         });
         pool
@@ -179,7 +185,7 @@ impl Pool {
     pub async fn run(mut self) -> Result<PoolEnd, PoolError> {
         let result = match self.supervise().await {
             Ok(Supervised::HandingOver(unheard)) => {
-                return Ok(PoolEnd::HandedOver(Box::new(self.into_estate(unheard))));
+                return Ok(PoolEnd::HandedOver(Box::new(self.into_handover(unheard))));
             }
             Ok(Supervised::Ended(summary)) => Ok(PoolEnd::Ended(summary)),
             Err(error) => {
@@ -253,8 +259,8 @@ impl Pool {
         }
         let is_idle = self.events.is_empty() && self.orders.is_empty();
         if self.fleet.record.is_due(!is_idle || self.fleet.workers.has_ended()) {
-            let document = snapshot::document(&self.fleet, self.scaling.deferred);
-            self.fleet.record.write(|| document.encode());
+            let snapshot = snapshot::snapshot(&self.fleet, self.scaling.deferred);
+            self.fleet.record.write(|| encode(&snapshot).unwrap_or_default());
         }
         Ok(())
     }
@@ -433,18 +439,18 @@ impl Pool {
             }
         };
         if tokio::time::timeout(FRONTEND_STOP_TIMEOUT, receiving).await.is_err() {
-            tracing::warn!("frontend takes long to stop");
+            tracing::warn!("frontend slow to stop");
         }
         Ok(unheard)
     }
 
-    /// Leaves everything to a successor. Nothing is killed, and no worker is told.
-    fn into_estate(self, unheard: Vec<(WorkerId, WorkerMessage)>) -> PoolEstate {
+    /// Hands everything over to a successor. No worker is killed or gets a message.
+    fn into_handover(self, unheard: Vec<(WorkerId, WorkerMessage)>) -> PoolHandover {
         let Self { mut fleet, scaling, events, orders, progress, .. } = self;
-        let mut document = snapshot::document(&fleet, scaling.deferred);
-        document.unheard = unheard;
-        // In case the successor dies before it has written anything.
-        fleet.record.write(|| document.encode());
+        let mut snapshot = snapshot::snapshot(&fleet, scaling.deferred);
+        snapshot.unheard = unheard.snapshot();
+        // In case the successor crashes before it has written anything.
+        fleet.record.write(|| encode(&snapshot).unwrap_or_default());
         let processes = copy_pidfds(&fleet.workers);
         let Fleet { frontend, output, orphans, announcer, record, .. } = fleet;
         let (store, journal) = record.into_parts();
@@ -459,7 +465,7 @@ impl Pool {
             store,
             journal,
         };
-        PoolEstate { document, processes, links }
+        PoolHandover { snapshot, processes, links }
     }
 }
 

@@ -5,12 +5,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+use crate::handover::carry;
+use crate::handover::pool::CrashesSnapshot;
+use crate::handover::settings::RestartPolicySnapshot;
 use crate::protocol::ids::Timestamp;
 
 /// How workers that crash are restarted. The names in brackets are PM2's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestartPolicy {
     /// Whether a worker that ends is followed by another (`autorestart`).
     pub autorestart: bool,
@@ -33,6 +34,8 @@ pub struct RestartPolicy {
     /// When no worker at all has become ready after so many crashes in each slot, the start failed.
     pub start_attempts: u32,
 }
+
+carry!(struct RestartPolicy => RestartPolicySnapshot { autorestart, stop_exit_codes, restart_delay, first_delay, longest_delay, min_uptime, max_restarts, restart_window, start_attempts });
 
 impl RestartPolicy {
     /// The defaults.
@@ -78,13 +81,15 @@ pub enum RestartDecision {
 }
 
 /// A slot's crashes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Crashes {
     /// Those that came too soon, one after the other.
     streak: u32,
     /// When those within the window were; never more than the policy allows, and one.
     recent: VecDeque<Timestamp>,
 }
+
+carry!(struct Crashes => CrashesSnapshot { streak, recent });
 
 impl Crashes {
     /// Notes a ended and says what follows. Jitter takes away up to half of a back-off.

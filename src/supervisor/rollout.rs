@@ -5,22 +5,24 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-
+use crate::handover::carry;
+use crate::handover::pool::{CauseSnapshot, OutcomeSnapshot, TriggerSnapshot};
+use crate::handover::settings::RolloutSettingsSnapshot;
 use crate::protocol::ids::SlotId;
 use crate::supervisor::limits::LimitReason;
-use crate::supervisor::text;
 
 pub mod planner;
 
 /// How replacements are done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RolloutSettings {
     /// Slots of a rolling restart that are replaced at the same time, 1 at least.
     pub parallel: u16,
     /// Draining workers may take so many bytes of memory together; beyond, the oldest ends.
     pub max_draining_memory: Option<u64>,
 }
+
+carry!(struct RolloutSettings => RolloutSettingsSnapshot { parallel, max_draining_memory });
 
 impl Default for RolloutSettings {
     fn default() -> Self {
@@ -29,17 +31,19 @@ impl Default for RolloutSettings {
 }
 
 /// The trigger of a rolling restart.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trigger {
     /// SIGHUP.
     Signal,
     /// An operator's command.
     Command,
     /// This file has changed.
-    Watch(#[serde(with = "text")] std::path::PathBuf),
+    Watch(std::path::PathBuf),
     /// It is time.
     Cron,
 }
+
+carry!(enum Trigger => TriggerSnapshot { Signal, Command, Watch(path), Cron });
 
 impl fmt::Display for Trigger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -53,7 +57,7 @@ impl fmt::Display for Trigger {
 }
 
 /// Why a single slot gets a new worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// Its worker has reached a limit.
     Limit(LimitReason),
@@ -62,6 +66,8 @@ pub enum Cause {
     /// An operator's command.
     Ordered,
 }
+
+carry!(enum Cause => CauseSnapshot { Limit(reason), Asked, Ordered });
 
 impl Cause {
     /// A word for it.
@@ -97,7 +103,7 @@ pub enum Part {
 }
 
 /// How a rolling restart ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Every slot has a new worker.
     Done,
@@ -108,6 +114,8 @@ pub enum Outcome {
     /// Everything is to end.
     Stopped,
 }
+
+carry!(enum Outcome => OutcomeSnapshot { Done, Aborted(slot, reason), Superseded, Stopped });
 
 impl Outcome {
     /// A word for it.

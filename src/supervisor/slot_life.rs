@@ -25,8 +25,8 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+use crate::handover::carry;
+use crate::handover::pool::{DesiredStateSnapshot, SlotLifeSnapshot};
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::{Generation, Timestamp};
 use crate::supervisor::lifecycle::{Action, Fact, KillReason, LifecycleSettings, Phase, SlotState};
@@ -47,7 +47,7 @@ const CORE_TIME: Duration = Duration::from_secs(10);
 const DRAINED: DesiredState = DesiredState::Idle(SlotState::Drained);
 
 /// One slot's workers.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct SlotLife {
     settings: LifecycleSettings,
     workers: Phases,
@@ -62,8 +62,10 @@ pub struct SlotLife {
     spare: Spare,
 }
 
+carry!(struct SlotLife => SlotLifeSnapshot { settings, workers, next_generation, desired, crashes, candidate, stable_at, ever_ready, spare });
+
 /// The state that the slot is to reach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DesiredState {
     /// To be filled, now.
     Filled,
@@ -74,6 +76,8 @@ enum DesiredState {
     /// Not wanted any more.
     Removed,
 }
+
+carry!(enum DesiredState => DesiredStateSnapshot { Filled, FilledAt(at), Idle(state), Removed });
 
 impl SlotLife {
     /// An empty slot.

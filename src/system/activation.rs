@@ -12,8 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
-use crate::handover::descriptors::Descriptors;
-pub use crate::handover::descriptors::LISTENER;
+use crate::handover::descriptors::{Descriptors, LISTENER};
 use crate::kernel::{adopt, adopt_if};
 use crate::system::{keeper, store};
 
@@ -22,7 +21,7 @@ pub const FIRST: RawFd = 3;
 
 /// A variable may not be longer than 128 KiB: names that don't fit into `LISTEN_FDNAMES` go on in
 /// those of this name and a number, from 1.
-const MORE_NAMES: &str = "STICKY_LB_FDNAMES_";
+pub const MORE_NAMES: &str = "STICKY_LB_FDNAMES_";
 
 /// Bytes of names in one variable.
 const NAMES_LENGTH: usize = 100_000;

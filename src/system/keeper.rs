@@ -1,7 +1,7 @@
 //! The keeper, as the primary sees it: the parent that starts it again after a crash, and that people
 //! and service managers take for the program itself.
 //!
-//! Only finds it and waits for its end. The [`store`](super::store) sends it descriptors.
+//! Only finds it and waits for its exit. [`store`](super::store) sends it descriptors.
 
 use std::env;
 use std::fs;
@@ -14,7 +14,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::kernel;
 
-/// Names the keeper to its primary: its process id.
+/// The variable that names the keeper to its primary: its process id.
 pub const VARIABLE: &str = "STICKY_LB_KEEPER";
 
 /// Number of the descriptor that the keeper passes to its primary for `--events-fd`.
@@ -28,15 +28,15 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// The one that has started this process, if one has. To be called in a runtime.
+    /// The keeper that has started this process, if one has. To be called in a runtime.
     ///
     /// # Errors
     ///
-    /// If its end cannot be waited for.
+    /// If its exit cannot be waited for.
     pub fn from_environment() -> io::Result<Option<Self>> {
         let Some(pid) = parent() else { return Ok(None) };
         let process = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
-        // Ended before that: the number may be reused.
+        // It exited before: the number may be another process's.
         if parent() != Some(pid) {
             return Ok(None);
         }
@@ -49,7 +49,7 @@ impl Keeper {
         number(self.pid)
     }
 
-    /// Waits until it has ended. May be dropped and called again.
+    /// Waits until it has exited. May be dropped and called again.
     pub async fn gone(&self) {
         if self.process.readable().await.is_err() {
             // The runtime is being shut down.
@@ -70,8 +70,8 @@ pub fn passed_events() -> Option<i32> {
     parent().and_then(|_| env::var(EVENTS_VARIABLE).ok()?.parse().ok())
 }
 
-/// The process that signals are to be sent to, and that others know the program by: the keeper if
-/// there is one, else this process.
+/// The process that gets the program's signals and stands for it: the keeper if there is one, else this
+/// process.
 #[must_use]
 pub fn main_pid() -> u32 {
     parent().map_or_else(std::process::id, number)
@@ -82,7 +82,7 @@ pub fn main_pid() -> u32 {
 pub fn keeper_of(primary: Pid) -> Option<Pid> {
     let environment = fs::read(format!("/proc/{primary}/environ")).ok()?;
     let mut variables = environment.split(|byte| *byte == 0);
-    // Its number may be another one here: the primary may be in a container.
+    // The primary may be in a container, where its keeper has another number.
     variables.find(|variable| {
         variable.strip_prefix(VARIABLE.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
     })?;
@@ -91,8 +91,8 @@ pub fn keeper_of(primary: Pid) -> Option<Pid> {
     parent.trim().parse().ok().and_then(Pid::from_raw)
 }
 
-/// The keeper, if the environment names the parent. It is inherited by others than the primary, too:
-/// those have another parent.
+/// The keeper, if the environment names the parent. Other processes than the primary inherit the variable,
+/// too: those have another parent.
 fn parent() -> Option<Pid> {
     let named: i32 = env::var(VARIABLE).ok()?.parse().ok()?;
     getppid().filter(|parent| parent.as_raw_nonzero().get() == named)

@@ -1,8 +1,7 @@
-//! How much memory there is for this process and all that it starts: what its control groups leave
-//! of the machine's.
+//! The memory limit of this process and of all that it starts, by its control groups and the machine.
 //!
-//! Reads only. How many processors there are is asked of the standard library, which knows of
-//! affinity and of the quotas of control groups.
+//! The number of processors comes from the standard library, which knows of affinity and of the quotas of
+//! control groups.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
-//! The descriptor store: the keeper or systemd, which have copies of this process's descriptors for
-//! its successor after a crash. Both speak the protocol of systemd's file-descriptor store
+//! The store for copies of this process's descriptors, which its successor gets after a crash: the
+//! keeper's, or systemd's. Both have the protocol of systemd's file-descriptor store
 //! (<https://systemd.io/FILE_DESCRIPTOR_STORE>): datagrams to `NOTIFY_SOCKET`.
 //!
-//! Never fails: a descriptor that cannot be stored is missing after a crash, and only then.
+//! Never fails: a descriptor that is not stored is missing after a crash, and only then.
 
 use std::env;
 use std::io::{self, IoSlice};
@@ -19,20 +19,20 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 pub use crate::system::notify::is_systemd;
 use crate::system::{keeper, notify};
 
-/// The prefix of stored names, which tells them from other descriptors that were passed.
+/// The prefix of stored names, which tells them from other descriptors that are passed.
 pub const PREFIX: &str = "kept-";
 
-/// The name by which a primary keeps the program that it runs.
+/// The name of the program that a primary runs.
 pub const PROGRAM: &str = "program";
 
-/// The name by which the keeper passes the text of the configuration file: it may have come from a pipe,
-/// which can be read once.
+/// The name of the configuration file's text, which the keeper passes: it may have come from a pipe, which
+/// can be read once.
 pub const CONFIGURATION: &str = "configuration";
 
 /// How long a store may take to make room. It does nothing else.
 const STORE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Keeps descriptors. Clones speak to the same store.
+/// Stores descriptors. Clones have the same store.
 #[derive(Clone, Debug)]
 pub struct Store {
     socket: Arc<UnixDatagram>,
@@ -57,7 +57,7 @@ impl Store {
         }
     }
 
-    /// The store that listens there.
+    /// The store at this address.
     ///
     /// # Errors
     ///
@@ -69,8 +69,8 @@ impl Store {
         Ok(Self { socket: Arc::new(socket), has_failed: Arc::default() })
     }
 
-    /// Keeps a copy of `descriptor`. A name is to be used once, unless it was removed. It is kept
-    /// whatever becomes of the other side (`FDPOLL=0`).
+    /// Stores a copy of `descriptor`. A name is to be used once, unless it was removed. It stays even if
+    /// the other side is closed (`FDPOLL=0`).
     pub fn keep(&self, name: &str, descriptor: impl AsFd) {
         let message = format!("FDSTORE=1\nFDNAME={PREFIX}{name}\nFDPOLL=0\n");
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -80,7 +80,7 @@ impl Store {
         self.send(&message, &mut control);
     }
 
-    /// Keeps what has that name no longer.
+    /// Removes the descriptor of that name.
     pub fn remove(&self, name: &str) {
         let message = format!("FDSTOREREMOVE=1\nFDNAME={PREFIX}{name}\n");
         self.send(&message, &mut SendAncillaryBuffer::default());
@@ -88,7 +88,7 @@ impl Store {
 
     fn send(&self, message: &str, control: &mut SendAncillaryBuffer<'_, '_, '_>) {
         let bytes = [IoSlice::new(message.as_bytes())];
-        // As there is a time limit, the kernel doesn't do so itself: signal(7).
+        // With a timeout on the socket, the kernel doesn't restart the call itself: signal(7).
         let sent = retry_on_intr(|| sendmsg(&*self.socket, &bytes, control, SendFlags::NOSIGNAL));
         if let Err(error) = sent
             && !self.has_failed.swap(true, Ordering::Relaxed)
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_is_gone_is_no_matter() {
+    fn a_store_that_is_gone_is_no_error() {
         let name = format!("sticky-lb-store-gone-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(name).unwrap();
         assert!(Store::connect(&address).is_err());

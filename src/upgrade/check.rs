@@ -1,5 +1,5 @@
-//! Whether the new program would go on: it is asked in a process beside, before anything is given up.
-//! After an `execve` that worked there is no way back.
+//! The check of the new program: whether it would go on, asked in a process of its own before anything is
+//! given up. After an `execve` that worked there is no way back.
 
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -11,70 +11,69 @@ use command_fds::{CommandFdExt, FdMapping};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use crate::handover::{StateError, StateFile};
 use crate::protocol::ids::Timestamp;
-use crate::upgrade::document::{Document, EstateError};
 use crate::upgrade::exec::Successor;
 
-/// How long it may take to read configuration and state.
+/// The check may take so long.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What it prints when it would go on, in a line of its own. A program that prints anything else, or
-/// knows nothing of the question, is none to become.
+/// The line that the new program prints if it would go on. One that doesn't print it is refused.
 pub const UNDERSTOOD: &str = "sticky-lb: state is understood";
 
-/// The number of the memfd in the process that is asked.
+/// The number of the memfd in the checking process.
 const STATE: i32 = 3;
 
 /// Why the running primary stays.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckError {
-    /// It cannot be run.
+    /// The new program cannot be run.
     #[error("cannot run {program:?}")]
     Run {
         /// Which.
         program: std::path::PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
-    /// It doesn't answer, in time or at all.
+    /// It gives no answer, or none in time.
     #[error("{program:?} does not say that it would go on")]
     Silent {
         /// Which.
         program: std::path::PathBuf,
     },
-    /// It says no.
+    /// It refuses.
     #[error("{program:?} refuses: {reason}")]
     Refused {
         /// Which.
         program: std::path::PathBuf,
-        /// In its words.
+        /// Why, as it says.
         reason: String,
     },
-    /// It cannot be asked.
+    /// The state cannot be passed to it.
     #[error(transparent)]
-    Estate(#[from] EstateError),
+    State(#[from] StateError),
 }
 
-/// A successor that was asked.
+/// A check that runs.
 #[derive(Debug)]
-pub struct Asked {
+pub struct Check {
     program: std::path::PathBuf,
     process: Child,
-    /// To end it by: its number may be somebody else's, once its status is taken.
+    /// Kills it: its number may be another process's once its status is taken.
     pidfd: OwnedFd,
 }
 
-/// Asks the successor whether it can read the configuration and such a document. To be called on the
-/// thread that buries this process's children, so that it doesn't meanwhile: one that cannot run its program
-/// is waited for here.
+/// Starts to check whether the successor can read the configuration and such a state. To be called on the
+/// thread that reaps this process's children, so that it doesn't meanwhile: a child that cannot run the
+/// program is waited for here.
 ///
 /// # Errors
 ///
 /// If it can't be run.
-pub fn ask(successor: &Successor, document: Document) -> Result<Asked, CheckError> {
-    let memory = document.into_memory()?;
+pub fn start(successor: &Successor, state: &StateFile) -> Result<Check, CheckError> {
+    let memory = state.to_memory()?;
     let program = &successor.program;
     let run = |source| CheckError::Run { program: program.clone(), source };
     let mut command = Command::new(program);
@@ -90,25 +89,25 @@ pub fn ask(successor: &Successor, document: Document) -> Result<Asked, CheckErro
     let process = command.spawn().map_err(run)?;
     let pid = Pid::from_child(&process);
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| run(error.into()))?;
-    Ok(Asked { program: program.clone(), process, pidfd })
+    Ok(Check { program: program.clone(), process, pidfd })
 }
 
-impl Asked {
-    /// Waits for its answer: not to be called where something else waits.
+impl Check {
+    /// Waits for the answer, and blocks the thread meanwhile.
     ///
     /// # Errors
     ///
     /// If it would not go on, with its reason.
-    pub fn answer(self) -> Result<(), CheckError> {
+    pub fn wait(self) -> Result<(), CheckError> {
         let Self { program, mut process, pidfd } = self;
         let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
         let complaints = thread::spawn(move || stderr.map_or_else(Vec::new, |it| all(it.into())));
-        let said = stdout.map_or_else(Vec::new, |it| all(it.into()));
-        // Whoever buries this process's children may have taken its status: what it said counts.
+        let answer = stdout.map_or_else(Vec::new, |it| all(it.into()));
+        // Its status may be taken by the thread that reaps children: its output counts.
         let _ = pidfd_send_signal(&pidfd, Signal::KILL);
         let _ = process.wait();
         let complaints = complaints.join().unwrap_or_default();
-        if String::from_utf8_lossy(&said).lines().any(|line| line == UNDERSTOOD) {
+        if String::from_utf8_lossy(&answer).lines().any(|line| line == UNDERSTOOD) {
             return Ok(());
         }
         let reason = String::from_utf8_lossy(&complaints).trim().replace("sticky-lb: ", "");
@@ -119,7 +118,7 @@ impl Asked {
     }
 }
 
-/// Everything that comes until the end, or until there is no more patience.
+/// Everything that comes until the end, or until the timeout.
 fn all(pipe: OwnedFd) -> Vec<u8> {
     let mut pipe = std::fs::File::from(pipe);
     let begun = Timestamp::now();
@@ -142,10 +141,11 @@ fn all(pipe: OwnedFd) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handover::sample;
 
     fn ask(program: &str, script: &str) -> Result<(), CheckError> {
         let arguments = vec!["sticky-lb".into(), script.into()];
-        super::ask(&Successor { program: program.into(), arguments }, Document::new())?.answer()
+        start(&Successor { program: program.into(), arguments }, &sample())?.wait()
     }
 
     #[test]

@@ -20,11 +20,12 @@ use nix::unistd::execve;
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 
 use crate::handover::descriptors::Descriptors;
+use crate::handover::{StateError, StateFile};
+use crate::system::activation::MORE_NAMES;
 use crate::upgrade::VARIABLE;
-use crate::upgrade::document::{Document, EstateError};
 
-/// Signals that the primary answers.
-const ANSWERED: [Signal; 9] = [
+/// Signals that the primary handles.
+const HANDLED: [Signal; 9] = [
     Signal::SIGTERM,
     Signal::SIGINT,
     Signal::SIGQUIT,
@@ -36,10 +37,8 @@ const ANSWERED: [Signal; 9] = [
     Signal::SIGCHLD,
 ];
 
-/// Variables that were meant for this program alone, and what others begin with: numbers of descriptors
-/// that mean something else now.
-const TAKEN: [&str; 4] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", VARIABLE];
-const TAKEN_PREFIX: &[u8] = b"STICKY_LB_FDNAMES_";
+/// Variables with numbers of descriptors that were passed to this program: its successor has others.
+const STALE: [&str; 4] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", VARIABLE];
 
 /// A program to become.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,21 +49,21 @@ pub struct Successor {
     pub arguments: Vec<OsString>,
 }
 
-/// It could not be run; everything is as it was, signals are still blocked.
+/// The successor could not be run; everything is as it was, signals are still blocked.
 #[derive(Debug)]
 pub struct Refused {
     /// Why.
-    pub error: EstateError,
-    /// What was to be carried over.
-    pub document: Document,
-    /// The same.
+    pub error: StateError,
+    /// The state that was to be carried over.
+    pub file: StateFile,
+    /// The descriptors that were.
     pub descriptors: Descriptors,
 }
 
-/// Keeps signals waiting, from now on and in the successor, until it has its handlers.
+/// Blocks signals, from now on and in the successor, until it has its handlers.
 pub fn hold_signals() {
     // Only an invalid argument could make it fail.
-    let _ = ANSWERED.into_iter().collect::<SigSet>().thread_block();
+    let _ = HANDLED.into_iter().collect::<SigSet>().thread_block();
 }
 
 /// Becomes the successor. To be called on the main thread, with signals held.
@@ -74,27 +73,27 @@ pub fn hold_signals() {
 /// If that cannot be, with everything that was given.
 pub fn exec(
     successor: &Successor,
-    mut document: Document,
+    mut file: StateFile,
     descriptors: Descriptors,
 ) -> Result<Infallible, Box<Refused>> {
-    document.descriptors = descriptors
+    file.descriptors = descriptors
         .iter()
         .map(|(name, descriptor)| (name.to_owned(), descriptor.as_fd().as_raw_fd()))
         .collect();
-    let Err(error) = attempt(successor, &document, &descriptors);
+    let Err(error) = attempt(successor, &file, &descriptors);
     for (_, descriptor) in descriptors.iter() {
-        // It is open: that is all that could be wrong.
+        // It is open: nothing else could be wrong.
         let _ = set_inherited(descriptor, false);
     }
-    Err(Box::new(Refused { error, document, descriptors }))
+    Err(Box::new(Refused { error, file, descriptors }))
 }
 
 fn attempt(
     successor: &Successor,
-    document: &Document,
+    file: &StateFile,
     descriptors: &Descriptors,
-) -> Result<Infallible, EstateError> {
-    let memory = document.clone().into_memory()?;
+) -> Result<Infallible, StateError> {
+    let memory = file.to_memory()?;
     let program = text(successor.program.as_os_str())?;
     let arguments: io::Result<Vec<_>> = successor.arguments.iter().map(|it| text(it)).collect();
     let environment = environment(memory.as_raw_fd())?;
@@ -112,10 +111,11 @@ fn set_inherited(descriptor: impl AsFd, inherited: bool) -> io::Result<()> {
 }
 
 fn environment(memory: i32) -> io::Result<Vec<CString>> {
-    let is_taken = |name: &OsStr| {
-        TAKEN.iter().any(|taken| name == *taken) || name.as_bytes().starts_with(TAKEN_PREFIX)
+    let is_stale = |name: &OsStr| {
+        STALE.iter().any(|stale| name == *stale)
+            || name.as_bytes().starts_with(MORE_NAMES.as_bytes())
     };
-    let kept = std::env::vars_os().filter(|(name, _)| !is_taken(name));
+    let kept = std::env::vars_os().filter(|(name, _)| !is_stale(name));
     let state = format!("{memory}:{}", std::process::id());
     let all = kept.chain([(VARIABLE.into(), state.into())]);
     all.map(|(name, value)| {
@@ -132,9 +132,9 @@ fn text(text: &OsStr) -> io::Result<CString> {
 }
 
 impl Successor {
-    /// The program at `program`, run as this one was.
+    /// The program at this path, with the arguments of this one.
     #[must_use]
-    pub fn of(program: &Path) -> Self {
+    pub fn new(program: &Path) -> Self {
         Self { program: program.to_owned(), arguments: std::env::args_os().collect() }
     }
 }
@@ -142,14 +142,15 @@ impl Successor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handover::sample;
 
     #[test]
     fn a_program_that_is_not_there_leaves_everything_as_it_was() {
         let mut descriptors = Descriptors::default();
         descriptors.insert("null", std::fs::File::open("/dev/null").unwrap());
-        let successor = Successor::of(Path::new("/nonexistent/sticky-lb"));
-        let refused = exec(&successor, Document::new(), descriptors).unwrap_err();
-        assert!(matches!(refused.error, EstateError::Memory(_)), "{:?}", refused.error);
+        let successor = Successor::new(Path::new("/nonexistent/sticky-lb"));
+        let refused = exec(&successor, sample(), descriptors).unwrap_err();
+        assert!(matches!(refused.error, StateError::Memory(_)), "{:?}", refused.error);
         let mut descriptors = refused.descriptors;
         let null = descriptors.take("null").unwrap();
         assert!(fcntl_getfd(&null).unwrap().contains(FdFlags::CLOEXEC));

@@ -1,22 +1,22 @@
-//! What the program before this one, in the same process, has left.
+//! The state that the program before this one, in the same process, has left.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::handover::descriptors::Descriptors;
+use crate::handover::descriptors::{Descriptors, RestoreError};
+use crate::handover::{StateError, StateFile};
 use crate::kernel::{adopt, adopt_if};
 use crate::protocol::sealed::is_sealed;
 use crate::upgrade::VARIABLE;
-use crate::upgrade::document::{Document, EstateError};
 
-/// What was left to this process, if this is an upgrade. It can be taken once.
+/// The state that was left to this process, if this is an upgrade. It can be taken once.
 ///
 /// # Errors
 ///
-/// If it isn't understood. As the program before has asked this one whether it understands, that is not
-/// to be expected; nothing of it can be used then.
-pub fn inherited() -> Result<Option<(Document, Descriptors)>, EstateError> {
+/// If it isn't understood, or one of its descriptors was not inherited: nothing of it can be used then.
+/// After the check of the new program that is not to be expected.
+pub fn inherited() -> Result<Option<(StateFile, Descriptors)>, StateError> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     let Some(number) = memory_of(std::env::var(VARIABLE).ok(), std::process::id()) else {
         return Ok(None);
@@ -24,15 +24,15 @@ pub fn inherited() -> Result<Option<(Document, Descriptors)>, EstateError> {
     if TAKEN.swap(true, Ordering::Relaxed) {
         return Ok(None);
     }
-    let document = Document::from_memory(adopt_if(number, sealed)?)?;
+    let file = StateFile::from_memory(adopt_if(number, sealed)?)?;
     let mut descriptors = Descriptors::default();
-    for (name, number) in &document.descriptors {
+    for (name, number) in &file.descriptors {
         let descriptor = adopt(*number).map_err(|source| {
-            EstateError::Memory(io::Error::new(source.kind(), format!("{name}: {source}")))
+            StateError::from(RestoreError::Unusable { name: name.clone(), source })
         })?;
         descriptors.insert(name, descriptor);
     }
-    Ok(Some((document, descriptors)))
+    Ok(Some((file, descriptors)))
 }
 
 fn sealed(memory: BorrowedFd<'_>) -> io::Result<()> {

@@ -1,74 +1,113 @@
 //! Serves an axum router on the connections that arrive.
 //!
-//! [`serve`] does it all. [`Listener`] is for those who want to call `axum::serve` themselves, with
-//! `with_graceful_shutdown(drain.settled())` and, after it, `drain.finished()`: without the latter
-//! the process ends under its WebSockets, which axum doesn't wait for. Their sessions move if the
-//! worker has said [`Worker::enable_migration`]; connections that are kept alive and were used don't,
-//! since nobody counts their requests.
+//! [`serve`] does all of it, and [`serve_or_listen`] also runs without a primary. [`Listener`] is for
+//! a call of `axum::serve`, with `with_graceful_shutdown(drain.quiesced())` and, after it,
+//! [`Drain::completed`]: without the latter the process ends under its WebSockets, which axum doesn't
+//! wait for. Its sessions migrate if the worker has called [`Worker::enable_migration`]; connections
+//! that are kept alive and were used don't, since their requests are not counted.
 
 use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, FromRequestParts, OptionalFromRequestParts, Request, State};
+use axum::extract::{
+    ConnectInfo, FromRequestParts, MatchedPath, OptionalFromRequestParts, Request, State,
+};
 use axum::http::StatusCode;
+use axum::http::header::UPGRADE;
 use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::serve::IncomingStream;
+use tokio::net::ToSocketAddrs;
 use tracing::Instrument;
 
-use crate::worker::accept::{AcceptError, Worker};
-use crate::worker::connection::ConnectionInfo;
+use crate::worker::accept::Worker;
+use crate::worker::connection_info::ConnectionInfo;
 use crate::worker::drain::Drain;
-use crate::worker::http::mark_last;
+use crate::worker::error::{ChannelError, ServeError};
+use crate::worker::hyper::mark_last;
+use crate::worker::session::api::Session;
 use crate::worker::session::in_flight::InFlightBody;
-use crate::worker::session::{Session, SessionStream};
+use crate::worker::session::stream::SessionStream;
 
 /// Says ready, serves until the worker is to end, and returns when the last connection is closed,
 /// WebSockets included.
 ///
-/// Handlers find what is known of their connection in
+/// Handlers find the facts about their connection in
 /// `axum::extract::ConnectInfo<ConnectionInfo>`, and run in its span ([`ConnectionInfo::span`]).
-/// A WebSocket moves to another worker if its handler, which takes a [`Session`], has said
-/// [`Session::on_migrate`]; else it is closed in its turn.
+/// A WebSocket migrates to another worker if its handler, which takes a [`Session`], has declared how;
+/// else it is closed in its turn.
 ///
 /// # Errors
 ///
 /// If the channel to the primary fails.
-pub async fn serve(mut worker: Worker, router: Router) -> Result<(), AcceptError> {
+pub async fn serve(mut worker: Worker, router: Router) -> Result<(), ChannelError> {
     let drain = worker.drain();
     worker.enable_migration()?;
     worker.ready()?;
     let counted = router.layer(from_fn_with_state(drain.clone(), count));
-    let settled = drain.clone();
+    let quiesced = drain.clone();
     let server = axum::serve(
         Listener::new(worker),
         counted.into_make_service_with_connect_info::<Session>(),
     )
-    .with_graceful_shutdown(async move { settled.settled().await });
+    .with_graceful_shutdown(async move { quiesced.quiesced().await });
     tokio::select! {
         // It returns no errors: see `axum::serve::Listener`.
         _ = server.into_future() => {}
-        () = drain.abandoned() => {}
+        () = drain.expired() => {}
     }
-    drain.finished().await;
+    drain.completed().await;
     Ok(())
 }
 
+/// Serves as [`serve`] does; without a primary on an address of its own, see
+/// [`worker::serve_or_listen`](crate::worker::serve_or_listen).
+///
+/// # Errors
+///
+/// If the process can't attach, the address can't be had, or the channel to the primary fails.
+///
+/// # Examples
+///
+/// ```no_run
+/// use axum::Router;
+/// use axum::routing::get;
+/// use sticky_lb::worker;
+///
+/// #[tokio::main]
+/// async fn main() -> Result<(), worker::ServeError> {
+///     let app = Router::new().route("/", get(async || "hello\n"));
+///     worker::axum::serve_or_listen("127.0.0.1:3000", app).await
+/// }
+/// ```
+pub async fn serve_or_listen(
+    address: impl ToSocketAddrs,
+    router: Router,
+) -> Result<(), ServeError> {
+    Ok(serve(Worker::attach_or_listen(address).await?, router).await?)
+}
+
 async fn count(State(drain): State<Drain>, mut request: Request, next: Next) -> Response {
-    let _in_flight = drain.request();
     let version = request.version();
     let session = request.extensions().get::<ConnectInfo<Session>>().map(|it| it.0.clone());
     let Some(session) = session else { return next.run(request).await };
-    let (info, owed) = (session.info(), session.request_started());
+    let (info, in_flight) = (session.info(), session.request_started());
+    if request.headers().contains_key(UPGRADE)
+        && let Some(route) = request.extensions().get::<MatchedPath>()
+    {
+        session.inner().note_route(route.as_str());
+    }
     request.extensions_mut().insert(ConnectInfo(info));
     request.extensions_mut().insert(session);
     // axum's task for the connection is out of reach.
     let mut response = next.run(request).instrument(info.span()).await;
     mark_last(&drain, version, &mut response);
-    response.map(|body| Body::new(InFlightBody::new(body, owed)))
+    response.map(|body| Body::new(InFlightBody::new(body, in_flight)))
 }
 
 impl<S: Sync> FromRequestParts<S> for Session {
@@ -76,7 +115,7 @@ impl<S: Sync> FromRequestParts<S> for Session {
 
     /// # Errors
     ///
-    /// "Internal server error" where the request came by another way than a worker's.
+    /// "Internal server error" if the request has not come through a worker's listener.
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, StatusCode> {
         let extensions = &parts.extensions;
         let info = || extensions.get::<ConnectInfo<Self>>().map(|ConnectInfo(session)| session);
@@ -99,21 +138,26 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// To be made after the worker has said [`Worker::ready`], or is about to.
+    /// A listener for a worker that has called [`Worker::ready`], or is about to.
     #[must_use]
     pub fn new(worker: Worker) -> Self {
+        // Whether the app awaits the last connection shows only after the worker is dropped.
+        worker.drain().note_awaited();
         Self { worker }
     }
 }
 
 impl axum::serve::Listener for Listener {
     type Io = SessionStream;
-    type Addr = Session;
+    type Addr = SocketAddr;
 
     /// Pending for ever when no more connections come: graceful shutdown ends the server then.
-    async fn accept(&mut self) -> (SessionStream, Session) {
+    async fn accept(&mut self) -> (SessionStream, SocketAddr) {
         match self.worker.accept().await {
-            Ok(Some(connection)) => return connection.into_session(),
+            Ok(Some(connection)) => {
+                let (stream, session) = connection.into_session();
+                return (stream, session.info().client);
+            }
             Ok(None) => {}
             Err(error) => {
                 tracing::error!(%error, "no more connections come");
@@ -123,20 +167,20 @@ impl axum::serve::Listener for Listener {
         std::future::pending().await
     }
 
-    /// There is no address that the worker itself listens on.
-    fn local_addr(&self) -> std::io::Result<Session> {
-        Err(std::io::ErrorKind::AddrNotAvailable.into())
+    /// See [`Worker::local_addr`].
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.worker.local_addr()
     }
 }
 
 impl Connected<IncomingStream<'_, Listener>> for ConnectionInfo {
     fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
-        stream.remote_addr().info()
+        stream.io().session().info()
     }
 }
 
 impl Connected<IncomingStream<'_, Listener>> for Session {
     fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
-        stream.remote_addr().clone()
+        stream.io().session().clone()
     }
 }

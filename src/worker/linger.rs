@@ -1,8 +1,8 @@
 //! Closing that lets the last bytes arrive.
 //!
-//! A socket that is closed with bytes unread is reset, and what was written last may then be thrown
-//! away by the client's kernel before the client has read it (RFC 9112, 9.6). So the sending side is
-//! ended first, and what the client still sends is read for a moment.
+//! A socket that is closed with bytes unread is reset, and the client's kernel may then throw the last
+//! bytes away before the client has read them (RFC 9112, 9.6). So the sending side is ended first, and
+//! the client's last bytes are read for a moment.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use tokio::net::TcpStream;
 /// How long a client may take to end its side, too.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// What is read of one that goes on sending.
-const MOST: u64 = 16 * 1024 * 1024;
+/// Bytes read from a client that goes on sending.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Closes a client's connection: FIN, never a reset, as long as the client ends its side in time.
 pub(crate) async fn close(mut stream: TcpStream) {
-    // Where the client has gone, there is nobody to wait for.
+    // If the client has gone, there is nothing to wait for.
     if stream.shutdown().await.is_ok() {
-        let (mut rest, mut nowhere) = (stream.take(MOST), tokio::io::sink());
+        let (mut rest, mut nowhere) = (stream.take(MAX_BYTES), tokio::io::sink());
         let _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut rest, &mut nowhere)).await;
     }
 }
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_client_that_has_sent_what_nobody_reads_still_gets_the_last_bytes() {
+    async fn a_client_whose_bytes_stay_unread_still_gets_the_last_bytes() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut stream, _) = listener.accept().await.unwrap();

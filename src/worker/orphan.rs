@@ -1,4 +1,4 @@
-//! A worker whose primary is gone: it serves those who are there for a while, then drains, then ends.
+//! A worker whose primary is gone: it serves on for a while, then drains, then ends.
 //!
 //! Never outlives its time, so that no primary's end leaves processes behind.
 
@@ -11,19 +11,19 @@ use rustix::fs::{Mode, OFlags, open};
 /// How long an orphan lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OrphanTimes {
-    /// It goes on serving.
-    pub(crate) grace: Duration,
-    /// It drains, at the most.
+    /// How long it serves on.
+    pub(crate) serve: Duration,
+    /// How long it drains at most.
     pub(crate) drain: Duration,
 }
 
-/// What the worker prints went to the primary. Without a reader, printing would be an error that
-/// most programs don't survive: from now on it goes nowhere.
-pub(crate) fn print_nowhere() {
+/// Discards output from now on, if the primary was its reader: printing without a reader is an error
+/// that most programs don't survive.
+pub(crate) fn discard_output() {
     let Ok(nowhere) = open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) else {
         return;
     };
-    // What fails here changes nothing: it was of no use before.
+    // If it fails, output stays as broken as it is.
     if has_no_reader(std::io::stdout()) {
         let _ = rustix::stdio::dup2_stdout(&nowhere);
     }

@@ -1,7 +1,7 @@
-//! The worker's end of the channel: takes what the primary sends, acknowledges it, and answers.
+//! The worker's end of the channel: takes the primary's messages, acknowledges connections, answers.
 //!
-//! Never yields a connection before it is acknowledged, and so never reads from one that could be
-//! given to somebody else.
+//! Never yields a connection before it is acknowledged, and so never reads from one that another
+//! worker may be given.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -27,26 +27,26 @@ use crate::protocol::message::{
 };
 use crate::protocol::scm_rights::{self, Received, Sent};
 use crate::protocol::scoreboard::Counter;
-use crate::worker::accept::AcceptError;
 use crate::worker::connection::Connection;
-use crate::worker::drain::Shared;
-use crate::worker::session::checkpoint::{Note, Told};
-use crate::worker::session::closing::send_away_unserved;
-use crate::worker::session::image::Parcel;
-use crate::worker::session::migration::move_some;
-use crate::worker::session::registry::Verdict;
-use crate::worker::session::report::report;
-use crate::worker::session_sender::Outlet;
+use crate::worker::ending::begin_drain;
+use crate::worker::error::ChannelError;
+use crate::worker::session::checkpoint::{SentFlag, Update};
+use crate::worker::session::closing::close_unserved;
+use crate::worker::session::image::SessionImage;
+use crate::worker::session::migration::migrate_some;
+use crate::worker::session::registry::{OfferOutcome, Sessions};
+use crate::worker::session::resync::resync;
+use crate::worker::session_sender::SessionSender;
 
 /// The channel and what is on its way through it.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct PrimaryChannel {
     channel: AsyncFd<OwnedFd>,
-    shared: Arc<Shared>,
-    /// Answers that the channel had no room for. While there are any, nothing is settled.
+    sessions: Arc<Sessions>,
+    /// Answers that the channel had no room for. While there are any, nothing is acknowledged.
     answers: VecDeque<Answer>,
-    /// To be counted as settled, and of those the refused ones.
-    settled: u64,
+    /// Connections to be acknowledged, and of those the refused ones.
+    completed: u64,
     refused: u64,
     /// Not yet yielded.
     arrived: VecDeque<Connection>,
@@ -55,18 +55,18 @@ pub(crate) struct Link {
     descriptors: Vec<OwnedFd>,
 }
 
-/// What is said to the primary.
+/// A message to the primary.
 #[derive(Debug)]
 struct Answer {
     message: Vec<u8>,
     descriptor: Option<OwnedFd>,
-    /// To be told when it is sent.
-    told: Option<Told>,
+    /// Set when it is sent.
+    sent: Option<SentFlag>,
 }
 
-/// What the primary has sent.
+/// An event on the channel.
 #[derive(Debug)]
-pub(crate) enum Heard {
+pub(crate) enum ChannelEvent {
     /// A connection, the worker's own now.
     Connection(Box<Connection>),
     /// An order to drain.
@@ -75,13 +75,13 @@ pub(crate) enum Heard {
     Closed,
 }
 
-impl Link {
-    pub(crate) fn new(channel: OwnedFd, shared: &Arc<Shared>) -> io::Result<Self> {
+impl PrimaryChannel {
+    pub(crate) fn new(channel: OwnedFd, sessions: &Arc<Sessions>) -> io::Result<Self> {
         Ok(Self {
             channel: kernel::watch(channel, Interest::READABLE | Interest::WRITABLE)?,
-            shared: Arc::clone(shared),
+            sessions: Arc::clone(sessions),
             answers: VecDeque::new(),
-            settled: 0,
+            completed: 0,
             refused: 0,
             arrived: VecDeque::with_capacity(BATCH),
             message: vec![0; MAX_TO_WORKER],
@@ -90,16 +90,16 @@ impl Link {
     }
 
     /// Another way to the primary, for sessions.
-    pub(crate) fn outlet(&self) -> io::Result<Outlet> {
-        Outlet::new(self.channel.get_ref().try_clone()?)
+    pub(crate) fn sender(&self) -> io::Result<SessionSender> {
+        SessionSender::new(self.channel.get_ref().try_clone()?)
     }
 
     /// Sends now, or as soon as there is room, in order.
     pub(crate) fn answer(&mut self, message: &[u8]) -> io::Result<()> {
-        self.give(Answer { message: message.to_vec(), descriptor: None, told: None })
+        self.send(Answer { message: message.to_vec(), descriptor: None, sent: None })
     }
 
-    fn give(&mut self, answer: Answer) -> io::Result<()> {
+    fn send(&mut self, answer: Answer) -> io::Result<()> {
         let sent = self.answers.is_empty() && self.try_send(&answer)?;
         if !sent {
             self.answers.push_back(answer);
@@ -107,97 +107,103 @@ impl Link {
         Ok(())
     }
 
-    /// What there is to say of the ledger.
-    fn take_notes(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let Some(ledger) = self.shared.sessions.ledger.clone() else { return Ok(()) };
-        while let Poll::Ready(note) = ledger.poll_note(cx) {
-            self.give(match note {
-                Note::Ledger(ledger) => {
-                    Answer { message: CHECKPOINT.to_vec(), descriptor: Some(ledger), told: None }
+    /// Passes on what there is to tell of checkpoints.
+    fn take_updates(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(checkpoints) = self.sessions.shared.checkpoints.clone() else { return Ok(()) };
+        while let Poll::Ready(update) = checkpoints.poll_update(cx) {
+            self.send(match update {
+                Update::File(file) => {
+                    Answer { message: CHECKPOINT.to_vec(), descriptor: Some(file), sent: None }
                 }
-                Note::Keep { record, page, socket, told } => {
+                Update::Protect { record, page, socket, sent } => {
                     let message = encode_protect(&record, page).to_vec();
-                    Answer { message, descriptor: Some(socket), told: Some(told) }
+                    Answer { message, descriptor: Some(socket), sent: Some(sent) }
                 }
-                Note::Forget(id) => {
+                Update::Unprotect(id) => {
                     let mut buffer = [0; MAX_IDS];
                     let message = encode_unprotect(&mut buffer, [id].into_iter()).to_vec();
-                    Answer { message, descriptor: None, told: None }
+                    Answer { message, descriptor: None, sent: None }
                 }
             })?;
         }
         Ok(())
     }
 
-    /// What comes next.
-    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Heard, AcceptError>> {
+    /// The next event.
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ChannelEvent, ChannelError>> {
         loop {
-            // Before anything is settled: what has arrived may be protected.
-            self.take_notes(cx).map_err(AcceptError::Channel)?;
-            ready!(self.poll_answers(cx)).map_err(AcceptError::Channel)?;
-            self.settle();
+            // Before anything is acknowledged: a session that has arrived may be protected.
+            self.take_updates(cx).map_err(ChannelError::Io)?;
+            ready!(self.poll_answers(cx)).map_err(ChannelError::Io)?;
+            self.acknowledge();
             if let Some(connection) = self.arrived.pop_front() {
                 connection.accepted();
-                return Poll::Ready(Ok(Heard::Connection(Box::new(connection))));
+                return Poll::Ready(Ok(ChannelEvent::Connection(Box::new(connection))));
             }
-            let mut ready =
-                ready!(self.channel.poll_read_ready(cx)).map_err(AcceptError::Channel)?;
+            let mut ready = ready!(self.channel.poll_read_ready(cx)).map_err(ChannelError::Io)?;
             let channel = ready.get_inner();
             let received = scm_rights::receive(channel, &mut self.message, &mut self.descriptors);
-            match received.map_err(|errno| AcceptError::Channel(errno.into()))? {
+            match received.map_err(|errno| ChannelError::Io(errno.into()))? {
                 Received::Empty => ready.clear_ready(),
                 Received::Closed => {
-                    self.shared.sessions.give_up_offers();
-                    return Poll::Ready(Ok(Heard::Closed));
+                    self.sessions.give_up_offers();
+                    return Poll::Ready(Ok(ChannelEvent::Closed));
                 }
                 Received::Message { length, .. } => {
                     let message = std::mem::take(&mut self.message);
                     let taken = self.take(&message[..length]);
                     self.message = message;
                     if let Some(order) = taken? {
-                        return Poll::Ready(Ok(Heard::Drain(order)));
+                        return Poll::Ready(Ok(ChannelEvent::Drain(order)));
                     }
                 }
             }
         }
     }
 
-    /// Goes on when no connection is accepted any more: sessions that were offered are still on their
-    /// way, and turns to send clients away are still to come.
+    /// Goes on when no connection is accepted any more: offers are still to be answered, and turns to
+    /// close WebSockets to be granted.
     pub(crate) async fn wait_for_exit(mut self) {
         loop {
             match std::future::poll_fn(|cx| self.poll_next(cx)).await {
-                Ok(Heard::Drain(order)) => self.shared.begin_drain(order),
-                // The primary sends none to a worker that drains. Nobody would serve it here.
-                Ok(Heard::Connection(connection)) => {
-                    let shared = Arc::clone(&self.shared);
-                    tokio::spawn(async move { send_away_unserved(&shared, *connection).await });
+                Ok(ChannelEvent::Drain(order)) => begin_drain(&self.sessions, order),
+                // The primary sends none to a worker that drains; no accept loop would serve it here.
+                Ok(ChannelEvent::Connection(connection)) => {
+                    let sessions = Arc::clone(&self.sessions);
+                    tokio::spawn(async move {
+                        let is_websocket = connection.is_websocket();
+                        let (stream, guard) = connection.split();
+                        close_unserved(&sessions, stream, guard, is_websocket).await;
+                    });
                 }
-                Ok(Heard::Closed) => return,
+                Ok(ChannelEvent::Closed) => return,
                 Err(error) => {
-                    return tracing::error!(%error, "primary is not understood any more");
+                    return tracing::error!(%error, "cannot understand the primary any more");
                 }
             }
         }
     }
 
-    fn take(&mut self, bytes: &[u8]) -> Result<Option<DrainOrder>, AcceptError> {
-        let sessions = &self.shared.sessions;
+    fn take(&mut self, bytes: &[u8]) -> Result<Option<DrainOrder>, ChannelError> {
+        let sessions = &self.sessions;
         match decode_to_worker(bytes)? {
             ToWorker::Connections(records) => self.take_connections(records),
-            ToWorker::Session(record, parcel) => self.take_session(&record, parcel),
+            ToWorker::Session(record, image) => self.take_session(&record, image),
             ToWorker::Ping => self.answer(&PONG),
             ToWorker::Drain(order) => return Ok(Some(order)),
             ToWorker::Moved(ids) => {
-                ids.iter().for_each(|id| sessions.judge(id, Verdict::Moved));
+                ids.iter().for_each(|id| sessions.resolve(id, OfferOutcome::Migrated));
                 Ok(())
             }
             ToWorker::Returned(ids) => {
-                ids.iter().for_each(|id| sessions.judge(id, Verdict::Returned));
+                ids.iter().for_each(|id| sessions.resolve(id, OfferOutcome::Returned));
                 Ok(())
             }
             ToWorker::Move(ids) => {
-                move_some(&self.shared, ids.iter());
+                migrate_some(&self.sessions, ids.iter());
                 Ok(())
             }
             ToWorker::CloseGrant(count) => {
@@ -207,14 +213,14 @@ impl Link {
             }
             ToWorker::ListSessions => self.answer_census(),
             ToWorker::Resync(number) => {
-                if let Err(error) = sessions.keep_again() {
+                if let Err(error) = sessions.resend_protect() {
                     tracing::warn!(%error, "sessions are not protected any more");
                 }
-                let messages = report(&self.shared, number);
+                let messages = resync(&self.sessions, number);
                 messages.iter().try_for_each(|message| self.answer(message))
             }
         }
-        .map_err(AcceptError::Channel)?;
+        .map_err(ChannelError::Io)?;
         Ok(None)
     }
 
@@ -223,7 +229,8 @@ impl Link {
         let mut refused = Vec::new();
         let mut descriptors = self.descriptors.drain(..);
         for record in records.iter() {
-            let opened = descriptors.next().and_then(|socket| open(socket, &record, &self.shared));
+            let opened =
+                descriptors.next().and_then(|socket| open(socket, &record, None, &self.sessions));
             match opened {
                 Some(connection) => self.arrived.push_back(connection),
                 None => refused.push(record.id),
@@ -238,25 +245,25 @@ impl Link {
         let mut descriptors = self.descriptors.drain(..);
         let (socket, memory) = (descriptors.next(), descriptors.next());
         drop(descriptors);
-        let parcel = match memory {
-            Some(memory) => read_all(memory).and_then(|bytes| Parcel::decode(&bytes)),
-            None => Parcel::decode(inline),
+        let image = match memory {
+            Some(memory) => read_all(memory).and_then(|bytes| SessionImage::decode(&bytes)),
+            None => SessionImage::decode(inline),
         };
-        let opened = socket.zip(parcel).and_then(|(socket, parcel)| {
-            let pause = Timestamp::now().since(parcel.left_at);
+        let opened = socket.zip(image).and_then(|(socket, image)| {
+            let pause = Timestamp::now().since(image.left_at);
             tracing::debug!(connection = record.id.0, ?pause, "session arrived");
-            Some(open(socket, record, &self.shared)?.moved(parcel))
+            open(socket, record, Some(image), &self.sessions)
         });
         let refused = if opened.is_none() { &[record.id][..] } else { &[] };
         if opened.is_some() {
-            self.shared.sessions.note_taken(record.id);
+            self.sessions.note_accepted(record.id);
         }
         self.arrived.extend(opened);
         self.note(1, refused)
     }
 
-    fn note(&mut self, settled: u64, refused: &[ConnectionId]) -> io::Result<()> {
-        self.settled += settled;
+    fn note(&mut self, completed: u64, refused: &[ConnectionId]) -> io::Result<()> {
+        self.completed += completed;
         self.refused += refused.len() as u64;
         if refused.is_empty() {
             return Ok(());
@@ -266,18 +273,19 @@ impl Link {
     }
 
     fn answer_census(&mut self) -> io::Result<()> {
-        let all = self.shared.sessions.census();
+        let all = self.sessions.list();
         all.chunks(BATCH).try_for_each(|some| self.answer(&encode_session_list(some)))?;
         self.answer(&encode_session_list(&[]))
     }
 
     /// Acknowledges what has arrived; refusals have been sent before.
-    fn settle(&mut self) {
+    fn acknowledge(&mut self) {
+        let scoreboard = &self.sessions.shared.own.scoreboard;
         if self.refused > 0 {
-            self.shared.own.scoreboard.add(Counter::Refused, std::mem::take(&mut self.refused));
+            scoreboard.add(Counter::Refused, std::mem::take(&mut self.refused));
         }
-        if self.settled > 0 {
-            self.shared.own.scoreboard.add(Counter::Completed, std::mem::take(&mut self.settled));
+        if self.completed > 0 {
+            scoreboard.add(Counter::Completed, std::mem::take(&mut self.completed));
         }
     }
 
@@ -293,32 +301,37 @@ impl Link {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether it went, or never will: without a primary, nobody else claims the connections.
+    /// Whether it is sent, or never can be: without a primary, no other worker gets the connections.
     fn try_send(&self, answer: &Answer) -> io::Result<bool> {
-        let Answer { message, descriptor, told } = answer;
+        let Answer { message, descriptor, sent: flag } = answer;
         let descriptors = descriptor.as_ref().map(AsFd::as_fd);
         let sent = scm_rights::send(self.channel.get_ref(), message, descriptors.as_slice())?;
         if sent == Sent::Full {
             return Ok(false);
         }
-        told.iter().for_each(|told| told.store(true, Ordering::Release));
+        flag.iter().for_each(|flag| flag.store(true, Ordering::Release));
         Ok(true)
     }
 }
 
-impl Drop for Link {
-    /// Nobody hears the primary any more: those who wait for its word need not.
+impl Drop for PrimaryChannel {
+    /// The primary's answers are not received any more.
     fn drop(&mut self) {
-        self.shared.sessions.give_up_offers();
+        self.sessions.give_up_offers();
     }
 }
 
-fn open(socket: OwnedFd, record: &ConnectionRecord, shared: &Arc<Shared>) -> Option<Connection> {
+fn open(
+    socket: OwnedFd,
+    record: &ConnectionRecord,
+    image: Option<SessionImage>,
+    sessions: &Arc<Sessions>,
+) -> Option<Connection> {
     let stream = TcpStream::from_std(StdTcpStream::from(socket)).ok()?;
-    Some(Connection::new(stream, record, shared))
+    Some(Connection::new(stream, record, image, sessions))
 }
 
-/// The whole of a parcel's memory. Its position is shared with others, and is not used.
+/// All of an image's memory. Its file position is shared with other processes, and is not used.
 fn read_all(memory: OwnedFd) -> Option<Vec<u8>> {
     let memory = File::from(memory);
     let length = memory.metadata().ok()?.len();

@@ -1,7 +1,7 @@
-//! The way to the primary for what is said outside of the accept loop: sessions that move, and wishes
-//! to send clients away.
+//! The way to the primary outside of the accept loop: sessions that migrate, and requests to close
+//! clients.
 //!
-//! Waits while the channel is full. Messages are whole, so that others may use the channel beside it.
+//! Waits while the channel is full. Messages are whole, so that the accept loop may use the channel, too.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -13,16 +13,16 @@ use tokio::io::unix::AsyncFd;
 use crate::kernel;
 use crate::protocol::scm_rights::{self, Sent};
 
-/// How long to wait for room until it is tried again.
-const TIMEOUT: Duration = Duration::from_millis(20);
+/// How long to wait for room until the next try.
+const ROOM_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// A descriptor of the channel, to be sent on.
 #[derive(Debug)]
-pub(crate) struct Outlet {
+pub(crate) struct SessionSender {
     channel: AsyncFd<OwnedFd>,
 }
 
-impl Outlet {
+impl SessionSender {
     pub(crate) fn new(channel: OwnedFd) -> io::Result<Self> {
         Ok(Self { channel: kernel::watch(channel, Interest::WRITABLE)? })
     }
@@ -47,7 +47,7 @@ impl Outlet {
     ///
     /// # Errors
     ///
-    /// As [`Outlet::send`].
+    /// As [`SessionSender::send`].
     pub(crate) fn try_send(
         &self,
         message: &[u8],
@@ -63,9 +63,9 @@ impl Outlet {
     /// Waits until there may be room.
     pub(crate) async fn room(&self) -> io::Result<()> {
         self.channel.writable().await?.clear_ready();
-        // Not for ever: descriptors of all processes may be too many, and nobody says when they are
+        // Not for ever: descriptors of all processes may be too many, and nothing tells when they are
         // fewer.
-        match tokio::time::timeout(TIMEOUT, self.channel.writable()).await {
+        match tokio::time::timeout(ROOM_TIMEOUT, self.channel.writable()).await {
             Ok(ready) => ready.map(drop),
             Err(_) => Ok(()),
         }

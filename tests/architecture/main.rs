@@ -97,7 +97,7 @@ const BELONGS: [(&str, &[&str]); 5] = [
         ],
     ),
     ("clap::", &["cli", "settings/"]),
-    ("io::stdout()", &["cli.rs", "cli/", "supervisor/output.rs", "worker/orphan.rs"]),
+    ("io::stdout()", &["cli.rs", "cli/", "supervisor/output", "worker/orphan.rs"]),
 ];
 
 #[test]

@@ -14,7 +14,7 @@ use sticky_lb::internals::frontend::placement::Placement;
 use sticky_lb::internals::frontend::query::{FrontendHandle, queries};
 use sticky_lb::internals::frontend::router::{Router, RouterSettings};
 use sticky_lb::internals::frontend::slot_table::{SlotSettings, SlotTable};
-use sticky_lb::internals::frontend::snapshot::FrontendEstate;
+use sticky_lb::internals::frontend::snapshot::FrontendHandover;
 use sticky_lb::internals::link::Link;
 use sticky_lb::internals::link::inherit::Inherit;
 use sticky_lb::internals::link::seam::{CommandSender, SlotCommand, SlotEvent, WorkerId, seam};
@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 use super::TIMEOUT;
 
 /// What a frontend ends with.
-pub type Ended = Result<Option<Box<FrontendEstate>>, DispatchError>;
+pub type Ended = Result<Option<Box<FrontendHandover>>, DispatchError>;
 
 /// A frontend, and what steers it.
 #[derive(Debug)]
@@ -75,13 +75,13 @@ impl<T: Send + 'static> Frontend<T> {
 
     /// The same, going on from what another has left.
     pub fn start_from(
-        estate: FrontendEstate,
+        before: FrontendHandover,
         slots: u16,
         patience: Duration,
         pace: PaceSettings,
         run: impl FnOnce(Dispatcher) -> T + Send + 'static,
     ) -> Self {
-        let address = estate.listener().expect("it listens").local();
+        let address = before.listener().expect("it listens").local();
         let (commander, events, orders) = seam().expect("a part of the frontend");
         let (handle, queries) = queries().expect("a part of the frontend");
         let thread = thread::spawn(move || {
@@ -98,7 +98,7 @@ impl<T: Send + 'static> Frontend<T> {
             let table = SlotTable::new(SlotSettings { ack_timeout, slot_wait, queue: 256 });
             let settings = DispatcherSettings { max_held: 10_000, max_protected: 1_000, pace };
             let dispatcher =
-                Dispatcher::new(estate, affinity, router, table, settings, orders, queries);
+                Dispatcher::new(before, affinity, router, table, settings, orders, queries);
             run(dispatcher.expect("a part of the frontend"))
         });
         Self { address, commander, handle, events, slots, thread, workers: Vec::new() }

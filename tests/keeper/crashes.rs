@@ -108,7 +108,7 @@ fn a_signal_that_would_dump_core_is_a_crash_too() {
     signal(before, Signal::ABORT);
     eventually("another primary", || primary.primary_pid() != before);
     primary.wait_for_event("recovered");
-    primary.wait_for_log("primary has crashed reason=was killed by signal 6");
+    primary.wait_for_log("primary crashed reason=was killed by signal 6");
     primary.stop();
 }
 
@@ -139,7 +139,7 @@ fn primaries_that_keep_dying_are_given_up_after_longer_and_longer_pauses() {
         .collect();
     assert_eq!(pauses, [0, 100, 200, 400, 800, 1_600, 3_200]);
     let last = log.lines().last().unwrap();
-    assert_eq!(last, "sticky-lb: primary died 8 times in a row, each too soon: given up");
+    assert_eq!(last, "sticky-lb: primary crashed 8 times in a row, each too soon: given up");
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn signals_that_come_while_a_primary_starts_do_not_kill_it() {
         (0..100).for_each(|_| primary.signal(Signal::USR1));
         primary.wait_for_event("recovered");
     }
-    assert_eq!(count(&primary, "primary has crashed"), 5, "{}", primary.log());
+    assert_eq!(count(&primary, "primary crashed reason"), 5, "{}", primary.log());
     primary.stop();
 }
 

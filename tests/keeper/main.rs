@@ -163,7 +163,7 @@ fn a_primary_that_is_killed_while_it_stops_is_not_followed() {
         eventually("the keeper knows", || !keeps_program(&primary));
         signal(primary.primary_pid(), Signal::KILL);
         assert_eq!(primary.wait().code(), Some(128 + 9));
-        primary.wait_for_log("primary has crashed while it stopped");
+        primary.wait_for_log("primary crashed while stopping");
         signal(worker, Signal::KILL);
     }
 }
@@ -175,7 +175,7 @@ fn when_the_keeper_is_killed_everything_stops_gracefully() {
     ask(nth(0), primary.address());
     primary.signal(Signal::KILL);
     assert_eq!(primary.wait().signal(), Some(9));
-    primary.wait_for_log("keeper is gone, everything is stopped");
+    primary.wait_for_log("keeper exited, everything stops");
     assert_eq!(primary.wait_for_event("stopped")["how"], "graceful");
     eventually("the primary ends", || !exists(own) || state(own) == Some('Z'));
     for (pid, ..) in workers {

@@ -68,7 +68,7 @@ fn keys_that_pause_and_end_a_program_do_so_with_both() {
     let mut terminal = Terminal::open();
     let binary = env!("CARGO_BIN_EXE_sticky-lb");
     terminal.press(&format!("{binary} --workers 1 --port 0; echo code=$?\n"));
-    terminal.wait_for("\"event\":\"ready\"");
+    terminal.wait_for(" 1 worker ready ");
     let both = terminal.keeper_and_primary();
     let group = |pid: u32| group_and_session(pid).unwrap();
     assert_eq!(group(both[0]).1, group(both[1]).1, "session");
@@ -81,7 +81,7 @@ fn keys_that_pause_and_end_a_program_do_so_with_both() {
         eventually("both go on", || stands_still() == [false, false]);
     }
     terminal.press("\x03");
-    terminal.wait_for("\"how\":\"graceful\"");
+    terminal.wait_for("sticky-lb served 0 connections in ");
     terminal.wait_for("code=");
     eventually("both are gone", || both.iter().all(|pid| state(*pid).is_none()));
     let shown = terminal.shown.lock().unwrap();
@@ -93,19 +93,17 @@ fn a_terminal_that_wants_to_stop_who_is_not_in_front_does_not_stop_the_primary()
     let mut terminal = Terminal::open();
     let binary = env!("CARGO_BIN_EXE_sticky-lb");
     terminal.press(&format!("stty tostop; exec {binary} --workers 2 --port 0\n"));
-    terminal.wait_for("\"event\":\"ready\"");
+    terminal.wait_for(" 2 workers ready ");
     let [keeper, own] = [terminal.shell.id(), children(terminal.shell.id())[0]];
-    for pid in [keeper, own] {
+    let scalings = || terminal.shown.lock().unwrap().matches(" scaling ").count();
+    for (pid, before) in [(keeper, 0), (own, 2)] {
         signal(pid, Signal::TTOU);
-        eventually("one fewer", || {
-            terminal.shown.lock().unwrap().matches("\"event\":\"scaled\"").count() > 0
-        });
+        eventually("one fewer", || scalings() == before + 1);
         signal(pid, Signal::TTIN);
-        terminal.wait_for("\"workers\":2}");
-        terminal.shown.lock().unwrap().clear();
+        eventually("one more", || scalings() == before + 2);
     }
     terminal.press("\x03");
-    terminal.wait_for("\"how\":\"graceful\"");
+    terminal.wait_for("sticky-lb served 0 connections in ");
     eventually("its keeper is gone", || state(keeper) == Some('Z'));
 }
 
@@ -115,10 +113,10 @@ fn without_a_shell_that_could_let_it_go_on_nothing_is_paused() {
     let binary = env!("CARGO_BIN_EXE_sticky-lb");
     // The only group of its session.
     terminal.press(&format!("exec {binary} --workers 1 --port 0\n"));
-    terminal.wait_for("\"event\":\"ready\"");
+    terminal.wait_for(" 1 worker ready ");
     let own = children(terminal.shell.id())[0];
     terminal.press("\x1a\x03");
-    terminal.wait_for("\"how\":\"graceful\"");
+    terminal.wait_for("sticky-lb served 0 connections in ");
     eventually("the primary is gone", || state(own).is_none());
     eventually("its keeper is gone", || state(terminal.shell.id()) == Some('Z'));
 }

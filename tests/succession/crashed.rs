@@ -290,7 +290,7 @@ async fn what_no_worker_may_say_is_said_to_be_so() {
 
 #[test]
 fn a_channel_of_something_else_is_none() {
-    use sticky_lb::internals::handover::descriptors::{Descriptors, TakeOverError};
+    use sticky_lb::internals::handover::descriptors::{Descriptors, RestoreError};
     use sticky_lb::internals::link::Link;
     let id = worker(0, 0);
     let (_mover, channel) = FakeWorker::alone(id);
@@ -301,7 +301,7 @@ fn a_channel_of_something_else_is_none() {
             descriptors.insert(part.name(id), fd.try_clone_to_owned().unwrap());
         }
         let error = Link::adopt(id, &mut descriptors, 1).unwrap_err();
-        assert!(matches!(error, TakeOverError::Missing(_)), "{error}");
+        assert!(matches!(error, RestoreError::Missing(_)), "{error}");
     }
     let mut descriptors = Descriptors::default();
     let null = std::fs::File::open("/dev/null").unwrap();
@@ -309,5 +309,5 @@ fn a_channel_of_something_else_is_none() {
         descriptors.insert(part.name(id), null.as_fd().try_clone_to_owned().unwrap());
     });
     let error = Link::adopt(id, &mut descriptors, 1).unwrap_err();
-    assert!(matches!(error, TakeOverError::Unusable { .. }), "{error}");
+    assert!(matches!(error, RestoreError::Unusable { .. }), "{error}");
 }

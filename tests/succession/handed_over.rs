@@ -253,23 +253,22 @@ async fn a_successor_that_is_not_there_yet_is_waited_for() {
 
 #[tokio::test]
 async fn what_is_missing_is_said() {
-    use sticky_lb::internals::frontend::snapshot::FrontendEstate;
-    use sticky_lb::internals::handover::descriptors::{Descriptors, TakeOverError};
+    use sticky_lb::internals::frontend::snapshot::FrontendHandover;
+    use sticky_lb::internals::handover::descriptors::{Descriptors, RestoreError};
     let mut stage = Harness::new(1, PATIENT).await;
     let _mover = stage.start_worker(worker(0, 0), false).await;
     let _client = stage.connect(0, 0).await;
     stage.counts("it has come", |it| it.accepted == 1).await;
-    let estate = stage.let_go().await;
+    let before = stage.let_go().await;
     let mut descriptors = Descriptors::default();
-    let document = estate.pack(&mut descriptors);
-    let text = serde_json::to_string(&document).unwrap();
+    let snapshot = before.into_snapshot(&mut descriptors);
     let names: Vec<_> = descriptors.iter().map(|(name, _)| name.to_owned()).collect();
     let expected = [
         "channel.0.0",
         "counters",
+        "in-flight.0.0.0",
         "listener",
         "scoreboard.0.0",
-        "unsettled.0.0.0",
         "worker-end.0.0",
     ];
     assert_eq!(names, expected);
@@ -279,9 +278,8 @@ async fn what_is_missing_is_said() {
             let copy = std::os::fd::AsFd::as_fd(&descriptor).try_clone_to_owned().unwrap();
             some.insert(name, copy);
         }
-        let document = serde_json::from_str(&text).unwrap();
-        let error = FrontendEstate::unpack(document, &mut some).unwrap_err();
-        assert!(matches!(error, TakeOverError::Missing(name) if name == missing));
+        let error = FrontendHandover::restore(snapshot.clone(), &mut some).unwrap_err();
+        assert!(matches!(error, RestoreError::Missing(name) if name == missing));
     }
     stage.end().await;
 }

@@ -25,10 +25,12 @@ use sticky_lb::internals::frontend::dispatcher::Dispatcher;
 use sticky_lb::internals::frontend::listener::Listener;
 use sticky_lb::internals::frontend::query::{Client, FrontendFacts};
 use sticky_lb::internals::frontend::shared_counters::SharedCounters;
-use sticky_lb::internals::frontend::snapshot::{FrontendDocument, FrontendEstate};
-use sticky_lb::internals::handover::descriptors::Descriptors;
+use sticky_lb::internals::frontend::snapshot::FrontendHandover;
+use sticky_lb::internals::handover::descriptors::{Descriptors, WorkerPart};
+use sticky_lb::internals::handover::{decode, encode};
 use sticky_lb::internals::link::Link;
 use sticky_lb::internals::link::seam::{Counters, SlotCommand, SlotEvent, SlotEventKind, WorkerId};
+use sticky_lb::internals::link::snapshot::workers;
 use sticky_lb::internals::sessions::close_requests::PaceSettings;
 use sticky_lb::protocol::drain::{DrainMode, DrainOrder, DrainReason};
 use sticky_lb::protocol::ids::{Generation, SlotId};
@@ -70,9 +72,9 @@ impl Harness {
         let listener = listener();
         let (page, counters) = SharedCounters::create().unwrap();
         let copy = listener.as_fd().try_clone_to_owned().unwrap();
-        let estate = FrontendEstate::from(listener).with_page(page);
+        let before = FrontendHandover::from(listener).with_page(page);
         let stage = Self {
-            frontend: run(estate, slots, patience),
+            frontend: run(before, slots, patience),
             listener: copy,
             counters,
             kept: BTreeMap::new(),
@@ -113,10 +115,9 @@ impl Harness {
 
     pub(crate) async fn take_in(&mut self, id: WorkerId, channel: Link) {
         let copies = channel.descriptors();
-        let copy = |(part, fd): (
-            sticky_lb::internals::handover::descriptors::WorkerPart,
-            BorrowedFd<'_>,
-        )| { (part.name(id), fd.try_clone_to_owned().unwrap()) };
+        let copy = |(part, fd): (WorkerPart, BorrowedFd<'_>)| {
+            (part.name(id), fd.try_clone_to_owned().unwrap())
+        };
         self.kept.insert(id, copies.into_iter().map(copy).collect());
         self.order(SlotCommand::Attach(id, Box::new(channel.into()))).await;
     }
@@ -164,23 +165,22 @@ impl Harness {
 
     /// An upgrade: everything is written down, read and taken up.
     pub(crate) async fn hand_over(&mut self) {
-        let mut estate = self.let_go().await;
-        let channels = estate.take_channels();
-        self.succeed(estate, channels).await;
+        let mut before = self.let_go().await;
+        let channels = before.take_channels();
+        self.succeed(before, channels).await;
     }
 
     /// The first half of that.
-    pub(crate) async fn let_go(&mut self) -> FrontendEstate {
+    pub(crate) async fn let_go(&mut self) -> FrontendHandover {
         let nobody = run(listener().into(), 0, self.patience);
         let frontend = std::mem::replace(&mut self.frontend, nobody);
         let ended = frontend.end_by(SlotCommand::HandOver).await;
         let mut descriptors = Descriptors::default();
-        let document = ended.unwrap().unwrap().pack(&mut descriptors);
-        let text = serde_json::to_string(&document).unwrap();
-        let document: FrontendDocument = serde_json::from_str(&text).unwrap();
-        let estate = FrontendEstate::unpack(document, &mut descriptors).unwrap();
+        let snapshot = ended.unwrap().unwrap().into_snapshot(&mut descriptors);
+        let snapshot = decode(&encode(&snapshot).unwrap()).unwrap();
+        let handover = FrontendHandover::restore(snapshot, &mut descriptors).unwrap();
         assert!(descriptors.is_empty(), "{descriptors:?} belong to nothing");
-        estate
+        handover
     }
 
     /// A crash, and another primary that has nothing but copies of descriptors. Of the workers that it
@@ -196,20 +196,20 @@ impl Harness {
         for (name, fd) in found.iter().flat_map(|worker| &self.kept[worker]) {
             descriptors.insert(name.clone(), copy(fd));
         }
-        assert_eq!(descriptors.workers().len(), found.len());
+        assert_eq!(workers(&descriptors).len(), found.len());
         let adopt =
             |worker: &WorkerId| (*worker, Link::adopt(*worker, &mut descriptors, CREDITS).unwrap());
         let channels = found.iter().map(adopt).collect();
-        self.succeed(FrontendEstate::after_crash(listener, page), channels).await;
+        self.succeed(FrontendHandover::after_crash(listener, page), channels).await;
     }
 
     /// As the supervisor does it.
     pub(crate) async fn succeed(
         &mut self,
-        estate: FrontendEstate,
+        before: FrontendHandover,
         channels: Vec<(WorkerId, Link)>,
     ) {
-        let nobody = std::mem::replace(&mut self.frontend, run(estate, self.slots, self.patience));
+        let nobody = std::mem::replace(&mut self.frontend, run(before, self.slots, self.patience));
         nobody.end().await.unwrap();
         self.rank().await;
         for (worker, channel) in channels {
@@ -271,8 +271,8 @@ impl Harness {
     }
 }
 
-fn run(estate: FrontendEstate, slots: u16, patience: Duration) -> Running {
-    Frontend::start_from(estate, slots, patience, PaceSettings::default(), Dispatcher::run)
+fn run(before: FrontendHandover, slots: u16, patience: Duration) -> Running {
+    Frontend::start_from(before, slots, patience, PaceSettings::default(), Dispatcher::run)
 }
 
 /// Both ends of one and the same connection.

@@ -21,21 +21,44 @@ use hyper::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use sticky_lb::worker::{ConnectionInfo, Session, Worker, axum as worker_axum, http};
+use sticky_lb::worker::{
+    ConnectionInfo, Session, SessionStream, Worker, axum as worker_axum, hyper as worker_hyper,
+    serve_or_listen,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::{WebSocketStream, accept_async};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
+    let role = std::env::args().nth(1);
+    match role.as_deref() {
+        Some("listens") => return Ok(serve_or_listen("127.0.0.1:0", plain_echo).await?),
+        Some("listens-axum") => {
+            return Ok(worker_axum::serve_or_listen("127.0.0.1:0", sessions()).await?);
+        }
+        Some("listens-hyper") => {
+            let service = service_fn(hyper_echo);
+            return Ok(worker_hyper::serve_or_listen("127.0.0.1:0", service).await?);
+        }
+        Some(role) if role.starts_with("forgets-") => return forget(role).await,
+        _ => {}
+    }
     let worker = Worker::attach()?;
-    match std::env::args().nth(1).as_deref() {
-        Some("hyper") => Ok(http::serve(worker, service_fn(hello)).await?),
-        Some("chatty") => Ok(http::serve(worker, service_fn(chatter)).await?),
+    match role.as_deref() {
+        Some("plain") => Ok(worker.serve(plain_echo).await?),
+        Some("attaches-twice") => {
+            let error = Worker::attach().err().ok_or("attached twice")?;
+            writeln!(std::io::stderr(), "second: {error:?}")?;
+            Ok(worker.serve(plain_echo).await?)
+        }
+        Some("serves-bare") => serve_bare(worker).await,
+        Some("hyper") => Ok(worker_hyper::serve(worker, service_fn(hello)).await?),
+        Some("chatty") => Ok(worker_hyper::serve(worker, service_fn(chatter)).await?),
         Some("logs-hyper") => {
             start_log();
-            Ok(http::serve(worker, service_fn(logging)).await?)
+            Ok(worker_hyper::serve(worker, service_fn(logging)).await?)
         }
         Some("logs-axum") => {
             start_log();
@@ -43,10 +66,64 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
         Some("stream") => stream(worker).await,
         Some("sessions") => Ok(worker_axum::serve(worker, sessions()).await?),
+        Some("undeclared") => Ok(worker_axum::serve(worker, undeclared()).await?),
         Some("axum-echo") => Ok(worker_axum::serve(worker, Router::new().fallback(echo)).await?),
-        Some("hyper-echo") => Ok(http::serve(worker, service_fn(hyper_echo)).await?),
+        Some("hyper-echo") => Ok(worker_hyper::serve(worker, service_fn(hyper_echo)).await?),
         other => Err(format!("no such role: {other:?}").into()),
     }
+}
+
+/// A WebSocket echo on a byte stream.
+async fn plain_echo(
+    stream: SessionStream,
+    session: Session,
+) -> Result<(), tokio_tungstenite::tungstenite::Error> {
+    session.on_migrate(Vec::new);
+    let mut socket = accept_async(stream).await?;
+    while let Some(message) = socket.next().await.transpose()? {
+        if message.is_text() || message.is_binary() {
+            socket.send(message).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Leaves out a step of the long way.
+async fn forget(step: &str) -> Result<(), Box<dyn Error>> {
+    let mut worker = Worker::attach_or_listen("127.0.0.1:0").await?;
+    if step != "forgets-ready" {
+        worker.ready()?;
+    }
+    match step {
+        "forgets-ready" => drop(worker.accept().await?),
+        "forgets-to-accept" => tokio::time::sleep(Duration::from_secs(60)).await,
+        "forgets-to-go-on" => drop(tokio::time::timeout(Duration::ZERO, worker.accept()).await),
+        "forgets-to-wait" => {
+            let mut held = Vec::new();
+            while let Some(connection) = worker.accept().await? {
+                held.push(connection);
+            }
+            drop(worker);
+        }
+        "forgets-to-enable" => return Ok(worker.enable_migration()?),
+        other => return Err(format!("no such role: {other}").into()),
+    }
+    Ok(())
+}
+
+/// Enables migration, and doesn't serve sessions.
+async fn serve_bare(mut worker: Worker) -> Result<(), Box<dyn Error>> {
+    let drain = worker.drain();
+    worker.enable_migration()?;
+    worker.ready()?;
+    while let Some(mut connection) = worker.accept().await? {
+        tokio::spawn(async move {
+            connection.read_u8().await?;
+            connection.write_all(b"bare").await
+        });
+    }
+    drain.completed().await;
+    Ok(())
 }
 
 async fn hello(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
@@ -100,7 +177,7 @@ async fn stream(mut worker: Worker) -> Result<(), Box<dyn Error>> {
             connection.shutdown().await
         });
     }
-    drain.finished().await;
+    drain.completed().await;
     Ok(())
 }
 
@@ -133,7 +210,13 @@ async fn serve_echo(mut socket: WebSocket) {
     }
 }
 
-/// Sends for ever, whether anybody reads or not.
+/// The same paths, in a version that knows nothing of migration.
+fn undeclared() -> Router {
+    let stays = async |upgrade: WebSocketUpgrade| upgrade.on_upgrade(serve_echo);
+    Router::new().route("/count", any(stays)).fallback(echo)
+}
+
+/// Sends for ever, read or unread.
 async fn flood(session: Session, upgrade: WebSocketUpgrade) -> axum::response::Response {
     session.on_migrate(Vec::new);
     upgrade.on_upgrade(
@@ -164,7 +247,7 @@ async fn count(
     upgrade: WebSocketUpgrade,
 ) -> axum::response::Response {
     let bytes = wanted.get("bytes").copied().unwrap_or(0).max(16);
-    let state = session.state().map_or_else(Vec::new, <[u8]>::to_vec);
+    let state = session.restored().map_or_else(Vec::new, <[u8]>::to_vec);
     let (numbers, _) = state.as_chunks::<8>();
     let number = |at: usize| numbers.get(at).map_or(0, |bytes| u64::from_le_bytes(*bytes));
     let (count, workers) = (Arc::new(AtomicU64::new(number(0))), number(1) + 1);
@@ -197,7 +280,7 @@ async fn talk(
 ) -> axum::response::Response {
     let wanted = |name| wanted.get(name).copied();
     let bytes = wanted("bytes").and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
-    let state = session.state().map_or_else(Vec::new, <[u8]>::to_vec);
+    let state = session.restored().map_or_else(Vec::new, <[u8]>::to_vec);
     let (numbers, _) = state.as_chunks::<8>();
     let number = |at: usize| numbers.get(at).map_or(0, |bytes| u64::from_le_bytes(*bytes));
     let said = Arc::new([AtomicU64::new(number(0)), AtomicU64::new(number(1))]);

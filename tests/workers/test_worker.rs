@@ -17,6 +17,7 @@ use sticky_lb::protocol::message::{
 };
 use sticky_lb::protocol::scm_rights::{Received, Sent, receive, send};
 use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
+use sticky_lb::worker::Inheritance;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -120,8 +121,8 @@ struct Channel {
 
 impl Channel {
     fn attach() -> Result<Self, Box<dyn Error>> {
-        let scoreboard = Scoreboard::open(inherited("STICKY_LB_SCOREBOARD")?.as_fd())?;
-        Ok(Self { socket: inherited("STICKY_LB_CHANNEL")?, scoreboard })
+        let Inheritance { channel, scoreboard, .. } = Inheritance::take()?;
+        Ok(Self { socket: channel, scoreboard })
     }
 
     fn get_ready(&self) -> Result<(), Box<dyn Error>> {

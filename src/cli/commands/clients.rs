@@ -1,12 +1,12 @@
-//! Where clients go, and who holds their connections: `where`, `conns`.
+//! `where` and `conns`: the slots that clients go to, the workers that hold their connections.
 
 use std::net::{IpAddr, SocketAddr};
 
 use clap::Args;
 use ipnet::IpNet;
 
+use crate::cli::client::ControlClient;
 use crate::cli::failure::Failure;
-use crate::cli::operator::Operator;
 use crate::cli::screen::{Look, Tone};
 use crate::cli::table::{Column, Value, pairs, table};
 use crate::cli::units::{NOTHING, clean, maybe, seconds};
@@ -39,7 +39,7 @@ const CONNECTIONS: [Column; 8] = [
 
 #[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct Where {
-    /// Its address, or its key: 16 hexadecimal digits.
+    /// Address of the client, or its affinity key of 16 hexadecimal digits.
     #[arg(value_name = "ADDRESS|KEY", value_parser = client)]
     client: Client,
 }
@@ -52,13 +52,13 @@ enum Client {
 
 #[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct Conns {
-    /// Of this slot only.
+    /// Show this slot only.
     #[arg(long, value_name = "N")]
     slot: Option<u16>,
-    /// Of these clients only: an address, or many as 10.0.0.0/8.
+    /// Show these clients only: an address, or a network such as 10.0.0.0/8.
     #[arg(long, value_name = "CIDR", value_parser = network)]
     addr: Option<IpNet>,
-    /// So many at the most.
+    /// Show so many at most.
     #[arg(long, value_name = "N", default_value = "100")]
     limit: usize,
 }
@@ -83,22 +83,22 @@ fn network(text: &str) -> Result<IpNet, String> {
     network.map_err(|_| "expected an address, or a network as 10.0.0.0/8".to_owned())
 }
 
-pub(super) fn whereabouts(operator: &mut Operator, wanted: Where) -> Result<(), Failure> {
+pub(super) fn route(client: &mut ControlClient, wanted: Where) -> Result<(), Failure> {
     let (address, key) = match wanted.client {
         Client::Address(address) => (Some(address), None),
         Client::Key(key) => (None, Some(key)),
     };
-    operator.show(&Request::Where { address, key }, whereabouts_text)
+    client.show(&Request::Where { address, key }, route_text)
 }
 
-pub(super) fn connections(operator: &mut Operator, wanted: &Conns) -> Result<(), Failure> {
+pub(super) fn connections(client: &mut ControlClient, wanted: &Conns) -> Result<(), Failure> {
     let Conns { slot, addr, limit } = *wanted;
     let request = Request::Conns { slot, address: addr, limit: Some(limit) };
-    operator.show(&request, connections_text)
+    client.show(&request, connections_text)
 }
 
-fn whereabouts_text(whereabouts: &RouteExplanation, look: Look) -> String {
-    let w = whereabouts;
+fn route_text(route: &RouteExplanation, look: Look) -> String {
+    let w = route;
     let counts = w.prefix.as_ref().filter(|counts| w.address.as_ref() != Some(counts));
     let counts = counts.map(|it| format!(", of which {} counts", clean(it))).unwrap_or_default();
     let digest = |(name, digest): &(String, String)| format!("{} {}", clean(name), clean(digest));
@@ -116,20 +116,20 @@ fn whereabouts_text(whereabouts: &RouteExplanation, look: Look) -> String {
     text + "\n" + &ranking_table(w, look)
 }
 
-fn target(whereabouts: &RouteExplanation, look: Look) -> String {
-    let why = whereabouts.why.as_deref().map(|why| format!(": {}", clean(why))).unwrap_or_default();
-    let Some(slot) = whereabouts.target else {
+fn target(route: &RouteExplanation, look: Look) -> String {
+    let why = route.why.as_deref().map(|why| format!(": {}", clean(why))).unwrap_or_default();
+    let Some(slot) = route.target else {
         return look.paint("no slot for now", Tone::Bad) + &why;
     };
-    let first = whereabouts.ranking.first().map(|first| first.slot);
+    let first = route.ranking.first().map(|first| first.slot);
     let tone = if first == Some(slot) { Tone::Good } else { Tone::Warn };
     let instead = first.filter(|first| *first != slot);
     let instead = instead.map(|first| format!(", not to slot {first}")).unwrap_or_default();
     look.paint(format!("slot {slot}"), tone) + &instead + &why
 }
 
-fn ranking_table(whereabouts: &RouteExplanation, look: Look) -> String {
-    let rows = whereabouts.ranking.iter().zip(1_u32..).map(|(ranked, rank)| {
+fn ranking_table(route: &RouteExplanation, look: Look) -> String {
+    let rows = route.ranking.iter().zip(1_u32..).map(|(ranked, rank)| {
         vec![
             rank.into(),
             ranked.slot.into(),
@@ -139,9 +139,7 @@ fn ranking_table(whereabouts: &RouteExplanation, look: Look) -> String {
             ranked.load.into(),
             match &ranked.skip_reason {
                 Some(reason) => reason.into(),
-                None if whereabouts.target == Some(ranked.slot) => {
-                    Value::toned("goes here", Tone::Good)
-                }
+                None if route.target == Some(ranked.slot) => Value::toned("goes here", Tone::Good),
                 None => NOTHING.into(),
             },
         ]
@@ -217,7 +215,7 @@ mod tests {
 
     #[test]
     fn it_is_said_where_a_client_goes_and_why_not_to_its_first() {
-        let text = whereabouts_text(&elsewhere(), Look::default());
+        let text = route_text(&elsewhere(), Look::default());
         for expected in [
             "address:     10.0.0.1, of which 10.0.0.0/24 counts\n",
             "goes to:     slot 0, not to slot 2: slot 2 is drained\n",
@@ -228,7 +226,7 @@ mod tests {
             assert!(text.contains(expected), "{expected}: {text}");
         }
         let nowhere = RouteExplanation { target: None, why: None, ..elsewhere() };
-        assert!(whereabouts_text(&nowhere, Look::default()).contains("no slot for now"));
+        assert!(route_text(&nowhere, Look::default()).contains("no slot for now"));
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! What goes on: `events`, `logs`.
+//! `events` and `logs`.
 
 use clap::Args;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::cli::client::ControlClient;
 use crate::cli::failure::Failure;
-use crate::cli::operator::Operator;
 use crate::cli::screen::{Look, Tone};
 use crate::cli::units::{NOTHING, clean, clock, counted};
 use crate::control::protocol::Request;
@@ -13,42 +13,42 @@ use crate::control::report::{Event, LogLine};
 
 #[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct Events {
-    /// Go on with what happens.
+    /// Go on with new events.
     #[arg(short, long)]
     follow: bool,
-    /// So many of the past.
+    /// Begin with so many past events.
     #[arg(short = 'n', long, value_name = "N", default_value = "50")]
     last: usize,
 }
 
 #[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct Logs {
-    /// Go on with what they print.
+    /// Go on with new lines.
     #[arg(short, long)]
     follow: bool,
-    /// Of this slot only.
+    /// Show this slot only.
     #[arg(long, value_name = "N")]
     slot: Option<u16>,
-    /// What they print to standard error only.
+    /// Show standard error only.
     #[arg(long)]
     err: bool,
-    /// So many of the past.
+    /// Begin with so many past lines.
     #[arg(short = 'n', long, value_name = "N", default_value = "15")]
     lines: usize,
 }
 
-pub(super) fn events(operator: &mut Operator, wanted: &Events) -> Result<(), Failure> {
+pub(super) fn events(client: &mut ControlClient, wanted: &Events) -> Result<(), Failure> {
     let request = Request::Events { follow: wanted.follow, last: wanted.last };
     let mut before = None;
-    operator.stream(&request, |event: &Event, look| {
+    client.stream(&request, |event: &Event, look| {
         let gap = gap(before.replace(event.number), event.number);
         missed(gap, "event") + &event_line(event, look)
     })
 }
 
-pub(super) fn logs(operator: &mut Operator, wanted: &Logs) -> Result<(), Failure> {
+pub(super) fn logs(client: &mut ControlClient, wanted: &Logs) -> Result<(), Failure> {
     let Logs { follow, slot, err, lines } = *wanted;
-    operator.stream(&Request::Logs { follow, slot, err, lines }, log_line)
+    client.stream(&Request::Logs { follow, slot, err, lines }, log_line)
 }
 
 /// Events between two that came one after the other.
@@ -56,7 +56,7 @@ fn gap(before: Option<u64>, number: u64) -> u64 {
     before.map_or(0, |before| number.saturating_sub(before.saturating_add(1)))
 }
 
-/// Whoever reads too slowly misses some.
+/// A slow reader misses some.
 fn missed(count: u64, what: &str) -> String {
     if count == 0 { String::new() } else { format!("({} missed)\n", counted(count, what)) }
 }
@@ -83,7 +83,7 @@ fn tone(kind: &str) -> Tone {
     }
 }
 
-/// What a worker prints is shown as it is, colours and all.
+/// A worker's line is printed unchanged, with its colours.
 fn log_line(line: &LogLine, look: Look) -> String {
     missed(line.missed, "line") + &look.prefix(line.slot, line.err) + &line.text + "\n"
 }

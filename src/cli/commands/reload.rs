@@ -2,9 +2,9 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::cli::client::ControlClient;
 use crate::cli::failure::Failure;
-use crate::cli::operator::Operator;
-use crate::cli::screen::Look;
+use crate::cli::screen::{Look, complain};
 use crate::cli::units::clean;
 use crate::control::client::ClientError;
 use crate::control::protocol::{Line, Request};
@@ -13,13 +13,13 @@ use crate::control::report::Rollout;
 const GOES_ON: &str =
     "not followed any more: the rolling restart goes on, `sticky-lb status` says how far it is";
 
-pub(super) fn reload(operator: &mut Operator) -> Result<(), Failure> {
-    let mut waiting = operator.begin(&Request::Reload {}, GOES_ON)?;
-    let progress = Progress::new(operator.json);
+pub(super) fn reload(client: &mut ControlClient) -> Result<(), Failure> {
+    let mut waiting = client.begin(&Request::Reload {}, GOES_ON)?;
+    let progress = Progress::new(client.json);
     let done = loop {
         match waiting.next_line()? {
-            Line::Item(item) if operator.json => {
-                operator.say(item, |_: &Rollout, _| String::new())?;
+            Line::Item(item) if client.json => {
+                client.say(item, |_: &Rollout, _| String::new())?;
             }
             Line::Item(item) => {
                 let rollout = serde_json::from_value(item).map_err(ClientError::Answer)?;
@@ -31,8 +31,8 @@ pub(super) fn reload(operator: &mut Operator) -> Result<(), Failure> {
     };
     drop(progress);
     let rollout: Rollout = serde_json::from_value(done.clone()).map_err(ClientError::Answer)?;
-    operator.say(done, summary)?;
-    undone(&rollout).map_or(Ok(()), |reason| Err(Failure::Undone(reason)))
+    client.say(done, summary)?;
+    failure_reason(&rollout).map_or(Ok(()), |reason| Err(Failure::Failed(reason)))
 }
 
 /// How far it is: a bar on a terminal, and lines elsewhere, one for each change.
@@ -57,7 +57,7 @@ impl Progress {
         self.bar.set_message(under_way(rollout));
         let line = progress(rollout);
         if self.bar.is_hidden() && !self.quiet && *self.said.borrow() != line {
-            crate::cli::complain(&line);
+            complain(&line);
             *self.said.borrow_mut() = line;
         }
     }
@@ -84,7 +84,7 @@ fn under_way(rollout: &Rollout) -> String {
 }
 
 fn summary(rollout: &Rollout, _: Look) -> String {
-    if undone(rollout).is_some() {
+    if failure_reason(rollout).is_some() {
         return String::new();
     }
     let Rollout { number, replaced, of, .. } = rollout;
@@ -92,7 +92,7 @@ fn summary(rollout: &Rollout, _: Look) -> String {
 }
 
 /// Why it came to nothing, if it did.
-fn undone(rollout: &Rollout) -> Option<String> {
+fn failure_reason(rollout: &Rollout) -> Option<String> {
     let Rollout { number, replaced, of, .. } = rollout;
     let begin = format!("rolling restart {number}, {replaced} of {of} slots replaced,");
     let reason = rollout.reason.as_deref().map(|reason| format!(": {}", clean(reason)));
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn only_what_is_done_is_done() {
-        assert_eq!(undone(&rollout(Some("done"))), None);
+        assert_eq!(failure_reason(&rollout(Some("done"))), None);
         for (result, expected) in [
             (Some("aborted"), "was aborted"),
             (Some("superseded"), "gave way"),
@@ -139,7 +139,7 @@ mod tests {
             (Some("moonstruck"), "was moonstruck"),
             (None, "without a result"),
         ] {
-            let reason = undone(&rollout(result)).unwrap();
+            let reason = failure_reason(&rollout(result)).unwrap();
             assert!(reason.contains(expected), "{reason}");
         }
     }

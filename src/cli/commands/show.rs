@@ -1,11 +1,11 @@
-//! How things are: `status`, `workers`, `describe`.
+//! `status`, `workers` and `describe`.
 
 use std::fmt::Write;
 
+use crate::cli::client::ControlClient;
 use crate::cli::commands::follow::event_line;
 use crate::cli::commands::reload::progress;
 use crate::cli::failure::Failure;
-use crate::cli::operator::Operator;
 use crate::cli::screen::{Look, Tone};
 use crate::cli::table::{Column, Value, pairs, table};
 use crate::cli::units::{NOTHING, bytes, clean, counted, maybe, millis, percent, rate, seconds};
@@ -34,7 +34,7 @@ const WORKERS: [Column; 16] = [
     Column::number("share").spare(1),
 ];
 
-/// Slots in these states need somebody to look, and this is what to do.
+/// States of slots that are problems, and what to do about each.
 const TROUBLES: [(&str, &str); 5] = [
     ("errored", "`describe` says why, `undrain` tries again"),
     ("back-off", "its workers end too soon: `describe` says why"),
@@ -43,22 +43,22 @@ const TROUBLES: [(&str, &str); 5] = [
     ("spawning", "its worker is not ready yet"),
 ];
 
-pub(super) fn status(operator: &mut Operator) -> Result<(), Failure> {
-    // Which slots don't serve is told with the workers. For programs there is one report.
+pub(super) fn status(client: &mut ControlClient) -> Result<(), Failure> {
+    // Slots that don't serve are found among the workers. As JSON there is one report alone.
     let workers: Vec<Worker> =
-        if operator.json { Vec::new() } else { operator.ask(&Request::Workers {})? };
-    operator.show(&Request::Status {}, |status, look| status_text(status, &workers, look))
+        if client.json { Vec::new() } else { client.ask(&Request::Workers {})? };
+    client.show(&Request::Status {}, |status, look| status_text(status, &workers, look))
 }
 
-pub(super) fn workers(operator: &mut Operator) -> Result<(), Failure> {
-    operator.show(&Request::Workers {}, |workers: &Vec<Worker>, look| worker_table(workers, look))
+pub(super) fn workers(client: &mut ControlClient) -> Result<(), Failure> {
+    client.show(&Request::Workers {}, |workers: &Vec<Worker>, look| worker_table(workers, look))
 }
 
-pub(super) fn describe(operator: &mut Operator, slot: u16) -> Result<(), Failure> {
-    operator.show(&Request::Describe { slot }, slot_text)
+pub(super) fn describe(client: &mut ControlClient, slot: u16) -> Result<(), Failure> {
+    client.show(&Request::Describe { slot }, slot_text)
 }
 
-/// The process to send signals to, and the primary's own, if that is another.
+/// The process that takes signals, and the primary's own if that is another.
 fn processes(status: &Status) -> String {
     match (status.pid, status.primary_pid) {
         // An older primary says one only.
@@ -68,7 +68,7 @@ fn processes(status: &Status) -> String {
     }
 }
 
-/// How often the primary was followed by another one.
+/// How often the primary was upgraded and has crashed.
 fn replacements(status: &Status) -> String {
     let count = |count: u64, one: &str, several: &str| match count {
         0 => String::new(),
@@ -131,7 +131,7 @@ fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
         (
             "troubles",
             format!(
-                "{} died, {}, {} refused, {} lost, {} lost, {}",
+                "{} crashed, {}, {} refused, {} lost, {} lost, {}",
                 s.crashes,
                 counted(s.stalls, "stall"),
                 s.refused,
@@ -140,13 +140,13 @@ fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
                 counted(s.accept_errors, "accept error")
             ),
         ),
-        ("top_client", top_client),
+        ("top client", top_client),
         ("log", format!("{}, {} dropped", clean(&s.log_levels), counted(s.dropped_lines, "line"))),
     ]);
     text
 }
 
-/// What can move, what did, and who had to go instead.
+/// Sessions: those that can migrate, those that did, those that were closed instead.
 fn sessions(status: &Status) -> String {
     let Status { sessions, websockets, sessions_migrated, .. } = status;
     let Status { migrations_failed, clients_closed, rebalance_pending, .. } = status;
@@ -163,13 +163,13 @@ fn sessions(status: &Status) -> String {
         ),
     };
     format!(
-        "{sessions} of {} can move; {sessions_migrated} moved, {migrations_failed} returned, \
-         {clients_closed} sent away{pending}{safe}",
+        "{sessions} of {} can migrate; {sessions_migrated} migrated, {migrations_failed} failed to, \
+         {clients_closed} closed{pending}{safe}",
         counted(*websockets, "WebSocket"),
     )
 }
 
-/// What needs looking at.
+/// Problems, as lines above everything else.
 fn warnings(status: &Status, workers: &[Worker]) -> Vec<(Tone, String)> {
     let mut warnings = Vec::new();
     if status.stopping {
@@ -190,7 +190,7 @@ fn warnings(status: &Status, workers: &[Worker]) -> Vec<(Tone, String)> {
         let expected = state == "spawning" && status.serving >= status.workers;
         if !slots.is_empty() && !expected {
             let text = format!("{} {state}: {what_to_do}", slot_list(&slots));
-            warnings.push((Tone::of_state(state), text));
+            warnings.push((Tone::from_state(state), text));
         }
     }
     if let Some(rollout) = &status.rollout {
@@ -212,7 +212,7 @@ fn worker_table(workers: &[Worker], look: Look) -> String {
     table(&WORKERS, workers.iter().map(worker_row).collect(), look)
 }
 
-/// What is a worker's is nothing where there is none.
+/// A worker's values are dashes where a slot has no worker.
 fn worker_row(worker: &Worker) -> Vec<Value> {
     let own = |text: String| if worker.pid.is_some() { text } else { NOTHING.to_owned() };
     vec![
@@ -236,7 +236,7 @@ fn worker_row(worker: &Worker) -> Vec<Value> {
 }
 
 fn slot_text(slot: &Slot, look: Look) -> String {
-    let state = look.paint(clean(&slot.state), Tone::of_state(&slot.state));
+    let state = look.paint(clean(&slot.state), Tone::from_state(&slot.state));
     let mut text = pairs(&[
         ("slot", slot.slot.to_string()),
         ("state", format!("{state}, {} to clients", clean(&slot.availability))),

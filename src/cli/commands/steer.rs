@@ -1,10 +1,10 @@
-//! Orders: `scale`, `drain`, `restart`, `stop` and the like.
+//! Commands that change something: `scale`, `drain`, `restart`, `stop` and others.
 
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::cli::client::{ControlClient, turning};
 use crate::cli::failure::Failure;
-use crate::cli::operator::{Operator, turning};
 use crate::cli::screen::Look;
 use crate::cli::units::{clean, counted};
 use crate::control::protocol::Request;
@@ -12,7 +12,7 @@ use crate::control::report::{Levels, Rebalanced, Scaled};
 
 #[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct Scale {
-    /// So many, or so many more or fewer.
+    /// The new number, or a change by +N or -N.
     #[arg(value_name = "N|+N|-N", allow_negative_numbers = true, value_parser = number)]
     to: String,
 }
@@ -23,8 +23,8 @@ fn number(text: &str) -> Result<String, String> {
     number.map(|_| text.to_owned()).map_err(|_| "expected a number, +N or -N".to_owned())
 }
 
-pub(super) fn scale(operator: &mut Operator, scale: Scale) -> Result<(), Failure> {
-    operator.show(&Request::Scale { to: scale.to }, scaled_text)
+pub(super) fn scale(client: &mut ControlClient, scale: Scale) -> Result<(), Failure> {
+    client.show(&Request::Scale { to: scale.to }, scaled_text)
 }
 
 fn scaled_text(scaled: &Scaled, _: Look) -> String {
@@ -39,13 +39,13 @@ fn scaled_text(scaled: &Scaled, _: Look) -> String {
     }
 }
 
-pub(super) fn drain(operator: &mut Operator, slot: u16, wait: bool) -> Result<(), Failure> {
+pub(super) fn drain(client: &mut ControlClient, slot: u16, wait: bool) -> Result<(), Failure> {
     let request = Request::Drain { slot, wait };
     if !wait {
         let text = format!("slot {slot} drains: its worker finishes what it has\n");
-        return operator.show(&request, |_: &Value, _| text);
+        return client.show(&request, |_: &Value, _| text);
     }
-    operator.wait(
+    client.wait(
         &request,
         format!("slot {slot}: its worker finishes what it has"),
         "not waited for any more: the slot goes on draining",
@@ -53,8 +53,8 @@ pub(super) fn drain(operator: &mut Operator, slot: u16, wait: bool) -> Result<()
     )
 }
 
-pub(super) fn undrain(operator: &mut Operator, slot: u16) -> Result<(), Failure> {
-    operator.wait(
+pub(super) fn undrain(client: &mut ControlClient, slot: u16) -> Result<(), Failure> {
+    client.wait(
         &Request::Undrain { slot },
         format!("slot {slot}: its worker gets ready"),
         "not waited for any more: the slot's worker is started all the same",
@@ -62,8 +62,8 @@ pub(super) fn undrain(operator: &mut Operator, slot: u16) -> Result<(), Failure>
     )
 }
 
-pub(super) fn restart(operator: &mut Operator, slot: u16) -> Result<(), Failure> {
-    operator.wait(
+pub(super) fn restart(client: &mut ControlClient, slot: u16) -> Result<(), Failure> {
+    client.wait(
         &Request::Restart { slot },
         format!("slot {slot}: its new worker gets ready and proves itself"),
         "not waited for any more: the slot's worker is replaced all the same",
@@ -71,33 +71,33 @@ pub(super) fn restart(operator: &mut Operator, slot: u16) -> Result<(), Failure>
     )
 }
 
-pub(super) fn stop(operator: &mut Operator, now: bool) -> Result<(), Failure> {
+pub(super) fn stop(client: &mut ControlClient, now: bool) -> Result<(), Failure> {
     let goes_on = "not waited for any more: everything is stopped all the same";
-    let mut waiting = operator.begin(&Request::Stop { now }, goes_on)?;
+    let mut waiting = client.begin(&Request::Stop { now }, goes_on)?;
     let message = if now { "ends at once" } else { "workers finish what they have" };
     turning(message.to_owned(), || waiting.until_the_end())?;
-    operator.say(json!({}), |_: &Value, _| "primary has ended\n".to_owned())
+    client.say(json!({}), |_: &Value, _| "primary has ended\n".to_owned())
 }
 
-pub(super) fn kill(operator: &mut Operator, slot: u16) -> Result<(), Failure> {
-    operator.show(&Request::Kill { slot }, |_: &Value, _| {
+pub(super) fn kill(client: &mut ControlClient, slot: u16) -> Result<(), Failure> {
+    client.show(&Request::Kill { slot }, |_: &Value, _| {
         format!("worker of slot {slot} is killed: the next one is started as after a crash\n")
     })
 }
 
-pub(super) fn send(operator: &mut Operator, slot: u16, signal: String) -> Result<(), Failure> {
+pub(super) fn signal(client: &mut ControlClient, slot: u16, signal: String) -> Result<(), Failure> {
     let text = format!("worker of slot {slot} got {signal}\n");
-    operator.show(&Request::Send { slot, signal }, |_: &Value, _| text)
+    client.show(&Request::Signal { slot, signal }, |_: &Value, _| text)
 }
 
-pub(super) fn log_level(operator: &mut Operator, levels: Option<String>) -> Result<(), Failure> {
-    operator.show(&Request::LogLevel { levels }, |levels: &Levels, _| {
+pub(super) fn log_level(client: &mut ControlClient, levels: Option<String>) -> Result<(), Failure> {
+    client.show(&Request::LogLevel { levels }, |levels: &Levels, _| {
         format!("log levels: {}\n", clean(&levels.levels))
     })
 }
 
-pub(super) fn rebalance(operator: &mut Operator) -> Result<(), Failure> {
-    operator.show(&Request::Rebalance {}, rebalanced_text)
+pub(super) fn rebalance(client: &mut ControlClient) -> Result<(), Failure> {
+    client.show(&Request::Rebalance {}, rebalanced_text)
 }
 
 fn rebalanced_text(rebalanced: &Rebalanced, _: Look) -> String {

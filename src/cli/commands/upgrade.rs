@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::cli::client::{ControlClient, turning};
 use crate::cli::failure::Failure;
-use crate::cli::operator::{Operator, turning};
 use crate::control::client::ClientError;
 use crate::control::protocol::Request;
 use crate::control::report::Status;
@@ -19,43 +19,43 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 
-pub(super) fn upgrade(operator: &mut Operator) -> Result<(), Failure> {
-    let before: Status = operator.ask(&Request::Status {})?;
-    let mut waiting = operator.begin(&Request::Upgrade {}, GOES_ON)?;
+pub(super) fn upgrade(client: &mut ControlClient) -> Result<(), Failure> {
+    let before: Status = client.ask(&Request::Status {})?;
+    let mut waiting = client.begin(&Request::Upgrade {}, GOES_ON)?;
     let after = turning("the new program looks at what is left to it".to_owned(), || {
         match waiting.finish() {
             // It may have begun before the answer was out.
             Ok(_) | Err(Failure::Client(ClientError::Ended | ClientError::Lost(_))) => {}
             Err(error) => return Err(error),
         }
-        successor(operator, &before)
+        successor(client, &before)
     })?;
     let (from, to, pid) = (before.version, after.version, after.pid);
     let said = json!({"pid": pid, "from": from, "to": to, "upgrades": after.upgrades});
-    operator.say(said, |_: &Value, _| {
+    client.say(said, |_: &Value, _| {
         format!("primary {pid} runs sticky-lb {to} now, before {from}: workers have not noticed\n")
     })
 }
 
 /// Waits until it answers.
-fn successor(operator: &Operator, before: &Status) -> Result<Status, Failure> {
+fn successor(client: &ControlClient, before: &Status) -> Result<Status, Failure> {
     let begun = Timestamp::now();
     while Timestamp::now().since(begun) < TIMEOUT {
         // Between the two nobody answers, or the one before does still.
-        if let Ok(status) = operator.ask::<Status>(&Request::Status {}) {
+        if let Ok(status) = client.ask::<Status>(&Request::Status {}) {
             if status.upgrades > before.upgrades {
                 return Ok(status);
             }
             if status.failed_upgrades > before.failed_upgrades {
                 let reason = status.upgrade_failed.unwrap_or_default();
-                return Err(Failure::Undone(format!("primary stays as it was: {reason}")));
+                return Err(Failure::Failed(format!("primary stays as it was: {reason}")));
             }
             if status.recoveries > before.recoveries {
                 let text = "primary has crashed before it was upgraded, another one goes on: look at its log";
-                return Err(Failure::Undone(text.to_owned()));
+                return Err(Failure::Failed(text.to_owned()));
             }
         }
         sleep(LOOK);
     }
-    Err(Failure::Undone("no new primary has come within 15 s: look at its log".to_owned()))
+    Err(Failure::Failed("no new primary has come within 15 s: look at its log".to_owned()))
 }

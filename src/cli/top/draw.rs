@@ -1,5 +1,5 @@
-//! Draws what is to be seen, from the top down: the primary, figures, workers, events, what was
-//! said, keys. What doesn't fit is left out in an order that leaves the workers for last.
+//! Draws everything, from the top down: the primary, figures, workers, events, a line of text, keys. On
+//! small terminals parts are left out, the workers last.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -58,7 +58,7 @@ fn heights(all: u16, rows: u16, has_rollout: bool, more_events: bool) -> [u16; 6
     [head, totals, body - events, events, said, keys]
 }
 
-/// What came of the last order, and those that are under way.
+/// The result of the last order, and orders that are under way.
 fn draw_said(frame: &mut Frame<'_>, area: Rect, state: &State, look: Look) {
     let mut line = Line::default();
     if let Some(said) = &state.said {

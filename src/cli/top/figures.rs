@@ -14,18 +14,18 @@ const KEPT: usize = 200;
 pub(super) enum Figure {
     Accepts,
     HalfWithin,
-    Fallbacked,
+    Fallbacks,
     Connections,
     NearlyAllWithin,
     Redispatched,
     Requests,
     Stalls,
     Refused,
-    Moved,
-    Close,
+    Migrated,
+    Closed,
     SessionsLost,
-    Deaths,
-    TopClients,
+    Crashes,
+    TopClient,
 }
 
 impl Figure {
@@ -33,37 +33,37 @@ impl Figure {
     pub(super) const ALL: [Self; 14] = [
         Self::Accepts,
         Self::HalfWithin,
-        Self::Fallbacked,
+        Self::Fallbacks,
         Self::Connections,
         Self::NearlyAllWithin,
         Self::Redispatched,
         Self::Requests,
         Self::Stalls,
         Self::Refused,
-        Self::Moved,
-        Self::Close,
+        Self::Migrated,
+        Self::Closed,
         Self::SessionsLost,
-        Self::Deaths,
-        Self::TopClients,
+        Self::Crashes,
+        Self::TopClient,
     ];
 
-    /// Of 11 characters at the most.
+    /// Of 12 characters at most.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Accepts => "accepts/s",
             Self::HalfWithin => "p50 ms",
-            Self::Fallbacked => "fallbacks",
+            Self::Fallbacks => "fallbacks",
             Self::Connections => "connections",
             Self::NearlyAllWithin => "p99 ms",
             Self::Redispatched => "redispatched",
             Self::Requests => "requests",
             Self::Stalls => "stalls",
             Self::Refused => "refused",
-            Self::Moved => "moved",
-            Self::Close => "sent away",
-            Self::SessionsLost => "moves lost",
-            Self::Deaths => "crashes",
-            Self::TopClients => "top_client",
+            Self::Migrated => "migrated",
+            Self::Closed => "closed",
+            Self::SessionsLost => "ws lost",
+            Self::Crashes => "crashes",
+            Self::TopClient => "top client",
         }
     }
 
@@ -73,7 +73,7 @@ impl Figure {
             Self::Accepts => rate(status.accepts_per_second),
             Self::HalfWithin => millis(status.handoff_p50_ms),
             Self::NearlyAllWithin => millis(status.handoff_p99_ms),
-            Self::TopClients => status.top_client.as_ref().map_or_else(
+            Self::TopClient => status.top_client.as_ref().map_or_else(
                 || "-".to_owned(),
                 |it| format!("{}% {}", whole(it.share * 100.0), it.address),
             ),
@@ -84,22 +84,22 @@ impl Figure {
     /// Something is or was wrong.
     pub(super) fn is_bad(self, status: &Status) -> bool {
         let tells_of_trouble =
-            matches!(self, Self::Stalls | Self::Refused | Self::SessionsLost | Self::Deaths);
+            matches!(self, Self::Stalls | Self::Refused | Self::SessionsLost | Self::Crashes);
         tells_of_trouble && self.number(status) > 0
     }
 
-    /// What a line of it shows: of what is only ever counted up, how many came since `before`.
+    /// The value to show; of a counter, the difference to `before`.
     fn sample(self, before: &Status, now: &Status) -> u64 {
         let is_a_total = matches!(
             self,
-            Self::Fallbacked
+            Self::Fallbacks
                 | Self::Redispatched
                 | Self::Stalls
                 | Self::Refused
-                | Self::Moved
-                | Self::Close
+                | Self::Migrated
+                | Self::Closed
                 | Self::SessionsLost
-                | Self::Deaths
+                | Self::Crashes
         );
         let past = if is_a_total { self.number(before) } else { 0 };
         self.number(now).saturating_sub(past)
@@ -110,18 +110,18 @@ impl Figure {
         match self {
             Self::Accepts => whole(status.accepts_per_second),
             Self::HalfWithin => micros(status.handoff_p50_ms),
-            Self::Fallbacked => status.fallbacks,
+            Self::Fallbacks => status.fallbacks,
             Self::Connections => status.connections,
             Self::NearlyAllWithin => micros(status.handoff_p99_ms),
             Self::Redispatched => status.redispatched,
             Self::Requests => status.requests,
             Self::Stalls => status.stalls,
             Self::Refused => status.refused,
-            Self::Moved => status.sessions_migrated,
-            Self::Close => status.clients_closed,
+            Self::Migrated => status.sessions_migrated,
+            Self::Closed => status.clients_closed,
             Self::SessionsLost => status.sessions_lost,
-            Self::Deaths => status.crashes,
-            Self::TopClients => {
+            Self::Crashes => status.crashes,
+            Self::TopClient => {
                 whole(status.top_client.as_ref().map_or(0.0, |it| it.share) * 1_000.0)
             }
         }
@@ -164,7 +164,7 @@ mod tests {
         for (before, now) in [((5, 1), (7, 4)), ((7, 4), (7, 2))] {
             trends.add(&status(before.0, before.1), &status(now.0, now.1));
         }
-        assert_eq!(trends.newest(Figure::Fallbacked, 9), [0, 2]);
+        assert_eq!(trends.newest(Figure::Fallbacks, 9), [0, 2]);
         assert_eq!(trends.newest(Figure::Connections, 9), [2, 4]);
         assert_eq!(trends.newest(Figure::Connections, 1), [2]);
     }
@@ -180,6 +180,6 @@ mod tests {
 
     #[test]
     fn names_fit() {
-        assert!(Figure::ALL.iter().all(|figure| figure.name().len() <= 11));
+        assert!(Figure::ALL.iter().all(|figure| figure.name().len() <= 12));
     }
 }

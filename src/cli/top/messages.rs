@@ -25,7 +25,7 @@ const TRY_EVERY: Duration = Duration::from_secs(1);
 /// Something that came in.
 #[derive(Debug)]
 pub(super) enum Message {
-    /// What came of an order.
+    /// The result of an order.
     Answered(Order, Result<String, String>),
     /// There will be no more news of some kind.
     Broken(Box<dyn std::error::Error + Send + Sync>),
@@ -67,7 +67,7 @@ fn start(
     Ok(())
 }
 
-/// What the primary at `path` tells. If it is gone, the one that takes its place is looked for.
+/// Reads snapshots of the primary at `path`. When it has gone, looks for the next one.
 pub(super) fn from_primary(
     mut path: PathBuf,
     wanted: Wanted,

@@ -1,4 +1,4 @@
-//! What can be ordered from the view: how it is asked, how it is carried out, what came of it.
+//! Orders of the view: their questions, requests and results.
 
 use std::fmt;
 use std::path::Path;
@@ -22,7 +22,7 @@ pub(super) enum Order {
 }
 
 impl Order {
-    /// What is asked before, and what a yes would mean.
+    /// The question before it, and what a yes means.
     pub(super) fn question(self) -> (String, &'static str) {
         match self {
             Self::Drain(slot) => {

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use crate::control::report::Worker;
 
-/// What rows are sorted by.
+/// The key that rows are sorted by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Sort {
     #[default]
@@ -56,7 +56,7 @@ pub(super) struct Rows {
     /// In order.
     workers: Vec<Worker>,
     sort: Sort,
-    /// Which of them is selected, if there is any.
+    /// Index of the selected one, if there is any.
     selected: usize,
 }
 
@@ -78,8 +78,8 @@ impl Rows {
         self.workers.iter().map(|worker| worker.connections).max().unwrap_or_default()
     }
 
-    /// As they are now. Who was selected still is; if it has gone, who fills its slot; if nobody
-    /// does, who stands where it stood.
+    /// Takes new rows. The selection stays on its worker; if that has gone, on the one in its slot; else at
+    /// its place.
     pub(super) fn replace(&mut self, workers: Vec<Worker>) {
         let before = self.selected().map(|worker| (worker.slot, worker.generation));
         self.workers = workers;

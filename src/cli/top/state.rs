@@ -1,5 +1,5 @@
-//! What is seen and what is being asked: whatever comes in changes it, and it says what is to be
-//! done. Pure: never draws, never asks the primary.
+//! The state of the view: messages and keys change it, and it returns what to do. Pure: never draws,
+//! never asks the primary.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -34,31 +34,31 @@ pub(super) struct State {
     pub(super) more_events: bool,
     /// Orders that were not answered yet.
     pub(super) under_way: Vec<Order>,
-    /// What came of the last order, or of the last key.
-    pub(super) said: Option<Said>,
+    /// The result of the last order or key.
+    pub(super) said: Option<StatusText>,
     /// Rows of the table that fit.
     pub(super) page: usize,
 }
 
-/// What lies over everything.
+/// A box over everything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Popup {
     Confirm(Order),
     Help,
 }
 
-/// A line for whoever watches.
+/// A line for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Said {
+pub(super) struct StatusText {
     pub(super) text: String,
     pub(super) is_bad: bool,
 }
 
-/// What is to be done.
+/// Something to do outside of the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum Action {
     CarryOut(Order),
-    /// Draw everything anew: something else has written to the terminal.
+    /// Draw everything again: something else has written to the terminal.
     Clear,
     Quit,
 }
@@ -88,7 +88,7 @@ impl State {
         // In containers, both may be process 1.
         let is_younger = live.status.uptime_s < self.status.uptime_s;
         if is_younger || self.status.pid != live.status.pid {
-            // Its numbers begin anew.
+            // Its numbers begin at 0.
             self.events.clear();
             self.trends = Trends::default();
             self.say(format!("another primary is there: process {}", live.status.pid), false);
@@ -121,10 +121,10 @@ impl State {
     }
 
     /// A key was pressed.
-    pub(super) fn key(&mut self, key: KeyEvent) -> Option<Wish> {
+    pub(super) fn key(&mut self, key: KeyEvent) -> Option<Action> {
         match (key.code, key.modifiers.contains(KeyModifiers::CONTROL)) {
-            (KeyCode::Char('c'), true) => return Some(Wish::Quit),
-            (KeyCode::Char('l'), true) => return Some(Wish::Clear),
+            (KeyCode::Char('c'), true) => return Some(Action::Quit),
+            (KeyCode::Char('l'), true) => return Some(Action::Clear),
             (_, true) => return None,
             _ => {}
         }
@@ -136,10 +136,10 @@ impl State {
         }
     }
 
-    fn watch(&mut self, key: KeyCode) -> Option<Wish> {
+    fn watch(&mut self, key: KeyCode) -> Option<Action> {
         let page = isize::try_from(self.page).unwrap_or(1).max(1);
         match key {
-            KeyCode::Char('q') => return Some(Wish::Quit),
+            KeyCode::Char('q') => return Some(Action::Quit),
             KeyCode::Up | KeyCode::Char('k') => self.rows.step(-1),
             KeyCode::Down | KeyCode::Char('j') => self.rows.step(1),
             KeyCode::PageUp => self.rows.step(-page),
@@ -163,12 +163,12 @@ impl State {
         None
     }
 
-    fn confirm(&mut self, order: Order, key: KeyCode) -> Option<Wish> {
+    fn confirm(&mut self, order: Order, key: KeyCode) -> Option<Action> {
         match key {
             KeyCode::Char('y' | 'Y') => {
                 self.under_way.push(order);
                 self.said = None;
-                Some(Wish::CarryOut(order))
+                Some(Action::CarryOut(order))
             }
             KeyCode::Char('n' | 'N' | 'q') | KeyCode::Esc => {
                 self.say(format!("{order}: not ordered"), false);
@@ -200,7 +200,7 @@ impl State {
     }
 
     fn say(&mut self, text: String, is_bad: bool) {
-        self.said = Some(Said { text, is_bad });
+        self.said = Some(StatusText { text, is_bad });
     }
 }
 

@@ -5,14 +5,14 @@
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::symbols::{bar, block, border};
 
-/// How things look.
+/// The styles and characters to draw with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Look {
     has_colours: bool,
     characters: Characters,
 }
 
-/// What a terminal's font holds.
+/// The characters of a terminal's font.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Characters {
     Ascii,
@@ -22,7 +22,7 @@ pub(super) enum Characters {
 }
 
 impl Characters {
-    /// What `TERM` and the locale promise.
+    /// From `TERM` and the locale.
     pub(super) fn of(term: &str, locale: &str) -> Self {
         let locale = locale.to_ascii_lowercase();
         match term {
@@ -64,7 +64,7 @@ impl Look {
     }
 
     /// From the environment: `NO_COLOR`, `TERM`, the locale.
-    pub(super) fn of_this_terminal() -> Self {
+    pub(super) fn from_environment() -> Self {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(variable);
         let term = variable("TERM").unwrap_or_default();
@@ -93,7 +93,7 @@ impl Look {
         self.bad().add_modifier(Modifier::REVERSED)
     }
 
-    /// How a state is, for whoever serves or doesn't.
+    /// The style of a state.
     pub(super) fn state(self, state: &str) -> Style {
         match state {
             "serving" => self.good(),
@@ -103,7 +103,7 @@ impl Look {
         }
     }
 
-    /// How an event is.
+    /// The style of a kind of event.
     pub(super) fn event(self, kind: &str) -> Style {
         match kind {
             "worker-crashed" | "worker-killed" | "slot-errored" | "rollout-aborted" => self.bad(),

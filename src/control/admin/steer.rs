@@ -35,7 +35,7 @@ pub(super) const ORDERS: [&str; 10] = [
     "undrain",
     "restart",
     "kill",
-    "send",
+    "signal",
     "stop",
     "log-level",
     "rebalance",

@@ -46,7 +46,7 @@ impl Control {
         Ok(json!({}))
     }
 
-    pub(super) async fn send(&self, slot: u16, name: &str) -> Result<Value, Problem> {
+    pub(super) async fn signal(&self, slot: u16, name: &str) -> Result<Value, Problem> {
         let signal = signal(name).ok_or_else(|| {
             let text = format!("expected a signal such as USR2, SIGUSR2 or 12, found {name:?}");
             Problem::new(Code::BadRequest, text)

@@ -3,20 +3,22 @@
 //! Counts by whole seconds and keeps the last one. What is told is the second that ends now: all of
 //! this one so far, and of the last one the share that still lies within. Pure.
 
-use serde::{Deserialize, Serialize};
-
+use crate::handover::carry;
+use crate::handover::frontend::RateSnapshot;
 use crate::protocol::ids::Timestamp;
 
 const SECOND: u64 = 1_000_000_000;
 
 /// Counts by the second.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Rate {
     /// The second that is counted now.
     second: u64,
     current: u64,
     last: u64,
 }
+
+carry!(struct Rate => RateSnapshot { second, current, last });
 
 impl Rate {
     /// It has happened so often now.

@@ -10,16 +10,16 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::frontend::measure::rate::Rate;
 use crate::frontend::measure::times::{Bucket, RecentTimes, Times};
 use crate::frontend::measure::top_clients::TopClientCounter;
 use crate::frontend::query::FallbackReason;
+use crate::handover::carry;
+use crate::handover::frontend::{FrontendSlotStatsSnapshot, FrontendStatsSnapshot};
 use crate::protocol::ids::{AffinityKey, SlotId, Timestamp};
 
 /// Counters and measures.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Stats {
     /// Connections accepted.
     pub accepts: Rate,
@@ -35,8 +35,10 @@ pub struct Stats {
     slots: Vec<SlotTally>,
 }
 
+carry!(struct Stats => FrontendStatsSnapshot { accepts, top_client, times, total_time, recent, fallback, slots });
+
 /// Counters and measures of a slot, over all of its workers so far.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub struct SlotTally {
     /// Connections acknowledged.
     pub handed_off: u64,
@@ -51,6 +53,8 @@ pub struct SlotTally {
     /// Sessions that its workers took from others.
     pub sessions: u64,
 }
+
+carry!(struct SlotTally => FrontendSlotStatsSnapshot { handed_off, handoffs, recent, stalls, refused, sessions });
 
 impl Stats {
     /// So many slots there are at least: room is made here, and nowhere else.

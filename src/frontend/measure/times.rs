@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::frontend::query::Quantiles;
+use crate::handover::carry;
+use crate::handover::frontend::{RecentTimesSnapshot, TimesSnapshot, WindowSnapshot};
 use crate::protocol::ids::Timestamp;
 
 /// Buckets an octave.
@@ -40,30 +40,16 @@ impl Bucket {
 }
 
 /// How many took how long.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(from = "Vec<u64>", into = "Vec<u64>")]
+#[derive(Clone, Debug)]
 pub struct Times {
     counts: [u64; BUCKETS],
 }
 
+carry!(struct Times => TimesSnapshot { counts });
+
 impl Default for Times {
     fn default() -> Self {
         Self { counts: [0; BUCKETS] }
-    }
-}
-
-impl From<Times> for Vec<u64> {
-    fn from(times: Times) -> Self {
-        times.counts.into()
-    }
-}
-
-/// Buckets that are missing are empty.
-impl From<Vec<u64>> for Times {
-    fn from(counts: Vec<u64>) -> Self {
-        let mut times = Self::default();
-        times.counts.iter_mut().zip(counts).for_each(|(count, written)| *count = written);
-        times
     }
 }
 
@@ -100,16 +86,20 @@ impl Times {
 const WINDOW: u64 = 10_000_000_000;
 
 /// How many took how long in the last 10 to 20 seconds.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub struct RecentTimes {
     windows: [Window; 2],
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+carry!(struct RecentTimes => RecentTimesSnapshot { windows });
+
+#[derive(Clone, Debug, Default)]
 struct Window {
     number: u64,
     times: Times,
 }
+
+carry!(struct Window => WindowSnapshot { number, times });
 
 impl RecentTimes {
     /// One has taken that long, until now.

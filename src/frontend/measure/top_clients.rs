@@ -8,9 +8,9 @@
 
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
-
 use crate::frontend::query::TopClients;
+use crate::handover::carry;
+use crate::handover::frontend::{ClientSnapshot, TopClientSnapshot};
 use crate::protocol::ids::{AffinityKey, Timestamp};
 
 /// Clients that have a counter.
@@ -23,7 +23,7 @@ const HALF_LIFE: u64 = 10_000_000_000;
 const ONE: u64 = 1 << 16;
 
 /// Counts connections by client.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct TopClientCounter {
     /// The lower halves of the clients' keys, which tell them apart well enough. Looked through for
     /// each connection, and so apart from the rest.
@@ -38,7 +38,9 @@ pub struct TopClientCounter {
     hand: usize,
 }
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+carry!(struct TopClientCounter => TopClientSnapshot { marks, counts, clients, total, half_lives, floor, hand });
+
+#[derive(Clone, Copy, Debug)]
 struct Client {
     /// As it connected last.
     address: IpAddr,
@@ -46,13 +48,20 @@ struct Client {
     error: u64,
 }
 
+carry!(struct Client => ClientSnapshot { address, error });
+
+impl Default for Client {
+    fn default() -> Self {
+        Self { address: IpAddr::V4([0; 4].into()), error: 0 }
+    }
+}
+
 impl Default for TopClientCounter {
     fn default() -> Self {
-        let none = Client { address: IpAddr::V4([0; 4].into()), error: 0 };
         Self {
             marks: [0; COUNTERS],
             counts: [0; COUNTERS],
-            clients: [none; COUNTERS],
+            clients: [Client::default(); COUNTERS],
             total: 0,
             half_lives: 0,
             floor: 0,

@@ -1,19 +1,19 @@
-//! What slots leave to a successor, and how they go on from it.
+//! Slots that have stopped, and the start of the next ones from them.
 
 use crate::link::Link;
 use crate::link::connection::PendingConnection;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::SlotId;
 
-/// Everything that slots hold, and what is to be known of workers beside what the supervisor knows.
+/// Everything that slots hold, and what the supervisor doesn't know of their workers.
 #[derive(Debug, Default)]
-pub struct SlotEstate {
-    /// All of them.
+pub struct SlotsHandover {
+    /// All channels.
     pub channels: Vec<(WorkerId, Link)>,
-    /// Who waits for which slot.
+    /// The connections that wait for a slot.
     pub queues: Vec<(SlotId, Vec<PendingConnection>)>,
-    /// These broke the protocol.
+    /// Workers that broke the protocol.
     pub quarantined: Vec<WorkerId>,
-    /// These serve and haven't acknowledged in time.
+    /// Workers that serve and haven't acknowledged in time.
     pub stalled: Vec<WorkerId>,
 }

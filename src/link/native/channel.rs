@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use crate::handover::descriptors::{Descriptors, TakeOverError, WorkerPart};
+use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
 use crate::link::connection::PendingConnection;
 use crate::link::dialect::{Capabilities, Dialect, LoadSource};
 use crate::link::error::ChannelError;
@@ -85,7 +85,7 @@ impl Channel {
         worker: WorkerId,
         descriptors: &mut Descriptors,
         credits: usize,
-    ) -> Result<Self, TakeOverError> {
+    ) -> Result<Self, RestoreError> {
         let transport = Transport::take_over(worker, descriptors)?;
         let mut channel = Self::new(transport, InFlight::new(credits));
         channel.handshake = HandshakeFlags::noted(channel.board());

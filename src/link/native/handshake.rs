@@ -1,11 +1,12 @@
 //! Messages that a worker sends once: hello, sessions, ready.
 
+use crate::handover::carry;
+use crate::handover::link::HandshakeSnapshot;
 use crate::link::error::ChannelError;
 use crate::protocol::scoreboard::{Scoreboard, SharedFlag};
 
 /// Which of them have come.
 #[derive(Clone, Copy, Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct HandshakeFlags {
     /// It has attached.
     pub(super) hello_received: bool,
@@ -14,6 +15,8 @@ pub(super) struct HandshakeFlags {
     /// It migrates sessions and takes those of others.
     pub(super) takes_sessions: bool,
 }
+
+carry!(struct HandshakeFlags => HandshakeSnapshot { hello_received, ready, takes_sessions });
 
 impl HandshakeFlags {
     /// As a primary that has died had noted on the scoreboard.

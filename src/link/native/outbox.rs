@@ -3,6 +3,8 @@
 //! Never loses anything, and never grows without bound: there are as many answers as offers may wait,
 //! grants add up, and of orders the last one counts.
 
+use crate::handover::carry;
+use crate::handover::link::{OutboxSnapshot, QuestionSnapshot};
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::ConnectionId;
 use crate::protocol::message::{
@@ -12,7 +14,6 @@ use crate::protocol::message::{
 
 /// Messages that wait for room.
 #[derive(Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct Outbox {
     /// The question of a primary that has taken the place of another.
     pub(super) question: Option<Question>,
@@ -25,14 +26,17 @@ pub(super) struct Outbox {
     pub(super) close_grants: u32,
 }
 
+carry!(struct Outbox => OutboxSnapshot { question, moved, returned, drain, censuses, moves, closes });
+
 /// The question for a worker that had another primary before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) enum Question {
     Ping,
     /// With this number.
     Resync(u64),
 }
+
+carry!(enum Question => QuestionSnapshot { Ping, Report(number) });
 
 /// The kind of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,8 @@
 
 use std::time::Duration;
 
+use crate::handover::carry;
+use crate::handover::link::PendingSnapshot;
 use crate::link::connection::PendingConnection;
 use crate::link::error::ChannelError;
 use crate::link::event::{ResyncReport, SessionEvent};
@@ -43,7 +45,6 @@ pub(super) struct Resync {
 
 /// What is known until the worker has answered.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct Pending {
     pub(super) slot: SlotId,
     /// When it was asked.
@@ -54,6 +55,8 @@ pub(super) struct Pending {
     /// Connections that it has acknowledged and that are counted, and sessions on their way to it.
     pub(super) counted: u64,
 }
+
+carry!(struct Pending => PendingSnapshot { slot, since, has_reported, received_since, counted });
 
 impl Resync {
     /// After the crash of the primary that had the channel of a worker of `slot`.

@@ -1,123 +1,80 @@
-//! A channel and the connections on it, written down for the successor that this program becomes, and
-//! read again: exactly as they are.
+//! A channel and the connections on it as plain data, for the successor that this program becomes:
+//! exactly as they are.
 
 use data_encoding::BASE64;
-use serde::{Deserialize, Serialize};
 
-use crate::handover::descriptors::{Descriptors, TakeOverError};
+use crate::handover::Carry;
+use crate::handover::descriptors::{Descriptors, RestoreError};
+use crate::handover::link::{
+    ChannelSnapshot, ConnectionSnapshot, InFlightSnapshot, ResyncSnapshot, SessionSnapshot,
+};
 use crate::link::connection::{Content, PendingConnection, SessionTransfer};
-use crate::link::event::ResyncReport;
-use crate::link::in_flight::{Counts, InFlight};
+use crate::link::in_flight::InFlight;
 use crate::link::native::Channel;
-use crate::link::native::handshake::HandshakeFlags;
-use crate::link::native::outbox::Outbox;
-use crate::link::native::resync::{Pending, Resync};
+use crate::link::native::resync::Resync;
 use crate::link::native::sessions::Sessions;
 use crate::link::native::transport::Transport;
-use crate::protocol::ids::{ConnectionId, SlotId, Timestamp, WorkerId};
-use crate::protocol::message::ConnectionRecord;
+use crate::protocol::ids::WorkerId;
 use crate::protocol::tcp_progress::TcpProgress;
 
-/// A channel without its descriptors.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct ChannelDocument {
-    counts: Counts,
-    credits: usize,
-    handshake: HandshakeFlags,
-    pings: u64,
-    session_lists: u64,
-    offered: Vec<ConnectionId>,
-    outbox: Outbox,
-    resync: ResyncDocument,
-    unsettled: Vec<UnsettledDocument>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct ResyncDocument {
-    is_lost: bool,
-    pending: Option<Pending>,
-    asked: Option<u64>,
-    report: ResyncReport,
-    finishes: bool,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct UnsettledDocument {
-    id: ConnectionId,
-    sent_at: Timestamp,
-    connection: Option<ConnectionDocument>,
-}
-
-/// A connection without its descriptors.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct ConnectionDocument {
-    record: ConnectionRecord,
-    crashes: u8,
-    transfer: Option<ParcelDocument>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct ParcelDocument {
-    from: SlotId,
-    sender: Option<WorkerId>,
-    /// As base64; nothing where it is a file.
-    inline: Option<String>,
-    usage: TcpProgress,
-    failed: Vec<SlotId>,
-}
-
-impl ChannelDocument {
-    /// Writes a channel down; its descriptors go to `descriptors`.
-    pub fn pack(channel: Channel, worker: WorkerId, descriptors: &mut Descriptors) -> Self {
-        let Channel { transport, in_flight, handshake, pings, sessions, resync } = channel;
+impl Channel {
+    /// As plain data; its descriptors go to `descriptors`.
+    pub fn into_snapshot(self, worker: WorkerId, descriptors: &mut Descriptors) -> ChannelSnapshot {
+        let Self { transport, in_flight, handshake, pings, sessions, resync } = self;
         for (part, descriptor) in transport.into_descriptors() {
             descriptors.insert(part.name(worker), descriptor);
         }
         let (counts, credits) = (in_flight.counts(), in_flight.credits());
-        let unsettled = in_flight.into_entries().enumerate();
-        let unsettled = unsettled.map(|(number, (id, sent_at, connection))| {
-            let name = unsettled_name(worker, number);
-            let connection = connection.map(|it| ConnectionDocument::pack(it, &name, descriptors));
-            UnsettledDocument { id, sent_at, connection }
+        let entries = in_flight.into_entries().enumerate();
+        let entries = entries.map(|(number, (id, sent_at, connection))| {
+            let name = in_flight_name(worker, number);
+            let connection = connection.map(|it| it.into_snapshot(&name, descriptors));
+            InFlightSnapshot { id, sent_at, connection }
         });
         let Resync { is_lost, pending, asked, report, finishes, .. } = resync;
-        Self {
-            counts,
+        let (pending, report) = (pending.snapshot(), report.snapshot());
+        ChannelSnapshot {
+            in_flight: entries.collect(),
+            counts: counts.snapshot(),
             credits,
-            handshake,
+            handshake: handshake.snapshot(),
             pings,
-            session_lists: sessions.lists,
+            lists: sessions.lists,
             offered: sessions.offered,
-            outbox: sessions.outbox,
-            resync: ResyncDocument { is_lost, pending, asked, report, finishes },
-            unsettled: unsettled.collect(),
+            outbox: sessions.outbox.snapshot(),
+            resync: ResyncSnapshot { is_lost, pending, asked, report, finishes },
         }
     }
 
-    /// Reads it. Its worker is asked what this primary may have to know of it beyond that, unless it is
-    /// asked already.
+    /// As it was. The worker is asked what this primary may have to know beyond that, unless it was
+    /// asked before.
     ///
     /// # Errors
     ///
-    /// If a descriptor is missing, or what is written is no channel.
-    pub fn unpack(
-        self,
+    /// If a descriptor is missing or unusable, or the snapshot is malformed.
+    pub fn restore(
+        snapshot: ChannelSnapshot,
         worker: WorkerId,
         descriptors: &mut Descriptors,
-    ) -> Result<Channel, TakeOverError> {
-        let unsettled = self.unsettled.into_iter().enumerate().map(|(number, one)| {
-            let name = unsettled_name(worker, number);
-            let connection = one.connection.map(|it| it.unpack(&name, descriptors)).transpose()?;
-            Ok((one.id, one.sent_at, connection))
+    ) -> Result<Self, RestoreError> {
+        let entries = snapshot.in_flight.into_iter().enumerate().map(|(number, one)| {
+            let name = in_flight_name(worker, number);
+            let restore = |it| PendingConnection::restore(it, &name, descriptors);
+            Ok((one.id, one.sent_at, one.connection.map(restore).transpose()?))
         });
-        let unsettled = unsettled.collect::<Result<Vec<_>, TakeOverError>>()?;
-        let in_flight = InFlight::restore(self.credits, self.counts, unsettled);
-        let mut channel = Channel::new(Transport::take_over(worker, descriptors)?, in_flight);
-        channel.handshake = self.handshake;
-        channel.pings = self.pings;
-        let (offered, outbox, lists) = (self.offered, self.outbox, self.session_lists);
-        channel.sessions = Sessions { offered, outbox, lists };
-        let ResyncDocument { is_lost, pending, asked, report, finishes } = self.resync;
+        let entries = entries.collect::<Result<Vec<_>, RestoreError>>()?;
+        let counts = Carry::restore(snapshot.counts);
+        let in_flight = InFlight::restore(snapshot.credits, counts, entries);
+        let mut channel = Self::new(Transport::take_over(worker, descriptors)?, in_flight);
+        channel.handshake = Carry::restore(snapshot.handshake);
+        channel.pings = snapshot.pings;
+        channel.sessions = Sessions {
+            offered: snapshot.offered,
+            outbox: Carry::restore(snapshot.outbox),
+            lists: snapshot.lists,
+        };
+        let ResyncSnapshot { is_lost, pending, asked, report, finishes } = snapshot.resync;
+        let (pending, report) = (Carry::restore(pending), Carry::restore(report));
         channel.resync = Resync { is_lost, pending, asked, report, finishes, ..Resync::default() };
         if !channel.resync.is_asked() {
             channel.ask();
@@ -126,66 +83,80 @@ impl ChannelDocument {
     }
 }
 
-impl ConnectionDocument {
-    /// Writes it down; its descriptors go to `descriptors`, under this name.
-    pub fn pack(connection: PendingConnection, name: &str, descriptors: &mut Descriptors) -> Self {
-        let PendingConnection { record, socket, crashes, transfer } = connection;
-        descriptors.insert(name, socket);
-        let transfer = transfer.map(|transfer| {
-            let SessionTransfer { from, sender, content, usage, failed } = *transfer;
-            let content = match content {
-                // Whoever gets it knows nothing of the checkpoint. Without memory for it, nobody takes it.
-                Content::Checkpoint(checkpoint, entry) => {
-                    Content::from_checkpoint(&checkpoint, &entry)
-                        .unwrap_or_else(|_| Content::Inline(Vec::new()))
-                }
-                other => other,
-            };
-            let inline = match content {
-                Content::Checkpoint(..) => None,
-                Content::Inline(bytes) => Some(BASE64.encode(&bytes)),
-                Content::Memory(memory) => {
-                    descriptors.insert(parcel_name(name), memory);
-                    None
-                }
-            };
-            ParcelDocument { from, sender, inline, usage, failed }
-        });
-        Self { record, crashes, transfer }
+impl PendingConnection {
+    /// As plain data; its descriptors go to `descriptors`, under this name.
+    pub fn into_snapshot(self, name: &str, descriptors: &mut Descriptors) -> ConnectionSnapshot {
+        descriptors.insert(name, self.socket);
+        let session = self.transfer.map(|transfer| session_snapshot(*transfer, name, descriptors));
+        ConnectionSnapshot { record: self.record.snapshot(), crashes: self.crashes, session }
     }
 
-    /// Reads it.
+    /// As it was.
     ///
     /// # Errors
     ///
-    /// If a descriptor is missing, or what is written is no connection.
-    pub fn unpack(
-        self,
+    /// If a descriptor is missing, or the snapshot is malformed.
+    pub fn restore(
+        snapshot: ConnectionSnapshot,
         name: &str,
         descriptors: &mut Descriptors,
-    ) -> Result<PendingConnection, TakeOverError> {
+    ) -> Result<Self, RestoreError> {
         let socket = descriptors.require(name)?;
-        let transfer = self.transfer.map(|transfer| {
-            let content = match transfer.inline {
-                None => Content::Memory(descriptors.require(&parcel_name(name))?),
-                Some(text) => Content::Inline(
-                    BASE64
-                        .decode(text.as_bytes())
-                        .map_err(|_| TakeOverError::Malformed("a session's transfer"))?,
-                ),
-            };
-            let ParcelDocument { from, sender, usage, failed, .. } = transfer;
-            Ok(Box::new(SessionTransfer { from, sender, content, usage, failed }))
-        });
-        let transfer = transfer.transpose()?;
-        Ok(PendingConnection { record: self.record, socket, crashes: self.crashes, transfer })
+        let session = snapshot.session.map(|session| restored_session(session, name, descriptors));
+        let (record, crashes) = (Carry::restore(snapshot.record), snapshot.crashes);
+        Ok(Self { record, socket, crashes, transfer: session.transpose()?.map(Box::new) })
     }
 }
 
-fn unsettled_name(worker: WorkerId, number: usize) -> String {
-    format!("unsettled.{}.{}.{number}", worker.slot, worker.generation)
+fn session_snapshot(
+    transfer: SessionTransfer,
+    name: &str,
+    descriptors: &mut Descriptors,
+) -> SessionSnapshot {
+    let SessionTransfer { from, sender, content, usage, failed } = transfer;
+    let content = match content {
+        // Its receiver doesn't know the checkpoint. Without memory for a copy, nobody takes it.
+        Content::Checkpoint(checkpoint, entry) => Content::from_checkpoint(&checkpoint, &entry)
+            .unwrap_or_else(|_| Content::Inline(Vec::new())),
+        other => other,
+    };
+    let inline = match content {
+        Content::Checkpoint(..) => None,
+        Content::Inline(bytes) => Some(BASE64.encode(&bytes)),
+        Content::Memory(memory) => {
+            descriptors.insert(session_name(name), memory);
+            None
+        }
+    };
+    SessionSnapshot { from, sender, inline, progress: usage.counts(), failed }
 }
 
-fn parcel_name(name: &str) -> String {
-    format!("transfer-of-{name}")
+fn restored_session(
+    snapshot: SessionSnapshot,
+    name: &str,
+    descriptors: &mut Descriptors,
+) -> Result<SessionTransfer, RestoreError> {
+    let SessionSnapshot { from, sender, inline, progress: (consumed, written), failed } = snapshot;
+    let content = match inline {
+        None => Content::Memory(descriptors.require(&session_name(name))?),
+        Some(text) => {
+            let bytes = BASE64.decode(text.as_bytes());
+            Content::Inline(bytes.map_err(|_| RestoreError::Malformed("a session"))?)
+        }
+    };
+    Ok(SessionTransfer {
+        from,
+        sender,
+        content,
+        usage: TcpProgress::new(consumed, written),
+        failed,
+    })
+}
+
+fn in_flight_name(worker: WorkerId, number: usize) -> String {
+    format!("in-flight.{}.{}.{number}", worker.slot, worker.generation)
+}
+
+fn session_name(connection: &str) -> String {
+    format!("session-of-{connection}")
 }

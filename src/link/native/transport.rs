@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::ioctl_fionread;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
-use crate::handover::descriptors::{Descriptors, TakeOverError, WorkerPart};
+use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
 use crate::link::connection::{Content, PendingConnection};
 use crate::link::error::{ChannelError, was_queued};
 use crate::link::inherit::Inherit;
@@ -25,6 +25,13 @@ use crate::protocol::message::{
 };
 use crate::protocol::scm_rights::{self, Received, Sent};
 use crate::protocol::scoreboard::Scoreboard;
+
+const SOCKET: WorkerPart = WorkerPart::Link("channel");
+const WORKER_END: WorkerPart = WorkerPart::Link("worker-end");
+const PAGE: WorkerPart = WorkerPart::Link("scoreboard");
+
+/// The descriptors of a link of this dialect.
+pub const PARTS: [WorkerPart; 3] = [SOCKET, WORKER_END, PAGE];
 
 /// The descriptors of one channel, and a buffer for messages to the worker.
 #[derive(Debug)]
@@ -77,14 +84,10 @@ impl Transport {
     pub(super) fn take_over(
         worker: WorkerId,
         descriptors: &mut Descriptors,
-    ) -> Result<Self, TakeOverError> {
-        let mut part = |part: WorkerPart| descriptors.require(&part.name(worker));
-        let (socket, worker_end) = (part(WorkerPart::Channel)?, part(WorkerPart::WorkerEnd)?);
-        let page = part(WorkerPart::Scoreboard)?;
-        let unusable = |source| {
-            let name = WorkerPart::Scoreboard.name(worker);
-            TakeOverError::Unusable { name, source }
-        };
+    ) -> Result<Self, RestoreError> {
+        let mut take = |part: WorkerPart| descriptors.require(&part.name(worker));
+        let (socket, worker_end, page) = (take(SOCKET)?, take(WORKER_END)?, take(PAGE)?);
+        let unusable = |source| RestoreError::Unusable { name: PAGE.name(worker), source };
         let scoreboard = Scoreboard::adopt(&page).map_err(unusable)?;
         Ok(Self::new(socket, worker_end, scoreboard, page))
     }
@@ -95,19 +98,15 @@ impl Transport {
 
     pub(super) fn descriptors(&self) -> [(WorkerPart, BorrowedFd<'_>); 3] {
         [
-            (WorkerPart::Channel, self.socket.as_fd()),
-            (WorkerPart::WorkerEnd, self.worker_end.as_fd()),
-            (WorkerPart::Scoreboard, self.page.as_fd()),
+            (SOCKET, self.socket.as_fd()),
+            (WORKER_END, self.worker_end.as_fd()),
+            (PAGE, self.page.as_fd()),
         ]
     }
 
     /// For a successor.
     pub(super) fn into_descriptors(self) -> [(WorkerPart, OwnedFd); 3] {
-        [
-            (WorkerPart::Channel, self.socket),
-            (WorkerPart::WorkerEnd, self.worker_end),
-            (WorkerPart::Scoreboard, self.page),
-        ]
+        [(SOCKET, self.socket), (WORKER_END, self.worker_end), (PAGE, self.page)]
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {

@@ -1,8 +1,8 @@
-//! TTOU of a primary that has a keeper, which isn't handled but read.
+//! TTOU of a primary that has a keeper: blocked and read, not handled.
 //!
-//! Its group isn't the one that a terminal is for. Where `stty tostop` is set, the terminal answers
-//! everything that such a process writes by this signal, and whoever handles it writes again and gets
-//! it again, without end. Whoever blocks it may write. So every thread has it blocked.
+//! Such a primary is not in the terminal's foreground process group. Where `stty tostop` is set, the
+//! terminal answers each of its writes with this signal; a process that handles the signal writes again
+//! and gets it again, without end, and a process that blocks it may write. So every thread blocks it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,7 +14,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::kernel;
 
-/// Bytes of what is read of one signal.
+/// Bytes that are read for one signal.
 const LENGTH: usize = size_of::<nix::sys::signalfd::siginfo>();
 
 /// Reads TTOU.
@@ -24,13 +24,12 @@ pub(super) struct BlockedSignal {
 }
 
 impl BlockedSignal {
-    /// Reads it instead of handling it, in all threads that start from now on. It must be blocked in
-    /// those that run already.
+    /// Blocks it in this thread and in those that start from it. Others must have blocked it before.
     pub(super) fn block() -> io::Result<Self> {
-        let apart: SigSet = [Signal::SIGTTOU].into_iter().collect();
-        apart.thread_set_mask()?;
+        let blocked: SigSet = [Signal::SIGTTOU].into_iter().collect();
+        blocked.thread_set_mask()?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-        let signals = SignalFd::with_flags(&apart, flags)?;
+        let signals = SignalFd::with_flags(&blocked, flags)?;
         Ok(Self { signals: kernel::watch(signals.into(), Interest::READABLE)? })
     }
 

@@ -7,7 +7,6 @@ use crate::protocol::message::{MessageError, RECORD, u64_at};
 
 /// The record that travels with a connection's descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ConnectionRecord {
     /// Names the connection in acknowledgements and logs.
     pub id: ConnectionId,

@@ -3,10 +3,10 @@
 //!
 //! Pure, and never looks at what a line says.
 
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-
+use crate::handover::carry;
+use crate::handover::output::StreamSnapshot;
 use crate::link::seam::WorkerId;
+use jiff::Timestamp;
 
 /// A longer line is cut into pieces of at most so many bytes.
 pub(super) const LONGEST: usize = 64 * 1024;
@@ -15,13 +15,15 @@ pub(super) const LONGEST: usize = 64 * 1024;
 pub(super) const OVERHEAD: usize = 128;
 
 /// One of a worker's two streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stream {
     /// Standard output.
     Out,
     /// Standard error.
     Err,
 }
+
+carry!(enum Stream => StreamSnapshot { Out, Err });
 
 /// The writer of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

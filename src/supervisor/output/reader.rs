@@ -24,7 +24,7 @@ use crate::supervisor::output::console::Style;
 use crate::supervisor::output::files::{Files, FilesOrder};
 use crate::supervisor::output::lines::{Chunk, LONGEST, Lines, Origin, Stream, Text};
 use crate::supervisor::output::queue::Queue;
-use crate::supervisor::output::snapshot::{PipeState, TakenPipe};
+use crate::supervisor::output::snapshot::{PipeHandover, PipeState};
 use crate::supervisor::output::tail::Tail;
 
 /// A pipe that holds more takes more of a burst at once. Where it is not granted, less will do.
@@ -47,9 +47,9 @@ pub(super) enum Command {
     /// Go on with these styles, of standard output and standard error, and these files.
     Change([Style; 2], Box<Files>),
     /// Continue with a pipe that another process has read so far.
-    AdoptPipe(TakenPipe),
+    AdoptPipe(PipeHandover),
     /// End, and leave the pipes to a successor.
-    HandOver(oneshot::Sender<Vec<TakenPipe>>),
+    HandOver(oneshot::Sender<Vec<PipeHandover>>),
     /// Pass on what is there, and end.
     End,
 }
@@ -181,7 +181,7 @@ impl Reader {
     }
 
     /// Ends where it is told to, with where the pipes are to go, if anywhere.
-    fn handle_commands(&mut self) -> ControlFlow<Option<oneshot::Sender<Vec<TakenPipe>>>> {
+    fn handle_commands(&mut self) -> ControlFlow<Option<oneshot::Sender<Vec<PipeHandover>>>> {
         // It is woken again for what is sent from here on.
         let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
         while let Ok(command) = self.commands.try_recv() {
@@ -211,7 +211,7 @@ impl Reader {
         self.watch_process(pid, vec![out, err]);
     }
 
-    fn adopt_pipe(&mut self, TakenPipe { state, descriptor }: TakenPipe) {
+    fn adopt_pipe(&mut self, PipeHandover { state, descriptor }: PipeHandover) {
         let PipeState { worker, pid, stream, begun, gone } = state;
         let token = self.add_pipe(descriptor, Origin { worker, pid, stream }, Lines::begun(begun));
         if gone {
@@ -298,7 +298,7 @@ impl Reader {
     }
 
     /// A successor reads the rest of the pipes; without one, they are read here.
-    fn end(mut self, successor: Option<oneshot::Sender<Vec<TakenPipe>>>) {
+    fn end(mut self, successor: Option<oneshot::Sender<Vec<PipeHandover>>>) {
         if successor.is_none() {
             self.read_all();
         }
@@ -325,11 +325,11 @@ impl Pipe {
         self.gone = self.gone.map(|_| Timestamp::now());
     }
 
-    fn hand_over(self) -> TakenPipe {
+    fn hand_over(self) -> PipeHandover {
         let Origin { worker, pid, stream } = self.origin;
         let (begun, gone) = (self.lines.into_begun(), self.gone.is_some());
         let state = PipeState { worker, pid, stream, begun, gone };
-        TakenPipe { state, descriptor: self.descriptor }
+        PipeHandover { state, descriptor: self.descriptor }
     }
 
     fn end(&mut self, passage: &Passage) {

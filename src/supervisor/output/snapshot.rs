@@ -1,44 +1,46 @@
-//! What is left to a successor of what workers print: the pipes, and the lines that were begun.
+//! The pipes that workers print to, and the lines that are not complete, for a successor.
 //!
-//! After a crash the pipes come from whoever kept them, and what was in memory is lost: lines that were
-//! read and not written yet, and the beginnings of those that were begun.
+//! After a crash the pipes come from the keeper or systemd, and the memory is lost: lines that were read
+//! and not written yet, and the beginnings of incomplete ones.
 
 use std::os::fd::OwnedFd;
 
-use serde::{Deserialize, Serialize};
-
+use crate::handover::carry;
+use crate::handover::output::PipeSnapshot;
 use crate::link::seam::WorkerId;
 use crate::supervisor::output::lines::Stream;
 
-/// What is left of an `Output`.
+/// An [`Output`](super::Output) that has stopped.
 #[derive(Debug, Default)]
-pub struct OutputEstate {
+pub struct OutputHandover {
     /// All pipes that were not read to their end.
-    pub pipes: Vec<TakenPipe>,
-    /// Lines that have not arrived somewhere so far.
+    pub pipes: Vec<PipeHandover>,
+    /// The number of lines that were dropped so far.
     pub dropped: u64,
 }
 
-/// A pipe that workers print to, and what was read from it.
+/// A pipe that workers print to.
 #[derive(Debug)]
-pub struct TakenPipe {
-    /// What was read from it.
+pub struct PipeHandover {
+    /// How far it was read.
     pub state: PipeState,
     /// Its read end.
     pub descriptor: OwnedFd,
 }
 
 /// How far a pipe was read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PipeState {
-    /// Who prints.
+    /// The worker that prints.
     pub worker: WorkerId,
     /// Its process.
     pub pid: i32,
-    /// Where to.
+    /// Standard output or standard error.
     pub stream: Stream,
-    /// The beginning of a line of which the end is still to come.
+    /// A line whose end is still to come.
     pub begun: Vec<u8>,
-    /// The process has ended: somebody else holds the pipe open.
+    /// The worker has ended: another process holds the pipe open.
     pub gone: bool,
 }
+
+carry!(struct PipeState => PipeSnapshot { worker, pid, stream, begun, gone });

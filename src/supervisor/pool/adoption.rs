@@ -1,5 +1,5 @@
 //! Takes over workers that a pool before this one has started: those of its snapshot, those that it
-//! had no time to write down, and those of which nothing is left.
+//! started after its last snapshot, and those of which nothing is left.
 
 use std::os::fd::OwnedFd;
 
@@ -12,10 +12,10 @@ use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::Timestamp;
 use crate::supervisor::lifecycle::{Fact, Phase};
 use crate::supervisor::orphans::Orphans;
-use crate::supervisor::output::{PipeState, Stream, TakenPipe};
+use crate::supervisor::output::{PipeHandover, PipeState, Stream};
 use crate::supervisor::pool::error::PoolError;
 use crate::supervisor::pool::fleet::Fleet;
-use crate::supervisor::pool::snapshot::{AdoptedWorker, WrittenWorker};
+use crate::supervisor::pool::snapshot::{AdoptedWorker, WorkerRecord};
 use crate::supervisor::pool::workers::WorkerStart;
 use crate::supervisor::process::Process;
 use crate::supervisor::procfs::{pid_of, process_of};
@@ -25,9 +25,9 @@ use crate::supervisor::rollout::Cause;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Adopted {
     worker: WorkerId,
-    /// It has said what makes it serve.
+    /// It may serve.
     is_ready: bool,
-    /// It was told to drain, by whatever order.
+    /// It was ordered to drain.
     drains: bool,
 }
 
@@ -35,15 +35,15 @@ pub(super) struct Adopted {
 pub(super) async fn adopt(
     fleet: &mut Fleet,
     mut worker: AdoptedWorker,
-    written: WrittenWorker,
+    record: WorkerRecord,
 ) -> Result<Option<Adopted>, PoolError> {
     let pidfd = worker.process.take();
     let pidfd = pidfd.or_else(|| {
         let (pid, pidfd) = find(&fleet.orphans, worker.id)?;
-        (pid == written.pid).then_some(pidfd)
+        (pid == record.pid).then_some(pidfd)
     });
-    let process = pidfd.and_then(|pidfd| Process::adopt(written.pid, pidfd).ok());
-    let WrittenWorker { worker: id, pid, started, jitter, killed } = written;
+    let process = pidfd.and_then(|pidfd| Process::adopt(record.pid, pidfd).ok());
+    let WorkerRecord { worker: id, pid, started, jitter, killed } = record;
     attach(fleet, worker, pid, WorkerStart { worker: id, started, jitter, killed }, process).await
 }
 
@@ -109,7 +109,7 @@ async fn attach(
     for (descriptor, stream) in [(stdout, Stream::Out), (stderr, Stream::Err)] {
         let state = PipeState { worker: id, pid, stream, begun: Vec::new(), gone };
         if let Some(descriptor) = descriptor {
-            fleet.output.adopt_pipe(TakenPipe { state, descriptor });
+            fleet.output.adopt_pipe(PipeHandover { state, descriptor });
         }
     }
     let (Some(process), Ok(stats)) = (process, stats) else { return Ok(None) };

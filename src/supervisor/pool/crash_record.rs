@@ -8,8 +8,8 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use crate::handover::descriptors::WorkerPart;
-use crate::link::Link;
 use crate::link::seam::WorkerId;
+use crate::link::{Link, snapshot as links};
 use crate::protocol::ids::Timestamp;
 use crate::supervisor::process::{Printed, Process};
 use crate::system::journal::{self, Journal};
@@ -63,8 +63,8 @@ impl CrashRecord {
     /// zombie with that.
     pub(super) fn remove_worker(&self, worker: WorkerId) {
         let Some(store) = &self.store else { return };
-        let last = WorkerPart::Process;
-        for part in WorkerPart::ALL.into_iter().filter(|part| *part != last).chain([last]) {
+        let others = [WorkerPart::Stdout, WorkerPart::Stderr, WorkerPart::Process];
+        for part in links::parts().chain(others) {
             store.remove(&part.name(worker));
         }
     }

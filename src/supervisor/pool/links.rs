@@ -1,8 +1,9 @@
 //! The pool's connections, its progress, and the summary of its run.
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
+use crate::handover::carry;
+use crate::handover::pool::SummarySnapshot;
 use crate::link::seam::{CommandSender, Counters, SlotEvent};
 use crate::supervisor::event::Announcer;
 use crate::supervisor::orphans::Orphans;
@@ -48,7 +49,7 @@ pub struct Progress {
 }
 
 /// The summary of a run that has ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// The counts of connections.
     pub counters: Counters,
@@ -59,3 +60,5 @@ pub struct Summary {
     /// Connections that were established in those workers.
     pub cut: u64,
 }
+
+carry!(struct Summary => SummarySnapshot { counters, at_once, killed, cut });

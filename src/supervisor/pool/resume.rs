@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::handover::pool::StoppingSnapshot;
 use crate::link::seam::{SlotCommand, WorkerId};
 use crate::protocol::ids::Timestamp;
 use crate::supervisor::event::{After, Event};
@@ -14,16 +15,16 @@ use crate::supervisor::pool::error::PoolError;
 use crate::supervisor::pool::fleet::Fleet;
 use crate::supervisor::pool::run_state::RunState;
 use crate::supervisor::pool::slots::Slot;
-use crate::supervisor::pool::snapshot::{AdoptedWorker, WrittenStopping, WrittenWorker};
+use crate::supervisor::pool::snapshot::{AdoptedWorker, WorkerRecord};
 use crate::supervisor::pool::worker_message::WorkerMessage;
 
 /// The run that is still to be continued.
 #[derive(Debug)]
 pub(super) struct Resume {
-    pub(super) running: Vec<WrittenWorker>,
+    pub(super) running: Vec<WorkerRecord>,
     pub(super) workers: BTreeMap<WorkerId, AdoptedWorker>,
     pub(super) unheard: Vec<(WorkerId, WorkerMessage)>,
-    pub(super) stopping: WrittenStopping,
+    pub(super) stopping: StoppingSnapshot,
     pub(super) after: After,
 }
 
@@ -33,9 +34,9 @@ impl Resume {
         let Self { running, mut workers, unheard, stopping, after } = self;
         fleet.send_ranks().await?;
         let mut adopted = Vec::new();
-        for written in running {
-            if let Some(worker) = workers.remove(&written.worker) {
-                adopted.extend(adoption::adopt(fleet, worker, written).await?);
+        for record in running {
+            if let Some(worker) = workers.remove(&record.worker) {
+                adopted.extend(adoption::adopt(fleet, worker, record).await?);
             }
         }
         for worker in workers.into_values() {
@@ -60,7 +61,7 @@ impl Resume {
 }
 
 /// Tells the frontend what the one before it knew of slots and workers.
-async fn inform_frontend(fleet: &Fleet, stopping: WrittenStopping) -> Result<(), PoolError> {
+async fn inform_frontend(fleet: &Fleet, stopping: StoppingSnapshot) -> Result<(), PoolError> {
     let Fleet { frontend, slots, .. } = fleet;
     for slot in slots.ids() {
         if let Some(worker) = slots.serving(slot) {
@@ -73,7 +74,7 @@ async fn inform_frontend(fleet: &Fleet, stopping: WrittenStopping) -> Result<(),
         }
     }
     // A listener that was closed is not opened again.
-    let accepts = !matches!(stopping, WrittenStopping::Draining);
+    let accepts = !matches!(stopping, StoppingSnapshot::Draining);
     if fleet.accepting && accepts {
         frontend.send(SlotCommand::Accept).await?;
     }
@@ -92,12 +93,12 @@ fn is_given_up(fleet: &Fleet, Slot { life, .. }: &Slot) -> bool {
     }
 }
 
-fn run_state(fleet: &Fleet, stopping: WrittenStopping) -> RunState {
+fn run_state(fleet: &Fleet, stopping: StoppingSnapshot) -> RunState {
     match stopping {
-        WrittenStopping::No => RunState::Running,
-        WrittenStopping::LameDuck(until) => RunState::LameDuck(until),
+        StoppingSnapshot::No => RunState::Running,
+        StoppingSnapshot::LameDuck(until) => RunState::LameDuck(until),
         // Connections that came last are handed out again.
-        WrittenStopping::Closing => RunState::closing(&fleet.frontend),
-        WrittenStopping::Draining => RunState::Draining,
+        StoppingSnapshot::Closing => RunState::closing(&fleet.frontend),
+        StoppingSnapshot::Draining => RunState::Draining,
     }
 }

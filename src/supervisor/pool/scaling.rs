@@ -3,8 +3,8 @@
 //! During a rolling restart it is not known yet which command new workers are to run: an order that
 //! comes then is carried out when it has ended.
 
-use serde::{Deserialize, Serialize};
-
+use crate::handover::carry;
+use crate::handover::pool::{DeferredSnapshot, OriginSnapshot};
 use crate::link::seam::{SlotCommand, WorkerId};
 use crate::protocol::ids::{SlotId, Timestamp};
 use crate::supervisor::autoscale::{Autoscaler, Decision, LoadMeasure, WorkerLoad};
@@ -17,7 +17,7 @@ use crate::supervisor::pool::settings::{MAX_WORKERS, PoolSettings};
 use crate::supervisor::pool::timer::sleep_until;
 
 /// The sum of the orders that came during a rolling restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Deferred {
     /// The number of slots that was ordered, whatever their number will be then.
     to: Option<u16>,
@@ -27,12 +27,16 @@ pub(super) struct Deferred {
     who: Origin,
 }
 
+carry!(struct Deferred => DeferredSnapshot { to, by, who });
+
 /// Where an order came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     Signal,
     Command,
 }
+
+carry!(enum Origin => OriginSnapshot { Signal, Command });
 
 impl Origin {
     fn name(self) -> &'static str {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+use crate::handover::carry;
+use crate::handover::settings::PoolSettingsSnapshot;
 use crate::supervisor::autoscale::AutoscaleSettings;
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::lifecycle::LifecycleSettings;
@@ -15,7 +15,7 @@ use crate::supervisor::rollout::RolloutSettings;
 pub const MAX_WORKERS: u16 = 1024;
 
 /// The settings of the pool.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct PoolSettings {
     /// How many slots.
     pub workers: u16,
@@ -54,3 +54,5 @@ pub struct PoolSettings {
     /// From the order to stop until connections are no longer accepted.
     pub lameduck: Duration,
 }
+
+carry!(struct PoolSettings => PoolSettingsSnapshot { workers, weights, command, port, credits, slot_wait, wait_ready, lifecycle, rollout, autoscale, contiguous, limits, watchdog_timeout, orphan_timeout, heartbeat, migrate_timeout, protect, lameduck });

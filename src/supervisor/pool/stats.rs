@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
+use crate::handover::pool::{PoolSlotStatsSnapshot, PoolStatsSnapshot};
+use crate::handover::{Carry, carry};
 use crate::protocol::ids::SlotId;
 use crate::supervisor::lifecycle::KillReason;
 use crate::supervisor::pool::status::{CRASHES, REPLACEMENTS, ROLLOUTS};
@@ -33,8 +33,7 @@ pub(super) enum Crash {
 }
 
 /// The count of everything.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Written", into = "Written")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stats {
     crashes: Counts,
     replacements: Counts,
@@ -42,17 +41,8 @@ pub(super) struct Stats {
     slots: BTreeMap<SlotId, SlotStats>,
 }
 
-/// The serialized form.
-#[derive(Serialize, Deserialize)]
-struct Written {
-    crashes: BTreeMap<String, u64>,
-    replacements: BTreeMap<String, u64>,
-    rollouts: BTreeMap<String, u64>,
-    slots: BTreeMap<SlotId, SlotStats>,
-}
-
 /// The counts of a slot.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SlotStats {
     /// Ends that were not ordered.
     pub(super) crashes: u64,
@@ -65,6 +55,8 @@ pub(super) struct SlotStats {
     /// Requests that workers that are gone had finished.
     pub(super) requests: u64,
 }
+
+carry!(struct SlotStats => PoolSlotStatsSnapshot { crashes, started, last_failure, connections, requests });
 
 impl Crash {
     /// The kind of a crash that ended like this, of a worker that was killed for that reason, if it
@@ -106,23 +98,25 @@ impl Default for Stats {
     }
 }
 
-impl From<Stats> for Written {
-    fn from(Stats { crashes, replacements, rollouts, slots }: Stats) -> Self {
-        let [crashes, replacements, rollouts] = [crashes, replacements, rollouts].map(|counts| {
-            counts.into_iter().map(|(word, count)| (word.to_owned(), count)).collect()
-        });
-        Self { crashes, replacements, rollouts, slots }
-    }
-}
+/// Words that are not known any more are left out, new ones start at 0.
+impl Carry for Stats {
+    type Snapshot = PoolStatsSnapshot;
 
-/// Unknown words are forgotten, new ones begin at 0.
-impl From<Written> for Stats {
-    fn from(Written { crashes, replacements, rollouts, slots }: Written) -> Self {
-        let mut stats = Self { slots, ..Self::default() };
+    fn snapshot(&self) -> PoolStatsSnapshot {
+        let [crashes, replacements, rollouts] = [&self.crashes, &self.replacements, &self.rollouts]
+            .map(|counts| {
+                counts.iter().map(|(word, count)| ((*word).to_owned(), *count)).collect()
+            });
+        PoolStatsSnapshot { crashes, replacements, rollouts, slots: self.slots.snapshot() }
+    }
+
+    fn restore(snapshot: PoolStatsSnapshot) -> Self {
+        let PoolStatsSnapshot { crashes, replacements, rollouts, slots } = snapshot;
+        let mut stats = Self { slots: Carry::restore(slots), ..Self::default() };
         let counts = [&mut stats.crashes, &mut stats.replacements, &mut stats.rollouts];
-        for (counts, written) in counts.into_iter().zip([crashes, replacements, rollouts]) {
+        for (counts, carried) in counts.into_iter().zip([crashes, replacements, rollouts]) {
             for (word, count) in counts {
-                *count = written.get(*word).copied().unwrap_or(0);
+                *count = carried.get(*word).copied().unwrap_or(0);
             }
         }
         stats

@@ -16,8 +16,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+use crate::handover::carry;
+use crate::handover::pool::{PlannerSnapshot, RolloutSnapshot};
 use crate::protocol::ids::{SlotId, Timestamp};
 use crate::supervisor::rollout::{
     Cause, Outcome, Part, Report, RolloutProgress, RolloutSettings, Step, Trigger,
@@ -27,7 +27,7 @@ use crate::supervisor::rollout::{
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// Decides which slot is next.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Planner {
     begun: u64,
     current: Option<Rollout>,
@@ -42,7 +42,9 @@ pub struct Planner {
     stopped: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+carry!(struct Planner => PlannerSnapshot { begun, current, next, wanted, single, failed, stopped });
+
+#[derive(Clone, Debug, PartialEq)]
 struct Rollout {
     number: u64,
     trigger: Trigger,
@@ -53,6 +55,8 @@ struct Rollout {
     /// Why it goes no further, once that is so.
     ending: Option<Outcome>,
 }
+
+carry!(struct Rollout => RolloutSnapshot { number, trigger, waiting, under_way, replaced, of, ending });
 
 impl Planner {
     /// Begins a rolling restart of `slots`, now or after the one that is under way, and says which

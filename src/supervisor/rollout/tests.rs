@@ -9,7 +9,7 @@ use super::planner::Planner;
 use super::*;
 use crate::protocol::ids::Timestamp;
 
-mod written;
+mod carried_over;
 
 const ONE: RolloutSettings = RolloutSettings { parallel: 1, max_draining_memory: None };
 

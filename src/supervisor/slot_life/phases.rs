@@ -1,15 +1,26 @@
 //! A slot's workers, the oldest first, and where each stands.
 
-use serde::{Deserialize, Serialize};
-
+use crate::handover::Carry;
+use crate::handover::pool::PhaseSnapshot;
 use crate::protocol::ids::{Generation, Timestamp};
 use crate::supervisor::lifecycle::{KillReason, Phase};
 
 /// The workers and their phases.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Phases {
     workers: Vec<(Generation, Phase)>,
+}
+
+impl Carry for Phases {
+    type Snapshot = Vec<(Generation, PhaseSnapshot)>;
+
+    fn snapshot(&self) -> Self::Snapshot {
+        self.workers.snapshot()
+    }
+
+    fn restore(snapshot: Self::Snapshot) -> Self {
+        Self { workers: Carry::restore(snapshot) }
+    }
 }
 
 impl Phases {

@@ -5,16 +5,18 @@
 //! command would be outdated. A spare that crashes is followed by another after the longest pause, and is
 //! not counted as a crash of the slot: clients don't notice it.
 
-use serde::{Deserialize, Serialize};
-
+use crate::handover::carry;
+use crate::handover::pool::SpareSnapshot;
 use crate::protocol::ids::{Generation, Timestamp};
 
 /// Which worker it is, and when the next one may be started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Spare {
     generation: Option<Generation>,
     not_before: Option<Timestamp>,
 }
+
+carry!(struct Spare => SpareSnapshot { generation, not_before });
 
 impl Spare {
     /// This worker is the spare from now on.

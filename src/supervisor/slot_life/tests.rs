@@ -4,11 +4,11 @@ use super::*;
 use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::supervisor::restart::RestartPolicy;
 
+mod carried_over;
 mod drained;
 mod orders;
 mod spare;
 mod walk;
-mod written;
 
 const SETTINGS: LifecycleSettings = LifecycleSettings {
     listen_timeout: Duration::from_secs(3),

@@ -1,9 +1,9 @@
-//! The worker's ledger: what is written down of each protected session whenever it is at rest, so that
-//! the primary can give it to another worker if this one is killed. The layout is
-//! [the handoff's](crate::protocol::checkpoint).
+//! Checkpoints: each protected session's state, written whenever it is at rest, so that the primary can
+//! give it to another worker if this one is killed. The layout is
+//! [the protocol's](crate::protocol::checkpoint).
 //!
-//! Never makes a system call when a session comes to rest, but for the first time and where its
-//! state has outgrown its place.
+//! Never makes a system call when a session comes to rest, but for the first time and if its state
+//! has outgrown its place.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,105 +15,105 @@ use crate::protocol::checkpoint::{EntryWriter, Extent, copy_into};
 use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::protocol::message::ConnectionRecord;
 use crate::protocol::tcp_progress::TcpProgress;
-use crate::worker::session::handle::{Baggage, Kind};
-use crate::worker::session::image::Parcel;
-use crate::worker::session::lock;
+use crate::worker::lock::lock;
+use crate::worker::session::image::SessionImage;
+use crate::worker::session::image::{ConnectionState, Kind};
 
-mod notes;
 mod pages;
+mod updates;
 
-use notes::Notes;
-pub(crate) use notes::{Note, Told};
 use pages::{Pages, Run};
+use updates::Updates;
+pub(crate) use updates::{SentFlag, Update};
 
-/// All entries of a worker, and what the primary is to be told of them.
+/// All checkpoints of a worker, and what the primary is to be told of them.
 #[derive(Debug, Default)]
-pub(crate) struct OwnLedger {
+pub(crate) struct CheckpointStore {
     pages: Pages,
-    notes: Mutex<Notes>,
-    /// It was said that there is no memory for it.
-    complained: AtomicBool,
+    updates: Mutex<Updates>,
+    /// That there is no memory was logged.
+    is_reported: AtomicBool,
 }
 
-/// A session's entry, for as long as it is kept. Dropped, the primary is told to forget it.
-pub(crate) struct Kept {
-    ledger: Arc<OwnLedger>,
+/// A session's checkpoint. When it is dropped, the primary is told to protect the session no more.
+pub(crate) struct Checkpoint {
+    store: Arc<CheckpointStore>,
     record: ConnectionRecord,
-    /// Before the first byte that its gate has read or written.
+    /// Before the first byte that its stream has read or written.
     base: TcpProgress,
     page: Run,
-    /// Of the page's room, taken by the unchanging part of the image; or where else that is.
+    /// How much of the page's room the unchanging part of the image takes; or where else that is.
     fixed: usize,
     _elsewhere: Option<Run>,
     /// The two states that are too long for the page.
     states: [Option<Run>; 2],
-    told: Told,
-    surrendered: bool,
+    sent: SentFlag,
+    is_released: bool,
 }
 
 /// A session at rest.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rest<'a> {
-    /// Bytes that its gate has read and written so far.
+pub(crate) struct AtRest<'a> {
+    /// Bytes that its stream has read and written so far.
     pub(crate) read: u64,
     pub(crate) written: u64,
-    /// What its handler leaves now.
+    /// Its handler's state.
     pub(crate) state: &'a [u8],
 }
 
-impl OwnLedger {
-    /// Writes down a session that is at rest now, and has it kept. None if there is no memory for
-    /// it, or its client is gone: then it is as sessions are that aren't protected.
-    pub(crate) fn keep(
+impl CheckpointStore {
+    /// Writes the first checkpoint of a session that is at rest now. None if there is no memory for it,
+    /// or its client is gone: it isn't protected then.
+    pub(crate) fn protect(
         self: &Arc<Self>,
         record: &ConnectionRecord,
         socket: impl AsFd,
         head: &[u8],
-        rest: Rest<'_>,
-    ) -> Option<Box<Kept>> {
-        match self.try_keep(record, socket.as_fd(), head, rest) {
-            Ok(kept) => kept.map(Box::new),
+        rest: AtRest<'_>,
+    ) -> Option<Box<Checkpoint>> {
+        match self.try_protect(record, socket.as_fd(), head, rest) {
+            Ok(checkpoint) => checkpoint.map(Box::new),
             Err(error) => {
-                if !self.complained.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(%error, "no memory or descriptor for a session's ledger");
+                if !self.is_reported.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "no memory or descriptor for a session's checkpoint");
                 }
                 None
             }
         }
     }
 
-    fn try_keep(
+    fn try_protect(
         self: &Arc<Self>,
         record: &ConnectionRecord,
         socket: BorrowedFd<'_>,
         head: &[u8],
-        rest: Rest<'_>,
-    ) -> io::Result<Option<Kept>> {
+        rest: AtRest<'_>,
+    ) -> io::Result<Option<Checkpoint>> {
         let Some(usage) = TcpProgress::of(socket)? else { return Ok(None) };
         let base = usage.and(rest.read.wrapping_neg(), rest.written.wrapping_neg());
         let copy = socket.try_clone_to_owned()?;
         let fixed = unchanging(head);
-        let mut kept = self.entry(record, base, &fixed)?;
-        kept.publish(rest)?;
-        let (page, told) = (kept.page.first(), Arc::clone(&kept.told));
-        let mut notes = lock(&self.notes);
-        if !notes.is_introduced()
-            && let Some(ledger) = self.pages.file()?
+        let mut checkpoint = self.entry(record, base, &fixed)?;
+        checkpoint.publish(rest)?;
+        let (page, sent) = (checkpoint.page.first(), Arc::clone(&checkpoint.sent));
+        let mut updates = lock(&self.updates);
+        if !updates.has_file()
+            && let Some(file) = self.pages.file()?
         {
-            notes.push(Note::Ledger(ledger));
+            updates.push(Update::File(file));
         }
-        notes.push(Note::Keep { record: *record, page, socket: copy, told });
-        drop(notes);
-        Ok(Some(kept))
+        updates.push(Update::Protect { record: *record, page, socket: copy, sent });
+        drop(updates);
+        Ok(Some(checkpoint))
     }
 
-    /// An entry that says nothing yet.
+    /// A checkpoint that says nothing yet.
     fn entry(
         self: &Arc<Self>,
         record: &ConnectionRecord,
         base: TcpProgress,
         fixed: &[u8],
-    ) -> io::Result<Kept> {
+    ) -> io::Result<Checkpoint> {
         let page = self.pages.take(1)?;
         let writer = EntryWriter::new(page.cells(), page.first());
         let elsewhere = if fixed.len() > EntryWriter::ROOM {
@@ -130,52 +130,52 @@ impl OwnLedger {
         };
         copy_into(cells, fixed);
         writer.begin(record.id, Extent { offset, length: fixed.len() as u64 });
-        Ok(Kept {
-            ledger: Arc::clone(self),
+        Ok(Checkpoint {
+            store: Arc::clone(self),
             record: *record,
             base,
             page,
             fixed: in_page,
             _elsewhere: elsewhere,
             states: [None, None],
-            told: Told::default(),
-            surrendered: false,
+            sent: SentFlag::default(),
+            is_released: false,
         })
     }
 
-    /// What the primary is to be told next. To be asked from one place alone.
+    /// The next thing to tell the primary. Only one task may poll it.
     #[expect(clippy::needless_pass_by_ref_mut, reason = "as all that is polled has it")]
-    pub(crate) fn poll_note(&self, cx: &mut Context<'_>) -> Poll<Note> {
-        lock(&self.notes).poll(cx)
+    pub(crate) fn poll_update(&self, cx: &mut Context<'_>) -> Poll<Update> {
+        lock(&self.updates).poll(cx)
     }
 
     /// There is no primary that could be told anything.
     pub(crate) fn close(&self) {
-        lock(&self.notes).close();
+        lock(&self.updates).close();
     }
 
-    /// Another primary has come, which knows nothing yet: it gets the ledger. The sessions follow by
-    /// [`Kept::keep_again`].
+    /// Another primary has come, which knows nothing yet: it is sent the file. The sessions follow by
+    /// [`Checkpoint::resend_protect`].
     ///
     /// # Errors
     ///
     /// If there is no descriptor left.
-    pub(crate) fn introduce(&self) -> io::Result<()> {
-        if let Some(ledger) = self.pages.file()? {
-            lock(&self.notes).push(Note::Ledger(ledger));
+    pub(crate) fn resend_file(&self) -> io::Result<()> {
+        if let Some(file) = self.pages.file()? {
+            lock(&self.updates).push(Update::File(file));
         }
         Ok(())
     }
 }
 
-impl Kept {
-    /// Writes down where the session is at rest.
+impl Checkpoint {
+    /// Writes where the session is at rest.
     ///
     /// # Errors
     ///
-    /// If there is no memory for the state; then the entry is out of date.
-    pub(crate) fn publish(&mut self, rest: Rest<'_>) -> io::Result<()> {
-        let Rest { read, written, state } = rest;
+    /// If there is no memory for the state; the checkpoint is out of date then.
+    pub(crate) fn publish(&mut self, rest: AtRest<'_>) -> io::Result<()> {
+        let AtRest { read, written, state } = rest;
         let writer = EntryWriter::new(self.page.cells(), self.page.first());
         let which = writer.free_state();
         // Room for two.
@@ -187,7 +187,7 @@ impl Kept {
             if place.as_ref().is_none_or(|run| run.length() < state.len()) {
                 // In this order, so that the old one may be the new one's neighbour.
                 *place = None;
-                *place = Some(self.ledger.pages.take(state.len())?);
+                *place = Some(self.store.pages.take(state.len())?);
             }
             let Some(run) = place else { return Err(io::ErrorKind::OutOfMemory.into()) };
             (run.cells(), run.offset())
@@ -198,26 +198,26 @@ impl Kept {
         Ok(())
     }
 
-    /// Whether the primary has been sent it: until then it may not leave.
-    pub(crate) fn is_told(&self) -> bool {
-        self.told.load(Ordering::Acquire)
+    /// Whether the primary has been sent it: until then the session may not migrate.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.sent.load(Ordering::Acquire)
     }
 
-    /// Another primary has come: it is to keep it, too.
+    /// Another primary has come: it must protect the session, too.
     ///
     /// # Errors
     ///
     /// If there is no descriptor left.
-    pub(crate) fn keep_again(&self, socket: impl AsFd) -> io::Result<()> {
+    pub(crate) fn resend_protect(&self, socket: impl AsFd) -> io::Result<()> {
         let socket = socket.as_fd().try_clone_to_owned()?;
-        let (page, told) = (self.page.first(), Arc::clone(&self.told));
-        lock(&self.ledger.notes).push(Note::Keep { record: self.record, page, socket, told });
+        let (page, sent) = (self.page.first(), Arc::clone(&self.sent));
+        lock(&self.store.updates).push(Update::Protect { record: self.record, page, socket, sent });
         Ok(())
     }
 
-    /// It was offered to others, by which the primary has forgotten it: it needn't be told.
-    pub(crate) fn surrender(mut self) {
-        self.surrendered = true;
+    /// The session was offered, by which the primary has ended its protection.
+    pub(crate) fn release(mut self) {
+        self.is_released = true;
     }
 
     pub(crate) fn id(&self) -> ConnectionId {
@@ -225,24 +225,25 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for Checkpoint {
     fn drop(&mut self) {
         EntryWriter::new(self.page.cells(), self.page.first()).clear();
-        if !self.surrendered {
-            lock(&self.ledger.notes).forget(self.record.id);
+        if !self.is_released {
+            lock(&self.store.updates).unprotect(self.record.id);
         }
     }
 }
 
-/// The part of a session's parcel that stays as it is.
+/// The part of a session's image that stays as it is.
 fn unchanging(head: &[u8]) -> Vec<u8> {
-    let baggage = Baggage { kind: Kind::WebSocket, head: head.to_vec(), unread: Vec::new() };
+    let connection =
+        ConnectionState { kind: Kind::WebSocket, head: head.to_vec(), unread: Vec::new() };
     let state = Some(Vec::new());
-    Parcel { baggage, state, left_at: Timestamp::now(), protect: true }.encode_open()
+    SessionImage { connection, state, left_at: Timestamp::now(), protect: true }.encode_open()
 }
 
-impl std::fmt::Debug for Kept {
+impl std::fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kept").field("id", &self.id()).finish_non_exhaustive()
+        f.debug_struct("Checkpoint").field("id", &self.id()).finish_non_exhaustive()
     }
 }

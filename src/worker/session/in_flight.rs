@@ -1,6 +1,6 @@
-//! Tells a gate when the answer to a request is made: when its body has ended or is dropped.
+//! Tells a stream when the answer to a request is made: when its body has ended or is dropped.
 //!
-//! Never changes the body, nor what it says of its length.
+//! Never changes the body, nor its length.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use hyper::body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::worker::session::handle::InFlight;
+use crate::worker::session::request_guard::RequestGuard;
 
 pin_project! {
     /// An answer's body, with which the answer ends.
@@ -16,12 +16,12 @@ pin_project! {
     pub(crate) struct InFlightBody<B> {
         #[pin]
         body: B,
-        in_flight: Option<InFlight>,
+        in_flight: Option<RequestGuard>,
     }
 }
 
 impl<B> InFlightBody<B> {
-    pub(crate) fn new(body: B, in_flight: InFlight) -> Self {
+    pub(crate) fn new(body: B, in_flight: RequestGuard) -> Self {
         Self { body, in_flight: Some(in_flight) }
     }
 }
@@ -61,23 +61,23 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::worker::SessionStream;
     use crate::worker::session::handle::Handle;
-    use crate::worker::session::stream::SessionStream;
 
-    async fn gate() -> (Handle, InFlight) {
+    async fn stream() -> (Handle, RequestGuard) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (_, handle) = SessionStream::fresh(stream, None);
-        let in_flight = handle.request_started();
+        let handle = SessionStream::standalone(stream).session().inner().handle.clone();
+        let in_flight = handle.request_started(None);
         (handle, in_flight)
     }
 
     #[tokio::test]
     async fn a_body_is_what_it_was() {
-        let (_handle, in_flight) = gate().await;
+        let (_handle, in_flight) = stream().await;
         let body = InFlightBody::new(Full::new(Bytes::from_static(b"hello")), in_flight);
         assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(5), false));
-        let (_handle, in_flight) = gate().await;
+        let (_handle, in_flight) = stream().await;
         let body = InFlightBody::new(Full::new(Bytes::new()), in_flight);
         assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(0), true));
 
@@ -85,7 +85,7 @@ mod tests {
         trailers.insert("x-sum", 7.into());
         let frames = [Frame::data(Bytes::from_static(b"a")), Frame::trailers(trailers.clone())];
         let frames = frames.map(Ok::<_, Infallible>);
-        let (_handle, in_flight) = gate().await;
+        let (_handle, in_flight) = stream().await;
         let body =
             InFlightBody::new(StreamBody::new(futures_util::stream::iter(frames)), in_flight);
         let collected = body.collect().await.unwrap();
@@ -95,8 +95,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_ends_with_its_body() {
-        let (handle, in_flight) = gate().await;
-        let finished = || handle.shared.lock().requests.finished();
+        let (handle, in_flight) = stream().await;
+        let finished = || handle.cell.lock().requests.finished();
         let mut body = InFlightBody::new(Full::new(Bytes::from_static(b"hello")), in_flight);
         assert!(body.frame().await.is_some());
         assert_eq!(finished(), 0);

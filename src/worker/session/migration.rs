@@ -1,13 +1,11 @@
-//! Sessions on their way out: stopped between two messages, packed, offered, and brought back where
-//! nobody takes them.
+//! Sessions on their way out: stopped between two messages, encoded, offered, and returned if no
+//! worker takes them.
 //!
 //! Never gives a socket up before the primary has said that another worker has it.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -19,126 +17,128 @@ use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::protocol::message::{MAX_INLINE_IMAGE, MAX_TO_PRIMARY, encode_offer};
 use crate::protocol::sealed::seal;
 use crate::protocol::tcp_progress::{TcpProgress, is_untouched_since};
-use crate::worker::connection::{Connection, ConnectionGuard};
-use crate::worker::drain::Shared;
-use crate::worker::session::checkpoint::Kept;
-use crate::worker::session::handle::{Kind, Taken};
-use crate::worker::session::image::{MAX_STATE_BYTES, Parcel};
-use crate::worker::session::registry::{Deadline, Verdict};
-use crate::worker::session::{Inner, Leaver, closing, lock};
+use crate::worker::guard::ConnectionGuard;
+use crate::worker::lock::lock;
+use crate::worker::session::checkpoint::Checkpoint;
+use crate::worker::session::closing;
+use crate::worker::session::image::Kind;
+use crate::worker::session::image::{MAX_STATE_BYTES, SessionImage};
+use crate::worker::session::inner::{Inner, MigrationMode};
+use crate::worker::session::parts::Detached;
+use crate::worker::session::protection::StateSource;
+use crate::worker::session::registry::{Deadline, OfferOutcome, Returned, Sessions};
 
-/// One that takes longer to stop makes room for others in the window.
-const PROMPT: Duration = Duration::from_millis(100);
+/// A session that takes longer to stop makes room for others in the window.
+const STOP_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// How soon one that came back is offered again.
-const AGAIN: Duration = Duration::from_millis(500);
+/// How soon a session that was returned is offered again.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// How often it is looked for others that have become able to move.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often to look for other sessions that have become able to migrate.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Moves everybody who can, until nobody is left who could, or time is over.
-pub(crate) async fn move_all(shared: &Arc<Shared>) {
-    let patience = shared.sessions.patience(shared.own.migrate_timeout);
-    let mut moves = JoinSet::new();
-    while !patience.is_over() {
-        for session in shared.sessions.on_migrate() {
-            let Ok(permit) = Arc::clone(&shared.sessions.window).acquire_owned().await else {
+/// Migrates all sessions that can, until none is left that could, or time is over.
+pub(crate) async fn migrate_all(sessions: &Arc<Sessions>) {
+    let deadline = sessions.deadline();
+    let mut migrations = JoinSet::new();
+    while !deadline.is_over() {
+        for session in sessions.migratable() {
+            let Ok(permit) = Arc::clone(&sessions.window).acquire_owned().await else {
                 return;
             };
-            if shared.sessions.claim(session.info.id) {
-                moves.spawn(move_out(Arc::clone(shared), session, permit, patience.clone()));
+            if sessions.mark_busy(session.info.id) {
+                migrations.spawn(migrate(Arc::clone(sessions), session, permit, deadline.clone()));
             }
         }
-        let next_look = Instant::now() + LOOK;
+        let next_look = Instant::now() + LOOK_INTERVAL;
         loop {
             tokio::select! {
-                moved = moves.join_next() => if moved.is_none() { break },
+                migrated = migrations.join_next() => if migrated.is_none() { break },
                 () = sleep_until(next_look) => break,
             }
         }
-        if moves.is_empty() && shared.sessions.on_migrate().is_empty() {
+        if migrations.is_empty() && sessions.migratable().is_empty() {
             return;
         }
     }
     // Those that are on their way go on.
-    moves.detach_all();
+    migrations.detach_all();
 }
 
-/// Moves one, if it is there and can.
-pub(crate) fn move_some(shared: &Arc<Shared>, ids: impl Iterator<Item = ConnectionId>) {
-    let patience = shared.sessions.patience(shared.own.migrate_timeout);
-    for session in ids.filter_map(|id| shared.sessions.find(id)) {
-        let (shared, patience) = (Arc::clone(shared), patience.clone());
+/// Migrates these, if they are there and can.
+pub(crate) fn migrate_some(sessions: &Arc<Sessions>, ids: impl Iterator<Item = ConnectionId>) {
+    let deadline = sessions.deadline();
+    for session in ids.filter_map(|id| sessions.find(id)) {
+        let (sessions, deadline) = (Arc::clone(sessions), deadline.clone());
         tokio::spawn(async move {
-            let window = Arc::clone(&shared.sessions.window);
+            let window = Arc::clone(&sessions.window);
             let Ok(permit) = window.acquire_owned().await else { return };
-            if shared.sessions.claim(session.info.id) {
-                move_out(shared, session, permit, patience).await;
+            if sessions.mark_busy(session.info.id) {
+                migrate(sessions, session, permit, deadline).await;
             }
         });
     }
 }
 
-/// One's way out, whatever comes of it.
-async fn move_out(
-    shared: Arc<Shared>,
+/// Tries to migrate one.
+async fn migrate(
+    sessions: Arc<Sessions>,
     session: Arc<Inner>,
     permit: OwnedSemaphorePermit,
-    mut patience: Deadline,
+    mut deadline: Deadline,
 ) {
     let id = session.info.id;
     session.handle.ask_to_stop();
-    if let Some(leaving) = stop_and_take(&shared, &session, permit, &mut patience).await {
-        send(&shared, &session, leaving).await;
+    if let Some(transfer) = stop_and_detach(&sessions, &session, permit, &mut deadline).await {
+        send(&sessions, &session, transfer).await;
     } else {
         session.handle.go_on();
     }
-    shared.sessions.unclaim(id);
+    sessions.unmark_busy(id);
 }
 
-/// One that has left its handler.
-struct Leaving {
+/// A session that has left its handler.
+struct SessionTransfer {
     stream: TcpStream,
     guard: Option<ConnectionGuard>,
-    parcel: Parcel,
-    /// Its entry in the ledger: until it has left.
-    kept: Option<Box<Kept>>,
+    image: SessionImage,
+    /// Its checkpoint, until it is offered.
+    checkpoint: Option<Box<Checkpoint>>,
     /// Its place among those that are on their way.
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-/// Waits until it is at rest, holds it, has its state made, and takes the socket. Nothing if it
-/// stays.
-async fn stop_and_take(
-    shared: &Shared,
+/// Waits until it is at rest, holds it, has its state made, and takes the socket. None if it stays.
+async fn stop_and_detach(
+    sessions: &Sessions,
     session: &Arc<Inner>,
     permit: OwnedSemaphorePermit,
-    patience: &mut Deadline,
-) -> Option<Leaving> {
+    deadline: &mut Deadline,
+) -> Option<SessionTransfer> {
     let mut permit = Some(permit);
-    let prompt = Instant::now() + PROMPT;
+    let stop_until = Instant::now() + STOP_TIMEOUT;
     loop {
         tokio::select! {
             () = session.handle.drained() => {}
             () = session.handle.ended() => return None,
-            () = patience.over() => return None,
-            () = sleep_until(prompt), if permit.is_some() => {
+            () = deadline.over() => return None,
+            () = sleep_until(stop_until), if permit.is_some() => {
                 permit = None;
                 continue;
             }
         }
         let held = match permit.take() {
             Some(permit) => permit,
-            None => Arc::clone(&shared.sessions.window).acquire_owned().await.ok()?,
+            None => Arc::clone(&sessions.window).acquire_owned().await.ok()?,
         };
-        if let Left::With(state) = session.leave(patience).await
-            && let Some(Taken { stream, guard, baggage, kept }) = session.take()
+        if let Pause::Held(state) = pause(session, deadline).await
+            && let Some(Detached { stream, guard, connection, checkpoint }) = session.detach()
         {
-            let (left_at, protect) = (Timestamp::now(), kept.is_some());
-            let parcel = Parcel { baggage, state, left_at, protect };
-            return Some(Leaving { stream, guard, parcel, kept, _place: held });
+            let (left_at, protect) = (Timestamp::now(), checkpoint.is_some());
+            let image = SessionImage { connection, state, left_at, protect };
+            return Some(SessionTransfer { stream, guard, image, checkpoint, _permit: held });
         }
-        if !session.may_move() {
+        if !session.can_migrate() {
             return None;
         }
         // It has begun something meanwhile; soon it has ended.
@@ -147,148 +147,116 @@ async fn stop_and_take(
     }
 }
 
-/// What came of asking a handler to leave.
-enum Left {
-    /// The socket is held, and this is to be left.
-    With(Option<Vec<u8>>),
-    /// Not at rest any more, or unable to.
-    Not,
+/// Whether a session could be held.
+enum Pause {
+    /// It is held, and this is its state.
+    Held(Option<Vec<u8>>),
+    /// It is not at rest any more, or can't migrate.
+    Busy,
 }
 
-impl Inner {
-    fn may_move(&self) -> bool {
-        match self.handle.kind() {
-            Kind::Http => true,
-            Kind::WebSocket => !matches!(*lock(&self.leaver), Leaver::Stays),
-            _ => false,
-        }
+async fn pause(session: &Arc<Inner>, deadline: &mut Deadline) -> Pause {
+    if session.handle.kind() == Kind::Http {
+        return if session.handle.hold() { Pause::Held(None) } else { Pause::Busy };
     }
-
-    /// Its handler sees the end of the socket, and that this is why.
-    fn take(&self) -> Option<Taken> {
-        self.moved.store(true, Ordering::Release);
-        let taken = self.handle.take();
-        if taken.is_none() {
-            self.moved.store(false, Ordering::Release);
-        }
-        taken
+    if matches!(*lock(&session.mode), MigrationMode::Deferred) {
+        return let_handler_decide(session, deadline).await;
     }
-
-    async fn leave(self: &Arc<Self>, patience: &mut Deadline) -> Left {
-        if self.handle.kind() == Kind::Http {
-            return if self.handle.hold() { Left::With(None) } else { Left::Not };
-        }
-        if matches!(*lock(&self.leaver), Leaver::Says) {
-            return self.let_say(patience).await;
-        }
-        if !self.handle.hold() {
-            return Left::Not;
-        }
-        match self.ask() {
-            Some(state) => Left::With(Some(state)),
-            None => {
-                *lock(&self.leaver) = Leaver::Stays;
-                self.handle.release();
-                Left::Not
-            }
-        }
+    if !session.handle.hold() {
+        return Pause::Busy;
     }
-
-    /// It is told, and comes when it is done. From then on it can't go on: one that is late, or
-    /// leaves too much, is sent away.
-    async fn let_say(self: &Arc<Self>, patience: &mut Deadline) -> Left {
-        self.leaves.send_replace(true);
-        let in_time = tokio::select! {
-            () = self.departed.notified() => true,
-            () = self.handle.ended() => return Left::Not,
-            () = patience.over() => false,
-        };
-        let state = lock(&self.departure).take().filter(|_| in_time);
-        match state.filter(|state| state.len() <= MAX_STATE_BYTES) {
-            Some(state) if self.handle.hold_departed() => Left::With(Some(state)),
-            _ => {
-                let connection = self.info.id.0;
-                tracing::warn!(connection, "session left late, or too much, or something unsent");
-                *lock(&self.leaver) = Leaver::Stays;
-                closing::refuse(Arc::clone(self));
-                Left::Not
-            }
+    match session.make_state() {
+        Some(state) => Pause::Held(Some(state)),
+        None => {
+            session.note_failed();
+            session.handle.release();
+            Pause::Busy
         }
-    }
-
-    /// The state that its handler leaves. A handler that panics stays.
-    pub(super) fn ask(&self) -> Option<Vec<u8>> {
-        let mut leaver = lock(&self.leaver);
-        let Leaver::Asked(make) = &mut *leaver else { return None };
-        let state = catch_unwind(AssertUnwindSafe(make)).ok()?;
-        if state.len() > MAX_STATE_BYTES {
-            let (connection, bytes) = (self.info.id.0, state.len());
-            tracing::warn!(connection, bytes, "session's state is too large, it stays");
-            return None;
-        }
-        Some(state)
     }
 }
 
-/// Offers it, and waits for what becomes of it.
-async fn send(shared: &Arc<Shared>, session: &Arc<Inner>, mut leaving: Leaving) {
-    let usage = TcpProgress::of(&leaving.stream).ok().flatten();
-    let verdict = offer(shared, session, &leaving.stream, &leaving.parcel).await;
-    if verdict.is_ok()
-        && let Some(kept) = leaving.kept.take()
+/// Tells the handler, and waits until it migrates. From then on it can't go on: one that is late, or
+/// leaves too much, is closed.
+async fn let_handler_decide(session: &Arc<Inner>, deadline: &mut Deadline) -> Pause {
+    session.asked.cancel();
+    let in_time = tokio::select! {
+        () = session.departed.notified() => true,
+        () = session.handle.ended() => return Pause::Busy,
+        () = deadline.over() => false,
+    };
+    let state = lock(&session.departure).take().filter(|_| in_time);
+    match state.filter(|state| state.len() <= MAX_STATE_BYTES) {
+        Some(state) if session.handle.hold_departed() => Pause::Held(Some(state)),
+        _ => {
+            let connection = session.info.id.0;
+            tracing::warn!(connection, "session migrates late, with too much, or with unsent data");
+            session.note_failed();
+            closing::reject_state(Arc::clone(session));
+            Pause::Busy
+        }
+    }
+}
+
+/// Offers it, and waits for the outcome.
+async fn send(sessions: &Arc<Sessions>, session: &Arc<Inner>, mut transfer: SessionTransfer) {
+    let usage = TcpProgress::of(&transfer.stream).ok().flatten();
+    let outcome = offer(sessions, session, &transfer.stream, &transfer.image).await;
+    if outcome.is_ok()
+        && let Some(checkpoint) = transfer.checkpoint.take()
     {
-        kept.surrender();
+        checkpoint.release();
     }
     let connection = session.info.id.0;
-    match verdict {
-        Ok(Verdict::Moved) => tracing::debug!(connection, "session moved"),
-        Ok(Verdict::ReturnedAsFarAsKnown) if !is_unused(&leaving.stream, usage) => {
+    match outcome {
+        Ok(OfferOutcome::Migrated) => tracing::debug!(connection, "session migrated"),
+        Ok(OfferOutcome::ReturnedUnverified) if !is_unused(&transfer.stream, usage) => {
             tracing::warn!(
                 connection,
-                "primary died while the session moved, and somebody has used it since: let go",
+                "primary died while the session migrated, and it was used since: given up",
             );
         }
-        Ok(Verdict::Returned | Verdict::ReturnedAsFarAsKnown) => {
-            tracing::debug!(connection, "nobody takes the session, it goes on");
-            take_back(shared, leaving).await;
-            sleep(AGAIN).await;
+        Ok(OfferOutcome::Returned | OfferOutcome::ReturnedUnverified) => {
+            tracing::debug!(connection, "no worker takes the session, it goes on");
+            take_back(sessions, transfer).await;
+            sleep(RETRY_DELAY).await;
         }
         Err(error) => tracing::warn!(connection, %error, "primary is gone with a session"),
     }
 }
 
-/// Whether nobody has used a session's socket since it was offered. As long as one primary lives this
-/// needs no proof here: it gives a session back only if nobody has received it, or whoever did has
-/// refused it, which comes before the first read, or is dead and the primary's own copy proves the same.
+/// Whether a session's socket was not used since it was offered. As long as one primary lives this
+/// needs no proof here: it returns a session only if no worker has received it, or the one that has
+/// refused it, which comes before the first read, or died and the primary's own copy proves the same.
 fn is_unused(socket: &impl AsFd, usage: Option<TcpProgress>) -> bool {
     usage.is_some_and(|usage| is_untouched_since(socket, usage).unwrap_or(false))
 }
 
-/// It goes on here, or is sent away where nobody accepts any more.
-async fn take_back(shared: &Arc<Shared>, leaving: Leaving) {
-    let Leaving { stream, guard, parcel, .. } = leaving;
+/// It goes on here, or is closed if no connections are accepted any more.
+async fn take_back(sessions: &Arc<Sessions>, transfer: SessionTransfer) {
+    let SessionTransfer { stream, guard, image, .. } = transfer;
     let Some(guard) = guard else { return };
-    let connection = Connection::resumed(stream, guard, parcel);
-    if let Err(connection) = shared.sessions.give_back(connection).await {
-        closing::send_away_unserved(shared, connection).await;
+    if let Err(returned) = sessions.give_back(Returned { stream, guard, image }).await {
+        let Returned { stream, guard, image } = returned;
+        let is_websocket = image.connection.kind == Kind::WebSocket;
+        closing::close_unserved(sessions, stream, guard, is_websocket).await;
     }
 }
 
 async fn offer(
-    shared: &Shared,
+    sessions: &Sessions,
     session: &Inner,
     socket: &impl AsFd,
-    parcel: &Parcel,
-) -> io::Result<Verdict> {
-    let (message, memory) = pack(session, parcel)?;
+    image: &SessionImage,
+) -> io::Result<OfferOutcome> {
+    let (message, memory) = encode(session, image)?;
     let mut descriptors = vec![socket.as_fd()];
     descriptors.extend(memory.as_ref().map(AsFd::as_fd));
-    shared.sessions.offer(session.info.id, &message, &descriptors).await
+    sessions.offer(session.info.id, &message, &descriptors).await
 }
 
-/// The message, and the memory that holds what is too long for it.
-fn pack(session: &Inner, parcel: &Parcel) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
-    let bytes = parcel.encode();
+/// The message, and the memory that holds an image that is too long for it.
+fn encode(session: &Inner, image: &SessionImage) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
+    let bytes = image.encode();
     let memory = (bytes.len() > MAX_INLINE_IMAGE).then(|| seal(&bytes)).transpose()?;
     let mut buffer = Box::new([0; MAX_TO_PRIMARY]);
     let message = encode_offer(&mut buffer, &session.info.record(), &bytes);

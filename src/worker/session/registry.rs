@@ -1,4 +1,4 @@
-//! The sessions of one worker: who is open, who is on his way, and what the primary has said of them.
+//! The sessions of one worker: which are open, which are on their way, and the primary's answers.
 //!
 //! Holds no sockets and does nothing by itself.
 
@@ -7,64 +7,92 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::protocol::drain::{DrainMode, DrainOrder};
 use crate::protocol::ids::{AffinityKey, ConnectionId};
 use crate::protocol::message::MAX_ACCEPTED;
-use crate::worker::connection::Connection;
-use crate::worker::session::checkpoint::OwnLedger;
-use crate::worker::session::handle::Kind;
-use crate::worker::session::{Inner, Leaver, lock};
-use crate::worker::session_sender::Outlet;
+use crate::worker::guard::{ConnectionGuard, Residency, Residents};
+use crate::worker::lock::lock;
+use crate::worker::session::image::Kind;
+use crate::worker::session::image::SessionImage;
+use crate::worker::session::inner::Inner;
+use crate::worker::session_sender::SessionSender;
+use crate::worker::shared::Shared;
 
 /// Sessions that may be on their way at a time: enough to keep the primary busy, and few enough that
 /// none waits long for those before it.
 pub(crate) const WINDOW: usize = 16;
 
-/// What became of a session that was offered.
+/// The outcome of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum OfferOutcome {
     /// Another worker has it.
-    Moved,
-    /// Nobody has taken it.
+    Migrated,
+    /// No worker has taken it.
     Returned,
-    /// The same, by the word of a primary that follows the one that knew: to be proven.
-    ReturnedAsFarAsKnown,
+    /// The same, by the word of a primary that follows the one that knew: to be verified.
+    ReturnedUnverified,
 }
 
-/// Who waits for the primary's word on a session.
+/// An offer that the primary hasn't answered yet.
 #[derive(Debug)]
 struct Offered {
-    told: oneshot::Sender<Verdict>,
+    answer: oneshot::Sender<OfferOutcome>,
     /// Another primary was told since that it is offered.
     is_reported: bool,
 }
 
-/// An order to drain, and when it is over.
+/// An order to drain, and when its time is over.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Draining {
     pub(crate) order: DrainOrder,
     pub(crate) deadline: Instant,
-    /// There is no primary that could be asked.
-    pub(crate) alone: bool,
+    /// There is a primary that can be asked.
+    pub(crate) has_primary: bool,
 }
 
 impl Draining {
-    /// Until when sessions may try to move.
-    pub(crate) fn moves_until(&self) -> Instant {
+    /// Until when sessions may try to migrate.
+    fn migrates_until(&self) -> Instant {
         match self.order.mode {
             DrainMode::Migrate => self.deadline - self.order.window / 5,
             DrainMode::Wait | DrainMode::Close => self.deadline - self.order.window,
         }
     }
+
+    /// When WebSockets begin to be closed.
+    pub(crate) fn closes_from(&self) -> Instant {
+        match self.order.mode {
+            DrainMode::Close | DrainMode::Migrate => self.deadline - self.order.window,
+            DrainMode::Wait => self.deadline - self.part(5, Duration::from_secs(5)),
+        }
+    }
+
+    /// When those that are left are closed, without a turn.
+    pub(crate) fn last_call(&self) -> Instant {
+        self.deadline - self.part(10, Duration::from_secs(1))
+    }
+
+    /// The time until the last call.
+    pub(crate) fn left(&self) -> Duration {
+        self.last_call().saturating_duration_since(Instant::now())
+    }
+
+    pub(crate) fn next_change(&self, now: Instant) -> Option<Instant> {
+        [self.closes_from(), self.last_call()].into_iter().filter(|at| *at > now).min()
+    }
+
+    /// A part of the time, but no more than `most`.
+    fn part(&self, parts: u32, most: Duration) -> Duration {
+        (self.order.window / parts).min(most)
+    }
 }
 
-/// How long sessions may try to move: until then, or less if an order to drain says so meanwhile.
+/// How long sessions may try to migrate: until then, or less if an order to drain says so meanwhile.
 #[derive(Clone, Debug)]
 pub(crate) struct Deadline {
     until: Instant,
@@ -88,139 +116,128 @@ impl Deadline {
     }
 
     fn until(&self) -> Instant {
-        let ordered = self.orders.borrow().map(|draining| draining.moves_until());
+        let ordered = self.orders.borrow().map(|draining| draining.migrates_until());
         ordered.map_or(self.until, |ordered| ordered.min(self.until))
     }
 }
 
-/// A session may leave and come again before its first stay is tidied up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stay(u64);
+/// A session that no other worker has taken.
+#[derive(Debug)]
+pub(crate) struct Returned {
+    pub(crate) stream: TcpStream,
+    pub(crate) guard: ConnectionGuard,
+    pub(crate) image: SessionImage,
+}
 
 #[derive(Debug)]
 struct Open {
-    stay: Stay,
+    residency: Residency,
     session: Arc<Inner>,
 }
 
 /// All sessions of a worker.
 #[derive(Debug)]
 pub(crate) struct Sessions {
+    pub(crate) shared: Arc<Shared>,
     open: Mutex<HashMap<ConnectionId, Open>>,
-    next_stay: AtomicU64,
-    /// Those that are being moved, or sent away.
-    leaving: Mutex<HashSet<ConnectionId>>,
-    /// Who waits for the primary's word. The message is sent under this lock: whoever holds it sees
-    /// either both or none.
+    next_residency: AtomicU64,
+    /// Sessions that are being migrated or closed.
+    busy: Mutex<HashSet<ConnectionId>>,
+    /// Offers without an answer. The message is sent under this lock: under it, either both or none
+    /// are seen.
     offered: Mutex<HashMap<ConnectionId, Offered>>,
-    /// The last ones that came from other workers, and didn't go on to others, the oldest first.
-    taken: Mutex<VecDeque<ConnectionId>>,
-    /// Clients that the primary was asked to let go, and that haven't had their turn.
+    /// The last sessions that came from other workers, and didn't go on to others, the oldest first.
+    accepted: Mutex<VecDeque<ConnectionId>>,
+    /// Turns to close a WebSocket that the primary was asked for, and hasn't granted.
     pub(crate) asked: AtomicU32,
-    pub(crate) outlet: OnceLock<Outlet>,
+    /// Set once migration is enabled.
+    pub(crate) sender: OnceLock<SessionSender>,
     pub(crate) window: Arc<Semaphore>,
-    /// Clients that may be sent away, by the primary's word.
+    /// WebSockets that may be closed now.
     pub(crate) granted: Semaphore,
     /// The newest order.
     pub(crate) draining: watch::Sender<Option<Draining>>,
-    /// Nothing moves any more: what is left may be told to go.
-    pub(crate) over: CancellationToken,
-    returned: mpsc::Sender<Connection>,
-    /// Where protected sessions are written down, if any may be protected.
-    pub(crate) ledger: Option<Arc<OwnLedger>>,
+    returned: mpsc::Sender<Returned>,
 }
 
 impl Sessions {
-    /// None yet; and where those arrive whom nobody has taken. As many wait there as may be on their
-    /// way.
-    pub(crate) fn new(protect: bool) -> (Self, mpsc::Receiver<Connection>) {
+    /// None yet; and where those arrive that no other worker has taken. As many wait there as may be
+    /// on their way.
+    pub(crate) fn new(shared: Arc<Shared>) -> (Arc<Self>, mpsc::Receiver<Returned>) {
         let (returned, arrived) = mpsc::channel(WINDOW);
         let sessions = Self {
+            shared,
             open: Mutex::default(),
-            next_stay: AtomicU64::new(0),
-            leaving: Mutex::default(),
+            next_residency: AtomicU64::new(0),
+            busy: Mutex::default(),
             offered: Mutex::default(),
-            taken: Mutex::default(),
+            accepted: Mutex::default(),
             asked: AtomicU32::new(0),
-            outlet: OnceLock::new(),
+            sender: OnceLock::new(),
             window: Arc::new(Semaphore::new(WINDOW)),
             granted: Semaphore::new(0),
             draining: watch::Sender::new(None),
-            over: CancellationToken::new(),
             returned,
-            ledger: protect.then(Arc::default),
         };
-        (sessions, arrived)
+        (Arc::new(sessions), arrived)
     }
 
-    /// For sessions that begin to move now.
-    pub(crate) fn patience(&self, migrate_timeout: Duration) -> Deadline {
-        Deadline { until: Instant::now() + migrate_timeout, orders: self.draining.subscribe() }
+    /// For sessions that begin to migrate now.
+    pub(crate) fn deadline(&self) -> Deadline {
+        let until = Instant::now() + self.shared.own.migrate_timeout;
+        Deadline { until, orders: self.draining.subscribe() }
     }
 
-    /// A connection's stay in this process.
-    pub(crate) fn stay(&self) -> Stay {
-        Stay(self.next_stay.fetch_add(1, Ordering::Relaxed))
+    /// For a connection that begins in this process.
+    pub(crate) fn new_residency(&self) -> Residency {
+        Residency(self.next_residency.fetch_add(1, Ordering::Relaxed))
     }
 
-    pub(crate) fn insert(&self, stay: Stay, session: &Arc<Inner>) {
+    pub(crate) fn insert(&self, residency: Residency, session: &Arc<Inner>) {
         let session = Arc::clone(session);
-        let before = lock(&self.open).insert(session.info.id, Open { stay, session });
+        let before = lock(&self.open).insert(session.info.id, Open { residency, session });
         drop(before);
-    }
-
-    /// Its socket is closed, or another worker's.
-    pub(crate) fn forget(&self, id: ConnectionId, stay: Stay) {
-        let mut open = lock(&self.open);
-        let gone = open.get(&id).is_some_and(|it| it.stay == stay).then(|| open.remove(&id));
-        // Not under the lock: what goes with it may have more to say.
-        drop(open);
-        drop(gone);
     }
 
     pub(crate) fn find(&self, id: ConnectionId) -> Option<Arc<Inner>> {
         lock(&self.open).get(&id).map(|open| Arc::clone(&open.session))
     }
 
-    /// Those that could move and aren't on their way yet.
-    pub(crate) fn on_migrate(&self) -> Vec<Arc<Inner>> {
-        self.who(|session| match session.handle.kind() {
-            Kind::Http => true,
-            Kind::WebSocket => !matches!(*lock(&session.leaver), Leaver::Stays),
-            _ => false,
-        })
+    /// Sessions that could migrate and aren't on their way yet.
+    pub(crate) fn migratable(&self) -> Vec<Arc<Inner>> {
+        self.select(Inner::can_migrate)
     }
 
     /// WebSockets that are neither on their way nor being closed.
     pub(crate) fn websockets(&self) -> Vec<Arc<Inner>> {
-        self.who(|session| session.handle.kind() == Kind::WebSocket)
+        self.select(|session| session.handle.kind() == Kind::WebSocket)
     }
 
-    fn who(&self, is_meant: impl Fn(&Inner) -> bool) -> Vec<Arc<Inner>> {
+    fn select(&self, is_meant: impl Fn(&Inner) -> bool) -> Vec<Arc<Inner>> {
         let all: Vec<_> = lock(&self.open).values().map(|open| Arc::clone(&open.session)).collect();
-        let leaving = lock(&self.leaving).clone();
+        let busy = lock(&self.busy).clone();
         all.into_iter()
-            .filter(|session| !leaving.contains(&session.info.id) && is_meant(session))
+            .filter(|session| !busy.contains(&session.info.id) && is_meant(session))
             .collect()
     }
 
-    /// The on_migrate WebSockets and whose they are.
-    pub(crate) fn census(&self) -> Vec<(ConnectionId, AffinityKey)> {
-        let on_migrate = self.on_migrate().into_iter();
-        let websockets = on_migrate.filter(|session| session.handle.kind() == Kind::WebSocket);
+    /// The WebSockets that could migrate, and their keys.
+    pub(crate) fn list(&self) -> Vec<(ConnectionId, AffinityKey)> {
+        let migratable = self.migratable().into_iter();
+        let websockets = migratable.filter(|session| session.handle.kind() == Kind::WebSocket);
         websockets.map(|session| (session.info.id, session.info.key)).collect()
     }
 
-    /// Whether nobody else does anything with it already; from now on, the caller does.
-    pub(crate) fn claim(&self, id: ConnectionId) -> bool {
-        lock(&self.leaving).insert(id)
+    /// Whether nothing else is done with it already; from now on, the caller does something with it.
+    pub(crate) fn mark_busy(&self, id: ConnectionId) -> bool {
+        lock(&self.busy).insert(id)
     }
 
-    pub(crate) fn unclaim(&self, id: ConnectionId) {
-        lock(&self.leaving).remove(&id);
+    pub(crate) fn unmark_busy(&self, id: ConnectionId) {
+        lock(&self.busy).remove(&id);
     }
 
-    /// Offers a session by this message as soon as there is room, and waits for the primary's word.
+    /// Offers a session by this message as soon as there is room, and waits for the primary's answer.
     ///
     /// # Errors
     ///
@@ -230,91 +247,102 @@ impl Sessions {
         id: ConnectionId,
         message: &[u8],
         descriptors: &[BorrowedFd<'_>],
-    ) -> io::Result<Verdict> {
-        let outlet = self.outlet.get().ok_or(io::ErrorKind::NotConnected)?;
+    ) -> io::Result<OfferOutcome> {
+        let sender = self.sender.get().ok_or(io::ErrorKind::NotConnected)?;
         loop {
-            if let Some(verdict) = self.try_offer(outlet, id, message, descriptors)? {
-                return verdict.await.map_err(|_| io::ErrorKind::BrokenPipe.into());
+            if let Some(answer) = self.try_offer(sender, id, message, descriptors)? {
+                return answer.await.map_err(|_| io::ErrorKind::BrokenPipe.into());
             }
-            outlet.room().await?;
+            sender.room().await?;
         }
     }
 
     fn try_offer(
         &self,
-        outlet: &Outlet,
+        sender: &SessionSender,
         id: ConnectionId,
         message: &[u8],
         descriptors: &[BorrowedFd<'_>],
-    ) -> io::Result<Option<oneshot::Receiver<Verdict>>> {
+    ) -> io::Result<Option<oneshot::Receiver<OfferOutcome>>> {
         let mut offered = lock(&self.offered);
-        if !outlet.try_send(message, descriptors)? {
+        if !sender.try_send(message, descriptors)? {
             return Ok(None);
         }
-        let (told, verdict) = oneshot::channel();
-        offered.insert(id, Offered { told, is_reported: false });
-        Ok(Some(verdict))
+        let (answer, outcome) = oneshot::channel();
+        offered.insert(id, Offered { answer, is_reported: false });
+        Ok(Some(outcome))
     }
 
-    /// The primary's word. One about a session that wasn't offered is not heard.
-    pub(crate) fn judge(&self, id: ConnectionId, verdict: Verdict) {
-        let Some(Offered { told, is_reported }) = lock(&self.offered).remove(&id) else { return };
-        if verdict == Verdict::Moved {
-            lock(&self.taken).retain(|taken| *taken != id);
+    /// The primary's answer. One about a session that wasn't offered is ignored.
+    pub(crate) fn resolve(&self, id: ConnectionId, outcome: OfferOutcome) {
+        let Some(Offered { answer, is_reported }) = lock(&self.offered).remove(&id) else { return };
+        if outcome == OfferOutcome::Migrated {
+            lock(&self.accepted).retain(|accepted| *accepted != id);
         }
-        let _ = told.send(match verdict {
-            Verdict::Returned if is_reported => Verdict::ReturnedAsFarAsKnown,
-            verdict => verdict,
+        let _ = answer.send(match outcome {
+            OfferOutcome::Returned if is_reported => OfferOutcome::ReturnedUnverified,
+            outcome => outcome,
         });
     }
 
-    /// Who is offered and has heard nothing; another primary is told so now.
+    /// Offers without an answer; another primary is told of them now.
     pub(crate) fn report_offers(&self) -> Vec<ConnectionId> {
         let mut offered = lock(&self.offered);
-        offered.values_mut().for_each(|one| one.is_reported = true);
+        offered.values_mut().for_each(|offer| offer.is_reported = true);
         offered.keys().copied().collect()
     }
 
     /// A session has come from another worker.
-    pub(crate) fn note_taken(&self, id: ConnectionId) {
-        let mut taken = lock(&self.taken);
-        if taken.len() == MAX_ACCEPTED {
-            taken.pop_front();
+    pub(crate) fn note_accepted(&self, id: ConnectionId) {
+        let mut accepted = lock(&self.accepted);
+        if accepted.len() == MAX_ACCEPTED {
+            accepted.pop_front();
         }
-        taken.push_back(id);
+        accepted.push_back(id);
     }
 
-    /// The last ones that have.
-    pub(crate) fn taken(&self) -> Vec<ConnectionId> {
-        lock(&self.taken).iter().copied().collect()
+    /// The last sessions that have.
+    pub(crate) fn accepted(&self) -> Vec<ConnectionId> {
+        lock(&self.accepted).iter().copied().collect()
     }
 
-    /// There is no primary any more: no word will come, and none is heard.
+    /// There is no primary any more: no answer will come, and none is waited for.
     pub(crate) fn give_up_offers(&self) {
         lock(&self.offered).clear();
-        self.ledger.iter().for_each(|ledger| ledger.close());
+        self.shared.checkpoints.iter().for_each(|checkpoints| checkpoints.close());
     }
 
-    /// Another primary has come on the same channel: the ledger and all sessions that are to be kept
-    /// are sent to it.
+    /// Another primary has come on the same channel: it is sent the checkpoints, and is to protect
+    /// the sessions.
     ///
     /// # Errors
     ///
     /// If there is no descriptor left.
-    pub(crate) fn keep_again(&self) -> io::Result<()> {
-        let Some(ledger) = &self.ledger else { return Ok(()) };
-        ledger.introduce()?;
+    pub(crate) fn resend_protect(&self) -> io::Result<()> {
+        let Some(checkpoints) = &self.shared.checkpoints else { return Ok(()) };
+        checkpoints.resend_file()?;
         let all: Vec<_> = lock(&self.open).values().map(|open| Arc::clone(&open.session)).collect();
-        all.iter().for_each(|session| session.handle.keep_again());
+        all.iter().for_each(|session| session.handle.resend_protect());
         Ok(())
     }
 
-    /// Gives a connection back to the accept loop.
+    /// Gives a session back to the accept loop.
     ///
     /// # Errors
     ///
-    /// If nobody accepts any more.
-    pub(crate) async fn give_back(&self, connection: Connection) -> Result<(), Connection> {
-        self.returned.send(connection).await.map_err(|error| error.0)
+    /// If no connections are accepted any more.
+    pub(crate) async fn give_back(&self, returned: Returned) -> Result<(), Returned> {
+        self.returned.send(returned).await.map_err(|error| error.0)
+    }
+}
+
+impl Residents for Sessions {
+    fn remove(&self, id: ConnectionId, residency: Residency) {
+        let mut open = lock(&self.open);
+        let is_it = open.get(&id).is_some_and(|it| it.residency == residency);
+        let gone = is_it.then(|| open.remove(&id));
+        // Not under the lock: dropping it may need the lock.
+        drop(open);
+        drop(gone);
     }
 }

@@ -1,6 +1,7 @@
-//! What a gate and its handles share: where a connection stands, and when it may leave.
+//! The state that a stream and its handles share: where a connection stands, and when it may be
+//! detached.
 //!
-//! Never waits and never wakes anybody itself: it says whom to wake, so that the lock is free by
+//! Never waits and wakes nothing itself: it says which tasks to wake, so that the lock is free by
 //! then.
 
 use std::fmt;
@@ -9,15 +10,16 @@ use std::task::{Context, Waker};
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 
-use crate::worker::connection::ConnectionGuard;
-use crate::worker::session::checkpoint::Kept;
+use crate::worker::guard::ConnectionGuard;
+use crate::worker::session::checkpoint::Checkpoint;
 use crate::worker::session::follow::answer::Answer;
 use crate::worker::session::follow::frames::Frames;
 use crate::worker::session::follow::requests::Requests;
-use crate::worker::session::handle::{Baggage, Kind, Seized, Taken};
-use crate::worker::session::resting::Safety;
+use crate::worker::session::image::{ConnectionState, Kind};
+use crate::worker::session::parts::{Detached, Finished, ForceDetached};
+use crate::worker::session::protection::Protection;
 
-/// What is expected from both sides.
+/// The protocol that both sides speak now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Requests and answers.
@@ -31,59 +33,86 @@ pub(super) enum Phase {
     WebSocket,
     /// Anything.
     Unknown,
-    /// Nothing more: the replay had another answer, the client has its close frame.
-    Refused,
+    /// Nothing more: the replay had another answer, and the client has its close frame.
+    Rejected,
 }
 
-pub(super) struct State {
-    /// Gone when taken or ended.
-    pub(super) stream: Option<TcpStream>,
-    pub(super) guard: Option<ConnectionGuard>,
-    pub(super) phase: Phase,
+/// How far the stream is on its way out of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The library serves it.
+    Serving,
+    /// The library gets the rest of what it is reading, and no more.
+    Stopping,
+    /// The library has handled all of that, and waits for more.
+    Drained,
+    /// Nothing is written, either.
+    Held {
+        /// The library has tried to write or to end since.
+        write_refused: bool,
+    },
+    /// The socket was taken.
+    Detached,
+    /// The library has dropped its end.
+    Dropped,
+}
 
-    /// Read from the socket, and of these the first that may be delivered whatever follows.
+/// Bytes that were read from the socket and not by the library.
+#[derive(Debug, Default)]
+pub(super) struct Input {
     pub(super) unread: BytesMut,
-    pub(super) cleared: usize,
+    /// Of these, the first that may be delivered, whatever follows.
+    pub(super) deliverable: usize,
     /// The first that are known to be the beginning of a head and no more.
     pub(super) partial: usize,
-    /// What is left on the socket of a request's body.
+    /// Bytes of a request's body that are left on the socket.
     pub(super) body: u64,
-    /// Of the request that became a WebSocket; in a replay, how much of it was delivered.
+}
+
+/// The request that became a WebSocket.
+#[derive(Debug, Default)]
+pub(super) struct UpgradeRequest {
     pub(super) head: Vec<u8>,
+    /// In a replay, how much of it was delivered.
     pub(super) replayed: usize,
-    pub(super) answer: Answer,
-    pub(super) requests: Requests,
-    pub(super) read: Frames,
-    pub(super) written: Frames,
-    /// The library has more to write than the socket took.
-    pub(super) owes: bool,
+}
+
+/// The library's output.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    /// There is more than the socket took.
+    pub(super) is_pending: bool,
     /// The library has ended its side.
-    pub(super) shut: bool,
-    pub(super) safety: Safety,
+    pub(super) is_shut: bool,
+}
 
-    /// Asked to stop; has stopped; must not even write.
-    pub(super) stop: bool,
-    pub(super) drained: bool,
-    pub(super) held: bool,
-    /// Somebody tried to write, or to end, while held.
-    pub(super) write_refused: bool,
-    pub(super) left: bool,
-    pub(super) dropped: bool,
-
+/// The library's tasks.
+#[derive(Debug, Default)]
+pub(super) struct Wakers {
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
     /// The reader can't go on before something is written.
     pub(super) reader_waits: bool,
 }
 
-/// What a library leaves that is done with a connection.
-pub(super) struct Left {
-    pub(super) stream: TcpStream,
+pub(super) struct State {
+    /// Gone when the connection is detached or ended.
+    pub(super) stream: Option<TcpStream>,
     pub(super) guard: Option<ConnectionGuard>,
-    pub(super) kept: Option<Box<Kept>>,
+    pub(super) phase: Phase,
+    pub(super) stage: Stage,
+    pub(super) input: Input,
+    pub(super) upgrade: UpgradeRequest,
+    pub(super) answer: Answer,
+    pub(super) requests: Requests,
+    pub(super) read: Frames,
+    pub(super) written: Frames,
+    pub(super) output: Output,
+    pub(super) protection: Protection,
+    pub(super) wakers: Wakers,
 }
 
-/// Whom to wake when the lock is free.
+/// Tasks to wake when the lock is free.
 pub(super) type Wake = [Option<Waker>; 2];
 
 impl State {
@@ -92,39 +121,33 @@ impl State {
             stream: Some(stream),
             guard,
             phase: Phase::Http,
-            unread: BytesMut::new(),
-            cleared: 0,
-            partial: 0,
-            body: 0,
-            head: Vec::new(),
-            replayed: 0,
+            stage: Stage::Serving,
+            input: Input::default(),
+            upgrade: UpgradeRequest::default(),
             answer: Answer::default(),
             requests: Requests::new(),
             read: Frames::default(),
             written: Frames::default(),
-            owes: false,
-            shut: false,
-            safety: Safety::default(),
-            stop: false,
-            drained: false,
-            held: false,
-            write_refused: false,
-            left: false,
-            dropped: false,
-            reader: None,
-            writer: None,
-            reader_waits: false,
+            output: Output::default(),
+            protection: Protection::default(),
+            wakers: Wakers::default(),
         }
     }
 
-    pub(super) fn unpack(&mut self, baggage: Baggage) {
-        self.phase = match baggage.kind {
+    /// Goes on where another worker has left it.
+    pub(super) fn restore(
+        &mut self,
+        connection: ConnectionState,
+        checkpoint: Option<Box<Checkpoint>>,
+    ) {
+        self.phase = match connection.kind {
             Kind::Http => Phase::Http,
             Kind::WebSocket => Phase::Replay,
             Kind::Closing | Kind::Unknown | Kind::Ended => Phase::Unknown,
         };
-        self.head = baggage.head;
-        self.unread = BytesMut::from(baggage.unread.as_slice());
+        self.upgrade.head = connection.head;
+        self.input.unread = BytesMut::from(connection.unread.as_slice());
+        self.protection.checkpoint = checkpoint;
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -133,22 +156,42 @@ impl State {
         }
         match self.phase {
             Phase::Unknown => Kind::Unknown,
-            Phase::Refused => Kind::Closing,
-            _ if self.closing() => Kind::Closing,
+            Phase::Rejected => Kind::Closing,
+            _ if self.is_closing() => Kind::Closing,
             Phase::Http | Phase::Wait => Kind::Http,
             Phase::Replay | Phase::WebSocket => Kind::WebSocket,
         }
     }
 
-    /// One of the two sides says goodbye, and is to finish that here.
-    pub(super) fn closing(&self) -> bool {
-        self.shut || self.read.closing() || self.written.closing()
+    /// One of the two sides closes, and is to finish that here.
+    pub(super) fn is_closing(&self) -> bool {
+        self.output.is_shut || self.read.closing() || self.written.closing()
+    }
+
+    /// The library gets no more than the rest of what it is reading.
+    pub(super) fn is_stopping(&self) -> bool {
+        matches!(self.stage, Stage::Stopping | Stage::Drained | Stage::Held { .. })
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        matches!(self.stage, Stage::Held { .. })
+    }
+
+    /// Nothing in this process serves it any more.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.stage, Stage::Detached | Stage::Dropped) || self.is_rejected()
+    }
+
+    pub(super) fn is_rejected(&self) -> bool {
+        self.phase == Phase::Rejected
     }
 
     /// The library has nothing half read.
     pub(super) fn read_at_boundary(&self) -> bool {
         match self.phase {
-            Phase::Http => self.cleared == 0 && self.body == 0 && self.requests.idle(),
+            Phase::Http => {
+                self.input.deliverable == 0 && self.input.body == 0 && self.requests.idle()
+            }
             Phase::WebSocket => self.read.between_messages(),
             _ => false,
         }
@@ -156,133 +199,163 @@ impl State {
 
     /// The library has nothing half written, as far as can be seen.
     pub(super) fn written_at_boundary(&self) -> bool {
-        !self.owes && (self.phase != Phase::WebSocket || self.written.between_messages())
+        let is_whole = self.phase != Phase::WebSocket || self.written.between_messages();
+        !self.output.is_pending && is_whole
     }
 
     pub(super) fn at_boundary(&self) -> bool {
-        !self.closing() && self.read_at_boundary() && self.written_at_boundary()
+        !self.is_closing() && self.read_at_boundary() && self.written_at_boundary()
     }
 
-    pub(super) fn stop(&mut self, stop: bool) -> Wake {
-        if self.stop == stop {
+    pub(super) fn stop(&mut self) -> Wake {
+        if self.stage != Stage::Serving {
             return Wake::default();
         }
-        self.stop = stop;
-        self.drained = false;
-        [self.reader.take(), None]
+        self.stage = Stage::Stopping;
+        [self.wakers.reader.take(), None]
     }
 
-    /// Holds it if it is at a boundary: by the reader's own word, or by that of a handler which has
-    /// been drained before and says that it has written its last.
-    pub(super) fn hold(&mut self, departed: bool) -> (bool, Wake) {
-        if self.held {
+    pub(super) fn go_on(&mut self) -> Wake {
+        if !self.is_stopping() {
+            return Wake::default();
+        }
+        self.stage = Stage::Serving;
+        [self.wakers.reader.take(), self.wakers.writer.take()]
+    }
+
+    /// The library has done something since it was drained.
+    pub(super) fn note_activity(&mut self) -> bool {
+        let was_drained = self.stage == Stage::Drained;
+        if was_drained {
+            self.stage = Stage::Stopping;
+        }
+        was_drained
+    }
+
+    /// A write or an end that comes while it is held: what it was is unknown.
+    pub(super) fn refuse_write(&mut self) -> bool {
+        let is_held = self.is_held();
+        if is_held {
+            self.stage = Stage::Held { write_refused: true };
+        }
+        is_held
+    }
+
+    /// Holds it if it is at a boundary: as its reader waits, or as its handler says that it has
+    /// written its last since it was drained.
+    pub(super) fn hold(&mut self, handler_is_done: bool) -> (bool, Wake) {
+        if self.is_held() {
             return (true, Wake::default());
         }
-        let proven = self.drained || departed && self.stop;
-        // What the primary doesn't know of yet would be heard of too late.
-        let known = self.safety.kept.as_ref().is_none_or(|kept| kept.is_told());
-        self.held = self.stream.is_some() && proven && known && self.at_boundary();
-        self.write_refused = false;
-        if self.held {
+        let is_drained = self.stage == Stage::Drained || handler_is_done && self.is_stopping();
+        // The primary must know of a protected session before it is offered.
+        let is_known =
+            self.protection.checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.is_sent());
+        if self.stream.is_some() && is_drained && is_known && self.at_boundary() {
+            self.stage = Stage::Held { write_refused: false };
             return (true, Wake::default());
         }
-        // It tells again when the reader comes to a boundary again.
-        self.drained = false;
-        (false, [self.reader.take(), None])
+        // It is drained again when the reader comes to a boundary again.
+        self.note_activity();
+        (false, [self.wakers.reader.take(), None])
     }
 
     pub(super) fn release(&mut self) -> Wake {
-        if !std::mem::take(&mut self.held) {
+        if !self.is_held() {
             return Wake::default();
         }
-        self.drained = false;
-        [self.reader.take(), self.writer.take()]
+        self.stage = Stage::Stopping;
+        [self.wakers.reader.take(), self.wakers.writer.take()]
     }
 
-    pub(super) fn take(&mut self) -> (Option<Taken>, Wake) {
-        if !self.held || self.write_refused {
+    pub(super) fn detach(&mut self) -> (Option<Detached>, Wake) {
+        if self.stage != (Stage::Held { write_refused: false }) {
             return (None, self.release());
         }
         let Some(stream) = self.stream.take() else { return (None, Wake::default()) };
-        let (guard, kept) = (self.guard.take(), self.safety.kept.take());
-        (Some(Taken { stream, guard, baggage: self.pack(), kept }), self.leave())
+        let (guard, checkpoint) = (self.guard.take(), self.protection.checkpoint.take());
+        let connection = self.take_connection();
+        (Some(Detached { stream, guard, connection, checkpoint }), self.note_detached())
     }
 
-    fn pack(&mut self) -> Baggage {
+    fn take_connection(&mut self) -> ConnectionState {
         let (kind, head) = match self.phase {
-            Phase::WebSocket => (Kind::WebSocket, std::mem::take(&mut self.head)),
+            Phase::WebSocket => (Kind::WebSocket, std::mem::take(&mut self.upgrade.head)),
             _ => (Kind::Http, Vec::new()),
         };
-        Baggage { kind, head, unread: std::mem::take(&mut self.unread).into() }
+        ConnectionState { kind, head, unread: std::mem::take(&mut self.input.unread).into() }
     }
 
-    pub(super) fn seize(&mut self) -> (Option<Seized>, Wake) {
+    pub(super) fn force_detach(&mut self) -> (Option<ForceDetached>, Wake) {
         let Some(stream) = self.stream.take() else { return (None, Wake::default()) };
         let at_frame_boundary = match self.phase {
-            // What the library has written is not sent.
+            // The library's answer is not sent.
             Phase::Replay => true,
             Phase::WebSocket => {
-                self.written.between_frames() && !self.written.closing() && !self.shut
+                self.written.between_frames() && !self.written.closing() && !self.output.is_shut
             }
             _ => false,
         };
-        let (guard, kept) = (self.guard.take(), self.safety.kept.take());
-        let seized = Seized { stream, guard, at_frame_boundary, kept };
-        (Some(seized), self.leave())
+        let (guard, checkpoint) = (self.guard.take(), self.protection.checkpoint.take());
+        let detached = ForceDetached { stream, guard, at_frame_boundary, checkpoint };
+        (Some(detached), self.note_detached())
     }
 
-    pub(super) fn refused(&self) -> bool {
-        self.phase == Phase::Refused
+    fn note_detached(&mut self) -> Wake {
+        self.stage = Stage::Detached;
+        [self.wakers.reader.take(), self.wakers.writer.take()]
     }
 
-    /// The library is done with it. What is to be dropped is given back. A socket whose replay was
-    /// refused stays, so that it may linger.
-    pub(super) fn drop_gate(&mut self) -> (Option<Left>, Wake) {
-        self.abandon();
-        self.dropped = true;
-        self.drained = false;
-        self.held = false;
-        let wakers = [self.reader.take(), self.writer.take()];
-        if self.refused() {
-            return (None, wakers);
+    /// The library has dropped its end. A socket whose replay was rejected stays, so that it may
+    /// linger; anything else is returned.
+    pub(super) fn finish(&mut self) -> (Option<Finished>, Wake) {
+        if self.stage != Stage::Detached {
+            self.stage = Stage::Dropped;
         }
-        let (guard, kept) = (self.guard.take(), self.safety.kept.take());
-        (self.stream.take().map(|stream| Left { stream, guard, kept }), wakers)
+        let wake = [self.wakers.reader.take(), self.wakers.writer.take()];
+        if self.is_rejected() {
+            return (None, wake);
+        }
+        let (guard, checkpoint) = (self.guard.take(), self.protection.checkpoint.take());
+        (self.stream.take().map(|stream| Finished { stream, guard, checkpoint }), wake)
     }
 
-    fn leave(&mut self) -> Wake {
-        self.left = true;
-        self.held = false;
-        self.drained = false;
-        [self.reader.take(), self.writer.take()]
-    }
-
-    /// If the reader waits for what is written, and that has come.
+    /// If the reader waits for a write, and that has come.
     pub(super) fn reader_to_wake(&mut self) -> Option<Waker> {
-        if !self.reader_waits {
+        if !self.wakers.reader_waits {
             return None;
         }
         let goes_on = match self.phase {
             Phase::Http => self.requests.answered(),
             Phase::Wait | Phase::Replay => false,
             Phase::WebSocket => {
-                !self.stop || self.closing() || !self.drained && self.written_at_boundary()
+                let is_drained = self.stage == Stage::Drained || self.is_held();
+                !self.is_stopping()
+                    || self.is_closing()
+                    || !is_drained && self.written_at_boundary()
             }
-            Phase::Unknown | Phase::Refused => true,
+            Phase::Unknown | Phase::Rejected => true,
         };
         if !goes_on {
             return None;
         }
-        self.reader_waits = false;
-        self.reader.take()
+        self.wakers.reader_waits = false;
+        self.wakers.reader.take()
     }
 
-    /// Keeps the waker; gives back what was kept before, to be dropped when the lock is free.
-    pub(super) fn park(place: &mut Option<Waker>, cx: &Context<'_>) -> Option<Waker> {
-        match place {
-            Some(kept) if kept.will_wake(cx.waker()) => None,
-            _ => place.replace(cx.waker().clone()),
-        }
+    /// The request's path, if it is a WebSocket's.
+    pub(super) fn path(&self) -> Option<String> {
+        let line = self.upgrade.head.split(|byte| *byte == b'\r').next()?;
+        let target = str::from_utf8(line).ok()?.split(' ').nth(1)?;
+        Some(target.split('?').next()?.to_owned())
+    }
+}
+
+/// Stores the waker; returns the one before, to be dropped when the lock is free.
+pub(super) fn park(place: &mut Option<Waker>, cx: &Context<'_>) -> Option<Waker> {
+    match place {
+        Some(parked) if parked.will_wake(cx.waker()) => None,
+        _ => place.replace(cx.waker().clone()),
     }
 }
 
@@ -292,13 +365,11 @@ impl fmt::Debug for State {
         f.debug_struct("State")
             .field("stream", &self.stream)
             .field("phase", &self.phase)
-            .field("unread", &self.unread.len())
+            .field("stage", &self.stage)
+            .field("unread", &self.input.unread.len())
             .field("requests", &self.requests)
             .field("read", &self.read)
             .field("written", &self.written)
-            .field("stop", &self.stop)
-            .field("drained", &self.drained)
-            .field("held", &self.held)
             .finish_non_exhaustive()
     }
 }

@@ -1,139 +1,72 @@
 //! Stands between a socket and the library that serves it, follows what passes, and can close.
 //!
-//! Never changes a byte, and never holds its lock but for a moment, in which nobody else wants it.
+//! Never changes a byte.
 //!
 //! # Pitfalls
 //!
-//! What has arrived hides the end behind it: a client that goes away while its connection stands
-//! still with something unread is noticed only later.
+//! Unread bytes hide the end behind them: a client that goes away while its connection is stopped with
+//! something unread is noticed only later.
 
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use rustix::net::{Shutdown, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 
-use crate::worker::connection::ConnectionGuard;
+use crate::worker::connection_info::ConnectionInfo;
+use crate::worker::guard::ConnectionGuard;
 use crate::worker::linger;
-use crate::worker::session::checkpoint::Kept;
-use crate::worker::session::handle::{Baggage, Handle};
-use crate::worker::session::state::{Left, State, Wake};
+use crate::worker::session::api::Session;
+use crate::worker::session::cell::{StreamCell, is_at_rest};
+use crate::worker::session::checkpoint::Checkpoint;
+use crate::worker::session::handle::Handle;
+use crate::worker::session::image::ConnectionState;
+use crate::worker::session::inner::Inner;
+use crate::worker::session::parts::Finished;
+use crate::worker::session::reading;
+use crate::worker::session::state::{Stage, State, park};
+use crate::worker::session::writing;
 
-/// A socket as hyper, axum or tungstenite get it.
+/// A connection's socket as hyper, axum or tungstenite get it: followed, so that it can migrate.
+///
+/// See [`Session`].
 pub struct SessionStream {
-    shared: Arc<Shared>,
+    cell: Arc<StreamCell>,
+    session: Session,
 }
 
 impl SessionStream {
-    /// A connection that nobody has read from.
-    pub(crate) fn fresh(stream: TcpStream, guard: Option<ConnectionGuard>) -> (Self, Handle) {
-        Self::with(State::new(stream, guard))
-    }
-
-    /// A connection that another worker has served.
-    pub(crate) fn resumed(
+    /// A stream, of another worker's connection if there is one, with a session that `make` makes.
+    pub(crate) fn new(
         stream: TcpStream,
         guard: Option<ConnectionGuard>,
-        baggage: Baggage,
-        kept: Option<Box<Kept>>,
-    ) -> (Self, Handle) {
+        restored: Option<(ConnectionState, Option<Box<Checkpoint>>)>,
+        make: impl FnOnce(Handle) -> Inner,
+    ) -> Self {
         let mut state = State::new(stream, guard);
-        state.unpack(baggage);
-        state.safety.kept = kept;
-        Self::with(state)
+        if let Some((connection, checkpoint)) = restored {
+            state.restore(connection, checkpoint);
+        }
+        let cell = Arc::new(StreamCell::new(state));
+        let session = Session::new(Arc::new(make(Handle::new(&cell))));
+        Self { cell, session }
     }
 
-    /// For an app that runs without a primary: one that nobody ever asks to let go.
+    /// A stream without a worker, such as for the test of a handler. It never migrates.
     #[must_use]
-    pub fn detached(stream: TcpStream) -> Self {
-        Self::fresh(stream, None).0
+    pub fn standalone(stream: TcpStream) -> Self {
+        let info = ConnectionInfo::from_stream(&stream);
+        Self::new(stream, None, None, |handle| Inner::new(info, handle, None, None))
     }
 
-    fn with(state: State) -> (Self, Handle) {
-        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() });
-        let handle = Handle::new(&shared);
-        (Self { shared }, handle)
-    }
-}
-
-/// What a gate and its handles have in common.
-#[derive(Debug)]
-pub(super) struct Shared {
-    state: Mutex<State>,
-    /// It is drained or has ended.
-    changed: Notify,
-}
-
-impl Shared {
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics under it; if it did, what is there would still be the best there is.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Wakes when the lock is free: who is woken may want it, or drop what wants it.
-    pub(super) fn change<R>(&self, change: impl FnOnce(&mut State) -> (R, Wake)) -> R {
-        let mut state = self.lock();
-        let (result, wake) = change(&mut state);
-        let ended = state.left;
-        drop(state);
-        wake.into_iter().flatten().for_each(std::task::Waker::wake);
-        if ended {
-            self.changed.notify_waiters();
-        }
-        result
-    }
-
-    /// What the library does to write, and whoever waited for that.
-    fn write<R>(&self, write: impl FnOnce(&mut State) -> R) -> R {
-        let mut state = self.lock();
-        let result = write(&mut state);
-        let (reader, refused) = (state.reader_to_wake(), state.refused());
-        drop(state);
-        if let Some(reader) = reader {
-            reader.wake();
-        }
-        if refused {
-            self.changed.notify_waiters();
-        }
-        result
-    }
-
-    /// The same, of what may have to wait.
-    fn poll_write<R>(
-        &self,
-        cx: &mut Context<'_>,
-        write: impl FnOnce(&mut State, &mut Context<'_>) -> Poll<R>,
-    ) -> Poll<R> {
-        let mut replaced = None;
-        self.write(|state| {
-            let result = write(state, cx);
-            if result.is_pending() {
-                replaced = State::park(&mut state.writer, cx);
-            }
-            result
-        })
-    }
-
-    pub(super) fn request_finished(&self) {
-        self.write(|state| state.requests.finish());
-    }
-
-    pub(super) async fn wait(&self, condition: impl Fn(&State) -> bool) {
-        loop {
-            // In this order, so that a change between the two is not missed.
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if condition(&self.lock()) {
-                return;
-            }
-            changed.await;
-        }
+    /// Its session.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        &self.session
     }
 }
 
@@ -143,21 +76,25 @@ impl AsyncRead for SessionStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut state = self.shared.lock();
-        let result = state.poll_read(cx, buffer);
+        let mut state = self.cell.lock();
+        let result = reading::poll_read(&mut state, cx, buffer);
         if result.is_ready() {
             return result;
         }
-        let replaced = State::park(&mut state.reader, cx);
-        let (drained, found, unwanted) = (state.drained, state.found_at_rest(), state.unwanted());
+        let replaced = park(&mut state.wakers.reader, cx);
+        let is_drained = state.stage == Stage::Drained;
+        let (point, unwanted) = match is_at_rest(&state) {
+            true => (state.protection.rest_point(), state.protection.take_unwanted()),
+            false => (None, None),
+        };
         drop(state);
         drop(replaced);
         drop(unwanted);
-        if drained {
-            self.shared.changed.notify_waiters();
+        if is_drained {
+            self.cell.notify();
         }
-        if let Some(found) = found {
-            self.shared.write_down(&found);
+        if let Some(point) = point {
+            self.cell.write_checkpoint(&point);
         }
         result
     }
@@ -169,16 +106,16 @@ impl AsyncWrite for SessionStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.shared.poll_write(cx, |state, cx| state.poll_write(cx, bytes))
+        self.cell.poll_write(cx, |state, cx| writing::poll_write(state, cx, bytes))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.shared.write(State::flush);
+        self.cell.write(writing::flush);
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.shared.poll_write(cx, State::poll_shutdown)
+        self.cell.poll_write(cx, writing::poll_shutdown)
     }
 
     /// Vectored writes would have to be followed, too; hyper flattens them instead.
@@ -189,34 +126,37 @@ impl AsyncWrite for SessionStream {
 
 impl Drop for SessionStream {
     fn drop(&mut self) {
-        let (left, wake) = self.shared.lock().drop_gate();
-        // The lock is free by now.
+        let mut state = self.cell.lock();
+        writing::abandon(&mut state);
+        let (finished, wake) = state.finish();
+        drop(state);
         drop(wake);
-        if let Some(left) = left {
-            close(left);
+        if let Some(finished) = finished {
+            close(finished);
         }
-        self.shared.changed.notify_waiters();
+        self.cell.notify();
     }
 }
 
-/// Lets the last bytes of a connection arrive that ends since its worker does: its client may have
-/// sent more meanwhile. One of which the primary has a copy would not end by being closed here alone.
-fn close(Left { stream, guard, kept }: Left) {
+/// Closes a connection. If it ends as its worker does, its last bytes must arrive though its client
+/// may have sent more meanwhile. If the primary has a copy of the socket, closing it here alone would
+/// not end it.
+fn close(Finished { stream, guard, checkpoint }: Finished) {
     if guard.as_ref().is_some_and(ConnectionGuard::is_draining)
         && let Ok(runtime) = tokio::runtime::Handle::try_current()
     {
         runtime.spawn(async move {
             linger::close(stream).await;
-            drop((guard, kept));
+            drop((guard, checkpoint));
         });
-    } else if kept.is_some() {
-        // Where the client has gone, it has ended.
+    } else if checkpoint.is_some() {
+        // It fails where the client has ended it.
         let _ = shutdown(&stream, Shutdown::Both);
     }
 }
 
 impl fmt::Debug for SessionStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.shared, f)
+        f.debug_struct("SessionStream").field("cell", &self.cell).finish_non_exhaustive()
     }
 }

@@ -1,7 +1,7 @@
-//! What the library writes, followed on its way out: what of it is frames, and whether it is whole.
+//! Writes for the library, and follows the bytes: which of them are frames, and whether those are whole.
 //!
-//! Never changes what is written but for the answer to a request that is read again: the client has
-//! had one, so this one goes nowhere.
+//! Never changes a byte but for the answer to a request that is read again: the client has had one, so
+//! this one is swallowed.
 
 use std::io;
 use std::pin::Pin;
@@ -12,131 +12,129 @@ use tokio::io::AsyncWrite;
 use crate::worker::session::follow::answer::Outcome;
 use crate::worker::session::state::{Phase, State};
 
-/// Close codes (RFC 6455, 7.4.1 and the registry): come back later; you are not welcome.
+/// Close codes (RFC 6455, 7.4.1 and the registry): come back later; policy violation.
 const SERVICE_RESTART: u16 = 1012;
 const POLICY: u16 = 1008;
 
-impl State {
-    pub(super) fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let Some(stream) = &mut self.stream else {
-            // What isn't sent must not vanish silently.
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        };
-        if self.held {
-            self.write_refused = true;
-            return Poll::Pending;
-        }
-        match self.phase {
-            Phase::Replay => return Poll::Ready(Ok(self.swallow(bytes))),
-            // The rest of the answer that nobody gets.
-            Phase::Refused => return Poll::Ready(Ok(bytes.len())),
-            Phase::Http | Phase::Wait | Phase::WebSocket | Phase::Unknown => {}
-        }
-        self.owes = true;
-        let written = ready!(Pin::new(stream).poll_write(cx, bytes))?;
-        self.safety.written += written as u64;
-        self.owes = written < bytes.len();
-        self.wants_more_proof();
-        self.follow_written(&bytes[..written]);
-        Poll::Ready(Ok(written))
+pub(super) fn poll_write(
+    state: &mut State,
+    cx: &mut Context<'_>,
+    bytes: &[u8],
+) -> Poll<io::Result<usize>> {
+    if state.stream.is_none() {
+        // A write that isn't sent must not vanish silently.
+        return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
     }
-
-    /// A handler that writes has not noted yet that it did. It has when it wants to read again.
-    fn wants_more_proof(&mut self) {
-        if std::mem::take(&mut self.drained) {
-            self.reader_waits = true;
-        }
+    if state.refuse_write() {
+        return Poll::Pending;
     }
-
-    pub(super) fn flush(&mut self) {
-        if self.phase != Phase::WebSocket && !self.owes {
-            self.requests.flush();
-        }
+    match state.phase {
+        Phase::Replay => return Poll::Ready(Ok(swallow(state, bytes))),
+        // The rest of the answer that the client doesn't get.
+        Phase::Rejected => return Poll::Ready(Ok(bytes.len())),
+        Phase::Http | Phase::Wait | Phase::WebSocket | Phase::Unknown => {}
     }
+    let Some(stream) = &mut state.stream else { return Poll::Ready(Ok(0)) };
+    state.output.is_pending = true;
+    let written = ready!(Pin::new(stream).poll_write(cx, bytes))?;
+    state.protection.written += written as u64;
+    state.output.is_pending = written < bytes.len();
+    note_activity(state);
+    follow_written(state, &bytes[..written]);
+    Poll::Ready(Ok(written))
+}
 
-    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.held {
-            self.write_refused = true;
-            return Poll::Pending;
-        }
-        self.abandon();
-        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(())) };
-        self.shut = true;
-        Pin::new(stream).poll_shutdown(cx)
+/// A handler that writes may not have changed its state accordingly yet. It has when it wants to
+/// read again.
+fn note_activity(state: &mut State) {
+    if state.note_activity() {
+        state.wakers.reader_waits = true;
     }
+}
 
-    /// The library has gone away without an answer.
-    pub(super) fn abandon(&mut self) {
-        if self.phase == Phase::Replay {
-            self.refuse(SERVICE_RESTART);
-        }
+pub(super) fn flush(state: &mut State) {
+    if state.phase != Phase::WebSocket && !state.output.is_pending {
+        state.requests.flush();
     }
+}
 
-    fn follow_written(&mut self, bytes: &[u8]) {
-        match self.phase {
-            Phase::WebSocket => self.written.follow(bytes),
-            Phase::Http => self.requests.wrote(),
-            Phase::Wait => {
-                self.requests.wrote();
-                self.follow_answer(bytes);
-            }
-            Phase::Replay | Phase::Unknown | Phase::Refused => {}
-        }
+pub(super) fn poll_shutdown(state: &mut State, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    if state.refuse_write() {
+        return Poll::Pending;
     }
+    abandon(state);
+    let Some(stream) = &mut state.stream else { return Poll::Ready(Ok(())) };
+    state.output.is_shut = true;
+    Pin::new(stream).poll_shutdown(cx)
+}
 
-    fn follow_answer(&mut self, bytes: &[u8]) {
-        match self.answer.follow(bytes) {
-            None => {}
-            Some(Outcome::Status { code: 101, head }) => {
-                self.become_websocket();
-                self.written.follow(&bytes[head..]);
-            }
-            Some(Outcome::Status { .. }) => {
-                self.phase = Phase::Http;
-                self.head = Vec::new();
-            }
-            Some(Outcome::Strange) => self.phase = Phase::Unknown,
-        }
+/// The library has gone away without an answer.
+pub(super) fn abandon(state: &mut State) {
+    if state.phase == Phase::Replay {
+        reject(state, SERVICE_RESTART);
     }
+}
 
-    fn become_websocket(&mut self) {
-        self.phase = Phase::WebSocket;
-        if let Some(guard) = &mut self.guard {
-            guard.note_websocket();
+fn follow_written(state: &mut State, bytes: &[u8]) {
+    match state.phase {
+        Phase::WebSocket => state.written.follow(bytes),
+        Phase::Http => state.requests.wrote(),
+        Phase::Wait => {
+            state.requests.wrote();
+            follow_answer(state, bytes);
         }
+        Phase::Replay | Phase::Unknown | Phase::Rejected => {}
     }
+}
 
-    /// How many bytes go nowhere: to the end of the answer's head, and what follows is written.
-    fn swallow(&mut self, bytes: &[u8]) -> usize {
-        match self.answer.follow(bytes) {
-            None => bytes.len(),
-            Some(Outcome::Status { code: 101, head }) => {
-                self.become_websocket();
-                self.owes = head < bytes.len();
-                head
-            }
-            Some(Outcome::Status { code, .. }) => {
-                self.refuse(if code >= 500 { SERVICE_RESTART } else { POLICY });
-                bytes.len()
-            }
-            Some(Outcome::Strange) => {
-                self.refuse(SERVICE_RESTART);
-                bytes.len()
-            }
+fn follow_answer(state: &mut State, bytes: &[u8]) {
+    match state.answer.follow(bytes) {
+        None => {}
+        Some(Outcome::Status { code: 101, head }) => {
+            become_websocket(state);
+            state.written.follow(&bytes[head..]);
+        }
+        Some(Outcome::Status { .. }) => {
+            state.phase = Phase::Http;
+            state.upgrade.head = Vec::new();
+        }
+        Some(Outcome::Strange) => state.phase = Phase::Unknown,
+    }
+}
+
+fn become_websocket(state: &mut State) {
+    state.phase = Phase::WebSocket;
+    if let Some(guard) = &mut state.guard {
+        guard.note_websocket();
+    }
+}
+
+/// How many bytes are swallowed: to the end of the answer's head. The rest is written.
+fn swallow(state: &mut State, bytes: &[u8]) -> usize {
+    match state.answer.follow(bytes) {
+        None => bytes.len(),
+        Some(Outcome::Status { code: 101, head }) => {
+            become_websocket(state);
+            state.output.is_pending = head < bytes.len();
+            head
+        }
+        Some(Outcome::Status { code, .. }) => {
+            reject(state, if code >= 500 { SERVICE_RESTART } else { POLICY });
+            bytes.len()
+        }
+        Some(Outcome::Strange) => {
+            reject(state, SERVICE_RESTART);
+            bytes.len()
         }
     }
+}
 
-    /// The session doesn't go on here: its client gets a close frame, which ends no message, as it
-    /// came between two. A client that reads so little that there is no room for it gets none.
-    fn refuse(&mut self, code: u16) {
-        self.phase = Phase::Refused;
-        let [high, low] = code.to_be_bytes();
-        if let Some(stream) = &self.stream {
-            let _ = stream.try_write(&[0x88, 2, high, low]);
-        }
+/// The session doesn't go on here: its client gets a close frame, which ends no message, as it
+/// came between two. A client that reads so little that there is no room for it gets none.
+fn reject(state: &mut State, code: u16) {
+    state.phase = Phase::Rejected;
+    let [high, low] = code.to_be_bytes();
+    if let Some(stream) = &state.stream {
+        let _ = stream.try_write(&[0x88, 2, high, low]);
     }
 }

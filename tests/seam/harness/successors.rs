@@ -8,13 +8,16 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use sticky_lb::internals::handover::descriptors::WorkerPart;
+use sticky_lb::internals::handover::pool::PoolSnapshot;
+use sticky_lb::internals::handover::{decode, encode};
+use sticky_lb::internals::link::native::PARTS;
 use sticky_lb::internals::link::seam::{WorkerId, seam};
 use sticky_lb::internals::supervisor::event::Announcer;
 use sticky_lb::internals::supervisor::orphans::Orphans;
 use sticky_lb::internals::supervisor::output::{Output, OutputSettings};
 use sticky_lb::internals::supervisor::pool::handle::PoolHandle;
 use sticky_lb::internals::supervisor::pool::snapshot::{
-    AdoptedWorker, After, PoolDocument, PoolEnd, PoolEstate,
+    AdoptedWorker, After, PoolEnd, PoolHandover,
 };
 use sticky_lb::internals::supervisor::pool::{
     Order, Pool, PoolLinks, PoolSettings, Progress, Summary,
@@ -95,7 +98,7 @@ impl Line {
             let channels = joined.await.unwrap();
             (pool, frontend) = match end {
                 Some(PoolEnd::Ended(summary)) => return summary,
-                Some(PoolEnd::HandedOver(estate)) => self.after_upgrade(*estate, channels).await,
+                Some(PoolEnd::HandedOver(pool)) => self.after_upgrade(*pool, channels).await,
                 None => {
                     let (next, orders) = PoolHandle::new();
                     handle = next;
@@ -106,12 +109,12 @@ impl Line {
         }
     }
 
-    async fn after_upgrade(&self, estate: PoolEstate, channels: Channels) -> Pair {
-        let PoolEstate { document, mut processes, links } = estate;
+    async fn after_upgrade(&self, pool: PoolHandover, channels: Channels) -> Pair {
+        let PoolHandover { snapshot, mut processes, links } = pool;
         let mut printed = links.output.hand_over().await;
         let output = Output::resume(OutputSettings::default(), &mut printed).unwrap();
-        let document = PoolDocument::decode(&document.encode()).unwrap();
-        let inherited = document.inherited().into_iter().collect();
+        let snapshot: PoolSnapshot = decode(&encode(&snapshot).unwrap()).unwrap();
+        let inherited = snapshot.inherited.iter().copied().collect();
         let orphans = Orphans::resume(None, inherited).unwrap();
         let journal = links.journal.unwrap();
         let (links, frontend) = self.links(links.orders, journal, output, orphans);
@@ -120,7 +123,7 @@ impl Line {
             let process = process.map(|position| processes.swap_remove(position).1);
             AdoptedWorker { id, channel, process, stdout: None, stderr: None }
         });
-        (Pool::resume(document, workers.collect(), After::Upgrade, links), frontend)
+        (Pool::resume(snapshot, workers.collect(), After::Upgrade, links), frontend)
     }
 
     fn after_crash(&self, orders: mpsc::Receiver<Order>, channels: Channels) -> Pair {
@@ -128,14 +131,14 @@ impl Line {
         let journal = Journal::open(kept.remove("journal").unwrap());
         let written = self.written.lock().unwrap().take();
         let written = written.unwrap_or_else(|| journal.read().unwrap());
-        let document = PoolDocument::decode(&written).unwrap();
-        let inherited = document.inherited().into_iter().collect();
+        let snapshot: PoolSnapshot = decode(&written).unwrap();
+        let inherited = snapshot.inherited.iter().copied().collect();
         let orphans = Orphans::resume(None, inherited).unwrap();
         let output = Output::start(OutputSettings::default()).unwrap();
         let (links, frontend) = self.links(orders, journal, output, orphans);
         let mut take = |part: WorkerPart, worker: WorkerId| kept.remove(&part.name(worker));
         let workers = channels.into_iter().filter_map(|(id, channel)| {
-            take(WorkerPart::Channel, id)?;
+            take(PARTS[0], id)?;
             Some(AdoptedWorker {
                 id,
                 channel,
@@ -144,7 +147,7 @@ impl Line {
                 stderr: take(WorkerPart::Stderr, id),
             })
         });
-        (Pool::resume(document, workers.collect(), After::Crash, links), frontend)
+        (Pool::resume(snapshot, workers.collect(), After::Crash, links), frontend)
     }
 
     /// Until it dies.

@@ -17,7 +17,7 @@ pub(super) struct Column {
     pub(super) sort: Option<Sort>,
 }
 
-/// What stands in a column.
+/// The content of a column.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Content {
     /// A bar: connections beside the most that a worker has.

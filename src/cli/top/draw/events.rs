@@ -54,7 +54,7 @@ fn lines(event: &Event, zone: &TimeZone, width: usize, look: Look) -> Vec<Line<'
     texts.into_iter().zip(times).map(line).collect()
 }
 
-/// Broken between format; a word that is longer than a line has one for itself.
+/// Broken between words; a word that is longer than a line has one for itself.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {

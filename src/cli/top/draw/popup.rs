@@ -1,4 +1,4 @@
-//! What lies over everything: a question before an order, help.
+//! Boxes over everything else: a question before an order, help.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -22,7 +22,7 @@ s             sort by slot, connections, cpu, memory,
               hand-offs
 e             more room for events, or less
 q Ctrl-C      quit
-Ctrl-L        draw everything anew
+Ctrl-L        draw everything again
 
 Orders are given after a yes. Lines beside figures show
 the last seconds; of totals, what came in each.

@@ -9,7 +9,7 @@ use ratatui::style::Color;
 use super::*;
 use crate::cli::top::order::Order;
 use crate::cli::top::sample;
-use crate::cli::top::state::{Popup, Said};
+use crate::cli::top::state::{Popup, StatusText};
 use crate::cli::top::theme::Characters;
 use crate::control::report::{Event, Live, Rollout, Status, TopClient, Worker};
 
@@ -68,7 +68,7 @@ fn in_a_rollout() -> State {
 #[test]
 fn eighty_by_twenty_four_shows_everything() {
     let mut state = state(4);
-    state.said = Some(Said { text: "sorted by slot".to_owned(), is_bad: false });
+    state.said = Some(StatusText { text: "sorted by slot".to_owned(), is_bad: false });
     state.under_way = vec![Order::Reload];
     let mut screen = lines(&state, (80, 24));
     for event in &mut screen[13..15] {
@@ -78,11 +78,11 @@ fn eighty_by_twenty_four_shows_everything() {
     let expected = "\
 shop  sticky-lb 0.1.0  0.0.0.0:3000  pid 4711  up 3h12m  rendezvous
 serving 4/4  accepting
-accepts/s     1234 ███████ p50 ms        0.08 ███████ fallbacks         14
-connections    290 ▆▆▆▇▇▇█ p99 ms        0.31 ███████ redispatched      3
+accepts/s     1234 ███████ p50 ms        0.08 ███████ fallbacks       14
+connections    290 ▆▆▆▇▇▇█ p99 ms        0.31 ███████ redispatched     3
 requests        17 ███████ stalls           0         refused          0
-moved            0         sent away        0         moves lost       0
-crashes           2         top client 12% 192.168.100.100
+migrated         0         closed           0         ws lost          0
+crashes          2         top client  12% 192.168.100.100
  slot   gen     pid state    uptime  conns load   hand/s p99 ms   mem cpu % died
 >   0     1    4712 serving   3h11m    100 █████▊     12   0.30  123M  12.5    0
     1     1    4713 serving   3h11m    101 █████▉     12   0.30  123M  12.5    0

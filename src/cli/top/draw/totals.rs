@@ -1,4 +1,4 @@
-//! The figures of the whole, three beside each other: name, number, a line of the last seconds.
+//! Figures of all workers together, three beside each other: name, number, a sparkline.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -25,7 +25,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, look: Look)
         for (cell, figure) in cells.iter().zip(figures) {
             match figure {
                 // An address needs all the room that is left.
-                Figure::TopClients => draw_top_client(frame, cell.union(cells[COLUMNS - 1]), state),
+                Figure::TopClient => draw_top_client(frame, cell.union(cells[COLUMNS - 1]), state),
                 figure => draw_figure(frame, *cell, *figure, state, look),
             }
         }
@@ -37,7 +37,7 @@ fn draw_figure(frame: &mut Frame<'_>, area: Rect, figure: Figure, state: &State,
     let is_bad = figure.is_bad(&state.status);
     let style = if is_bad { look.warning() } else { Style::new() };
     let text = Span::styled(text, style.add_modifier(Modifier::BOLD));
-    let parts = [Constraint::Length(11), Constraint::Length(7), Constraint::Min(0)];
+    let parts = [Constraint::Length(12), Constraint::Length(6), Constraint::Min(0)];
     let [name, number, line] = Layout::horizontal(parts).areas(area);
     frame.render_widget(figure.name(), name);
     frame.render_widget(Line::from(text).right_aligned(), number);
@@ -51,6 +51,6 @@ fn draw_figure(frame: &mut Frame<'_>, area: Rect, figure: Figure, state: &State,
 }
 
 fn draw_top_client(frame: &mut Frame<'_>, area: Rect, state: &State) {
-    let text = Figure::TopClients.text(&state.status);
-    frame.render_widget(Line::from(vec![Span::raw("top client "), text.bold()]), area);
+    let text = Figure::TopClient.text(&state.status);
+    frame.render_widget(Line::from(vec![Span::raw("top client  "), text.bold()]), area);
 }

@@ -5,7 +5,7 @@ use crate::cli::top::rows::Sort;
 use crate::cli::top::sample;
 
 /// A view of `workers` slots after these keys, and what the last one wished for.
-fn after(workers: u16, keys: &str) -> (State, Option<Wish>) {
+fn after(workers: u16, keys: &str) -> (State, Option<Action>) {
     let mut state = State::new(sample::live(workers));
     state.page = 10;
     let wish = press(&mut state, keys);
@@ -13,7 +13,7 @@ fn after(workers: u16, keys: &str) -> (State, Option<Wish>) {
 }
 
 /// Presses keys; `^` stands before what is pressed with Control, capital arrows are page keys.
-fn press(state: &mut State, keys: &str) -> Option<Wish> {
+fn press(state: &mut State, keys: &str) -> Option<Action> {
     let (mut wish, mut modifiers) = (None, KeyModifiers::NONE);
     for key in keys.chars() {
         let code = match key {
@@ -42,16 +42,16 @@ fn said(state: &State) -> &str {
 #[test]
 fn keys_that_end_it() {
     for (keys, expected) in [
-        ("q", Some(Wish::Quit)),
-        ("^c", Some(Wish::Quit)),
-        ("?^c", Some(Wish::Quit)),
-        ("r^c", Some(Wish::Quit)),
+        ("q", Some(Action::Quit)),
+        ("^c", Some(Action::Quit)),
+        ("?^c", Some(Action::Quit)),
+        ("r^c", Some(Action::Quit)),
         ("e", None),
         // q says no to a question, and closes help.
         ("rq", None),
         ("?q", None),
-        ("rqq", Some(Wish::Quit)),
-        ("^l", Some(Wish::Clear)),
+        ("rqq", Some(Action::Quit)),
+        ("^l", Some(Action::Clear)),
         ("^q", None),
         ("⎋", None),
         ("y", None),
@@ -84,7 +84,7 @@ fn nothing_is_ordered_without_a_yes() {
             assert_eq!((state.popup, state.under_way.len()), (None, 0), "{keys} {no}");
             assert_eq!(said(&state), format!("{order}: not ordered"));
         }
-        assert_eq!(press(&mut state, "y"), Some(Wish::CarryOut(order)), "{keys}");
+        assert_eq!(press(&mut state, "y"), Some(Action::CarryOut(order)), "{keys}");
         assert_eq!((state.popup, &state.under_way[..]), (None, &[order][..]), "{keys}");
         // One yes, one order.
         assert_eq!(press(&mut state, "y"), None, "{keys}");
@@ -97,7 +97,7 @@ fn a_question_stays_with_its_slot() {
     let mut live = sample::live(4);
     live.workers.retain(|worker| worker.slot != 2);
     state.live(live);
-    assert_eq!(press(&mut state, "y"), Some(Wish::CarryOut(Order::Drain(2))));
+    assert_eq!(press(&mut state, "y"), Some(Action::CarryOut(Order::Drain(2))));
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn what_came_of_an_order_is_said_until_the_next() {
     let (mut state, _) = after(4, "dy");
     state.answered(Order::Drain(0), Err("slot 0 is the last one that serves".to_owned()));
     let expected = "drain slot 0: slot 0 is the last one that serves".to_owned();
-    assert_eq!(state.said, Some(Said { text: expected.clone(), is_bad: true }));
+    assert_eq!(state.said, Some(StatusText { text: expected.clone(), is_bad: true }));
     assert_eq!(state.under_way, []);
     state.live(sample::live(4));
     press(&mut state, "↓e?⎋");
@@ -113,7 +113,7 @@ fn what_came_of_an_order_is_said_until_the_next() {
     press(&mut state, "ry");
     assert_eq!(said(&state), "");
     state.answered(Order::Reload, Ok("done".to_owned()));
-    assert_eq!(state.said, Some(Said { text: "reload: done".to_owned(), is_bad: false }));
+    assert_eq!(state.said, Some(StatusText { text: "reload: done".to_owned(), is_bad: false }));
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn an_order_is_not_given_twice_and_orders_are_bounded() {
     assert_eq!(state.under_way.len(), ORDERS);
     assert_eq!(said(&state), "8 orders are under way: wait for one of them");
     state.answered(Order::Drain(3), Ok("done".to_owned()));
-    assert_eq!(press(&mut state, "dy"), Some(Wish::CarryOut(Order::Drain(8))));
+    assert_eq!(press(&mut state, "dy"), Some(Action::CarryOut(Order::Drain(8))));
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! The format is what it was, and everything that a pool knows is in it.
+//! Everything that a pool knows is in its snapshot, and comes back from it.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::*;
+use crate::handover::pool::WorkerMessageSnapshot;
+use crate::handover::{assert_is_format, decode, encode};
 use crate::protocol::drain::DrainMode;
 use crate::protocol::ids::Generation;
 use crate::supervisor::autoscale::{AutoscaleSettings, LoadMeasure};
@@ -13,9 +13,11 @@ use crate::supervisor::command::{InheritedVariables, User};
 use crate::supervisor::lifecycle::{Fact, LifecycleSettings};
 use crate::supervisor::limits::{LimitReason, LimitSettings};
 use crate::supervisor::pool::handle::Scale;
-use crate::supervisor::pool::stats::Crash;
+use crate::supervisor::pool::stats::{Crash, Stats};
 use crate::supervisor::restart::RestartPolicy;
+use crate::supervisor::rollout::planner::Planner;
 use crate::supervisor::rollout::{Cause, Outcome, RolloutSettings, Trigger};
+use crate::supervisor::slot_life::SlotLife;
 
 fn at(seconds: u64) -> Timestamp {
     Timestamp(0) + Duration::from_secs(seconds)
@@ -151,83 +153,95 @@ fn stats() -> Stats {
 }
 
 /// With every kind of thing that there can be in it.
-fn rich() -> PoolDocument {
-    let kinds = [Kind::Current, Kind::Before, Kind::Other(Box::new(command("1")))];
-    let slots = (0..).zip(lives()).map(|(number, life)| WrittenSlot {
+fn rich() -> PoolSnapshot {
+    let commands = || {
+        let other = Box::new(command("1").snapshot());
+        [CommandSnapshot::Current, CommandSnapshot::Before, CommandSnapshot::Other(other)]
+    };
+    let slots = (0..).zip(lives()).map(|(number, life)| SlotSnapshot {
         slot: SlotId(number),
-        life,
-        command: kinds[usize::from(number) % 3].clone(),
-        candidate: (number == 0).then_some(Kind::Current),
+        life: life.snapshot(),
+        command: commands()[usize::from(number) % 3].clone(),
+        candidate: (number == 0).then_some(CommandSnapshot::Current),
         ranked: number != 3,
     });
     let worker =
         |slot, generation| WorkerId { slot: SlotId(slot), generation: Generation(generation) };
-    let running = |slot, killed| WrittenWorker {
+    let running = |slot, killed| WorkerRecord {
         worker: worker(slot, 1),
         pid: 4_711,
         started: at(1),
         jitter: 0.1 + 0.2,
         killed,
     };
-    let said = [Said::Hello, Said::Ready, Said::Leave, Said::Violation];
-    PoolDocument {
-        version: VERSION,
-        settings: settings("3"),
-        before: Some(settings("2")),
-        deferred: Some(Deferred::NOTHING.then(Scale::To(4)).then(Scale::By(-1))),
+    let running = vec![running(0, None), running(7, Some(KillReason::Stalled))];
+    let messages = [
+        WorkerMessageSnapshot::Hello,
+        WorkerMessageSnapshot::Ready,
+        WorkerMessageSnapshot::Leave,
+        WorkerMessageSnapshot::Violation,
+    ];
+    let deferred = Deferred::NOTHING.then(Scale::To(4)).then(Scale::By(-1));
+    PoolSnapshot {
+        settings: settings("3").snapshot(),
+        before: Some(settings("2").snapshot()),
+        deferred: Some(deferred.snapshot()),
         slots: slots.collect(),
-        running: vec![running(0, None), running(7, Some(KillReason::Stalled))],
-        planner: planner(),
-        stats: stats(),
+        running: running.snapshot(),
+        planner: planner().snapshot(),
+        stats: stats().snapshot(),
         accepting: true,
-        stopping: WrittenStopping::LameDuck(at(99)),
-        summary: Summary { at_once: false, killed: 1, cut: 2, ..Summary::default() },
+        stopping: StoppingSnapshot::LameDuck(at(99)),
+        summary: Summary { at_once: false, killed: 1, cut: 2, ..Summary::default() }.snapshot(),
         last_failure: Some((SlotId(3), "exited with status 1".to_owned())),
         inherited: vec![17, 4_711],
-        unheard: said.into_iter().map(|said| (worker(1, 2), said)).collect(),
+        unheard: messages.into_iter().map(|message| (worker(1, 2), message)).collect(),
     }
-}
-
-fn value(document: &PoolDocument) -> Value {
-    serde_json::from_slice(&document.encode()).unwrap()
 }
 
 #[test]
 fn the_format_is_the_one_of_its_version() {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
-    let path = format!("{root}/pool-{VERSION}.json");
-    let golden = std::fs::read(&path).unwrap_or_default();
-    let expected: Value = serde_json::from_slice(&golden).unwrap_or_default();
-    let found = value(&rich());
-    assert!(
-        found == expected,
-        "what is written is no longer what {path} says. A primary of the same VERSION could not read \
-         it: raise the version, leave that file, and write the new one:\n{found:#}",
-    );
-    assert_eq!(value(&PoolDocument::decode(&golden).unwrap()), expected);
+    let snapshot = rich();
+    let encoded = encode(&snapshot).unwrap();
+    assert_is_format("pool", &encoded);
+    assert_eq!(decode::<PoolSnapshot>(&encoded).unwrap(), snapshot);
+}
+
+/// There and back again: whatever is lost on the way would be missing the second time.
+fn again<T: Carry>(snapshot: &T::Snapshot) -> T::Snapshot
+where
+    T::Snapshot: Clone,
+{
+    T::restore(snapshot.clone()).snapshot()
 }
 
 #[test]
-fn of_another_version_nothing_else_is_read() {
-    for version in [0, 2, u64::MAX] {
-        let text = format!(r#"{{"version":{version},"slots":17}}"#);
-        let error = PoolDocument::decode(text.as_bytes()).unwrap_err();
-        assert!(matches!(error, DocumentError::Version(found) if found == version), "{error}");
-    }
-    for wrong in ["", "{", "[]", r#"{"version":1}"#] {
-        assert!(PoolDocument::decode(wrong.as_bytes()).is_err(), "{wrong}");
+fn nothing_is_lost_on_the_way() {
+    let rich = rich();
+    assert_eq!(again::<PoolSettings>(&rich.settings), rich.settings);
+    assert_eq!(again::<Option<PoolSettings>>(&rich.before), rich.before);
+    assert_eq!(again::<Option<Deferred>>(&rich.deferred), rich.deferred);
+    assert_eq!(again::<Vec<WorkerRecord>>(&rich.running), rich.running);
+    assert_eq!(again::<Planner>(&rich.planner), rich.planner);
+    assert_eq!(again::<Stats>(&rich.stats), rich.stats);
+    assert_eq!(again::<Summary>(&rich.summary), rich.summary);
+    for slot in rich.slots {
+        assert_eq!(again::<SlotLife>(&slot.life), slot.life);
     }
 }
 
 #[test]
 fn slots_that_run_the_same_share_it_again() {
-    let document = rich();
-    let read = PoolDocument::decode(&document.encode()).unwrap();
-    let current = read.command(&Kind::Current);
-    assert!(Arc::ptr_eq(&current, &read.settings.command));
-    assert_eq!(*read.command(&Kind::Before), command("2"));
-    assert_eq!(*read.command(&document.slots[2].command), command("1"));
-    // Whoever names what isn't there gets what there is.
-    let without = PoolDocument { before: None, ..read };
-    assert!(Arc::ptr_eq(&without.command(&Kind::Before), &without.settings.command));
+    let snapshot = rich();
+    let settings = RestoredSettings {
+        current: Carry::restore(snapshot.settings),
+        before: Carry::restore(snapshot.before),
+    };
+    let current = settings.command(CommandSnapshot::Current);
+    assert!(Arc::ptr_eq(&current, &settings.current.command));
+    assert_eq!(*settings.command(CommandSnapshot::Before), command("2"));
+    assert_eq!(*settings.command(snapshot.slots[2].command.clone()), command("1"));
+    // A command that is named and missing is the current one.
+    let without = RestoredSettings { before: None, ..settings };
+    assert!(Arc::ptr_eq(&without.command(CommandSnapshot::Before), &without.current.command));
 }

@@ -1,6 +1,6 @@
-//! The ledger's memory: pages are taken, and come back when they are dropped.
+//! The memory of checkpoints: pages are taken, and come back when they are dropped.
 //!
-//! Grows by what is needed and never shrinks; what long states leave behind goes back to the kernel.
+//! Grows as needed and never shrinks; memory of long states goes back to the kernel.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,7 +11,7 @@ use rustix::fs::{FallocateFlags, fallocate, ftruncate};
 
 use crate::kernel::{PAGE, SharedMemory};
 use crate::protocol::checkpoint;
-use crate::worker::session::lock;
+use crate::worker::lock::lock;
 
 /// Single pages are made so many at a time, since each mapping counts.
 const AT_ONCE: usize = 64;
@@ -19,7 +19,7 @@ const AT_ONCE: usize = 64;
 /// Powers of two of pages: the longest state takes 2^12.
 const SIZES: usize = 16;
 
-/// Memory of a worker's ledger. All clones are the same.
+/// Memory of a worker's checkpoints. All clones are the same.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pages {
     inner: Arc<Mutex<Inner>>,
@@ -30,11 +30,11 @@ struct Inner {
     file: Option<OwnedFd>,
     /// Pages of the file.
     length: u64,
-    /// Runs that nobody has, by their size as a power of two.
+    /// Free runs, by their size as a power of two.
     free: [Vec<Place>; SIZES],
 }
 
-/// Where a run of pages is.
+/// The place of a run of pages.
 #[derive(Clone, Debug)]
 struct Place {
     memory: Arc<SharedMemory>,
@@ -97,14 +97,14 @@ impl Inner {
         Ok(())
     }
 
-    /// What was in long ones is nobody's concern any more, and takes no memory.
+    /// Memory of long runs goes back to the kernel.
     fn take_back(&mut self, place: Place, size: usize) {
         if size > 0
             && let Some(file) = &self.file
         {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             let (offset, length) = (place.first * PAGE as u64, (PAGE << size) as u64);
-            // Then it stays as it is.
+            // If it fails, the memory stays.
             let _ = fallocate(file, flags, offset, length);
         }
         self.free[size].push(place);
@@ -128,7 +128,7 @@ impl Run {
         self.place.first
     }
 
-    /// Where it begins in the file, in bytes.
+    /// Its offset in the file, in bytes.
     pub(super) fn offset(&self) -> u64 {
         self.place.first * PAGE as u64
     }

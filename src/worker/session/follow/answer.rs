@@ -5,7 +5,7 @@
 
 const STATUS: usize = "HTTP/1.1 101".len();
 
-/// Where the bytes that were seen so far have got to.
+/// The place in the head that the bytes so far have come to.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Answer {
     start: [u8; STATUS],
@@ -14,7 +14,7 @@ pub(crate) struct Answer {
     line: usize,
 }
 
-/// What it came to.
+/// The outcome of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The head ended within these bytes.

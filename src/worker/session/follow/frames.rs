@@ -1,6 +1,6 @@
 //! Follows WebSocket frames (RFC 6455, 5.2) in one direction: where messages end, and nothing else.
 //!
-//! Never judges: what is malformed is followed as far as its lengths go, and is the library's to
+//! Never judges: a malformed frame is followed as far as its lengths go, and is the library's to
 //! refuse.
 
 const FINAL: u8 = 0x80;
@@ -11,7 +11,7 @@ const CLOSE: u8 = 8;
 /// Of every header.
 const FIXED: u8 = 2;
 
-/// Where the bytes that were seen so far have got to.
+/// The place in a frame that the bytes so far have come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Frames {
     /// Bytes of the present header; 0 before a frame and within its payload.
@@ -20,7 +20,7 @@ pub(crate) struct Frames {
     header: u8,
     length_end: u8,
     first: u8,
-    /// What is left of the payload; while the header is read, its length as far as known.
+    /// The rest of the payload; while the header is read, its length as far as known.
     payload: u64,
     /// A message has begun whose last frame has not.
     fragmented: bool,
@@ -32,7 +32,7 @@ impl Frames {
     pub(crate) fn follow(&mut self, mut bytes: &[u8]) {
         loop {
             if self.seen == 0 && self.payload > 0 {
-                // What is longer than memory can be is longer than what is there.
+                // A payload that is longer than memory can be is longer than these bytes.
                 let skipped = usize::try_from(self.payload).unwrap_or(usize::MAX).min(bytes.len());
                 self.payload -= skipped as u64;
                 bytes = &bytes[skipped..];

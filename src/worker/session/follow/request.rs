@@ -1,6 +1,6 @@
-//! What the head of an HTTP/1.1 request says of what follows it.
+//! Reads from the head of an HTTP/1.1 request what follows it.
 //!
-//! Never decides whether a request is any good: what isn't followed is the library's to answer.
+//! Never decides whether a request is valid: the library answers those that aren't followed.
 
 use std::mem::MaybeUninit;
 
@@ -9,7 +9,7 @@ use httparse::{Header, Status};
 /// As many as hyper takes.
 const MAX_HEADERS: usize = 100;
 
-/// What bytes that should begin with a head are.
+/// The beginning of some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     /// The head goes on.

@@ -1,43 +1,51 @@
 //! Counts a connection's HTTP requests: whether one is owed an answer.
 //!
-//! Never sees an answer: that it is made, its owner says; that it is out, the library does by
-//! flushing.
+//! Never sees an answer: the server says when it is made, and the library flushes when it is out.
 
-/// What was read, and what became of it.
+/// The requests that were read, and their answers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Requests {
-    /// Whose head was delivered.
+    /// Requests whose head was delivered.
     begun: u64,
-    /// Whose answer was made.
+    /// Requests whose answer was made.
     finished: u64,
-    /// Somebody says when answers are made.
-    counted: bool,
-    /// Something was written since a head was delivered.
-    written: bool,
-    /// Nothing was written or made since the library flushed.
-    flushed: bool,
+    answers: Answers,
+}
+
+/// The facts known of answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answers {
+    /// Nothing says when they are made: only that something was written since a head was delivered.
+    Observed { written: bool },
+    /// The server says when they are made. Flushed: nothing was written or made since the library
+    /// has flushed.
+    Counted { flushed: bool },
 }
 
 impl Requests {
     pub(crate) fn new() -> Self {
-        Self { begun: 0, finished: 0, counted: false, written: false, flushed: true }
+        Self { begun: 0, finished: 0, answers: Answers::Observed { written: false } }
     }
 
     /// A head is delivered.
     pub(crate) fn begin(&mut self) {
         self.begun += 1;
-        self.written = false;
+        if let Answers::Observed { written } = &mut self.answers {
+            *written = false;
+        }
     }
 
-    /// Somebody will say when this request's answer is made.
+    /// The server will say when this request's answer is made.
     pub(crate) fn count(&mut self) {
-        self.counted = true;
+        if let Answers::Observed { .. } = self.answers {
+            self.answers = Answers::Counted { flushed: false };
+        }
     }
 
     /// An answer is made. That is before it is written.
     pub(crate) fn finish(&mut self) {
         self.finished += 1;
-        self.flushed = false;
+        self.answers = Answers::Counted { flushed: false };
     }
 
     #[cfg(test)]
@@ -46,28 +54,37 @@ impl Requests {
     }
 
     pub(crate) fn wrote(&mut self) {
-        self.written = true;
-        self.flushed = false;
+        match &mut self.answers {
+            Answers::Observed { written } => *written = true,
+            Answers::Counted { flushed } => *flushed = false,
+        }
     }
 
     /// The library has nothing left to write.
     pub(crate) fn flush(&mut self) {
-        self.flushed = true;
+        if let Answers::Counted { flushed } = &mut self.answers {
+            *flushed = true;
+        }
     }
 
-    /// Nothing is owed for certain. If nobody counts, that is so before the first request only.
+    /// Nothing is owed for certain. If answers are not counted, that is so before the first request
+    /// only.
     pub(crate) fn idle(&self) -> bool {
-        self.begun == 0 || self.counted && self.all_answered()
+        self.begun == 0 || self.all_answered()
     }
 
-    /// The next head may be read. If nobody counts, an answer that has begun must do: what an
-    /// answer to an upgrade would be mistaken for is one that was begun after it was read.
+    /// The next head may be read. If answers are not counted, one that has begun must do: it can't
+    /// be mistaken for the answer to an upgrade that is read after it.
     pub(crate) fn answered(&self) -> bool {
-        self.begun == 0 || if self.counted { self.all_answered() } else { self.written }
+        match self.answers {
+            _ if self.begun == 0 => true,
+            Answers::Observed { written } => written,
+            Answers::Counted { .. } => self.all_answered(),
+        }
     }
 
     fn all_answered(&self) -> bool {
-        self.begun == self.finished && self.flushed
+        self.begun == self.finished && self.answers == Answers::Counted { flushed: true }
     }
 }
 
@@ -93,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_counts_it_is_idle_before_the_first_request_only() {
+    fn uncounted_it_is_idle_before_the_first_request_only() {
         let mut requests = Requests::new();
         requests.begin();
         assert!(!requests.answered());

@@ -1,4 +1,4 @@
-//! What people serve WebSockets and HTTP with, as they would write it.
+//! Servers of WebSockets and HTTP as apps write them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,9 +31,9 @@ use crate::worker::session::tests::migration::{App, Served};
 pub(super) const BIG: usize = 6_000_000;
 
 pub(super) fn tungstenite() -> App {
-    Arc::new(|gate, served| {
+    Arc::new(|served_stream, served| {
         tokio::spawn(async move {
-            if let Ok(socket) = tokio_tungstenite::accept_async(gate).await {
+            if let Ok(socket) = tokio_tungstenite::accept_async(served_stream).await {
                 echo(socket, served).await;
             }
         });
@@ -41,10 +41,10 @@ pub(super) fn tungstenite() -> App {
 }
 
 pub(super) fn hyper_upgrade() -> App {
-    Arc::new(|gate, served| {
+    Arc::new(|served_stream, served| {
         let service = service_fn(move |request| upgrade(request, served.clone()));
         let connection = hyper::server::conn::http1::Builder::new()
-            .serve_connection(TokioIo::new(gate), service)
+            .serve_connection(TokioIo::new(served_stream), service)
             .with_upgrades();
         tokio::spawn(connection);
     })
@@ -91,12 +91,14 @@ async fn work(served: &Served) {
 /// Two workers, each with a server of its own.
 pub(super) fn axum() -> App {
     let workers = [(); 2].map(|()| {
-        let (gates, feed) = mpsc::channel(64);
+        let (streams, feed) = mpsc::channel(64);
         let service = router().into_make_service_with_connect_info::<Served>();
         tokio::spawn(async move { axum::serve(Feed(feed), service).await });
-        gates
+        streams
     });
-    Arc::new(move |gate, served| workers[served.worker].try_send((gate, served)).unwrap())
+    Arc::new(move |served_stream, served| {
+        workers[served.worker].try_send((served_stream, served)).unwrap()
+    })
 }
 
 fn router() -> Router {
@@ -134,7 +136,7 @@ async fn number(Path(number): Path<u64>, ConnectInfo(served): ConnectInfo<Served
 
 /// Requests are counted, and each is a reason to move.
 async fn count(ConnectInfo(served): ConnectInfo<Served>, request: Request, next: Next) -> Response {
-    let in_flight = served.handle.request_started();
+    let in_flight = served.handle.request_started(None);
     if request.uri().path() != "/" {
         served.handled.notify_one();
     }

@@ -1,4 +1,4 @@
-//! The gate by itself: what may be read when, and what is taken.
+//! The stream by itself: what may be read when, and what is detached.
 
 use std::time::Duration;
 
@@ -6,9 +6,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::worker::session::handle::{Baggage, Handle, Kind};
+use crate::worker::session::handle::Handle;
+use crate::worker::session::image::{ConnectionState, Kind};
 use crate::worker::session::stream::SessionStream;
 use crate::worker::session::tests::client::{UPGRADE, frame};
+use crate::worker::session::tests::migration::{self, resumed};
 
 const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
 
@@ -20,42 +22,42 @@ async fn pair() -> (TcpStream, TcpStream) {
 
 async fn fresh() -> (TcpStream, SessionStream, Handle) {
     let (client, server) = pair().await;
-    let (gate, handle) = SessionStream::fresh(server, None);
-    (client, gate, handle)
+    let (stream, handle) = migration::fresh(server);
+    (client, stream, handle)
 }
 
 /// Another worker has agreed already.
 async fn replaying() -> (TcpStream, SessionStream, Handle) {
     let (client, server) = pair().await;
     let head = UPGRADE.as_bytes().to_vec();
-    let baggage = Baggage { kind: Kind::WebSocket, head, unread: Vec::new() };
-    let (mut gate, handle) = SessionStream::resumed(server, None, baggage, None);
-    reads(&mut gate, UPGRADE.as_bytes()).await;
-    (client, gate, handle)
+    let connection = ConnectionState { kind: Kind::WebSocket, head, unread: Vec::new() };
+    let (mut stream, handle) = resumed(server, connection);
+    reads(&mut stream, UPGRADE.as_bytes()).await;
+    (client, stream, handle)
 }
 
 async fn websocket() -> (TcpStream, SessionStream, Handle) {
-    let (client, mut gate, handle) = replaying().await;
-    gate.write_all(SWITCHING).await.unwrap();
-    (client, gate, handle)
+    let (client, mut stream, handle) = replaying().await;
+    stream.write_all(SWITCHING).await.unwrap();
+    (client, stream, handle)
 }
 
 const LONG: Duration = Duration::from_secs(30);
 
 /// Waits for just this.
-async fn reads(gate: &mut SessionStream, expected: &[u8]) {
+async fn reads(stream: &mut SessionStream, expected: &[u8]) {
     let mut bytes = vec![0; expected.len()];
-    timeout(LONG, gate.read_exact(&mut bytes)).await.unwrap().unwrap();
+    timeout(LONG, stream.read_exact(&mut bytes)).await.unwrap().unwrap();
     assert!(bytes == expected, "{} bytes that are others", bytes.len());
 }
 
-async fn reads_the_end(gate: &mut SessionStream) {
-    assert_eq!(timeout(LONG, gate.read(&mut [0; 9])).await.unwrap().unwrap(), 0);
+async fn reads_the_end(stream: &mut SessionStream) {
+    assert_eq!(timeout(LONG, stream.read(&mut [0; 9])).await.unwrap().unwrap(), 0);
 }
 
 /// Wants to read, and gets nothing.
-async fn reads_nothing(gate: &mut SessionStream) {
-    assert!(timeout(Duration::from_millis(20), gate.read_u8()).await.is_err());
+async fn reads_nothing(stream: &mut SessionStream) {
+    assert!(timeout(Duration::from_millis(20), stream.read_u8()).await.is_err());
 }
 
 /// Has been polled since something changed.
@@ -65,26 +67,26 @@ async fn is_drained(handle: &Handle) -> bool {
 
 #[tokio::test]
 async fn asked_to_stop_it_reads_to_the_end_of_the_message_and_no_further() {
-    let (mut client, mut gate, handle) = websocket().await;
+    let (mut client, mut stream, handle) = websocket().await;
     let (first, ping) = (frame(0x01, b"one"), frame(0x89, b"ping"));
     let (last, next) = (frame(0x80, b"two"), frame(0x81, b"next"));
     client.write_all(&first[..4]).await.unwrap();
-    reads(&mut gate, &first[..4]).await;
+    reads(&mut stream, &first[..4]).await;
     handle.ask_to_stop();
-    reads_nothing(&mut gate).await;
+    reads_nothing(&mut stream).await;
     assert!(!is_drained(&handle).await, "in the middle of a frame");
     client.write_all(&[&first[4..], &ping].concat()).await.unwrap();
-    reads(&mut gate, &[&first[4..], &ping].concat()).await;
-    reads_nothing(&mut gate).await;
+    reads(&mut stream, &[&first[4..], &ping].concat()).await;
+    reads_nothing(&mut stream).await;
     assert!(!is_drained(&handle).await, "in the middle of a message");
     assert!(!handle.hold());
     client.write_all(&[last.as_slice(), &next].concat()).await.unwrap();
-    reads(&mut gate, &last).await;
-    reads_nothing(&mut gate).await;
+    reads(&mut stream, &last).await;
+    reads_nothing(&mut stream).await;
     assert!(is_drained(&handle).await && handle.hold());
-    let mut taken = handle.take().unwrap();
-    assert_eq!((taken.baggage.kind, taken.baggage.unread.len()), (Kind::WebSocket, 0));
-    assert_eq!(taken.baggage.head, UPGRADE.as_bytes());
+    let mut taken = handle.detach().unwrap();
+    assert_eq!((taken.connection.kind, taken.connection.unread.len()), (Kind::WebSocket, 0));
+    assert_eq!(taken.connection.head, UPGRADE.as_bytes());
     let mut rest = vec![0; next.len()];
     taken.stream.read_exact(&mut rest).await.unwrap();
     assert_eq!(rest, next);
@@ -92,12 +94,12 @@ async fn asked_to_stop_it_reads_to_the_end_of_the_message_and_no_further() {
 
 #[tokio::test]
 async fn told_to_go_on_it_goes_on() {
-    let (mut client, mut gate, handle) = websocket().await;
+    let (mut client, mut stream, handle) = websocket().await;
     let message = frame(0x81, b"hello");
     handle.ask_to_stop();
     client.write_all(&message).await.unwrap();
     let expected = message.clone();
-    let reading = tokio::spawn(async move { reads(&mut gate, &expected).await });
+    let reading = tokio::spawn(async move { reads(&mut stream, &expected).await });
     handle.drained().await;
     handle.go_on();
     assert!(!handle.hold() && !is_drained(&handle).await);
@@ -106,142 +108,142 @@ async fn told_to_go_on_it_goes_on() {
 
 #[tokio::test]
 async fn held_it_neither_reads_nor_writes_and_released_it_does_both() {
-    let (mut client, mut gate, handle) = websocket().await;
+    let (mut client, mut stream, handle) = websocket().await;
     handle.ask_to_stop();
-    reads_nothing(&mut gate).await;
+    reads_nothing(&mut stream).await;
     assert!(handle.hold() && handle.hold());
     let writing = tokio::spawn(async move {
-        gate.write_all(b"\x81\x02ab").await.unwrap();
-        gate
+        stream.write_all(b"\x81\x02ab").await.unwrap();
+        stream
     });
     let mut came = [0; 4];
     let nothing = timeout(Duration::from_millis(30), client.read(&mut came)).await;
     assert!(nothing.is_err(), "written while held");
-    assert!(handle.take().is_none(), "what was to be written would be lost");
+    assert!(handle.detach().is_none(), "what was to be written would be lost");
     client.read_exact(&mut came).await.unwrap();
     assert_eq!(&came, b"\x81\x02ab");
     // It was released by that, and is drained again.
-    let mut gate = writing.await.unwrap();
-    reads_nothing(&mut gate).await;
+    let mut stream = writing.await.unwrap();
+    reads_nothing(&mut stream).await;
     assert!(is_drained(&handle).await && handle.hold());
     handle.release();
     handle.go_on();
     client.write_all(&frame(0x81, b"x")).await.unwrap();
-    reads(&mut gate, &frame(0x81, b"x")).await;
+    reads(&mut stream, &frame(0x81, b"x")).await;
 }
 
 #[tokio::test]
-async fn taken_the_library_sees_the_end_and_writes_fail() {
-    let (_client, mut gate, handle) = websocket().await;
+async fn detached_the_library_sees_the_end_and_writes_fail() {
+    let (_client, mut stream, handle) = websocket().await;
     handle.ask_to_stop();
     let reading = tokio::spawn(async move {
         let mut byte = [0];
-        let length = gate.read(&mut byte).await.unwrap();
-        (length, gate)
+        let length = stream.read(&mut byte).await.unwrap();
+        (length, stream)
     });
     handle.drained().await;
-    assert!(handle.hold() && !handle.has_left());
-    let taken = handle.take();
-    let (length, mut gate) = reading.await.unwrap();
+    assert!(handle.hold() && !handle.is_detached());
+    let taken = handle.detach();
+    let (length, mut stream) = reading.await.unwrap();
     assert_eq!(length, 0);
-    let error = gate.write(b"late").await.unwrap_err();
+    let error = stream.write(b"late").await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
-    gate.flush().await.unwrap();
-    gate.shutdown().await.unwrap();
-    assert!(taken.is_some() && handle.has_left() && handle.kind() == Kind::Ended);
-    assert!(handle.take().is_none() && handle.seize().is_none());
+    stream.flush().await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert!(taken.is_some() && handle.is_detached() && handle.kind() == Kind::Ended);
+    assert!(handle.detach().is_none() && handle.force_detach().is_none());
     handle.ended().await;
 }
 
 #[tokio::test]
 async fn what_the_server_has_begun_to_write_it_finishes() {
-    let (_client, mut gate, handle) = websocket().await;
+    let (_client, mut stream, handle) = websocket().await;
     handle.ask_to_stop();
-    gate.write_all(b"\x81\x04ab").await.unwrap();
-    reads_nothing(&mut gate).await;
+    stream.write_all(b"\x81\x04ab").await.unwrap();
+    reads_nothing(&mut stream).await;
     assert!(!is_drained(&handle).await, "in the middle of a frame");
-    gate.write_all(b"cd\x01\x01e").await.unwrap();
-    reads_nothing(&mut gate).await;
+    stream.write_all(b"cd\x01\x01e").await.unwrap();
+    reads_nothing(&mut stream).await;
     assert!(!is_drained(&handle).await, "in the middle of a message");
-    assert!(handle.seize().unwrap().at_frame_boundary);
+    assert!(handle.force_detach().unwrap().at_frame_boundary);
 }
 
 #[tokio::test]
 async fn a_reader_that_waits_for_a_write_is_woken_by_it() {
-    let (_client, gate, handle) = websocket().await;
-    let (mut reader, mut writer) = tokio::io::split(gate);
+    let (_client, stream, handle) = websocket().await;
+    let (mut reader, mut writer) = tokio::io::split(stream);
     writer.write_all(b"\x81\x04ab").await.unwrap();
     handle.ask_to_stop();
     let reading = tokio::spawn(async move { reader.read_u8().await });
     assert!(!is_drained(&handle).await);
     writer.write_all(b"cd").await.unwrap();
     handle.drained().await;
-    drop(handle.seize());
+    drop(handle.force_detach());
     assert!(reading.await.unwrap().is_err());
 }
 
 #[tokio::test]
 async fn a_write_that_the_socket_has_no_room_for_is_owed() {
-    let (_client, mut gate, handle) = websocket().await;
+    let (_client, mut stream, handle) = websocket().await;
     handle.ask_to_stop();
     // Frames without a payload, so that each second byte is an end.
     let frames = [0x81, 0].repeat(8_000_000);
-    let writing = timeout(Duration::from_millis(100), gate.write_all(&frames)).await;
+    let writing = timeout(Duration::from_millis(100), stream.write_all(&frames)).await;
     assert!(writing.is_err(), "the socket took it all");
-    reads_nothing(&mut gate).await;
+    reads_nothing(&mut stream).await;
     assert!(!is_drained(&handle).await);
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_while_stopped_is_seen_to() {
-    let (client, mut gate, handle) = websocket().await;
+    let (client, mut stream, handle) = websocket().await;
     handle.ask_to_stop();
-    reads_nothing(&mut gate).await;
+    reads_nothing(&mut stream).await;
     assert!(is_drained(&handle).await);
     drop(client);
-    reads_the_end(&mut gate).await;
+    reads_the_end(&mut stream).await;
     assert!(!is_drained(&handle).await && !handle.hold());
-    drop(gate);
+    drop(stream);
     handle.ended().await;
-    assert!(handle.seize().is_none() && !handle.has_left());
+    assert!(handle.force_detach().is_none() && !handle.is_detached());
 }
 
 #[tokio::test]
-async fn a_goodbye_is_finished_here() {
-    let goodbye = frame(0x88, &1000u16.to_be_bytes());
-    let (mut client, mut gate, handle) = websocket().await;
-    client.write_all(&goodbye).await.unwrap();
-    reads(&mut gate, &goodbye).await;
+async fn a_close_is_finished_here() {
+    let close = frame(0x88, &1000u16.to_be_bytes());
+    let (mut client, mut stream, handle) = websocket().await;
+    client.write_all(&close).await.unwrap();
+    reads(&mut stream, &close).await;
     assert_eq!(handle.kind(), Kind::Closing);
     handle.ask_to_stop();
-    reads_nothing(&mut gate).await;
+    reads_nothing(&mut stream).await;
     assert!(!is_drained(&handle).await);
 
-    let (mut client, mut gate, handle) = websocket().await;
+    let (mut client, mut stream, handle) = websocket().await;
     handle.ask_to_stop();
-    client.write_all(&goodbye).await.unwrap();
-    reads_nothing(&mut gate).await;
+    client.write_all(&close).await.unwrap();
+    reads_nothing(&mut stream).await;
     assert!(is_drained(&handle).await);
     // The server says it, too: now it wants to read what the client says.
-    gate.write_all(b"\x88\x02\x03\xe8").await.unwrap();
+    stream.write_all(b"\x88\x02\x03\xe8").await.unwrap();
     assert!(!handle.hold());
-    reads(&mut gate, &goodbye).await;
-    assert!(!handle.seize().unwrap().at_frame_boundary);
+    reads(&mut stream, &close).await;
+    assert!(!handle.force_detach().unwrap().at_frame_boundary);
 }
 
 #[tokio::test]
-async fn seized_it_says_whether_a_close_frame_may_follow() {
+async fn detached_by_force_it_says_whether_a_close_frame_may_follow() {
     for (written, expected) in [(b"".as_slice(), true), (b"\x81\x01a", true), (b"\x81\x02a", false)]
     {
-        let (_client, mut gate, handle) = websocket().await;
-        gate.write_all(written).await.unwrap();
-        let seized = handle.seize().unwrap();
-        assert_eq!(seized.at_frame_boundary, expected);
-        reads_the_end(&mut gate).await;
+        let (_client, mut stream, handle) = websocket().await;
+        stream.write_all(written).await.unwrap();
+        let detached = handle.force_detach().unwrap();
+        assert_eq!(detached.at_frame_boundary, expected);
+        reads_the_end(&mut stream).await;
     }
     let (_client, _gate, handle) = fresh().await;
-    let seized = handle.seize().unwrap();
-    assert!(!seized.at_frame_boundary);
+    let detached = handle.force_detach().unwrap();
+    assert!(!detached.at_frame_boundary);
 }
 
 #[tokio::test]
@@ -253,17 +255,17 @@ async fn a_replay_with_another_answer_ends_in_a_close_frame() {
         (b"HTTP/1.1 103 Early Hints\r\n\r\n", 1012),
     ];
     for (answer, code) in cases {
-        let (mut client, mut gate, handle) = replaying().await;
-        gate.write_all(answer).await.unwrap();
+        let (mut client, mut stream, handle) = replaying().await;
+        stream.write_all(answer).await.unwrap();
         // Or without an answer at all.
-        gate.shutdown().await.unwrap();
-        assert!(handle.replay_refused() && handle.kind() == Kind::Closing);
-        reads_the_end(&mut gate).await;
-        drop(gate);
+        stream.shutdown().await.unwrap();
+        assert!(handle.is_rejected() && handle.kind() == Kind::Closing);
+        reads_the_end(&mut stream).await;
+        drop(stream);
         handle.ended().await;
-        let seized = handle.seize().unwrap();
-        assert!(!seized.at_frame_boundary);
-        drop(seized);
+        let detached = handle.force_detach().unwrap();
+        assert!(!detached.at_frame_boundary);
+        drop(detached);
         let mut frame = Vec::new();
         client.read_to_end(&mut frame).await.unwrap();
         let [high, low] = u16::to_be_bytes(code);
@@ -276,69 +278,69 @@ async fn what_is_not_followed_passes_whole_and_never_stops() {
     let chunked = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
     let long = [b"GET / HTTP/1.1\r\nx: ".as_slice(), &[b'y'; 70_000]].concat();
     for bytes in [chunked.as_slice(), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01", &long] {
-        let (mut client, mut gate, handle) = fresh().await;
+        let (mut client, mut stream, handle) = fresh().await;
         client.write_all(bytes).await.unwrap();
-        reads(&mut gate, bytes).await;
+        reads(&mut stream, bytes).await;
         assert_eq!(handle.kind(), Kind::Unknown);
         handle.ask_to_stop();
         client.write_all(b"more").await.unwrap();
-        reads(&mut gate, b"more").await;
-        reads_nothing(&mut gate).await;
+        reads(&mut stream, b"more").await;
+        reads_nothing(&mut stream).await;
         assert!(!is_drained(&handle).await && !handle.hold());
-        assert!(!handle.seize().unwrap().at_frame_boundary);
+        assert!(!handle.force_detach().unwrap().at_frame_boundary);
     }
     // And what ends before it can be told.
-    let (mut client, mut gate, _handle) = fresh().await;
+    let (mut client, mut stream, _handle) = fresh().await;
     client.write_all(b"GET / HT").await.unwrap();
     client.shutdown().await.unwrap();
-    reads(&mut gate, b"GET / HT").await;
-    reads_the_end(&mut gate).await;
+    reads(&mut stream, b"GET / HT").await;
+    reads_the_end(&mut stream).await;
 }
 
 #[tokio::test]
-async fn half_a_head_moves_and_a_request_is_nobodys_to_guess_at() {
-    let (mut client, mut gate, handle) = fresh().await;
+async fn half_a_head_migrates_and_a_request_is_not_guessed_at() {
+    let (mut client, mut stream, handle) = fresh().await;
     client.write_all(b"GET / HT").await.unwrap();
-    reads_nothing(&mut gate).await;
+    reads_nothing(&mut stream).await;
     handle.ask_to_stop();
-    reads_nothing(&mut gate).await;
+    reads_nothing(&mut stream).await;
     assert!(is_drained(&handle).await && handle.hold());
-    let taken = handle.take().unwrap();
+    let taken = handle.detach().unwrap();
     assert_eq!(
-        (taken.baggage.kind, taken.baggage.unread.as_slice()),
+        (taken.connection.kind, taken.connection.unread.as_slice()),
         (Kind::Http, b"GET / HT".as_slice())
     );
 
-    let (mut gate, handle) = SessionStream::resumed(taken.stream, None, taken.baggage, None);
+    let (mut stream, handle) = resumed(taken.stream, taken.connection);
     client.write_all(b"TP/1.1\r\n\r\n").await.unwrap();
-    reads(&mut gate, b"GET / HTTP/1.1\r\n\r\n").await;
-    gate.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-    gate.flush().await.unwrap();
+    reads(&mut stream, b"GET / HTTP/1.1\r\n\r\n").await;
+    stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    stream.flush().await.unwrap();
     handle.ask_to_stop();
-    reads_nothing(&mut gate).await;
-    assert!(!is_drained(&handle).await, "nobody has said that this was all");
+    reads_nothing(&mut stream).await;
+    assert!(!is_drained(&handle).await, "the answer may go on");
     assert_eq!(handle.kind(), Kind::Http);
 }
 
 #[tokio::test]
 async fn asked_in_the_middle_of_the_handshake_it_stops_behind_it() {
-    let (mut client, mut gate, handle) = fresh().await;
+    let (mut client, mut stream, handle) = fresh().await;
     let message = frame(0x81, b"early");
     client.write_all(&[UPGRADE.as_bytes(), &message].concat()).await.unwrap();
     let mut roomy = [0; 1000];
-    assert_eq!(gate.read(&mut roomy).await.unwrap(), UPGRADE.len());
+    assert_eq!(stream.read(&mut roomy).await.unwrap(), UPGRADE.len());
     handle.ask_to_stop();
-    reads_nothing(&mut gate).await;
+    reads_nothing(&mut stream).await;
     assert!(!is_drained(&handle).await);
     let (first, second) = SWITCHING.split_at(20);
-    gate.write_all(first).await.unwrap();
-    gate.write_all(&[second, b"\x81\x02a"].concat()).await.unwrap();
-    reads_nothing(&mut gate).await;
+    stream.write_all(first).await.unwrap();
+    stream.write_all(&[second, b"\x81\x02a"].concat()).await.unwrap();
+    reads_nothing(&mut stream).await;
     assert!(!is_drained(&handle).await, "a frame has begun behind the answer");
-    gate.write_all(b"b").await.unwrap();
-    reads_nothing(&mut gate).await;
+    stream.write_all(b"b").await.unwrap();
+    reads_nothing(&mut stream).await;
     assert!(is_drained(&handle).await && handle.hold());
-    let baggage = handle.take().unwrap().baggage;
-    assert_eq!(baggage.head, UPGRADE.as_bytes());
-    assert_eq!(baggage.unread, message);
+    let connection = handle.detach().unwrap().connection;
+    assert_eq!(connection.head, UPGRADE.as_bytes());
+    assert_eq!(connection.unread, message);
 }

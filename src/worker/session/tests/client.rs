@@ -85,7 +85,7 @@ impl Client {
         expect(&mut self.echoes, &mut self.pongs, numbers, style).await
     }
 
-    /// Says goodbye and is answered.
+    /// Sends a close frame and gets the answer.
     pub(super) async fn close(mut self) {
         self.writer.write_all(&frame(0x88, &1000u16.to_be_bytes())).await.unwrap();
         loop {

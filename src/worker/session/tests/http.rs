@@ -1,4 +1,4 @@
-//! Kept-alive HTTP, moved between requests.
+//! Checkpoint-alive HTTP, moved between requests.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -91,7 +91,7 @@ async fn pipelined_requests_are_all_answered_in_order() {
         }
     });
     in_time(async { drop(futures_util::future::join_all(clients).await) }).await;
-    // Each time at least, as more than one may be answered before the gate hears that it is to stop.
+    // Each time at least, as more than one may be answered before the stream is told to stop.
     assert!(host.moves() >= 140, "{} moves", host.moves());
 }
 

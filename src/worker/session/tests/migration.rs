@@ -8,22 +8,26 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-use crate::worker::session::handle::{Baggage, Handle, Kind, Taken};
+use crate::worker::connection_info::ConnectionInfo;
+use crate::worker::session::handle::Handle;
+use crate::worker::session::image::{ConnectionState, Kind};
+use crate::worker::session::inner::Inner;
+use crate::worker::session::parts::Detached;
 use crate::worker::session::stream::SessionStream;
 
-/// What an app has beside its gate.
+/// An app's part beside its stream.
 #[derive(Clone, Debug)]
 pub(super) struct Served {
     pub(super) handle: Handle,
-    /// Told by the app when it has handled something: time to move.
+    /// Notified by the app when it has handled something: time to migrate.
     pub(super) handled: Arc<Notify>,
-    /// What the app takes for each message.
+    /// How long the app takes for each message.
     pub(super) pace: Duration,
-    /// Which of the two workers.
+    /// 0 or 1, for one of the two workers.
     pub(super) worker: usize,
 }
 
-/// Serves a gate, in a task of its own.
+/// Serves a stream, in a task of its own.
 pub(super) type App = Arc<dyn Fn(SessionStream, Served) + Send + Sync>;
 
 pub(super) struct Host {
@@ -62,6 +66,25 @@ impl Host {
     }
 }
 
+/// A connection that nothing was read from.
+pub(super) fn fresh(stream: TcpStream) -> (SessionStream, Handle) {
+    with(stream, None)
+}
+
+/// A connection that another worker has served.
+pub(super) fn resumed(stream: TcpStream, connection: ConnectionState) -> (SessionStream, Handle) {
+    with(stream, Some(connection))
+}
+
+fn with(stream: TcpStream, restored: Option<ConnectionState>) -> (SessionStream, Handle) {
+    let info = ConnectionInfo::from_stream(&stream);
+    let restored = restored.map(|connection| (connection, None));
+    let stream =
+        SessionStream::new(stream, None, restored, |handle| Inner::new(info, handle, None, None));
+    let handle = stream.session().inner().handle.clone();
+    (stream, handle)
+}
+
 async fn carry(
     stream: TcpStream,
     app: App,
@@ -69,10 +92,13 @@ async fn carry(
     reckless: bool,
     moves: Arc<AtomicUsize>,
 ) {
-    let (mut gate, mut handle) = SessionStream::fresh(stream, None);
+    let (mut served_stream, mut handle) = fresh(stream);
     for worker in (0..2).cycle() {
         let handled = Arc::new(Notify::new());
-        app(gate, Served { handle: handle.clone(), handled: Arc::clone(&handled), pace, worker });
+        app(
+            served_stream,
+            Served { handle: handle.clone(), handled: Arc::clone(&handled), pace, worker },
+        );
         let leave = async {
             handled.notified().await;
             if reckless { wrench(&handle) } else { leave(&handle).await }
@@ -85,25 +111,25 @@ async fn carry(
         // Out of the one runtime's hands and into the other's.
         let stream = TcpStream::from_std(taken.stream.into_std().unwrap()).unwrap();
         moves.fetch_add(1, Ordering::Relaxed);
-        (gate, handle) = SessionStream::resumed(stream, None, taken.baggage, None);
+        (served_stream, handle) = resumed(stream, taken.connection);
     }
 }
 
-pub(super) async fn leave(handle: &Handle) -> Taken {
+pub(super) async fn leave(handle: &Handle) -> Detached {
     handle.ask_to_stop();
     loop {
         handle.drained().await;
         if handle.hold()
-            && let Some(taken) = handle.take()
+            && let Some(taken) = handle.detach()
         {
             return taken;
         }
     }
 }
 
-fn wrench(handle: &Handle) -> Taken {
-    let head = handle.shared.lock().head.clone();
-    let seized = handle.seize().unwrap();
-    let baggage = Baggage { kind: Kind::WebSocket, head, unread: Vec::new() };
-    Taken { stream: seized.stream, guard: None, baggage, kept: None }
+fn wrench(handle: &Handle) -> Detached {
+    let head = handle.cell.lock().upgrade.head.clone();
+    let detached = handle.force_detach().unwrap();
+    let connection = ConnectionState { kind: Kind::WebSocket, head, unread: Vec::new() };
+    Detached { stream: detached.stream, guard: None, connection, checkpoint: None }
 }

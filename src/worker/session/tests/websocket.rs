@@ -108,7 +108,7 @@ async fn burst(host: &Host) -> Result<(), String> {
 }
 
 #[tokio::test]
-async fn whoever_doesnt_wait_loses_messages_and_the_check_sees_it() {
+async fn without_waiting_messages_are_lost_and_the_check_sees_it() {
     for (name, app) in all_apps() {
         let pace = Duration::from_millis(5);
         burst(&Host::start(Arc::clone(&app), pace).await).await.unwrap();

@@ -1,13 +1,14 @@
-//! A slot that is written down at any time goes on as if it weren't.
+//! A slot that is carried over at any time goes on as if it weren't.
 
 use proptest::prelude::*;
 
 use super::walk::facts;
 use super::*;
+use crate::handover::{Carry, decode, encode};
 
 proptest! {
     #[test]
-    fn whenever_it_is_written_down_it_goes_on_the_same(
+    fn whenever_it_is_carried_over_it_goes_on_the_same(
         steps in prop::collection::vec((0..4_000_u64, facts()), 1..120),
         max_restarts in 0..20_u32, spare in any::<bool>(),
     ) {
@@ -17,14 +18,10 @@ proptest! {
         life.on(Fact::Start, at(0));
         for (millis, fact) in steps {
             now += millis;
-            let text = serde_json::to_string(&life).unwrap();
-            let mut read: SlotLife = serde_json::from_str(&text).unwrap();
-            prop_assert_eq!(&text, &serde_json::to_string(&read).unwrap());
-            // The copy goes through numbers of the format that upgrades are written in.
-            let value = serde_json::to_value(&read).unwrap();
-            prop_assert_eq!(&text, &serde_json::to_string(
-                &serde_json::from_value::<SlotLife>(value).unwrap()
-            ).unwrap());
+            let snapshot = life.snapshot();
+            let bytes = encode(&snapshot).unwrap();
+            let mut read = SlotLife::restore(decode(&bytes).unwrap());
+            prop_assert_eq!(&read.snapshot(), &snapshot);
             prop_assert_eq!(read.next_deadline(), life.next_deadline());
             prop_assert_eq!(read.state(), life.state());
             prop_assert_eq!(read.on(fact, at(now)), life.on(fact, at(now)));
@@ -35,7 +32,7 @@ proptest! {
 }
 
 #[test]
-fn a_worker_in_no_snapshot_fills_a_slot_that_is_to_be_filled() {
+fn a_worker_that_nobody_remembers_fills_a_slot_that_is_to_be_filled() {
     // The order to replace was forgotten, its worker is there.
     let mut life = play_on(&[]);
     assert!(life.adopt(G1, at(2_000)));
@@ -49,7 +46,7 @@ fn a_worker_in_no_snapshot_fills_a_slot_that_is_to_be_filled() {
 }
 
 #[test]
-fn a_worker_in_no_snapshot_ends_a_pause() {
+fn a_worker_that_nobody_remembers_ends_a_pause() {
     let mut life = play(SETTINGS, &[(0, Fact::Start, &[Action::Spawn(G0)])]);
     life.on(exited(G0), at(10));
     assert_eq!(life.state(), SlotState::BackOff);

@@ -1,6 +1,7 @@
-//! A planner that is written down at any time goes on as if it weren't.
+//! A planner that is carried over at any time goes on as if it weren't.
 
 use super::*;
+use crate::handover::{Carry, decode, encode};
 use crate::supervisor::limits::LimitReason;
 
 fn causes() -> [Cause; 4] {
@@ -37,7 +38,7 @@ fn change(planner: &mut Planner, fact: u8, slot: SlotId, now: Timestamp) -> Stri
 
 proptest! {
     #[test]
-    fn whenever_it_is_written_down_it_goes_on_the_same(
+    fn whenever_it_is_carried_over_it_goes_on_the_same(
         facts in prop::collection::vec((0..30_u8, 0..6_u16), 1..120), parallel in 1..4_u16,
     ) {
         let settings = RolloutSettings { parallel, ..ONE };
@@ -46,8 +47,8 @@ proptest! {
             // Most end what is under way; the end of everything is rare.
             let fact = if fact == 29 { 8 } else { fact % 8 };
             let (slot, now) = (SlotId(slot), at(10 * second));
-            let value = serde_json::to_value(&planner).unwrap();
-            let mut read: Planner = serde_json::from_value(value).unwrap();
+            let bytes = encode(&planner.snapshot()).unwrap();
+            let mut read = Planner::restore(decode(&bytes).unwrap());
             prop_assert_eq!(&read, &planner);
             prop_assert_eq!(
                 change(&mut read, fact, slot, now), change(&mut planner, fact, slot, now)

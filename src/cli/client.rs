@@ -1,4 +1,4 @@
-//! Finds the primary that is meant, and asks it.
+//! Finds a primary and sends it requests.
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -20,13 +20,13 @@ use crate::control::protocol::{Line, Request};
 /// How long a primary may take to answer what it knows.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-// No doc comments on these two: they would be said to be what each command does.
+// No doc comments on these two: clap would show them as each command's description.
 
-// Which primary is meant.
+// Selects a primary.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Which primary")]
-pub(super) struct Which {
-    /// Name of its app [default: the only one that runs].
+pub(super) struct PrimaryArgs {
+    /// Name of its app [default: the only primary that runs].
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Its control socket.
@@ -34,44 +34,45 @@ pub(super) struct Which {
     control: Option<PathBuf>,
 }
 
-impl Which {
-    /// To be looked for.
+impl PrimaryArgs {
+    /// As discovery takes it.
     pub(super) fn wanted(&self) -> Wanted {
         Wanted { control: self.control.clone(), name: self.name.clone() }
     }
 }
 
-// Which primary is meant, and how to show what it says. Part of every command that asks one.
+// Selects a primary and how to show its answer. Part of every command that sends a request.
 #[derive(Clone, Debug, Args)]
-pub(super) struct Reach {
+pub(super) struct ClientArgs {
     #[command(flatten)]
-    which: Which,
-    /// As JSON: what the primary says, an object a line.
+    primary: PrimaryArgs,
+    /// Print the primary's answer as JSON, an object a line.
     #[arg(long, help_heading = None)]
     pub(super) json: bool,
 }
 
-/// Somebody who asks a primary, and what is said to them.
+/// Sends requests to a primary and shows its answers.
 #[derive(Debug)]
-pub(super) struct Operator {
+pub(super) struct ControlClient {
     path: PathBuf,
-    /// What is printed is JSON.
+    /// Answers are printed as JSON.
     pub(super) json: bool,
-    /// Where it is printed.
+    /// Standard output.
     pub(super) screen: Screen,
 }
 
-impl Operator {
+impl ControlClient {
     /// Finds the primary.
     ///
     /// # Errors
     ///
     /// If there is none, or several.
-    pub(super) fn find(reach: &Reach) -> Result<Self, Failure> {
-        Ok(Self { path: find(&reach.which.wanted())?, json: reach.json, screen: Screen::new() })
+    pub(super) fn find(arguments: &ClientArgs) -> Result<Self, Failure> {
+        let path = find(&arguments.primary.wanted())?;
+        Ok(Self { path, json: arguments.json, screen: Screen::new() })
     }
 
-    /// Asks for something that the primary knows.
+    /// Asks for something that the primary answers at once.
     ///
     /// # Errors
     ///
@@ -81,7 +82,7 @@ impl Operator {
         Ok(begun.finish(|_| Ok::<_, ClientError>(()))?)
     }
 
-    /// Asks, and shows what comes: as text, or as the JSON that it is.
+    /// Asks, and prints the answer as text or as JSON.
     ///
     /// # Errors
     ///
@@ -95,12 +96,12 @@ impl Operator {
         self.say(answer, text)
     }
 
-    /// As [`Self::show`] for what may take long: somebody is told what is waited for, and what goes
-    /// on if they wait no longer.
+    /// As [`Self::show`] for a request that may take long: the terminal shows `waits_for` meanwhile,
+    /// and Ctrl-C ends the waiting with `goes_on`.
     ///
     /// # Errors
     ///
-    /// As [`Self::show`], and if somebody has pressed Ctrl-C.
+    /// As [`Self::show`], and on Ctrl-C.
     pub(super) fn wait<T: DeserializeOwned>(
         &mut self,
         request: &Request,
@@ -113,11 +114,11 @@ impl Operator {
         self.say(answer, text)
     }
 
-    /// Begins what may take long.
+    /// Sends a request that may take long.
     ///
     /// # Errors
     ///
-    /// If nobody is there.
+    /// If no primary answers there.
     pub(super) fn begin(
         &self,
         request: &Request,
@@ -126,11 +127,11 @@ impl Operator {
         Waiting::begin(&self.path, request, goes_on)
     }
 
-    /// Shows items as they come.
+    /// Prints items as they come.
     ///
     /// # Errors
     ///
-    /// As [`Self::show`]. Ends when nobody reads any more, too.
+    /// As [`Self::show`], also when the reader of standard output has gone.
     pub(super) fn stream<T: DeserializeOwned>(
         &mut self,
         request: &Request,
@@ -149,25 +150,26 @@ impl Operator {
         }
     }
 
-    /// Shows what the primary has said.
+    /// Prints an answer.
     ///
     /// # Errors
     ///
     /// If it isn't understood, or can't be printed.
     pub(super) fn say<T: DeserializeOwned>(
         &mut self,
-        said: Value,
+        answer: Value,
         text: impl FnOnce(&T, Look) -> String,
     ) -> Result<(), Failure> {
         if self.json {
-            return self.screen.json(&said).map_err(Failure::Print);
+            return self.screen.json(&answer).map_err(Failure::Print);
         }
-        let report = serde_json::from_value(said).map_err(ClientError::Answer)?;
+        let report = serde_json::from_value(answer).map_err(ClientError::Answer)?;
         let text = text(&report, self.screen.look);
         self.screen.print(&text).map_err(Failure::Print)
     }
 
-    /// Where nothing happens, nothing is printed, and that nobody reads would not be noticed.
+    /// Waits for the primary or for the end of the reader: as long as nothing is printed, a closed pipe
+    /// would not be noticed.
     fn wait_or_stop(&self, conversation: &Conversation) -> Result<(), Failure> {
         let output = std::io::stdout();
         // Errors only: whether the other end of a pipe is closed.
@@ -179,7 +181,7 @@ impl Operator {
     }
 }
 
-/// Has something turn on a terminal meanwhile.
+/// Shows a spinner on a terminal meanwhile.
 pub(super) fn turning<T>(message: String, wait: impl FnOnce() -> T) -> T {
     let spinner: ProgressBar = spinner(message);
     let done = wait();

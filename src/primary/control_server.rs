@@ -1,4 +1,4 @@
-//! The primary's end of control, put together and started.
+//! The server of control socket and admin listener, put together and started.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,14 +13,15 @@ use crate::control::server::{self, Server};
 use crate::control::snapshot::Snapshots;
 use crate::control::socket::ControlSocket;
 use crate::frontend::query::FrontendHandle;
+use crate::handover::Carry;
+use crate::handover::primary::PrimarySnapshot;
 use crate::log::LogHandle;
-use crate::primary::snapshot::PrimaryDocument;
 use crate::supervisor::event::Announcer;
 use crate::supervisor::output::Output;
 use crate::supervisor::pool::handle::PoolHandle;
 
-/// What can be seen and steered.
-pub(super) struct Parts {
+/// The parts that can be seen and steered.
+pub(super) struct Handles {
     pub(super) frontend: FrontendHandle,
     pub(super) pool: PoolHandle,
     pub(super) primary: PrimaryHandle,
@@ -28,40 +29,40 @@ pub(super) struct Parts {
     pub(super) log: LogHandle,
 }
 
-/// Where operators come in.
-pub(super) struct Endpoints<'a> {
+/// The listeners for operators.
+pub(super) struct Listeners<'a> {
     pub(super) socket: Option<&'a ControlSocket>,
     pub(super) admin: Option<AdminListener>,
 }
 
-/// Starts the thread that answers. It ends when what is returned is dropped.
+/// Starts the thread that answers. It ends when the returned server is dropped.
 pub(super) fn start(
-    parts: Parts,
+    handles: Handles,
     config: &Config,
     address: SocketAddr,
-    document: &PrimaryDocument,
-    doors: Endpoints<'_>,
+    snapshot: &PrimarySnapshot,
+    listeners: Listeners<'_>,
     announcer: &Announcer,
 ) -> io::Result<Server> {
-    let Endpoints { socket, admin } = doors;
+    let Listeners { socket, admin } = listeners;
     let admin_address = admin.as_ref().map(AdminListener::address);
     if let Some(address) = admin_address {
-        tracing::info!(%address, "admin listener");
+        tracing::info!(%address, "admin listener started");
     }
     let facts = Facts {
         name: config.name.clone(),
-        started: document.started,
+        started: snapshot.started,
         address,
         placement: config.frontend.router.placement,
         admin: admin_address,
         control: socket.map(|socket| socket.path().to_owned()),
-        replacements: document.replacements.clone(),
+        replacements: Carry::restore(snapshot.replacements.clone()),
     };
-    let Parts { frontend, pool, primary, output, log } = parts;
+    let Handles { frontend, pool, primary, output, log } = handles;
     let links = Links { frontend, pool, primary, output, log, facts: Arc::new(facts) };
     let snapshots = Snapshots::new(links.clone());
     let control = Control { links, history: History::new(), snapshots };
-    let doors =
+    let endpoints =
         server::Endpoints { control: socket.map(ControlSocket::listener).transpose()?, admin };
-    Server::start(control, announcer.subscribe(), doors)
+    Server::start(control, announcer.subscribe(), endpoints)
 }

@@ -1,4 +1,4 @@
-//! What the pool runs on, as the configuration has it.
+//! The pool's settings: the configuration, and what only the primary knows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +7,16 @@ use crate::config::Config;
 use crate::frontend::placement::Placement;
 use crate::supervisor::pool::PoolSettings;
 
-/// What the pool of this primary runs on, beside its configuration.
+/// What the pool runs on beside the configuration.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PoolOf {
+pub(super) struct PoolContext {
+    /// The port that the primary listens on.
     pub(super) port: u16,
+    /// How often the service manager wants a sign of life.
     pub(super) heartbeat: Option<Duration>,
 }
 
-impl PoolOf {
+impl PoolContext {
     pub(super) fn settings(self, config: &Config) -> PoolSettings {
         let (frontend, workers) = (&config.frontend, &config.workers);
         PoolSettings {

@@ -49,14 +49,14 @@ where
 pub(super) mod maybe {
     use super::*;
 
-    pub(in crate::supervisor) fn serialize<S: Serializer>(
+    pub(in crate::handover) fn serialize<S: Serializer>(
         text: &Option<impl AsRef<OsStr>>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         text.as_ref().map(|text| Text::of(text.as_ref())).serialize(serializer)
     }
 
-    pub(in crate::supervisor) fn deserialize<'de, T, D>(
+    pub(in crate::handover) fn deserialize<'de, T, D>(
         deserializer: D,
     ) -> Result<Option<T>, D::Error>
     where
@@ -71,14 +71,14 @@ pub(super) mod maybe {
 pub(super) mod list {
     use super::*;
 
-    pub(in crate::supervisor) fn serialize<S: Serializer>(
+    pub(in crate::handover) fn serialize<S: Serializer>(
         texts: &[OsString],
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(texts.iter().map(|text| Text::of(text)))
     }
 
-    pub(in crate::supervisor) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::handover) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Vec<OsString>, D::Error> {
         let texts = Vec::<Text<'_>>::deserialize(deserializer)?;
@@ -90,14 +90,14 @@ pub(super) mod list {
 pub(super) mod pairs {
     use super::*;
 
-    pub(in crate::supervisor) fn serialize<S: Serializer>(
+    pub(in crate::handover) fn serialize<S: Serializer>(
         pairs: &[(OsString, OsString)],
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(pairs.iter().map(|(name, value)| (Text::of(name), Text::of(value))))
     }
 
-    pub(in crate::supervisor) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::handover) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Vec<(OsString, OsString)>, D::Error> {
         let pairs = Vec::<(Text<'_>, Text<'_>)>::deserialize(deserializer)?;
@@ -110,18 +110,20 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::supervisor::command::{InheritedVariables, User, WorkerCommand};
+    use crate::handover::settings::{
+        InheritedVariablesSnapshot, UserSnapshot, WorkerCommandSnapshot,
+    };
 
     #[test]
     fn every_byte_survives_and_what_is_readable_stays_so() {
         let odd = || OsString::from_vec(vec![b'a', 0xff, b'\n']);
-        let command = WorkerCommand {
+        let command = WorkerCommandSnapshot {
             program: "node".into(),
             arguments: vec!["server.js".into(), odd(), "".into()],
             directory: Some(PathBuf::from(odd())),
             environment: vec![("NAME".into(), odd()), (odd(), "ü".into())],
-            inherited: InheritedVariables::Without(vec!["AWS_".to_owned()]),
-            user: Some(User {
+            inherited: InheritedVariablesSnapshot::Without(vec!["AWS_".to_owned()]),
+            user: Some(UserSnapshot {
                 name: None,
                 home: Some("/srv".into()),
                 uid: 33,
@@ -134,6 +136,6 @@ mod tests {
         let text = serde_json::to_string(&command).unwrap();
         assert!(text.contains(r#""arguments":["server.js",[97,255,10],""]"#), "{text}");
         assert!(text.contains(r#"["NAME",[97,255,10]]"#) && text.contains(r#""home":"/srv""#));
-        assert_eq!(serde_json::from_str::<WorkerCommand>(&text).unwrap(), command);
+        assert_eq!(serde_json::from_str::<WorkerCommandSnapshot>(&text).unwrap(), command);
     }
 }

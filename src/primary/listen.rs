@@ -1,0 +1,172 @@
+//! The start, up to where clients can connect: limits, listener, endpoints, journals; and what is kept
+//! for a successor after a crash.
+
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use crate::config::Config;
+use crate::frontend::listener::Listener;
+use crate::frontend::shared_counters::{COUNTERS, SharedCounters};
+use crate::frontend::snapshot::FrontendHandover;
+use crate::handover::descriptors::LISTENER;
+use crate::handover::primary::{PrimarySnapshot, ReplacementsSnapshot};
+use crate::kernel::keep_inherited_descriptors;
+use crate::primary::endpoints::Endpoints;
+use crate::primary::handover::{Handover, Journals, PRIMARY};
+use crate::primary::journal::PrimaryJournal;
+use crate::primary::startup::Startup;
+use crate::primary::{PoolStart, Primary, PrimaryError};
+use crate::protocol::ids::Timestamp;
+use crate::supervisor::pool::snapshot::After;
+use crate::system::descriptors::raise_descriptor_limit;
+use crate::system::journal::Journal;
+use crate::system::store::{PROGRAM, Store};
+
+/// Binds the listener, or takes the one that was passed or left; with that everything else that was
+/// left.
+pub(super) fn listen(config: Config, startup: Startup) -> Result<Primary, PrimaryError> {
+    match raise_descriptor_limit() {
+        Ok(limit) => tracing::info!(limit, "descriptor limit raised"),
+        Err(error) => tracing::warn!(%error, "descriptor limit not raised"),
+    }
+    if let Err(error) = keep_inherited_descriptors() {
+        tracing::warn!(%error, "descriptors that this process has inherited go on to workers");
+    }
+    check_backlog(config.listener.backlog);
+    let store = Store::from_environment();
+    if let Some(store) = &store {
+        keep_program(store);
+    }
+    match startup {
+        Startup::First { listener, is_kept, lost, source: _ } => {
+            if let Some(error) = lost {
+                tracing::error!(
+                    error,
+                    "state of the primary before is unusable: its workers drain, new ones start"
+                );
+            }
+            first(config, listener, is_kept, store)
+        }
+        Startup::Successor(handover) => successor(config, *handover, store),
+    }
+}
+
+fn first(
+    config: Config,
+    passed: Option<OwnedFd>,
+    is_kept: bool,
+    store: Option<Store>,
+) -> Result<Primary, PrimaryError> {
+    let listener = match passed {
+        None => Listener::bind(&config.listener)?,
+        Some(socket) => {
+            let listener = Listener::inherited(socket, config.listener.backlog)?;
+            let address = listener.local();
+            tracing::info!(%address, "inherited socket is used, not --host and --port");
+            listener
+        }
+    };
+    let failed = |source| PrimaryError::Start { what: "create a journal", source };
+    let journals = Journals {
+        primary: Journal::create().map_err(failed)?,
+        pool: Journal::create().map_err(failed)?,
+    };
+    let (page, page_copy) = SharedCounters::create().map_err(failed)?;
+    if let Some(store) = &store {
+        if !is_kept {
+            store.keep(LISTENER, &listener);
+        }
+        store.keep(PRIMARY, &journals.primary);
+        store.keep(COUNTERS, &page_copy);
+    }
+    let address = listener.local();
+    let endpoints = Endpoints::open(&config, address.port(), None)?;
+    let snapshot = PrimarySnapshot {
+        started: Timestamp::now(),
+        replacements: ReplacementsSnapshot::default(),
+        source: None,
+        secret: Vec::new(),
+        control: None,
+        admin: None,
+        all_ready: false,
+    };
+    let frontend = FrontendHandover::from(listener).with_page(page);
+    let parts = Parts { frontend, address, pool: PoolStart::New, endpoints, snapshot, journals };
+    Ok(parts.primary(config, store))
+}
+
+fn successor(
+    mut config: Config,
+    handover: Handover,
+    store: Option<Store>,
+) -> Result<Primary, PrimaryError> {
+    let Handover { after, primary: snapshot, pool, frontend, workers, journals, .. } = handover;
+    let address = frontend.listener().map(Listener::local);
+    let address = address.ok_or_else(|| PrimaryError::Start {
+        what: "go on with the listener",
+        source: io::ErrorKind::NotFound.into(),
+    })?;
+    if after == After::Crash {
+        config.frontend.affinity.secret.clone_from(&snapshot.secret);
+    }
+    let mut left = handover.endpoints;
+    let endpoints = Endpoints::open(&config, address.port(), Some((&snapshot, &mut left)))?;
+    let pool = PoolStart::Resumed(Box::new(pool), workers, after);
+    let parts = Parts { frontend, address, pool, endpoints, snapshot, journals };
+    Ok(parts.primary(config, store))
+}
+
+/// Everything of a primary but its configuration.
+struct Parts {
+    frontend: FrontendHandover,
+    address: SocketAddr,
+    pool: PoolStart,
+    endpoints: Endpoints,
+    snapshot: PrimarySnapshot,
+    journals: Journals,
+}
+
+impl Parts {
+    fn primary(self, config: Config, store: Option<Store>) -> Primary {
+        let Self { frontend, address, pool, endpoints, snapshot, journals } = self;
+        if let Some(store) = &store {
+            endpoints.keep(store);
+        }
+        let (control, admin) = endpoints.snapshot(&config);
+        let snapshot = PrimarySnapshot {
+            source: config.source.clone(),
+            secret: config.frontend.affinity.secret.clone(),
+            control,
+            admin,
+            ..snapshot
+        };
+        let journal = PrimaryJournal::new(snapshot, journals.primary);
+        let pool_journal = journals.pool;
+        Primary { config, frontend, address, pool, endpoints, journal, pool_journal, store }
+    }
+}
+
+/// After a crash the same program runs again, even if its file has changed.
+fn keep_program(store: &Store) {
+    match File::open("/proc/self/exe") {
+        Ok(program) => {
+            store.remove(PROGRAM);
+            store.keep(PROGRAM, program);
+        }
+        Err(error) => {
+            tracing::warn!(%error, "program not kept: after a crash, its file is opened again");
+        }
+    }
+}
+
+fn check_backlog(backlog: i32) {
+    const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
+    let limit = std::fs::read_to_string(SOMAXCONN).ok().and_then(|text| text.trim().parse().ok());
+    if let Some(limit) = limit
+        && backlog > limit
+    {
+        tracing::warn!(backlog, limit, "backlog shortened by the kernel: raise net.core.somaxconn");
+    }
+}

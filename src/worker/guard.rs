@@ -1,0 +1,158 @@
+//! Counts a connection for as long as its socket is open here.
+//!
+//! Never touches the socket.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tracing::Span;
+
+use crate::protocol::ids::ConnectionId;
+use crate::protocol::scoreboard::Counter;
+use crate::worker::connection_info::ConnectionInfo;
+use crate::worker::session::checkpoint::{AtRest, Checkpoint};
+use crate::worker::shared::Shared;
+
+/// One of the times that a session is in this process: it may leave and come again before its first
+/// time is tidied up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Residency(pub(crate) u64);
+
+/// The sessions of a worker, as a connection that ends needs them.
+pub(crate) trait Residents: Debug + Send + Sync {
+    /// The socket is closed, or another worker's.
+    fn remove(&self, id: ConnectionId, residency: Residency);
+}
+
+/// Counts a connection as established for as long as it lives. A drained worker waits for it.
+#[derive(Debug)]
+pub struct ConnectionGuard {
+    info: ConnectionInfo,
+    span: Span,
+    shared: Arc<Shared>,
+    residents: Arc<dyn Residents>,
+    residency: Residency,
+    is_fresh: bool,
+    counted: Counted,
+}
+
+/// As what it is counted beside a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counted {
+    Nothing,
+    /// Nothing yet: its handler has declared how it migrates, but it is no WebSocket yet.
+    Declared,
+    WebSocket,
+    /// A WebSocket that can migrate.
+    Session,
+}
+
+impl ConnectionGuard {
+    pub(crate) fn new(
+        info: ConnectionInfo,
+        shared: &Arc<Shared>,
+        residents: Arc<dyn Residents>,
+        residency: Residency,
+    ) -> Self {
+        shared.connection_opened();
+        Self {
+            info,
+            span: info.span(),
+            shared: Arc::clone(shared),
+            residents,
+            residency,
+            is_fresh: true,
+            counted: Counted::Nothing,
+        }
+    }
+
+    /// The facts about the connection.
+    #[must_use]
+    pub fn info(&self) -> ConnectionInfo {
+        self.info
+    }
+
+    /// The span of its log lines, see [`ConnectionInfo::span`].
+    #[must_use]
+    pub fn span(&self) -> &Span {
+        &self.span
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn residency(&self) -> Residency {
+        self.residency
+    }
+
+    /// Whether the worker drains: clients may not expect the end of their connections.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.shared.is_draining()
+    }
+
+    /// It has become a WebSocket.
+    pub(crate) fn note_websocket(&mut self) {
+        self.counted = match self.counted {
+            Counted::Nothing => Counted::WebSocket,
+            Counted::Declared => {
+                self.shared.own.scoreboard.increment(Counter::Sessions);
+                Counted::Session
+            }
+            Counted::WebSocket | Counted::Session => return,
+        };
+        self.shared.own.scoreboard.increment(Counter::WebSockets);
+    }
+
+    /// It can migrate once it is a WebSocket.
+    pub(crate) fn note_declared(&mut self) {
+        self.counted = match self.counted {
+            Counted::Nothing => Counted::Declared,
+            Counted::WebSocket => {
+                self.shared.own.scoreboard.increment(Counter::Sessions);
+                Counted::Session
+            }
+            Counted::Declared | Counted::Session => return,
+        };
+    }
+
+    /// Whether sessions can be protected.
+    pub(crate) fn can_protect(&self) -> bool {
+        self.shared.checkpoints.is_some()
+    }
+
+    /// Writes the first checkpoint of its session, which is at rest.
+    pub(crate) fn protect(
+        &self,
+        stream: &TcpStream,
+        head: &[u8],
+        rest: AtRest<'_>,
+    ) -> Option<Box<Checkpoint>> {
+        let checkpoints = self.shared.checkpoints.as_ref()?;
+        checkpoints.protect(&self.info.record(), stream, head, rest)
+    }
+
+    /// Its first bytes were read, or something else will read them.
+    pub(crate) fn used(&mut self) {
+        if std::mem::take(&mut self.is_fresh) {
+            self.shared.connection_used();
+        }
+    }
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.used();
+        self.residents.remove(self.info.id, self.residency);
+        let scoreboard = &self.shared.own.scoreboard;
+        if matches!(self.counted, Counted::WebSocket | Counted::Session) {
+            scoreboard.decrement(Counter::WebSockets);
+        }
+        if self.counted == Counted::Session {
+            scoreboard.decrement(Counter::Sessions);
+        }
+        self.shared.connection_closed();
+        tracing::debug!(parent: &self.span, "connection ended");
+    }
+}

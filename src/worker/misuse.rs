@@ -1,0 +1,96 @@
+//! Mistakes in the use of this library that the compiler can't see: each is reported once.
+//!
+//! Never changes what happens.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::sync::Mutex;
+
+use crate::worker::lock::lock;
+
+/// Routes that are named at most, as they may be paths that clients made up.
+const MAX_ROUTES: usize = 8;
+
+/// One mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Misuse {
+    AcceptBeforeReady,
+    NeverAccepted,
+    DroppedEarly,
+    NotAwaited,
+    ServedBare,
+    MigrationNotEnabled,
+    DeclaredTwice,
+}
+
+impl Misuse {
+    fn hint(self) -> &'static str {
+        match self {
+            Self::AcceptBeforeReady => {
+                "Worker::accept is called before Worker::ready: no connection comes until then"
+            }
+            Self::NeverAccepted => {
+                "Worker::ready was called, but Worker::accept is not: connections wait"
+            }
+            Self::DroppedEarly => {
+                "Worker was dropped before Worker::accept returned None: connections that come are lost"
+            }
+            Self::NotAwaited => {
+                "worker ends with connections open: await Drain::completed after the accept loop"
+            }
+            Self::ServedBare => {
+                "migration is enabled, but a connection is served without Connection::into_session: \
+                 it can't migrate"
+            }
+            Self::MigrationNotEnabled => {
+                "a session declares that it can migrate, but Worker::enable_migration was not called: \
+                 it can't"
+            }
+            Self::DeclaredTwice => {
+                "a session declares in two ways how it migrates: the first one counts"
+            }
+        }
+    }
+}
+
+/// The mistakes that were reported.
+#[derive(Debug, Default)]
+pub(crate) struct Reported {
+    misuses: Mutex<BTreeSet<Misuse>>,
+    routes: Mutex<BTreeSet<String>>,
+}
+
+impl Reported {
+    /// Reports a mistake; where the app has no log, to standard error.
+    pub(crate) fn misuse(&self, misuse: Misuse) {
+        if !lock(&self.misuses).insert(misuse) {
+            return;
+        }
+        let hint = misuse.hint();
+        if tracing::dispatcher::has_been_set() {
+            tracing::warn!(hint, "worker library is misused");
+        } else {
+            // If standard error is closed, nothing is lost.
+            let _ = writeln!(std::io::stderr(), "sticky-lb: {hint}");
+        }
+    }
+
+    /// Reports that a WebSocket is closed as its handler doesn't declare how it migrates.
+    pub(crate) fn no_declaration(&self, route: Option<String>) {
+        let route = route.unwrap_or_else(|| "unknown".to_owned());
+        let mut routes = lock(&self.routes);
+        if routes.len() == MAX_ROUTES || !routes.insert(route.clone()) {
+            return;
+        }
+        drop(routes);
+        if tracing::dispatcher::has_been_set() {
+            tracing::warn!(
+                route,
+                "WebSocket handler does not declare how it migrates, its clients are closed",
+            );
+        } else {
+            let text = "does not declare how it migrates, its clients are closed";
+            let _ = writeln!(std::io::stderr(), "sticky-lb: WebSocket handler of {route} {text}");
+        }
+    }
+}
