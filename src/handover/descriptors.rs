@@ -59,7 +59,7 @@ pub enum RestoreError {
     Unusable {
         /// Its name.
         name: String,
-        /// What is wrong.
+        /// The error.
         #[source]
         source: io::Error,
     },

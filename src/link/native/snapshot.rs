@@ -116,7 +116,7 @@ pub fn restore_connection(
 fn session_snapshot(parcel: Parcel, name: &str, descriptors: &mut Descriptors) -> SessionSnapshot {
     let Parcel { from, sender, content, usage, failed } = parcel;
     let content = match content {
-        // Its receiver doesn't know the checkpoint. Without memory for a copy, nobody takes it.
+        // Its receiver doesn't know the checkpoint. Without memory for a copy, no worker takes it.
         Content::Ledger(ledger, entry) => {
             Content::of_ledger(&ledger, &entry).unwrap_or_else(|_| Content::Inline(Vec::new()))
         }
