@@ -1,5 +1,5 @@
-//! What an upgrade or a crash of the primary carries over to its successor: plain data of types of its
-//! own, with a version, and descriptors by their names. Both ways have the same words:
+//! The state that an upgrade or a crash of the primary carries over to its successor: plain data of types
+//! of its own, with a version, and descriptors by their names. Both ways have the same words:
 //!
 //! | word | what it is |
 //! |---|---|

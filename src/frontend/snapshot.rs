@@ -19,6 +19,7 @@ use crate::handover::frontend::{
 };
 use crate::handover::link::ConnectionSnapshot;
 use crate::link::connection::PendingConnection;
+use crate::link::native::snapshot::{connection_snapshot, restore_connection};
 use crate::link::seam::{Counters, WorkerId};
 use crate::link::{Link, snapshot as link};
 use crate::sessions::recovery::Recovery;
@@ -184,8 +185,7 @@ impl Waiting<'_> {
     }
 
     fn snapshots(&mut self, all: Vec<PendingConnection>) -> Vec<ConnectionSnapshot> {
-        let snapshot =
-            |one: PendingConnection| one.into_snapshot(&self.next_name(), self.descriptors);
+        let snapshot = |one| connection_snapshot(one, &self.next_name(), self.descriptors);
         all.into_iter().map(snapshot).collect()
     }
 
@@ -193,7 +193,7 @@ impl Waiting<'_> {
         &mut self,
         all: Vec<ConnectionSnapshot>,
     ) -> Result<Vec<PendingConnection>, RestoreError> {
-        let restore = |one| PendingConnection::restore(one, &self.next_name(), self.descriptors);
+        let restore = |one| restore_connection(one, &self.next_name(), self.descriptors);
         all.into_iter().map(restore).collect()
     }
 }

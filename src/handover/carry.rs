@@ -11,7 +11,7 @@ use crate::protocol::ids::{AffinityKey, ConnectionId, Generation, SlotId, Timest
 
 /// A part that an upgrade or a crash carries over.
 ///
-/// The data has types of its own, so that the format changes only where somebody means to change it.
+/// The data has types of its own, so that the format changes only on purpose.
 pub trait Carry: Sized {
     /// The part as plain data.
     type Snapshot;
@@ -136,7 +136,7 @@ impl<T: Carry> Carry for VecDeque<T> {
     }
 }
 
-/// What is missing is the default; what is too much is left out.
+/// Missing elements get the default; surplus ones are left out.
 impl<T: Carry + Default, const N: usize> Carry for [T; N] {
     type Snapshot = Vec<T::Snapshot>;
 

@@ -13,6 +13,10 @@ use crate::protocol::ids::{Generation, SlotId, WorkerId};
 /// The name of the listener.
 pub const LISTENER: &str = "listener";
 
+/// A variable may not be longer than 128 KiB: names that don't fit into `LISTEN_FDNAMES` go on in
+/// variables of this name and a number, from 1.
+pub const MORE_NAMES: &str = "STICKY_LB_FDNAMES_";
+
 /// A descriptor of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WorkerPart {
@@ -55,7 +59,7 @@ pub enum RestoreError {
     Unusable {
         /// Its name.
         name: String,
-        /// What is wrong.
+        /// The error.
         #[source]
         source: io::Error,
     },

@@ -80,7 +80,7 @@ pub struct CloseRequestSnapshot {
     pub last_call: Timestamp,
 }
 
-/// What the frontend has counted and measured.
+/// Counters and measures of the frontend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FrontendStatsSnapshot {
     pub accepts: RateSnapshot,
@@ -92,7 +92,7 @@ pub struct FrontendStatsSnapshot {
     pub slots: Vec<FrontendSlotStatsSnapshot>,
 }
 
-/// What the frontend has counted and measured of a slot.
+/// Counters and measures of a slot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FrontendSlotStatsSnapshot {
     pub handed_off: u64,

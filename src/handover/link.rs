@@ -65,7 +65,7 @@ pub enum QuestionSnapshot {
     Resync(u64),
 }
 
-/// What is not known yet of a worker that had another primary before.
+/// The open questions about a worker that had another primary before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ResyncSnapshot {
     pub is_lost: bool,
@@ -75,7 +75,7 @@ pub struct ResyncSnapshot {
     pub finishes: bool,
 }
 
-/// What is known until the worker has answered.
+/// The facts until the worker has answered.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PendingSnapshot {
     pub slot: SlotId,
@@ -108,7 +108,7 @@ pub struct ConnectionSnapshot {
     pub session: Option<SessionSnapshot>,
 }
 
-/// What travels with a connection's descriptor.
+/// The record that travels with a connection's descriptor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecordSnapshot {
     pub id: ConnectionId,

@@ -247,7 +247,7 @@ pub enum OriginSnapshot {
     Command,
 }
 
-/// What a pool has counted.
+/// The counts of a pool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PoolStatsSnapshot {
     pub crashes: BTreeMap<String, u64>,
@@ -256,7 +256,7 @@ pub struct PoolStatsSnapshot {
     pub slots: BTreeMap<SlotId, PoolSlotStatsSnapshot>,
 }
 
-/// What a pool has counted of a slot.
+/// The counts of a pool for one slot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PoolSlotStatsSnapshot {
     pub crashes: u64,

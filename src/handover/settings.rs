@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::handover::{carry, text};
 use crate::protocol::drain::DrainMode;
 
-/// What a pool runs on.
+/// The settings of a pool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PoolSettingsSnapshot {
     pub workers: u16,
@@ -32,7 +32,7 @@ pub struct PoolSettingsSnapshot {
     pub lameduck: Duration,
 }
 
-/// What a worker runs.
+/// The command of a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkerCommandSnapshot {
     #[serde(with = "text")]
@@ -49,7 +49,7 @@ pub struct WorkerCommandSnapshot {
     pub nice: Option<i32>,
 }
 
-/// Which of the primary's variables a worker inherits.
+/// The variables of the primary that a worker inherits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum InheritedVariablesSnapshot {
     All,
@@ -80,7 +80,7 @@ pub struct LifecycleSettingsSnapshot {
     pub restart: RestartPolicySnapshot,
 }
 
-/// What happens to the WebSockets of a worker that drains.
+/// The fate of the WebSockets of a worker that drains.
 #[derive(Copy, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum DrainModeSnapshot {
     Migrate,

@@ -53,10 +53,10 @@ pub enum StateError {
     Version {
         /// Its version.
         found: u64,
-        /// Who wrote it.
+        /// The release that wrote it.
         release: String,
     },
-    /// It is not what its version says.
+    /// It is not of the format of its version.
     #[error("state of the running primary is not understood")]
     Malformed(#[source] serde_json::Error),
     /// A part is missing.
@@ -65,12 +65,12 @@ pub enum StateError {
     /// A descriptor is missing or unusable.
     #[error(transparent)]
     Restore(#[from] RestoreError),
-    /// It is not in the descriptor that is named.
+    /// The descriptor that is named holds none.
     #[error("descriptor {number} holds no state of a running primary")]
     Descriptor {
         /// Its number.
         number: RawFd,
-        /// What is wrong.
+        /// The error.
         #[source]
         source: io::Error,
     },
@@ -123,7 +123,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StateError> {
 }
 
 impl StateFile {
-    /// Puts it into memory that another process can read and nobody can change.
+    /// Puts it into memory that other processes can read and none can change.
     ///
     /// # Errors
     ///

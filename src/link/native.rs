@@ -9,7 +9,7 @@ mod outbox;
 mod protect;
 mod resync;
 mod sessions;
-mod snapshot;
+pub mod snapshot;
 mod start;
 mod stats;
 mod transfer;

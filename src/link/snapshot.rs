@@ -3,7 +3,7 @@
 use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
 use crate::handover::link::LinkSnapshot;
 use crate::link::Link;
-use crate::link::native::{self, Channel};
+use crate::link::native::{self, snapshot as channel};
 use crate::protocol::ids::WorkerId;
 
 /// The descriptors of links, of all dialects that are carried over.
@@ -24,9 +24,9 @@ pub fn into_snapshot(
     descriptors: &mut Descriptors,
 ) -> Option<LinkSnapshot> {
     match link {
-        Link::Native(channel) => {
-            let channel = channel.into_snapshot(worker, descriptors);
-            Some(LinkSnapshot::Native(Box::new(channel)))
+        Link::Native(link) => {
+            let snapshot = channel::into_snapshot(link, worker, descriptors);
+            Some(LinkSnapshot::Native(Box::new(snapshot)))
         }
         #[cfg(test)]
         Link::JsonLines(_) => None,
@@ -44,8 +44,8 @@ pub fn restore(
     descriptors: &mut Descriptors,
 ) -> Result<Link, RestoreError> {
     match snapshot {
-        LinkSnapshot::Native(channel) => {
-            Channel::restore(*channel, worker, descriptors).map(Link::Native)
+        LinkSnapshot::Native(snapshot) => {
+            channel::restore(*snapshot, worker, descriptors).map(Link::Native)
         }
     }
 }

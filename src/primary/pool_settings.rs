@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::frontend::placement::Placement;
 use crate::supervisor::pool::PoolSettings;
 
-/// What the pool runs on beside the configuration.
+/// The pool's settings beside the configuration.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PoolContext {
     /// The port that the primary listens on.

@@ -1,4 +1,4 @@
-//! What a primary starts from: nothing, or what another one has left.
+//! The start of a primary: from nothing, or from the state that another one has left.
 
 use std::io;
 use std::os::fd::OwnedFd;

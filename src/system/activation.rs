@@ -12,16 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
-use crate::handover::descriptors::{Descriptors, LISTENER};
+use crate::handover::descriptors::{Descriptors, LISTENER, MORE_NAMES};
 use crate::kernel::{adopt, adopt_if};
 use crate::system::{keeper, store};
 
 /// The first of the passed descriptors, as the protocol fixes it.
 pub const FIRST: RawFd = 3;
-
-/// A variable may not be longer than 128 KiB: names that don't fit into `LISTEN_FDNAMES` go on in
-/// those of this name and a number, from 1.
-pub const MORE_NAMES: &str = "STICKY_LB_FDNAMES_";
 
 /// Bytes of names in one variable.
 const NAMES_LENGTH: usize = 100_000;

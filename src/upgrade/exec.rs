@@ -19,9 +19,8 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::execve;
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 
-use crate::handover::descriptors::Descriptors;
+use crate::handover::descriptors::{Descriptors, MORE_NAMES};
 use crate::handover::{StateError, StateFile};
-use crate::system::activation::MORE_NAMES;
 use crate::upgrade::VARIABLE;
 
 /// Signals that the primary handles.

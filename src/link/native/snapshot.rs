@@ -17,95 +17,100 @@ use crate::link::native::transport::Transport;
 use crate::protocol::ids::WorkerId;
 use crate::protocol::tcp_progress::TcpProgress;
 
-impl Channel {
-    /// As plain data; its descriptors go to `descriptors`.
-    pub fn into_snapshot(self, worker: WorkerId, descriptors: &mut Descriptors) -> ChannelSnapshot {
-        let Self { transport, in_flight, handshake, pings, sessions, resync } = self;
-        for (part, descriptor) in transport.into_descriptors() {
-            descriptors.insert(part.name(worker), descriptor);
-        }
-        let (counts, credits) = (in_flight.counts(), in_flight.credits());
-        let entries = in_flight.into_entries().enumerate();
-        let entries = entries.map(|(number, (id, sent_at, connection))| {
-            let name = in_flight_name(worker, number);
-            let connection = connection.map(|it| it.into_snapshot(&name, descriptors));
-            InFlightSnapshot { id, sent_at, connection }
-        });
-        let Resync { is_lost, pending, asked, report, finishes, .. } = resync;
-        let (pending, report) = (pending.snapshot(), report.snapshot());
-        ChannelSnapshot {
-            in_flight: entries.collect(),
-            counts: counts.snapshot(),
-            credits,
-            handshake: handshake.snapshot(),
-            pings,
-            lists: sessions.lists,
-            offered: sessions.offered,
-            outbox: sessions.outbox.snapshot(),
-            resync: ResyncSnapshot { is_lost, pending, asked, report, finishes },
-        }
+/// As plain data; its descriptors go to `descriptors`.
+pub fn into_snapshot(
+    channel: Channel,
+    worker: WorkerId,
+    descriptors: &mut Descriptors,
+) -> ChannelSnapshot {
+    let Channel { transport, in_flight, handshake, pings, sessions, resync } = channel;
+    for (part, descriptor) in transport.into_descriptors() {
+        descriptors.insert(part.name(worker), descriptor);
     }
-
-    /// As it was. The worker is asked what this primary may have to know beyond that, unless it was
-    /// asked before.
-    ///
-    /// # Errors
-    ///
-    /// If a descriptor is missing or unusable, or the snapshot is malformed.
-    pub fn restore(
-        snapshot: ChannelSnapshot,
-        worker: WorkerId,
-        descriptors: &mut Descriptors,
-    ) -> Result<Self, RestoreError> {
-        let entries = snapshot.in_flight.into_iter().enumerate().map(|(number, one)| {
-            let name = in_flight_name(worker, number);
-            let restore = |it| PendingConnection::restore(it, &name, descriptors);
-            Ok((one.id, one.sent_at, one.connection.map(restore).transpose()?))
-        });
-        let entries = entries.collect::<Result<Vec<_>, RestoreError>>()?;
-        let counts = Carry::restore(snapshot.counts);
-        let in_flight = InFlight::restore(snapshot.credits, counts, entries);
-        let mut channel = Self::new(Transport::take_over(worker, descriptors)?, in_flight);
-        channel.handshake = Carry::restore(snapshot.handshake);
-        channel.pings = snapshot.pings;
-        channel.sessions = Sessions {
-            offered: snapshot.offered,
-            outbox: Carry::restore(snapshot.outbox),
-            lists: snapshot.lists,
-        };
-        let ResyncSnapshot { is_lost, pending, asked, report, finishes } = snapshot.resync;
-        let (pending, report) = (Carry::restore(pending), Carry::restore(report));
-        channel.resync = Resync { is_lost, pending, asked, report, finishes, ..Resync::default() };
-        if !channel.resync.is_asked() {
-            channel.ask();
-        }
-        Ok(channel)
+    let (counts, credits) = (in_flight.counts(), in_flight.credits());
+    let entries = in_flight.into_entries().enumerate();
+    let entries = entries.map(|(number, (id, sent_at, connection))| {
+        let name = in_flight_name(worker, number);
+        let connection = connection.map(|it| connection_snapshot(it, &name, descriptors));
+        InFlightSnapshot { id, sent_at, connection }
+    });
+    let Resync { is_lost, pending, asked, report, finishes, .. } = resync;
+    let (pending, report) = (pending.snapshot(), report.snapshot());
+    ChannelSnapshot {
+        in_flight: entries.collect(),
+        counts: counts.snapshot(),
+        credits,
+        handshake: handshake.snapshot(),
+        pings,
+        lists: sessions.lists,
+        offered: sessions.offered,
+        outbox: sessions.outbox.snapshot(),
+        resync: ResyncSnapshot { is_lost, pending, asked, report, finishes },
     }
 }
 
-impl PendingConnection {
-    /// As plain data; its descriptors go to `descriptors`, under this name.
-    pub fn into_snapshot(self, name: &str, descriptors: &mut Descriptors) -> ConnectionSnapshot {
-        descriptors.insert(name, self.socket);
-        let session = self.transfer.map(|transfer| session_snapshot(*transfer, name, descriptors));
-        ConnectionSnapshot { record: self.record.snapshot(), crashes: self.crashes, session }
+/// As it was. The worker is asked what this primary may have to know beyond that, unless it was
+/// asked before.
+///
+/// # Errors
+///
+/// If a descriptor is missing or unusable, or the snapshot is malformed.
+pub fn restore(
+    snapshot: ChannelSnapshot,
+    worker: WorkerId,
+    descriptors: &mut Descriptors,
+) -> Result<Channel, RestoreError> {
+    let entries = snapshot.in_flight.into_iter().enumerate().map(|(number, one)| {
+        let name = in_flight_name(worker, number);
+        let restore = |it| restore_connection(it, &name, descriptors);
+        Ok((one.id, one.sent_at, one.connection.map(restore).transpose()?))
+    });
+    let entries = entries.collect::<Result<Vec<_>, RestoreError>>()?;
+    let counts = Carry::restore(snapshot.counts);
+    let in_flight = InFlight::restore(snapshot.credits, counts, entries);
+    let mut channel = Channel::new(Transport::take_over(worker, descriptors)?, in_flight);
+    channel.handshake = Carry::restore(snapshot.handshake);
+    channel.pings = snapshot.pings;
+    channel.sessions = Sessions {
+        offered: snapshot.offered,
+        outbox: Carry::restore(snapshot.outbox),
+        lists: snapshot.lists,
+    };
+    let ResyncSnapshot { is_lost, pending, asked, report, finishes } = snapshot.resync;
+    let (pending, report) = (Carry::restore(pending), Carry::restore(report));
+    channel.resync = Resync { is_lost, pending, asked, report, finishes, ..Resync::default() };
+    if !channel.resync.is_asked() {
+        channel.ask();
     }
+    Ok(channel)
+}
 
-    /// As it was.
-    ///
-    /// # Errors
-    ///
-    /// If a descriptor is missing, or the snapshot is malformed.
-    pub fn restore(
-        snapshot: ConnectionSnapshot,
-        name: &str,
-        descriptors: &mut Descriptors,
-    ) -> Result<Self, RestoreError> {
-        let socket = descriptors.require(name)?;
-        let session = snapshot.session.map(|session| restored_session(session, name, descriptors));
-        let (record, crashes) = (Carry::restore(snapshot.record), snapshot.crashes);
-        Ok(Self { record, socket, crashes, transfer: session.transpose()?.map(Box::new) })
-    }
+/// As plain data; its descriptors go to `descriptors`, under this name.
+pub fn connection_snapshot(
+    connection: PendingConnection,
+    name: &str,
+    descriptors: &mut Descriptors,
+) -> ConnectionSnapshot {
+    let PendingConnection { record, socket, crashes, transfer } = connection;
+    descriptors.insert(name, socket);
+    let session = transfer.map(|transfer| session_snapshot(*transfer, name, descriptors));
+    ConnectionSnapshot { record: record.snapshot(), crashes, session }
+}
+
+/// As it was.
+///
+/// # Errors
+///
+/// If a descriptor is missing, or the snapshot is malformed.
+pub fn restore_connection(
+    snapshot: ConnectionSnapshot,
+    name: &str,
+    descriptors: &mut Descriptors,
+) -> Result<PendingConnection, RestoreError> {
+    let socket = descriptors.require(name)?;
+    let session = snapshot.session.map(|session| restored_session(session, name, descriptors));
+    let (record, crashes) = (Carry::restore(snapshot.record), snapshot.crashes);
+    Ok(PendingConnection { record, socket, crashes, transfer: session.transpose()?.map(Box::new) })
 }
 
 fn session_snapshot(
@@ -115,9 +120,10 @@ fn session_snapshot(
 ) -> SessionSnapshot {
     let SessionTransfer { from, sender, content, usage, failed } = transfer;
     let content = match content {
-        // Its receiver doesn't know the checkpoint. Without memory for a copy, nobody takes it.
-        Content::Checkpoint(checkpoint, entry) => Content::from_checkpoint(&checkpoint, &entry)
-            .unwrap_or_else(|_| Content::Inline(Vec::new())),
+        // Its receiver doesn't know the checkpoint. Without memory for a copy, no worker takes it.
+        Content::Checkpoint(checkpoint, entry) => {
+            Content::from_checkpoint(&checkpoint, &entry).unwrap_or_else(|_| Content::Inline(Vec::new()))
+        }
         other => other,
     };
     let inline = match content {
