@@ -26,7 +26,7 @@ const FLOORS: [(&str, &str); 20] = [
     ("log", "log"),
     ("control", "kernel protocol handover link sessions frontend system supervisor log control"),
     ("config", "sessions frontend supervisor triggers control log"),
-    ("upgrade", "kernel protocol handover link upgrade"),
+    ("upgrade", "kernel protocol handover link system upgrade"),
     (
         "primary",
         "error kernel protocol handover link sessions frontend supervisor triggers system log control config upgrade primary",
