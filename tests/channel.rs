@@ -10,7 +10,6 @@ use std::os::fd::OwnedFd;
 use proptest::prelude::*;
 use sticky_lb::internals::link::Link;
 use sticky_lb::internals::link::connection::PendingConnection;
-use sticky_lb::internals::link::connection::PendingConnection;
 use sticky_lb::internals::link::event::LinkEvent;
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use sticky_lb::protocol::message::{

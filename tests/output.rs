@@ -12,6 +12,7 @@ use common::client::{ask, nth};
 use common::process::{Signal, children, descriptors, signal};
 use common::{Builder, Primary, eventually, example, own_directory};
 use serde_json::Value;
+use sticky_lb::internals::handover::Carry;
 use sticky_lb::internals::link::seam::WorkerId;
 use sticky_lb::internals::supervisor::output::{
     LineFilter, Output, OutputSettings, Recent, Stream,
@@ -567,8 +568,9 @@ async fn no_line_is_lost_or_cut_when_output_is_handed_over_again_and_again() {
         for pipe in &mut stopped.pipes {
             begun += usize::from(!pipe.state.begun.is_empty());
             // As it would travel.
-            let written = serde_json::to_string(&pipe.state).expect("it can be written");
-            pipe.state = serde_json::from_str(&written).expect("it can be read");
+            let written = serde_json::to_string(&pipe.state.clone().snapshot());
+            let written = written.expect("it can be written");
+            pipe.state = Carry::restore(serde_json::from_str(&written).expect("it can be read"));
         }
         stopped.dropped += 1;
         output = Output::resume(settings(), &mut stopped).expect("the same files");

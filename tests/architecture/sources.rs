@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// A file of `src/`.
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     /// Its path below `src/`.
     pub name: String,
     /// All of it.
@@ -17,7 +17,7 @@ pub struct Source {
 
 impl Source {
     /// Its lines without comments, which may speak of anything.
-    pub fn code(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn code(&self) -> impl Iterator<Item = &str> {
         self.text.lines().filter(|line| !line.trim_start().starts_with("//"))
     }
 
@@ -28,7 +28,7 @@ impl Source {
     }
 
     /// The part of the crate that it belongs to: a folder or file right below `src/`.
-    pub fn part(&self) -> &str {
+    pub(crate) fn part(&self) -> &str {
         self.name.split('/').next().unwrap_or_default().trim_end_matches(".rs")
     }
 
@@ -56,7 +56,7 @@ impl Source {
     }
 
     /// Structs with the number of their fields.
-    pub fn structs(&self) -> Vec<(String, usize)> {
+    pub(crate) fn structs(&self) -> Vec<(String, usize)> {
         let lines: Vec<_> = self.own_code().collect();
         let mut found = Vec::new();
         for (number, line) in lines.iter().enumerate() {
@@ -73,7 +73,7 @@ impl Source {
     }
 
     /// Types with an inherent impl here that are declared in another file.
-    pub fn foreign_impls(&self) -> Vec<String> {
+    pub(crate) fn foreign_impls(&self) -> Vec<String> {
         let declared: BTreeSet<_> = self
             .own_code()
             .flat_map(|line| ["struct", "enum"].map(|kind| declared(kind, line)))
@@ -148,7 +148,7 @@ fn top_level(list: &str) -> Vec<&str> {
 }
 
 /// All files of `src/`.
-pub fn all() -> Vec<Source> {
+pub(crate) fn all() -> Vec<Source> {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
     let mut found = Vec::new();
     read(root, root, &mut found);
@@ -157,7 +157,7 @@ pub fn all() -> Vec<Source> {
 }
 
 /// All files of `src/` but those that are compiled for unit tests only.
-pub fn without_tests() -> Vec<Source> {
+pub(crate) fn without_tests() -> Vec<Source> {
     let mut found = all();
     let tests: Vec<_> = found.iter().flat_map(test_files).collect();
     let is_test = |name: &str| {
@@ -194,7 +194,7 @@ fn test_files(source: &Source) -> Vec<String> {
 
 /// Which file imports from which. A module's imports from its own parents are left out: a module and
 /// its parents are one.
-pub fn imports(sources: &[Source]) -> BTreeMap<&str, BTreeSet<&str>> {
+pub(crate) fn imports(sources: &[Source]) -> BTreeMap<&str, BTreeSet<&str>> {
     let modules: BTreeMap<_, _> =
         sources.iter().map(|source| (source.module(), source.name.as_str())).collect();
     let mut imports = BTreeMap::new();
@@ -237,7 +237,7 @@ fn target<'a>(
 }
 
 /// Files that import each other in a circle, each circle once.
-pub fn circles<'a>(imports: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> Vec<Vec<&'a str>> {
+pub(crate) fn circles<'a>(imports: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> Vec<Vec<&'a str>> {
     let reached: BTreeMap<_, _> =
         imports.keys().map(|from| (*from, reach(from, imports))).collect();
     let mut found = BTreeSet::new();

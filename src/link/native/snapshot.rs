@@ -121,9 +121,8 @@ fn session_snapshot(
     let SessionTransfer { from, sender, content, usage, failed } = transfer;
     let content = match content {
         // Its receiver doesn't know the checkpoint. Without memory for a copy, no worker takes it.
-        Content::Checkpoint(checkpoint, entry) => {
-            Content::from_checkpoint(&checkpoint, &entry).unwrap_or_else(|_| Content::Inline(Vec::new()))
-        }
+        Content::Checkpoint(checkpoint, entry) => Content::from_checkpoint(&checkpoint, &entry)
+            .unwrap_or_else(|_| Content::Inline(Vec::new())),
         other => other,
     };
     let inline = match content {
