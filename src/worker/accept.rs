@@ -20,7 +20,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::Instrument;
 
 use crate::protocol::ids::{Generation, SlotId};
-use crate::protocol::message::{HELLO, REPLACE_ME, READY, SESSIONS};
+use crate::protocol::message::{HELLO, READY, REPLACE_ME, SESSIONS};
 use crate::protocol::scoreboard::Counter;
 use crate::worker::attach::Inheritance;
 use crate::worker::connection::Connection;

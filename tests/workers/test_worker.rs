@@ -5,7 +5,7 @@
 use std::error::Error;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use rustix::net::{Shutdown, shutdown};
@@ -100,17 +100,6 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         other => return Err(format!("no such role: {other}").into()),
     }
     wait_for_the_end()
-}
-
-/// A descriptor that this process was started with.
-#[expect(
-    unsafe_code,
-    reason = "the library takes them over itself, and only for a worker of its own"
-)]
-fn inherited(name: &str) -> Result<OwnedFd, Box<dyn Error>> {
-    let number = std::env::var(name)?.parse()?;
-    // SAFETY: the primary has named it for this process, and it is taken once.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// The worker's end of the channel.

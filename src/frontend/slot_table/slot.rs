@@ -101,7 +101,8 @@ impl Slot {
     /// Sends the messages that wait for workers, as far as there is room.
     pub(super) fn send_outgoing(&mut self) -> Result<(), (WorkerId, ChannelError)> {
         let mut workers = self.workers.iter_mut().filter(|worker| !worker.quarantined);
-        workers.try_for_each(|worker| worker.link.send_outgoing().map_err(|error| (worker.id, error)))
+        workers
+            .try_for_each(|worker| worker.link.send_outgoing().map_err(|error| (worker.id, error)))
     }
 
     /// Takes the sessions out of the queue.

@@ -8,7 +8,7 @@ use crate::handover::descriptors::{Descriptors, RestoreError};
 use crate::handover::link::{
     ChannelSnapshot, ConnectionSnapshot, InFlightSnapshot, ResyncSnapshot, SessionSnapshot,
 };
-use crate::link::connection::{Content, SessionTransfer, PendingConnection};
+use crate::link::connection::{Content, PendingConnection, SessionTransfer};
 use crate::link::in_flight::InFlight;
 use crate::link::native::Channel;
 use crate::link::native::resync::Resync;
@@ -108,13 +108,16 @@ impl PendingConnection {
     }
 }
 
-fn session_snapshot(transfer: SessionTransfer, name: &str, descriptors: &mut Descriptors) -> SessionSnapshot {
+fn session_snapshot(
+    transfer: SessionTransfer,
+    name: &str,
+    descriptors: &mut Descriptors,
+) -> SessionSnapshot {
     let SessionTransfer { from, sender, content, usage, failed } = transfer;
     let content = match content {
         // Its receiver doesn't know the checkpoint. Without memory for a copy, nobody takes it.
-        Content::Checkpoint(checkpoint, entry) => {
-            Content::from_checkpoint(&checkpoint, &entry).unwrap_or_else(|_| Content::Inline(Vec::new()))
-        }
+        Content::Checkpoint(checkpoint, entry) => Content::from_checkpoint(&checkpoint, &entry)
+            .unwrap_or_else(|_| Content::Inline(Vec::new())),
         other => other,
     };
     let inline = match content {
@@ -141,7 +144,13 @@ fn restored_session(
             Content::Inline(bytes.map_err(|_| RestoreError::Malformed("a session"))?)
         }
     };
-    Ok(SessionTransfer { from, sender, content, usage: TcpProgress::new(consumed, written), failed })
+    Ok(SessionTransfer {
+        from,
+        sender,
+        content,
+        usage: TcpProgress::new(consumed, written),
+        failed,
+    })
 }
 
 fn in_flight_name(worker: WorkerId, number: usize) -> String {
