@@ -53,16 +53,16 @@ pub struct OutboxSnapshot {
     pub moved: Vec<ConnectionId>,
     pub returned: Vec<ConnectionId>,
     pub drain: Option<DrainOrderSnapshot>,
-    pub censuses: u32,
+    pub session_lists: u32,
     pub moves: Vec<ConnectionId>,
-    pub closes: u32,
+    pub close_grants: u32,
 }
 
 /// The question to a worker that had another primary before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum QuestionSnapshot {
     Ping,
-    Report(u64),
+    Resync(u64),
 }
 
 /// What is not known yet of a worker that had another primary before.

@@ -66,13 +66,13 @@ fn link() -> LinkSnapshot {
         lists: 5,
         offered: vec![ConnectionId(6)],
         outbox: OutboxSnapshot {
-            question: Some(QuestionSnapshot::Report(9)),
+            question: Some(QuestionSnapshot::Resync(9)),
             moved: vec![ConnectionId(7)],
             returned: vec![ConnectionId(8)],
             drain: Some(order),
-            censuses: 1,
+            session_lists: 1,
             moves: vec![ConnectionId(9)],
-            closes: 2,
+            close_grants: 2,
         },
         resync: ResyncSnapshot {
             is_lost: true,

@@ -26,7 +26,7 @@ pub(super) struct Outbox {
     pub(super) close_grants: u32,
 }
 
-carry!(struct Outbox => OutboxSnapshot { question, moved, returned, drain, censuses, moves, closes });
+carry!(struct Outbox => OutboxSnapshot { question, moved, returned, drain, session_lists, moves, close_grants });
 
 /// The question for a worker that had another primary before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(super) enum Question {
     Resync(u64),
 }
 
-carry!(enum Question => QuestionSnapshot { Ping, Report(number) });
+carry!(enum Question => QuestionSnapshot { Ping, Resync(number) });
 
 /// The kind of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
