@@ -62,7 +62,7 @@ fn workers_that_die_after_that_are_followed_by_others() {
         primary.serving().iter().any(|(slot, generation, _)| (*slot, *generation) == (0, 1))
     });
     assert_ne!(ask(primary.client_of(0), primary.address()).pid(), old);
-    primary.wait_for_log("known only to whoever has taken it over");
+    primary.wait_for_log("known only to the subreaper that has taken it over");
     primary.stop();
 }
 

@@ -107,7 +107,7 @@ impl Autoscaler {
     /// (`changing`), nothing; but what is seen meanwhile counts. It notes its own decisions as
     /// [`Self::scaled`] does.
     pub fn look(&mut self, now: Timestamp, workers: &[WorkerLoad], changing: bool) -> Decision {
-        let loads = Loads::of(workers);
+        let loads = Loads::new(workers);
         self.remember(now, loads);
         let decision = if changing { Decision::Stay } else { self.decide(now, workers, loads) };
         if decision != Decision::Stay {
@@ -176,7 +176,7 @@ struct Loads {
 }
 
 impl Loads {
-    fn of(workers: &[WorkerLoad]) -> Self {
+    fn new(workers: &[WorkerLoad]) -> Self {
         let (mut sum, mut known, mut unknown) = (0.0, 0.0, 0);
         for worker in workers {
             if worker.load.is_finite() && worker.load >= 0.0 {

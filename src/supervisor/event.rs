@@ -24,7 +24,7 @@ pub enum Event {
         worker: WorkerId,
         /// Its process, 0 if it couldn't be started.
         pid: i32,
-        /// The event.
+        /// The change.
         change: WorkerChange,
     },
     /// A slot has no worker for now. One that is drained has none any more.

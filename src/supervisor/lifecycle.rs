@@ -119,7 +119,7 @@ pub enum SlotState {
 
 carry!(enum SlotState => SlotStateSnapshot { Serving, Spawning, BackOff, Errored, Stopped, Drained, Removed });
 
-/// An event.
+/// A fact about a slot or one of its workers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fact {
     /// The slot is to be filled, whatever became of it before.

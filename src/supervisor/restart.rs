@@ -19,7 +19,7 @@ pub struct RestartPolicy {
     pub stop_exit_codes: Vec<i32>,
     /// The delay after any ended (`restart_delay`).
     pub restart_delay: Duration,
-    /// The first delay after a ended that came too soon; it doubles with each that follows
+    /// The first delay after an end that came too soon; it doubles with each that follows
     /// (`exp_backoff_restart_delay`).
     pub first_delay: Duration,
     /// The longest delay.
@@ -92,7 +92,7 @@ pub struct Crashes {
 carry!(struct Crashes => CrashesSnapshot { streak, recent });
 
 impl Crashes {
-    /// Notes a ended and says what follows. Jitter takes away up to half of a back-off.
+    /// Notes an end and decides what follows. Jitter takes away up to half of a back-off.
     pub fn after(
         &mut self,
         ended: Ended,

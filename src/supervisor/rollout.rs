@@ -145,7 +145,7 @@ pub struct Report {
     pub of: u16,
 }
 
-/// A decision.
+/// A step to carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// A rolling restart begins, of so many slots.

@@ -32,7 +32,7 @@ pub enum StartError {
     /// A step before the program is run.
     #[error("cannot {what}")]
     Step {
-        /// Its number.
+        /// The step.
         what: String,
         /// The kernel's error.
         #[source]

@@ -43,7 +43,7 @@ use sticky_lb::internals::frontend::placement::Ranking;
 use sticky_lb::protocol::ids::SlotId;
 
 /// The descriptor that a primary under test writes its events to.
-const EVENTS_FD: i32 = 9;
+const EVENTS_FD: i32 = 900;
 
 /// How long anything may take. Far more than needed, so that a slow machine fails no test.
 pub const TIMEOUT: Duration = Duration::from_secs(20);

@@ -103,7 +103,7 @@ impl Files {
             for path in paths(settings, slot, stream) {
                 let known = files.iter().position(|file| file.path() == path);
                 let index = known.unwrap_or_else(|| {
-                    files.push(LogFile::new(path, Rotation::of(settings), Arc::clone(dropped)));
+                    files.push(LogFile::new(path, Rotation::new(settings), Arc::clone(dropped)));
                     files.len() - 1
                 });
                 // The same file may have been named twice.

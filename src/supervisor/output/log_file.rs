@@ -29,7 +29,7 @@ pub(super) struct Rotation {
 }
 
 impl Rotation {
-    pub(super) fn of(settings: &OutputSettings) -> Self {
+    pub(super) fn new(settings: &OutputSettings) -> Self {
         Self {
             size: settings.rotate_size,
             interval: settings.rotate_interval,
