@@ -25,7 +25,7 @@ fn two_tabs_in_one_room_hear_each_other() {
     ann.wait_for_text("#members", "2 members");
     ann.enter("#text", "Good morning");
     bob.wait_for_text("#log", "ann: Good morning");
-    // What looks like HTML is text like any other.
+    // Markup is text like any other.
     bob.enter("#text", "<b>Hello</b> & <img src=x>");
     ann.wait_for_text("#log", "bob: <b>Hello</b> & <img src=x>");
     screenshots(&ann);
@@ -72,7 +72,7 @@ fn the_newest_line_stays_in_sight() {
             (place("#log", "bottom") - place("#scroll", "bottom")).abs() < 2.0
         });
     }
-    // Who has scrolled up reads on undisturbed.
+    // A reader that has scrolled up is not disturbed.
     ann.evaluate("document.querySelector('#scroll').scrollBy(0, -500)");
     let before = place("#log", "top");
     ann.enter("#text", "One more");
@@ -107,7 +107,7 @@ fn a_page_stays_connected_through_a_deploy_and_its_room_stays_whole() {
     let browser = Browser::start();
     let (ann, bob) = (member(&browser, &primary, "ann"), member(&browser, &primary, "bob"));
     ann.wait_for_text("#members", "2 members");
-    // Whoever connects anew is counted.
+    // A new connection is counted.
     for tab in [&ann, &bob] {
         tab.evaluate(
             "var connects = 0, plain = connect; connect = () => { connects++; plain(); }; 0",
@@ -124,7 +124,7 @@ fn a_page_stays_connected_through_a_deploy_and_its_room_stays_whole() {
         bob.wait_for_text("#log", &format!("ann: Are you still there, {now}?"));
     }
     for tab in [&ann, &bob] {
-        assert_eq!(tab.evaluate("connects"), 0, "connected anew");
+        assert_eq!(tab.evaluate("connects"), 0, "connected again");
         let log = tab.text("#log");
         assert_eq!(comings_and_goings(tab), before.remove(0), "{log}");
         assert_eq!(tab.complaints(), [""; 0]);
@@ -183,7 +183,7 @@ fn line<S: Read + Write>(member: &mut WebSocket<S>) -> Value {
     serde_json::from_str(&line).expect("JSON")
 }
 
-/// A tab with somebody in the lobby, who has typed a name.
+/// A tab in the lobby, with a name typed in.
 fn member(browser: &Browser, primary: &Primary, name: &str) -> Tab {
     let tab = browser.open(&format!("http://127.0.0.1:{}/", primary.port()));
     tab.wait_for_text("#state", "Connected as ");

@@ -48,7 +48,7 @@ fn k6(address: SocketAddr, seconds: u32) -> Clients {
     Clients::start(command.arg(script("count.k6.js")))
 }
 
-/// What clients with all kinds of habits see, while `happening` happens.
+/// Runs clients with all kinds of habits while `happening` happens, and returns their reports.
 fn seen_by_habits(
     start: impl FnOnce(SocketAddr) -> Clients,
     primary: &Primary,
@@ -65,7 +65,7 @@ fn seen_by_habits(
     seen
 }
 
-/// Nobody was disconnected.
+/// No client was disconnected.
 fn saw_nothing(seen: &Value) {
     assert_eq!(seen["disconnects"], Value::Array(Vec::new()), "{seen}");
 }
@@ -73,7 +73,7 @@ fn saw_nothing(seen: &Value) {
 /// Some were, and each was told why: the worker restarts, or goes away.
 fn were_told_why(codes: &Value) {
     let codes = codes.as_array().expect("a list");
-    assert!(!codes.is_empty(), "nobody was disconnected");
+    assert!(!codes.is_empty(), "no client was disconnected");
     let proper = [1012, 1001].map(Value::from);
     assert!(codes.iter().all(|code| proper.contains(code)), "{codes:?}");
 }
@@ -86,7 +86,7 @@ fn pythons_websockets_with_all_habits_are_served() {
 }
 
 #[test]
-fn pythons_websockets_see_a_restart_of_workers_that_move_nobody() {
+fn pythons_websockets_see_a_restart_of_workers_that_migrate_no_session() {
     let primary = counting(&["--stay"]).start();
     let seen = seen_by_habits(python, &primary, restart);
     were_told_why(&seen["disconnects"]);
@@ -100,7 +100,7 @@ fn nodes_ws_with_all_habits_is_served() {
 }
 
 #[test]
-fn nodes_ws_sees_a_restart_of_workers_that_move_nobody() {
+fn nodes_ws_sees_a_restart_of_workers_that_migrate_no_session() {
     let primary = counting(&["--stay"]).start();
     let seen = seen_by_habits(node, &primary, restart);
     were_told_why(&seen["disconnects"]);
@@ -132,7 +132,7 @@ fn nodes_ws_notices_nothing_of_restarts() {
     notices_nothing(node);
 }
 
-/// What clients of k6 see in so many seconds, while `happening` happens.
+/// Runs clients of k6 for so many seconds while `happening` happens, and returns their report.
 fn seen_by_k6(primary: &Primary, seconds: u32, happening: impl FnOnce(&Primary)) -> Value {
     let clients = k6(primary.address(), seconds);
     eventually("all are connected", || {
@@ -152,7 +152,7 @@ fn k6_is_served() {
 }
 
 #[test]
-fn k6_sees_a_restart_of_workers_that_move_nobody() {
+fn k6_sees_a_restart_of_workers_that_migrate_no_session() {
     let primary = counting(&["--stay"]).start();
     let seen = seen_by_k6(&primary, LONG_ENOUGH, restart);
     assert!(seen["disconnects"].as_u64() >= Some(20), "{seen}");
@@ -164,7 +164,7 @@ fn k6_notices_nothing_of_a_restart() {
     assert_eq!((&seen["disconnects"], &seen["moves"]), (&0.into(), &20.into()), "{seen}");
 }
 
-/// What a page in Chromium sees while `happening` happens, and some time after it.
+/// Watches a page in Chromium while `happening` happens, and some time after it.
 fn seen_by_a_page(primary: &Primary, happening: impl FnOnce(&Primary)) -> Value {
     let browser = Browser::start();
     let page = browser.open(&format!("http://{}/", primary.address()));
@@ -191,7 +191,7 @@ fn a_page_in_chromium_is_served() {
 }
 
 #[test]
-fn a_page_in_chromium_sees_a_restart_of_workers_that_move_nobody() {
+fn a_page_in_chromium_sees_a_restart_of_workers_that_migrate_no_session() {
     let primary = counting(&["--stay"]).start();
     let seen = seen_by_a_page(&primary, restart);
     assert_eq!(seen["disconnects"], 1);

@@ -26,11 +26,11 @@ fn demo(arguments: &[&str]) -> (Value, bool) {
 const WORKERS_ALONE: &[&str] = &["--upgrades", "0", "--crashes", "0", "--worker-crashes", "0"];
 
 #[test]
-fn workers_that_move_nobody_are_seen_to_go() {
+fn workers_that_migrate_no_session_are_seen_to_go() {
     let (report, as_expected) = demo(&[WORKERS_ALONE, &["--stay"]].concat());
     assert!(!as_expected);
     let disconnects = report["disconnects"].as_u64();
-    // Each restart cuts everybody, and so do fewer workers.
+    // Each restart cuts all clients, and so do fewer workers.
     assert!(disconnects > Some(2 * 300), "{disconnects:?}");
     assert_eq!((&report["wrong_messages"], &report["moves"]), (&0.into(), &0.into()));
     let complaint = report["complaints"][0].as_str().unwrap_or_default();
@@ -38,7 +38,7 @@ fn workers_that_move_nobody_are_seen_to_go() {
 }
 
 #[test]
-fn nobody_notices_whatever_operators_do() {
+fn no_client_notices_an_operators_work() {
     let (report, as_expected) = demo(&[]);
     assert!(as_expected, "{}", report["complaints"]);
     // But for those that were in the middle of a message when their worker was killed.
@@ -48,7 +48,7 @@ fn nobody_notices_whatever_operators_do() {
     assert!(disconnects <= not_at_rest && not_at_rest < 10, "{report}");
     assert_eq!(report["wrong_messages"], 0);
     assert_eq!(report["opened"], 300 + disconnects);
-    // Each restart moves everybody.
+    // Each restart migrates all clients.
     assert!(report["moves"].as_u64() > Some(2 * 300), "{report}");
 }
 
@@ -69,7 +69,7 @@ fn clients_that_are_shed_are_told_why() {
 }
 
 #[test]
-fn workers_that_say_goodbye_shed_their_clients_properly() {
+fn workers_that_send_close_frames_close_their_clients_properly() {
     let (report, as_expected) = demo(&[WORKERS_ALONE, &["--stay", "--expect", "close"]].concat());
     assert!(as_expected && report["disconnects"].as_u64() > Some(0), "{report}");
     // All at once.

@@ -1,4 +1,4 @@
-//! The examples run as their own heads say, and keep the promises that everybody's workers do.
+//! The examples run as their heads say, and keep the promises of all workers.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -23,7 +23,7 @@ async fn open(client: u16, to: SocketAddr, path: &str) -> Socket {
     client_async(format!("ws://test{path}"), stream).await.expect("a WebSocket").0
 }
 
-/// The next text that is not a welcome or somebody's coming or going.
+/// The next text that is not a welcome, and no member's coming or going.
 async fn said(socket: &mut Socket) -> String {
     loop {
         let message = socket.next().await.expect("still open").expect("no error");
@@ -47,7 +47,7 @@ async fn closes_with_going_away(mut socket: Socket) {
 }
 
 /// WebSockets echo, and get a close frame when the whole ends.
-async fn echoes_and_says_goodbye(primary: Primary, path: &str) {
+async fn echoes_and_closes(primary: Primary, path: &str) {
     let mut sockets = Vec::new();
     for client in 0..8 {
         let mut socket = open(client, primary.address(), path).await;
@@ -67,12 +67,12 @@ async fn echoes_and_says_goodbye(primary: Primary, path: &str) {
 #[tokio::test]
 async fn echo_worker() {
     let primary = Primary::with_workers(2).worker(&[&example("echo_worker")]).start();
-    echoes_and_says_goodbye(primary, "/").await;
+    echoes_and_closes(primary, "/").await;
 }
 
 #[tokio::test]
 async fn the_demos_echo() {
-    echoes_and_says_goodbye(Primary::with_workers(2).start(), "/echo").await;
+    echoes_and_closes(Primary::with_workers(2).start(), "/echo").await;
 }
 
 async fn chats(primary: Primary) {

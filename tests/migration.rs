@@ -34,7 +34,7 @@ fn rolling_restarts_move_every_session_with_its_state() {
     let mut clients = clients(&primary, 20, "/count");
     for restart in 1..=3 {
         primary.ask("reload", json!({}));
-        eventually("everybody has moved", || all_served_by(&mut clients, restart + 1));
+        eventually("all have migrated", || all_served_by(&mut clients, restart + 1));
     }
     assert_eq!(primary.stop()["killed_workers"], 0);
 }
@@ -49,7 +49,7 @@ fn a_drained_slots_sessions_move_to_others_and_come_home_by_rebalancing() {
     clients.iter_mut().for_each(|client| assert!(client.ask() <= 2));
     primary.ask("undrain", json!({"slot": 1}));
     primary.ask("rebalance", json!({}));
-    eventually("everybody is at home again", || {
+    eventually("all are at home again", || {
         all_served_by(&mut clients, 1);
         (0..3).map(connections).collect::<Vec<_>>() == at_home
     });
@@ -79,17 +79,17 @@ fn workers(primary: &Primary) -> Vec<Value> {
 }
 
 #[test]
-fn a_successor_that_dies_with_sessions_costs_nobody_anything() {
+fn a_successor_that_dies_with_sessions_costs_no_client_anything() {
     successor_that("dies-with-sessions");
 }
 
 #[test]
-fn a_successor_that_refuses_sessions_costs_nobody_anything() {
+fn a_successor_that_refuses_sessions_costs_no_client_anything() {
     successor_that("refuses-sessions");
 }
 
 #[test]
-fn a_successor_that_lets_sessions_wait_costs_nobody_anything() {
+fn a_successor_that_lets_sessions_wait_costs_no_client_anything() {
     successor_that("lets-sessions-wait");
 }
 
@@ -115,7 +115,7 @@ fn successor_that(role: &str) {
 }
 
 #[test]
-fn a_version_that_does_not_know_the_state_has_its_clients_come_anew() {
+fn a_version_that_does_not_know_the_state_has_its_clients_come_back() {
     let (old, new) = (example("library_worker"), example("library_worker"));
     let shell = format!(
         "if [ $STICKY_LB_GENERATION = 0 ]; then exec {old} sessions; fi; exec {new} undeclared"
@@ -131,7 +131,7 @@ fn a_version_that_does_not_know_the_state_has_its_clients_come_anew() {
 }
 
 #[test]
-fn who_has_not_opted_in_or_leaves_too_much_is_sent_away_with_a_close_frame() {
+fn sessions_that_have_not_opted_in_or_have_too_much_state_are_closed_with_a_close_frame() {
     let primary = sessions(1)
         .arguments(&["--min-uptime", "0", "--drain-timeout", "3s", "--close-rate", "1000"])
         .start();
@@ -151,7 +151,7 @@ fn who_has_not_opted_in_or_leaves_too_much_is_sent_away_with_a_close_frame() {
 }
 
 #[test]
-fn a_handler_stuck_in_sending_has_its_time_and_holds_up_nobody_else() {
+fn a_handler_stuck_in_sending_has_its_time_and_holds_up_no_other() {
     let primary = sessions(1)
         .arguments(&["--min-uptime", "0", "--migrate-timeout", "500ms", "--drain-timeout", "5s"])
         .start();
@@ -166,7 +166,7 @@ fn a_handler_stuck_in_sending_has_its_time_and_holds_up_nobody_else() {
 }
 
 #[test]
-fn migrations_in_the_middle_of_migrations_lose_nobody() {
+fn migrations_in_the_middle_of_migrations_lose_no_session() {
     let primary = sessions(2).arguments(&["--min-uptime", "0", "--parallel", "2"]).start();
     let mut clients = clients(&primary, 40, "/count?bytes=50000");
     for _ in 0..3 {
@@ -176,22 +176,22 @@ fn migrations_in_the_middle_of_migrations_lose_nobody() {
         primary.ask("restart", json!({"slot": 1}));
     }
     primary.ask("reload", json!({}));
-    eventually("nobody drains any more", || {
+    eventually("no worker drains any more", || {
         all_served_by(&mut clients, 2) && primary.workers().len() == 2
     });
     assert_eq!(primary.stop()["killed_workers"], 0);
 }
 
 #[test]
-fn a_worker_that_is_replaced_for_its_age_cuts_nobody() {
+fn a_worker_that_is_replaced_for_its_age_cuts_no_session() {
     let primary = sessions(1).arguments(&["--min-uptime", "0", "--max-age", "1s"]).start();
     let mut clients = clients(&primary, 10, "/count");
-    eventually("everybody has moved", || all_served_by(&mut clients, 2));
+    eventually("all have migrated", || all_served_by(&mut clients, 2));
     assert_eq!(primary.stop()["killed_workers"], 0);
 }
 
 #[test]
-fn shedding_is_spread_over_the_window_and_bounded_by_the_rate() {
+fn closing_is_spread_over_the_window_and_bounded_by_the_rate() {
     let primary = sessions(2)
         .arguments(&["--min-uptime", "0", "--drain", "close", "--parallel", "2"])
         .arguments(&["--drain-timeout", "5s", "--close-rate", "20"])
@@ -219,7 +219,7 @@ fn shedding_is_spread_over_the_window_and_bounded_by_the_rate() {
 }
 
 #[test]
-fn riding_ends_by_a_close_frame_before_the_time_is_over() {
+fn waiting_ends_by_a_close_frame_before_the_time_is_over() {
     let primary = sessions(1)
         .arguments(&["--min-uptime", "0", "--drain", "wait", "--drain-timeout", "4s"])
         .start();
@@ -242,7 +242,7 @@ fn the_end_of_everything_is_going_away() {
 }
 
 #[test]
-fn workers_without_a_primary_send_their_clients_away_one_by_one() {
+fn workers_without_a_primary_close_their_clients_one_by_one() {
     let primary =
         sessions(1).arguments(&["--orphan-timeout", "200ms", "--kill-timeout", "4s"]).start();
     let clients = clients(&primary, 4, "/count");
@@ -265,7 +265,7 @@ fn nothing_is_left_open_after_many_moves() {
     let before = all();
     for restart in 1..=4 {
         primary.ask("reload", json!({}));
-        eventually("everybody has moved", || all_served_by(&mut clients, restart + 1));
+        eventually("all have migrated", || all_served_by(&mut clients, restart + 1));
         eventually("the old worker has ended", || primary.workers().len() == 1);
         eventually("descriptors are as many as before", || all() == before);
     }

@@ -154,7 +154,7 @@ fn look(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
 }
 
 /// One client. What it has come to is also looked at when it moves, which is never between a
-/// message and its answer, nor between a push and its count: whoever is at either does not wait for
+/// message and its answer, nor between a push and its count: a handler at either does not wait for
 /// the next message.
 struct Counting {
     progress: Arc<Mutex<Progress>>,

@@ -9,7 +9,6 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::io::{FdFlags, fcntl_getfd};
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 
@@ -108,18 +107,15 @@ fn number<N: FromStr>(name: &'static str) -> Result<N, AttachError> {
     value.parse().map_err(|_| AttachError::Variable { name, value })
 }
 
-/// Takes a descriptor that passes the check and can only be inherited: this process's own ones are
-/// close-on-exec.
+/// Takes a descriptor that passes the check.
 fn inherited(
     name: &'static str,
     number: i32,
     check: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
 ) -> Result<OwnedFd, AttachError> {
-    let adopted = kernel::adopt_if(number, |descriptor| {
-        if fcntl_getfd(descriptor)?.contains(FdFlags::CLOEXEC) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not inherited"));
-        }
-        check(descriptor)
-    });
-    adopted.map_err(|source| AttachError::Descriptor { name, number, source })
+    kernel::adopt_if(number, check).map_err(|source| AttachError::Descriptor {
+        name,
+        number,
+        source,
+    })
 }

@@ -124,7 +124,7 @@ impl Connection {
 
     /// The bare stream, and a guard that must live as long as it is open.
     #[must_use]
-    pub fn into_parts(mut self) -> (TcpStream, ConnectionGuard) {
+    pub fn into_parts(self) -> (TcpStream, ConnectionGuard) {
         self.note_bare();
         self.split()
     }
@@ -138,7 +138,7 @@ impl Connection {
     }
 
     /// It is served without a session.
-    fn note_bare(&mut self) {
+    fn note_bare(&self) {
         let shared = self.guard.shared();
         if shared.own.channel.is_some() && shared.is_migration_enabled() {
             shared.reported.misuse(Misuse::ServedBare);

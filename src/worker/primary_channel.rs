@@ -211,7 +211,7 @@ impl PrimaryChannel {
                 sessions.granted.add_permits(count.min(1 << 20) as usize);
                 Ok(())
             }
-            ToWorker::ListSessions => self.answer_census(),
+            ToWorker::ListSessions => self.answer_list_sessions(),
             ToWorker::Resync(number) => {
                 if let Err(error) = sessions.resend_protect() {
                     tracing::warn!(%error, "sessions are not protected any more");
@@ -272,7 +272,7 @@ impl PrimaryChannel {
         self.answer(encode_refuse(&mut buffer, refused.iter().copied()))
     }
 
-    fn answer_census(&mut self) -> io::Result<()> {
+    fn answer_list_sessions(&mut self) -> io::Result<()> {
         let all = self.sessions.list();
         all.chunks(BATCH).try_for_each(|some| self.answer(&encode_session_list(some)))?;
         self.answer(&encode_session_list(&[]))

@@ -30,6 +30,11 @@ mod follow {
     pub(super) mod requests;
 }
 
+pub use api::{Migratable, Migrating, Migration, Session};
+pub use image::MAX_STATE_BYTES;
+pub use request_guard::RequestGuard;
+pub use stream::SessionStream;
+
 #[cfg(feature = "axum")]
 #[cfg(test)]
 mod tests {
@@ -42,8 +47,3 @@ mod tests {
     mod migration;
     mod websocket;
 }
-
-pub use api::{Migratable, Migrating, Migration, Session};
-pub use image::MAX_STATE_BYTES;
-pub use request_guard::RequestGuard;
-pub use stream::SessionStream;

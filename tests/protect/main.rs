@@ -1,5 +1,5 @@
-//! Crash-safe sessions on the real binary: workers are killed by kill -9, and whoever was at rest goes
-//! on as if nothing had happened; whoever wasn't is closed; nobody is ever told anything wrong.
+//! Protected sessions on the real binary: workers are killed by kill -9, and sessions at rest go on as
+//! if nothing had happened; others are closed; no client ever gets a wrong answer.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -146,11 +146,11 @@ fn kill_under_traffic(
     let heard = || stats.heard.load(Ordering::Relaxed);
     for number in 0..kills {
         let before = heard() + u64::from(talkers) * 3;
-        eventually("everybody talks", || heard() >= before);
+        eventually("all talk", || heard() >= before);
         process::signal(primary.worker(number % 2), Signal::KILL);
     }
     let before = heard() + u64::from(talkers) * 3;
-    eventually("everybody talks", || heard() >= before);
+    eventually("all talk", || heard() >= before);
     stats.over.store(true, Ordering::Relaxed);
     for task in tasks {
         runtime.block_on(task).unwrap();
@@ -161,9 +161,9 @@ fn kill_under_traffic(
 }
 
 #[test]
-fn under_paced_traffic_both_ways_nobody_is_ever_told_anything_wrong() {
+fn under_paced_traffic_both_ways_no_client_gets_a_wrong_answer() {
     let primary = sessions(2).start();
-    // Each worker has a ledger as soon as anybody is in it.
+    // Each worker has a checkpoint file as soon as it has a protected session.
     let base = descriptors(primary.primary_pid()) + 2;
     let [recovered, cut] = kill_under_traffic(&primary, 100, 40, 50, "push=70");
     let stopped = {
@@ -208,7 +208,7 @@ fn what_the_client_says_while_its_worker_is_dead_is_answered_by_the_next() {
 }
 
 #[test]
-fn whoever_is_in_the_middle_of_a_message_is_closed_and_counted() {
+fn sessions_in_the_middle_of_a_message_are_closed_and_counted() {
     let primary = sessions(1).start();
     let mut at_rest = Client::open(1, &primary, "/talk");
     at_rest.ask();
@@ -250,7 +250,7 @@ fn a_client_that_leaves_while_its_worker_is_dead_is_forgotten() {
     let base = descriptors(primary.primary_pid()) + 1;
     let mut clients = clients(&primary, 3, "/talk");
     kill(&primary, 0);
-    // One says goodbye, one is gone, one stays.
+    // One closes, one is gone, one stays.
     let mut polite = clients.remove(0);
     polite.socket.close(None).unwrap();
     let rude = clients.remove(0);
@@ -281,13 +281,13 @@ fn a_worker_that_closes_a_session_ends_it_at_once_though_there_is_a_copy() {
 }
 
 #[test]
-fn a_successor_that_dies_too_costs_nobody_at_rest_anything() {
+fn a_successor_that_dies_too_costs_no_session_at_rest_anything() {
     let primary = sessions(1).start();
     let mut clients = clients(&primary, 20, "/talk?bytes=3000");
     for crashes in 1..=5 {
         kill(&primary, 0);
         wait_for(&primary, "sessions_recovered", 20 * crashes);
-        // Anew, by whoever has taken them.
+        // Again, by the workers that have taken them.
         wait_for(&primary, "sessions_protected", 20);
     }
     clients.iter_mut().for_each(|client| assert_eq!(client.ask(), 6));
@@ -318,16 +318,16 @@ fn a_session_that_moves_is_kept_by_its_new_worker_and_forgotten_for_the_old() {
 }
 
 #[test]
-fn kills_in_the_middle_of_migrations_give_nobody_two_workers() {
+fn kills_in_the_middle_of_migrations_give_no_session_two_workers() {
     let primary = sessions(2).arguments(&["--parallel", "2"]).start();
     let mut clients = clients(&primary, 40, "/talk?bytes=20000");
     for round in 0..10_u16 {
-        // Whoever drained in the round before may be gone at any look.
+        // A worker that drained in the round before may be gone at any look.
         eventually("all are at rest", || {
             primary.workers().iter().all(|(pid, ..)| process::state(*pid) == Some('S'))
         });
         primary.signal(Signal::HUP);
-        // Whoever drains, or has just come.
+        // A worker that drains, or has just come.
         let workers = primary.workers();
         let (pid, ..) = workers[usize::from(round) % workers.len()];
         process::signal(pid, Signal::KILL);
@@ -358,7 +358,7 @@ fn all_servers_of_the_library_can_be_protect() {
 }
 
 #[test]
-fn a_worker_that_lies_harms_nobody_but_its_own_clients() {
+fn a_worker_that_lies_harms_only_its_own_clients() {
     let (lies, serves) = (example("test_worker"), example("library_worker"));
     let shell = format!(
         "if [ $STICKY_LB_SLOT = 0 ]; then exec {lies} lies-about-sessions; fi; exec {serves} sessions"
@@ -390,7 +390,7 @@ fn a_worker_that_lies_harms_nobody_but_its_own_clients() {
 }
 
 #[test]
-fn whoever_is_sent_away_is_told_and_then_forgotten() {
+fn sessions_that_are_closed_get_a_close_frame_and_lose_their_protection() {
     let primary = sessions(1)
         .arguments(&["--drain", "close", "--drain-timeout", "5s", "--close-rate", "1000"])
         .start();

@@ -11,7 +11,7 @@ fn crashing(workers: u16) -> Primary {
 }
 
 #[test]
-fn whoever_was_at_rest_survives_under_each_successor() {
+fn sessions_at_rest_survive_under_each_successor() {
     let primary = crashing(1);
     let mut clients = clients(&primary, 20, "/talk");
     for round in 0..3_u64 {
@@ -30,7 +30,7 @@ fn whoever_was_at_rest_survives_under_each_successor() {
 }
 
 #[test]
-fn a_copy_that_a_dead_primary_had_keeps_nobody_from_his_end() {
+fn a_copy_that_a_dead_primary_had_keeps_no_session_from_its_end() {
     let primary = crashing(1);
     let mut clients = clients(&primary, 3, "/talk");
     let mut closed = Client::open(9, &primary, "/leave");
@@ -48,9 +48,9 @@ fn a_copy_that_a_dead_primary_had_keeps_nobody_from_his_end() {
     wait_for(&primary, "sessions_protected", 2);
 }
 
-/// What nobody has written down is closed, and nobody is told anything wrong.
+/// A session without a checkpoint is closed, and no client gets a wrong answer.
 #[test]
-fn whoever_dies_with_the_primary_takes_his_sessions_along() {
+fn a_worker_that_dies_with_the_primary_takes_its_sessions_along() {
     let primary = crashing(2);
     let mut clients = clients(&primary, 20, "/talk");
     let before = primary.status();

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::common::TIMEOUT;
 
-/// What all of them have come to.
+/// The counts of all talkers.
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
     /// Answers and pushes.
@@ -24,7 +24,7 @@ pub(crate) struct Stats {
     pub(crate) cut: AtomicU64,
     /// Sessions that went on in another worker, each time.
     pub(crate) recovered: AtomicU64,
-    /// Nobody says anything new.
+    /// Nothing new is sent.
     pub(crate) over: AtomicBool,
 }
 
