@@ -226,7 +226,7 @@ fn only_a_sealed_state_is_taken_for_one() {
         ("a socket", socket.into(), "not sealed memory"),
         ("unsealed memory", memory(), "not sealed memory"),
         ("half sealed memory", half_sealed, "not sealed memory"),
-        ("something else that is sealed", seal(b"[]").unwrap(), "is of version 0"),
+        ("something else that is sealed", seal(b"[]").unwrap(), "not understood"),
         ("an empty state", state, "not understood"),
     ] {
         let (code, said) = check_state(12, Some(descriptor));
