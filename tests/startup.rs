@@ -147,6 +147,9 @@ fn an_environment_that_is_not_the_primarys_is_said_so() {
             .env("STICKY_LB_CHANNEL", channel)
             .env("STICKY_LB_SLOT", "0")
             .env("STICKY_LB_GENERATION", "0")
+            .env("STICKY_LB_ORPHAN_TIMEOUT", "0")
+            .env("STICKY_LB_KILL_TIMEOUT", "0")
+            .env("STICKY_LB_SCOREBOARD", "78")
             .output()
             .unwrap();
         let error = String::from_utf8_lossy(&output.stderr);

@@ -5,7 +5,7 @@
 //! written behind the lines of the log that came before it.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -63,7 +63,7 @@ impl EventsFile {
             _ if is_passed_socket(actual) => {
                 return Err(error("that is a socket of LISTEN_FDS".to_owned()));
             }
-            _ => (false, adopt_if(actual, |it| is_writable(it).map_err(Into::into))),
+            _ => (false, adopt_if(actual, is_writable)),
         };
         let descriptor = descriptor.map_err(|source| {
             error(match source.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
@@ -88,7 +88,7 @@ impl EventsFile {
 }
 
 impl AsFd for EventsFile {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
 }
@@ -98,7 +98,7 @@ fn writable(descriptor: OwnedFd) -> io::Result<OwnedFd> {
     Ok(descriptor)
 }
 
-fn is_writable(descriptor: impl AsFd) -> io::Result<()> {
+fn is_writable(descriptor: BorrowedFd<'_>) -> io::Result<()> {
     let flags = fcntl_getfl(descriptor)?;
     if flags.contains(OFlags::PATH) || flags & OFlags::ACCMODE == OFlags::RDONLY {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is open for reading only"));
@@ -227,8 +227,8 @@ mod tests {
 
     #[test]
     fn a_descriptor_must_be_open_for_writing() {
-        assert!(is_writable(std::fs::File::open("/dev/null").unwrap()).is_err());
-        assert!(is_writable(std::fs::File::create("/dev/null").unwrap()).is_ok());
+        assert!(is_writable(std::fs::File::open("/dev/null").unwrap().as_fd()).is_err());
+        assert!(is_writable(std::fs::File::create("/dev/null").unwrap().as_fd()).is_ok());
         for (number, expected) in
             [(0, "standard input"), (-1, "standard input"), (9_999, "not open")]
         {

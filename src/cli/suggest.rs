@@ -11,9 +11,10 @@ const SIMILARITY: f64 = 0.6;
 
 /// A text for an error about a word that clap didn't expect, if it isn't a flag.
 pub(super) fn suggest(error: &clap::Error, words: &[OsString]) -> Option<String> {
-    let word = match (error.kind(), error.get(ContextKind::InvalidArg)) {
-        (ErrorKind::UnknownArgument, Some(ContextValue::String(word))) => word,
-        _ => return None,
+    let (ErrorKind::UnknownArgument, Some(ContextValue::String(word))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+    else {
+        return None;
     };
     // Behind a command, the word is an argument of that.
     let first = words.get(1)?.to_string_lossy();
@@ -24,7 +25,7 @@ pub(super) fn suggest(error: &clap::Error, words: &[OsString]) -> Option<String>
     let command = nearest(word).filter(|_| at == 1);
     Some(match command {
         Some(command) => {
-            let rest = std::iter::once(command.to_owned()).chain(texts(&words[2..]));
+            let rest = std::iter::once(command).chain(texts(&words[2..]));
             format!("no command {word:?}: did you mean `sticky-lb {}`?", joined(rest))
         }
         None => {
@@ -56,8 +57,8 @@ fn texts(words: &[OsString]) -> impl Iterator<Item = String> {
 
 /// As a shell takes them.
 fn joined(words: impl Iterator<Item = String>) -> String {
-    let quoted = |word: String| shlex::try_quote(&word).map_or(word.clone(), |it| it.into_owned());
-    words.map(quoted).collect::<Vec<_>>().join(" ")
+    let words: Vec<_> = words.collect();
+    shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
 }
 
 #[cfg(test)]

@@ -89,14 +89,12 @@ impl<'a> MakeWriter<'a> for LogWriter {
 
 impl Write for LineWriter<'_> {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
-        match self.0.queue.get() {
-            Some(queue) => {
-                if queue.try_send(Entry::Lines(lines.to_vec())).is_err() {
-                    self.0.dropped.fetch_add(1, Ordering::Relaxed);
-                }
+        if let Some(queue) = self.0.queue.get() {
+            if queue.try_send(Entry::Lines(lines.to_vec())).is_err() {
+                self.0.dropped.fetch_add(1, Ordering::Relaxed);
             }
-            None if is_writable() => write_to_stderr(lines),
-            None => {}
+        } else if is_writable() {
+            write_to_stderr(lines);
         }
         Ok(lines.len())
     }

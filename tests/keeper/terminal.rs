@@ -95,7 +95,7 @@ fn a_terminal_that_wants_to_stop_who_is_not_in_front_does_not_stop_the_primary()
     terminal.press(&format!("stty tostop; exec {binary} --workers 2 --port 0\n"));
     terminal.wait_for(" 2 workers ready ");
     let [keeper, own] = [terminal.shell.id(), children(terminal.shell.id())[0]];
-    let scalings = || terminal.shown.lock().unwrap().matches(" scaling ").count();
+    let scalings = || terminal.shown.lock().unwrap().matches(" scaled ").count();
     for (pid, before) in [(keeper, 0), (own, 2)] {
         signal(pid, Signal::TTOU);
         eventually("one fewer", || scalings() == before + 1);
