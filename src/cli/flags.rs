@@ -66,7 +66,7 @@ pub(super) enum SubCommand {
     /// Check flags and configuration file and print all settings.
     #[command(args_override_self = true)]
     Check(Box<Check>),
-    /// Write a configuration file with all defaults, or convert one of PM2.
+    /// Write a configuration file of all defaults, or convert PM2's.
     Init(Init),
     #[command(flatten)]
     Operate(commands::Command),
