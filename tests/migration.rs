@@ -143,9 +143,8 @@ fn sessions_that_have_not_opted_in_or_have_too_much_state_are_closed_with_a_clos
         assert_eq!(u16::from(stays.close_code()), 1012);
     }
     // Once, though there were two.
-    let printed = primary.printed().concat();
     let hint = "WebSocket handler of /stays does not declare how it migrates";
-    assert_eq!(String::from_utf8_lossy(&printed).matches(hint).count(), 1);
+    assert_eq!(primary.log().matches(hint).count(), 1);
     assert_eq!(u16::from(large.close_code()), 1012);
     assert_eq!(primary.stop()["killed_workers"], 0);
 }

@@ -19,10 +19,11 @@ fn field(line: &str, name: &str) -> String {
     line[start..].chars().take_while(|c| !" }".contains(*c)).collect()
 }
 
-/// Everything that workers have printed, on either stream.
+/// Everything that workers have printed: standard error is among the lines of the log.
 fn printed(primary: &Primary) -> String {
     let printed = primary.printed();
-    printed.iter().map(|line| String::from_utf8_lossy(line) + "\n").collect()
+    let lines = printed.iter().map(|line| String::from_utf8_lossy(line) + "\n");
+    primary.log() + &lines.collect::<String>()
 }
 
 #[test]

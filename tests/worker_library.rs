@@ -238,8 +238,9 @@ fn connections_that_are_served_without_a_session_are_reported_once() {
     primary.stop();
 }
 
-/// Everything that workers have printed, on either stream.
+/// Everything that workers have printed: standard error is among the lines of the log.
 fn printed(primary: &Primary) -> String {
     let printed = primary.printed();
-    printed.iter().map(|line| String::from_utf8_lossy(line) + "\n").collect()
+    let lines = printed.iter().map(|line| String::from_utf8_lossy(line) + "\n");
+    primary.log() + &lines.collect::<String>()
 }
