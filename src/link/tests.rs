@@ -8,7 +8,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process};
 
 use super::*;
 use crate::protocol::ids::AffinityKey;
@@ -293,8 +292,7 @@ fn a_worker_that_comes_back_gets_no_connection_twice_and_loses_none(kind: Kind) 
     assert!(taken.len() >= 8, "only {:?} came back", ids(&taken));
     assert_eq!(taken.len() + harness.link.in_flight().len(), 10);
     harness.queue.extend(taken);
-    let worker = Pid::from_raw(i32::try_from(harness.worker.0.id()).unwrap()).unwrap();
-    kill_process(worker, Signal::CONT).unwrap();
+    harness.clients[0].write_all(b"g").unwrap();
     harness.run_until(|it| it.acknowledged.len() == 10);
     assert!(harness.acknowledged.iter().copied().eq(1..=10), "{:?}", harness.acknowledged);
 }

@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::str::FromStr;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Signal, getpid, kill_process};
 
 use crate::link::json_lines::{Line, PIECE, encode};
 use crate::protocol::ids::ConnectionId;
@@ -101,7 +100,9 @@ fn behave(mut worker: impl Worker, behaviour: Behaviour) {
             }
             Behaviour::StopsAfterOne if number == 1 => {
                 println!("stops");
-                kill_process(getpid(), Signal::STOP).unwrap();
+                let mut stream = TcpStream::from(socket.try_clone().unwrap());
+                stream.set_nonblocking(false).unwrap();
+                stream.read_exact(&mut [0; 1]).unwrap();
                 worker.acknowledge();
             }
             _ => worker.acknowledge(),
