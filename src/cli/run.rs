@@ -241,7 +241,7 @@ fn stopped_line(summary: &Summary) -> Value {
         "refused": counters.refused, "stalls": counters.stalls, "lost": counters.lost,
         "accept_errors": counters.accept_errors, "sessions_migrated": counters.moved,
         "migrations_failed": counters.returned, "sessions_lost": counters.sessions_lost,
-        "clients_closed": counters.shed, "sessions_recovered": counters.survival.recovered,
+        "clients_closed": counters.closed, "sessions_recovered": counters.survival.recovered,
         "session_recovery_failures": recovery_failures,
     })
 }

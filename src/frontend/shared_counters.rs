@@ -110,7 +110,7 @@ fn fields(counters: &mut Counters) -> [&mut u64; 18] {
         moved,
         returned,
         sessions_lost,
-        shed,
+        closed,
         survival,
     } = counters;
     [
@@ -125,7 +125,7 @@ fn fields(counters: &mut Counters) -> [&mut u64; 18] {
         moved,
         returned,
         sessions_lost,
-        shed,
+        closed,
         &mut survival.recovered,
         &mut survival.busy,
         &mut survival.client_gone,
@@ -151,7 +151,7 @@ mod tests {
         drop(page);
         let next = SharedCounters::open(kept).unwrap();
         assert_eq!(next.read(), counters);
-        assert_eq!((next.read().accepted, next.read().shed), (1, 12));
+        assert_eq!((next.read().accepted, next.read().closed), (1, 12));
     }
 
     #[test]

@@ -289,7 +289,7 @@ pub struct CountersSnapshot {
     pub moved: u64,
     pub returned: u64,
     pub sessions_lost: u64,
-    pub shed: u64,
+    pub closed: u64,
     pub survival: SurvivalSnapshot,
 }
 

@@ -107,12 +107,12 @@ pub struct Counters {
     /// Sessions that ended since no worker was left to take them, or whose new worker died with them.
     pub sessions_lost: u64,
     /// Clients that workers were allowed to close.
-    pub shed: u64,
+    pub closed: u64,
     /// Protected sessions whose workers died.
     pub survival: Survival,
 }
 
-carry!(struct Counters => CountersSnapshot { accepted, acknowledged, redispatched, fallbacks, lost, stalls, refused, accept_errors, moved, returned, sessions_lost, shed, survival });
+carry!(struct Counters => CountersSnapshot { accepted, acknowledged, redispatched, fallbacks, lost, stalls, refused, accept_errors, moved, returned, sessions_lost, closed, survival });
 
 /// Protected sessions whose workers died, by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

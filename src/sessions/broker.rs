@@ -581,7 +581,7 @@ fn recovery_failed(
 fn grant_closes(host: &mut impl Host, Grant { worker, count, hurried }: Grant) {
     let Some(link) = host.link(worker) else { return };
     link.grant_closes(count);
-    host.counters().shed += u64::from(count);
+    host.counters().closed += u64::from(count);
     if hurried {
         tracing::warn!(
             slot = worker.slot.0,

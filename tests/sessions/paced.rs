@@ -38,7 +38,7 @@ async fn closes_are_granted_one_by_one_over_the_time() {
     // Nine times 90 ms from the first to the last; several come at once where it was late.
     assert!(time >= Duration::from_millis(750), "{heard:?} in {time:?}");
     assert_eq!(heard.iter().sum::<u32>(), 10);
-    assert_eq!(frontend.commander.count().await.unwrap().shed, 10);
+    assert_eq!(frontend.commander.count().await.unwrap().closed, 10);
     frontend.end().await.unwrap();
 }
 
@@ -73,11 +73,11 @@ async fn who_is_gone_is_granted_nothing_and_others_all() {
     closes(&mut gone, 1);
     drop(gone);
     order(&frontend, SlotCommand::Gone(worker(0, 0))).await;
-    let before = frontend.commander.count().await.unwrap().shed;
+    let before = frontend.commander.count().await.unwrap().closed;
     // Behind the others, which are due every few nanoseconds, it would be its turn at last call.
     mover.say(&encode_close_request(1, Duration::from_secs(60)));
     closes(&mut mover, 1);
-    assert_eq!(frontend.commander.count().await.unwrap().shed, before + 1);
+    assert_eq!(frontend.commander.count().await.unwrap().closed, before + 1);
     frontend.end().await.unwrap();
 }
 

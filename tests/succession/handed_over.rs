@@ -166,7 +166,7 @@ async fn wishes_are_granted_by_the_next() {
             stage.hand_over().await;
         }
     }
-    assert_eq!((granted, stage.count().await.shed), (10, 10));
+    assert_eq!((granted, stage.count().await.closed), (10, 10));
     stage.end().await;
 }
 

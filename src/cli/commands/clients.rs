@@ -23,7 +23,7 @@ const RANKING: [Column; 7] = [
     Column::word("clients"),
     Column::number("pid").spare(1),
     Column::number("load").spare(2),
-    Column::text("passed over"),
+    Column::text("skip reason"),
 ];
 
 const CONNECTIONS: [Column; 8] = [

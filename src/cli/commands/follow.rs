@@ -97,11 +97,11 @@ mod tests {
         let event = Event {
             slot: Some(3),
             generation: Some(7),
-            text: "worker died\nafter 3 s".into(),
+            text: "worker crashed\nafter 3 s".into(),
             ..Event::default()
         };
         let line = event_line(&event, Look::default());
-        assert!(line.ends_with("  3/7     worker died after 3 s\n"), "{line:?}");
+        assert!(line.ends_with("  3/7     worker crashed after 3 s\n"), "{line:?}");
         let event = Event { slot: None, ..event };
         assert!(event_line(&event, Look::default()).contains("  -       worker"));
     }

@@ -21,7 +21,7 @@ const WORKERS: [Column; 16] = [
     Column::number("pid"),
     Column::word("state"),
     Column::number("uptime"),
-    Column::number("died"),
+    Column::number("crashes"),
     Column::number("conns"),
     Column::number("total").spare(9),
     Column::number("ws").spare(10),
@@ -242,7 +242,7 @@ fn slot_text(slot: &Slot, look: Look) -> String {
         ("state", format!("{state}, {} to clients", clean(&slot.availability))),
         ("weight", slot.weight.to_string()),
         ("started", counted(slot.started, "worker")),
-        ("died", slot.crashes.to_string()),
+        ("crashes", slot.crashes.to_string()),
         ("last failure", maybe(slot.last_failure.as_deref(), clean)),
         ("next worker", maybe(slot.delay_ms, |it| format!("in {}", seconds(it / 1_000.0)))),
         ("handed off", format!("{}, {} refused", slot.handed_off, slot.refused)),
@@ -312,7 +312,7 @@ mod tests {
         let look = Look { colour: false, width: Some(80) };
         let text = worker_table(&[busy(0), busy(1_023)], look);
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        for head in ["slot", "pid", "state", "died", "conns", "mem", "share"] {
+        for head in ["slot", "pid", "state", "crashes", "conns", "mem", "share"] {
             assert!(text.lines().next().is_some_and(|line| line.contains(head)), "{head}: {text}");
         }
     }
@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn a_description_ends_with_what_happened() {
-        let event = Event { text: "worker died".into(), slot: Some(3), ..Event::default() };
+        let event = Event { text: "worker crashed".into(), slot: Some(3), ..Event::default() };
         let slot = Slot {
             slot: 3,
             state: "back-off".into(),
@@ -376,6 +376,6 @@ mod tests {
         let text = slot_text(&slot, Look::default());
         assert!(text.contains("last failure:  exit code 1\n"), "{text}");
         assert!(text.contains("next worker:   in 3.2 s\n"), "{text}");
-        assert!(text.trim_end().ends_with("worker died"), "{text}");
+        assert!(text.trim_end().ends_with("worker crashed"), "{text}");
     }
 }

@@ -100,7 +100,7 @@ fn sessions(counters: &Counters) {
         "Sessions that no worker accepted after their own worker had ended.",
         counters.sessions_lost,
     );
-    count("sticky_lb_clients_closed_total", "Clients closed by draining workers.", counters.shed);
+    count("sticky_lb_clients_closed_total", "Clients closed by draining workers.", counters.closed);
 }
 
 fn accept_errors(found: &[(&'static str, u64)]) -> Vec<(&'static str, u64)> {

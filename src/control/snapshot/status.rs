@@ -59,7 +59,7 @@ pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts)
             .iter()
             .map(|(_, count)| count)
             .sum(),
-        clients_closed: counters.shed,
+        clients_closed: counters.closed,
         rebalance_pending: frontend.rebalance_pending,
         accept_errors: counters.accept_errors,
         crashes: pool.slots.iter().map(|slot| slot.crashes).sum(),
