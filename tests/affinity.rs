@@ -113,7 +113,7 @@ fn a_prefix_makes_neighbours_one_client() {
 }
 
 #[test]
-fn a_secret_deals_the_clients_anew() {
+fn a_secret_changes_the_slots_of_clients() {
     let homes = |arguments: &[&str]| {
         let primary = Primary::with_workers(8).arguments(arguments).start();
         (0..64).map(|n| ask(nth(n), primary.address()).slot()).collect::<Vec<_>>()
@@ -160,7 +160,7 @@ fn least_connections_knows_what_workers_hold_and_when_they_let_go() {
     for slot in 0..3 {
         assert_eq!(held.iter().filter(|(of, _)| *of == slot).count(), 3, "in slot {slot}");
     }
-    // Those of slot 1 go: whoever comes next is sent there.
+    // Those of slot 1 go: the next client is sent there.
     let kept: Vec<_> = held.into_iter().filter(|(slot, _)| *slot != 1).collect();
     eventually("slot 1 is the emptiest", || ask(nth(0), primary.address()).slot() == 1);
     assert_eq!(kept.len(), 6);

@@ -236,7 +236,7 @@ fn what_is_undrained_after_a_rolling_restart_that_failed_runs_what_worked() {
 }
 
 #[test]
-fn whoever_drains_when_everything_ends_hears_of_that_too() {
+fn a_drain_that_the_end_overtakes_is_reported_too() {
     with_pool(2, async |pool| {
         pool.forget_told();
         pool.pause_readiness(true);

@@ -1,5 +1,5 @@
 //! Sessions on their way through the primary, between workers that are played by hand: each has one
-//! end, and whoever offers it hears which.
+//! end, and its sender is told which.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -154,7 +154,7 @@ async fn a_session_moves_to_the_successor_and_disturbs_no_account() {
 }
 
 #[tokio::test]
-async fn whoever_has_just_got_a_session_may_offer_it_at_once() {
+async fn a_worker_that_has_just_got_a_session_may_offer_it_at_once() {
     let mut frontend = frontend(1, PATIENT, PaceSettings::default()).await;
     let (mut old, (mut client, record, mut socket), mut new) = deploy(&mut frontend).await;
     for generation in 2..40 {
@@ -224,7 +224,7 @@ async fn clients_and_sessions_stand_in_one_queue() {
 }
 
 #[tokio::test]
-async fn whoever_refuses_passes_it_on_and_after_three_it_goes_back() {
+async fn a_refused_session_goes_on_and_after_three_refusals_back() {
     let mut frontend = frontend(4, PATIENT, PaceSettings::default()).await;
     let mut others = Vec::new();
     for slot in 1..4 {
@@ -312,7 +312,7 @@ async fn what_a_worker_offered_before_it_died_is_not_lost() {
 }
 
 #[tokio::test]
-async fn with_nobody_left_a_session_is_closed_and_counted() {
+async fn with_no_worker_left_a_session_is_closed_and_counted() {
     let mut frontend = frontend(1, Duration::from_millis(100), PaceSettings::default()).await;
     let (old, (mut client, record, socket), mut new) = deploy(&mut frontend).await;
     old.offer(&record, &socket, b"");
@@ -327,7 +327,7 @@ async fn with_nobody_left_a_session_is_closed_and_counted() {
 }
 
 #[tokio::test]
-async fn what_a_dead_taker_has_read_from_goes_to_nobody() {
+async fn a_session_that_a_dead_taker_has_read_from_goes_nowhere() {
     let mut frontend = frontend(1, PATIENT, PaceSettings::default()).await;
     let (mut old, (mut client, record, socket), mut new) = deploy(&mut frontend).await;
     client.write_all(b"for one only").unwrap();

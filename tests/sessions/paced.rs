@@ -53,7 +53,7 @@ async fn all_workers_share_one_rate() {
     two.say(&encode_close_request(10, Duration::from_millis(100_000)));
     let (first, _) = closes(&mut one, 1);
     assert_eq!(first, [1]);
-    // Asked anew with less time: the rate is what limits it.
+    // Asked again with less time: the rate is what limits it.
     one.say(&encode_close_request(10, Duration::from_secs(1)));
     two.say(&encode_close_request(10, Duration::from_secs(1)));
     let ((_, time), (_, more)) = (closes(&mut one, 10), closes(&mut two, 10));

@@ -112,7 +112,7 @@ async fn one_that_kills_who_takes_it_is_closed_after_three() {
 }
 
 #[tokio::test]
-async fn whoever_was_in_busy_or_has_gone_is_closed() {
+async fn one_that_was_busy_or_whose_client_has_gone_is_closed() {
     let mut frontend = frontend(1, PATIENT, PaceSettings::default()).await;
     let mut mover = FakeWorker::serve(&mut frontend, worker(0, 0), true).await;
     let mut keeper = Keeper::introduce(&mover);

@@ -178,6 +178,10 @@ impl Play {
         self.old.extend(arrived.map(|((record, _), _)| record.id.0));
         let found: Vec<_> = self.workers.iter().map(|account| account.mover.id).collect();
         self.stage.crash(&found).await;
+        // Commands and queries are answered before a turn sends its messages, each in a turn of its own:
+        // now workers have been asked, so that one that dies next has settled what it had received.
+        self.stage.count().await;
+        self.stage.facts().await;
     }
 
     async fn succeed(&mut self, slot: u16) {

@@ -57,7 +57,7 @@ impl Frontend {
                 if matches!(command, SlotCommand::End | SlotCommand::HandOver) {
                     return play.channels;
                 }
-                play.obey(command);
+                play.handle_command(command);
             }
             if !self.deaf.load(Ordering::SeqCst) {
                 play.unready.drain(..).for_each(|it| orders.send_event(it, SlotEventKind::Ready));
@@ -75,7 +75,7 @@ impl Frontend {
 }
 
 impl Play<'_> {
-    fn obey(&mut self, command: SlotCommand) {
+    fn handle_command(&mut self, command: SlotCommand) {
         match command {
             SlotCommand::Accept => self.accepts = true,
             SlotCommand::Attach(worker, channel) => {
