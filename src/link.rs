@@ -53,6 +53,7 @@ use recovered::Recovered;
 
 /// The primary's end to one worker.
 #[derive(Debug)]
+#[cfg_attr(test, expect(clippy::large_enum_variant, reason = "the dialect for tests is small"))]
 pub enum Link {
     /// A worker that speaks [`crate::protocol`].
     Native(native::Channel),

@@ -28,6 +28,7 @@ pub mod reference;
 pub mod report;
 mod resolve;
 pub mod scaling;
+mod syntax;
 pub mod table;
 pub mod template;
 pub mod triggers;

@@ -28,8 +28,8 @@ fn writes() -> bool {
 
 /// The guide's chapters, without what only rustdoc reads.
 fn chapters() -> Vec<PathBuf> {
-    let files = fs::read_dir(root().join("src/guide")).unwrap();
-    let files = files.map(|file| file.unwrap().path());
+    let files = fs::read_dir(root().join("src/guide")).expect("the guide is there");
+    let files = files.map(|file| file.expect("it can be read").path());
     let is_chapter = |path: &PathBuf| {
         path.extension().is_some_and(|it| it == "md") && !path.ends_with("links.md")
     };
@@ -142,7 +142,7 @@ const METRICS: &str = "<!-- From here on made by tests/guide.rs. -->\n";
 #[test]
 fn the_chapter_on_metrics_has_all_of_them() {
     let folder = root().join("src/control/metrics");
-    let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let files = fs::read_dir(folder).unwrap().map(|file| file.expect("it can be read").path());
     let files = files.chain([root().join("src/control/metrics.rs")]);
     let rows: BTreeSet<_> = files.flat_map(|file| metrics(&read(&file))).collect();
     assert!(rows.len() > 40, "{rows:?}");

@@ -110,7 +110,9 @@ impl Handover {
                 (WorkerPart::Stderr, stderr),
             ];
             for (part, descriptor) in parts {
-                descriptor.map(|descriptor| descriptors.insert(part.name(id), descriptor));
+                if let Some(descriptor) = descriptor {
+                    descriptors.insert(part.name(id), descriptor);
+                }
             }
             (id, channel)
         });

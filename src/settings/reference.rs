@@ -2,7 +2,7 @@
 
 use clap::Arg;
 
-use crate::settings::{layers, table, template};
+use crate::settings::{layers, syntax, table};
 
 /// The group of the settings without a heading.
 pub(super) const FIRST_GROUP: &str = "General";
@@ -152,7 +152,7 @@ fn meaning_and_default(setting: &Arg) -> (String, String) {
         Some((meaning, default)) => {
             (meaning.trim_end().to_owned(), default.trim_end_matches(']').to_owned())
         }
-        None => (help, template::default_value(setting)),
+        None => (help, syntax::default_value(setting)),
     }
 }
 

@@ -7,7 +7,7 @@ use clap::ArgMatches;
 use crate::config::Config;
 use crate::settings::file::Variable;
 use crate::settings::layers::{Entry, Origin};
-use crate::settings::{table, template};
+use crate::settings::{syntax, table};
 
 /// A setting's resulting value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(super) fn values(
         let derived = derived.iter().find(|(name, _)| *name == key);
         let text = derived.map(|(_, text)| text.clone()).or_else(|| {
             let values = matches.get_raw(&key)?.map(|value| value.to_string_lossy().into_owned());
-            Some(template::written(setting, &values.collect::<Vec<_>>()))
+            Some(syntax::written(setting, &values.collect::<Vec<_>>()))
         });
         let origin = merged.get(&key).map_or(Origin::Default, |entry| entry.origin.clone());
         Value { key, text, origin }
@@ -55,11 +55,11 @@ fn derived(config: &Config) -> Vec<(&'static str, String)> {
         ("ipv6_prefix", config.frontend.affinity.prefixes.v6.to_string()),
         (
             "lameduck",
-            template::quoted(&humantime::format_duration(config.workers.lameduck).to_string()),
+            syntax::quoted(&humantime::format_duration(config.workers.lameduck).to_string()),
         ),
     ];
     if let Some(directory) = &config.workers.command.directory {
-        derived.push(("cwd", template::quoted(&directory.to_string_lossy())));
+        derived.push(("cwd", syntax::quoted(&directory.to_string_lossy())));
     }
     if let Some(autoscale) = config.workers.autoscale {
         derived.push(("min_workers", autoscale.min_workers.to_string()));

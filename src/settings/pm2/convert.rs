@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::settings::pm2::command::{self, list};
 use crate::settings::pm2::ecosystem::App;
 use crate::settings::pm2::keys;
-use crate::settings::{layers, table, template};
+use crate::settings::{layers, syntax, table};
 
 /// A configuration file converted from an app.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ struct Conversion {
 impl Conversion {
     fn app(&mut self, app: &App, base: &Path) {
         let cwd = self.elsewhere.as_deref().unwrap_or_else(|| Path::new(".")).to_string_lossy();
-        self.values.insert("cwd".to_owned(), template::quoted(&cwd));
+        self.values.insert("cwd".to_owned(), syntax::quoted(&cwd));
         match command::command(app, base) {
             Ok(words) => self.set("command", &words.into()),
             Err(text) => self.notes.push(text),
@@ -112,10 +112,10 @@ impl Conversion {
         for (name, value) in variables {
             let text = match value {
                 Value::Null => continue,
-                Value::String(text) => template::quoted(text),
+                Value::String(text) => syntax::quoted(text),
                 Value::Number(number) if number.as_i64().is_some() => number.to_string(),
                 Value::Bool(switch) => switch.to_string(),
-                other => template::quoted(&other.to_string()),
+                other => syntax::quoted(&other.to_string()),
             };
             if name != "PORT" {
                 let table = self.variables.entry(profile.to_owned()).or_default();
@@ -145,8 +145,8 @@ impl Conversion {
         match table::check(&self.settings, setting, &arguments) {
             Ok(()) => {
                 let text = match (value, &values[..]) {
-                    (Value::String(_), [value]) => template::plain(value),
-                    _ => template::written(setting, &values),
+                    (Value::String(_), [value]) => syntax::plain(value),
+                    _ => syntax::written(setting, &values),
                 };
                 self.values.insert(setting.get_id().to_string(), text);
             }
@@ -183,9 +183,9 @@ impl Conversion {
         for (profile, variables) in self.variables {
             let table =
                 if profile.is_empty() { "env".to_owned() } else { format!("env_{profile}") };
-            text.push_str(&format!("\n[{}]\n", template::key(&table)));
+            text.push_str(&format!("\n[{}]\n", syntax::key(&table)));
             for (name, value) in variables {
-                text.push_str(&format!("{} = {value}\n", template::key(&name)));
+                text.push_str(&format!("{} = {value}\n", syntax::key(&name)));
             }
         }
         Converted { text, notes: self.notes }

@@ -151,7 +151,7 @@ impl Scaling {
     }
 
     /// Waits until load is to be looked at. May be dropped and called again.
-    pub(super) async fn next(&mut self) {
+    pub(super) async fn next(&self) {
         sleep_until(self.look_at).await;
     }
 
