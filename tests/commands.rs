@@ -64,7 +64,7 @@ fn errors(output: &Output) -> String {
 }
 
 /// One that says what it is given: a line for each of the connections that ask something.
-struct Play {
+struct FakePrimary {
     folder: PathBuf,
     asked: mpsc::Receiver<Value>,
 }
@@ -78,9 +78,9 @@ enum Then {
     Stay,
 }
 
-impl Play {
+impl FakePrimary {
     /// Answers each request of its kind by these lines.
-    fn that(answers: &[(&str, &[Value])]) -> Self {
+    fn new(answers: &[(&str, &[Value])]) -> Self {
         let lines = |lines: &[Value]| lines.iter().map(|line| format!("{line}\n")).collect();
         let answers = answers.iter().map(|(kind, it)| ((*kind).to_owned(), lines(it))).collect();
         Self::raw(answers, Then::End)
@@ -110,7 +110,7 @@ impl Play {
     }
 }
 
-impl Drop for Play {
+impl Drop for FakePrimary {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
     }
@@ -457,7 +457,7 @@ fn what_a_primary_refuses_has_its_exit_code() {
     ];
     let answers: Vec<(&str, &[Value])> =
         answers.iter().map(|(it, lines)| (*it, &lines[..])).collect();
-    let play = Play::that(&answers);
+    let play = FakePrimary::new(&answers);
     let refused = complaint(&play.folder, &["drain", "1"], 1);
     assert_eq!(refused, "sticky-lb: slot 1 is drained already\n");
     assert_eq!(complaint(&play.folder, &["kill", "1"], 1), "sticky-lb: not today\n");
@@ -476,7 +476,7 @@ fn whoever_answers_nonsense_is_not_believed() {
         ("{\"item\":{}}\n", "the primary ended before it had answered"),
         ("\u{0}\u{0}\n\n\n", "may be another release"),
     ] {
-        let play = Play::raw(vec![("describe".into(), answer.into())], Then::End);
+        let play = FakePrimary::raw(vec![("describe".into(), answer.into())], Then::End);
         let complaint = complaint(&play.folder, &["describe", "0"], 1);
         assert!(complaint.contains(expected), "{answer:?}: {complaint}");
     }
@@ -486,7 +486,7 @@ fn whoever_answers_nonsense_is_not_believed() {
 fn what_a_newer_primary_says_beyond_is_left_to_programs() {
     let mut slot = serde_json::to_value(Slot { slot: 3, ..Slot::default() }).unwrap();
     slot["phase_of_the_moon"] = json!("full");
-    let play = Play::that(&[("describe", &[json!({"done": slot})])]);
+    let play = FakePrimary::new(&[("describe", &[json!({"done": slot})])]);
     assert!(said(&play.folder, &["describe", "3"]).starts_with("slot:          3\n"));
     assert_eq!(report::<Value>(&play.folder, &["describe", "3", "--json"]), slot);
 }
@@ -500,7 +500,7 @@ fn a_reload_is_followed_to_its_end() {
         json!({"item": rollout(1, None)}),
         json!({"done": rollout(2, Some("done"))}),
     ];
-    let play = Play::that(&[("reload", &lines)]);
+    let play = FakePrimary::new(&[("reload", &lines)]);
     let output = run(&play.folder, &["reload"]);
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(text(&output), "rolling restart 7 is done: 2 of 2 slots have new workers\n");
@@ -521,12 +521,12 @@ fn a_reload_is_followed_to_its_end() {
 fn a_reload_that_comes_to_nothing_fails_with_the_reason() {
     let reason = "rolling restart 7 aborted: new worker in slot 0 exited: exit code 3";
     let lines = [json!({"item": rollout(0, None)}), problem("failed", reason)];
-    let play = Play::that(&[("reload", &lines)]);
+    let play = FakePrimary::new(&[("reload", &lines)]);
     let output = run(&play.folder, &["reload"]);
     assert_eq!((output.status.code(), text(&output)), (Some(1), String::new()));
     assert!(errors(&output).ends_with(&format!("sticky-lb: {reason}\n")), "{}", errors(&output));
 
-    let play = Play::that(&[("reload", &[json!({"done": rollout(1, Some("superseded"))})])]);
+    let play = FakePrimary::new(&[("reload", &[json!({"done": rollout(1, Some("superseded"))})])]);
     let superseded = complaint(&play.folder, &["reload"], 1);
     assert!(superseded.contains("1 of 2 slots replaced, gave way to a newer one"), "{superseded}");
 }
@@ -534,7 +534,7 @@ fn a_reload_that_comes_to_nothing_fails_with_the_reason() {
 #[test]
 fn a_reload_goes_on_when_nobody_follows_it_any_more() {
     let first = format!("{}\n", json!({"item": rollout(0, None)}));
-    let play = Play::raw(vec![("reload".into(), first)], Then::Stay);
+    let play = FakePrimary::raw(vec![("reload".into(), first)], Then::Stay);
     let mut running = Running::start(command(&play.folder, &["reload"]));
     running.wait_for("0 of 2 slots replaced");
     signal(running.child.id(), Signal::INT);
@@ -545,7 +545,7 @@ fn a_reload_goes_on_when_nobody_follows_it_any_more() {
 #[test]
 fn some_orders_are_waited_for() {
     let done = [json!({"done": {}})];
-    let play = Play::that(&[("drain", &done), ("undrain", &done), ("restart", &done)]);
+    let play = FakePrimary::new(&[("drain", &done), ("undrain", &done), ("restart", &done)]);
     let folder = &play.folder;
     for (words, asked, expected) in [
         (
@@ -573,7 +573,7 @@ fn some_orders_are_waited_for() {
         assert_eq!(play.asked(words[0]), asked);
     }
     // One that takes longer than any question may.
-    let play = Play::raw(Vec::new(), Then::Stay);
+    let play = FakePrimary::raw(Vec::new(), Then::Stay);
     let mut running = Running::start(command(&play.folder, &["restart", "3"]));
     play.asked("restart");
     signal(running.child.id(), Signal::INT);
@@ -586,7 +586,7 @@ fn orders_reach_the_primary_as_they_were_typed() {
     let done = [json!({"done": {}})];
     let levels = [json!({"done": {"levels": "info,frontend=debug"}})];
     let clients = [json!({"done": {"clients": 12}})];
-    let play = Play::that(&[
+    let play = FakePrimary::new(&[
         ("kill", &done),
         ("signal", &done),
         ("log-level", &levels),
@@ -617,8 +617,10 @@ fn orders_reach_the_primary_as_they_were_typed() {
 fn clients_are_looked_up_by_address_and_by_key() {
     let found = RouteExplanation { key: "00112233aabbccdd".into(), ..RouteExplanation::default() };
     let none = Connections { total: 3, ..Connections::default() };
-    let play =
-        Play::that(&[("where", &[json!({"done": found})]), ("conns", &[json!({"done": none})])]);
+    let play = FakePrimary::new(&[
+        ("where", &[json!({"done": found})]),
+        ("conns", &[json!({"done": none})]),
+    ]);
     let folder = &play.folder;
     assert!(said(folder, &["where", "10.0.0.1"]).contains("key:         00112233aabbccdd\n"));
     assert_eq!(play.asked("where")["address"], "10.0.0.1");
@@ -639,7 +641,7 @@ fn lines_of_workers_have_their_slot_before_them() {
     let lines = [line(0, false, "hello"), line(12, true, "\x1b[31moh\x1b[0m")];
     let mut items: Vec<_> = lines.iter().map(|line| json!({"item": line})).collect();
     items.push(json!({"done": {}}));
-    let play = Play::that(&[("logs", &items)]);
+    let play = FakePrimary::new(&[("logs", &items)]);
     assert_eq!(said(&play.folder, &["logs"]), "0 | hello\n12 | \x1b[31moh\x1b[0m\n");
     assert_eq!(play.asked("logs")["lines"], 15);
     let text = said(&play.folder, &["logs", "--json", "--err", "--slot", "3", "-n", "2"]);
@@ -654,7 +656,7 @@ fn lines_of_workers_have_their_slot_before_them() {
 
 #[test]
 fn stopping_fails_where_the_primary_says_no() {
-    let play = Play::that(&[("stop", &[problem("refused", "everything is being stopped")])]);
+    let play = FakePrimary::new(&[("stop", &[problem("refused", "everything is being stopped")])]);
     assert!(complaint(&play.folder, &["stop"], 1).contains("everything is being stopped"));
 }
 

@@ -46,9 +46,9 @@ fn a_session_that_does_not_arrive_whole_returns() {
     let (accepted_at, key) = (Timestamp(0), AffinityKey(0));
     let id = ConnectionId(1);
     let record = ConnectionRecord { id, accepted_at, key, client, local };
-    let parcel = parcel_file(b"state", sealed());
+    let image = parcel_file(b"state", sealed());
     for more in 0..2 {
-        mover.offer_file(&record, &socket, &parcel);
+        mover.offer_file(&record, &socket, &image);
         leave(more);
         assert!(
             matches!(
@@ -61,6 +61,6 @@ fn a_session_that_does_not_arrive_whole_returns() {
         assert!(matches!(mover.receive(), FromPrimary::Returned(ids) if ids == [1]));
     }
     leave(2);
-    mover.offer_file(&record, &socket, &parcel);
+    mover.offer_file(&record, &socket, &image);
     assert!(matches!(channel.receive(), Ok(LinkEvent::Session(SessionEvent::Offered(_)))));
 }

@@ -29,7 +29,7 @@ use super::frontend::Frontend;
 pub enum FromPrimary {
     /// A client.
     Client(ConnectionRecord, OwnedFd),
-    /// A session and its parcel.
+    /// A session and its image.
     Session(ConnectionRecord, OwnedFd, Vec<u8>),
     /// An order to drain.
     Drain(DrainOrder),
@@ -103,17 +103,17 @@ impl FakeWorker {
         });
     }
 
-    /// Offers a session with a short parcel.
-    pub fn offer(&self, record: &ConnectionRecord, socket: &OwnedFd, parcel: &[u8]) {
+    /// Offers a session with a short image.
+    pub fn offer(&self, record: &ConnectionRecord, socket: &OwnedFd, image: &[u8]) {
         let mut buffer = [0; MAX_TO_PRIMARY];
-        self.say_with(encode_offer(&mut buffer, record, parcel), &[socket.as_fd()]);
+        self.say_with(encode_offer(&mut buffer, record, image), &[socket.as_fd()]);
     }
 
-    /// Offers a session whose parcel is a file.
-    pub fn offer_file(&self, record: &ConnectionRecord, socket: &OwnedFd, parcel: &OwnedFd) {
+    /// Offers a session whose image is a file.
+    pub fn offer_file(&self, record: &ConnectionRecord, socket: &OwnedFd, image: &OwnedFd) {
         let mut buffer = [0; MAX_TO_PRIMARY];
         let message = encode_offer(&mut buffer, record, &[]);
-        self.say_with(message, &[socket.as_fd(), parcel.as_fd()]);
+        self.say_with(message, &[socket.as_fd(), image.as_fd()]);
     }
 
     /// Acknowledges the next ones, in the order in which they came.
@@ -223,7 +223,7 @@ impl FakeWorker {
     /// The next session; it is not acknowledged.
     pub fn receive_session(&mut self) -> (ConnectionRecord, OwnedFd, Vec<u8>) {
         match self.receive() {
-            FromPrimary::Session(record, socket, parcel) => (record, socket, parcel),
+            FromPrimary::Session(record, socket, image) => (record, socket, image),
             other => panic!("no session: {other:?}"),
         }
     }
@@ -242,10 +242,10 @@ impl FakeWorker {
     }
 }
 
-/// A parcel that travels as a file.
+/// A image that travels as a file.
 pub fn parcel_file(bytes: &[u8], seals: SealFlags) -> OwnedFd {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let memory = memfd_create("parcel", flags).expect("memory");
+    let memory = memfd_create("image", flags).expect("memory");
     let mut file = File::from(memory);
     file.write_all(bytes).expect("memory");
     fcntl_add_seals(&file, seals).expect("it can be sealed");
@@ -257,8 +257,8 @@ pub fn sealed() -> SealFlags {
     SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE
 }
 
-fn read_all(parcel: OwnedFd) -> Vec<u8> {
-    let file = File::from(parcel);
+fn read_all(image: OwnedFd) -> Vec<u8> {
+    let file = File::from(image);
     let length = file.metadata().expect("a file").len();
     let mut bytes = vec![0; usize::try_from(length).expect("not so long")];
     file.read_exact_at(&mut bytes, 0).expect("as long as it says");

@@ -1,4 +1,4 @@
-//! The ledger of a worker that a test plays by hand.
+//! The checkpoint of a worker that a test plays by hand.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -12,10 +12,10 @@ use sticky_lb::protocol::tcp_progress::TcpProgress;
 
 use super::fake_worker::FakeWorker;
 
-/// Pages of the ledger.
+/// Pages of the checkpoint.
 const PAGES: usize = 64;
 
-/// The ledger, of which the primary has heard.
+/// The checkpoint, of which the primary has heard.
 #[derive(Debug)]
 pub struct Keeper {
     memory: SharedMemory,
@@ -23,7 +23,7 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Sends a new ledger to the primary.
+    /// Sends a new checkpoint to the primary.
     pub fn introduce(mover: &FakeWorker) -> Self {
         let file = create().expect("memory");
         ftruncate(&file, (PAGES * PAGE) as u64).expect("memory");
@@ -39,13 +39,13 @@ impl Keeper {
     }
 
     /// Writes a session down.
-    pub fn write(&self, page: u64, record: &ConnectionRecord, usage: TcpProgress, parcel: &[u8]) {
+    pub fn write(&self, page: u64, record: &ConnectionRecord, usage: TcpProgress, image: &[u8]) {
         let cells = PAGE / 8;
         let start = usize::try_from(page).expect("few pages") * cells;
         let writer = EntryWriter::new(&self.memory.cells()[start..start + cells], page);
-        let (fixed, offset) = writer.room(0, parcel.len().next_multiple_of(8));
-        copy_into(fixed, parcel);
-        writer.begin(record.id, Extent { offset, length: parcel.len() as u64 });
+        let (fixed, offset) = writer.room(0, image.len().next_multiple_of(8));
+        copy_into(fixed, image);
+        writer.begin(record.id, Extent { offset, length: image.len() as u64 });
         writer.publish(usage, Extent { offset, length: 0 });
     }
 

@@ -256,9 +256,9 @@ fn take(
     shared: &Shared,
 ) {
     match decode_to_primary(message) {
-        Ok(ToPrimary::Session(record, parcel)) => {
+        Ok(ToPrimary::Session(record, image)) => {
             let mut buffer = [0; MAX_TO_WORKER];
-            let message = encode_session(&mut buffer, &record, parcel);
+            let message = encode_session(&mut buffer, &record, image);
             sides[1 - side].say(message, descriptors);
             sides[1 - side].sent.push_back((record.id, true));
             places.entry(record.id).or_default().on_its_way = true;

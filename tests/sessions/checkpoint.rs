@@ -105,8 +105,8 @@ impl Account {
     fn receive(&mut self) -> Option<u64> {
         let heard = self.mover.receive_within(Duration::ZERO)?;
         match heard {
-            FromPrimary::Session(record, socket, parcel) => {
-                assert_eq!(parcel, record.id.0.to_le_bytes());
+            FromPrimary::Session(record, socket, image) => {
+                assert_eq!(image, record.id.0.to_le_bytes());
                 self.arrived.push_back((record, socket));
             }
             FromPrimary::Moved(ids) => {

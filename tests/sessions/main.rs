@@ -126,8 +126,8 @@ async fn a_session_moves_to_the_successor_and_disturbs_no_account() {
     let before = facts(&frontend).await;
     client.write_all(b"unread").unwrap();
     old.offer(&record, &socket, b"state");
-    let (moved, arrived, parcel) = new.receive_session();
-    assert_eq!((moved, &parcel[..]), (record, &b"state"[..]));
+    let (moved, arrived, image) = new.receive_session();
+    assert_eq!((moved, &image[..]), (record, &b"state"[..]));
     assert_eq!(facts(&frontend).await.sessions_waiting, 1);
     new.settle(1);
     assert_eq!(old.answers(1), (vec![record.id.0], vec![]));
@@ -187,8 +187,8 @@ async fn a_long_parcel_arrives_as_it_is() {
     let (mut old, (_client, record, socket), mut new) = deploy(&mut frontend).await;
     let bytes: Vec<u8> = (0..=250).cycle().take(16 << 20).collect();
     old.offer_file(&record, &socket, &parcel_file(&bytes, sealed()));
-    let (_, _, parcel) = new.receive_session();
-    assert!(parcel == bytes, "another parcel");
+    let (_, _, image) = new.receive_session();
+    assert!(image == bytes, "another image");
     new.settle(1);
     assert_eq!(old.answers(1).0, [record.id.0]);
     frontend.end().await.unwrap();
@@ -261,8 +261,8 @@ async fn a_taker_that_dies_is_followed_by_the_next() {
     new.receive_session();
     drop(new);
     order(&frontend, SlotCommand::Gone(worker(0, 1))).await;
-    let (_, arrived, parcel) = other.receive_session();
-    assert_eq!(parcel, b"state");
+    let (_, arrived, image) = other.receive_session();
+    assert_eq!(image, b"state");
     other.settle(1);
     assert_eq!(old.answers(1).0, [record.id.0]);
     are_connected(&mut client, arrived);
@@ -285,8 +285,8 @@ async fn a_session_whose_sender_is_dead_waits_for_the_successor() {
     order(&frontend, SlotCommand::Gone(worker(0, 1))).await;
     assert_eq!(facts(&frontend).await.slots[0].queued, 1);
     let mut last = FakeWorker::serve(&mut frontend, worker(0, 2), true).await;
-    let (_, arrived, parcel) = last.receive_session();
-    assert_eq!(parcel, b"state");
+    let (_, arrived, image) = last.receive_session();
+    assert_eq!(image, b"state");
     last.settle(1);
     ends_as(&frontend, (1, 0, 0)).await;
     are_connected(&mut client, arrived);

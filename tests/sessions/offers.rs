@@ -41,11 +41,11 @@ fn able() -> (FakeWorker, Link) {
 }
 
 /// Offers with these descriptors, and says what the primary makes of it.
-fn offer(parcel: &[u8], descriptors: &[&OwnedFd]) -> Result<LinkEvent, ChannelError> {
+fn offer(image: &[u8], descriptors: &[&OwnedFd]) -> Result<LinkEvent, ChannelError> {
     let (mover, mut channel) = able();
     let (_client, socket, record) = session(1);
     let mut buffer = [0; MAX_TO_PRIMARY];
-    let message = encode_offer(&mut buffer, &record, parcel);
+    let message = encode_offer(&mut buffer, &record, image);
     let all = [&socket].into_iter().chain(descriptors.iter().copied());
     mover.say_with(message, &all.map(AsFd::as_fd).collect::<Vec<_>>());
     channel.receive()
@@ -75,11 +75,11 @@ fn what_is_no_session_is_a_breach() {
     }
     let no_file: OwnedFd = UnixStream::pair().unwrap().0.into();
     assert_eq!(fault(offer(b"", &[&no_file])), "an image that is not sealed");
-    let parcel = parcel_file(b"state", full);
-    assert_eq!(fault(offer(b"more", &[&parcel])), "two images");
-    let more = [&parcel; 2];
+    let image = parcel_file(b"state", full);
+    assert_eq!(fault(offer(b"more", &[&image])), "two images");
+    let more = [&image; 2];
     assert_eq!(fault(offer(b"", &more)), "more than a socket and an image");
-    assert_eq!(fault(offer(b"", &[&parcel; 63])), "more than a socket and an image");
+    assert_eq!(fault(offer(b"", &[&image; 63])), "more than a socket and an image");
 }
 
 #[test]

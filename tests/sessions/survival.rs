@@ -77,8 +77,8 @@ async fn what_was_at_rest_waits_for_the_successor_though_others_serve() {
     die(&frontend, mover, vec![socket]).await;
     assert_eq!(facts(&frontend).await.sessions_waiting, 1);
     let mut new = successor(&mut frontend, 1).await;
-    let (moved, arrived, parcel) = new.receive_session();
-    assert_eq!((moved, &parcel[..]), (record, &record.id.0.to_le_bytes()[..]));
+    let (moved, arrived, image) = new.receive_session();
+    assert_eq!((moved, &image[..]), (record, &record.id.0.to_le_bytes()[..]));
     new.settle(1);
     wait_for(&frontend, Survival { recovered: 1, ..Survival::default() }).await;
     assert_eq!(facts(&frontend).await.sessions_protected, 0);
@@ -171,8 +171,8 @@ async fn one_that_was_on_its_way_when_its_worker_died_is_no_survivor_beside() {
     // The order may well be carried out before the offer is read.
     mover.offer(&record, &socket, b"state");
     die(&frontend, mover, vec![socket]).await;
-    let (_, arrived, parcel) = new.receive_session();
-    assert_eq!(parcel, b"state");
+    let (_, arrived, image) = new.receive_session();
+    assert_eq!(image, b"state");
     new.settle(1);
     super::ends_as(&frontend, (1, 0, 0)).await;
     wait_for(&frontend, Survival::default()).await;

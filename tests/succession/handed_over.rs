@@ -105,8 +105,8 @@ async fn sessions_offered_on_their_way_and_refused_have_one_end() {
         }
     }
     // One is received, one is unread, one is refused and on its way back.
-    let (_, first, parcel) = last.receive_session();
-    assert_eq!(parcel, [7; 3]);
+    let (_, first, image) = last.receive_session();
+    assert_eq!(image, [7; 3]);
     let start = std::time::SystemTime::now();
     while stage.facts().await.sessions_waiting < 3 {
         assert!(start.elapsed().unwrap() < PATIENT);
@@ -116,8 +116,8 @@ async fn sessions_offered_on_their_way_and_refused_have_one_end() {
     // And one is offered that the frontend before has never read.
     new.offer(&sessions[3].1, &sessions[3].2, b"late");
     new.answer(&ids, &[]);
-    let (_, second, parcel) = last.receive_session();
-    assert!(parcel == long, "another parcel");
+    let (_, second, image) = last.receive_session();
+    assert!(image == long, "another image");
     last.settle(2);
     let (third, _, _) = last.receive_session();
     last.refuse(third.id);

@@ -114,8 +114,8 @@ async fn what_was_on_its_way_between_two_that_are_dead_goes_to_the_next() {
     stage.gone(worker(0, 0)).await;
     stage.gone(worker(0, 1)).await;
     let mut last = stage.start_worker(worker(0, 2), true).await;
-    let (record, arrived, parcel) = last.receive_session();
-    assert_eq!((record, &parcel[..]), (a, &b"state"[..]));
+    let (record, arrived, image) = last.receive_session();
+    assert_eq!((record, &image[..]), (a, &b"state"[..]));
     last.settle(1);
     stage.counts("it has moved", |it| it.moved == 1).await;
     are_connected(&mut client, arrived);
@@ -187,7 +187,7 @@ async fn an_upgrade_in_the_middle_of_that_forgets_nothing() {
                 new.settle(1);
                 are_connected(&mut waiting, socket);
             }
-            FromPrimary::Session(record, socket, parcel) => break (record, socket, parcel),
+            FromPrimary::Session(record, socket, image) => break (record, socket, image),
             other => panic!("{other:?}"),
         }
     };

@@ -81,8 +81,8 @@ impl Account {
             FromPrimary::Client(record, socket) => {
                 self.arrived.push_back(((record, socket), false))
             }
-            FromPrimary::Session(record, socket, parcel) => {
-                assert_eq!(parcel, record.id.0.to_le_bytes());
+            FromPrimary::Session(record, socket, image) => {
+                assert_eq!(image, record.id.0.to_le_bytes());
                 assert!(!self.away.contains_key(&record.id.0), "it is told before that it moved");
                 self.arrived.push_back(((record, socket), true));
             }

@@ -198,7 +198,7 @@ impl Channel {
     }
 }
 
-/// Has sockets of its own kept, as its client's session and as those of others, with a ledger in which
+/// Has sockets of its own kept, as its client's session and as those of others, with a checkpoint in which
 /// there is everything but what should be; and dies.
 fn lie_and_die(
     channel: &Channel,
