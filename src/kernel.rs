@@ -31,6 +31,7 @@ use tokio::io::unix::AsyncFd;
 /// # Errors
 ///
 /// If no descriptor of that number is open, or it was not inherited, or it was taken before.
+#[cfg(feature = "cli")]
 pub(crate) fn adopt(number: RawFd) -> io::Result<OwnedFd> {
     adopt_if(number, |_| Ok(()))
 }

@@ -29,6 +29,7 @@ pub use levels::{Levels, PARTS};
 
 use json::JsonLines;
 use writer::LogWriter;
+#[cfg(feature = "demo")]
 pub(crate) use writer::write_all;
 
 /// How long the end waits for lines that are not written yet.

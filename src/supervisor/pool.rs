@@ -4,7 +4,7 @@
 //! `watchdog`; here are the processes and the timers. Never touches a client's socket.
 //!
 //! The pool itself takes turns: it waits for the next event of any kind, and has the part handle it
-//! that owns it. [`Fleet`](fleet::Fleet) has slots and workers, [`Health`] looks at them,
+//! that owns it. [`Fleet`] has slots and workers, [`Health`] looks at them,
 //! [`Scaling`] changes their number.
 
 use std::os::fd::OwnedFd;
