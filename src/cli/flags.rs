@@ -16,8 +16,9 @@ sticky-lb [OPTIONS] [-- COMMAND [ARGS]...]   run COMMAND as workers; without it,
   sticky-lb COMMAND [OPTIONS]                  look at a running primary, or steer it";
 
 const AFTER_HELP: &str = "\
-Each flag is also a key of sticky-lb.toml: --max-restarts is max_restarts. Flags override the
-environment (PORT for --port, WEB_CONCURRENCY for --workers), the environment overrides the file.
+Each flag but --config, --env and --events-fd is also a key of sticky-lb.toml: --max-restarts is
+max_restarts. Flags override the environment (PORT for --port, WEB_CONCURRENCY for --workers), which
+overrides the file.
 Times: 250ms, 10s, 5m; a bare number is milliseconds. Sizes: 512K, 300M, 1G; a bare number is bytes.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 waiting ended by Ctrl-C.

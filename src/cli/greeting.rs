@@ -76,6 +76,9 @@ pub(super) fn summary(summary: &Summary, uptime: f64) -> String {
         counters.lost,
         summary.cut,
     );
+    if counters.closed > 0 {
+        text += &format!("; {} closed", counted(counters.closed, "client"));
+    }
     if summary.killed > 0 {
         text += &format!("; {} did not end in time", counted(summary.killed.into(), "worker"));
     }
@@ -151,8 +154,9 @@ mod tests {
         ended.counters.acknowledged = 1;
         assert_eq!(summary(&ended, 12.0), "sticky-lb served 1 connection in 12 s: 0 lost, 0 cut");
         (ended.cut, ended.killed, ended.counters.lost) = (3, 2, 1);
-        let expected =
-            "sticky-lb served 1 connection in 1m 5s: 1 lost, 3 cut; 2 workers did not end in time";
+        ended.counters.closed = 7;
+        let expected = "sticky-lb served 1 connection in 1m 5s: 1 lost, 3 cut; 7 clients closed; 2 workers did not \
+             end in time";
         assert_eq!(summary(&ended, 65.0), expected);
     }
 }

@@ -22,6 +22,15 @@ pub(super) fn suggest(error: &clap::Error, words: &[OsString]) -> Option<String>
         return None;
     }
     let at = words.iter().position(|it| it.to_string_lossy() == *word).filter(|at| *at > 0)?;
+    if let Some(command) =
+        flags::command().find_subcommand(word).filter(|it| !flags::is_internal(it))
+    {
+        let rest = std::iter::once(command.get_name().to_owned()).chain(texts(&words[at + 1..]));
+        return Some(format!(
+            "flags before {word:?} are those of a primary that starts: did you mean `sticky-lb {}`?",
+            joined(rest)
+        ));
+    }
     let command = nearest(word).filter(|_| at == 1);
     Some(match command {
         Some(command) => {
@@ -72,6 +81,7 @@ mod tests {
             ("Worker --json", Some("did you mean `sticky-lb workers --json`?")),
             ("node server.js", Some("after --: sticky-lb -- node server.js")),
             ("--workers 2 node --x", Some("after --: sticky-lb --workers 2 -- node --x")),
+            ("--workers=4 status --json", Some("did you mean `sticky-lb status --json`?")),
             ("-p 80 ./app", Some("after --: sticky-lb -p 80 -- ./app")),
             ("--no-such-flag", None),
             ("status extra", None),

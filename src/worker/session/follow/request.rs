@@ -37,10 +37,30 @@ impl Request {
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(bytes, &mut headers) {
             Ok(Status::Complete(head)) => classify(&request, head),
-            Ok(Status::Partial) => Self::Partial,
-            Err(_) => Self::Unknown,
+            // Another protocol's first words are passed on at once: its server waits for them.
+            Ok(Status::Partial) if begins_as_http(bytes) => Self::Partial,
+            Ok(Status::Partial) | Err(_) => Self::Unknown,
         }
     }
+}
+
+/// Whether it is, or may become, the line of a request with a registered method (RFC 9110, 9.3, and RFC
+/// 5789). Empty lines may come before (RFC 9112, 2.2).
+fn begins_as_http(bytes: &[u8]) -> bool {
+    const METHODS: [&[u8]; 9] = [
+        b"GET ",
+        b"HEAD ",
+        b"POST ",
+        b"PUT ",
+        b"DELETE ",
+        b"CONNECT ",
+        b"OPTIONS ",
+        b"TRACE ",
+        b"PATCH ",
+    ];
+    let start = bytes.iter().position(|byte| !b"\r\n".contains(byte)).unwrap_or(bytes.len());
+    let line = &bytes[start..];
+    METHODS.iter().any(|method| method.starts_with(line) || line.starts_with(method))
 }
 
 fn classify(request: &httparse::Request<'_, '_>, head: usize) -> Request {
@@ -111,6 +131,16 @@ mod tests {
 
     fn read(head: &str) -> Request {
         Request::read(format!("{head}\r\n\r\n").as_bytes())
+    }
+
+    #[test]
+    fn another_protocol_is_not_waited_for() {
+        for words in ["hi", "HELO", "*1", "PR", "get /", "{", "\r\nhello", "GETS key"] {
+            assert_eq!(Request::read(words.as_bytes()), Request::Unknown, "{words:?}");
+        }
+        for head in ["", "G", "GET", "GET /", "\r\nPOST / HTTP/1.1\r\nHost:", "P", "OPTIONS"] {
+            assert_eq!(Request::read(head.as_bytes()), Request::Partial, "{head:?}");
+        }
     }
 
     #[test]
