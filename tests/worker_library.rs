@@ -222,6 +222,20 @@ fn a_step_of_the_long_way_that_is_left_out_is_reported_or_refused() {
 }
 
 #[test]
+fn the_first_words_of_any_protocol_reach_a_plain_handler_at_once() {
+    let primary = Primary::with_workers(1).worker(&[&example("library_worker"), "bytes"]).start();
+    for words in ["hi", "HELO", "*1", "{", "GET\n", "GET / HTTP/1.1\r\n\r\n"] {
+        let mut client = connect_from(nth(0), primary.address()).unwrap();
+        client.set_read_timeout(Some(TIMEOUT)).unwrap();
+        client.write_all(words.as_bytes()).unwrap();
+        let mut echo = vec![0; words.len()];
+        client.read_exact(&mut echo).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+        assert_eq!(echo, words.as_bytes());
+    }
+    primary.stop();
+}
+
+#[test]
 fn connections_that_are_served_without_a_session_are_reported_once() {
     let primary =
         Primary::with_workers(1).worker(&[&example("library_worker"), "serves-bare"]).start();

@@ -48,6 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let worker = Worker::attach()?;
     match role.as_deref() {
         Some("plain") => Ok(worker.serve(plain_echo).await?),
+        Some("bytes") => Ok(worker.serve(byte_echo).await?),
         Some("attaches-twice") => {
             let error = Worker::attach().err().ok_or("attached twice")?;
             writeln!(std::io::stderr(), "second: {error:?}")?;
@@ -86,6 +87,12 @@ async fn plain_echo(
         }
     }
     Ok(())
+}
+
+/// Speaks no protocol at all.
+async fn byte_echo(stream: SessionStream, _: Session) -> std::io::Result<()> {
+    let (mut read, mut write) = tokio::io::split(stream);
+    tokio::io::copy(&mut read, &mut write).await.map(drop)
 }
 
 /// Leaves out a step of the long way.
