@@ -207,10 +207,10 @@ fn check_state(number: i32, descriptor: Option<OwnedFd>) -> (Option<i32>, String
     let mut command = Command::new(env!("CARGO_BIN_EXE_sticky-lb"));
     command.args(["check", "--state", &number.to_string()]);
     let mapping = descriptor.map(|parent_fd| FdMapping { parent_fd, child_fd: number });
-    command.fd_mappings(mapping.into_iter().collect()).unwrap();
-    let output = command.output().unwrap();
+    command.fd_mappings(mapping.into_iter().collect()).expect("numbers of its own");
+    let output = command.output().expect("the binary");
     assert!(output.stdout.is_empty(), "{output:?}");
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 #[test]
