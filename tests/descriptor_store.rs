@@ -52,19 +52,40 @@ fn nobody_notices_that_the_primary_was_killed() {
     primary.stop();
 }
 
+/// Stops a process, does something, and lets it go on.
+fn while_stopped(pid: u32, act: impl FnOnce()) {
+    process::signal(pid, Signal::STOP);
+    eventually("it is stopped", || process::state(pid) == Some('T'));
+    act();
+    process::signal(pid, Signal::CONT);
+}
+
 #[test]
 fn workers_that_die_after_that_are_followed_by_others() {
     let primary = managed(2).start();
     crash(&primary);
-    let old = ask(primary.client_of(0), primary.address()).pid();
-    process::signal(old, Signal::KILL);
-    eventually("the next one serves", || {
-        primary.serving().iter().any(|(slot, generation, _)| (*slot, *generation) == (0, 1))
+    let worker = |slot| ask(primary.client_of(slot), primary.address()).pid();
+    let olds = [worker(0), worker(1)];
+    // The manager reaps both. Before that the primary reads a status …
+    while_stopped(primary.pid(), || {
+        process::signal(olds[0], Signal::KILL);
+        primary.wait_for_log("was killed by signal 9");
     });
-    assert_ne!(ask(primary.client_of(0), primary.address()).pid(), old);
-    // The manager reaps it: the primary reads its status before that, or cannot know it.
-    let reasons = ["was killed by signal 9", "known only to the subreaper that has taken it over"];
-    eventually("the log has a reason", || reasons.iter().any(|it| primary.log().contains(it)));
+    // … and afterwards cannot know it.
+    while_stopped(own_pid(&primary), || {
+        process::signal(olds[1], Signal::KILL);
+        eventually("the manager has reaped it", || !process::exists(olds[1]));
+    });
+    primary.wait_for_log("known only to the subreaper that has taken it over");
+    for slot in [0_u16, 1] {
+        eventually("the next one serves", || {
+            primary
+                .serving()
+                .iter()
+                .any(|(other, generation, _)| (*other, *generation) == (slot.into(), 1))
+        });
+        assert_ne!(worker(slot), olds[usize::from(slot)]);
+    }
     primary.stop();
 }
 

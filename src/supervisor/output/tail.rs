@@ -1,4 +1,4 @@
-//! The last lines that workers have printed, for whoever wants to see them and those that follow.
+//! The last lines that workers have printed, for readers of these and of those that follow.
 //!
 //! One ring of lines, bounded by bytes, is memory and queue in one; a follower is a place in it. One
 //! that is too slow finds what it has yet to take gone, and learns how many lines that was. So
