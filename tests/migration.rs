@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use common::counting::Client;
@@ -37,6 +38,68 @@ fn rolling_restarts_move_every_session_with_its_state() {
         eventually("all have migrated", || all_served_by(&mut clients, restart + 1));
     }
     assert_eq!(primary.stop()["killed_workers"], 0);
+}
+
+#[test]
+fn a_worker_that_drains_while_its_sessions_are_restored_passes_them_on() {
+    let primary = sessions(1).arguments(&["--min-uptime", "0"]).start();
+    let mut clients = clients(&primary, 10, "/count?restore=300");
+    primary.ask("reload", json!({}));
+    primary.ask("reload", json!({}));
+    eventually("all have migrated twice", || all_served_by(&mut clients, 3));
+}
+
+#[test]
+fn a_session_that_has_just_opened_may_declare_how_it_migrates_while_its_worker_drains() {
+    let primary = sessions(1).arguments(&["--min-uptime", "0"]).start();
+    let mut clients = clients(&primary, 10, "/late");
+    for restart in 1..=2 {
+        primary.ask("reload", json!({}));
+        eventually("all have migrated", || all_served_by(&mut clients, restart + 1));
+    }
+}
+
+#[test]
+fn a_session_that_comes_back_to_a_draining_worker_goes_on_to_the_next() {
+    let (plays, serves) = (example("test_worker"), example("library_worker"));
+    let shell = format!(
+        "if [ $STICKY_LB_SLOT$STICKY_LB_GENERATION = 11 ]; then exec {plays} refuses-sessions-late; fi; \
+         exec {serves} sessions"
+    );
+    let primary = Primary::with_workers(2)
+        .worker(&["sh", "-c", &shell])
+        .arguments(&["--min-uptime", "0", "--rebalance-rate", "10000"])
+        .start();
+    let mut clients = clients(&primary, 20, "/count");
+    primary.ask("drain", json!({"slot": 1, "wait": true}));
+    primary.ask("undrain", json!({"slot": 1}));
+    // Those that belong to slot 1.
+    clients.retain_mut(|client| client.ask() == 2);
+    assert!(!clients.is_empty());
+    eventually("slot 1 serves", || primary.log().contains("worker ready slot=1 generation=1"));
+    let failed = || primary.ask("status", json!({}))["migrations_failed"].as_u64();
+    assert_eq!(failed(), Some(0));
+    // All are offered, and not refused yet.
+    primary.ask("rebalance", json!({}));
+    primary.ask("drain", json!({"slot": 0}));
+    eventually("sessions have come back", || failed() > Some(0));
+    primary.ask("signal", json!({"slot": 1, "signal": "KILL"}));
+    eventually("all have migrated", || all_served_by(&mut clients, 3));
+}
+
+#[test]
+fn clients_in_the_middle_of_a_frame_hold_up_nobody() {
+    let primary = sessions(1)
+        .arguments(&["--min-uptime", "0", "--drain-timeout", "5s", "--close-rate", "10000"])
+        .start();
+    let mut busy: Vec<_> = (0..1_500).map(|_| Client::open(1, &primary, "/count")).collect();
+    for client in &mut busy {
+        client.socket.get_mut().write_all(&[0x81]).expect("the session goes on");
+    }
+    let mut others = clients(&primary, 100, "/count");
+    others.iter_mut().for_each(|client| assert_eq!(client.ask(), 1));
+    primary.ask("reload", json!({}));
+    eventually("all have migrated", || all_served_by(&mut others, 2));
 }
 
 #[test]

@@ -30,8 +30,11 @@ impl Client {
     pub fn ask(&mut self) -> u64 {
         self.sent += 1;
         self.socket.send(Message::text("next")).expect("the session goes on");
-        let answer = self.socket.read().expect("the session goes on").into_text().expect("text");
-        let (count, workers) = answer.split_once(' ').expect("the session goes on");
+        let answer = match self.socket.read() {
+            Ok(Message::Text(answer)) => answer,
+            other => panic!("the session doesn't go on: {other:?}"),
+        };
+        let (count, workers) = answer.split_once(' ').expect("two numbers");
         assert_eq!(count.parse(), Ok(self.sent), "a message was lost or doubled");
         workers.parse().expect("the session goes on")
     }

@@ -197,6 +197,7 @@ fn sessions() -> Router {
         .route("/echo", any(echo))
         .route("/slow", any(slow))
         .route("/count", any(count))
+        .route("/late", any(late))
         .route("/talk", any(talk))
         .route("/leave", any(leave))
         .route("/flood", any(flood))
@@ -246,15 +247,42 @@ async fn slow(session: Session, upgrade: WebSocketUpgrade) -> axum::response::Re
     })
 }
 
+/// As `/count`, and declares how it migrates a while after its WebSocket is open.
+async fn late(session: Session, upgrade: WebSocketUpgrade) -> axum::response::Response {
+    upgrade.on_upgrade(async move |mut socket| {
+        let workers = session.restored().map_or(1, |state| state[8] + 1);
+        let count = Arc::new(AtomicU64::new(session.restored().map_or(0, |state| state[0].into())));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let left = Arc::clone(&count);
+        session.on_migrate(move || {
+            let mut state = left.load(Ordering::Relaxed).to_le_bytes().to_vec();
+            state.push(workers);
+            state
+        });
+        while let Some(Ok(message)) = socket.recv().await {
+            let answer = format!("{} {workers}", count.fetch_add(1, Ordering::Relaxed) + 1);
+            let is_text = matches!(message, Message::Text(_));
+            if is_text && socket.send(answer.into()).await.is_err() {
+                return;
+            }
+        }
+    })
+}
+
 /// Answers each message with how many there were so far and how many workers had a part in it; the
-/// state is as long as `?bytes=` says.
+/// state is as long as `?bytes=` says. A session that was restored takes as many milliseconds as
+/// `?restore=` says before its handshake is answered.
 async fn count(
     session: Session,
     Query(wanted): Query<HashMap<String, usize>>,
     upgrade: WebSocketUpgrade,
 ) -> axum::response::Response {
-    let bytes = wanted.get("bytes").copied().unwrap_or(0).max(16);
+    let wanted = |name| wanted.get(name).copied().unwrap_or(0);
+    let bytes = wanted("bytes").max(16);
     let state = session.restored().map_or_else(Vec::new, <[u8]>::to_vec);
+    if !state.is_empty() {
+        tokio::time::sleep(Duration::from_millis(wanted("restore") as u64)).await;
+    }
     let (numbers, _) = state.as_chunks::<8>();
     let number = |at: usize| numbers.get(at).map_or(0, |bytes| u64::from_le_bytes(*bytes));
     let (count, workers) = (Arc::new(AtomicU64::new(number(0))), number(1) + 1);

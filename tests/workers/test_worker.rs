@@ -7,6 +7,8 @@ use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
+use std::sync::Once;
+use std::time::Duration;
 
 use rustix::net::{Shutdown, shutdown};
 use sticky_lb::protocol::checkpoint;
@@ -14,6 +16,7 @@ use sticky_lb::protocol::ids::ConnectionId;
 use sticky_lb::protocol::message::{
     BATCH, CHECKPOINT, ConnectionRecord, HELLO, MAX_IDS, MAX_TO_PRIMARY, MAX_TO_WORKER, PONG,
     READY, SESSIONS, ToWorker, decode_to_worker, encode_protect, encode_refuse,
+    encode_session_list,
 };
 use sticky_lb::protocol::scm_rights::{Received, Sent, receive, send};
 use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
@@ -86,6 +89,12 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         "lies-about-sessions" => return channel.serve_with(lie_and_die, true),
         "dies-with-sessions" => return channel.serve_sessions(|_, _| std::process::abort()),
         "refuses-sessions" => return channel.serve_sessions(Channel::refuse),
+        "refuses-sessions-late" => {
+            return channel.serve_sessions(|channel, record| {
+                LATE.call_once(|| std::thread::sleep(Duration::from_secs(1)));
+                channel.refuse(record)
+            });
+        }
         "lets-sessions-wait" => return channel.serve_sessions(|_, _| Ok(())),
         "reads-and-dies" => {
             return channel.serve(|channel, _, socket| {
@@ -101,6 +110,9 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     }
     wait_for_the_end()
 }
+
+/// Done when it has been late once.
+static LATE: Once = Once::new();
 
 /// The worker's end of the channel.
 struct Channel {
@@ -153,7 +165,9 @@ impl Channel {
                 match decode_to_worker(&bytes[..length])? {
                     ToWorker::Session(record, _) => handle(&self, &record)?,
                     ToWorker::Drain(_) => return Ok(ExitCode::SUCCESS),
-                    _ => self.say(&PONG)?,
+                    ToWorker::ListSessions => self.say(&encode_session_list(&[]))?,
+                    ToWorker::Ping => self.say(&PONG)?,
+                    other => return Err(format!("unexpected: {other:?}").into()),
                 }
             } else {
                 return Ok(ExitCode::SUCCESS);

@@ -17,6 +17,7 @@ use crate::protocol::drain::{DrainMode, DrainReason};
 use crate::protocol::message::encode_close_request;
 use crate::worker::guard::ConnectionGuard;
 use crate::worker::linger;
+use crate::worker::session::handle::DECLARE_TIMEOUT;
 use crate::worker::session::inner::Inner;
 use crate::worker::session::registry::{Draining, Sessions};
 
@@ -25,10 +26,6 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often to look for WebSockets that weren't there before.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// A handler that has a state to go on from and hasn't declared how it migrates within this time
-/// doesn't know of migration.
-const DECLARE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Closes all WebSockets, as ordered, until the worker ends.
 pub(crate) async fn close_all(sessions: Arc<Sessions>) {

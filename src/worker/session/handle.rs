@@ -10,6 +10,7 @@
 //! 4. [`Handle::detach`]: the library sees the end. Or [`Handle::release`], and all goes on.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::worker::guard::ConnectionGuard;
 use crate::worker::session::cell::StreamCell;
@@ -19,6 +20,10 @@ use crate::worker::session::protection::StateSource;
 use crate::worker::session::request_guard::RequestGuard;
 use crate::worker::session::state::{Phase, Stage, State};
 use crate::worker::shared::Shared;
+
+/// A handler that has a WebSocket and hasn't declared how it migrates within this time doesn't know of
+/// migration.
+pub(crate) const DECLARE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Steers a [`SessionStream`](crate::worker::SessionStream). All clones are the same.
 #[derive(Clone, Debug)]
@@ -61,6 +66,17 @@ impl Handle {
     /// Another primary is told to protect it, if it is protected.
     pub(crate) fn resend_protect(&self) {
         self.cell.resend_protect();
+    }
+
+    /// Whether the library waits for more, and has nothing half done.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.cell.lock().is_at_rest()
+    }
+
+    /// Whether it became a WebSocket here a moment ago.
+    pub(crate) fn is_new(&self) -> bool {
+        let state = self.cell.lock();
+        state.phase == Phase::Replay || state.since.elapsed() < DECLARE_TIMEOUT
     }
 
     /// Lets the library read no more than the rest of what it has begun. Asking again changes

@@ -101,6 +101,16 @@ impl Inner {
         !matches!(*lock(&self.mode), MigrationMode::Undeclared)
     }
 
+    /// Whether its handler decides when it migrates.
+    pub(crate) fn is_deferred(&self) -> bool {
+        matches!(*lock(&self.mode), MigrationMode::Deferred)
+    }
+
+    /// Whether its handler may still declare how it migrates.
+    pub(crate) fn may_declare(&self) -> bool {
+        self.handle.kind() == Kind::WebSocket && !self.is_declared() && self.handle.is_new()
+    }
+
     pub(crate) fn can_migrate(&self) -> bool {
         match self.handle.kind() {
             Kind::Http => true,

@@ -23,12 +23,12 @@ use crate::worker::session::checkpoint::Checkpoint;
 use crate::worker::session::closing;
 use crate::worker::session::image::Kind;
 use crate::worker::session::image::{MAX_STATE_BYTES, SessionImage};
-use crate::worker::session::inner::{Inner, MigrationMode};
+use crate::worker::session::inner::Inner;
 use crate::worker::session::parts::Detached;
 use crate::worker::session::protection::StateSource;
 use crate::worker::session::registry::{Deadline, OfferOutcome, Returned, Sessions};
 
-/// A session that takes longer to stop makes room for others in the window.
+/// A session that was at rest and takes longer to stop makes room for others.
 const STOP_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// How soon a session that was returned is offered again.
@@ -38,17 +38,32 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Migrates all sessions that can, until none is left that could, or time is over.
+///
+/// Those at rest go first, each in its turn. The others are waited for beside them: they hold no place,
+/// and read on to the end of what they have begun.
 pub(crate) async fn migrate_all(sessions: &Arc<Sessions>) {
     let deadline = sessions.deadline();
     let mut migrations = JoinSet::new();
     while !deadline.is_over() {
+        let (mut busy, mut free) = (Vec::new(), None);
         for session in sessions.migratable() {
-            let Ok(permit) = Arc::clone(&sessions.window).acquire_owned().await else {
-                return;
+            let place = match free.take() {
+                Some(place) => place,
+                None => match place(sessions).await {
+                    Some(place) => place,
+                    None => return,
+                },
             };
-            if sessions.mark_busy(session.info.id) {
-                migrations.spawn(migrate(Arc::clone(sessions), session, permit, deadline.clone()));
+            if session.handle.is_at_rest() {
+                start(&mut migrations, sessions, session, Some(place), &deadline);
+            } else {
+                free = Some(place);
+                busy.push(session);
             }
+        }
+        drop(free);
+        for session in busy {
+            start(&mut migrations, sessions, session, None, &deadline);
         }
         let next_look = Instant::now() + LOOK_INTERVAL;
         loop {
@@ -57,39 +72,52 @@ pub(crate) async fn migrate_all(sessions: &Arc<Sessions>) {
                 () = sleep_until(next_look) => break,
             }
         }
-        if migrations.is_empty() && sessions.migratable().is_empty() {
+        if !sessions.may_migrate() {
             return;
         }
+        sleep_until(next_look).await;
     }
     // Those that are on their way go on.
     migrations.detach_all();
+}
+
+fn start(
+    migrations: &mut JoinSet<()>,
+    sessions: &Arc<Sessions>,
+    session: Arc<Inner>,
+    place: Option<OwnedSemaphorePermit>,
+    deadline: &Deadline,
+) {
+    if sessions.mark_busy(session.info.id) {
+        migrations.spawn(migrate(Arc::clone(sessions), session, place, deadline.clone()));
+    }
 }
 
 /// Migrates these, if they are there and can.
 pub(crate) fn migrate_some(sessions: &Arc<Sessions>, ids: impl Iterator<Item = ConnectionId>) {
     let deadline = sessions.deadline();
     for session in ids.filter_map(|id| sessions.find(id)) {
-        let (sessions, deadline) = (Arc::clone(sessions), deadline.clone());
-        tokio::spawn(async move {
-            let window = Arc::clone(&sessions.window);
-            let Ok(permit) = window.acquire_owned().await else { return };
-            if sessions.mark_busy(session.info.id) {
-                migrate(sessions, session, permit, deadline).await;
-            }
-        });
+        if sessions.mark_busy(session.info.id) {
+            tokio::spawn(migrate(Arc::clone(sessions), session, None, deadline.clone()));
+        }
     }
 }
 
-/// Tries to migrate one.
+/// A place among those that are on their way.
+async fn place(sessions: &Sessions) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(&sessions.window).acquire_owned().await.ok()
+}
+
+/// Tries to migrate one. One with a place is at rest.
 async fn migrate(
     sessions: Arc<Sessions>,
     session: Arc<Inner>,
-    permit: OwnedSemaphorePermit,
+    place: Option<OwnedSemaphorePermit>,
     mut deadline: Deadline,
 ) {
     let id = session.info.id;
     session.handle.ask_to_stop();
-    if let Some(transfer) = stop_and_detach(&sessions, &session, permit, &mut deadline).await {
+    if let Some(transfer) = stop_and_detach(&sessions, &session, place, &mut deadline).await {
         send(&sessions, &session, transfer).await;
     } else {
         session.handle.go_on();
@@ -105,44 +133,51 @@ struct SessionTransfer {
     /// Its checkpoint, until it is offered.
     checkpoint: Option<Box<Checkpoint>>,
     /// Its place among those that are on their way.
-    _permit: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
 }
 
 /// Waits until it is at rest, holds it, has its state made, and takes the socket. None if it stays.
 async fn stop_and_detach(
     sessions: &Sessions,
     session: &Arc<Inner>,
-    permit: OwnedSemaphorePermit,
+    mut place: Option<OwnedSemaphorePermit>,
     deadline: &mut Deadline,
 ) -> Option<SessionTransfer> {
-    let mut permit = Some(permit);
-    let stop_until = Instant::now() + STOP_TIMEOUT;
     loop {
+        let stop_until = Instant::now() + STOP_TIMEOUT;
         tokio::select! {
             () = session.handle.drained() => {}
             () = session.handle.ended() => return None,
             () = deadline.over() => return None,
-            () = sleep_until(stop_until), if permit.is_some() => {
-                permit = None;
+            () = sleep_until(stop_until), if place.is_some() => {
+                place = None;
                 continue;
             }
         }
-        let held = match permit.take() {
-            Some(permit) => permit,
-            None => Arc::clone(&sessions.window).acquire_owned().await.ok()?,
+        let state = match session.handle.kind() {
+            Kind::WebSocket if session.is_deferred() => {
+                // As long as the handler likes.
+                place = None;
+                Some(let_handler_decide(session, deadline).await?)
+            }
+            _ => None,
         };
-        if let Pause::Held(state) = pause(session, deadline).await
+        let held = match place.take() {
+            Some(place) => place,
+            None => self::place(sessions).await?,
+        };
+        if let Pause::Held(state) = pause(session, state)
             && let Some(Detached { stream, guard, connection, checkpoint }) = session.detach()
         {
             let (left_at, protect) = (Timestamp::now(), checkpoint.is_some());
             let image = SessionImage { connection, state, left_at, protect };
-            return Some(SessionTransfer { stream, guard, image, checkpoint, _permit: held });
+            return Some(SessionTransfer { stream, guard, image, checkpoint, _place: held });
         }
+        drop(held);
         if !session.can_migrate() {
             return None;
         }
         // It has begun something meanwhile; soon it has ended.
-        permit = Some(held);
         sleep(Duration::from_millis(1)).await;
     }
 }
@@ -155,15 +190,21 @@ enum Pause {
     Busy,
 }
 
-async fn pause(session: &Arc<Inner>, deadline: &mut Deadline) -> Pause {
-    if session.handle.kind() == Kind::Http {
-        return if session.handle.hold() { Pause::Held(None) } else { Pause::Busy };
-    }
-    if matches!(*lock(&session.mode), MigrationMode::Deferred) {
-        return let_handler_decide(session, deadline).await;
-    }
-    if !session.handle.hold() {
+/// Holds it if it is at rest. `departure` is the state of one whose handler has decided to migrate.
+fn pause(session: &Arc<Inner>, departure: Option<Vec<u8>>) -> Pause {
+    if departure.is_some() {
+        if session.handle.hold_departed() {
+            return Pause::Held(departure);
+        }
+        give_up(session);
         return Pause::Busy;
+    }
+    // An upgrade may have been answered meanwhile.
+    if !session.can_migrate() || session.is_deferred() || !session.handle.hold() {
+        return Pause::Busy;
+    }
+    if session.handle.kind() == Kind::Http {
+        return Pause::Held(None);
     }
     match session.make_state() {
         Some(state) => Pause::Held(Some(state)),
@@ -175,26 +216,29 @@ async fn pause(session: &Arc<Inner>, deadline: &mut Deadline) -> Pause {
     }
 }
 
-/// Tells the handler, and waits until it migrates. From then on it can't go on: one that is late, or
-/// leaves too much, is closed.
-async fn let_handler_decide(session: &Arc<Inner>, deadline: &mut Deadline) -> Pause {
+/// Tells the handler, and waits until it migrates, with this state. From then on it can't go on: one that
+/// is late, or leaves too much, is closed.
+async fn let_handler_decide(session: &Arc<Inner>, deadline: &mut Deadline) -> Option<Vec<u8>> {
     session.asked.cancel();
     let in_time = tokio::select! {
         () = session.departed.notified() => true,
-        () = session.handle.ended() => return Pause::Busy,
+        () = session.handle.ended() => return None,
         () = deadline.over() => false,
     };
-    let state = lock(&session.departure).take().filter(|_| in_time);
-    match state.filter(|state| state.len() <= MAX_STATE_BYTES) {
-        Some(state) if session.handle.hold_departed() => Pause::Held(Some(state)),
-        _ => {
-            let connection = session.info.id.0;
-            tracing::warn!(connection, "session migrates late, with too much, or with unsent data");
-            session.note_failed();
-            closing::reject_state(Arc::clone(session));
-            Pause::Busy
-        }
+    let state = lock(&session.departure).take();
+    let state = state.filter(|state| in_time && state.len() <= MAX_STATE_BYTES);
+    if state.is_none() {
+        give_up(session);
     }
+    state
+}
+
+/// The handler of a session that should have migrated can't go on.
+fn give_up(session: &Arc<Inner>) {
+    let connection = session.info.id.0;
+    tracing::warn!(connection, "session migrates late, with too much, or with unsent data");
+    session.note_failed();
+    closing::reject_state(Arc::clone(session));
 }
 
 /// Offers it, and waits for the outcome.

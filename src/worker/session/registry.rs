@@ -208,6 +208,13 @@ impl Sessions {
         self.select(Inner::can_migrate)
     }
 
+    /// Whether one is on its way, which may come back, could migrate, or may soon declare that it can.
+    pub(crate) fn may_migrate(&self) -> bool {
+        let is_any_busy = !lock(&self.busy).is_empty();
+        is_any_busy
+            || !self.select(|session| session.can_migrate() || session.may_declare()).is_empty()
+    }
+
     /// WebSockets that are neither on their way nor being closed.
     pub(crate) fn websockets(&self) -> Vec<Arc<Inner>> {
         self.select(|session| session.handle.kind() == Kind::WebSocket)

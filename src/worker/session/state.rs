@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::task::{Context, Waker};
+use std::time::Instant;
 
 use bytes::BytesMut;
 use tokio::net::TcpStream;
@@ -93,6 +94,8 @@ pub(super) struct Wakers {
     pub(super) writer: Option<Waker>,
     /// The reader can't go on before something is written.
     pub(super) reader_waits: bool,
+    /// The library's last read found nothing, and the library waits.
+    pub(super) is_reading: bool,
 }
 
 pub(super) struct State {
@@ -100,6 +103,8 @@ pub(super) struct State {
     pub(super) stream: Option<TcpStream>,
     pub(super) guard: Option<ConnectionGuard>,
     pub(super) phase: Phase,
+    /// The time when the phase began that only an end ends.
+    pub(super) since: Instant,
     pub(super) stage: Stage,
     pub(super) input: Input,
     pub(super) upgrade: UpgradeRequest,
@@ -121,6 +126,7 @@ impl State {
             stream: Some(stream),
             guard,
             phase: Phase::Http,
+            since: Instant::now(),
             stage: Stage::Serving,
             input: Input::default(),
             upgrade: UpgradeRequest::default(),
@@ -205,6 +211,11 @@ impl State {
 
     pub(super) fn at_boundary(&self) -> bool {
         !self.is_closing() && self.read_at_boundary() && self.written_at_boundary()
+    }
+
+    /// The library serves it, waits for more, and has nothing half done.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.stage == Stage::Serving && self.wakers.is_reading && self.at_boundary()
     }
 
     pub(super) fn stop(&mut self) -> Wake {

@@ -78,6 +78,7 @@ impl AsyncRead for SessionStream {
     ) -> Poll<io::Result<()>> {
         let mut state = self.cell.lock();
         let result = reading::poll_read(&mut state, cx, buffer);
+        state.wakers.is_reading = result.is_pending();
         if result.is_ready() {
             return result;
         }

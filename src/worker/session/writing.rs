@@ -6,6 +6,7 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use tokio::io::AsyncWrite;
 
@@ -104,6 +105,7 @@ fn follow_answer(state: &mut State, bytes: &[u8]) {
 
 fn become_websocket(state: &mut State) {
     state.phase = Phase::WebSocket;
+    state.since = Instant::now();
     if let Some(guard) = &mut state.guard {
         guard.note_websocket();
     }
