@@ -67,7 +67,8 @@ pub use guard::ConnectionGuard;
 pub use handler_result::HandlerResult;
 pub use serve::serve_or_listen;
 pub use session::{
-    MAX_STATE_BYTES, Migratable, Migrating, Migration, RequestGuard, Session, SessionStream,
+    MAX_STATE_BYTES, Migratable, Migrating, Migration, PendingWrite, RequestGuard, Session,
+    SessionStream,
 };
 
 #[doc(hidden)]

@@ -62,6 +62,22 @@ fn definitions(text: &str) -> Vec<(&str, &str)> {
     text.lines().filter_map(|line| line.strip_prefix('[')?.split_once("]: ")).collect()
 }
 
+/// A block that is not compiled here is a part of an example, which is compiled and tested.
+#[test]
+fn code_that_is_not_compiled_in_the_guide_is_an_examples() {
+    let example = read(&root().join("examples/shapes.rs"));
+    let mut blocks = 0;
+    for chapter in chapters() {
+        let text = read(&chapter);
+        for block in text.split("```rust,ignore\n").skip(1) {
+            let code = block.split("```").next().expect("a block has an end");
+            assert!(example.contains(code), "{}:\n{code}", chapter.display());
+            blocks += 1;
+        }
+    }
+    assert_eq!(blocks, 5);
+}
+
 #[test]
 fn links_lead_to_files_and_headings() {
     for page in pages() {

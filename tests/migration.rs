@@ -4,12 +4,14 @@
 mod common;
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use common::counting::Client;
 use common::process::Signal;
 use common::{Builder, Primary, eventually, example};
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 fn sessions(workers: u16) -> Builder {
@@ -85,6 +87,123 @@ fn a_session_that_comes_back_to_a_draining_worker_goes_on_to_the_next() {
     eventually("sessions have come back", || failed() > Some(0));
     primary.ask("signal", json!({"slot": 1, "signal": "KILL"}));
     eventually("all have migrated", || all_served_by(&mut clients, 3));
+}
+
+/// Sees to it that the client is closed with 1012, and that the log says once what its handler does.
+fn is_closed_with_a_hint(path: &str, hint: &str) {
+    let primary = sessions(1)
+        .arguments(&["--min-uptime", "0", "--drain-timeout", "5s", "--close-rate", "10000"])
+        .start();
+    let mut clients: Vec<_> = (0..2).map(|it| Client::open(it, &primary, path)).collect();
+    for client in &mut clients {
+        for _ in 0..40 {
+            client.socket.send(Message::text("next")).expect("the session goes on");
+        }
+        client.socket.read().expect("the session goes on");
+    }
+    // A handler may declare or receive for the first time until then.
+    std::thread::sleep(Duration::from_secs(2));
+    primary.ask("reload", json!({}));
+    for client in clients {
+        assert_eq!(client.close_code(), CloseCode::Restart);
+    }
+    assert_eq!(moved(&primary), 0, "counted as migrated");
+    let text = format!("WebSocket handler of {path} {hint}");
+    eventually("the log says so", || primary.log().contains(&text));
+    assert_eq!(primary.log().matches(&text).count(), 1);
+}
+
+#[test]
+fn a_handler_that_never_receives_has_its_clients_closed_and_is_named() {
+    is_closed_with_a_hint("/only-sends", "never receives");
+}
+
+#[test]
+fn a_handler_whose_answers_are_between_two_tasks_has_its_clients_closed_and_is_named() {
+    is_closed_with_a_hint("/queues", "sends in one task while another receives");
+}
+
+#[test]
+fn a_handler_that_never_receives_and_decides_when_it_leaves_migrates() {
+    let primary = sessions(1).arguments(&["--min-uptime", "0"]).start();
+    let mut client = Client::open(1, &primary, "/only-sends-and-decides");
+    let mut number = 0;
+    for restart in 1..=3 {
+        primary.ask("reload", json!({}));
+        eventually("it has migrated", || {
+            let said = client.socket.read().expect("the session goes on");
+            assert_eq!(said, Message::text(number.to_string()));
+            number += 1;
+            moved(&primary) == restart
+        });
+    }
+}
+
+/// Serves a client of one of the example's shapes, and says how many messages came back.
+fn converse(mut client: Client, path: &str, is_over: &AtomicBool) -> u64 {
+    let mut came = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        if path == "/push" {
+            came += 1;
+            let said = client.socket.read().expect("the session goes on");
+            assert_eq!(said, Message::text(came.to_string()));
+            continue;
+        }
+        let said: Vec<_> = (came + 1..came + 5).map(|number| format!("message {number}")).collect();
+        for text in &said {
+            client.socket.send(Message::text(text)).expect("the session goes on");
+        }
+        let mut expected: Vec<_> = said
+            .iter()
+            .zip(came + 1..)
+            .map(|(text, number)| match path {
+                "/echo" | "/tasks" => format!("{number} {text}"),
+                "/requests" => format!("done {text}"),
+                _ => text.clone(),
+            })
+            .collect();
+        let in_order = path != "/requests";
+        while !expected.is_empty() {
+            let text =
+                client.socket.read().expect("the session goes on").into_text().expect("text");
+            let place = expected.iter().position(|it| *it == text.as_str());
+            let place = place.unwrap_or_else(|| panic!("{path}: {text}, not one of {expected:?}"));
+            assert!(!in_order || place == 0, "{path}: {text} before {expected:?}");
+            expected.remove(place);
+            came += 1;
+        }
+    }
+    came
+}
+
+#[test]
+fn each_shape_of_the_guides_handlers_migrates_a_hundred_times() {
+    const MIGRATIONS: u64 = 100;
+    let paths = ["/echo", "/push", "/tasks", "/room/one", "/requests"];
+    let primary = Primary::with_workers(1)
+        .worker(&[&example("shapes")])
+        .arguments(&["--min-uptime", "0"])
+        .start();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let clients = paths.map(|path| {
+            let client = Client::open(1, &primary, path);
+            let is_over = &is_over;
+            scope.spawn(move || converse(client, path, is_over))
+        });
+        for migration in 1..=MIGRATIONS {
+            primary.ask("reload", json!({}));
+            eventually("all have migrated", || {
+                let is_one_over = clients.iter().any(|client| client.is_finished());
+                is_one_over || moved(&primary) == migration * paths.len() as u64
+            });
+        }
+        is_over.store(true, Ordering::Relaxed);
+        for client in clients {
+            assert!(client.join().expect("no message lost, doubled or out of order") > 0);
+        }
+    });
+    assert_eq!(moved(&primary), MIGRATIONS * paths.len() as u64);
 }
 
 #[test]

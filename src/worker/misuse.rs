@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use crate::worker::lock::lock;
 
-/// Routes that are named at most, as they may be paths that clients made up.
+/// Obstacles of routes that are named at most, as they may be paths that clients made up.
 const MAX_ROUTES: usize = 8;
 
 /// One mistake.
@@ -53,11 +53,45 @@ impl Misuse {
     }
 }
 
+/// The reason why a WebSocket's handler keeps it from migrating.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Obstacle {
+    Undeclared,
+    Failed,
+    SendsBeside,
+    NeverReceives,
+    NotReceiving,
+}
+
+impl Obstacle {
+    /// What the handler does, and what would help.
+    fn text(self) -> &'static str {
+        match self {
+            Self::Undeclared => "does not declare how it migrates, its clients are closed",
+            Self::Failed => {
+                "made no state, too much of it, or left too late, its clients are closed"
+            }
+            Self::SendsBeside => {
+                "sends in one task while another receives, and answers may be between the two, its \
+                 clients are closed: take a Migratable::pending_write for each answer, or use \
+                 Session::migrating"
+            }
+            Self::NeverReceives => {
+                "never receives, so nothing tells when it is at rest, its clients are closed: receive \
+                 beside sending, or use Session::migrating"
+            }
+            Self::NotReceiving => {
+                "did not come to wait for the next message in time, its clients are closed"
+            }
+        }
+    }
+}
+
 /// The mistakes that were reported.
 #[derive(Debug, Default)]
 pub(crate) struct Reported {
     misuses: Mutex<BTreeSet<Misuse>>,
-    routes: Mutex<BTreeSet<String>>,
+    routes: Mutex<BTreeSet<(Obstacle, String)>>,
 }
 
 impl Reported {
@@ -75,21 +109,18 @@ impl Reported {
         }
     }
 
-    /// Reports that a WebSocket is closed as its handler doesn't declare how it migrates.
-    pub(crate) fn no_declaration(&self, route: Option<String>) {
+    /// Reports that a WebSocket is closed, and what its handler can do.
+    pub(crate) fn obstacle(&self, obstacle: Obstacle, route: Option<String>) {
         let route = route.unwrap_or_else(|| "unknown".to_owned());
         let mut routes = lock(&self.routes);
-        if routes.len() == MAX_ROUTES || !routes.insert(route.clone()) {
+        if routes.len() == MAX_ROUTES || !routes.insert((obstacle, route.clone())) {
             return;
         }
         drop(routes);
+        let text = obstacle.text();
         if tracing::dispatcher::has_been_set() {
-            tracing::warn!(
-                route,
-                "WebSocket handler does not declare how it migrates, its clients are closed",
-            );
+            tracing::warn!(route, "WebSocket handler {text}");
         } else {
-            let text = "does not declare how it migrates, its clients are closed";
             let _ = writeln!(std::io::stderr(), "sticky-lb: WebSocket handler of {route} {text}");
         }
     }

@@ -13,11 +13,13 @@ pub(crate) mod in_flight;
 pub(crate) mod inner;
 pub(crate) mod migration;
 pub(crate) mod parts;
+mod pending_write;
 mod protection;
 mod reading;
 pub(crate) mod registry;
 mod request_guard;
 pub(crate) mod resync;
+mod shape;
 mod state;
 pub(crate) mod stream;
 mod writing;
@@ -32,6 +34,7 @@ mod follow {
 
 pub use api::{Migratable, Migrating, Migration, Session};
 pub use image::MAX_STATE_BYTES;
+pub use pending_write::PendingWrite;
 pub use request_guard::RequestGuard;
 pub use stream::SessionStream;
 

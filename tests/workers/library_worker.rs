@@ -198,6 +198,9 @@ fn sessions() -> Router {
         .route("/slow", any(slow))
         .route("/count", any(count))
         .route("/late", any(late))
+        .route("/only-sends", any(only_sends))
+        .route("/only-sends-and-decides", any(only_sends_and_decides))
+        .route("/queues", any(queues))
         .route("/talk", any(talk))
         .route("/leave", any(leave))
         .route("/flood", any(flood))
@@ -241,6 +244,61 @@ async fn slow(session: Session, upgrade: WebSocketUpgrade) -> axum::response::Re
         while let Some(Ok(message)) = socket.recv().await {
             tokio::time::sleep(Duration::from_millis(1)).await;
             if matches!(message, Message::Text(_)) && socket.send(message).await.is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// Never receives, and so can't be at rest.
+async fn only_sends(session: Session, upgrade: WebSocketUpgrade) -> axum::response::Response {
+    session.on_migrate(Vec::new);
+    upgrade.on_upgrade(async |mut socket| {
+        while socket.send("news".into()).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+}
+
+/// Never receives, counts, and leaves when it is told to.
+async fn only_sends_and_decides(
+    session: Session,
+    upgrade: WebSocketUpgrade,
+) -> axum::response::Response {
+    let state = session.restored().map_or(0, |state| state[0]);
+    let mut migrating = session.migrating();
+    upgrade.on_upgrade(async move |mut socket| {
+        for number in state.. {
+            if socket.send(number.to_string().into()).await.is_err() {
+                return;
+            }
+            tokio::select! {
+                migration = &mut migrating => {
+                    return migration.migrate_with(vec![number.wrapping_add(1)]).await;
+                }
+                () = tokio::time::sleep(Duration::from_millis(100)) => {}
+            }
+        }
+    })
+}
+
+/// Answers from another task than the one that receives, each a while later, and doesn't say that
+/// answers are pending.
+async fn queues(session: Session, upgrade: WebSocketUpgrade) -> axum::response::Response {
+    session.on_migrate(Vec::new);
+    upgrade.on_upgrade(async |socket| {
+        let (mut sink, mut stream) = socket.split();
+        let (answers, mut queue) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(answer) = queue.recv().await {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                if sink.send(answer).await.is_err() {
+                    return;
+                }
+            }
+        });
+        while let Some(Ok(message)) = stream.next().await {
+            if answers.send(message).is_err() {
                 return;
             }
         }

@@ -13,6 +13,7 @@ use crate::worker::connection_info::ConnectionInfo;
 use crate::worker::lock::lock;
 use crate::worker::session::closing;
 use crate::worker::session::inner::{Inner, MigrationMode};
+use crate::worker::session::pending_write::PendingWrite;
 use crate::worker::session::protection::StateSource;
 use crate::worker::session::request_guard::RequestGuard;
 
@@ -102,6 +103,9 @@ impl Session {
     /// more stays, and is closed in its turn. It is called when all messages that have come are
     /// handled; nothing is sent or received from then on. It may be called again if the migration
     /// fails.
+    ///
+    /// The handler must wait for messages, even if it only sends: it can't be told otherwise whether
+    /// it has handled all that came. If another of its tasks sends, see [`Migratable::pending_write`].
     pub fn on_migrate(self, state: impl FnMut() -> Vec<u8> + Send + 'static) -> Migratable {
         self.inner.declare(MigrationMode::OnDemand(Box::new(state)));
         Migratable { session: self }
@@ -206,6 +210,29 @@ impl Migratable {
     #[must_use]
     pub fn has_migrated(&self) -> bool {
         self.session.has_migrated()
+    }
+
+    /// A message is still to be sent, until the guard is dropped: the session doesn't migrate before.
+    ///
+    /// For a handler with a task that receives and another that sends. The receiving one takes a guard
+    /// before it passes an answer on, and the sending one drops it when the answer is sent and the state
+    /// says so. A task that sends what came from elsewhere takes one for as long as that takes. A session
+    /// whose tasks send beside the one that receives, and which takes no guard, doesn't migrate: answers
+    /// between the two would be lost. It is closed in its turn, and the log says so once a route.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sticky_lb::worker::{Migratable, PendingWrite};
+    /// use tokio::sync::mpsc::UnboundedSender;
+    ///
+    /// fn pass_on(answer: String, session: &Migratable, to: &UnboundedSender<(String, PendingWrite)>) {
+    ///     // The task at the other end sends the answer, then drops the guard.
+    ///     let _ = to.send((answer, session.pending_write()));
+    /// }
+    /// ```
+    pub fn pending_write(&self) -> PendingWrite {
+        self.session.inner.handle.pending_write()
     }
 }
 

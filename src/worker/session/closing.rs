@@ -17,6 +17,7 @@ use crate::protocol::drain::{DrainMode, DrainReason};
 use crate::protocol::message::encode_close_request;
 use crate::worker::guard::ConnectionGuard;
 use crate::worker::linger;
+use crate::worker::misuse::Obstacle;
 use crate::worker::session::handle::DECLARE_TIMEOUT;
 use crate::worker::session::inner::Inner;
 use crate::worker::session::registry::{Draining, Sessions};
@@ -90,8 +91,10 @@ fn close_soon(sessions: &Arc<Sessions>, session: &Arc<Inner>, draining: Draining
     if !sessions.mark_busy(session.info.id) {
         return;
     }
-    if draining.order.mode == DrainMode::Migrate && !session.is_declared() {
-        sessions.shared.reported.no_declaration(session.route());
+    if draining.order.mode == DrainMode::Migrate
+        && let Some(obstacle) = session.obstacle_so_far()
+    {
+        sessions.shared.reported.obstacle(obstacle, session.route());
     }
     tokio::spawn(close(Arc::clone(session), draining.order.reason));
 }
@@ -128,7 +131,8 @@ async fn close_if_undeclared(session: &Arc<Inner>) {
     }
     let has_state = session.restored.as_ref().is_some_and(|state| !state.is_empty());
     if has_state && !session.is_declared() {
-        session.shared.iter().for_each(|shared| shared.reported.no_declaration(session.route()));
+        let shared = session.shared.iter();
+        shared.for_each(|it| it.reported.obstacle(Obstacle::Undeclared, session.route()));
         close(Arc::clone(session), DrainReason::Restart).await;
     }
 }

@@ -16,6 +16,7 @@ use crate::worker::guard::ConnectionGuard;
 use crate::worker::session::cell::StreamCell;
 use crate::worker::session::image::Kind;
 use crate::worker::session::parts::{Detached, ForceDetached};
+use crate::worker::session::pending_write::PendingWrite;
 use crate::worker::session::protection::StateSource;
 use crate::worker::session::request_guard::RequestGuard;
 use crate::worker::session::state::{Phase, Stage, State};
@@ -79,6 +80,27 @@ impl Handle {
         state.phase == Phase::Replay || state.since.elapsed() < DECLARE_TIMEOUT
     }
 
+    /// Whether messages may be on their way between its handler's tasks, and nothing says when they are
+    /// sent.
+    pub(crate) fn sends_beside(&self) -> bool {
+        self.cell.lock().shape.sends_beside()
+    }
+
+    /// Whether its handler has never waited for a message.
+    pub(crate) fn never_received(&self) -> bool {
+        self.cell.lock().never_received()
+    }
+
+    /// Whether its handler could wait for a message now, and doesn't.
+    pub(crate) fn does_not_receive(&self) -> bool {
+        self.cell.lock().does_not_receive()
+    }
+
+    /// Something is still to be sent, until the guard is dropped.
+    pub(crate) fn pending_write(&self) -> PendingWrite {
+        PendingWrite::new(&self.cell)
+    }
+
     /// Lets the library read no more than the rest of what it has begun. Asking again changes
     /// nothing.
     pub(crate) fn ask_to_stop(&self) {
@@ -94,6 +116,13 @@ impl Handle {
     /// resolves.
     pub(crate) async fn drained(&self) {
         self.cell.wait(|state| state.stage == Stage::Drained || state.is_held()).await;
+    }
+
+    /// As [`Handle::drained`], for a handler that decides itself: one that never receives has handled
+    /// all that it was given.
+    pub(crate) async fn may_be_told(&self) {
+        let may = |state: &State| state.stage == Stage::Drained || state.never_received();
+        self.cell.wait(|state| may(state) || state.is_held()).await;
     }
 
     /// Stops writes, too. False if the library is not at a boundary any more, since it wrote

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::protocol::ids::{ConnectionId, Timestamp};
@@ -146,11 +146,14 @@ async fn stop_and_detach(
     loop {
         let stop_until = Instant::now() + STOP_TIMEOUT;
         tokio::select! {
-            () = session.handle.drained() => {}
+            () = stopped(session) => {}
             () = session.handle.ended() => return None,
             () = deadline.over() => return None,
-            () = sleep_until(stop_until), if place.is_some() => {
+            () = sleep_until(stop_until) => {
                 place = None;
+                if !session.can_migrate() {
+                    return None;
+                }
                 continue;
             }
         }
@@ -167,7 +170,7 @@ async fn stop_and_detach(
             None => self::place(sessions).await?,
         };
         if let Pause::Held(state) = pause(session, state)
-            && let Some(Detached { stream, guard, connection, checkpoint }) = session.detach()
+            && let Some(Detached { stream, guard, connection, checkpoint }) = detach(session).await
         {
             let (left_at, protect) = (Timestamp::now(), checkpoint.is_some());
             let image = SessionImage { connection, state, left_at, protect };
@@ -180,6 +183,21 @@ async fn stop_and_detach(
         // It has begun something meanwhile; soon it has ended.
         sleep(Duration::from_millis(1)).await;
     }
+}
+
+/// Waits until it has stopped, or its handler can be told to leave.
+async fn stopped(session: &Inner) {
+    if session.is_deferred() {
+        session.handle.may_be_told().await;
+    } else {
+        session.handle.drained().await;
+    }
+}
+
+/// A task of its handler that is about to write has its chance to do so: then it isn't at rest.
+async fn detach(session: &Inner) -> Option<Detached> {
+    yield_now().await;
+    session.detach()
 }
 
 /// Whether a session could be held.

@@ -28,6 +28,9 @@ pub(super) fn poll_read(state: &mut State, cx: &mut Context<'_>, buffer: &mut Re
     if state.is_held() {
         return Poll::Pending;
     }
+    if state.phase == Phase::WebSocket {
+        state.shape.note_read();
+    }
     let result = match state.phase {
         Phase::WebSocket => read_frames(state, cx, buffer),
         Phase::Http => read_http(state, cx, buffer),

@@ -19,6 +19,7 @@ use crate::worker::session::follow::requests::Requests;
 use crate::worker::session::image::{ConnectionState, Kind};
 use crate::worker::session::parts::{Detached, Finished, ForceDetached};
 use crate::worker::session::protection::Protection;
+use crate::worker::session::shape::Shape;
 
 /// The protocol that both sides speak now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +115,7 @@ pub(super) struct State {
     pub(super) written: Frames,
     pub(super) output: Output,
     pub(super) protection: Protection,
+    pub(super) shape: Shape,
     pub(super) wakers: Wakers,
 }
 
@@ -136,6 +138,7 @@ impl State {
             written: Frames::default(),
             output: Output::default(),
             protection: Protection::default(),
+            shape: Shape::default(),
             wakers: Wakers::default(),
         }
     }
@@ -206,7 +209,17 @@ impl State {
     /// The library has nothing half written, as far as can be seen.
     pub(super) fn written_at_boundary(&self) -> bool {
         let is_whole = self.phase != Phase::WebSocket || self.written.between_messages();
-        !self.output.is_pending && is_whole
+        !self.output.is_pending && is_whole && !self.shape.is_pending()
+    }
+
+    /// The library has never wanted a message: there is none that it could have half handled.
+    pub(super) fn never_received(&self) -> bool {
+        self.phase == Phase::WebSocket && self.shape.never_received()
+    }
+
+    /// The library could send and receive, and doesn't wait for a message.
+    pub(super) fn does_not_receive(&self) -> bool {
+        self.phase == Phase::WebSocket && !self.wakers.is_reading && !self.output.is_pending
     }
 
     pub(super) fn at_boundary(&self) -> bool {

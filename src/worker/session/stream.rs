@@ -85,6 +85,8 @@ impl AsyncRead for SessionStream {
         let replaced = park(&mut state.wakers.reader, cx);
         let is_drained = state.stage == Stage::Drained;
         let (point, unwanted) = match is_at_rest(&state) {
+            // What it has still to send is unknown.
+            true if state.shape.sends_beside() => (None, state.protection.give_up()),
             true => (state.protection.rest_point(), state.protection.take_unwanted()),
             false => (None, None),
         };

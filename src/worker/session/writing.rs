@@ -78,7 +78,7 @@ pub(super) fn abandon(state: &mut State) {
 
 fn follow_written(state: &mut State, bytes: &[u8]) {
     match state.phase {
-        Phase::WebSocket => state.written.follow(bytes),
+        Phase::WebSocket => follow_frames(state, bytes),
         Phase::Http => state.requests.wrote(),
         Phase::Wait => {
             state.requests.wrote();
@@ -88,12 +88,19 @@ fn follow_written(state: &mut State, bytes: &[u8]) {
     }
 }
 
+fn follow_frames(state: &mut State, bytes: &[u8]) {
+    state.written.follow(bytes);
+    if state.written.take_message() {
+        state.shape.note_sent(state.wakers.is_reading);
+    }
+}
+
 fn follow_answer(state: &mut State, bytes: &[u8]) {
     match state.answer.follow(bytes) {
         None => {}
         Some(Outcome::Status { code: 101, head }) => {
             become_websocket(state);
-            state.written.follow(&bytes[head..]);
+            follow_frames(state, &bytes[head..]);
         }
         Some(Outcome::Status { .. }) => {
             state.phase = Phase::Http;

@@ -25,6 +25,8 @@ pub(crate) struct Frames {
     /// A message has begun whose last frame has not.
     fragmented: bool,
     closing: bool,
+    /// A frame of a message has begun since [`Frames::take_message`].
+    message: bool,
 }
 
 impl Frames {
@@ -70,6 +72,11 @@ impl Frames {
         self.closing
     }
 
+    /// Whether a frame of a message, and not only of control, has begun since this was asked.
+    pub(crate) fn take_message(&mut self) -> bool {
+        std::mem::take(&mut self.message)
+    }
+
     fn header_byte(&mut self, byte: u8) {
         match self.seen {
             0 => self.first = byte,
@@ -100,6 +107,7 @@ impl Frames {
         let opcode = self.first & OPCODE;
         if opcode < CLOSE {
             self.fragmented = self.first & FINAL == 0;
+            self.message = true;
         }
         self.closing |= opcode == CLOSE;
     }
