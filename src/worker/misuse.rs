@@ -58,6 +58,7 @@ impl Misuse {
 pub(crate) struct Reported {
     misuses: Mutex<BTreeSet<Misuse>>,
     routes: Mutex<BTreeSet<String>>,
+    obstacles: Mutex<BTreeSet<(String, &'static str)>>,
 }
 
 impl Reported {
@@ -72,6 +73,22 @@ impl Reported {
         } else {
             // If standard error is closed, nothing is lost.
             let _ = writeln!(std::io::stderr(), "sticky-lb: {hint}");
+        }
+    }
+
+    /// Reports that a WebSocket is closed as it can't migrate, whatever its handler declares.
+    pub(crate) fn obstacle(&self, route: Option<String>, reason: &'static str) {
+        let route = route.unwrap_or_else(|| "unknown".to_owned());
+        let mut obstacles = lock(&self.obstacles);
+        if obstacles.len() == MAX_ROUTES || !obstacles.insert((route.clone(), reason)) {
+            return;
+        }
+        drop(obstacles);
+        if tracing::dispatcher::has_been_set() {
+            tracing::warn!(route, reason, "WebSocket can't migrate, its clients are closed");
+        } else {
+            let text = "can't migrate, its clients are closed";
+            let _ = writeln!(std::io::stderr(), "sticky-lb: WebSocket of {route} {text}: {reason}");
         }
     }
 

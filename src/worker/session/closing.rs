@@ -20,6 +20,7 @@ use crate::worker::linger;
 use crate::worker::session::handle::DECLARE_TIMEOUT;
 use crate::worker::session::inner::Inner;
 use crate::worker::session::registry::{Draining, Sessions};
+use crate::worker::shared::Shared;
 
 /// How long a session may take to come to rest when it is to be closed, and its client to read.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -90,10 +91,19 @@ fn close_soon(sessions: &Arc<Sessions>, session: &Arc<Inner>, draining: Draining
     if !sessions.mark_busy(session.info.id) {
         return;
     }
-    if draining.order.mode == DrainMode::Migrate && !session.is_declared() {
-        sessions.shared.reported.no_declaration(session.route());
+    if draining.order.mode == DrainMode::Migrate {
+        report_stay(&sessions.shared, session);
     }
     tokio::spawn(close(Arc::clone(session), draining.order.reason));
+}
+
+/// Says why it hasn't migrated, if that is the route's.
+fn report_stay(shared: &Shared, session: &Inner) {
+    if !session.is_declared() {
+        shared.reported.no_declaration(session.route());
+    } else if let Some(obstacle) = session.handle.obstacle() {
+        shared.reported.obstacle(session.route(), obstacle.hint());
+    }
 }
 
 /// A handler can't go on from the state that was left to it.
@@ -113,6 +123,7 @@ pub(crate) async fn see_resumed(session: Arc<Inner>) {
     if session.handle.is_rejected() {
         let connection = session.info.id.0;
         tracing::debug!(connection, "session's request has another answer than before");
+        session.shared.iter().for_each(|shared| report_stay(shared, &session));
         // It has had its close frame.
         if let Some(detached) = session.handle.force_detach() {
             linger::close(detached.stream).await;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::worker::guard::ConnectionGuard;
 use crate::worker::session::cell::StreamCell;
+use crate::worker::session::follow::negotiated::Obstacle;
 use crate::worker::session::image::Kind;
 use crate::worker::session::parts::{Detached, ForceDetached};
 use crate::worker::session::protection::StateSource;
@@ -43,6 +44,11 @@ impl Handle {
     /// The path of the request that became a WebSocket.
     pub(crate) fn path(&self) -> Option<String> {
         self.cell.lock().path()
+    }
+
+    /// The reason why it can't migrate, whatever its handler declares.
+    pub(crate) fn obstacle(&self) -> Option<Obstacle> {
+        self.cell.lock().obstacle()
     }
 
     /// Its handler has declared how it migrates.

@@ -114,7 +114,7 @@ impl Inner {
     pub(crate) fn can_migrate(&self) -> bool {
         match self.handle.kind() {
             Kind::Http => true,
-            Kind::WebSocket => {
+            Kind::WebSocket if self.handle.obstacle().is_none() => {
                 matches!(*lock(&self.mode), MigrationMode::OnDemand(_) | MigrationMode::Deferred)
             }
             _ => false,

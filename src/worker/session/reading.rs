@@ -134,6 +134,7 @@ fn begin(state: &mut State, request: Request, bytes: &[u8]) -> usize {
         Request::Partial => 0,
         Request::Plain { head, body } => {
             state.requests.begin();
+            state.answer.expect();
             let rest = bytes.len() - head;
             let at_once = usize::try_from(body).map_or(rest, |body| body.min(rest));
             state.input.body = body - at_once as u64;
@@ -141,11 +142,15 @@ fn begin(state: &mut State, request: Request, bytes: &[u8]) -> usize {
         }
         Request::WebSocket { head } => {
             state.requests.begin();
+            state.answer.expect();
             state.upgrade.head = bytes[..head].to_vec();
             state.phase = Phase::Wait;
             head
         }
-        Request::Unknown => {
+        Request::Chunked | Request::Unknown => {
+            if request == Request::Chunked {
+                state.answer.expect();
+            }
             state.phase = Phase::Unknown;
             bytes.len()
         }
