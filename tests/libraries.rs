@@ -270,6 +270,45 @@ impl SocketIo {
     }
 }
 
+/// Its new session knows nothing of what the client was told: it isn't one that has migrated.
+#[test]
+fn socketioxide_declared_all_the_same_counts_as_failed() {
+    let primary = primary(&[&peers(), "socketioxide-declared"]).start();
+    let mut client = SocketIo::open(&primary, "/socket.io/?EIO=4&transport=websocket");
+    client.say("one");
+    primary.ask("reload", json!({}));
+    // Another session's greeting.
+    assert!(client.next().is_some_and(|text| text.starts_with("0{")));
+    client.send("42[\"say\",\"two\"]");
+    // It says so in its own way first.
+    while let Some(text) = client.next() {
+        assert_eq!(text, "1");
+    }
+    eventually("it counts as failed", || failed(&primary) == 1);
+    eventually("it is said why", || primary.log().contains("its handler closes it at once"));
+}
+
+fn failed(primary: &Primary) -> u64 {
+    primary.ask("status", json!({}))["migrations_failed"].as_u64().unwrap_or_default()
+}
+
+/// The client goes, not the handler.
+#[test]
+fn a_client_that_leaves_after_a_migration_is_no_failure() {
+    let primary = primary(&[&peers(), "axum"]).start();
+    let mut clients = [1, 2].map(|client| Client::open(client, &primary, "/"));
+    primary.ask("reload", json!({}));
+    eventually("all have migrated", || clients.iter_mut().map(Client::ask).all(|had| had > 1));
+    let [mut closes, goes] = clients;
+    drop(goes);
+    closes.socket.close(None).expect("it is open");
+    eventually("it is closed", || closes.socket.read().is_err());
+    eventually("both are gone", || {
+        primary.ask("status", json!({}))["connections"].as_u64() == Some(0)
+    });
+    assert_eq!(failed(&primary), 0);
+}
+
 #[test]
 fn a_version_that_chooses_another_subprotocol_has_its_clients_come_back() {
     let primary = primary(&[&peers(), "axum"]).start();
@@ -294,6 +333,7 @@ fn a_version_that_chooses_another_subprotocol_has_its_clients_come_back() {
         }
     }
     eventually("others go on", || same.ask() == 2);
+    eventually("they count as failed", || failed(&primary) == 2);
     eventually("it is said why", || {
         primary.log().contains("chooses another subprotocol or other extensions")
     });

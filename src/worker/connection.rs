@@ -100,7 +100,7 @@ impl Connection {
         let session = stream.session().clone();
         sessions.insert(residency, session.inner());
         if is_resumed {
-            tokio::spawn(closing::see_resumed(Arc::clone(session.inner())));
+            tokio::spawn(closing::see_resumed(sessions, Arc::clone(session.inner())));
         }
         (stream, session)
     }

@@ -134,7 +134,6 @@ impl Handle {
     }
 
     /// Whether the socket was detached.
-    #[cfg(test)]
     pub(crate) fn is_detached(&self) -> bool {
         self.cell.lock().stage == Stage::Detached
     }
@@ -148,6 +147,16 @@ impl Handle {
     /// client was sent a close frame then; its socket is to be detached by force, and lingers.
     pub(crate) fn is_rejected(&self) -> bool {
         self.cell.lock().is_rejected()
+    }
+
+    /// The app closes it.
+    pub(crate) fn note_closing(&self) {
+        self.cell.lock().note_closing();
+    }
+
+    /// Whether it was closed here, and not by its client or with its worker.
+    pub(crate) fn is_closed_here(&self) -> bool {
+        self.cell.lock().output.is_closed_here
     }
 
     /// A request of this connection is being answered, until the guard is dropped. Either each

@@ -204,7 +204,10 @@ fn stay_until_answered(state: &mut State, cx: &mut Context<'_>) -> Read {
 /// Reads nothing more until something is written or the library may go on.
 fn stay(state: &mut State, cx: &mut Context<'_>) -> Read {
     let waiting = match look(state, cx) {
-        Seen::End(result) => return Poll::Ready(result),
+        Seen::End(result) => {
+            state.input.is_ended = true;
+            return Poll::Ready(result);
+        }
         Seen::Something => true,
         Seen::Nothing => false,
     };
@@ -251,7 +254,9 @@ fn read_socket(state: &mut State, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>
     let Some(stream) = &mut state.stream else { return Poll::Ready(Ok(())) };
     let before = buffer.filled().len();
     let result = Pin::new(stream).poll_read(cx, buffer);
-    state.protection.read += (buffer.filled().len() - before) as u64;
+    let read = buffer.filled().len() - before;
+    state.protection.read += read as u64;
+    state.input.is_ended |= result.is_ready() && read == 0;
     result
 }
 

@@ -69,6 +69,8 @@ pub(super) struct Input {
     pub(super) partial: usize,
     /// Bytes of a request's body that are left on the socket.
     pub(super) body: u64,
+    /// Nothing more comes.
+    pub(super) is_ended: bool,
 }
 
 /// The request that became a WebSocket.
@@ -90,6 +92,8 @@ pub(super) struct Output {
     pub(super) is_pending: bool,
     /// The library has ended its side.
     pub(super) is_shut: bool,
+    /// It was closed here, and not by its client or with its worker.
+    pub(super) is_closed_here: bool,
 }
 
 /// The library's tasks.
@@ -181,6 +185,12 @@ impl State {
     /// One of the two sides closes, and is to finish that here.
     pub(super) fn is_closing(&self) -> bool {
         self.output.is_shut || self.read.closing() || self.written.closing()
+    }
+
+    /// This side closes. If the client hasn't begun to, and it is here, it is closed from here.
+    pub(super) fn note_closing(&mut self) {
+        let is_open = self.stream.is_some() && !self.input.is_ended && !self.read.closing();
+        self.output.is_closed_here |= is_open;
     }
 
     /// The library gets no more than the rest of what it is reading.
@@ -332,6 +342,7 @@ impl State {
     /// linger; anything else is returned.
     pub(super) fn finish(&mut self) -> (Option<Finished>, Wake) {
         if self.stage != Stage::Detached {
+            self.note_closing();
             self.stage = Stage::Dropped;
         }
         let wake = [self.wakers.reader.take(), self.wakers.writer.take()];

@@ -38,7 +38,10 @@ pub(super) fn poll_write(
     }
     let Some(stream) = &mut state.stream else { return Poll::Ready(Ok(0)) };
     state.output.is_pending = true;
-    let written = ready!(Pin::new(stream).poll_write(cx, bytes))?;
+    let written = ready!(Pin::new(stream).poll_write(cx, bytes)).inspect_err(|_| {
+        // Its client is gone.
+        state.input.is_ended = true;
+    })?;
     state.protection.written += written as u64;
     state.output.is_pending = written < bytes.len();
     note_activity(state);
@@ -65,6 +68,7 @@ pub(super) fn poll_shutdown(state: &mut State, cx: &mut Context<'_>) -> Poll<io:
         return Poll::Pending;
     }
     abandon(state);
+    state.note_closing();
     let Some(stream) = &mut state.stream else { return Poll::Ready(Ok(())) };
     state.output.is_shut = true;
     Pin::new(stream).poll_shutdown(cx)
@@ -79,7 +83,13 @@ pub(super) fn abandon(state: &mut State) {
 
 fn follow_written(state: &mut State, bytes: &[u8]) {
     match state.phase {
-        Phase::WebSocket => state.written.follow(bytes),
+        Phase::WebSocket => {
+            let was_closing = state.written.closing();
+            state.written.follow(bytes);
+            if state.written.closing() && !was_closing {
+                state.note_closing();
+            }
+        }
         Phase::Http | Phase::Wait => {
             state.requests.wrote();
             follow_answer(state, bytes);
@@ -138,6 +148,7 @@ fn swallow(state: &mut State, bytes: &[u8]) -> usize {
 /// The session doesn't go on here: its client gets a close frame, which ends no message, as it
 /// came between two. A client that reads so little that there is no room for it gets none.
 fn reject(state: &mut State, code: u16) {
+    state.note_closing();
     state.phase = Phase::Rejected;
     let [high, low] = code.to_be_bytes();
     if let Some(stream) = &state.stream {

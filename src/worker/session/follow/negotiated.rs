@@ -20,6 +20,8 @@ pub(crate) enum Obstacle {
     Extension,
     /// Its request can't be read again: it has a body, or asked for no WebSocket.
     Request,
+    /// In the new worker its handler has closed it at once.
+    ClosedAtOnce,
     /// In the new worker the answer is another than the one that its client has got.
     OtherAnswer,
 }
@@ -37,6 +39,10 @@ impl Obstacle {
                  without context takeover migrates"
             }
             Self::Request => "its request has a body, or did not ask for a WebSocket",
+            Self::ClosedAtOnce => {
+                "after a migration its handler closes it at once: it can't go on from the state that it \
+                 is left, and should not declare that it migrates"
+            }
             Self::OtherAnswer => {
                 "the new version chooses another subprotocol or other extensions for the same request"
             }

@@ -497,3 +497,38 @@ async fn a_websocket_that_was_asked_for_in_an_odd_way_is_closed_with_a_frame() {
     let connection = handle.detach().unwrap().connection;
     assert_eq!((connection.head, connection.unread), (twice.into_bytes(), Vec::new()));
 }
+
+#[tokio::test]
+async fn it_is_known_who_closes() {
+    let close = frame(0x88, &1000u16.to_be_bytes());
+    // The library, by a frame, by the end, by letting go.
+    let (_client, mut stream, handle) = websocket().await;
+    stream.write_all(b"\x88\x02\x03\xe8").await.unwrap();
+    assert!(handle.is_closed_here());
+    let (_client, mut stream, handle) = websocket().await;
+    stream.shutdown().await.unwrap();
+    assert!(handle.is_closed_here());
+    let (_client, stream, handle) = websocket().await;
+    drop(stream);
+    assert!(handle.is_closed_here());
+
+    // The client, by a frame or by its end; and nobody, when it has left.
+    let (mut client, mut stream, handle) = websocket().await;
+    client.write_all(&close).await.unwrap();
+    reads(&mut stream, &close).await;
+    stream.write_all(b"\x88\x02\x03\xe8").await.unwrap();
+    drop(stream);
+    assert!(!handle.is_closed_here());
+    let (client, mut stream, handle) = websocket().await;
+    drop(client);
+    reads_the_end(&mut stream).await;
+    drop(stream);
+    assert!(!handle.is_closed_here());
+    let (_client, mut stream, handle) = websocket().await;
+    handle.ask_to_stop();
+    reads_nothing(&mut stream).await;
+    assert!(handle.hold() && handle.detach().is_some());
+    stream.shutdown().await.unwrap();
+    drop(stream);
+    assert!(!handle.is_closed_here());
+}
