@@ -389,9 +389,6 @@ pub fn tcp_unacknowledged(socket: impl AsFd) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::os::fd::IntoRawFd;
-
-    use rustix::io::{FdFlags, fcntl_setfd};
 
     use super::*;
 
@@ -413,8 +410,13 @@ mod tests {
         assert!(SharedPage::map(file.as_fd()).is_err(), "a file of a disk can shrink");
     }
 
+    #[cfg(feature = "cli")]
     #[test]
     fn only_what_was_inherited_is_adopted_and_only_once() {
+        use std::os::fd::IntoRawFd;
+
+        use rustix::io::{FdFlags, fcntl_setfd};
+
         let own = File::open("/dev/null").unwrap();
         assert!(adopt(own.as_raw_fd()).is_err(), "this process has opened it");
         // As after an execve.

@@ -77,7 +77,8 @@ pub struct Status {
     pub lost: u64,
     /// Sessions migrated to another worker.
     pub sessions_migrated: u64,
-    /// Migrations that no worker accepted: the session stayed with its worker.
+    /// Migrations that no worker accepted, the session stayed with its worker; or whose new handler
+    /// closed the session at once.
     pub migrations_failed: u64,
     /// Sessions that no worker accepted after their own worker had ended.
     pub sessions_lost: u64,

@@ -58,6 +58,8 @@ pub enum SessionEvent {
     },
     /// The worker asks to close so many clients within that time.
     CloseRequest(u32, Duration),
+    /// These sessions, which the worker had just taken, have no handler there that goes on with them.
+    Failed(Vec<ConnectionId>),
     /// A message about protected sessions.
     Protection(ProtectionEvent),
     /// The worker has answered a resynchronisation in full.

@@ -73,6 +73,7 @@
 //! | `0x8d` | checkpoint: the memory of protected sessions | none |
 //! | `0x8e` | protect: if this worker dies, this session is to go on | one of 72 bytes, then the page of its entry (8) |
 //! | `0x8f` | unprotect: these sessions are protected no more | `count` (1 to 64) ids of 8 bytes |
+//! | `0x90` | migration-failed: its handlers have closed these sessions, which it had just taken | as `0x8f` |
 //!
 //! Descriptors come with `0x86`, with `0x8d` (the checkpoint's memfd) and `0x8e` (the socket) alone.
 //! Acknowledgements take no message: they are
@@ -150,7 +151,7 @@ mod record;
 mod resync;
 
 pub use error::MessageError;
-pub use ids::{Ids, encode_refuse};
+pub use ids::{Ids, encode_migration_failed, encode_refuse};
 pub use protect::{PROTECT, encode_protect, encode_unprotect};
 
 pub use migration::{
@@ -262,6 +263,8 @@ pub enum ToPrimary<'a> {
     Protect(ConnectionRecord, u64),
     /// Protect these sessions no more.
     Unprotect(Ids<'a>),
+    /// The worker's handlers have closed these sessions, which it had just taken.
+    MigrationFailed(Ids<'a>),
 }
 
 mod kind {
@@ -290,6 +293,7 @@ mod kind {
     pub(super) const CHECKPOINT: u8 = 0x8d;
     pub(super) const PROTECT: u8 = 0x8e;
     pub(super) const UNPROTECT: u8 = 0x8f;
+    pub(super) const MIGRATION_FAILED: u8 = 0x90;
 }
 
 /// A ping.
@@ -387,6 +391,7 @@ pub fn decode_to_primary(bytes: &[u8]) -> Result<ToPrimary<'_>, MessageError> {
             decode_protect(count, body).map(|(record, page)| ToPrimary::Protect(record, page))
         }
         kind::UNPROTECT => decode_ids(kind, count, body).map(ToPrimary::Unprotect),
+        kind::MIGRATION_FAILED => decode_ids(kind, count, body).map(ToPrimary::MigrationFailed),
         unknown => Err(MessageError::Kind(unknown)),
     }
 }

@@ -191,6 +191,7 @@ impl Broker {
             SessionEvent::CloseRequest(count, within) => {
                 self.close_requests.ask(worker, count, within, host.now());
             }
+            SessionEvent::Failed(ids) => return Self::failed(host, worker, &ids),
             SessionEvent::Resynced(report) => self.reported(worker, report),
             SessionEvent::Ignored => {}
         }
@@ -323,6 +324,22 @@ impl Broker {
     fn returned(host: &mut impl Host, sender: WorkerId, id: ConnectionId) {
         lines::step(sender, id, "returned");
         host.counters().returned += 1;
+    }
+
+    /// Sessions have ended in the worker that had taken them.
+    fn failed(
+        host: &mut impl Host,
+        worker: WorkerId,
+        ids: &[ConnectionId],
+    ) -> Result<(), ChannelError> {
+        for id in ids {
+            if !was_accepted(host, *id) {
+                return Err(ChannelError::UnknownSession(*id));
+            }
+            lines::step(worker, *id, "failed");
+            host.counters().returned += 1;
+        }
+        Ok(())
     }
 
     /// Closes a session. If its sender lives, another worker has used the session since.

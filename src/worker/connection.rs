@@ -100,7 +100,7 @@ impl Connection {
         let session = stream.session().clone();
         sessions.insert(residency, session.inner());
         if is_resumed {
-            tokio::spawn(closing::see_resumed(Arc::clone(session.inner())));
+            tokio::spawn(closing::see_resumed(sessions, Arc::clone(session.inner())));
         }
         (stream, session)
     }
@@ -154,11 +154,11 @@ fn protect(
     image: &SessionImage,
 ) -> Option<Box<Checkpoint>> {
     let SessionImage { connection, state, protect, .. } = image;
-    let ConnectionState { kind, head, unread } = connection;
+    let ConnectionState { kind, head, negotiated, unread } = connection;
     let state = state.as_deref().filter(|_| *protect)?;
     let rest = AtRest { read: 0, written: 0, state };
     let is_whole = *kind == Kind::WebSocket && unread.is_empty();
-    if is_whole { guard.protect(stream, head, rest) } else { None }
+    if is_whole { guard.protect(stream, head, negotiated.as_ref(), rest) } else { None }
 }
 
 impl AsyncRead for Connection {

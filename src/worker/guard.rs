@@ -12,6 +12,7 @@ use crate::protocol::ids::ConnectionId;
 use crate::protocol::scoreboard::Counter;
 use crate::worker::connection_info::ConnectionInfo;
 use crate::worker::session::checkpoint::{AtRest, Checkpoint};
+use crate::worker::session::image::Negotiated;
 use crate::worker::shared::Shared;
 
 /// One of the times that a session is in this process: it may leave and come again before its first
@@ -34,6 +35,7 @@ pub struct ConnectionGuard {
     residents: Arc<dyn Residents>,
     residency: Residency,
     is_fresh: bool,
+    is_portable: bool,
     counted: Counted,
 }
 
@@ -63,6 +65,7 @@ impl ConnectionGuard {
             residents,
             residency,
             is_fresh: true,
+            is_portable: true,
             counted: Counted::Nothing,
         }
     }
@@ -92,10 +95,13 @@ impl ConnectionGuard {
         self.shared.is_draining()
     }
 
-    /// It has become a WebSocket.
-    pub(crate) fn note_websocket(&mut self) {
+    /// It has become a WebSocket. If it is not portable it can't migrate, whatever its handler
+    /// declares.
+    pub(crate) fn note_websocket(&mut self, is_portable: bool) {
+        self.is_portable = is_portable;
         self.counted = match self.counted {
             Counted::Nothing => Counted::WebSocket,
+            Counted::Declared if !is_portable => Counted::WebSocket,
             Counted::Declared => {
                 self.shared.own.scoreboard.increment(Counter::Sessions);
                 Counted::Session
@@ -109,11 +115,11 @@ impl ConnectionGuard {
     pub(crate) fn note_declared(&mut self) {
         self.counted = match self.counted {
             Counted::Nothing => Counted::Declared,
-            Counted::WebSocket => {
+            Counted::WebSocket if self.is_portable => {
                 self.shared.own.scoreboard.increment(Counter::Sessions);
                 Counted::Session
             }
-            Counted::Declared | Counted::Session => return,
+            Counted::Declared | Counted::WebSocket | Counted::Session => return,
         };
     }
 
@@ -127,10 +133,11 @@ impl ConnectionGuard {
         &self,
         stream: &TcpStream,
         head: &[u8],
+        negotiated: Option<&Negotiated>,
         rest: AtRest<'_>,
     ) -> Option<Box<Checkpoint>> {
         let checkpoints = self.shared.checkpoints.as_ref()?;
-        checkpoints.protect(&self.info.record(), stream, head, rest)
+        checkpoints.protect(&self.info.record(), stream, head, negotiated, rest)
     }
 
     /// Its first bytes were read, or something else will read them.

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use crate::worker::lock::lock;
 
-/// Obstacles of routes that are named at most, as they may be paths that clients made up.
+/// Routes that are named at most, once for each reason, as they may be paths that clients made up.
 const MAX_ROUTES: usize = 8;
 
 /// One mistake.
@@ -55,7 +55,7 @@ impl Misuse {
 
 /// The reason why a WebSocket's handler keeps it from migrating.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Obstacle {
+pub(crate) enum HandlerFault {
     Undeclared,
     Failed,
     SendsBeside,
@@ -63,7 +63,7 @@ pub(crate) enum Obstacle {
     NotReceiving,
 }
 
-impl Obstacle {
+impl HandlerFault {
     /// What the handler does, and what would help.
     fn text(self) -> &'static str {
         match self {
@@ -91,7 +91,8 @@ impl Obstacle {
 #[derive(Debug, Default)]
 pub(crate) struct Reported {
     misuses: Mutex<BTreeSet<Misuse>>,
-    routes: Mutex<BTreeSet<(Obstacle, String)>>,
+    faults: Mutex<BTreeSet<(HandlerFault, String)>>,
+    obstacles: Mutex<BTreeSet<(String, &'static str)>>,
 }
 
 impl Reported {
@@ -109,15 +110,31 @@ impl Reported {
         }
     }
 
-    /// Reports that a WebSocket is closed, and what its handler can do.
-    pub(crate) fn obstacle(&self, obstacle: Obstacle, route: Option<String>) {
+    /// Reports that a WebSocket is closed as it can't migrate, whatever its handler declares.
+    pub(crate) fn obstacle(&self, route: Option<String>, reason: &'static str) {
         let route = route.unwrap_or_else(|| "unknown".to_owned());
-        let mut routes = lock(&self.routes);
-        if routes.len() == MAX_ROUTES || !routes.insert((obstacle, route.clone())) {
+        let mut obstacles = lock(&self.obstacles);
+        if obstacles.len() == MAX_ROUTES || !obstacles.insert((route.clone(), reason)) {
             return;
         }
-        drop(routes);
-        let text = obstacle.text();
+        drop(obstacles);
+        if tracing::dispatcher::has_been_set() {
+            tracing::warn!(route, reason, "WebSocket can't migrate, its clients are closed");
+        } else {
+            let text = "can't migrate, its clients are closed";
+            let _ = writeln!(std::io::stderr(), "sticky-lb: WebSocket of {route} {text}: {reason}");
+        }
+    }
+
+    /// Reports that a WebSocket is closed as its handler keeps it from migrating.
+    pub(crate) fn fault(&self, fault: HandlerFault, route: Option<String>) {
+        let route = route.unwrap_or_else(|| "unknown".to_owned());
+        let mut faults = lock(&self.faults);
+        if faults.len() == MAX_ROUTES || !faults.insert((fault, route.clone())) {
+            return;
+        }
+        drop(faults);
+        let text = fault.text();
         if tracing::dispatcher::has_been_set() {
             tracing::warn!(route, "WebSocket handler {text}");
         } else {

@@ -28,6 +28,7 @@ mod follow {
     //! Follows the bytes that pass without understanding them. Functions of bytes.
     pub(super) mod answer;
     pub(super) mod frames;
+    pub(super) mod negotiated;
     pub(super) mod request;
     pub(super) mod requests;
 }
@@ -46,6 +47,7 @@ mod tests {
     mod boundaries;
     mod client;
     mod frames;
+    mod fuzz;
     mod http;
     mod migration;
     mod websocket;

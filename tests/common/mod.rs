@@ -521,3 +521,17 @@ pub fn example(name: &str) -> String {
     let path = binary.with_file_name("examples").join(name);
     path.to_str().expect("a path of text").to_owned()
 }
+
+/// The program of `tests/peers`.
+pub fn peers() -> String {
+    static BUILD: Once = Once::new();
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("peers");
+    BUILD.call_once_force(|_| {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--locked", "--manifest-path"]);
+        build.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/Cargo.toml"));
+        build.arg("--target-dir").arg(&target);
+        assert!(build.status().expect("cargo runs").success(), "tests/peers doesn't build");
+    });
+    target.join("debug/peers").to_str().expect("a path of text").to_owned()
+}

@@ -92,7 +92,7 @@ fn sessions(counters: &Counters) {
     );
     count(
         "sticky_lb_migrations_failed_total",
-        "Migrations that no worker accepted; the session stayed with its worker.",
+        "Migrations that no worker accepted, the session stayed with its worker; or whose new handler closed the session at once.",
         counters.returned,
     );
     count(

@@ -195,6 +195,7 @@ impl Channel {
             ToPrimary::CloseRequest(count, within) => {
                 Ok(SessionEvent::CloseRequest(*count, *within))
             }
+            ToPrimary::MigrationFailed(ids) => Ok(SessionEvent::Failed(ids.iter().collect())),
             // It may answer the primary before.
             ToPrimary::SessionList(_) if self.resync.is_pending() => Ok(SessionEvent::Ignored),
             ToPrimary::SessionList(keys) => self.sessions.receive_list(*keys),

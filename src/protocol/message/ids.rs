@@ -8,6 +8,15 @@ pub fn encode_refuse(buffer: &mut [u8; MAX_IDS], ids: impl Iterator<Item = Conne
     encode_ids(buffer, kind::REFUSE, ids)
 }
 
+/// Writes that these sessions have failed in their new worker. Ids beyond [`BATCH`](super::BATCH) are left
+/// out.
+pub fn encode_migration_failed(
+    buffer: &mut [u8; MAX_IDS],
+    ids: impl Iterator<Item = ConnectionId>,
+) -> &[u8] {
+    encode_ids(buffer, kind::MIGRATION_FAILED, ids)
+}
+
 pub(super) fn encode_ids(
     buffer: &mut [u8; MAX_IDS],
     kind: u8,

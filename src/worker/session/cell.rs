@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use crate::worker::lock::lock;
 use crate::worker::session::checkpoint::{AtRest, Checkpoint};
 use crate::worker::session::protection::RestPoint;
-use crate::worker::session::state::{Phase, State, Wake, park};
+use crate::worker::session::state::{Phase, State, UpgradeRequest, Wake, park};
 
 /// The state of a stream, shared with its handles.
 #[derive(Debug)]
@@ -117,7 +117,8 @@ impl StreamCell {
 /// Whether the library wants to read, nothing has come, and nothing is half done.
 pub(super) fn is_at_rest(state: &State) -> bool {
     let served = state.stream.is_some() && !state.is_held() && state.phase == Phase::WebSocket;
-    served && state.input.unread.is_empty() && state.at_boundary()
+    let is_portable = state.obstacle().is_none();
+    served && is_portable && state.input.unread.is_empty() && state.at_boundary()
 }
 
 /// Returns what is to be dropped if it fails.
@@ -129,7 +130,8 @@ fn write_checkpoint(state: &mut State, made: &[u8]) -> Option<Box<Checkpoint>> {
             return None;
         }
     } else if let (Some(stream), Some(guard)) = (&state.stream, &state.guard) {
-        protection.checkpoint = guard.protect(stream, &state.upgrade.head, rest);
+        let UpgradeRequest { head, negotiated, .. } = &state.upgrade;
+        protection.checkpoint = guard.protect(stream, head, negotiated.as_ref(), rest);
         if protection.checkpoint.is_some() {
             return None;
         }

@@ -17,7 +17,7 @@ use crate::protocol::message::ConnectionRecord;
 use crate::protocol::tcp_progress::TcpProgress;
 use crate::worker::lock::lock;
 use crate::worker::session::image::SessionImage;
-use crate::worker::session::image::{ConnectionState, Kind};
+use crate::worker::session::image::{ConnectionState, Kind, Negotiated};
 
 mod pages;
 mod updates;
@@ -69,9 +69,10 @@ impl CheckpointStore {
         record: &ConnectionRecord,
         socket: impl AsFd,
         head: &[u8],
+        negotiated: Option<&Negotiated>,
         rest: AtRest<'_>,
     ) -> Option<Box<Checkpoint>> {
-        match self.try_protect(record, socket.as_fd(), head, rest) {
+        match self.try_protect(record, socket.as_fd(), head, negotiated, rest) {
             Ok(checkpoint) => checkpoint.map(Box::new),
             Err(error) => {
                 if !self.is_reported.swap(true, Ordering::Relaxed) {
@@ -87,12 +88,13 @@ impl CheckpointStore {
         record: &ConnectionRecord,
         socket: BorrowedFd<'_>,
         head: &[u8],
+        negotiated: Option<&Negotiated>,
         rest: AtRest<'_>,
     ) -> io::Result<Option<Checkpoint>> {
         let Some(usage) = TcpProgress::of(socket)? else { return Ok(None) };
         let base = usage.and(rest.read.wrapping_neg(), rest.written.wrapping_neg());
         let copy = socket.try_clone_to_owned()?;
-        let fixed = unchanging(head);
+        let fixed = unchanging(head, negotiated);
         let mut checkpoint = self.entry(record, base, &fixed)?;
         checkpoint.publish(rest)?;
         let (page, sent) = (checkpoint.page.first(), Arc::clone(&checkpoint.sent));
@@ -235,9 +237,9 @@ impl Drop for Checkpoint {
 }
 
 /// The part of a session's image that stays as it is.
-fn unchanging(head: &[u8]) -> Vec<u8> {
-    let connection =
-        ConnectionState { kind: Kind::WebSocket, head: head.to_vec(), unread: Vec::new() };
+fn unchanging(head: &[u8], negotiated: Option<&Negotiated>) -> Vec<u8> {
+    let (kind, head, negotiated) = (Kind::WebSocket, head.to_vec(), negotiated.cloned());
+    let connection = ConnectionState { kind, head, negotiated, unread: Vec::new() };
     let state = Some(Vec::new());
     SessionImage { connection, state, left_at: Timestamp::now(), protect: true }.encode_open()
 }

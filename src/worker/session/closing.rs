@@ -4,6 +4,7 @@
 //! of one of its frames. The primary grants turns, so that clients that come back at once never are
 //! too many.
 
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,19 +15,24 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::protocol::drain::{DrainMode, DrainReason};
-use crate::protocol::message::encode_close_request;
+use crate::protocol::message::{MAX_IDS, encode_close_request, encode_migration_failed};
 use crate::worker::guard::ConnectionGuard;
 use crate::worker::linger;
-use crate::worker::misuse::Obstacle;
+use crate::worker::misuse::HandlerFault;
+use crate::worker::session::follow::negotiated::Obstacle;
 use crate::worker::session::handle::DECLARE_TIMEOUT;
 use crate::worker::session::inner::Inner;
 use crate::worker::session::registry::{Draining, Sessions};
+use crate::worker::shared::Shared;
 
 /// How long a session may take to come to rest when it is to be closed, and its client to read.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often to look for WebSockets that weren't there before.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A session that its handler closes within this time after it has come has not gone on.
+const FAILURE_WINDOW: Duration = Duration::from_secs(5);
 
 /// Closes all WebSockets, as ordered, until the worker ends.
 pub(crate) async fn close_all(sessions: Arc<Sessions>) {
@@ -91,28 +97,43 @@ fn close_soon(sessions: &Arc<Sessions>, session: &Arc<Inner>, draining: Draining
     if !sessions.mark_busy(session.info.id) {
         return;
     }
-    if draining.order.mode == DrainMode::Migrate
-        && let Some(obstacle) = session.obstacle_so_far()
-    {
-        sessions.shared.reported.obstacle(obstacle, session.route());
+    if draining.order.mode == DrainMode::Migrate {
+        report_stay(&sessions.shared, session);
     }
     tokio::spawn(close(Arc::clone(session), draining.order.reason));
+}
+
+/// Says why it hasn't migrated, if that is the route's.
+fn report_stay(shared: &Shared, session: &Inner) {
+    match session.handle.obstacle().filter(|_| session.is_declared()) {
+        Some(obstacle) => shared.reported.obstacle(session.route(), obstacle.hint()),
+        None => {
+            let fault = session.fault_so_far().into_iter();
+            fault.for_each(|fault| shared.reported.fault(fault, session.route()));
+        }
+    }
 }
 
 /// A handler can't go on from the state that was left to it.
 pub(crate) fn reject_state(session: Arc<Inner>) {
     tracing::debug!(connection = session.info.id.0, "session's state is rejected");
+    session.handle.note_closing();
     tokio::spawn(close(session, DrainReason::Restart));
 }
 
-/// Watches whether a session goes on in its new worker: its request may get another answer now, and
-/// its handler may not know that it isn't the first.
-pub(crate) async fn see_resumed(session: Arc<Inner>) {
+/// Watches whether a session goes on in its new worker: its request may get another answer now, its
+/// handler may not know that it isn't the first, or close it at once.
+pub(crate) async fn see_resumed(sessions: Arc<Sessions>, session: Arc<Inner>) {
+    let resumed_at = Instant::now();
     tokio::select! {
         () = session.handle.ended() => {}
         () = close_if_undeclared(&session) => {}
     }
     session.handle.ended().await;
+    let is_closed_here = session.handle.is_closed_here() && !sessions.shared.is_draining();
+    if session.restored.is_some() && is_closed_here && resumed_at.elapsed() < FAILURE_WINDOW {
+        report_failed(&sessions, &session).await;
+    }
     if session.handle.is_rejected() {
         let connection = session.info.id.0;
         tracing::debug!(connection, "session's request has another answer than before");
@@ -124,6 +145,23 @@ pub(crate) async fn see_resumed(session: Arc<Inner>) {
     }
 }
 
+/// The migration counts as failed, though this worker has taken the session.
+async fn report_failed(sessions: &Sessions, session: &Inner) {
+    let id = session.info.id;
+    tracing::debug!(connection = id.0, "session doesn't go on in this worker");
+    let by_library = !session.handle.is_rejected() && !session.handle.is_detached();
+    let obstacle = session.handle.obstacle().or(by_library.then_some(Obstacle::ClosedAtOnce));
+    if let Some(obstacle) = obstacle {
+        sessions.shared.reported.obstacle(session.route(), obstacle.hint());
+    }
+    if let Some(sender) = sessions.sender.get() {
+        let mut buffer = [0; MAX_IDS];
+        let message = encode_migration_failed(&mut buffer, iter::once(id));
+        // Without a primary nobody counts.
+        let _ = sender.send(message, &[]).await;
+    }
+}
+
 async fn close_if_undeclared(session: &Arc<Inner>) {
     sleep(DECLARE_TIMEOUT).await;
     while session.handle.is_replaying() {
@@ -132,7 +170,8 @@ async fn close_if_undeclared(session: &Arc<Inner>) {
     let has_state = session.restored.as_ref().is_some_and(|state| !state.is_empty());
     if has_state && !session.is_declared() {
         let shared = session.shared.iter();
-        shared.for_each(|it| it.reported.obstacle(Obstacle::Undeclared, session.route()));
+        shared.for_each(|it| it.reported.fault(HandlerFault::Undeclared, session.route()));
+        session.handle.note_closing();
         close(Arc::clone(session), DrainReason::Restart).await;
     }
 }

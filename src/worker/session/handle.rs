@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::worker::guard::ConnectionGuard;
 use crate::worker::session::cell::StreamCell;
+use crate::worker::session::follow::negotiated::Obstacle;
 use crate::worker::session::image::Kind;
 use crate::worker::session::parts::{Detached, ForceDetached};
 use crate::worker::session::pending_write::PendingWrite;
@@ -44,6 +45,11 @@ impl Handle {
     /// The path of the request that became a WebSocket.
     pub(crate) fn path(&self) -> Option<String> {
         self.cell.lock().path()
+    }
+
+    /// The reason why it can't migrate, whatever its handler declares.
+    pub(crate) fn obstacle(&self) -> Option<Obstacle> {
+        self.cell.lock().obstacle()
     }
 
     /// Its handler has declared how it migrates.
@@ -157,7 +163,6 @@ impl Handle {
     }
 
     /// Whether the socket was detached.
-    #[cfg(test)]
     pub(crate) fn is_detached(&self) -> bool {
         self.cell.lock().stage == Stage::Detached
     }
@@ -171,6 +176,16 @@ impl Handle {
     /// client was sent a close frame then; its socket is to be detached by force, and lingers.
     pub(crate) fn is_rejected(&self) -> bool {
         self.cell.lock().is_rejected()
+    }
+
+    /// The app closes it.
+    pub(crate) fn note_closing(&self) {
+        self.cell.lock().note_closing();
+    }
+
+    /// Whether it was closed here, and not by its client or with its worker.
+    pub(crate) fn is_closed_here(&self) -> bool {
+        self.cell.lock().output.is_closed_here
     }
 
     /// A request of this connection is being answered, until the guard is dropped. Either each

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::worker::connection_info::ConnectionInfo;
 use crate::worker::lock::lock;
-use crate::worker::misuse::{Misuse, Obstacle};
+use crate::worker::misuse::{HandlerFault, Misuse};
 use crate::worker::session::handle::Handle;
 use crate::worker::session::image::Kind;
 use crate::worker::session::image::MAX_STATE_BYTES;
@@ -114,29 +114,33 @@ impl Inner {
     pub(crate) fn can_migrate(&self) -> bool {
         match self.handle.kind() {
             Kind::Http => true,
-            Kind::WebSocket => self.is_declared() && self.obstacle().is_none(),
+            Kind::WebSocket => {
+                self.is_declared() && self.fault().is_none() && self.handle.obstacle().is_none()
+            }
             _ => false,
         }
     }
 
     /// The reason why its handler keeps it from migrating, if there is one.
-    pub(crate) fn obstacle(&self) -> Option<Obstacle> {
+    pub(crate) fn fault(&self) -> Option<HandlerFault> {
         match *lock(&self.mode) {
-            MigrationMode::Undeclared => Some(Obstacle::Undeclared),
-            MigrationMode::Failed => Some(Obstacle::Failed),
+            MigrationMode::Undeclared => Some(HandlerFault::Undeclared),
+            MigrationMode::Failed => Some(HandlerFault::Failed),
             MigrationMode::Deferred => None,
-            MigrationMode::OnDemand(_) if self.handle.sends_beside() => Some(Obstacle::SendsBeside),
+            MigrationMode::OnDemand(_) if self.handle.sends_beside() => {
+                Some(HandlerFault::SendsBeside)
+            }
             MigrationMode::OnDemand(_) if self.handle.never_received() && !self.handle.is_new() => {
-                Some(Obstacle::NeverReceives)
+                Some(HandlerFault::NeverReceives)
             }
             MigrationMode::OnDemand(_) => None,
         }
     }
 
     /// The same, for one that had time to migrate and has not.
-    pub(crate) fn obstacle_so_far(&self) -> Option<Obstacle> {
-        let not_receiving = || self.handle.does_not_receive().then_some(Obstacle::NotReceiving);
-        self.obstacle().or_else(not_receiving)
+    pub(crate) fn fault_so_far(&self) -> Option<HandlerFault> {
+        let not_receiving = || self.handle.does_not_receive().then_some(HandlerFault::NotReceiving);
+        self.fault().or_else(not_receiving)
     }
 
     /// It can't migrate after all.

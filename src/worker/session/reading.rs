@@ -137,6 +137,7 @@ fn begin(state: &mut State, request: Request, bytes: &[u8]) -> usize {
         Request::Partial => 0,
         Request::Plain { head, body } => {
             state.requests.begin();
+            state.answer.expect();
             let rest = bytes.len() - head;
             let at_once = usize::try_from(body).map_or(rest, |body| body.min(rest));
             state.input.body = body - at_once as u64;
@@ -144,11 +145,15 @@ fn begin(state: &mut State, request: Request, bytes: &[u8]) -> usize {
         }
         Request::WebSocket { head } => {
             state.requests.begin();
+            state.answer.expect();
             state.upgrade.head = bytes[..head].to_vec();
             state.phase = Phase::Wait;
             head
         }
-        Request::Unknown => {
+        Request::Chunked | Request::Unknown => {
+            if request == Request::Chunked {
+                state.answer.expect();
+            }
             state.phase = Phase::Unknown;
             bytes.len()
         }
@@ -202,7 +207,10 @@ fn stay_until_answered(state: &mut State, cx: &mut Context<'_>) -> Read {
 /// Reads nothing more until something is written or the library may go on.
 fn stay(state: &mut State, cx: &mut Context<'_>) -> Read {
     let waiting = match look(state, cx) {
-        Seen::End(result) => return Poll::Ready(result),
+        Seen::End(result) => {
+            state.input.is_ended = true;
+            return Poll::Ready(result);
+        }
         Seen::Something => true,
         Seen::Nothing => false,
     };
@@ -249,7 +257,9 @@ fn read_socket(state: &mut State, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>
     let Some(stream) = &mut state.stream else { return Poll::Ready(Ok(())) };
     let before = buffer.filled().len();
     let result = Pin::new(stream).poll_read(cx, buffer);
-    state.protection.read += (buffer.filled().len() - before) as u64;
+    let read = buffer.filled().len() - before;
+    state.protection.read += read as u64;
+    state.input.is_ended |= result.is_ready() && read == 0;
     result
 }
 

@@ -15,6 +15,7 @@ use crate::worker::guard::ConnectionGuard;
 use crate::worker::session::checkpoint::Checkpoint;
 use crate::worker::session::follow::answer::Answer;
 use crate::worker::session::follow::frames::Frames;
+use crate::worker::session::follow::negotiated::{Negotiated, Obstacle};
 use crate::worker::session::follow::requests::Requests;
 use crate::worker::session::image::{ConnectionState, Kind};
 use crate::worker::session::parts::{Detached, Finished, ForceDetached};
@@ -33,7 +34,7 @@ pub(super) enum Phase {
     Replay,
     /// Frames.
     WebSocket,
-    /// Anything.
+    /// Anything. The answer to the last request may be followed all the same.
     Unknown,
     /// Nothing more: the replay had another answer, and the client has its close frame.
     Rejected,
@@ -69,6 +70,8 @@ pub(super) struct Input {
     pub(super) partial: usize,
     /// Bytes of a request's body that are left on the socket.
     pub(super) body: u64,
+    /// Nothing more comes.
+    pub(super) is_ended: bool,
 }
 
 /// The request that became a WebSocket.
@@ -77,6 +80,10 @@ pub(super) struct UpgradeRequest {
     pub(super) head: Vec<u8>,
     /// In a replay, how much of it was delivered.
     pub(super) replayed: usize,
+    /// The answer that the client has got, as far as it is known.
+    pub(super) negotiated: Option<Negotiated>,
+    /// The reason why it can't migrate, if there is one.
+    pub(super) obstacle: Option<Obstacle>,
 }
 
 /// The library's output.
@@ -86,6 +93,8 @@ pub(super) struct Output {
     pub(super) is_pending: bool,
     /// The library has ended its side.
     pub(super) is_shut: bool,
+    /// It was closed here, and not by its client or with its worker.
+    pub(super) is_closed_here: bool,
 }
 
 /// The library's tasks.
@@ -155,6 +164,10 @@ impl State {
             Kind::Closing | Kind::Unknown | Kind::Ended => Phase::Unknown,
         };
         self.upgrade.head = connection.head;
+        self.upgrade.negotiated = connection.negotiated;
+        if self.phase == Phase::Replay {
+            self.answer.expect();
+        }
         self.input.unread = BytesMut::from(connection.unread.as_slice());
         self.protection.checkpoint = checkpoint;
     }
@@ -175,6 +188,12 @@ impl State {
     /// One of the two sides closes, and is to finish that here.
     pub(super) fn is_closing(&self) -> bool {
         self.output.is_shut || self.read.closing() || self.written.closing()
+    }
+
+    /// This side closes. If the client hasn't begun to, and it is here, it is closed from here.
+    pub(super) fn note_closing(&mut self) {
+        let is_open = self.stream.is_some() && !self.input.is_ended && !self.read.closing();
+        self.output.is_closed_here |= is_open;
     }
 
     /// The library gets no more than the rest of what it is reading.
@@ -272,10 +291,11 @@ impl State {
             return (true, Wake::default());
         }
         let is_drained = self.stage == Stage::Drained || handler_is_done && self.is_stopping();
+        let is_portable = self.obstacle().is_none();
         // The primary must know of a protected session before it is offered.
         let is_known =
             self.protection.checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.is_sent());
-        if self.stream.is_some() && is_drained && is_known && self.at_boundary() {
+        if self.stream.is_some() && is_drained && is_known && is_portable && self.at_boundary() {
             self.stage = Stage::Held { write_refused: false };
             return (true, Wake::default());
         }
@@ -303,11 +323,12 @@ impl State {
     }
 
     fn take_connection(&mut self) -> ConnectionState {
-        let (kind, head) = match self.phase {
-            Phase::WebSocket => (Kind::WebSocket, std::mem::take(&mut self.upgrade.head)),
-            _ => (Kind::Http, Vec::new()),
-        };
-        ConnectionState { kind, head, unread: std::mem::take(&mut self.input.unread).into() }
+        let UpgradeRequest { head, negotiated, .. } = std::mem::take(&mut self.upgrade);
+        let unread = std::mem::take(&mut self.input.unread).into();
+        match self.phase {
+            Phase::WebSocket => ConnectionState { kind: Kind::WebSocket, head, negotiated, unread },
+            _ => ConnectionState { kind: Kind::Http, head: Vec::new(), negotiated: None, unread },
+        }
     }
 
     pub(super) fn force_detach(&mut self) -> (Option<ForceDetached>, Wake) {
@@ -334,6 +355,7 @@ impl State {
     /// linger; anything else is returned.
     pub(super) fn finish(&mut self) -> (Option<Finished>, Wake) {
         if self.stage != Stage::Detached {
+            self.note_closing();
             self.stage = Stage::Dropped;
         }
         let wake = [self.wakers.reader.take(), self.wakers.writer.take()];
@@ -365,6 +387,35 @@ impl State {
         }
         self.wakers.reader_waits = false;
         self.wakers.reader.take()
+    }
+
+    /// The server has agreed to a WebSocket.
+    pub(super) fn become_websocket(&mut self, negotiated: Negotiated) {
+        let is_asked_for = matches!(self.phase, Phase::Wait | Phase::Replay);
+        if self.phase == Phase::Unknown || self.input.body > 0 || self.input.deliverable > 0 {
+            self.read = Frames::lost();
+        }
+        self.upgrade.obstacle =
+            if is_asked_for { negotiated.obstacle() } else { Some(Obstacle::Request) };
+        self.upgrade.negotiated = Some(negotiated);
+        self.phase = Phase::WebSocket;
+        self.since = Instant::now();
+        if let Some(guard) = &mut self.guard {
+            guard.note_websocket(self.upgrade.obstacle.is_none());
+        }
+    }
+
+    /// Whether the answer to the request that was read again, as the client got it or not, goes on
+    /// from the one that the client has.
+    pub(super) fn continues(&self, negotiated: &Negotiated) -> bool {
+        let before = self.upgrade.negotiated.as_ref();
+        // Nothing else can have migrated rightly.
+        negotiated.obstacle().is_none() && before.is_none_or(|before| before.means(negotiated))
+    }
+
+    /// The reason why the WebSocket can't migrate, if there is one.
+    pub(super) fn obstacle(&self) -> Option<Obstacle> {
+        self.upgrade.obstacle
     }
 
     /// The request's path, if it is a WebSocket's.

@@ -6,12 +6,13 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
+use rustix::net::{SendFlags, send};
 use tokio::io::AsyncWrite;
 
 use crate::worker::session::follow::answer::Outcome;
-use crate::worker::session::state::{Phase, State};
+use crate::worker::session::follow::negotiated::Obstacle;
+use crate::worker::session::state::{Phase, State, UpgradeRequest};
 
 /// Close codes (RFC 6455, 7.4.1 and the registry): come back later; policy violation.
 const SERVICE_RESTART: u16 = 1012;
@@ -37,7 +38,10 @@ pub(super) fn poll_write(
     }
     let Some(stream) = &mut state.stream else { return Poll::Ready(Ok(0)) };
     state.output.is_pending = true;
-    let written = ready!(Pin::new(stream).poll_write(cx, bytes))?;
+    let written = ready!(Pin::new(stream).poll_write(cx, bytes)).inspect_err(|_| {
+        // Its client is gone.
+        state.input.is_ended = true;
+    })?;
     state.protection.written += written as u64;
     state.output.is_pending = written < bytes.len();
     note_activity(state);
@@ -64,6 +68,7 @@ pub(super) fn poll_shutdown(state: &mut State, cx: &mut Context<'_>) -> Poll<io:
         return Poll::Pending;
     }
     abandon(state);
+    state.note_closing();
     let Some(stream) = &mut state.stream else { return Poll::Ready(Ok(())) };
     state.output.is_shut = true;
     Pin::new(stream).poll_shutdown(cx)
@@ -79,17 +84,21 @@ pub(super) fn abandon(state: &mut State) {
 fn follow_written(state: &mut State, bytes: &[u8]) {
     match state.phase {
         Phase::WebSocket => follow_frames(state, bytes),
-        Phase::Http => state.requests.wrote(),
-        Phase::Wait => {
+        Phase::Http | Phase::Wait => {
             state.requests.wrote();
             follow_answer(state, bytes);
         }
-        Phase::Replay | Phase::Unknown | Phase::Rejected => {}
+        Phase::Unknown => follow_answer(state, bytes),
+        Phase::Replay | Phase::Rejected => {}
     }
 }
 
 fn follow_frames(state: &mut State, bytes: &[u8]) {
+    let was_closing = state.written.closing();
     state.written.follow(bytes);
+    if state.written.closing() && !was_closing {
+        state.note_closing();
+    }
     if state.written.take_message() {
         state.shape.note_sent(state.wakers.is_reading);
     }
@@ -98,23 +107,21 @@ fn follow_frames(state: &mut State, bytes: &[u8]) {
 fn follow_answer(state: &mut State, bytes: &[u8]) {
     match state.answer.follow(bytes) {
         None => {}
-        Some(Outcome::Status { code: 101, head }) => {
-            become_websocket(state);
+        Some(Outcome::WebSocket { head, negotiated }) => {
+            state.become_websocket(negotiated);
             follow_frames(state, &bytes[head..]);
         }
-        Some(Outcome::Status { .. }) => {
-            state.phase = Phase::Http;
-            state.upgrade.head = Vec::new();
+        Some(Outcome::OtherProtocol) => {
+            state.phase = Phase::Unknown;
+            state.upgrade = UpgradeRequest::default();
         }
-        Some(Outcome::Strange) => state.phase = Phase::Unknown,
-    }
-}
-
-fn become_websocket(state: &mut State) {
-    state.phase = Phase::WebSocket;
-    state.since = Instant::now();
-    if let Some(guard) = &mut state.guard {
-        guard.note_websocket();
+        Some(Outcome::Declined(_)) if state.phase == Phase::Wait => {
+            state.phase = Phase::Http;
+            state.upgrade = UpgradeRequest::default();
+        }
+        // It isn't known for certain where answers end.
+        Some(Outcome::Strange) if state.phase == Phase::Wait => state.phase = Phase::Unknown,
+        Some(Outcome::Declined(_) | Outcome::Strange) => {}
     }
 }
 
@@ -122,16 +129,21 @@ fn become_websocket(state: &mut State) {
 fn swallow(state: &mut State, bytes: &[u8]) -> usize {
     match state.answer.follow(bytes) {
         None => bytes.len(),
-        Some(Outcome::Status { code: 101, head }) => {
-            become_websocket(state);
+        Some(Outcome::WebSocket { head, negotiated }) if state.continues(&negotiated) => {
+            state.become_websocket(negotiated);
             state.output.is_pending = head < bytes.len();
             head
         }
-        Some(Outcome::Status { code, .. }) => {
+        Some(Outcome::WebSocket { .. }) => {
+            state.upgrade.obstacle = Some(Obstacle::OtherAnswer);
+            reject(state, SERVICE_RESTART);
+            bytes.len()
+        }
+        Some(Outcome::Declined(code)) => {
             reject(state, if code >= 500 { SERVICE_RESTART } else { POLICY });
             bytes.len()
         }
-        Some(Outcome::Strange) => {
+        Some(Outcome::OtherProtocol | Outcome::Strange) => {
             reject(state, SERVICE_RESTART);
             bytes.len()
         }
@@ -141,9 +153,12 @@ fn swallow(state: &mut State, bytes: &[u8]) -> usize {
 /// The session doesn't go on here: its client gets a close frame, which ends no message, as it
 /// came between two. A client that reads so little that there is no room for it gets none.
 fn reject(state: &mut State, code: u16) {
+    state.note_closing();
     state.phase = Phase::Rejected;
     let [high, low] = code.to_be_bytes();
     if let Some(stream) = &state.stream {
-        let _ = stream.try_write(&[0x88, 2, high, low]);
+        // Not by the runtime, which may not know yet that there is room.
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let _ = send(stream, &[0x88, 2, high, low], flags);
     }
 }

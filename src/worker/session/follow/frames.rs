@@ -27,11 +27,21 @@ pub(crate) struct Frames {
     closing: bool,
     /// A frame of a message has begun since [`Frames::take_message`].
     message: bool,
+    /// Where a frame begins is not known, and never will be.
+    is_lost: bool,
 }
 
 impl Frames {
+    /// Of a direction in which nobody knows where the first frame begins.
+    pub(crate) fn lost() -> Self {
+        Self { is_lost: true, ..Self::default() }
+    }
+
     /// Goes on over these bytes.
     pub(crate) fn follow(&mut self, mut bytes: &[u8]) {
+        if self.is_lost {
+            return;
+        }
         loop {
             if self.seen == 0 && self.payload > 0 {
                 // A payload that is longer than memory can be is longer than these bytes.
@@ -46,9 +56,10 @@ impl Frames {
     }
 
     /// How many bytes more belong to the present message, or to what stands between its frames, for
-    /// certain: none at the end of a message.
+    /// certain: none at the end of a message. If that is lost, no number is too large.
     pub(crate) fn certain(&self) -> u64 {
         match self.seen {
+            _ if self.is_lost => u64::MAX,
             0 if self.payload > 0 => self.payload,
             0 if self.fragmented => FIXED.into(),
             0 => 0,
@@ -59,7 +70,7 @@ impl Frames {
 
     /// Between two frames, where a control frame may be put.
     pub(crate) fn between_frames(&self) -> bool {
-        self.seen == 0 && self.payload == 0
+        self.seen == 0 && self.payload == 0 && !self.is_lost
     }
 
     /// Between two messages.

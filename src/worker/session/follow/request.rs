@@ -26,6 +26,8 @@ pub(crate) enum Request {
         /// Up to and with the empty line.
         head: usize,
     },
+    /// After the head comes a body of unknown length, and then, if the server agrees, frames.
+    Chunked,
     /// Something that isn't followed: other upgrades, tunnels, chunked bodies, HTTP/2, anything else.
     Unknown,
 }
@@ -64,29 +66,40 @@ fn begins_as_http(bytes: &[u8]) -> bool {
 }
 
 fn classify(request: &httparse::Request<'_, '_>, head: usize) -> Request {
-    let Some(body) = body(request.headers) else { return Request::Unknown };
-    if request.method == Some("CONNECT") {
-        return Request::Unknown;
-    }
-    match upgrade(request.headers) {
-        // To a server of HTTP/1.0 it says nothing (RFC 9110, 7.8).
-        Some(_) if request.version == Some(0) => Request::Plain { head, body },
-        Some(Upgrade::WebSocket) if request.method == Some("GET") && body == 0 => {
-            Request::WebSocket { head }
+    // To a server of HTTP/1.0 it says nothing (RFC 9110, 7.8).
+    let upgrade = upgrade(request.headers).filter(|_| request.version != Some(0));
+    match (body(request.headers), upgrade) {
+        _ if request.method == Some("CONNECT") => Request::Unknown,
+        (Body::Length(0), Some(Upgrade::WebSocket)) => Request::WebSocket { head },
+        // A body, or the offer of clear-text HTTP/2, which servers decline; their answer tells.
+        (Body::Length(body), Some(Upgrade::WebSocket | Upgrade::Http2) | None) => {
+            Request::Plain { head, body }
         }
-        // The offer of clear-text HTTP/2, which servers decline.
-        Some(Upgrade::Http2) | None => Request::Plain { head, body },
-        Some(Upgrade::WebSocket | Upgrade::Other) => Request::Unknown,
+        (Body::Chunked, Some(Upgrade::WebSocket)) => Request::Chunked,
+        (Body::Length(_), Some(Upgrade::Other)) | (Body::Chunked | Body::Strange, _) => {
+            Request::Unknown
+        }
     }
 }
 
-/// Its length in bytes, if that is how its end is found.
-fn body(headers: &[Header<'_>]) -> Option<u64> {
+/// The way in which a body's end is found.
+enum Body {
+    Length(u64),
+    Chunked,
+    Strange,
+}
+
+fn body(headers: &[Header<'_>]) -> Body {
+    let is_chunked = |header: &Header<'_>| header.name.eq_ignore_ascii_case("transfer-encoding");
+    if headers.iter().any(is_chunked) {
+        return Body::Chunked;
+    }
+    content_length(headers).map_or(Body::Strange, Body::Length)
+}
+
+fn content_length(headers: &[Header<'_>]) -> Option<u64> {
     let mut length = None;
     for header in headers {
-        if header.name.eq_ignore_ascii_case("transfer-encoding") {
-            return None;
-        }
         if header.name.eq_ignore_ascii_case("content-length") {
             let text = str::from_utf8(header.value).ok()?;
             let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -100,6 +113,7 @@ fn body(headers: &[Header<'_>]) -> Option<u64> {
 }
 
 enum Upgrade {
+    /// Among others, perhaps.
     WebSocket,
     Http2,
     Other,
@@ -110,7 +124,8 @@ fn upgrade(headers: &[Header<'_>]) -> Option<Upgrade> {
     for header in headers.iter().filter(|header| header.name.eq_ignore_ascii_case("upgrade")) {
         for protocol in header.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             found = Some(match found {
-                None if protocol.eq_ignore_ascii_case(b"websocket") => Upgrade::WebSocket,
+                _ if protocol.eq_ignore_ascii_case(b"websocket") => Upgrade::WebSocket,
+                Some(Upgrade::WebSocket) => Upgrade::WebSocket,
                 None | Some(Upgrade::Http2) if is_http2(protocol) => Upgrade::Http2,
                 _ => Upgrade::Other,
             });
@@ -145,8 +160,17 @@ mod tests {
 
     #[test]
     fn says_what_follows() {
-        let socket = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: WebSocket\r\nConnection: Upgrade";
-        assert_eq!(read(socket), Request::WebSocket { head: socket.len() + 4 });
+        // The answer tells whether it becomes one.
+        for socket in [
+            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: WebSocket\r\nConnection: Upgrade",
+            "GET / HTTP/1.1\r\nUpgrade: websocket\r\nUpgrade: websocket",
+            "GET / HTTP/1.1\r\nUpgrade: h2c\r\nUpgrade: foo, websocket, bar",
+            "POST / HTTP/1.1\r\nUpgrade: websocket\r\nContent-Length: 0",
+        ] {
+            assert_eq!(read(socket), Request::WebSocket { head: socket.len() + 4 });
+        }
+        let chunked = "GET / HTTP/1.1\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked";
+        assert_eq!(read(chunked), Request::Chunked);
         let table = [
             ("GET / HTTP/1.1", Some(0)),
             ("POST / HTTP/1.1\r\ncontent-LENGTH:  12 ", Some(12)),
@@ -159,9 +183,9 @@ mod tests {
             ("POST / HTTP/1.1\r\nContent-Length: 99999999999999999999", None),
             ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked", None),
             ("GET / HTTP/1.1\r\nUpgrade: TLS/1.0", None),
-            ("GET / HTTP/1.1\r\nUpgrade: websocket, foo", None),
-            ("GET / HTTP/1.1\r\nUpgrade: websocket\r\nContent-Length: 3", None),
-            ("POST / HTTP/1.1\r\nUpgrade: websocket", None),
+            ("GET / HTTP/1.1\r\nUpgrade: h2c, foo", None),
+            ("GET / HTTP/1.1\r\nUpgrade: websocket\r\nContent-Length: 3", Some(3)),
+            ("GET / HTTP/1.0\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked", None),
             ("CONNECT a:1 HTTP/1.1", None),
             ("PRI * HTTP/2.0", None),
             ("\x16\x03\x01", None),

@@ -6,13 +6,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
+use crate::worker::session::follow::negotiated::Obstacle;
 use crate::worker::session::handle::Handle;
-use crate::worker::session::image::{ConnectionState, Kind};
+use crate::worker::session::image::{ConnectionState, Kind, Negotiated};
 use crate::worker::session::stream::SessionStream;
 use crate::worker::session::tests::client::{UPGRADE, frame};
 use crate::worker::session::tests::migration::{self, resumed};
 
-const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+/// Without context takeover, and with it.
+const PORTABLE: &str = "permessage-deflate; client_no_context_takeover; server_no_context_takeover";
+const CONTEXT: &str = "permessage-deflate";
+
+const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
 
 async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -28,9 +33,15 @@ async fn fresh() -> (TcpStream, SessionStream, Handle) {
 
 /// Another worker has agreed already.
 async fn replaying() -> (TcpStream, SessionStream, Handle) {
+    replaying_after(None).await
+}
+
+/// The client has got this answer, if that is known.
+async fn replaying_after(negotiated: Option<Negotiated>) -> (TcpStream, SessionStream, Handle) {
     let (client, server) = pair().await;
     let head = UPGRADE.as_bytes().to_vec();
-    let connection = ConnectionState { kind: Kind::WebSocket, head, unread: Vec::new() };
+    let connection =
+        ConnectionState { kind: Kind::WebSocket, head, negotiated, unread: Vec::new() };
     let (mut stream, handle) = resumed(server, connection);
     reads(&mut stream, UPGRADE.as_bytes()).await;
     (client, stream, handle)
@@ -343,4 +354,181 @@ async fn asked_in_the_middle_of_the_handshake_it_stops_behind_it() {
     let connection = handle.detach().unwrap().connection;
     assert_eq!(connection.head, UPGRADE.as_bytes());
     assert_eq!(connection.unread, message);
+}
+
+/// An answer that agrees to this, and the same as it travels.
+fn agreement(protocol: &str, extensions: &str) -> (String, Negotiated) {
+    let mut answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n".to_owned();
+    for (name, value) in [("Protocol", protocol), ("Extensions", extensions)] {
+        if !value.is_empty() {
+            answer += &format!("Sec-WebSocket-{name}: {value}\r\n");
+        }
+    }
+    answer += "\r\n";
+    (answer, Negotiated { protocol: protocol.into(), extensions: extensions.into() })
+}
+
+#[tokio::test]
+async fn only_what_keeps_nothing_from_message_to_message_is_held() {
+    let cases = [
+        ("", None),
+        (PORTABLE, None),
+        (CONTEXT, Some(Obstacle::ContextTakeover)),
+        ("x-mine", Some(Obstacle::Extension)),
+    ];
+    for (extensions, obstacle) in cases {
+        let (mut client, mut stream, handle) = fresh().await;
+        client.write_all(UPGRADE.as_bytes()).await.unwrap();
+        reads(&mut stream, UPGRADE.as_bytes()).await;
+        let (answer, negotiated) = agreement("chat", extensions);
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        assert_eq!((handle.kind(), handle.obstacle()), (Kind::WebSocket, obstacle));
+        handle.ask_to_stop();
+        reads_nothing(&mut stream).await;
+        // It is at a boundary all the same, for its close frame.
+        assert!(is_drained(&handle).await);
+        assert_eq!(handle.hold(), obstacle.is_none(), "{extensions}");
+        if obstacle.is_some() {
+            assert!(handle.force_detach().unwrap().at_frame_boundary);
+        } else {
+            assert_eq!(handle.detach().unwrap().connection.negotiated, Some(negotiated));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_replay_that_agrees_to_something_else_ends_in_a_close_frame() {
+    let (other, reordered) = (
+        "permessage-deflate; client_no_context_takeover; server_no_context_takeover; \
+         client_max_window_bits=10",
+        "permessage-deflate;server_no_context_takeover;client_no_context_takeover",
+    );
+    let cases = [
+        (Some(("v1", "")), ("v1", ""), true),
+        (Some(("v1", "")), ("v2", ""), false),
+        (Some(("v1", "")), ("", ""), false),
+        (Some(("", "")), ("v1", ""), false),
+        (Some(("", "")), ("", PORTABLE), false),
+        (Some(("", PORTABLE)), ("", ""), false),
+        (Some(("", PORTABLE)), ("", reordered), true),
+        (Some(("", PORTABLE)), ("", other), false),
+        // The version before this one has not said what the client got.
+        (None, ("v2", PORTABLE), true),
+        (None, ("", CONTEXT), false),
+    ];
+    for (before, (protocol, extensions), goes_on) in cases {
+        let before_text = format!("{before:?} and {protocol:?} {extensions:?}");
+        let known = before.map(|(protocol, extensions)| agreement(protocol, extensions).1);
+        let (mut client, mut stream, handle) = replaying_after(known).await;
+        let (answer, _) = agreement(protocol, extensions);
+        stream.write_all(&[answer.as_bytes(), b"\x81\x01a"].concat()).await.unwrap();
+        assert_eq!(handle.is_rejected(), !goes_on, "{before_text}");
+        let mut came = [0; 3];
+        client.read_exact(&mut came).await.unwrap();
+        assert_eq!(&came, if goes_on { b"\x81\x01a" } else { b"\x88\x02\x03" }, "{before_text}");
+        let obstacle = (!goes_on).then_some(Obstacle::OtherAnswer);
+        assert_eq!(handle.obstacle(), obstacle, "{before_text}");
+    }
+}
+
+#[tokio::test]
+async fn another_protocol_passes_whole_and_never_stops() {
+    let h2c = "GET / HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n";
+    let plain = "GET / HTTP/1.1\r\n\r\n";
+    for (request, upgrade) in [(h2c, "h2c"), (plain, "other"), (UPGRADE, "other")] {
+        let (mut client, mut stream, handle) = fresh().await;
+        client.write_all(&[request.as_bytes(), b"early"].concat()).await.unwrap();
+        reads(&mut stream, request.as_bytes()).await;
+        let counted = handle.request_started(None);
+        let answer = format!("HTTP/1.1 101 Switching\r\nUpgrade: {upgrade}\r\n\r\n");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        reads(&mut stream, b"early").await;
+        drop(counted);
+        stream.flush().await.unwrap();
+        assert_eq!(handle.kind(), Kind::Unknown);
+        handle.ask_to_stop();
+        client.write_all(b"more").await.unwrap();
+        reads(&mut stream, b"more").await;
+        reads_nothing(&mut stream).await;
+        assert!(!is_drained(&handle).await && !handle.hold());
+        assert!(!handle.force_detach().unwrap().at_frame_boundary);
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_that_was_asked_for_in_an_odd_way_is_closed_with_a_frame() {
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    let message = frame(0x81, b"hello");
+    let bodies = [
+        format!("GET / HTTP/1.1\r\n{upgrade}Content-Length: 3\r\n\r\nabc"),
+        format!(
+            "GET / HTTP/1.1\r\n{upgrade}Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        ),
+        format!("GET / HTTP/1.0\r\n{upgrade}\r\n"),
+    ];
+    for request in bodies {
+        let (mut client, mut stream, handle) = fresh().await;
+        client.write_all(request.as_bytes()).await.unwrap();
+        reads(&mut stream, request.as_bytes()).await;
+        stream.write_all(SWITCHING).await.unwrap();
+        client.write_all(&message).await.unwrap();
+        reads(&mut stream, &message).await;
+        let kind = (handle.kind(), handle.obstacle());
+        assert_eq!(kind, (Kind::WebSocket, Some(Obstacle::Request)), "{request}");
+        stream.write_all(b"\x81\x02a").await.unwrap();
+        handle.ask_to_stop();
+        reads_nothing(&mut stream).await;
+        assert!(!is_drained(&handle).await && !handle.hold());
+        stream.write_all(b"b").await.unwrap();
+        reads_nothing(&mut stream).await;
+        assert!(!handle.hold(), "{request}");
+        assert!(handle.force_detach().unwrap().at_frame_boundary, "{request}");
+    }
+    // And with all of it before what is asked for twice.
+    let (mut client, mut stream, handle) = fresh().await;
+    let twice = format!("GET / HTTP/1.1\r\nUpgrade: h2c\r\n{upgrade}\r\n");
+    client.write_all(&[twice.as_bytes(), &message].concat()).await.unwrap();
+    reads(&mut stream, twice.as_bytes()).await;
+    reads_nothing(&mut stream).await;
+    stream.write_all(SWITCHING).await.unwrap();
+    handle.ask_to_stop();
+    reads_nothing(&mut stream).await;
+    assert!(is_drained(&handle).await && handle.hold());
+    let connection = handle.detach().unwrap().connection;
+    assert_eq!((connection.head, connection.unread), (twice.into_bytes(), Vec::new()));
+}
+
+#[tokio::test]
+async fn it_is_known_who_closes() {
+    let close = frame(0x88, &1000u16.to_be_bytes());
+    // The library, by a frame, by the end, by letting go.
+    let (_client, mut stream, handle) = websocket().await;
+    stream.write_all(b"\x88\x02\x03\xe8").await.unwrap();
+    assert!(handle.is_closed_here());
+    let (_client, mut stream, handle) = websocket().await;
+    stream.shutdown().await.unwrap();
+    assert!(handle.is_closed_here());
+    let (_client, stream, handle) = websocket().await;
+    drop(stream);
+    assert!(handle.is_closed_here());
+
+    // The client, by a frame or by its end; and nobody, when it has left.
+    let (mut client, mut stream, handle) = websocket().await;
+    client.write_all(&close).await.unwrap();
+    reads(&mut stream, &close).await;
+    stream.write_all(b"\x88\x02\x03\xe8").await.unwrap();
+    drop(stream);
+    assert!(!handle.is_closed_here());
+    let (client, mut stream, handle) = websocket().await;
+    drop(client);
+    reads_the_end(&mut stream).await;
+    drop(stream);
+    assert!(!handle.is_closed_here());
+    let (_client, mut stream, handle) = websocket().await;
+    handle.ask_to_stop();
+    reads_nothing(&mut stream).await;
+    assert!(handle.hold() && handle.detach().is_some());
+    stream.shutdown().await.unwrap();
+    drop(stream);
+    assert!(!handle.is_closed_here());
 }

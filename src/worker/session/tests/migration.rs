@@ -130,6 +130,7 @@ pub(super) async fn leave(handle: &Handle) -> Detached {
 fn wrench(handle: &Handle) -> Detached {
     let head = handle.cell.lock().upgrade.head.clone();
     let detached = handle.force_detach().unwrap();
-    let connection = ConnectionState { kind: Kind::WebSocket, head, unread: Vec::new() };
+    let connection =
+        ConnectionState { kind: Kind::WebSocket, head, negotiated: None, unread: Vec::new() };
     Detached { stream: detached.stream, guard: None, connection, checkpoint: None }
 }
