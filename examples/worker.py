@@ -11,7 +11,7 @@ import struct
 import threading
 
 HEADER, RECORD, BATCH = struct.Struct("<2sBBHH"), struct.Struct("<QQQ24s24s"), 64
-PING, HELLO, READY, REFUSE, PONG = 0x02, 0x81, 0x82, 0x83, 0x84
+CONNECTIONS, PING, HELLO, READY, REFUSE, PONG = 0x01, 0x02, 0x81, 0x82, 0x83, 0x84
 NOW, COMPLETED, REFUSED, DRAIN = 0, 32, 40, 48  # counters on the scoreboard, in words of 8 bytes
 
 channel = socket.socket(fileno=int(os.environ["STICKY_LB_CHANNEL"]))
@@ -49,9 +49,13 @@ def address(packed):
 
 def serve(client, sock):
     sock.setblocking(True)
-    Handler(sock, client, None)
-    sock.close()
-    count(NOW, -1)
+    try:
+        Handler(sock, client, None)
+    except OSError:
+        pass  # The client has gone.
+    finally:
+        sock.close()
+        count(NOW, -1)
 
 
 def take(records, sockets):
@@ -72,9 +76,10 @@ while True:
     data, rights, *_ = channel.recvmsg(8 + BATCH * RECORD.size, room, socket.MSG_CMSG_CLOEXEC)
     if not data:
         break  # End of file: no more come. The process ends with its last thread.
-    if HEADER.unpack_from(data)[3] == PING:
-        say(PONG)
-    else:
+    _, _, kind, _, _ = HEADER.unpack_from(data)
+    if kind == PING:
+        say(PONG)  # From the loop that takes connections: it is what the watchdog watches.
+    elif kind == CONNECTIONS:
         numbers = array.array("i", b"".join(right[2] for right in rights))
         take(list(RECORD.iter_unpack(data[8:])), [socket.socket(fileno=fd) for fd in numbers])
 

@@ -1,7 +1,7 @@
 //! The keeper: a small parent of the primary, which starts it again when it has crashed and holds
 //! copies of what must not end with it. From outside, the two are one program.
 //!
-//! One thread, no runtime, one loop. Never touches a client and never serves, so that little could end it.
+//! One thread beside the log's, no runtime, one loop. Never touches a client and never serves, so that little could end it.
 //!
 //! # Promises
 //!
@@ -69,8 +69,8 @@ pub enum KeeperError {
 
 /// Runs this program as a primary, with its arguments and the text of its configuration file, and again
 /// after each crash; each primary gets a copy of `events`, the descriptor of `--events-fd`. Returns the
-/// exit code of the whole. To be called in a process of one thread,
-/// which does nothing else.
+/// exit code of the whole. To be called on the main thread of a
+/// process that does nothing else but to write its log.
 ///
 /// # Errors
 ///

@@ -18,7 +18,11 @@ use rustix::fs::{Mode, SealFlags, fcntl_get_seals, fstat};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::process::{Gid, Uid, chdir, setpriority_process, umask};
-use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs, set_thread_gid,
+    set_thread_groups, set_thread_uid,
+};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -91,6 +95,10 @@ pub struct Surroundings {
     pub umask: Option<u32>,
     /// Its niceness.
     pub nice: Option<i32>,
+    /// It and its descendants can gain no capability any more, but those of root while they are root.
+    pub drop_capabilities: bool,
+    /// No program that it runs gives it more rights than it has.
+    pub no_new_privs: bool,
     /// The user that it becomes: groups, group, user.
     pub user: Option<(Vec<Gid>, Gid, Uid)>,
     /// Its working directory, entered as that user.
@@ -106,6 +114,10 @@ pub enum Step {
     User = 2,
     /// Going to the directory.
     Directory = 3,
+    /// Giving up capabilities.
+    Capabilities = 4,
+    /// Giving up new rights.
+    NoNewPrivs = 5,
 }
 
 /// Lets `command` enter its surroundings before it runs its program, with all signals as they are
@@ -128,6 +140,8 @@ pub fn failed_step(error: &io::Error) -> Option<(Step, io::Error)> {
         1 => Step::Nice,
         2 => Step::User,
         3 => Step::Directory,
+        4 => Step::Capabilities,
+        5 => Step::NoNewPrivs,
         _ => return None,
     };
     Some((step, io::Error::from_raw_os_error(number & ((1 << STEP_SHIFT) - 1))))
@@ -136,6 +150,31 @@ pub fn failed_step(error: &io::Error) -> Option<(Step, io::Error)> {
 /// One number is all that comes back from a process that hasn't run its program: it carries the
 /// step above what any error number can be.
 const STEP_SHIFT: i32 = 16;
+
+/// Capabilities that any kernel may have.
+const MAX_CAPABILITIES: u32 = 64;
+
+/// Empties the bounding set, the ambient set and the inheritable set. Those that this process has it
+/// loses with its user, or keeps as root until it runs a program.
+fn drop_capabilities() -> Result<(), Errno> {
+    for number in 0..MAX_CAPABILITIES {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        match remove_capability_from_bounding_set(capability) {
+            // The kernel has no more of them.
+            Err(Errno::INVAL) => break,
+            result => result?,
+        }
+    }
+    clear_ambient_capability_set()?;
+    let sets = capabilities(None)?;
+    set_capabilities(None, CapabilitySets { inheritable: CapabilitySet::empty(), ..sets })
+}
+
+/// Whether a process that is started from here may empty its bounding set.
+#[must_use]
+pub fn may_drop_capabilities() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SETPCAP))
+}
 
 impl Surroundings {
     /// As privileges go with the user, niceness comes before; and as a directory may be open to
@@ -146,6 +185,12 @@ impl Surroundings {
         }
         if let Some(nice) = self.nice {
             setpriority_process(None, nice).map_err(|errno| Step::Nice.failed(errno))?;
+        }
+        if self.drop_capabilities {
+            drop_capabilities().map_err(|errno| Step::Capabilities.failed(errno))?;
+        }
+        if self.no_new_privs {
+            set_no_new_privs(true).map_err(|errno| Step::NoNewPrivs.failed(errno))?;
         }
         if let Some((groups, gid, uid)) = &self.user {
             // A process between fork and exec is one thread. Groups first, the user last: only the

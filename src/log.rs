@@ -6,6 +6,11 @@
 //!
 //! The configured levels apply until an operator sets others. Those apply until they are reset, or until
 //! a reload finds other levels in the configuration than before.
+//!
+//! # Floods
+//!
+//! Lines that workers and clients can provoke are limited by rate, and a reader of standard error that
+//! doesn't read stops nothing: what is left out is counted, and said.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal;
@@ -23,14 +28,18 @@ use tracing_subscriber::{Layer, Registry, reload};
 
 mod json;
 mod levels;
+mod limit;
 mod writer;
 
 pub use levels::{Levels, PARTS};
 
 use json::JsonLines;
+use limit::LimitLayer;
 use writer::LogWriter;
 #[cfg(feature = "demo")]
 pub(crate) use writer::write_all;
+#[cfg(feature = "demo")]
+pub(crate) use writer::write_to_people;
 
 /// How long the end waits for lines that are not written yet.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -107,7 +116,7 @@ impl LogHandle {
 
     /// Waits until all lines so far are written, for 2 s at most.
     pub fn flush(&self) {
-        self.writer.flush(FLUSH_TIMEOUT);
+        self.flush_within(FLUSH_TIMEOUT);
     }
 
     /// As [`Self::flush`], for `timeout` at most.
@@ -152,7 +161,9 @@ pub fn start(settings: &LogSettings) -> LogHandle {
             lines.with_writer(writer).boxed()
         }
     };
-    tracing_subscriber::registry().with(filter).with(lines).init();
+    let (limit, waker) = (handle.writer.limit().clone(), handle.writer.clone());
+    let limit = LimitLayer { limit, wake: move || waker.wake() };
+    tracing_subscriber::registry().with(filter).with(limit).with(lines).init();
     log_panics(*format, handle.clone());
     handle
 }
@@ -181,11 +192,12 @@ fn is_coloured() -> bool {
     std::io::stderr().is_terminal() && !no_color && !is_dumb
 }
 
-/// Logs panics of any thread; in text, Rust's own message comes first.
+/// Logs panics of any thread; in text and without the log's thread, Rust's own message comes first.
 fn log_panics(format: LogFormat, handle: LogHandle) {
     let default = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        if format == LogFormat::Text {
+        // Writes by itself, which might never end; the thread waits for nobody.
+        if format == LogFormat::Text && !handle.writer.has_thread() {
             default(info);
         }
         log_panic(info);

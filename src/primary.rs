@@ -10,6 +10,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -65,6 +66,9 @@ use pool_settings::PoolContext;
 use signals::Signals;
 use triggers::Triggers;
 use upgrade::Upgrade;
+
+/// How long an upgrade waits for the readers of what was printed, all together.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the primary didn't start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -127,7 +131,14 @@ pub enum PrimaryEnd {
     /// With everything.
     Ended(Summary),
     /// It is to become this program, its successor.
-    HandedOver(Box<Handover>, PathBuf),
+    HandedOver {
+        /// All that the successor gets.
+        handover: Box<Handover>,
+        /// The program.
+        program: PathBuf,
+        /// Until then the readers of what was printed have time, while clients wait.
+        flush_by: Timestamp,
+    },
 }
 
 /// A primary that listens and has started nothing else yet.
@@ -325,14 +336,16 @@ impl PoolStart {
 impl<Reread, Report> Services<Reread, Report> {
     /// Gathers everything. From here on signals wait for the successor.
     async fn hand_over(self, pool: PoolHandover) -> Result<PrimaryEnd, PrimaryError> {
+        let flush_by = Timestamp::now() + FLUSH_TIMEOUT;
         let Self { mut control_loop, frontend, endpoints, .. } = self;
         control_loop.upgrade.reply(Ok(()));
         let frontend = frontend.handover().await?;
         hold_signals();
-        let output = control_loop.output.hand_over().await;
+        let output = control_loop.output.hand_over(FLUSH_TIMEOUT).await;
         let ControlLoop { journal, upgrade, .. } = control_loop;
         let endpoints = endpoints.into_descriptors();
         let handover = Handover::gather(frontend, pool, output, endpoints, journal)?;
-        Ok(PrimaryEnd::HandedOver(Box::new(handover), upgrade.into_program()))
+        let (handover, program) = (Box::new(handover), upgrade.into_program());
+        Ok(PrimaryEnd::HandedOver { handover, program, flush_by })
     }
 }

@@ -5,16 +5,23 @@
 mod common;
 
 use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
 
-use common::client::{ask, connect_from, get_from, nth};
-use common::process::Signal;
-use common::{Primary, example};
+use common::client::{ask, connect_from, get_from, nth, read_answer, send_get};
+use common::load::Load;
+use common::process::{Signal, signal};
+use common::{Builder, Primary, example};
+use futures_util::future::join_all;
 use futures_util::{SinkExt, StreamExt};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 type Socket = WebSocketStream<tokio::net::TcpStream>;
+
+/// A watchdog that bites soon, and how long a worker has to live with it.
+const WATCHDOG: &str = "3s";
+const WATCHED: Duration = Duration::from_secs(7);
 
 async fn open(client: u16, to: SocketAddr, path: &str) -> Socket {
     let stream = connect_from(nth(client), to).expect("the primary listens");
@@ -114,6 +121,82 @@ fn axum_app() {
     primary.stop();
 }
 
+/// Serves while many ask at a time, for longer than the watchdog waits for a worker that doesn't answer it.
+/// Several clients come in one message: the primary stands still until all of them wait.
+fn serves_under_load(builder: Builder) {
+    let primary =
+        builder.arguments(&["--watchdog-timeout", WATCHDOG, "--listen-timeout", "20s"]).start();
+    let (workers, start) = (primary.workers(), SystemTime::now());
+    let load = Load::start(primary.address());
+    while start.elapsed().unwrap_or_default() < WATCHED {
+        signal(primary.primary_pid(), Signal::STOP);
+        let connect = |n| connect_from(nth(1_000 + n), primary.address()).unwrap();
+        let mut many: Vec<_> = (0..30_u16).map(connect).collect();
+        many.iter_mut().for_each(|stream| send_get(stream, "/").unwrap());
+        signal(primary.primary_pid(), Signal::CONT);
+        for stream in many {
+            let answer = read_answer(stream).unwrap();
+            assert!(answer.head.starts_with("HTTP/1.1 200"), "{answer:?}");
+        }
+        load.wait_for_more(10);
+    }
+    load.stop();
+    assert_eq!(primary.workers(), workers, "a worker was replaced");
+    assert!(!primary.log().contains("worker killed"));
+    let stopped = primary.stop();
+    assert_eq!((&stopped["lost"], &stopped["killed_workers"]), (&0.into(), &0.into()), "{stopped}");
+}
+
+#[test]
+fn worker_in_python_under_load() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/worker.py");
+    serves_under_load(Primary::with_workers(2).worker(&["python3", script]));
+}
+
+#[test]
+fn axum_app_under_load() {
+    serves_under_load(Primary::with_workers(2).worker(&[&example("axum_app")]));
+}
+
+#[test]
+fn chat_under_load() {
+    serves_under_load(Primary::with_workers(2).worker(&[&example("chat")]));
+}
+
+#[test]
+fn the_demo_under_load() {
+    serves_under_load(Primary::with_workers(2));
+}
+
+#[tokio::test]
+async fn echo_worker_under_load() {
+    let primary = Primary::with_workers(2)
+        .worker(&[&example("echo_worker")])
+        .arguments(&["--watchdog-timeout", WATCHDOG])
+        .start();
+    let (workers, start) = (primary.workers(), SystemTime::now());
+    let mut held = Vec::new();
+    while start.elapsed().unwrap_or_default() < WATCHED {
+        let opening = (0..20).map(|client| open(client, primary.address(), "/"));
+        let mut sockets = join_all(opening).await;
+        for socket in &mut sockets {
+            socket.send(Message::text("one")).await.unwrap();
+        }
+        for socket in &mut sockets {
+            assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("one"));
+        }
+        // One stays, and the others go without a word.
+        held.extend(sockets.pop());
+    }
+    for socket in &mut held {
+        socket.send(Message::text("still here")).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("still here"));
+    }
+    assert_eq!(primary.workers(), workers, "a worker was replaced");
+    drop(held);
+    assert_eq!(primary.stop()["lost"], 0);
+}
+
 #[test]
 fn worker_in_python() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/worker.py");
@@ -169,8 +252,8 @@ fn plain_hyper_serves_and_answers_who_came_just_before_the_end() {
     primary.signal(Signal::TERM);
     primary.wait_for_log("worker draining");
     for mut stream in late {
-        common::client::send_get(&mut stream, "/").unwrap();
-        assert!(common::client::read_answer(stream).unwrap().body.starts_with("hello"));
+        send_get(&mut stream, "/").unwrap();
+        assert!(read_answer(stream).unwrap().body.starts_with("hello"));
     }
     assert_eq!(primary.stop_finished()["killed_workers"], 0);
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::client::{ask, nth};
 use common::process::{Signal, children, descriptors, signal};
-use common::{Builder, Primary, eventually, example, own_directory};
+use common::{Builder, Primary, TIMEOUT, eventually, example, own_directory};
 use serde_json::Value;
 use sticky_lb::internals::handover::Carry;
 use sticky_lb::internals::link::seam::WorkerId;
@@ -504,7 +504,7 @@ async fn a_change_moves_to_other_files_or_changes_nothing() {
     // Without an end, and never more of it: the end of the whole brings it.
     says.write_all(b"four").expect("it is read");
     assert_eq!(output.dropped(), 0);
-    output.finish().await;
+    output.finish(TIMEOUT).await;
     assert_eq!(fs::read_to_string(path("new")).expect("it is there"), "three\nfour\n");
 }
 
@@ -537,7 +537,7 @@ async fn the_last_lines_can_be_seen_and_followed() {
     assert_eq!((printed.missed, printed.lines().count()), (0, 1));
     assert_eq!(printed.lines().next().map(|line| line.text), Some(&b"begun and ended"[..]));
     complains.write_all(b"at the end").expect("it is read");
-    output.finish().await;
+    output.finish(TIMEOUT).await;
     let printed = of_stderr.next().await.expect("a line");
     assert_eq!(printed.lines().map(|line| line.text).collect::<Vec<_>>(), [b"at the end"]);
     assert!(of_stderr.next().await.is_none(), "nothing more comes");
@@ -564,7 +564,7 @@ async fn no_line_is_lost_or_cut_when_output_is_handed_over_again_and_again() {
     output.take(worker(), pid, stdout, prints.stderr.take().expect("a pipe").into());
     let (mut begun, mut all) = (0, 0);
     while all < 20 || prints.try_wait().expect("it is ours").is_none() {
-        let mut stopped = output.hand_over().await;
+        let mut stopped = output.hand_over(TIMEOUT).await;
         for pipe in &mut stopped.pipes {
             begun += usize::from(!pipe.state.begun.is_empty());
             // As it would travel.
@@ -578,7 +578,7 @@ async fn no_line_is_lost_or_cut_when_output_is_handed_over_again_and_again() {
         tokio::time::sleep(Duration::from_millis(3)).await;
     }
     assert_eq!(output.dropped(), all);
-    output.finish().await;
+    output.finish(TIMEOUT).await;
     assert!(begun > 0, "no line was handed over in the middle, in {all} times");
     let lines = |path: &Path| -> Vec<String> {
         let text = fs::read_to_string(path).expect("it is there");

@@ -71,6 +71,53 @@ fn a_worker_runs_as_its_user_with_its_umask_niceness_and_directory() {
 }
 
 #[test]
+fn a_worker_with_a_user_of_its_own_gains_no_rights_unless_that_is_wanted() {
+    const NONE: &str = "0000000000000000";
+    let own = status_line(std::process::id(), "CapBnd:");
+    for (arguments, no_new_privs, bounding) in [
+        (&["--user", "daemon"][..], "1", NONE),
+        (&[], "0", own.as_str()),
+        (&["--user", "root"], "1", &own),
+        (&["--user", "daemon", "--no-new-privs=false"], "0", NONE),
+        (&["--user", "daemon", "--drop-capabilities=false"], "1", &own),
+        (&["--no-new-privs", "--drop-capabilities"], "1", NONE),
+    ] {
+        let primary = Primary::with_workers(1).arguments(arguments).start();
+        let worker = primary.worker(0);
+        assert_eq!(status_line(worker, "NoNewPrivs:"), no_new_privs, "{arguments:?}");
+        for set in ["CapBnd:", "CapAmb:", "CapInh:"] {
+            let expected = if set == "CapBnd:" { bounding } else { NONE };
+            assert_eq!(status_line(worker, set), expected, "{arguments:?} {set}");
+        }
+        assert_eq!(status_line(primary.pid(), "CapBnd:"), own, "the primary keeps its own");
+        ask(common::client::nth(0), primary.address());
+        primary.stop();
+    }
+}
+
+#[test]
+fn a_worker_that_prints_events_forges_none() {
+    const LINE: &str = r#"{"event":"stopped","how":"forged"}"#;
+    let demo = env!("CARGO_BIN_EXE_sticky-lb");
+    let shell = format!("echo '{LINE}'; echo '{LINE}' >&2; exec {demo} demo-worker");
+    let primary = Primary::with_workers(2).worker(&["sh", "-c", &shell]).start();
+    eventually("both have printed", || primary.printed().len() == 2);
+    assert!(primary.printed().iter().all(|line| line == LINE.as_bytes()));
+    primary.wait_for_log(LINE);
+    // No worker has the descriptor, under whatever number.
+    let pipe = |pid: u32| {
+        let pipes = common::process::descriptors(pid).into_iter().map(|(_, target)| target);
+        pipes.collect::<HashSet<_>>()
+    };
+    let events = common::process::descriptors(primary.pid());
+    let events = events.into_iter().find(|(number, _)| *number == 900).map(|(_, target)| target);
+    let events = events.unwrap_or_else(|| panic!("the keeper has it"));
+    assert!(!pipe(primary.worker(0)).contains(&events));
+    let stopped = primary.stop();
+    assert_eq!(stopped["how"], "graceful", "the first of its kind is the primary's");
+}
+
+#[test]
 fn a_start_that_fails_says_at_which_step() {
     for (arguments, worker, expected) in [
         (

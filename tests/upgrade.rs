@@ -330,3 +330,24 @@ fn nothing_is_left_open_by_many_upgrades() {
     eventually("descriptors are as many as before", || count() <= before);
     assert!(process::children(pid()).iter().all(|it| process::state(*it) != Some('Z')));
 }
+
+#[test]
+fn nothing_is_left_of_a_program_that_was_asked() {
+    let program = Program::fresh();
+    let primary = Primary::with_workers(1).upgraded_to(&program).start();
+    let left = primary.directory().join("left");
+    // It has the state, and what is printed to, and does not end by itself.
+    let shell = format!("sleep 1000 & echo $! > {}", left.display());
+    for is_good in [true, false] {
+        if is_good {
+            program.interpose(&format!("if [ \"$1\" = check ]; then {shell}; fi"));
+            primary.upgrade();
+        } else {
+            program.replace(&format!("#!/bin/sh\n{shell}\necho no >&2; exit 1\n"));
+            assert!(primary.upgrade_in_vain().contains("refuses: no"));
+        }
+        let pid = std::fs::read_to_string(&left).unwrap().trim().parse().unwrap();
+        eventually("it is gone", || !process::exists(pid));
+    }
+    primary.stop();
+}

@@ -1,13 +1,14 @@
 //! `--events-fd N`: what happens to the primary, a line of JSON each, on a descriptor that it was
 //! started with. Workers don't inherit it, so that none of them can forge a line.
 //!
-//! Nothing waits for their reader: a thread writes, and lines are dropped while its queue is full. An event is
-//! written behind the lines of the log that came before it.
+//! Nothing waits for their reader: a thread writes, and events are dropped and counted while its queue is
+//! full, but for those by which a script knows that a primary listens, is ready or has stopped: these find a
+//! place, and the end waits for them. An event is written behind the lines of the log that came before it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -18,14 +19,18 @@ use serde_json::Value;
 
 use crate::kernel::adopt_if;
 use crate::log::write_all;
+use crate::protocol::ids::Timestamp;
 use crate::system::activation::is_passed_socket;
 use crate::system::keeper::passed_events;
 
 /// Lines that may wait.
-const QUEUE_LIMIT: usize = 1024;
+const QUEUE_LIMIT: u64 = 1024;
 
-/// How long the end waits for lines that are not written yet.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Lines that may wait beside those, of events that come once in a primary's life.
+const RESERVED: u64 = 16;
+
+/// How often dropped events are spoken of.
+const LOSS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why there is no such descriptor.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +121,15 @@ pub(super) struct EventWriter {
 struct Thread {
     lines: SyncSender<String>,
     ended: Receiver<()>,
-    is_full: AtomicBool,
+    count: Arc<Count>,
+}
+
+/// Events that are not written.
+#[derive(Debug, Default)]
+struct Count {
+    /// They will be.
+    waiting: AtomicU64,
+    dropped: AtomicU64,
 }
 
 impl EventWriter {
@@ -130,44 +143,69 @@ impl EventWriter {
         flush_log: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
         let Some(file) = file.cloned() else { return Ok(Self { thread: None }) };
-        let (sender, lines) = sync_channel(QUEUE_LIMIT);
+        let room = usize::try_from(QUEUE_LIMIT + RESERVED).unwrap_or(usize::MAX);
+        let (sender, lines) = sync_channel(room);
         let (running, ended) = sync_channel(1);
+        let count = Arc::<Count>::default();
+        let counted = Arc::clone(&count);
         thread::Builder::new().name("events".to_owned()).spawn(move || {
-            write_lines(&lines, &file, flush_log);
+            write_lines(&lines, &file, &counted, flush_log);
             drop(running);
         })?;
-        Ok(Self { thread: Some(Thread { lines: sender, ended, is_full: AtomicBool::new(false) }) })
+        Ok(Self { thread: Some(Thread { lines: sender, ended, count }) })
     }
 
     /// Adds an event.
     pub(super) fn write(&self, event: &Value) {
-        let Some(thread) = &self.thread else { return };
-        let is_full = match thread.lines.try_send(format!("{event}\n")) {
-            Ok(()) | Err(TrySendError::Disconnected(_)) => false,
-            Err(TrySendError::Full(_)) => true,
-        };
-        if is_full && !thread.is_full.swap(is_full, Ordering::Relaxed) {
-            tracing::warn!("events dropped: the descriptor of --events-fd is not read fast enough");
-        } else if !is_full {
-            thread.is_full.store(false, Ordering::Relaxed);
+        let Some(Thread { lines, count, .. }) = &self.thread else { return };
+        let has_room = count.waiting.load(Ordering::Relaxed) < QUEUE_LIMIT;
+        count.waiting.fetch_add(1, Ordering::Relaxed);
+        if !(has_room || is_essential(event))
+            || matches!(lines.try_send(format!("{event}\n")), Err(TrySendError::Full(_)))
+        {
+            count.waiting.fetch_sub(1, Ordering::Relaxed);
+            if count.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
+                tracing::warn!(
+                    "events dropped: the descriptor of --events-fd is not read fast enough"
+                );
+            }
         }
     }
 
-    /// Waits until all events are written, for 2 s at most.
-    pub(super) fn finish(self) {
-        let Some(Thread { lines, ended, .. }) = self.thread else { return };
+    /// Waits until all events are written, for `timeout` at most.
+    pub(super) fn finish(self, timeout: Duration) {
+        let Some(Thread { lines, ended, count }) = self.thread else { return };
         drop(lines);
-        if ended.recv_timeout(FLUSH_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
-            tracing::warn!("events are lost: the descriptor of --events-fd is not read");
+        if ended.recv_timeout(timeout) == Err(RecvTimeoutError::Timeout) {
+            let [waiting, dropped] =
+                [&count.waiting, &count.dropped].map(|count| count.load(Ordering::Relaxed));
+            let events = waiting + dropped;
+            tracing::warn!(events, "events are lost: the descriptor of --events-fd is not read");
         }
     }
 }
 
-fn write_lines(lines: &Receiver<String>, file: &EventsFile, flush_log: impl Fn()) {
-    let mut has_failed = false;
+/// Whether scripts wait for this event.
+fn is_essential(event: &Value) -> bool {
+    matches!(event["event"].as_str(), Some("listening" | "ready" | "stopped"))
+}
+
+fn write_lines(lines: &Receiver<String>, file: &EventsFile, count: &Count, flush_log: impl Fn()) {
+    let (mut has_failed, mut reported) = (false, Timestamp(0));
     for line in lines {
         flush_log();
-        match write_all(file.as_fd(), line.as_bytes()) {
+        let written = write_all(file.as_fd(), line.as_bytes());
+        count.waiting.fetch_sub(1, Ordering::Relaxed);
+        let now = Timestamp::now();
+        if count.dropped.load(Ordering::Relaxed) > 0 && now.since(reported) >= LOSS_INTERVAL {
+            reported = now;
+            let events = count.dropped.swap(0, Ordering::Relaxed);
+            tracing::warn!(
+                events,
+                "events were dropped: the descriptor of --events-fd is read again"
+            );
+        }
+        match written {
             Ok(()) => has_failed = false,
             Err(error) => {
                 if !std::mem::replace(&mut has_failed, true) {
@@ -186,6 +224,8 @@ mod tests {
 
     use super::*;
 
+    const TIMEOUT: Duration = Duration::from_secs(20);
+
     fn file(descriptor: impl Into<OwnedFd>) -> EventsFile {
         EventsFile { descriptor: Arc::new(descriptor.into()), is_copy: false }
     }
@@ -196,21 +236,35 @@ mod tests {
         let events = EventWriter::start(Some(&file(writer)), || {}).unwrap();
         events.write(&json!({"event": "ready"}));
         events.write(&json!({"event": "stopped"}));
-        events.finish();
+        events.finish(TIMEOUT);
         let lines: Vec<_> = BufReader::new(reader).lines().map(Result::unwrap).collect();
         assert_eq!(lines, [r#"{"event":"ready"}"#, r#"{"event":"stopped"}"#]);
     }
 
     #[test]
-    fn a_reader_that_does_not_read_stops_nothing() {
+    fn a_reader_that_does_not_read_stops_nothing_and_what_counts_finds_a_place() {
+        let (reader, writer) = io::pipe().unwrap();
+        let events = EventWriter::start(Some(&file(writer)), || {}).unwrap();
+        let long = json!({"event": "x".repeat(4096)});
+        let all = 2 * QUEUE_LIMIT;
+        (0..all).for_each(|_| events.write(&long));
+        events.write(&json!({"event": "stopped"}));
+        let dropped = events.thread.as_ref().unwrap().count.dropped.load(Ordering::Relaxed);
+        assert!(dropped > 0);
+        let read = thread::spawn(|| BufReader::new(reader).lines().map(Result::unwrap).collect());
+        events.finish(TIMEOUT);
+        let lines: Vec<String> = read.join().unwrap();
+        assert_eq!(lines.len() as u64, all - dropped + 1);
+        assert_eq!(lines.last().unwrap(), r#"{"event":"stopped"}"#);
+    }
+
+    #[test]
+    fn the_end_waits_only_so_long() {
         let (_reader, writer) = io::pipe().unwrap();
         let events = EventWriter::start(Some(&file(writer)), || {}).unwrap();
         let long = json!({"event": "x".repeat(4096)});
-        for _ in 0..2 * QUEUE_LIMIT {
-            events.write(&long);
-        }
-        assert!(events.thread.as_ref().unwrap().is_full.load(Ordering::Relaxed));
-        events.finish();
+        (0..100).for_each(|_| events.write(&long));
+        events.finish(Duration::from_millis(10));
     }
 
     #[test]
@@ -219,10 +273,10 @@ mod tests {
         drop(reader);
         let events = EventWriter::start(Some(&file(writer)), || {}).unwrap();
         events.write(&json!({"event": "ready"}));
-        events.finish();
+        events.finish(TIMEOUT);
         let none = EventWriter::start(None, || {}).unwrap();
         none.write(&json!({"event": "ready"}));
-        none.finish();
+        none.finish(TIMEOUT);
     }
 
     #[test]

@@ -31,7 +31,13 @@ use crate::system::keeper::main_pid;
 const BLOCKING_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How long an event waits for the log.
-const LOG_TIMEOUT: Duration = Duration::from_millis(500);
+const LOG_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// How long the end waits for the readers of all that is printed, together.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The last event waits at least so long for its reader, when others have taken all the time.
+const LAST_EVENT_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Runs as keeper or as primary. The keeper alone reports errors of the configuration: with a wrong one
 /// it starts no primary.
@@ -46,6 +52,7 @@ pub(super) fn run(reader: &Reader, events: Option<RawFd>) -> Result<u8, Box<dyn 
     let role = Role::of(&config);
     let result = match role {
         Role::Keeper(settings) => {
+            log.start_thread()?;
             let events = events.map(|it| it.as_fd().try_clone_to_owned()).transpose()?;
             keeper::run(settings, config.source.as_deref(), events).map_err(Into::into)
         }
@@ -105,13 +112,14 @@ impl Run<'_> {
             let flush_log = move || log.flush_within(LOG_TIMEOUT);
             let events = EventWriter::start(self.events, flush_log)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let end = runtime.block_on(self.once(startup, &output, &events));
+            let (end, flush_by) = runtime.block_on(self.once(startup, &output, &events));
             runtime.shutdown_timeout(BLOCKING_TIMEOUT);
-            events.finish();
-            let PrimaryEnd::HandedOver(handover, program) = end? else { return Ok(()) };
+            let left = || flush_by.since(Timestamp::now());
+            events.finish(left().max(LAST_EVENT_TIMEOUT));
+            self.log.flush_within(left());
+            let PrimaryEnd::HandedOver { handover, program, .. } = end? else { return Ok(()) };
             // Its threads have ended.
             drop(output);
-            self.log.flush();
             self.set_events_inherited(true);
             let Err(refused) = handover.become_successor(&program);
             self.set_events_inherited(false);
@@ -119,12 +127,13 @@ impl Run<'_> {
         }
     }
 
+    /// Runs one primary to its end. Returns until when the readers of what it has printed have time.
     async fn once(
         self,
         startup: Startup,
         output: &Output,
         events: &EventWriter,
-    ) -> Result<PrimaryEnd, Box<dyn Error>> {
+    ) -> (Result<PrimaryEnd, Box<dyn Error>>, Timestamp) {
         let reread = || reread(self.reader, self.config);
         let terminal = Terminal::find();
         let mut address = None;
@@ -144,11 +153,12 @@ impl Run<'_> {
             }
             Err(error) => Err(error),
         };
-        if let Ok(PrimaryEnd::HandedOver(..)) = result {
-            return Ok(result?);
+        if let Ok(PrimaryEnd::HandedOver { flush_by, .. }) = result {
+            return (result.map_err(Into::into), flush_by);
         }
+        let flush_by = Timestamp::now() + FLUSH_TIMEOUT;
         // Also where it has failed: workers may have printed why.
-        output.clone().finish().await;
+        output.clone().finish(FLUSH_TIMEOUT).await;
         if let Ok(PrimaryEnd::Ended(ended)) = &result {
             events.write(&stopped_line(ended));
             if terminal.is_some() {
@@ -156,7 +166,7 @@ impl Run<'_> {
                 self.log.print(&summary(ended, uptime));
             }
         }
-        Ok(result?)
+        (result.map_err(Into::into), flush_by)
     }
 
     fn set_events_inherited(self, inherited: bool) {

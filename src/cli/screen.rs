@@ -7,6 +7,8 @@ use clap::builder::styling::{AnsiColor, Style};
 use rustix::termios::tcgetwinsize;
 use serde_json::Value;
 
+use crate::log::write_to_people;
+
 /// The looks that a stream allows: none on a pipe.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Look {
@@ -131,11 +133,10 @@ impl Screen {
     }
 }
 
-/// Prints something for people on standard error.
+/// Prints something for people on standard error, unless nobody reads there.
 pub(super) fn complain(text: &str) {
-    for line in text.lines() {
-        let _ = writeln!(io::stderr(), "sticky-lb: {line}");
-    }
+    let lines = text.lines().map(|line| format!("sticky-lb: {line}\n"));
+    write_to_people(lines.collect::<String>().as_bytes());
 }
 
 fn in_style(text: impl fmt::Display, style: Style) -> String {

@@ -372,7 +372,10 @@ impl Dispatcher {
             Ok(LinkEvent::Acknowledged(_)) => {}
             Ok(LinkEvent::Attached) => self.commands.send_event(worker, SlotEventKind::Attached),
             Ok(LinkEvent::Ready) => self.commands.send_event(worker, SlotEventKind::Ready),
-            Ok(LinkEvent::Pong) => self.commands.send_event(worker, SlotEventKind::Pong),
+            Ok(LinkEvent::Pong) => {
+                let overdue = self.routing.slots().is_overdue(worker, self.now);
+                self.commands.send_event(worker, SlotEventKind::Pong { overdue });
+            }
             Ok(LinkEvent::ReplaceMe) => self.commands.send_event(worker, SlotEventKind::ReplaceMe),
             Ok(LinkEvent::Refused(connections)) => self.refused(worker, connections),
             Ok(LinkEvent::Session(event)) => self.session_event(worker, event),
@@ -531,6 +534,7 @@ impl Dispatcher {
 
     /// A worker is dead: what it has not acknowledged goes to others.
     fn remove(&mut self, worker: WorkerId) {
+        let has_stalled = self.routing.slots().is_overdue(worker, self.now);
         let Some(link) = self.routing.slots().remove(worker, self.now) else { return };
         self.poller.remove(link.as_fd());
         let mut recovered = link.recover();
@@ -547,7 +551,7 @@ impl Dispatcher {
         }
         self.close_used(worker, recovered.lost);
         for connection in recovered.untouched {
-            self.redispatch_after_crash(worker.slot, connection);
+            self.redispatch_after_crash(worker.slot, connection, has_stalled);
         }
         self.broker.restore(&mut self.routing, worker, recovered.offered);
     }
@@ -560,13 +564,18 @@ impl Dispatcher {
         sessions.into_iter().for_each(|one| self.broker.close(&mut self.routing, one));
     }
 
-    fn redispatch_after_crash(&mut self, slot: SlotId, mut connection: PendingConnection) {
+    fn redispatch_after_crash(
+        &mut self,
+        slot: SlotId,
+        mut connection: PendingConnection,
+        has_stalled: bool,
+    ) {
         lines::redispatched(&connection.record, slot, RedispatchReason::Crashed);
         connection.crashes = connection.crashes.saturating_add(1);
         if connection.transfer.is_some() {
             self.broker.place_again(&mut self.routing, connection, Some(slot));
         } else {
-            self.routing.place_after_crash(slot, connection);
+            self.routing.place_after_crash(slot, connection, has_stalled);
         }
     }
 

@@ -211,10 +211,15 @@ impl Routing {
     }
 
     /// Places a connection whose worker has died: to the successor, so that the client stays in its
-    /// slot, but only once.
-    pub(super) fn place_after_crash(&mut self, slot: SlotId, connection: PendingConnection) {
+    /// slot, but only once; where the worker `has_stalled`, elsewhere, as the client has waited long.
+    pub(super) fn place_after_crash(
+        &mut self,
+        slot: SlotId,
+        connection: PendingConnection,
+        has_stalled: bool,
+    ) {
         self.tally.counters.redispatched += 1;
-        let avoid = (connection.crashes > 1).then_some(slot);
+        let avoid = (connection.crashes > 1 || has_stalled).then_some(slot);
         let key: AffinityKey = connection.record.key;
         let route = self.router.route_past(avoid, key, &self.slots, self.now);
         self.follow(route, connection);
@@ -261,7 +266,7 @@ impl Routing {
         sessions: &mut Vec<(WorkerId, PendingConnection)>,
     ) -> Completion {
         let (stats, now, before) = (&mut self.tally.stats, self.now, sessions.len());
-        let completion = self.slots.complete(slot, |worker, connection| {
+        let completion = self.slots.complete(slot, now, |worker, connection| {
             if connection.transfer.is_some() {
                 sessions.push((worker, connection));
             } else {
@@ -426,7 +431,7 @@ impl Host for Routing {
     }
 
     fn resume_link(&mut self, worker: WorkerId) -> bool {
-        let Some(uncounted) = self.slots.complete_resync(worker) else { return false };
+        let Some(uncounted) = self.slots.complete_resync(worker, self.now) else { return false };
         self.count_acknowledged(uncounted);
         self.flush_later(worker.slot);
         true

@@ -13,7 +13,7 @@ use crate::frontend::placement::{Availability, Slots};
 use crate::frontend::session_targets::SessionSlots;
 use crate::link::connection::PendingConnection;
 use crate::link::error::ChannelError;
-use crate::link::event::LinkEvent;
+use crate::link::event::{LinkEvent, SessionEvent};
 use crate::link::seam::WorkerId;
 use crate::link::{Attached, Delivery, Link};
 use crate::protocol::drain::DrainOrder;
@@ -83,7 +83,7 @@ impl SlotTable {
         self.grow(worker.slot.index() + 1);
         self.in_flight += link.in_flight().len();
         let slot = &mut self.slots[worker.slot.index()];
-        slot.workers.push(SlotWorker { id: worker, link, delivery, quarantined: false });
+        slot.workers.push(SlotWorker::new(worker, link, delivery));
     }
 
     /// From now on the slot's clients, waiting ones included, go to `worker`, unless it has been
@@ -182,23 +182,36 @@ impl SlotTable {
         serving.filter(|one| one.link.takes_sessions()).map(|one| one.id)
     }
 
-    /// Reads one message of a worker. Any message shows that it is alive.
+    /// Whether a worker has something that it should have acknowledged by now.
+    #[must_use]
+    pub fn is_overdue(&self, worker: WorkerId, now: Timestamp) -> bool {
+        let slot = self.slots.get(worker.slot.index());
+        let mut workers = slot.into_iter().flat_map(|slot| &slot.workers);
+        workers.any(|one| one.id == worker && one.is_overdue(now, self.settings.ack_timeout))
+    }
+
+    /// Reads one message of a worker. Any message shows that it is alive, which is not to say that it
+    /// takes connections.
     ///
     /// # Errors
     ///
     /// If it breaks the protocol.
     pub fn receive(&mut self, worker: WorkerId, now: Timestamp) -> Result<LinkEvent, ChannelError> {
-        let Some(link) = self.any_link(worker) else { return Ok(LinkEvent::Nothing) };
-        let event = link.receive()?;
-        let state = &mut self.slots[worker.slot.index()].state;
-        match (&event, *state) {
+        let slot = self.slots.get_mut(worker.slot.index());
+        let Some(slot) = slot else { return Ok(LinkEvent::Nothing) };
+        let Some(found) = slot.worker(worker) else { return Ok(LinkEvent::Nothing) };
+        let event = match found.link.receive()? {
+            LinkEvent::ReplaceMe if !found.asks(now) => SessionEvent::Ignored.into(),
+            event => event,
+        };
+        match (&event, slot.state) {
             (LinkEvent::Nothing, _) => {}
             (LinkEvent::Refused(refused), State::Serving(serving))
                 if serving == worker && refused.iter().any(|one| one.transfer.is_none()) =>
             {
-                *state = State::Refusing { worker, until: now + REFUSAL_PAUSE };
+                slot.state = State::Refusing { worker, until: now + REFUSAL_PAUSE };
             }
-            _ => state.is_alive(worker),
+            _ => slot.answered(worker, now, self.settings.ack_timeout),
         }
         Ok(event)
     }
@@ -207,10 +220,12 @@ impl SlotTable {
     pub fn complete(
         &mut self,
         slot: SlotId,
+        now: Timestamp,
         mut acknowledged: impl FnMut(WorkerId, PendingConnection),
     ) -> Completion {
         let mut completion = Completion::default();
         let Some(slot) = self.slots.get_mut(slot.index()) else { return completion };
+        let mut answered = None;
         for SlotWorker { id, link, .. } in slot.workers.iter_mut().filter(|one| !one.quarantined) {
             let before = link.in_flight().len();
             match link.complete(|connection| acknowledged(*id, connection)) {
@@ -220,7 +235,10 @@ impl SlotTable {
                 Err(error) => completion.breach = Some((*id, error)),
             }
             self.in_flight = self.in_flight.saturating_sub(before - link.in_flight().len());
-            slot.state.is_alive(*id);
+            answered = slot.state.worker().filter(|serving| serving == id).or(answered);
+        }
+        if let Some(worker) = answered {
+            slot.answered(worker, now, self.settings.ack_timeout);
         }
         completion
     }
@@ -337,8 +355,10 @@ impl SlotTable {
 
     /// Resumes the link of a worker that had another primary before, if it is known by now what that
     /// one has sent. Returns how many connections the worker had acknowledged that no primary has counted.
-    pub fn complete_resync(&mut self, worker: WorkerId) -> Option<u64> {
-        self.link(worker)?.complete_resync()
+    pub fn complete_resync(&mut self, worker: WorkerId, now: Timestamp) -> Option<u64> {
+        let uncounted = self.link(worker)?.complete_resync()?;
+        self.slots[worker.slot.index()].answered(worker, now, self.settings.ack_timeout);
+        Some(uncounted)
     }
 
     /// Notes the counts of a slot's workers, for a successor.

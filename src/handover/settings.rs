@@ -47,6 +47,8 @@ pub struct WorkerCommandSnapshot {
     pub user: Option<UserSnapshot>,
     pub umask: Option<u32>,
     pub nice: Option<i32>,
+    pub no_new_privs: bool,
+    pub drop_capabilities: bool,
 }
 
 /// The variables of the primary that a worker inherits.

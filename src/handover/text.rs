@@ -132,6 +132,8 @@ mod tests {
             }),
             umask: Some(0o27),
             nice: Some(-3),
+            no_new_privs: true,
+            drop_capabilities: true,
         };
         let text = serde_json::to_string(&command).unwrap();
         assert!(text.contains(r#""arguments":["server.js",[97,255,10],""]"#), "{text}");

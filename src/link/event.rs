@@ -64,8 +64,8 @@ pub enum SessionEvent {
     Protection(ProtectionEvent),
     /// The worker has answered a resynchronisation in full.
     Resynced(ResyncReport),
-    /// A message without an effect of its own: a part of a longer answer, or an answer that comes too
-    /// late.
+    /// A message without an effect of its own: a part of a longer answer, an answer that comes too late,
+    /// or something that the worker has said before.
     Ignored,
 }
 

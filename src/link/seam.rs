@@ -74,7 +74,10 @@ pub enum SlotEventKind {
     /// It takes connections.
     Ready,
     /// Its loop has answered a ping.
-    Pong,
+    Pong {
+        /// It has something that it should have acknowledged by now.
+        overdue: bool,
+    },
     /// It asks to be drained and replaced.
     ReplaceMe,
     /// It broke the protocol; nothing goes to it any more.

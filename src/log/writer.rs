@@ -1,26 +1,39 @@
 //! Writes the log to standard error, directly or through a queue.
 //!
-//! A primary must not wait for the reader of standard error, which workers' lines fill too. So a thread
-//! of its own writes there; when its queue is full, lines are dropped, counted and logged. A process of
-//! one thread writes itself, and drops a line that isn't taken within a second.
+//! A process that serves must not wait for the reader of standard error, which workers' lines fill too. So a
+//! thread of its own writes there; when its queue is full, lines are dropped, counted and logged. Without
+//! that thread, a process writes itself, and drops a line that isn't taken within a second.
 
+use std::cell::Cell;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::limit::{LineLimit, Suppressed};
+use crate::protocol::ids::Timestamp;
+
 /// Lines that may wait.
 const QUEUE_LIMIT: usize = 4096;
 
-/// How long a process of one thread waits for standard error.
+/// How long a process without the thread waits for standard error.
 const WRITE_TIMEOUT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// How often lines that are missing are spoken of.
+const LOSS_INTERVAL: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// The thread that writes: its own lines need no queue.
+    static IS_WRITER: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Writes lines to standard error.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +43,9 @@ pub(super) struct LogWriter(Arc<Shared>);
 struct Shared {
     queue: OnceLock<SyncSender<Entry>>,
     dropped: AtomicU64,
+    limit: LineLimit,
+    /// A flush has waited in vain, and nothing was written since.
+    is_stuck: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -37,6 +53,8 @@ enum Entry {
     Lines(Vec<u8>),
     /// All before it is written when this is dropped.
     Flush(SyncSender<()>),
+    /// A line was left out.
+    Wake,
 }
 
 /// Takes each formatted line in one call.
@@ -44,21 +62,44 @@ enum Entry {
 pub(super) struct LineWriter<'a>(&'a Shared);
 
 impl LogWriter {
-    /// From now on a thread writes.
+    /// From now on a thread writes. It gets no signals: they are for the thread that calls this.
     ///
     /// # Errors
     ///
     /// If the kernel refuses it.
     pub(super) fn start_thread(&self) -> io::Result<()> {
-        if self.0.queue.get().is_some() {
+        if self.has_thread() {
             return Ok(());
         }
         let (sender, entries) = sync_channel(QUEUE_LIMIT);
         let shared = Arc::clone(&self.0);
-        thread::Builder::new().name("log".to_owned()).spawn(move || run(&entries, &shared))?;
+        let before = SigSet::thread_get_mask()?;
+        SigSet::all().thread_block()?;
+        let started = thread::Builder::new().name("log".to_owned()).spawn(move || {
+            IS_WRITER.set(true);
+            run(&entries, &shared);
+        });
+        before.thread_set_mask()?;
+        started?;
         // Nobody else sets it.
         let _ = self.0.queue.set(sender);
         Ok(())
+    }
+
+    /// Whether a thread writes.
+    pub(super) fn has_thread(&self) -> bool {
+        self.0.queue.get().is_some()
+    }
+
+    /// The limit of lines whose losses it speaks of.
+    pub(super) fn limit(&self) -> &LineLimit {
+        &self.0.limit
+    }
+
+    /// Has the thread look for lines that were left out.
+    pub(super) fn wake(&self) {
+        // One that has a full queue looks anyway.
+        self.0.queue.get().map(|queue| queue.try_send(Entry::Wake));
     }
 
     /// Adds lines that are no event of the log.
@@ -67,14 +108,19 @@ impl LogWriter {
         let _ = LineWriter(&self.0).write_all(lines);
     }
 
-    /// Waits until all that was logged so far is written, for `timeout` at most.
+    /// Waits until all that was logged so far is written, for `timeout` at most. After a wait in vain, not
+    /// again before something is written.
     pub(super) fn flush(&self, timeout: Duration) {
         let Some(queue) = self.0.queue.get() else { return };
+        if self.0.is_stuck.load(Ordering::Relaxed) {
+            return;
+        }
         let (done, written) = sync_channel(1);
         // If the queue is full, nothing is read, and waiting is in vain.
         if queue.try_send(Entry::Flush(done)).is_ok() {
             // Nothing is sent: it ends when the other end is dropped.
-            let _ = written.recv_timeout(timeout);
+            let in_vain = written.recv_timeout(timeout) == Err(RecvTimeoutError::Timeout);
+            self.0.is_stuck.store(in_vain, Ordering::Relaxed);
         }
     }
 }
@@ -89,12 +135,15 @@ impl<'a> MakeWriter<'a> for LogWriter {
 
 impl Write for LineWriter<'_> {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
-        if let Some(queue) = self.0.queue.get() {
-            if queue.try_send(Entry::Lines(lines.to_vec())).is_err() {
-                self.0.dropped.fetch_add(1, Ordering::Relaxed);
+        match self.0.queue.get() {
+            Some(_) if IS_WRITER.get() => write_to_stderr(lines),
+            Some(queue) => {
+                if queue.try_send(Entry::Lines(lines.to_vec())).is_err() {
+                    self.0.dropped.fetch_add(1, Ordering::Relaxed);
+                }
             }
-        } else if is_writable() {
-            write_to_stderr(lines);
+            None if is_writable() => write_to_stderr(lines),
+            None => {}
         }
         Ok(lines.len())
     }
@@ -105,15 +154,40 @@ impl Write for LineWriter<'_> {
 }
 
 fn run(entries: &Receiver<Entry>, shared: &Shared) {
+    let mut reported = Timestamp(0);
     loop {
-        match entries.recv() {
+        let entry = match shared.has_losses() {
+            true => entries.recv_timeout(LOSS_INTERVAL),
+            false => entries.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match entry {
             Ok(Entry::Lines(lines)) => write_to_stderr(&lines),
             Ok(Entry::Flush(done)) => drop(done),
-            Err(_) => return,
+            Ok(Entry::Wake) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
         }
-        let lines = shared.dropped.swap(0, Ordering::Relaxed);
+        shared.is_stuck.store(false, Ordering::Relaxed);
+        let now = Timestamp::now();
+        if shared.has_losses() && now.since(reported) >= LOSS_INTERVAL {
+            shared.report_losses();
+            reported = now;
+        }
+    }
+}
+
+impl Shared {
+    fn has_losses(&self) -> bool {
+        self.dropped.load(Ordering::Relaxed) > 0 || self.limit.has_suppressed()
+    }
+
+    /// To be called on the thread that writes.
+    fn report_losses(&self) {
+        let lines = self.dropped.swap(0, Ordering::Relaxed);
         if lines > 0 {
             tracing::warn!(lines, "log lines dropped: standard error is not read fast enough");
+        }
+        for Suppressed { lines, slot, message } in self.limit.take_suppressed() {
+            tracing::warn!(lines, slot, line = message, "log lines suppressed: too many of a kind");
         }
     }
 }
@@ -122,6 +196,16 @@ fn is_writable() -> bool {
     let stderr = io::stderr();
     let mut polled = [PollFd::new(&stderr, PollFlags::OUT)];
     !matches!(poll(&mut polled, Some(&WRITE_TIMEOUT)), Ok(0))
+}
+
+/// Writes to standard error what is no line of the log, unless that isn't read for a second. Not under the
+/// lock: a thread may hold that for as long as nobody reads.
+#[cfg(feature = "demo")]
+pub(crate) fn write_to_people(text: &[u8]) {
+    if is_writable() {
+        // There is no other place for an error.
+        let _ = write_all(io::stderr().as_fd(), text);
+    }
 }
 
 /// Under the lock that workers' lines are written under, too.

@@ -25,7 +25,8 @@ pub struct Limits {
     /// Replace a worker after this many connections [default: no limit].
     #[arg(long, value_name = "N", value_parser = within(1..=u64::MAX))]
     pub max_connections_served: Option<u64>,
-    /// Abort a worker whose event loop has been blocked for this long; 0 never does.
+    /// Abort a worker whose event loop has been blocked, or that has not acknowledged what it has
+    /// received, for this long; 0 never does.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = watchdog_timeout)]
     pub watchdog_timeout: Duration,
 }

@@ -11,7 +11,7 @@ pub(super) const FIRST_GROUP: &str = "General";
 const DEFAULT: &str = "[default: ";
 
 /// A value for each setting, in the syntax of a file, that differs from the default.
-const EXAMPLES: [(&str, &str); 84] = [
+const EXAMPLES: [(&str, &str); 86] = [
     ("name", "\"shop\""),
     ("workers", "8"),
     ("port", "8080"),
@@ -27,6 +27,8 @@ const EXAMPLES: [(&str, &str); 84] = [
     ("user", "\"www-data\""),
     ("group", "\"www-data\""),
     ("umask", "\"027\""),
+    ("no_new_privs", "true"),
+    ("drop_capabilities", "true"),
     ("nice", "5"),
     ("wait_ready", "false"),
     ("listen_timeout", "\"30s\""),

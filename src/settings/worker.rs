@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use crate::kernel::may_drop_capabilities;
 use crate::settings::problems::Problems;
 use crate::settings::units::{mask, within};
 use crate::settings::user;
@@ -40,6 +41,16 @@ pub struct Worker {
     /// Set workers' niceness, -20 to 19 [default: the primary's].
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = within(-20..=19_i32))]
     pub nice: Option<i32>,
+    /// Let no program that a worker runs gain rights: setuid programs such as ping and sudo run as the
+    /// worker's user, and file capabilities give nothing [default: true if user is set].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub no_new_privs: Option<bool>,
+    /// Empty workers' capability bounding set, so that nothing that they run has a capability
+    /// [default: true if user is set, is not root, and the primary may].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub drop_capabilities: Option<bool>,
 }
 
 impl Worker {
@@ -53,13 +64,18 @@ impl Worker {
         let own = self.command.clone();
         let words = if own.is_empty() { demo_command() } else { own };
         let mut words = words.into_iter().chain(self.args.iter().cloned());
+        let user = self.user(problems);
+        let is_other = user.as_ref().is_some_and(|user| user.uid != 0);
+        let may_drop = || is_other && may_drop_capabilities();
         WorkerCommand {
             program: words.next().unwrap_or_default(),
             arguments: words.collect(),
             directory: directory(self.cwd.as_deref().unwrap_or(here), problems),
             environment,
             inherited: self.inherited(),
-            user: self.user(problems),
+            no_new_privs: self.no_new_privs.unwrap_or(user.is_some()),
+            drop_capabilities: self.drop_capabilities.unwrap_or_else(may_drop),
+            user,
             umask: self.umask,
             nice: self.nice,
         }

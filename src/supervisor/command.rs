@@ -27,9 +27,13 @@ pub struct WorkerCommand {
     pub umask: Option<u32>,
     /// Its niceness, from -20 to 19; the primary's if `None`.
     pub nice: Option<i32>,
+    /// No program that it runs gives it more rights than it has: setuid programs run as the worker's user.
+    pub no_new_privs: bool,
+    /// No program that it runs has any capability.
+    pub drop_capabilities: bool,
 }
 
-carry!(struct WorkerCommand => WorkerCommandSnapshot { program, arguments, directory, environment, inherited, user, umask, nice });
+carry!(struct WorkerCommand => WorkerCommandSnapshot { program, arguments, directory, environment, inherited, user, umask, nice, no_new_privs, drop_capabilities });
 
 /// The primary's variables that a worker inherits. Those that concern the primary alone are never
 /// among them: `STICKY_LB_*` but `STICKY_LB_LOG`, systemd's, a Node parent's.

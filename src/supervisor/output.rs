@@ -53,7 +53,7 @@ pub use snapshot::{OutputHandover, PipeHandover, PipeState};
 pub use tail::{Follower, LineFilter, Printed, PrintedLine, Recent};
 
 use console::{Console, Style};
-use files::Files;
+use files::{Files, FilesOrder};
 use queue::Queue;
 use reader::{Command, Passage, Reader};
 use tail::Tail;
@@ -61,8 +61,6 @@ use tail::Tail;
 /// The limit of commands that wait for the reader. The reader never blocks, so that it is never
 /// reached; a further command is dropped with an error in the log.
 const COMMANDS: usize = 1024;
-/// How long the end waits for those who read or store what workers printed.
-const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Takes what workers print, and writes it. No call waits for what is written to, but for
 /// [`Output::finish`], and opening files.
@@ -77,8 +75,18 @@ struct Shared {
     wake: Arc<OwnedFd>,
     dropped: Arc<AtomicU64>,
     tail: Arc<Tail>,
+    queues: Queues,
     /// Closed when the threads have ended.
     ended: Mutex<mpsc::Receiver<()>>,
+}
+
+/// The queues between the threads.
+#[derive(Debug)]
+struct Queues {
+    stdout: Arc<Queue<Style>>,
+    /// The same one where both streams are one.
+    stderr: Arc<Queue<Style>>,
+    files: Arc<Queue<FilesOrder>>,
 }
 
 impl Output {
@@ -97,6 +105,11 @@ impl Output {
 
         let (for_stdout, for_files) = (Queue::new(), Queue::new());
         let for_stderr = if is_shared { Arc::clone(&for_stdout) } else { Queue::new() };
+        let queues = Queues {
+            stdout: Arc::clone(&for_stdout),
+            stderr: Arc::clone(&for_stderr),
+            files: Arc::clone(&for_files),
+        };
         let tail = Arc::<Tail>::default();
         let passage = Passage {
             stdout: Arc::clone(&for_stdout),
@@ -118,7 +131,7 @@ impl Output {
             spawn("output-stderr", &running, move || stderr.write(&for_stderr))?;
         }
         let ended = Mutex::new(ended);
-        Ok(Self { shared: Arc::new(Shared { commands, wake, dropped, tail, ended }) })
+        Ok(Self { shared: Arc::new(Shared { commands, wake, dropped, tail, queues, ended }) })
     }
 
     /// Takes what a new worker prints, from the read ends of its pipes.
@@ -157,11 +170,11 @@ impl Output {
         self.shared.tail.recent(filter, count)
     }
 
-    /// Writes what there is, and ends. After 2 s it gives up: a thread that is stopped by what it
+    /// Writes what there is, and ends. It gives up after `timeout`: a thread that is stopped by what it
     /// writes to is left to the end of the process.
-    pub async fn finish(self) {
+    pub async fn finish(self, timeout: Duration) {
         self.shared.send(Command::End);
-        self.shared.ended().await;
+        self.shared.ended(timeout).await;
     }
 
     /// Resumes another one: its pipes, its incomplete lines, its count.
@@ -186,14 +199,14 @@ impl Output {
         self.shared.send_surely(Command::AdoptPipe(pipe));
     }
 
-    /// Stops reading, writes everything that was read, and ends. After 2 s it gives up writing, as
+    /// Stops reading, writes everything that was read, and ends. After `timeout` it gives up writing, as
     /// [`Output::finish`] does. Later output of workers waits in the pipes, as long as there is room.
-    pub async fn hand_over(self) -> OutputHandover {
+    pub async fn hand_over(self, timeout: Duration) -> OutputHandover {
         let (reply, pipes) = oneshot::channel();
         self.shared.send_surely(Command::HandOver(reply));
         // No answer comes only if the kernel has refused to wait for pipes at all.
         let pipes = pipes.await.unwrap_or_default();
-        self.shared.ended().await;
+        self.shared.ended(timeout).await;
         OutputHandover { pipes, dropped: self.dropped() }
     }
 
@@ -222,12 +235,23 @@ impl Shared {
         let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
     }
 
-    /// Waits for the threads, for a while.
-    async fn ended(&self) {
+    /// Waits for the threads, for a while. Lines that still wait then are lost.
+    async fn ended(&self, timeout: Duration) {
         let mut ended = self.ended.lock().await;
-        if tokio::time::timeout(FINISH_TIMEOUT, ended.recv()).await.is_err() {
-            tracing::warn!("output blocked: the last lines are lost");
+        if tokio::time::timeout(timeout, ended.recv()).await.is_err() {
+            let lines = self.queues.waiting();
+            self.dropped.fetch_add(lines, Ordering::Relaxed);
+            tracing::warn!(lines, "output blocked: the last lines are lost");
         }
+    }
+}
+
+impl Queues {
+    /// Lines that wait.
+    fn waiting(&self) -> u64 {
+        let Self { stdout, stderr, files } = self;
+        let of_stderr = if Arc::ptr_eq(stdout, stderr) { 0 } else { stderr.lines() };
+        stdout.lines() + of_stderr + files.lines()
     }
 }
 

@@ -229,7 +229,7 @@ impl Pool {
                 return Ok(false);
             }
             Some(event) = self.events.recv() => {
-                let may_differ = !matches!(event.kind, SlotEventKind::Pong);
+                let may_differ = !matches!(event.kind, SlotEventKind::Pong { .. });
                 receive(fleet, event).await?;
                 return Ok(may_differ);
             }
@@ -480,8 +480,10 @@ async fn receive(fleet: &mut Fleet, event: SlotEvent) -> Result<(), PoolError> {
     if let Some(message) = WorkerMessage::new(&kind) {
         return fleet.receive(worker, message).await;
     }
-    if let Some(running) = fleet.workers.get_mut(worker) {
-        running.health.watchdog.pong(Timestamp::now());
+    if let Some(running) = fleet.workers.get_mut(worker)
+        && let SlotEventKind::Pong { overdue } = kind
+    {
+        running.health.watchdog.answered(Timestamp::now(), overdue);
     }
     Ok(())
 }

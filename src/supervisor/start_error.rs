@@ -56,7 +56,8 @@ pub fn prepare(command: &WorkerCommand) -> io::Result<Surroundings> {
         let groups = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
         (groups, Gid::from_raw(user.gid), Uid::from_raw(user.uid))
     });
-    Ok(Surroundings { umask: command.umask, nice: command.nice, user, directory })
+    let WorkerCommand { umask, nice, drop_capabilities, no_new_privs, .. } = *command;
+    Ok(Surroundings { umask, nice, drop_capabilities, no_new_privs, user, directory })
 }
 
 /// Then nothing is to be done that takes a privilege.
@@ -71,6 +72,8 @@ pub fn explain(command: &WorkerCommand, error: io::Error) -> io::Error {
     let what = match step {
         Step::Nice => format!("set niceness {}", command.nice.unwrap_or_default()),
         Step::User => format!("become user {}", name(command.user.as_ref())),
+        Step::Capabilities => "drop capabilities".to_owned(),
+        Step::NoNewPrivs => "set no_new_privs".to_owned(),
         Step::Directory => {
             let directory = command.directory.clone().unwrap_or_default();
             format!("change to directory {}", directory.display())

@@ -1,5 +1,8 @@
 //! The watch over a worker's event loop: pings go out, pongs come back, the time between is its lag.
 //!
+//! The pong of a worker that has something to acknowledge for too long is none: its loop turns, but
+//! not the part of it that takes connections.
+//!
 //! Pure: the times of pings and pongs in, the lag out. Never sends and never kills.
 //!
 //! # Pitfalls
@@ -18,6 +21,8 @@ pub struct Watchdog {
     open: Option<Timestamp>,
     /// The last one, once there was one.
     measured: Option<Duration>,
+    /// The open ping has a pong, of a worker with something overdue.
+    overdue: bool,
 }
 
 impl Watchdog {
@@ -30,6 +35,21 @@ impl Watchdog {
     /// Notes a ping. One that is already open goes on waiting.
     pub fn ping_sent(&mut self, now: Timestamp) {
         self.open.get_or_insert(now);
+    }
+
+    /// Notes a pong, of a worker that may have something to acknowledge that is overdue: its ping stays
+    /// open.
+    pub fn answered(&mut self, now: Timestamp, overdue: bool) {
+        self.overdue = overdue;
+        if !overdue {
+            self.pong(now);
+        }
+    }
+
+    /// Whether the worker has answered the open ping, and acknowledges nothing.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
+        self.overdue
     }
 
     /// Notes a pong and says how late it came. One without a ping changes nothing.
@@ -117,6 +137,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_pong_of_a_worker_with_something_overdue_leaves_its_ping_open() {
+        let timeout = Duration::from_secs(5);
+        let mut watchdog = Watchdog::new();
+        watchdog.ping_sent(at(0));
+        watchdog.answered(at(1), true);
+        watchdog.ping_sent(at(4_000));
+        watchdog.answered(at(4_001), true);
+        assert!(!watchdog.has_stalled(at(4_999), timeout) && watchdog.is_overdue());
+        assert!(watchdog.has_stalled(at(5_000), timeout));
+        watchdog.answered(at(5_001), false);
+        assert!(!watchdog.has_stalled(at(60_000), timeout) && !watchdog.is_overdue());
+        assert_eq!(watchdog.lag(at(60_000)), Duration::from_millis(5_001));
     }
 
     proptest! {

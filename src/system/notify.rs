@@ -96,10 +96,22 @@ impl Notifier {
 
     /// Passes on a message of another process.
     pub fn relay(&self, message: &[u8]) {
-        if let Err(error) = self.socket.send_to_addr(message, &self.manager)
+        // With a timeout on the socket, the kernel doesn't restart the call itself: signal(7).
+        let sent = uninterrupted(|| self.socket.send_to_addr(message, &self.manager));
+        if let Err(error) = sent
             && !self.has_failed.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(%error, manager = ?self.manager, "cannot notify the service manager");
+        }
+    }
+}
+
+/// Calls again what a signal has interrupted.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
         }
     }
 }
@@ -172,6 +184,16 @@ mod tests {
         notifier.ready(1);
         notifier.status("fine");
         assert!(notifier.has_failed.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_signal_costs_no_message() {
+        let mut results =
+            vec![Ok(5), Err(io::ErrorKind::Interrupted), Err(io::ErrorKind::Interrupted)];
+        let mut call = || results.pop().unwrap().map_err(io::Error::from);
+        assert_eq!(uninterrupted(&mut call).unwrap(), 5);
+        let refused = uninterrupted(|| Err::<(), _>(io::ErrorKind::ConnectionRefused.into()));
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! The check of the new program: whether it would go on, asked in a process of its own before anything is
 //! given up. After an `execve` that worked there is no way back.
+//!
+//! It has a process group of its own, which ends with it: what it has started has no use for the state.
 
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 
 use crate::handover::{StateError, StateFile};
 use crate::protocol::ids::Timestamp;
@@ -84,6 +87,7 @@ pub fn start(successor: &Successor, state: &StateFile) -> Result<Check, CheckErr
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        .process_group(0)
         .fd_mappings(vec![FdMapping { parent_fd: memory, child_fd: STATE }])
         .map_err(|error| run(io::Error::other(error)))?;
     let process = command.spawn().map_err(run)?;
@@ -101,12 +105,17 @@ impl Check {
     pub fn wait(self) -> Result<(), CheckError> {
         let Self { program, mut process, pidfd } = self;
         let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
+        let answer = thread::spawn(move || stdout.map_or_else(Vec::new, |it| all(it.into())));
         let complaints = thread::spawn(move || stderr.map_or_else(Vec::new, |it| all(it.into())));
-        let answer = stdout.map_or_else(Vec::new, |it| all(it.into()));
-        // Its status may be taken by the thread that reaps children: its output counts.
+        wait_for_end(&pidfd);
         let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+        // At once: as long as one of the group is left, the number is the group's; and if none is, the
+        // number has not come round again.
+        let _ = kill_process_group(Pid::from_child(&process), Signal::KILL);
+        // Its status may be taken by the thread that reaps children: its output counts.
         let _ = process.wait();
-        let complaints = complaints.join().unwrap_or_default();
+        let (answer, complaints) =
+            (answer.join().unwrap_or_default(), complaints.join().unwrap_or_default());
         if String::from_utf8_lossy(&answer).lines().any(|line| line == UNDERSTOOD) {
             return Ok(());
         }
@@ -116,6 +125,14 @@ impl Check {
             false => CheckError::Refused { program, reason },
         })
     }
+}
+
+/// Waits until the process has ended, or until the timeout.
+fn wait_for_end(pidfd: &OwnedFd) {
+    let timeout = Timespec::try_from(TIMEOUT).ok();
+    let wait = || poll(&mut [PollFd::new(pidfd, PollFlags::IN)], timeout.as_ref());
+    // If the kernel refuses to wait, it is too early to ask for an answer.
+    let _ = rustix::io::retry_on_intr(wait);
 }
 
 /// Everything that comes until the end, or until the timeout.

@@ -22,7 +22,7 @@ const FLOORS: [(&str, &str); 20] = [
     ("supervisor", "error kernel protocol handover link system supervisor"),
     ("worker", "kernel protocol worker"),
     ("triggers", "triggers"),
-    ("log", "log"),
+    ("log", "protocol log"),
     ("control", "kernel protocol handover link sessions frontend system supervisor log control"),
     ("config", "sessions frontend supervisor triggers control log"),
     ("upgrade", "kernel protocol handover link system upgrade"),

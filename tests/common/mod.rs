@@ -86,6 +86,7 @@ pub struct Builder {
     descriptors: Vec<OwnedFd>,
     output: Option<OwnedFd>,
     error_output: Option<OwnedFd>,
+    events_output: Option<OwnedFd>,
 }
 
 impl Primary {
@@ -350,6 +351,12 @@ impl Builder {
         self
     }
 
+    /// Its events go there; there are none to wait for then.
+    pub fn events_output(mut self, output: impl Into<OwnedFd>) -> Self {
+        self.events_output = Some(output.into());
+        self
+    }
+
     /// Starts it by a program that is given the command to run behind its own arguments.
     pub fn launcher(mut self, command: &[&str]) -> Self {
         self.launcher = command.iter().map(ToString::to_string).collect();
@@ -385,6 +392,25 @@ impl Builder {
         primary
     }
 
+    /// Starts it and waits until all workers serve, without its events: by its control socket.
+    pub fn start_unheard(self) -> Primary {
+        let (slots, mut primary) = (self.slots, self.spawn());
+        eventually("a control socket", || {
+            let files = fs::read_dir(&primary.directory).into_iter().flatten().flatten();
+            let names = files.filter_map(|file| file.file_name().into_string().ok());
+            let port = names.filter_map(|name| {
+                name.strip_prefix("app-")?.strip_suffix(".sock")?.parse::<u16>().ok()
+            });
+            primary.port = port.last().unwrap_or(0);
+            primary.port != 0
+        });
+        eventually("all workers", || {
+            let status = primary.try_ask("status").unwrap_or_default();
+            status["accepting"] == true && primary.serving().len() == usize::from(slots)
+        });
+        primary
+    }
+
     /// Starts it and waits for nothing.
     pub fn spawn(mut self) -> Primary {
         let directory = own_directory();
@@ -400,7 +426,8 @@ impl Builder {
         command.stderr(self.error_output.take().map_or_else(|| Stdio::from(log), Stdio::from));
         let (events, events_end) = std::io::pipe().expect("the kernel has a pipe left");
         let descriptors = std::mem::take(&mut self.descriptors).into_iter().zip(3..);
-        let descriptors = descriptors.chain([(events_end.into(), EVENTS_FD)]);
+        let events_end = self.events_output.take().unwrap_or_else(|| events_end.into());
+        let descriptors = descriptors.chain([(events_end, EVENTS_FD)]);
         let mappings = descriptors.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
         command.fd_mappings(mappings.collect()).expect("each number comes once");
         let described = format!("{command:?}");

@@ -140,7 +140,7 @@ async fn who_does_not_answer_stalls_and_others_take_its_clients() {
     // It is asked again, answers, and is back.
     assert!(hangs.receive_within(NOT_LONG).is_none());
     hangs.say(&PONG);
-    while !matches!(stage.frontend.event().await.kind, SlotEventKind::Pong) {}
+    while !matches!(stage.frontend.event().await.kind, SlotEventKind::Pong { .. }) {}
     let (_client, _, _socket) = stage.client(&mut hangs, 2).await;
     stage.counts("all are acknowledged", |it| (it.acknowledged, it.lost) == (3, 0)).await;
     stage.end().await;

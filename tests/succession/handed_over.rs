@@ -192,7 +192,7 @@ async fn who_was_expelled_stays_so_and_who_has_stalled_too() {
     // Its answer brings it back.
     assert!(stalled.receive_within(Duration::from_millis(20)).is_none());
     stalled.say(&sticky_lb::protocol::message::PONG);
-    while !matches!(stage.frontend.event().await.kind, SlotEventKind::Pong) {}
+    while !matches!(stage.frontend.event().await.kind, SlotEventKind::Pong { .. }) {}
     let _back = stage.connect(0, 2).await;
     stalled.take_client();
     drop(quarantined);

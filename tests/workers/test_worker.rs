@@ -15,12 +15,15 @@ use sticky_lb::protocol::checkpoint;
 use sticky_lb::protocol::ids::ConnectionId;
 use sticky_lb::protocol::message::{
     BATCH, CHECKPOINT, ConnectionRecord, HELLO, MAX_IDS, MAX_TO_PRIMARY, MAX_TO_WORKER, PONG,
-    READY, SESSIONS, ToWorker, decode_to_worker, encode_protect, encode_refuse,
-    encode_session_list,
+    READY, REPLACE_ME, SESSIONS, ToWorker, decode_to_worker, encode_close_request, encode_protect,
+    encode_refuse, encode_session_list,
 };
 use sticky_lb::protocol::scm_rights::{Received, Sent, receive, send};
 use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
 use sticky_lb::worker::Inheritance;
+
+/// Messages of a flood.
+const FLOOD: usize = 20_000;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -86,6 +89,17 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 answer(socket, "recovered")
             });
         }
+        "never-acknowledges" => {
+            return channel.serve(|_, _, socket| {
+                std::mem::forget(socket);
+                Ok(())
+            });
+        }
+        "floods-closes" => {
+            return channel.flood_when_asked(&encode_close_request(1, Duration::ZERO));
+        }
+        "floods-requests" => return channel.flood_when_asked(&REPLACE_ME),
+        "floods-ready" => return channel.flood_when_asked(&READY),
         "lies-about-sessions" => return channel.serve_with(lie_and_die, true),
         "dies-with-sessions" => return channel.serve_sessions(|_, _| std::process::abort()),
         "refuses-sessions" => return channel.serve_sessions(Channel::refuse),
@@ -134,6 +148,23 @@ impl Channel {
     fn say(&self, message: &[u8]) -> Result<(), Box<dyn Error>> {
         send(&self.socket, message, &[])?;
         Ok(())
+    }
+
+    /// Serves, and with its first client begins to send this as fast as it goes.
+    fn flood_when_asked(self, message: &[u8]) -> Result<ExitCode, Box<dyn Error>> {
+        self.serve_with(
+            |channel, _, socket| {
+                channel.acknowledge();
+                answer(socket, "flood")?;
+                for _ in 0..FLOOD {
+                    while send(&channel.socket, message, &[])? == Sent::Full {
+                        wait_for_room(&channel.socket)?;
+                    }
+                }
+                Ok(())
+            },
+            true,
+        )
     }
 
     fn acknowledge(&self) {
@@ -269,6 +300,12 @@ fn slot() -> u16 {
 
 fn wait_for(socket: &OwnedFd) -> Result<(), Box<dyn Error>> {
     let mut polled = [rustix::event::PollFd::new(socket, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut polled, None)?;
+    Ok(())
+}
+
+fn wait_for_room(socket: &OwnedFd) -> Result<(), Box<dyn Error>> {
+    let mut polled = [rustix::event::PollFd::new(socket, rustix::event::PollFlags::OUT)];
     rustix::event::poll(&mut polled, None)?;
     Ok(())
 }

@@ -24,6 +24,8 @@ pub(super) struct SlotWorker {
     pub(super) delivery: Delivery,
     /// It broke the protocol: its messages and counts are ignored until it is gone.
     pub(super) quarantined: bool,
+    /// When it has last asked to be replaced, as far as that was passed on.
+    pub(super) asked_at: Option<Timestamp>,
 }
 
 /// How a slot takes connections.
@@ -33,7 +35,7 @@ pub(super) enum State {
     Vacant { until: Timestamp },
     /// This worker takes them.
     Serving(WorkerId),
-    /// This worker hasn't acknowledged in time.
+    /// This worker hasn't acknowledged in time, until it answers and nothing that it has is overdue.
     Stalled(WorkerId),
     /// This worker has no descriptors left; it is tried again then.
     Refusing { worker: WorkerId, until: Timestamp },
@@ -50,14 +52,30 @@ pub enum Overdue {
     Unfilled(SlotId, Vec<PendingConnection>),
 }
 
-impl State {
-    /// A worker that answers is not stalled.
-    pub(super) fn is_alive(&mut self, worker: WorkerId) {
-        if *self == Self::Stalled(worker) {
-            *self = Self::Serving(worker);
-        }
+/// A worker that asks to be replaced more often than that is heard once.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+
+impl SlotWorker {
+    pub(super) fn new(id: WorkerId, link: Link, delivery: Delivery) -> Self {
+        Self { id, link, delivery, quarantined: false, asked_at: None }
     }
 
+    /// It asks to be replaced; whether that is news.
+    pub(super) fn asks(&mut self, now: Timestamp) -> bool {
+        let is_news = self.asked_at.is_none_or(|at| now.since(at) >= ASK_INTERVAL);
+        if is_news {
+            self.asked_at = Some(now);
+        }
+        is_news
+    }
+
+    /// Whether it has something that it should have acknowledged by now.
+    pub(super) fn is_overdue(&self, now: Timestamp, ack_timeout: Duration) -> bool {
+        self.link.waiting(now) >= Some(ack_timeout)
+    }
+}
+
+impl State {
     pub(super) fn worker(self) -> Option<WorkerId> {
         match self {
             Self::Serving(worker) | Self::Stalled(worker) | Self::Refusing { worker, .. } => {
@@ -82,6 +100,15 @@ impl Slot {
     pub(super) fn serving(&self) -> Option<&SlotWorker> {
         let serving = self.state.worker()?;
         self.workers.iter().find(|one| one.id == serving && !one.quarantined)
+    }
+
+    /// A worker has answered: it is not stalled any more, unless it still has something that is overdue.
+    pub(super) fn answered(&mut self, worker: WorkerId, now: Timestamp, ack_timeout: Duration) {
+        if self.state == State::Stalled(worker)
+            && self.worker(worker).is_some_and(|found| !found.is_overdue(now, ack_timeout))
+        {
+            self.state = State::Serving(worker);
+        }
     }
 
     /// Whether a connection waits here or is on its way to a worker.
@@ -136,7 +163,7 @@ impl Slot {
         let serving = self.state.worker();
         let others =
             self.workers.iter_mut().filter(|one| Some(one.id) != serving && !one.quarantined);
-        let late = others.filter(|one| one.link.waiting(now) >= Some(ack_timeout));
+        let late = others.filter(|one| one.is_overdue(now, ack_timeout));
         let freed = late.map(|one| Overdue::Stalled(one.id, one.link.take_back()));
         freed.filter(|it| matches!(it, Overdue::Stalled(_, freed) if !freed.is_empty())).collect()
     }
@@ -163,7 +190,7 @@ impl Slot {
         ack_timeout: Duration,
     ) -> Option<Overdue> {
         let serving = self.worker(worker)?;
-        if serving.link.waiting(now)? < ack_timeout {
+        if !serving.is_overdue(now, ack_timeout) {
             return None;
         }
         let mut freed = serving.link.take_back();

@@ -131,6 +131,8 @@ impl Channel {
                 HandshakeFlags::hello(self.board());
                 LinkEvent::Attached
             }
+            // The supervisor has heard it.
+            ToPrimary::Ready if self.handshake.ready => SessionEvent::Ignored.into(),
             ToPrimary::Ready => {
                 self.handshake.receive_ready(self.transport.scoreboard());
                 LinkEvent::Ready

@@ -118,6 +118,16 @@ impl<O> Queue<O> {
         state.drops.say(flows, closed, Timestamp::now())
     }
 
+    /// How many lines wait.
+    pub(super) fn lines(&self) -> u64 {
+        let state = self.lock();
+        let lines = |item: &Item<O>| match item {
+            Item::Lines(chunk) => chunk.text.count(),
+            Item::Order(_) => 0,
+        };
+        state.items.iter().map(lines).sum()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<O>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

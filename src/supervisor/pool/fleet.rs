@@ -263,11 +263,16 @@ impl Fleet {
 
     /// Gives a worker's clients to its successor at once. SIGABRT lets it write a core.
     async fn abort(&mut self, worker: WorkerId) -> Result<(), PoolError> {
-        self.frontend.send(SlotCommand::Drain(worker, ABORTED)).await?;
-        self.workers.mark_killed(worker, KillReason::Stalled);
-        self.announce(worker, WorkerChange::Killed("event loop stands still".to_owned()));
+        let stalled = self.workers.mark_killed(worker, KillReason::Stalled);
+        let overdue = stalled.is_some_and(|running| running.health.watchdog.is_overdue());
+        let reason = match overdue {
+            true => "does not acknowledge what it has received",
+            false => "event loop stands still",
+        };
+        self.announce(worker, WorkerChange::Killed(reason.to_owned()));
+        // First: it may end by itself when it is told to drain.
         self.workers.signal(worker, Signal::ABORT);
-        Ok(())
+        Ok(self.frontend.send(SlotCommand::Drain(worker, ABORTED)).await?)
     }
 
     /// Kills all workers and waits for their ends.

@@ -23,7 +23,7 @@ impl WorkerMessage {
             SlotEventKind::Ready => Some(Self::Ready),
             SlotEventKind::ReplaceMe => Some(Self::Leave),
             SlotEventKind::Violation(_) => Some(Self::Violation),
-            SlotEventKind::Pong => None,
+            SlotEventKind::Pong { .. } => None,
         }
     }
 }

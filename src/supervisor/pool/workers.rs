@@ -180,6 +180,9 @@ impl Workers {
     ) -> (String, Option<Crash>) {
         let crash = Crash::new(running.killed, exit.as_ref().ok().copied());
         let reason = match (running.killed, exit) {
+            (Some(KillReason::Stalled), Ok(exit)) if running.health.watchdog.is_overdue() => {
+                format!("did not acknowledge: {exit}")
+            }
             (Some(KillReason::Stalled), Ok(exit)) => format!("stood still: {exit}"),
             (Some(reason), _) => settings.explain(reason),
             (None, Ok(Exit::Signal(9))) if self.has_run_out_of_memory() => {

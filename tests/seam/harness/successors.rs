@@ -29,6 +29,8 @@ use tokio::time::sleep;
 use super::frontend::{Channels, Frontend};
 use super::keeper::Keeper;
 
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// What becomes of a pool, again and again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Life {
@@ -111,7 +113,7 @@ impl Line {
 
     async fn after_upgrade(&self, pool: PoolHandover, channels: Channels) -> Pair {
         let PoolHandover { snapshot, mut processes, links } = pool;
-        let mut printed = links.output.hand_over().await;
+        let mut printed = links.output.hand_over(FLUSH_TIMEOUT).await;
         let output = Output::resume(OutputSettings::default(), &mut printed).unwrap();
         let snapshot: PoolSnapshot = decode(&encode(&snapshot).unwrap()).unwrap();
         let inherited = snapshot.inherited.iter().copied().collect();

@@ -38,6 +38,8 @@ fn command(release: &str) -> WorkerCommand {
             groups: vec![33, 4],
         }),
         umask: Some(0o27),
+        no_new_privs: true,
+        drop_capabilities: false,
         nice: Some(-3),
     }
 }
