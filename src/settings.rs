@@ -28,6 +28,7 @@ pub mod reference;
 pub mod report;
 mod resolve;
 pub mod scaling;
+mod secret;
 mod syntax;
 pub mod table;
 pub mod template;

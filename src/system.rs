@@ -9,5 +9,6 @@ pub mod journal;
 pub mod keeper;
 pub mod limits;
 pub mod notify;
+pub mod place;
 pub mod program;
 pub mod store;

@@ -4,8 +4,8 @@
 
 mod common;
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -337,6 +337,32 @@ fn init_overwrites_nothing_unless_forced() {
     assert!(place.run(&["init", "other.toml"]).status.success());
     assert!(place.run(&["init", "--force"]).status.success());
     assert_eq!(place.read("sticky-lb.toml"), place.read("other.toml"));
+}
+
+#[test]
+fn init_keeps_secrets_to_their_owner() {
+    let plain = r#"{"script": "a.js"}"#;
+    let secret = r#"{"script": "a.js", "env": {"PASSWORD": "x"}}"#;
+    let place = Place::with(&[("plain.json", plain), ("own.json", plain), ("env.json", secret)]);
+    let path = |name: &str| place.0.join(name);
+    fs::set_permissions(path("own.json"), Permissions::from_mode(0o600)).unwrap();
+    for (source, others) in [("plain.json", true), ("own.json", false), ("env.json", false)] {
+        // A file that is replaced, and what a link leads to, keep neither mode nor content.
+        fs::write(path("before"), "before").unwrap();
+        let _ = fs::remove_file(path("forced.toml"));
+        symlink("before", path("forced.toml")).unwrap();
+        for words in [&["new.toml"][..], &["forced.toml", "--force"]] {
+            let words = [&["init", "--from-pm2", source][..], words].concat();
+            let output = place.run(&words);
+            assert!(output.status.success(), "{}", stderr(&output));
+        }
+        for name in ["new.toml", "forced.toml"] {
+            let mode = fs::symlink_metadata(path(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077 != 0, others, "{name} from {source}: {mode:o}");
+        }
+        assert_eq!(place.read("before"), "before");
+        fs::remove_file(path("new.toml")).unwrap();
+    }
 }
 
 const ECOSYSTEM_JS: &str = "

@@ -1,8 +1,9 @@
 //! `sticky-lb check` and `sticky-lb init`: configuration shown, and written.
 
 use std::error::Error;
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use serde_json::{Value as Json, json};
@@ -15,6 +16,11 @@ use crate::settings::report::Value;
 use crate::settings::template;
 
 use super::flags::Init;
+
+/// The mode of a file with settings alone, less the mask of the process.
+const PUBLIC: u32 = 0o666;
+/// The mode of a file that may hold secrets.
+const PRIVATE: u32 = 0o600;
 
 /// All values, as a file that says the same, with where each was written beside it.
 pub(super) fn text(values: &[Value]) -> String {
@@ -51,14 +57,15 @@ pub(super) fn json(values: &[Value]) -> Json {
 pub(super) fn init(init: &Init) -> Result<Vec<String>, Box<dyn Error>> {
     let file = init.file.as_deref().unwrap_or_else(|| USUAL_NAME.as_ref());
     let Some(source) = &init.from_pm2 else {
-        write(file, &template::commented(), init.force)?;
+        write(file, &template::commented(), PUBLIC, init.force)?;
         return Ok(Vec::new());
     };
     let apps = ecosystem::read(source)?;
     let app = choose(&apps, init.app.as_deref(), source)?;
     let folder = file.parent().unwrap_or_else(|| Path::new(""));
     let converted = convert::convert(app, source, folder);
-    write(file, &converted.text, init.force)?;
+    let mode = if converted.has_variables || is_private(source) { PRIVATE } else { PUBLIC };
+    write(file, &converted.text, mode, init.force)?;
     Ok(converted.notes)
 }
 
@@ -78,14 +85,34 @@ fn choose<'a>(apps: &'a [App], name: Option<&str>, source: &Path) -> Result<&'a 
     })
 }
 
+/// Whether its owner alone can read it.
+fn is_private(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|found| found.permissions().mode() & 0o077 == 0)
+}
+
 /// Writes a file that must not be there yet, unless it may be replaced.
-fn write(file: &Path, text: &str, force: bool) -> Result<(), Box<dyn Error>> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).create_new(!force);
-    let result = options.open(file).and_then(|mut open| open.write_all(text.as_bytes()));
+fn write(file: &Path, text: &str, mode: u32, force: bool) -> Result<(), Box<dyn Error>> {
+    let result = if force { replace(file, text, mode) } else { create(file, text, mode) };
     let name = file.display();
     result.map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => format!("{name} is there already: --force replaces it").into(),
         _ => format!("cannot write {name}: {error}").into(),
     })
+}
+
+fn create(file: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let mut open = OpenOptions::new().write(true).create_new(true).mode(mode).open(file)?;
+    open.write_all(text.as_bytes())
+}
+
+/// A new file takes the place of the old one, whose mode and other names it doesn't have.
+fn replace(file: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let mut fresh = file.as_os_str().to_owned();
+    fresh.push(format!(".{}.new", std::process::id()));
+    let fresh = Path::new(&fresh);
+    let replaced = create(fresh, text, mode).and_then(|()| fs::rename(fresh, file));
+    if replaced.is_err() {
+        let _ = fs::remove_file(fresh);
+    }
+    replaced
 }

@@ -12,15 +12,18 @@
 //! signals.
 
 use std::ffi::OsString;
-use std::fs::{DirBuilder, Permissions};
+use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use rustix::net::listen;
+use rustix::fs::{Mode, fchmod};
 use rustix::net::sockopt::socket_peercred;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+};
 use rustix::process::geteuid;
 
 use crate::system::keeper::main_pid;
@@ -97,14 +100,11 @@ impl ControlSocket {
         }
         let failed = |source| SocketError::Bind { path: path.clone(), source };
         check_free(&path)?;
-        // Under a temporary name: nobody can connect before it has mode 0600.
+        // Under a temporary name: it takes the place of a socket that is left.
         let fresh = path.with_extension(format!("{}.new", std::process::id()));
         let _ = std::fs::remove_file(&fresh);
-        let listener = UnixListener::bind(&fresh).map_err(failed)?;
-        let placed = std::fs::set_permissions(&fresh, Permissions::from_mode(0o600))
-            .and_then(|()| listener.set_nonblocking(true))
-            .and_then(|()| std::fs::rename(&fresh, &path))
-            .and_then(|()| identity(&path));
+        let listener = private_listener(&fresh).map_err(failed)?;
+        let placed = std::fs::rename(&fresh, &path).and_then(|()| identity(&path));
         match placed {
             Ok(identity) => Ok(Self { path, identity, listener }),
             Err(source) => {
@@ -235,6 +235,17 @@ fn check_free(path: &Path) -> Result<(), SocketError> {
         // Any other error comes from a live listener: a full backlog, or another user's.
         _ => Err(SocketError::Taken(path.to_owned())),
     }
+}
+
+/// A listener of mode 0600. The mode is the socket's before its file exists: a file is not changed by
+/// its name, which others could exchange.
+fn private_listener(path: &Path) -> io::Result<UnixListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {

@@ -8,7 +8,9 @@ use clap::{Args, ValueEnum};
 use crate::control::settings::{AdminSettings, ControlSettings, ReadyThreshold, Token};
 use crate::log::{Levels, LogFormat, LogSettings};
 use crate::settings::problems::Problems;
+use crate::settings::secret;
 use crate::settings::units::slots;
+use crate::supervisor::command::User;
 
 /// How operators reach the primary.
 #[derive(Clone, Debug, Args)]
@@ -51,8 +53,12 @@ impl Control {
     }
 
     /// An address beyond loopback needs a token.
-    pub(super) fn admin(&self, problems: &mut Problems) -> Option<AdminSettings> {
-        let token = self.token(problems);
+    pub(super) fn admin(
+        &self,
+        user: Option<&User>,
+        problems: &mut Problems,
+    ) -> Option<AdminSettings> {
+        let token = self.token(user, problems);
         let Some(address) = self.admin else {
             for (given, key) in [
                 (self.admin_token_file.is_some(), "admin_token_file"),
@@ -75,13 +81,13 @@ impl Control {
         Some(AdminSettings { address, token, hosts: self.admin_host.clone(), ready })
     }
 
-    fn token(&self, problems: &mut Problems) -> Option<Token> {
+    fn token(&self, user: Option<&User>, problems: &mut Problems) -> Option<Token> {
         let file = self.admin_token_file.as_ref()?;
         let key = "admin_token_file";
-        let text = match std::fs::read_to_string(file) {
-            Ok(text) => text,
-            Err(error) => {
-                problems.note(key, format!("cannot read {}: {error}", file.display()));
+        let text = match secret::read(file, user) {
+            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
+            Err(text) => {
+                problems.note(key, text);
                 return None;
             }
         };

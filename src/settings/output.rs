@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::settings::units::{interval, size, within};
+use crate::settings::units::{file_mode, interval, size, within};
 use crate::supervisor::output::{LogFormat, OutputSettings, Prefix};
 
 /// Files, formats and rotation of workers' output.
@@ -44,6 +44,9 @@ pub struct Output {
     /// Keep this many rotated files.
     #[arg(long, value_name = "N", default_value = "10", value_parser = within(0..=u32::MAX))]
     pub log_rotate_keep: u32,
+    /// Create log files with this mode, in octal, less the primary's umask.
+    #[arg(long, value_name = "MODE", default_value = "640", value_parser = file_mode)]
+    pub log_file_mode: u32,
 }
 
 /// When lines on standard output start with their slot.
@@ -67,7 +70,8 @@ pub enum FormatArg {
 }
 
 impl Output {
-    pub(super) fn output(&self, name: &str) -> OutputSettings {
+    /// `guarded` if workers run as another user than the primary.
+    pub(super) fn output(&self, name: &str, guarded: bool) -> OutputSettings {
         OutputSettings {
             name: name.to_owned(),
             prefix: match self.log_prefix {
@@ -87,6 +91,8 @@ impl Output {
             rotate_size: self.log_rotate_size,
             rotate_interval: self.log_rotate_interval,
             rotate_keep: self.log_rotate_keep,
+            file_mode: self.log_file_mode,
+            guarded,
         }
     }
 }

@@ -11,7 +11,9 @@ use crate::frontend::affinity::{DigestKind, Prefixes};
 use crate::frontend::placement::Placement;
 use crate::frontend::router::RouterSettings;
 use crate::settings::problems::Problems;
+use crate::settings::secret;
 use crate::settings::units::{above_zero, duration, within};
+use crate::supervisor::command::User;
 
 /// How clients are placed on slots.
 #[derive(Clone, Debug, Args)]
@@ -75,10 +77,14 @@ pub enum DigestArg {
 }
 
 impl PlacementArgs {
-    pub(super) fn affinity(&self, problems: &mut Problems) -> AffinitySettings {
+    pub(super) fn affinity(
+        &self,
+        user: Option<&User>,
+        problems: &mut Problems,
+    ) -> AffinitySettings {
         let secret = self.secret_file.as_deref().map(|file| {
-            std::fs::read(file).unwrap_or_else(|error| {
-                problems.note("secret_file", format!("cannot read {}: {error}", file.display()));
+            secret::read(file, user).unwrap_or_else(|text| {
+                problems.note("secret_file", text);
                 Vec::new()
             })
         });

@@ -21,8 +21,10 @@ use crate::settings::problems::{Problems, SettingsError};
 use crate::settings::report::{self, Value};
 use crate::settings::resolve::{Surroundings, resolve};
 use crate::settings::table;
+use crate::settings::user;
 use crate::system::directory::current_directory;
 use crate::system::limits::memory_limit;
+use crate::system::place::Place;
 
 /// The flags, and what it takes to read the rest again.
 #[derive(Debug)]
@@ -67,7 +69,24 @@ impl Reader {
     ///
     /// If any setting is not valid; the error lists all of them with their places.
     pub fn read(&self) -> Result<Reading, SettingsError> {
-        self.read_source(self.source()?)
+        let source = self.source()?;
+        let is_file = source.is_some();
+        let reading = self.read_source(source)?;
+        if is_file {
+            self.check_file(&reading.config)?;
+        }
+        Ok(reading)
+    }
+
+    /// Workers' user must not be able to change what a primary of another user runs.
+    fn check_file(&self, config: &Config) -> Result<(), SettingsError> {
+        let user = config.workers.command.user.as_ref();
+        let Some(user) = user.filter(|user| user::is_other(Some(user))) else { return Ok(()) };
+        let groups: Vec<_> = user.groups.iter().copied().chain([user.gid]).collect();
+        let (path, name) = self.place();
+        Place::check_unchangeable(&path, user.uid, &groups).map_err(|error| SettingsError {
+            lines: vec![format!("{name}: workers' user could become this one: {error}")],
+        })
     }
 
     /// As [`Self::read`], with the file's text of an earlier reading: a successor of a primary uses the

@@ -11,7 +11,7 @@ pub(super) const FIRST_GROUP: &str = "General";
 const DEFAULT: &str = "[default: ";
 
 /// A value for each setting, in the syntax of a file, that differs from the default.
-const EXAMPLES: [(&str, &str); 86] = [
+const EXAMPLES: [(&str, &str); 87] = [
     ("name", "\"shop\""),
     ("workers", "8"),
     ("port", "8080"),
@@ -92,6 +92,7 @@ const EXAMPLES: [(&str, &str); 86] = [
     ("log_rotate_size", "\"100M\""),
     ("log_rotate_interval", "\"1d\""),
     ("log_rotate_keep", "30"),
+    ("log_file_mode", "\"600\""),
     ("control", "\"/run/shop.sock\""),
     ("admin", "\"127.0.0.1:9900\""),
     ("admin_token_file", "\"/etc/sticky-lb/token\""),

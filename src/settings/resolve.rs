@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::config::{Config, FrontendConfig, TriggersConfig, WorkersConfig};
 use crate::settings::problems::Problems;
 use crate::settings::table::Table;
+use crate::settings::user;
 
 /// The environment that settings depend on.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(super) fn resolve(
     let (count, autoscale) = table.scaling.autoscale(given, problems);
     let max = autoscale.map_or(count, |autoscale| autoscale.max_workers);
     let command = table.worker.command(here, environment, problems);
+    let user = command.user.clone();
+    let guarded = user::is_other(user.as_ref());
     let triggers = TriggersConfig {
         watch: table.triggers.watch(command.directory.as_deref(), problems),
         cron_restart: table.triggers.cron_restart.clone(),
@@ -39,7 +42,7 @@ pub(super) fn resolve(
         keeper: table.general.keeper.then_some(table.general.keeper_min_uptime),
         listener: table.general.listener(),
         frontend: FrontendConfig {
-            affinity: table.placement.affinity(problems),
+            affinity: table.placement.affinity(user.as_ref(), problems),
             router: table.placement.router(count, max, problems),
             slots: table.hand_off.slots(),
             pace: table.drain.pace(),
@@ -60,9 +63,9 @@ pub(super) fn resolve(
         },
         protect: table.drain.protect,
         triggers,
-        output: table.output.output(&table.general.name),
+        output: table.output.output(&table.general.name, guarded),
         control: table.control.control(),
-        admin: table.control.admin(problems),
+        admin: table.control.admin(user.as_ref(), problems),
         log: table.control.log(&table.general.log_level),
     }
 }

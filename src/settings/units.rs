@@ -164,6 +164,19 @@ pub fn mask(text: &str) -> Result<u32, String> {
     }
 }
 
+/// The mode of a file that its owner can write, in octal: `640`, `0o600`.
+///
+/// # Errors
+///
+/// If the text is no such mode.
+pub fn file_mode(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    match u32::from_str_radix(digits, 8) {
+        Ok(mode) if mode & !0o666 == 0 && mode & 0o600 == 0o600 => Ok(mode),
+        _ => Err("expected a mode in octal from 600 to 666, such as 640".to_owned()),
+    }
+}
+
 /// Words, split as a shell does.
 ///
 /// # Errors
@@ -229,6 +242,16 @@ mod tests {
         }
         for wrong in ["9", "1000", "rw", ""] {
             assert!(mask(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn modes_of_files_let_their_owner_write() {
+        for (text, expected) in [("640", 0o640), ("0644", 0o644), ("0o600", 0o600)] {
+            assert_eq!(file_mode(text), Ok(expected), "{text}");
+        }
+        for wrong in ["", "rw", "440", "755", "1640", "888", "-640"] {
+            assert!(file_mode(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -38,6 +38,12 @@ pub fn find(user: Option<&str>, group: Option<&str>) -> Result<Option<User>, Ref
     }))
 }
 
+/// Whether workers run as another user than this process.
+#[must_use]
+pub fn is_other(user: Option<&User>) -> bool {
+    user.is_some_and(|user| user.uid != geteuid().as_raw())
+}
+
 fn user_of(name: &str) -> Result<(Uid, Option<Entry>), Refusal> {
     let failed = |error| ("user", format!("cannot look up user {name:?}: {error}"));
     if let Some(entry) = Entry::from_name(name).map_err(failed)? {

@@ -19,6 +19,8 @@ pub struct Converted {
     pub text: String,
     /// Settings of PM2 that are lost or changed, and the reasons.
     pub notes: Vec<String>,
+    /// Variables for workers are in it, passwords perhaps.
+    pub has_variables: bool,
 }
 
 /// Converts an app of the file `source` to a file that will be in `folder`.
@@ -180,6 +182,7 @@ impl Conversion {
             }
         }
         text.push('\n');
+        let has_variables = self.variables.values().any(|variables| !variables.is_empty());
         for (profile, variables) in self.variables {
             let table =
                 if profile.is_empty() { "env".to_owned() } else { format!("env_{profile}") };
@@ -188,7 +191,7 @@ impl Conversion {
                 text.push_str(&format!("{} = {value}\n", syntax::key(&name)));
             }
         }
-        Converted { text, notes: self.notes }
+        Converted { text, notes: self.notes, has_variables }
     }
 }
 
@@ -271,7 +274,7 @@ mod tests {
             "script": "a.js", "exec_mode": "cluster", "source_map_support": true, "pmx": false,
             "vizion": true, "max_restarts": 0, "unheard_of": 1, "env_test": {"PORT": 82},
         });
-        let Converted { text, notes } = converted(&app);
+        let Converted { text, notes, .. } = converted(&app);
         let keys: Vec<_> = notes.iter().map(|note| note.split(':').next().unwrap()).collect();
         assert_eq!(
             keys,

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU64;
 
 use crate::protocol::ids::SlotId;
 use crate::supervisor::output::lines::{Chunk, Stream};
-use crate::supervisor::output::log_file::{LogFile, Rotation};
+use crate::supervisor::output::log_file::{FilePolicy, LogFile};
 use crate::supervisor::output::queue::{Item, Queue};
 use crate::supervisor::output::render::Renderer;
 use crate::supervisor::output::settings::{OutputError, OutputSettings};
@@ -103,7 +103,7 @@ impl Files {
             for path in paths(settings, slot, stream) {
                 let known = files.iter().position(|file| file.path() == path);
                 let index = known.unwrap_or_else(|| {
-                    files.push(LogFile::new(path, Rotation::new(settings), Arc::clone(dropped)));
+                    files.push(LogFile::new(path, FilePolicy::new(settings), Arc::clone(dropped)));
                     files.len() - 1
                 });
                 // The same file may have been named twice.

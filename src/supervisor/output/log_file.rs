@@ -3,10 +3,10 @@
 //! After the start nothing here fails: what cannot be written is lost, counted, and tried again
 //! with the next lines.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -16,25 +16,35 @@ use crate::protocol::ids::Timestamp;
 use crate::supervisor::output::lines::count;
 use crate::supervisor::output::settings::{OutputError, OutputSettings};
 use crate::supervisor::output::sink::Sink;
+use crate::system::place::Place;
 
 /// The time from a failed rotation to the next attempt.
 const ROTATE_AGAIN: Duration = Duration::from_secs(10);
 
-/// When a file is rotated, and how many rotated ones stay: `out.log.1` is the newest of them.
+/// When a file is rotated, and how many rotated ones stay: `out.log.1` is the newest of them. And how it
+/// is opened.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rotation {
+pub(super) struct FilePolicy {
     size: Option<u64>,
     interval: Option<Duration>,
     keep: u32,
+    mode: u32,
+    guarded: bool,
 }
 
-impl Rotation {
+impl FilePolicy {
     pub(super) fn new(settings: &OutputSettings) -> Self {
         Self {
             size: settings.rotate_size,
             interval: settings.rotate_interval,
             keep: settings.rotate_keep,
+            mode: settings.file_mode,
+            guarded: settings.guarded,
         }
+    }
+
+    fn place(self, path: &Path) -> io::Result<Place> {
+        if self.guarded { Place::guarded(path) } else { Place::new(path) }
     }
 }
 
@@ -42,7 +52,7 @@ impl Rotation {
 #[derive(Debug)]
 pub(super) struct LogFile {
     path: PathBuf,
-    rotation: Rotation,
+    policy: FilePolicy,
     sink: Sink,
     opened: Option<Opened>,
     pending: Vec<u8>,
@@ -62,9 +72,9 @@ struct Opened {
 
 impl LogFile {
     /// Opened when there is something to write.
-    pub(super) fn new(path: PathBuf, rotation: Rotation, dropped: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(path: PathBuf, policy: FilePolicy, dropped: Arc<AtomicU64>) -> Self {
         let sink = Sink::new(path.display().to_string(), dropped);
-        Self { path, rotation, sink, opened: None, pending: Vec::new(), rotate_again: None }
+        Self { path, policy, sink, opened: None, pending: Vec::new(), rotate_again: None }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -73,7 +83,7 @@ impl LogFile {
 
     /// Opens it now.
     pub(super) fn open(&mut self) -> Result<(), OutputError> {
-        let opened = Opened::open(&self.path, self.rotation);
+        let opened = Opened::open(&self.path, self.policy);
         let path = || self.path.clone();
         self.opened = Some(opened.map_err(|source| OutputError::File { path: path(), source })?);
         Ok(())
@@ -114,7 +124,7 @@ impl LogFile {
     /// Goes on with the file that has the name now, and creates it if there is none. If it cannot
     /// be opened, the old one stays.
     pub(super) fn reopen(&mut self) {
-        match Opened::open(&self.path, self.rotation) {
+        match Opened::open(&self.path, self.policy) {
             Ok(opened) => self.replace(opened),
             Err(error) if self.opened.is_some() => {
                 let path = self.path.display();
@@ -154,7 +164,7 @@ impl LogFile {
         if opened.size > 0 && opened.due.is_some_and(|due| due <= now) {
             return 0;
         }
-        let Some(limit) = self.rotation.size else { return lines.len() };
+        let Some(limit) = self.policy.size else { return lines.len() };
         let room = usize::try_from(limit.saturating_sub(opened.size)).unwrap_or(usize::MAX);
         let end = |byte: &u8| *byte == b'\n';
         match lines.get(..room).map(|fitting| fitting.iter().rposition(end)) {
@@ -166,9 +176,11 @@ impl LogFile {
     }
 
     fn rotate(&mut self) {
-        match put_aside(&self.path, self.rotation.keep)
-            .and_then(|()| Opened::open(&self.path, self.rotation))
-        {
+        let rotated = self.policy.place(&self.path).and_then(|place| {
+            put_aside(&place, self.policy.keep)?;
+            Opened::open_at(&place, self.policy)
+        });
+        match rotated {
             Ok(opened) => self.replace(opened),
             Err(error) => {
                 if self.rotate_again.is_none() {
@@ -182,19 +194,17 @@ impl LogFile {
 }
 
 impl Opened {
-    fn open(path: &Path, rotation: Rotation) -> io::Result<Self> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let mut options = OpenOptions::new();
-        // A named pipe without a reader is an error instead of a wait.
-        options.append(true).create(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-        let file = options.open(path)?;
+    fn open(path: &Path, policy: FilePolicy) -> io::Result<Self> {
+        Self::open_at(&policy.place(path)?, policy)
+    }
+
+    fn open_at(place: &Place, policy: FilePolicy) -> io::Result<Self> {
+        let file = place.append(policy.mode)?;
         let metadata = file.metadata()?;
         // The calendar is asked once: what happens to the clock later changes nothing.
         let born = metadata.created().or_else(|_| metadata.modified()).ok();
         let age = born.and_then(|born| born.elapsed().ok()).unwrap_or_default();
-        let due = rotation.interval.map(|interval| Timestamp::now() + interval.saturating_sub(age));
+        let due = policy.interval.map(|interval| Timestamp::now() + interval.saturating_sub(age));
         Ok(Self { file, size: metadata.len(), due, is_regular: metadata.is_file() })
     }
 
@@ -206,21 +216,21 @@ impl Opened {
 }
 
 /// Gives the file a number, and those that have one the next; the last of them goes.
-fn put_aside(path: &Path, keep: u32) -> io::Result<()> {
+fn put_aside(place: &Place, keep: u32) -> io::Result<()> {
     let numbered = |number: u32| {
-        let mut name = path.as_os_str().to_owned();
+        let mut name = place.name().to_owned();
         name.push(format!(".{number}"));
-        PathBuf::from(name)
+        name
     };
     if keep == 0 {
-        return unless_missing(fs::remove_file(path));
+        return unless_missing(place.remove(place.name()));
     }
     // Only those in front of the first gap have to move.
-    let used = (1..keep).take_while(|number| numbered(*number).exists()).last().unwrap_or(0);
+    let used = (1..keep).take_while(|number| place.has(&numbered(*number))).last().unwrap_or(0);
     for number in (1..=used).rev() {
-        unless_missing(fs::rename(numbered(number), numbered(number + 1)))?;
+        unless_missing(place.rename(&numbered(number), &numbered(number + 1)))?;
     }
-    unless_missing(fs::rename(path, numbered(1)))
+    unless_missing(place.rename(place.name(), &numbered(1)))
 }
 
 fn unless_missing(result: io::Result<()>) -> io::Result<()> {
@@ -232,6 +242,7 @@ fn unless_missing(result: io::Result<()>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::sync::atomic::Ordering;
 
     use super::*;
@@ -248,8 +259,8 @@ mod tests {
         }
 
         fn file(&self, size: Option<u64>, interval: Option<Duration>, keep: u32) -> LogFile {
-            let rotation = Rotation { size, interval, keep };
-            LogFile::new(self.0.join("deep/out.log"), rotation, Arc::default())
+            let policy = FilePolicy { size, interval, keep, mode: 0o640, guarded: false };
+            LogFile::new(self.0.join("deep/out.log"), policy, Arc::default())
         }
 
         fn read(&self, name: &str) -> Option<String> {
@@ -334,10 +345,10 @@ mod tests {
     fn lines_are_counted_while_it_cannot_be_opened() {
         let directory = Directory::new("blocked");
         let dropped = Arc::new(AtomicU64::new(0));
-        let rotation = Rotation { size: None, interval: None, keep: 1 };
+        let policy = FilePolicy::new(&OutputSettings::default());
         let path = directory.0.join("deep/out.log");
         fs::write(directory.0.join("deep"), "a file where a folder should be").unwrap();
-        let mut file = LogFile::new(path, rotation, Arc::clone(&dropped));
+        let mut file = LogFile::new(path, policy, Arc::clone(&dropped));
         assert!(file.open().is_err());
         say(&mut file, "one\ntwo\n");
         assert_eq!(dropped.load(Ordering::Relaxed), 2);

@@ -29,6 +29,11 @@ pub struct OutputSettings {
     pub rotate_interval: Option<Duration>,
     /// Rotated files that are kept.
     pub rotate_keep: u32,
+    /// The mode of new files, less this process's mask.
+    pub file_mode: u32,
+    /// Files are opened only where nobody but root and this process's user could lead their paths
+    /// elsewhere: workers run as another user, who gains this one's rights otherwise.
+    pub guarded: bool,
 }
 
 impl Default for OutputSettings {
@@ -45,6 +50,8 @@ impl Default for OutputSettings {
             rotate_size: None,
             rotate_interval: None,
             rotate_keep: 10,
+            file_mode: 0o640,
+            guarded: false,
         }
     }
 }

@@ -38,6 +38,9 @@ const WAY: WatchFlags = WatchFlags::CREATE
     // One folder may be both.
     .union(WatchFlags::MASK_ADD);
 
+/// What is found in a watched folder is not followed if it has become a link meanwhile.
+const LINKED: WatchFlags = WatchFlags::DONT_FOLLOW.union(WatchFlags::ONLYDIR);
+
 const COMES: ReadFlags = ReadFlags::CREATE.union(ReadFlags::MOVED_TO);
 const GOES: ReadFlags = ReadFlags::DELETE.union(ReadFlags::MOVED_FROM);
 
@@ -50,6 +53,8 @@ pub(super) struct Tree {
     present: Vec<PathBuf>,
     folders: HashMap<i32, PathBuf>,
     outdated: bool,
+    /// It was logged that something is not watched.
+    complained: bool,
 }
 
 struct Event {
@@ -72,6 +77,7 @@ impl Tree {
             present: roots.iter().filter(|root| root.exists()).cloned().collect(),
             folders: HashMap::new(),
             outdated: false,
+            complained: false,
         };
         roots.iter().try_for_each(|root| tree.add_root(root, ignored))?;
         Ok(tree)
@@ -153,14 +159,21 @@ impl Tree {
     fn look_again(&mut self, path: &Path, ignored: &Ignored) {
         let roots = self.roots.clone();
         for root in roots.into_iter().filter(|root| root.starts_with(path)) {
-            if let Err(error) = self.add_root(&root, ignored) {
-                tracing::error!(%error, "not all files are watched any more");
-            }
+            let added = self.add_root(&root, ignored);
+            self.complain(added);
         }
     }
 
     fn add_later(&mut self, folder: PathBuf, ignored: &Ignored) {
-        if let Err(error) = self.add_below(folder, ignored) {
+        let added = self.add_below(folder, LINKED, ignored);
+        self.complain(added);
+    }
+
+    /// Once: who writes to a watched folder could fill the log with folders that come.
+    fn complain(&mut self, added: Result<(), WatchError>) {
+        if let Err(error) = added
+            && !std::mem::replace(&mut self.complained, true)
+        {
             tracing::error!(%error, "not all files are watched any more");
         }
     }
@@ -170,22 +183,28 @@ impl Tree {
         for folder in way.into_iter().rev() {
             self.add(folder, WAY)?;
         }
-        self.add_below(root.to_owned(), ignored)
+        self.add_below(root.to_owned(), WatchFlags::empty(), ignored)
     }
 
-    /// A file, or a folder with all that is in it.
-    fn add_below(&mut self, top: PathBuf, ignored: &Ignored) -> Result<(), WatchError> {
-        let mut found = vec![top];
-        while let Some(path) = found.pop() {
+    /// A file, or a folder with all that is in it. `flags` are for the top.
+    fn add_below(
+        &mut self,
+        top: PathBuf,
+        flags: WatchFlags,
+        ignored: &Ignored,
+    ) -> Result<(), WatchError> {
+        let mut found = vec![(top, flags)];
+        while let Some((path, flags)) = found.pop() {
             // Watched first and read then, so that nothing comes in between.
-            self.add(&path, CONTENT)?;
+            self.add(&path, CONTENT | flags)?;
             // A path that is no folder, or no longer there, has nothing in it.
             let Ok(entries) = fs::read_dir(&path) else { continue };
             let folders = entries.flatten().filter(|it| it.file_type().is_ok_and(|it| it.is_dir()));
             let counts = |path: &PathBuf| {
                 self.roots.iter().any(|root| path.starts_with(root) && !ignored.covers(root, path))
             };
-            found.extend(folders.map(|folder| folder.path()).filter(counts));
+            let folders = folders.map(|folder| folder.path()).filter(counts);
+            found.extend(folders.map(|folder| (folder, LINKED)));
         }
         Ok(())
     }
