@@ -45,6 +45,7 @@ mod ending;
 mod error;
 mod guard;
 mod handler_result;
+mod http_limits;
 #[cfg(feature = "hyper")]
 pub mod hyper;
 mod linger;
@@ -65,6 +66,7 @@ pub use drain::Drain;
 pub use error::{AttachError, ChannelError, ServeError};
 pub use guard::ConnectionGuard;
 pub use handler_result::HandlerResult;
+pub use http_limits::HttpLimits;
 pub use serve::serve_or_listen;
 pub use session::{
     MAX_STATE_BYTES, Migratable, Migrating, Migration, PendingWrite, RequestGuard, Session,

@@ -5,6 +5,7 @@ mod common;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::client::{connect_from, nth};
 use common::process::{self, Signal};
@@ -257,4 +258,64 @@ fn printed(primary: &Primary) -> String {
     let printed = primary.printed();
     let lines = printed.iter().map(|line| String::from_utf8_lossy(line) + "\n");
     primary.log() + &lines.collect::<String>()
+}
+
+/// Waits for the end of a connection; when it came, and what came before.
+fn end(mut client: &TcpStream, since: Instant) -> (Duration, String) {
+    client.set_read_timeout(Some(TIMEOUT)).expect("a socket");
+    let mut text = String::new();
+    // A reset is an end as well.
+    let _ = client.read_to_string(&mut text);
+    (since.elapsed(), text)
+}
+
+fn is_about(seconds: f64, waited: Duration) {
+    // A busy machine is late; a limit that was begun again would be later still.
+    let earliest = seconds - 0.01;
+    assert!((earliest..seconds + 0.9).contains(&waited.as_secs_f64()), "{waited:?}");
+}
+
+#[test]
+fn clients_that_are_slow_with_a_request_are_closed_in_time_by_both_servers() {
+    let primary =
+        Primary::with_workers(1).worker(&[&example("library_worker"), "impatient"]).start();
+    let open = |first: &str| {
+        let mut client = connect_from(nth(1), primary.address()).expect("it listens");
+        client.write_all(first.as_bytes()).expect("sent");
+        client
+    };
+    let start = Instant::now();
+    let silent = open("");
+    let halting = open("GET / HTTP/1.1\r\nHost: ");
+    let idle = open("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    let mut again = open("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    let long = open(&format!("GET / HTTP/1.1\r\nHost: test\r\nA: {}\r\n\r\n", "x".repeat(9000)));
+    let mut quiet = common::counting::Client::open(1, &primary, "/count");
+    assert!(end(&long, start).1.starts_with("HTTP/1.1 431 "));
+    is_about(1.0, end(&silent, start).0);
+    is_about(1.0, end(&halting, start).0);
+    again.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").expect("open");
+    assert_eq!(end(&again, start).1.matches("HTTP/1.1 200 OK").count(), 2);
+    let (waited, text) = end(&idle, start);
+    assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
+    is_about(3.0, waited);
+    assert_eq!(quiet.ask(), 1, "a WebSocket may be quiet");
+}
+
+#[test]
+fn a_migration_does_not_give_a_slow_client_more_time() {
+    let primary = Primary::with_workers(1)
+        .worker(&[&example("library_worker"), "impatient"])
+        .arguments(&["--min-uptime", "0"])
+        .start();
+    let start = Instant::now();
+    let mut idle = connect_from(nth(1), primary.address()).expect("it listens");
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("sent");
+    let mut first = [0; 15];
+    idle.read_exact(&mut first).expect("an answer");
+    while start.elapsed() < Duration::from_secs(2) {
+        primary.ask("reload", serde_json::json!({}));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    is_about(3.0, end(&idle, start).0);
 }

@@ -28,12 +28,15 @@ use crate::worker::drain::Drain;
 use crate::worker::ending;
 use crate::worker::error::{AttachError, ChannelError, ServeError};
 use crate::worker::handler_result::HandlerResult;
+use crate::worker::http_limits::HttpLimits;
 use crate::worker::listen::OwnListener;
 use crate::worker::misuse::Misuse;
 use crate::worker::orphan::discard_output;
 use crate::worker::primary_channel::{ChannelEvent, PrimaryChannel};
 use crate::worker::session::api::Session;
 use crate::worker::session::registry::{Returned, Sessions};
+#[cfg(feature = "hyper")]
+use crate::worker::session::slow_clients;
 use crate::worker::session::stream::SessionStream;
 use crate::worker::shared::{Own, Shared};
 
@@ -74,6 +77,7 @@ pub struct Worker {
     /// Ends when no more connections come.
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
     signals: [Signal; 2],
+    http_limits: HttpLimits,
     /// The address that the last client connected to.
     local: Option<SocketAddr>,
 }
@@ -152,6 +156,7 @@ impl Worker {
             sessions,
             returned,
             signals: [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?],
+            http_limits: HttpLimits::new(),
             local: None,
         })
     }
@@ -233,6 +238,19 @@ impl Worker {
     #[must_use]
     pub fn drain(&self) -> Drain {
         Drain::new(&self.sessions.shared)
+    }
+
+    /// Sets the limits for slow clients, before `worker::axum` or `worker::hyper` serves this worker.
+    /// Plain handlers have none.
+    pub fn set_http_limits(&mut self, limits: HttpLimits) {
+        self.http_limits = limits;
+    }
+
+    /// Its limits hold from now on; returns them.
+    #[cfg(feature = "hyper")]
+    pub(crate) fn watch_http(&self) -> HttpLimits {
+        slow_clients::watch(&self.sessions, self.http_limits);
+        self.http_limits
     }
 
     /// The slot that this worker fills; 0 without a primary.

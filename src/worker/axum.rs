@@ -2,7 +2,7 @@
 //!
 //! [`serve`] does all of it, and [`serve_or_listen`] also runs without a primary. [`Listener`] is for
 //! a call of `axum::serve`, with `with_graceful_shutdown(drain.quiesced())` and, after it,
-//! [`Drain::completed`]: without the latter the process ends under its WebSockets, which axum doesn't
+//! [`Drain::completed`](crate::worker::Drain::completed): without the latter the process ends under its WebSockets, which axum doesn't
 //! wait for. Its sessions migrate if the worker has called [`Worker::enable_migration`]; connections
 //! that are kept alive and were used don't, since their requests are not counted.
 
@@ -11,27 +11,24 @@ use std::io;
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::connect_info::Connected;
 use axum::extract::{
-    ConnectInfo, FromRequestParts, MatchedPath, OptionalFromRequestParts, Request, State,
+    ConnectInfo, FromRequestParts, MatchedPath, OptionalFromRequestParts, Request,
 };
 use axum::http::StatusCode;
 use axum::http::header::UPGRADE;
 use axum::http::request::Parts;
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::serve::IncomingStream;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::ToSocketAddrs;
-use tracing::Instrument;
 
 use crate::worker::accept::Worker;
 use crate::worker::connection_info::ConnectionInfo;
-use crate::worker::drain::Drain;
 use crate::worker::error::{ChannelError, ServeError};
-use crate::worker::hyper::mark_last;
+use crate::worker::hyper;
 use crate::worker::session::api::Session;
-use crate::worker::session::in_flight::InFlightBody;
 use crate::worker::session::stream::SessionStream;
 
 /// Says ready, serves until the worker is to end, and returns when the last connection is closed,
@@ -45,24 +42,9 @@ use crate::worker::session::stream::SessionStream;
 /// # Errors
 ///
 /// If the channel to the primary fails.
-pub async fn serve(mut worker: Worker, router: Router) -> Result<(), ChannelError> {
-    let drain = worker.drain();
-    worker.enable_migration()?;
-    worker.ready()?;
-    let counted = router.layer(from_fn_with_state(drain.clone(), count));
-    let quiesced = drain.clone();
-    let server = axum::serve(
-        Listener::new(worker),
-        counted.into_make_service_with_connect_info::<Session>(),
-    )
-    .with_graceful_shutdown(async move { quiesced.quiesced().await });
-    tokio::select! {
-        // It returns no errors: see `axum::serve::Listener`.
-        _ = server.into_future() => {}
-        () = drain.expired() => {}
-    }
-    drain.completed().await;
-    Ok(())
+pub async fn serve(worker: Worker, router: Router) -> Result<(), ChannelError> {
+    let router = router.layer(from_fn(introduce));
+    hyper::serve(worker, TowerToHyperService::new(router)).await
 }
 
 /// Serves as [`serve`] does; without a primary on an address of its own, see
@@ -92,22 +74,17 @@ pub async fn serve_or_listen(
     Ok(serve(Worker::attach_or_listen(address).await?, router).await?)
 }
 
-async fn count(State(drain): State<Drain>, mut request: Request, next: Next) -> Response {
-    let version = request.version();
-    let session = request.extensions().get::<ConnectInfo<Session>>().map(|it| it.0.clone());
-    let Some(session) = session else { return next.run(request).await };
-    let (info, in_flight) = (session.info(), session.request_started());
-    if request.headers().contains_key(UPGRADE)
-        && let Some(route) = request.extensions().get::<MatchedPath>()
-    {
-        session.inner().note_route(route.as_str());
+/// Tells handlers their connection, as axum's own extractor finds it, and the session its route.
+async fn introduce(mut request: Request, next: Next) -> Response {
+    if let Some(session) = request.extensions().get::<Session>().cloned() {
+        if request.headers().contains_key(UPGRADE)
+            && let Some(route) = request.extensions().get::<MatchedPath>()
+        {
+            session.inner().note_route(route.as_str());
+        }
+        request.extensions_mut().insert(ConnectInfo(session.info()));
     }
-    request.extensions_mut().insert(ConnectInfo(info));
-    request.extensions_mut().insert(session);
-    // axum's task for the connection is out of reach.
-    let mut response = next.run(request).instrument(info.span()).await;
-    mark_last(&drain, version, &mut response);
-    response.map(|body| Body::new(InFlightBody::new(body, in_flight)))
+    next.run(request).await
 }
 
 impl<S: Sync> FromRequestParts<S> for Session {
@@ -143,6 +120,7 @@ impl Listener {
     pub fn new(worker: Worker) -> Self {
         // Whether the app awaits the last connection shows only after the worker is dropped.
         worker.drain().note_awaited();
+        worker.watch_http();
         Self { worker }
     }
 }

@@ -18,9 +18,13 @@ use tracing::{Instrument, Span};
 use crate::worker::accept::Worker;
 use crate::worker::drain::Drain;
 use crate::worker::error::{ChannelError, ServeError};
+use crate::worker::http_limits::HttpLimits;
 use crate::worker::session::api::Session;
 use crate::worker::session::in_flight::InFlightBody;
 use crate::worker::session::stream::SessionStream;
+
+/// hyper reads no less at once.
+const MIN_HEAD_BYTES: usize = 8192;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -45,13 +49,14 @@ where
 {
     let drain = worker.drain();
     worker.enable_migration()?;
+    let builder = builder(worker.watch_http());
     worker.ready()?;
     while let Some(connection) = worker.accept().await? {
         let span = connection.span().clone();
         let (stream, session) = connection.into_session();
         let counted =
             Counted { service: service.clone(), session, span: span.clone(), drain: drain.clone() };
-        tokio::spawn(serve_connection(stream, counted).instrument(span));
+        tokio::spawn(serve_connection(builder.clone(), stream, counted).instrument(span));
     }
     drain.completed().await;
     Ok(())
@@ -78,8 +83,18 @@ where
     Ok(serve(Worker::attach_or_listen(address).await?, service).await?)
 }
 
-async fn serve_connection<S, B>(stream: SessionStream, service: Counted<S>)
-where
+fn builder(limits: HttpLimits) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().max_buf_size(limits.max_head_bytes.max(MIN_HEAD_BYTES));
+    builder.http2().enable_connect_protocol();
+    builder
+}
+
+async fn serve_connection<S, B>(
+    builder: Builder<TokioExecutor>,
+    stream: SessionStream,
+    service: Counted<S>,
+) where
     S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError> + Send,
@@ -88,7 +103,6 @@ where
     B::Error: Into<BoxError>,
 {
     let drain = service.drain.clone();
-    let builder = Builder::new(TokioExecutor::new());
     let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let result = tokio::select! {
         biased;
@@ -140,7 +154,7 @@ where
 
 /// Marks an answer as its connection's last when the worker drains. For HTTP/2 hyper does so; an
 /// upgraded connection goes on.
-pub(crate) fn mark_last<B>(drain: &Drain, version: Version, response: &mut Response<B>) {
+fn mark_last<B>(drain: &Drain, version: Version, response: &mut Response<B>) {
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if drain.is_closing() && version <= Version::HTTP_11 && !upgraded {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -20,8 +20,11 @@ pub(crate) mod registry;
 mod request_guard;
 pub(crate) mod resync;
 mod shape;
+#[cfg(feature = "hyper")]
+pub(crate) mod slow_clients;
 mod state;
 pub(crate) mod stream;
+mod waiting;
 mod writing;
 
 mod follow {

@@ -22,8 +22,8 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use sticky_lb::worker::{
-    ConnectionInfo, Session, SessionStream, Worker, axum as worker_axum, hyper as worker_hyper,
-    serve_or_listen,
+    ConnectionInfo, HttpLimits, Session, SessionStream, Worker, axum as worker_axum,
+    hyper as worker_hyper, serve_or_listen,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -45,7 +45,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Some(role) if role.starts_with("forgets-") => return forget(role).await,
         _ => {}
     }
-    let worker = Worker::attach()?;
+    let mut worker = Worker::attach()?;
     match role.as_deref() {
         Some("plain") => Ok(worker.serve(plain_echo).await?),
         Some("bytes") => Ok(worker.serve(byte_echo).await?),
@@ -67,6 +67,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
         Some("stream") => stream(worker).await,
         Some("sessions") => Ok(worker_axum::serve(worker, sessions()).await?),
+        Some("impatient") => {
+            let limits = HttpLimits::new()
+                .header_timeout(Some(Duration::from_secs(1)))
+                .idle_timeout(Some(Duration::from_secs(3)))
+                .max_head_bytes(8192);
+            worker.set_http_limits(limits);
+            return Ok(worker_axum::serve(worker, sessions()).await?);
+        }
         Some("undeclared") => Ok(worker_axum::serve(worker, undeclared()).await?),
         Some("axum-echo") => Ok(worker_axum::serve(worker, Router::new().fallback(echo)).await?),
         Some("hyper-echo") => Ok(worker_hyper::serve(worker, service_fn(hyper_echo)).await?),

@@ -11,8 +11,12 @@
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+#[cfg(feature = "hyper")]
+use tokio::time::Instant;
 
 use crate::worker::guard::ConnectionGuard;
+#[cfg(feature = "hyper")]
+use crate::worker::http_limits::HttpLimits;
 use crate::worker::session::cell::StreamCell;
 use crate::worker::session::follow::negotiated::Obstacle;
 use crate::worker::session::image::Kind;
@@ -78,6 +82,12 @@ impl Handle {
     /// Whether the library waits for more, and has nothing half done.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.cell.lock().is_at_rest()
+    }
+
+    /// Whether it is an HTTP connection whose client takes too long with its request.
+    #[cfg(feature = "hyper")]
+    pub(crate) fn is_overdue(&self, limits: &HttpLimits, now: Instant) -> bool {
+        self.cell.lock().is_overdue(limits, now)
     }
 
     /// Whether it became a WebSocket here a moment ago.

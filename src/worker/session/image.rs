@@ -11,7 +11,7 @@
 //! | 7 | 1 | 1 if subprotocol and extensions are known, else 0 |
 //! | 8 | 8 | when it left: `CLOCK_MONOTONIC` in nanoseconds |
 //! | 16 | 20 | lengths of what follows, each 4, little-endian; the last one may be 0xffffffff: all that is left |
-//! | 36 | | the upgrade request's head; of its answer `Sec-WebSocket-Protocol` and `Sec-WebSocket-Extensions`; bytes read from the socket and not used; the state |
+//! | 36 | | the upgrade request's head, or with HTTP 5 bytes: 1 if a request has come on it, else 0, and how many milliseconds it has waited for the next; of its answer `Sec-WebSocket-Protocol` and `Sec-WebSocket-Extensions`; bytes read from the socket and not used; the state |
 //!
 //! Version 1, which is read as well, lacks subprotocol and extensions, and their lengths.
 
@@ -50,7 +50,8 @@ pub(crate) enum Kind {
 pub(crate) struct ConnectionState {
     /// [`Kind::Http`] or [`Kind::WebSocket`].
     pub(crate) kind: Kind,
-    /// The request that became a WebSocket, with its empty line. May hold secrets.
+    /// The request that became a WebSocket, with its empty line, which may hold secrets. With HTTP, how
+    /// long the connection has waited.
     pub(crate) head: Vec<u8>,
     /// The answer that the client has got to it. None if the worker that left it doesn't say.
     pub(crate) negotiated: Option<Negotiated>,

@@ -7,6 +7,7 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use tokio::time::Instant;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -111,6 +112,7 @@ fn read_head(
     let delivered = begin(state, Request::read(new), new);
     state.input.unread.extend_from_slice(&new[delivered..]);
     state.input.partial = if delivered == 0 { state.input.unread.len() } else { 0 };
+    state.input.waiting.begin(Instant::now());
     buffer.set_filled(before + delivered);
     Poll::Ready(Ok(delivered > 0))
 }

@@ -16,6 +16,8 @@ use crate::protocol::drain::{DrainMode, DrainOrder};
 use crate::protocol::ids::{AffinityKey, ConnectionId};
 use crate::protocol::message::MAX_ACCEPTED;
 use crate::worker::guard::{ConnectionGuard, Residency, Residents};
+#[cfg(feature = "hyper")]
+use crate::worker::http_limits::HttpLimits;
 use crate::worker::lock::lock;
 use crate::worker::session::image::Kind;
 use crate::worker::session::image::SessionImage;
@@ -213,6 +215,12 @@ impl Sessions {
         let is_any_busy = !lock(&self.busy).is_empty();
         is_any_busy
             || !self.select(|session| session.can_migrate() || session.may_declare()).is_empty()
+    }
+
+    /// HTTP connections whose clients take too long with a request.
+    #[cfg(feature = "hyper")]
+    pub(crate) fn overdue(&self, limits: &HttpLimits, now: Instant) -> Vec<Arc<Inner>> {
+        self.select(|session| session.handle.is_overdue(limits, now))
     }
 
     /// WebSockets that are neither on their way nor being closed.

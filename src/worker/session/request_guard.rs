@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 use crate::protocol::scoreboard::Counter;
 use crate::worker::session::cell::StreamCell;
@@ -29,7 +30,10 @@ impl RequestGuard {
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.cell.write(|state| state.requests.finish());
+        self.cell.write(|state| {
+            state.requests.finish();
+            state.input.waiting.begin(Instant::now());
+        });
         if let Some(shared) = &self.shared {
             shared.own.scoreboard.decrement(Counter::Requests);
             shared.own.scoreboard.increment(Counter::RequestsTotal);

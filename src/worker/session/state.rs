@@ -6,12 +6,14 @@
 
 use std::fmt;
 use std::task::{Context, Waker};
-use std::time::Instant;
+use tokio::time::Instant;
 
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 
 use crate::worker::guard::ConnectionGuard;
+#[cfg(feature = "hyper")]
+use crate::worker::http_limits::HttpLimits;
 use crate::worker::session::checkpoint::Checkpoint;
 use crate::worker::session::follow::answer::Answer;
 use crate::worker::session::follow::frames::Frames;
@@ -21,6 +23,7 @@ use crate::worker::session::image::{ConnectionState, Kind};
 use crate::worker::session::parts::{Detached, Finished, ForceDetached};
 use crate::worker::session::protection::Protection;
 use crate::worker::session::shape::Shape;
+use crate::worker::session::waiting::Waiting;
 
 /// The protocol that both sides speak now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +64,7 @@ pub(super) enum Stage {
 }
 
 /// Bytes that were read from the socket and not by the library.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Input {
     pub(super) unread: BytesMut,
     /// Of these, the first that may be delivered, whatever follows.
@@ -70,8 +73,23 @@ pub(super) struct Input {
     pub(super) partial: usize,
     /// Bytes of a request's body that are left on the socket.
     pub(super) body: u64,
+    /// For the next request.
+    pub(super) waiting: Waiting,
     /// Nothing more comes.
     pub(super) is_ended: bool,
+}
+
+impl Input {
+    fn new() -> Self {
+        Self {
+            unread: BytesMut::new(),
+            deliverable: 0,
+            partial: 0,
+            body: 0,
+            waiting: Waiting::new(Instant::now()),
+            is_ended: false,
+        }
+    }
 }
 
 /// The request that became a WebSocket.
@@ -139,7 +157,7 @@ impl State {
             phase: Phase::Http,
             since: Instant::now(),
             stage: Stage::Serving,
-            input: Input::default(),
+            input: Input::new(),
             upgrade: UpgradeRequest::default(),
             answer: Answer::default(),
             requests: Requests::new(),
@@ -163,7 +181,10 @@ impl State {
             Kind::WebSocket => Phase::Replay,
             Kind::Closing | Kind::Unknown | Kind::Ended => Phase::Unknown,
         };
-        self.upgrade.head = connection.head;
+        match self.phase {
+            Phase::Http => self.input.waiting = Waiting::decode(&connection.head, Instant::now()),
+            _ => self.upgrade.head = connection.head,
+        }
         self.upgrade.negotiated = connection.negotiated;
         if self.phase == Phase::Replay {
             self.answer.expect();
@@ -243,6 +264,14 @@ impl State {
 
     pub(super) fn at_boundary(&self) -> bool {
         !self.is_closing() && self.read_at_boundary() && self.written_at_boundary()
+    }
+
+    /// It is an HTTP connection whose client takes too long with its request.
+    #[cfg(feature = "hyper")]
+    pub(super) fn is_overdue(&self, limits: &HttpLimits, now: Instant) -> bool {
+        let waits = self.phase == Phase::Http && self.stage == Stage::Serving;
+        let waits = waits && self.read_at_boundary() && self.written_at_boundary();
+        waits && self.input.waiting.is_overdue(limits, self.input.partial > 0, now)
     }
 
     /// The library serves it, waits for more, and has nothing half done.
@@ -327,7 +356,10 @@ impl State {
         let unread = std::mem::take(&mut self.input.unread).into();
         match self.phase {
             Phase::WebSocket => ConnectionState { kind: Kind::WebSocket, head, negotiated, unread },
-            _ => ConnectionState { kind: Kind::Http, head: Vec::new(), negotiated: None, unread },
+            _ => {
+                let head = self.input.waiting.encode(Instant::now());
+                ConnectionState { kind: Kind::Http, head, negotiated: None, unread }
+            }
         }
     }
 
