@@ -138,9 +138,8 @@ impl Write for LineWriter<'_> {
         match self.0.queue.get() {
             Some(_) if IS_WRITER.get() => write_to_stderr(lines),
             Some(queue) => {
-                if queue.try_send(Entry::Lines(lines.to_vec())).is_err() {
-                    self.0.dropped.fetch_add(1, Ordering::Relaxed);
-                }
+                let is_dropped = queue.try_send(Entry::Lines(lines.to_vec())).is_err();
+                self.0.dropped.fetch_add(is_dropped.into(), Ordering::Relaxed);
             }
             None if is_writable() => write_to_stderr(lines),
             None => {}

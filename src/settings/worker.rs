@@ -73,7 +73,7 @@ impl Worker {
             directory: directory(self.cwd.as_deref().unwrap_or(here), problems),
             environment,
             inherited: self.inherited(),
-            no_new_privs: self.no_new_privs.unwrap_or(user.is_some()),
+            no_new_privs: self.no_new_privs.unwrap_or_else(|| user.is_some()),
             drop_capabilities: self.drop_capabilities.unwrap_or_else(may_drop),
             user,
             umask: self.umask,
