@@ -1,6 +1,6 @@
 //! The client's side of a conversation: requests, then perhaps an upgrade and frames, any of them invalid.
 
-use crate::worker::session::tests::fuzz::random::Random;
+use crate::protocol::random::Random;
 
 /// The server that it is held with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
