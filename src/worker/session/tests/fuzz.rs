@@ -29,6 +29,9 @@ use servers::{App, Plain};
 /// No conversation takes nearly as long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// No answer takes nearly as long.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// What a library does with an invalid request may depend on how it was cut, and on what else was under way
 /// at that moment: so often it is tried whether it does the same on a plain socket.
 const RETRIES: usize = 30;
@@ -184,11 +187,12 @@ async fn talk(client: TcpStream, conversation: Conversation) -> Vec<u8> {
     let Conversation { head, rest, pace, .. } = conversation;
     let writer = send(writer, head, pace).await;
     if !rest.is_empty() {
-        // Not every server takes what comes before its answer.
+        // Not every server takes what comes before its answer. But it may wait for more of a head that is
+        // invalid.
         while !output.ends_with(b"\r\n\r\n") {
-            match reader.read_u8().await {
-                Ok(byte) => output.push(byte),
-                Err(_) => break,
+            match timeout(ANSWER_TIMEOUT, reader.read_u8()).await {
+                Ok(Ok(byte)) => output.push(byte),
+                Ok(Err(_)) | Err(_) => break,
             }
         }
     }
