@@ -7,6 +7,8 @@ pub mod checkpoint;
 pub mod drain;
 pub mod ids;
 pub mod message;
+#[cfg(test)]
+pub(crate) mod random;
 pub mod scm_rights;
 pub mod scoreboard;
 pub mod sealed;

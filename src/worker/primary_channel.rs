@@ -3,6 +3,9 @@
 //! Never yields a connection before it is acknowledged, and so never reads from one that another
 //! worker may be given.
 
+#[cfg(test)]
+mod fuzz;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -156,6 +159,8 @@ impl PrimaryChannel {
                     let message = std::mem::take(&mut self.message);
                     let taken = self.take(&message[..length]);
                     self.message = message;
+                    // Those of a message that should have none would be taken for the next one's.
+                    self.descriptors.clear();
                     if let Some(order) = taken? {
                         return Poll::Ready(Ok(ChannelEvent::Drain(order)));
                     }

@@ -1,11 +1,9 @@
 //! Random conversations, valid and not, cut at random places: the library sees through a stream that
 //! migrates again and again what it sees on a plain socket, and so does the client.
 //!
-//! `STICKY_LB_FUZZ_SECONDS` is how long (3 if unset); `STICKY_LB_FUZZ_SEED` the first seed, which a failure
-//! prints. `scripts/prove-fuzz` runs it at length.
+//! A failure prints its seed; `scripts/prove-fuzz` runs it at length.
 
 mod conversation;
-mod random;
 mod servers;
 
 use std::sync::Arc;
@@ -19,17 +17,20 @@ use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use crate::protocol::ids::Timestamp;
+use crate::protocol::random::{self, Random};
 use crate::worker::session::handle::Handle;
 use crate::worker::session::image::{ConnectionState, SessionImage};
 use crate::worker::session::parts::Detached;
 use crate::worker::session::tests::migration::{fresh, resumed};
 
 use conversation::{Conversation, shown};
-use random::Random;
 use servers::{App, Plain};
 
 /// No conversation takes nearly as long.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// No answer takes nearly as long.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What a library does with an invalid request may depend on how it was cut, and on what else was under way
 /// at that moment: so often it is tried whether it does the same on a plain socket.
@@ -44,14 +45,9 @@ struct Seen {
     output: Vec<u8>,
 }
 
-fn variable(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
 #[test]
 fn a_library_sees_what_it_would_see_on_a_plain_socket() {
-    let time = Duration::from_secs(variable("STICKY_LB_FUZZ_SECONDS").unwrap_or(3));
-    let first = variable("STICKY_LB_FUZZ_SEED").unwrap_or_else(random::seed);
+    let (time, first) = (random::time(), random::seed());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (start, mut seed, mut moves) = (Instant::now(), first, 0);
     while start.elapsed() < time {
@@ -70,21 +66,22 @@ async fn compare(seed: u64) -> u64 {
     let mut random = Random::new(!seed);
     let followed = timeout(PATIENCE, followed(&conversation, &mut random)).await;
     let (followed, moves) = followed.unwrap_or_else(|_| panic!("stuck, {}", hint()));
-    let mut plain = on_plain_socket(&conversation).await;
+    let mut plain = on_plain_socket(&conversation, seed).await;
     for _ in 0..RETRIES {
         if plain == followed {
             return moves;
         }
-        plain = on_plain_socket(&conversation.cut_again(&mut random)).await;
+        plain = on_plain_socket(&conversation.cut_again(&mut random), seed).await;
     }
     let (output, expected) = (shown(&followed.output), shown(&plain.output));
     assert_eq!(followed.events, plain.events, "{}", hint());
     panic!("{output}\nin place of\n{expected}\n{}", hint());
 }
 
-async fn on_plain_socket(conversation: &Conversation) -> Seen {
+async fn on_plain_socket(conversation: &Conversation, seed: u64) -> Seen {
     let seen = timeout(PATIENCE, try_on_plain_socket(conversation)).await;
-    seen.unwrap_or_else(|_| panic!("stuck on a plain socket: {conversation:?}"))
+    let hint = || format!("STICKY_LB_FUZZ_SEED={seed}: {conversation:?}");
+    seen.unwrap_or_else(|_| panic!("stuck on a plain socket, {}", hint()))
 }
 
 async fn try_on_plain_socket(conversation: &Conversation) -> Seen {
@@ -190,11 +187,12 @@ async fn talk(client: TcpStream, conversation: Conversation) -> Vec<u8> {
     let Conversation { head, rest, pace, .. } = conversation;
     let writer = send(writer, head, pace).await;
     if !rest.is_empty() {
-        // Not every server takes what comes before its answer.
+        // Not every server takes what comes before its answer. But it may wait for more of a head that is
+        // invalid.
         while !output.ends_with(b"\r\n\r\n") {
-            match reader.read_u8().await {
-                Ok(byte) => output.push(byte),
-                Err(_) => break,
+            match timeout(ANSWER_TIMEOUT, reader.read_u8()).await {
+                Ok(Ok(byte)) => output.push(byte),
+                Ok(Err(_)) | Err(_) => break,
             }
         }
     }
