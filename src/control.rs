@@ -6,6 +6,7 @@
 pub mod protocol;
 pub mod report;
 pub mod socket;
+pub mod token_file;
 
 // The primary's side.
 pub mod admin;

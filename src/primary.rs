@@ -19,6 +19,7 @@ use crate::control::admin::AdminError;
 use crate::control::links::PrimaryHandle;
 use crate::control::server::Server;
 use crate::control::socket::SocketError;
+use crate::control::token_file::TokenError;
 use crate::frontend::dispatcher::DispatchError;
 use crate::frontend::listener::ListenError;
 use crate::frontend::query::queries;
@@ -83,6 +84,9 @@ pub enum PrimaryError {
     /// It cannot have its admin listener.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// It cannot keep the token of its admin listener.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// It cannot be carried over.
     #[error(transparent)]
     State(#[from] StateError),
@@ -258,6 +262,7 @@ impl Primary {
         let listeners = control_server::Listeners {
             socket: endpoints.socket.as_ref(),
             admin: endpoints.admin.take(),
+            token: endpoints.token.as_ref(),
         };
         let server = control_server::start(
             handles,

@@ -5,11 +5,14 @@
 mod common;
 
 use std::fs;
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use common::admin::{Viewer, connect, post, request, say};
-use common::client::{Answer, ask, ends_within, nth, read_answer};
+use common::client::{Answer, ask, connect_from, ends_within, nth, read_answer};
 use common::process::{Signal, descriptors, exists};
 use common::{Builder, Primary, TIMEOUT, eventually, own_directory};
 use serde_json::{Value, json};
@@ -17,14 +20,20 @@ use serde_json::{Value, json};
 const JSON: &str = "Content-Type: application/json";
 const TOKEN: &str = "a-token-of-many-characters";
 
+/// Without a token: tests that are not about it.
 fn with_admin(workers: u16) -> Builder {
+    with_own_token(workers).arguments(&["--admin-token-file", "none"])
+}
+
+/// With the token that the primary makes.
+fn with_own_token(workers: u16) -> Builder {
     Primary::with_workers(workers).arguments(&["--admin", "127.0.0.1:0"])
 }
 
 fn with_token(workers: u16) -> Builder {
     let file = own_directory().join("token");
     fs::write(&file, format!("{TOKEN}\n")).unwrap();
-    with_admin(workers).arguments(&["--admin-token-file", file.to_str().unwrap()])
+    with_own_token(workers).arguments(&["--admin-token-file", file.to_str().unwrap()])
 }
 
 fn get(to: SocketAddr, path: &str, headers: &[&str]) -> Answer {
@@ -529,14 +538,123 @@ fn an_admin_address_in_use_is_an_error_at_the_start() {
 
 #[test]
 fn an_address_beyond_loopback_needs_a_token() {
-    let (code, log) = Primary::with_workers(1).arguments(&["--admin", "0.0.0.0:0"]).run();
-    assert_eq!(code, Some(2), "{log}");
-    assert!(log.contains("set admin_token_file"), "{log}");
+    for more in [&[][..], &["--admin-token-file", "none"]] {
+        let beyond = Primary::with_workers(1).arguments(&["--admin", "0.0.0.0:0"]);
+        let (code, log) = beyond.arguments(more).run();
+        assert_eq!(code, Some(2), "{log}");
+        assert!(log.contains("set admin_token_file"), "{log}");
+    }
+}
+
+/// The token in a file, as what a request bears.
+fn bearer(file: &Path) -> String {
+    format!("Authorization: Bearer {}", fs::read_to_string(file).unwrap().trim_end())
+}
+
+#[test]
+fn without_a_setting_the_primary_makes_a_token() {
+    let primary = with_own_token(1).start();
+    let admin = primary.admin();
+    let file = primary.control().with_extension("token");
+    let status = primary.ask("status", json!({}));
+    assert_eq!(status["admin_token_file"], file.to_str().unwrap());
+    assert!(primary.log().contains(&format!("token_file={}", file.display())), "{}", primary.log());
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o600);
+    assert_eq!(get(admin, "/livez", &[]).status(), 200);
+    for path in ["/metrics", "/api/status"] {
+        assert_eq!(get(admin, path, &[]).status(), 401, "{path}");
+    }
+    assert_eq!(post(admin, "/api/stop", &[JSON], "{}").status(), 401);
+    let token = bearer(&file);
+    assert_eq!(get(admin, "/api/status", &[&token]).status(), 200);
+    // Who has the token has it after a crash and after an upgrade, too.
+    primary.crash();
+    eventually("the next primary", || primary.try_ask("status").is_some());
+    assert_eq!(bearer(&file), token);
+    assert_eq!(get(admin, "/api/status", &[&token]).status(), 200);
+    primary.signal(Signal::USR2);
+    eventually("an upgrade", || {
+        primary.try_ask("status").is_some_and(|status| status["upgrades"] == 1)
+    });
+    assert_eq!(bearer(&file), token);
+    assert_eq!(get(admin, "/api/status", &[&token]).status(), 200);
+    primary.signal(Signal::TERM);
+    eventually("the file is gone", || !file.exists());
+    primary.stop_finished();
+}
+
+#[test]
+fn idle_connections_keep_no_health_check_out() {
+    let primary = with_own_token(1).start();
+    let admin = primary.admin();
+    let token = bearer(&primary.control().with_extension("token"));
+    let local = |n: u8| {
+        let socket = connect_from([127, 0, 0, n].into(), admin).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+        socket
+    };
+    // One who has the token stays.
+    let mut known = connect(admin);
+    let ask = format!("GET /api/status HTTP/1.1\r\nHost: localhost\r\n{token}\r\n\r\n");
+    let mut idle = Vec::new();
+    for n in 0..600_u16 {
+        let mut stream = local(u8::try_from(n % 200 + 1).unwrap());
+        if n % 2 == 0 {
+            stream.write_all(b"GET /livez HTTP/1.1\r\nX-").unwrap();
+        }
+        idle.push(stream);
+        if n % 50 == 0 {
+            let begun = SystemTime::now();
+            assert_eq!(get(admin, "/livez", &[]).status(), 200, "{n}");
+            assert!(begun.elapsed().unwrap() < Duration::from_secs(5), "{n}");
+            assert!(exchange(&mut known, &ask).unwrap().starts_with("HTTP/1.1 200 "), "{n}");
+        }
+    }
+    assert_eq!(get(admin, "/readyz", &[]).status(), 200);
+    primary.stop();
+}
+
+/// A request and its answer on a connection that stays: the answer's head.
+fn exchange(stream: &mut TcpStream, request: &str) -> io::Result<String> {
+    stream.write_all(request.as_bytes())?;
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        head.extend(byte);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+    stream.read_exact(&mut vec![0; length.parse().unwrap()])?;
+    Ok(head)
+}
+
+#[test]
+fn requests_that_last_keep_no_health_check_out() {
+    let primary = with_admin(1).start();
+    let admin = primary.admin();
+    let begun = format!(
+        "POST /api/scale HTTP/1.1\r\nHost: localhost\r\n{JSON}\r\nContent-Length: 9\r\n\r\n{{"
+    );
+    // Each waits for its body.
+    let slow: Vec<_> = (0..300)
+        .map(|_| {
+            let mut stream = connect(admin);
+            stream.write_all(begun.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    eventually("all places are taken", || get(admin, "/api/status", &[]).status() == 503);
+    assert_eq!(get(admin, "/livez", &[]).status(), 200);
+    assert_eq!(get(admin, "/readyz", &[]).status(), 200);
+    drop(slow);
+    eventually("room again", || get(admin, "/api/status", &[]).status() == 200);
+    primary.stop();
 }
 
 #[test]
 fn it_listens_on_ipv6_too() {
-    let primary = Primary::with_workers(1).arguments(&["--admin", "[::1]:0"]).start();
+    let arguments = ["--admin", "[::1]:0", "--admin-token-file", "none"];
+    let primary = Primary::with_workers(1).arguments(&arguments).start();
     assert!(primary.admin().is_ipv6() && primary.admin().port() > 0);
     assert_eq!(primary.get("/api/status").json()["serving"], 1);
     primary.stop();

@@ -152,7 +152,7 @@ fn the_token_is_requested_until_it_is_right() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard-token");
     fs::write(&file, TOKEN).expect("the target directory is writable");
     let file = file.to_str().expect("a path of text");
-    let (_primary, url) = start(Primary::with_workers(2).arguments(&["--admin-token-file", file]));
+    let (_primary, url) = start_with_token(Primary::with_workers(2), file);
     let browser = Browser::start();
     let tab = browser.open(&url);
     tab.wait_for_text("#lost", "Not signed in");
@@ -277,7 +277,13 @@ fn uptime(seconds: u32) -> String {
 
 /// Starts a primary with an admin listener, and returns its URL.
 fn start(builder: Builder) -> (Primary, String) {
-    let primary = builder.arguments(&["--admin", "127.0.0.1:0"]).start();
+    start_with_token(builder, "none")
+}
+
+/// The same with the token in a file.
+fn start_with_token(builder: Builder, file: &str) -> (Primary, String) {
+    let primary =
+        builder.arguments(&["--admin", "127.0.0.1:0", "--admin-token-file", file]).start();
     let address = primary.ask("status", json!({}))["admin"].clone();
     (primary, format!("http://{}/", address.as_str().expect("an address")))
 }

@@ -56,7 +56,9 @@ impl Scrape {
 }
 
 fn with_admin(workers: u16) -> Primary {
-    Primary::with_workers(workers).arguments(&["--admin", "127.0.0.1:0"]).start()
+    Primary::with_workers(workers)
+        .arguments(&["--admin", "127.0.0.1:0", "--admin-token-file", "none"])
+        .start()
 }
 
 /// Runs promtool, which must succeed without output.

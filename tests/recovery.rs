@@ -40,7 +40,8 @@ fn nobody_notices_that_the_primary_was_killed() {
 
 #[test]
 fn metrics_count_upgrades_and_crashes_and_go_on_from_where_they_were() {
-    let primary = crashing(1).arguments(&["--admin", "127.0.0.1:0"]).start();
+    let primary =
+        crashing(1).arguments(&["--admin", "127.0.0.1:0", "--admin-token-file", "none"]).start();
     ask(nth(0), primary.address());
     eventually("it is counted", || primary.status()["acknowledged"] == 1);
     primary.upgrade();

@@ -92,7 +92,7 @@ fn start_sticky_lb(workers: u16, admin: Option<u16>, folder: &RunFolder) -> Resu
     command.env("STICKY_LB_RUNTIME_DIR", folder.file("control"));
     command.args(["--workers", &workers.to_string(), "--events-fd", "1"]);
     if let Some(admin) = admin {
-        command.args(["--admin", &format!("127.0.0.1:{admin}")]);
+        command.args(["--admin", &format!("127.0.0.1:{admin}"), "--admin-token-file", "none"]);
     }
     let name = if admin.is_some() { "sticky-lb-watched" } else { "sticky-lb" };
     let mut process = Process::start(name, &mut command, folder)?;

@@ -13,11 +13,11 @@ use serde_json::Value;
 use crate::cli::failure::Failure;
 use crate::cli::screen::{Look, Screen};
 use crate::cli::waiting::{Waiting, comes_first, spinner};
-use crate::control::client::{ClientError, Conversation};
+use crate::control::client::{ClientError, Conversation, Deadline};
 use crate::control::discovery::{Wanted, find};
 use crate::control::protocol::{Line, Request};
 
-/// How long a primary may take to answer what it knows.
+/// How long a primary may take to answer what it knows, or for a line that it has begun.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 // No doc comments on these two: clap would show them as each command's description.
@@ -55,6 +55,8 @@ pub(super) struct ClientArgs {
 #[derive(Debug)]
 pub(super) struct ControlClient {
     path: PathBuf,
+    /// For all that the primary answers at once.
+    deadline: Deadline,
     /// Answers are printed as JSON.
     pub(super) json: bool,
     /// Standard output.
@@ -69,7 +71,8 @@ impl ControlClient {
     /// If there is none, or several.
     pub(super) fn find(arguments: &ClientArgs) -> Result<Self, Failure> {
         let path = find(&arguments.primary.wanted())?;
-        Ok(Self { path, json: arguments.json, screen: Screen::new() })
+        let deadline = Deadline::after(TIMEOUT);
+        Ok(Self { path, deadline, json: arguments.json, screen: Screen::new() })
     }
 
     /// Asks for something that the primary answers at once.
@@ -78,7 +81,20 @@ impl ControlClient {
     ///
     /// If it doesn't answer, or says no.
     pub(super) fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Failure> {
-        let begun = Conversation::begin(&self.path, request, Some(TIMEOUT))?;
+        self.ask_until(request, self.deadline)
+    }
+
+    /// As [`Self::ask`], with a deadline of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::ask`].
+    pub(super) fn ask_until<T: DeserializeOwned>(
+        &self,
+        request: &Request,
+        deadline: Deadline,
+    ) -> Result<T, Failure> {
+        let begun = Conversation::begin(&self.path, request, deadline)?;
         Ok(begun.finish(|_| Ok::<_, ClientError>(()))?)
     }
 
@@ -124,7 +140,13 @@ impl ControlClient {
         request: &Request,
         goes_on: &'static str,
     ) -> Result<Waiting, Failure> {
-        Waiting::begin(&self.path, request, goes_on)
+        self.check_answers()?;
+        Waiting::begin(&self.path, request, self.deadline, goes_on)
+    }
+
+    /// Fails if the primary doesn't answer: a request that may take long would not show it.
+    fn check_answers(&self) -> Result<(), Failure> {
+        self.ask::<Value>(&Request::Status {}).map(drop)
     }
 
     /// Prints items as they come.
@@ -137,11 +159,13 @@ impl ControlClient {
         request: &Request,
         mut text: impl FnMut(&T, Look) -> String,
     ) -> Result<(), Failure> {
-        let mut conversation = Conversation::begin(&self.path, request, None)?;
+        self.check_answers()?;
+        let mut conversation = Conversation::begin(&self.path, request, self.deadline)?;
         loop {
             if !conversation.has_read_ahead() {
                 self.wait_or_stop(&conversation)?;
             }
+            conversation.set_deadline(Some(Deadline::after(TIMEOUT)));
             match conversation.next_line()? {
                 Line::Item(item) => self.say(item, |item, look| text(item, look))?,
                 Line::Done(_) => return Ok(()),

@@ -91,7 +91,11 @@ mod tests {
             (problem(Code::Refused), 1),
             (problem(Code::Unknown), 1),
             (ClientError::Ended.into(), 1),
-            (DiscoveryError::None(None, Vec::new()).into(), 1),
+            (
+                DiscoveryError::None { name: None, folders: Vec::new(), refused: Vec::new() }
+                    .into(),
+                1,
+            ),
             (DiscoveryError::Several(Vec::new()).into(), 2),
             (Failure::Interrupted(String::new()), 130),
         ] {

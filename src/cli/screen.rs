@@ -1,5 +1,6 @@
 //! The two standard streams as commands use them, and the looks that they allow.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
@@ -36,6 +37,7 @@ pub(super) enum Tone {
 #[derive(Debug)]
 pub(super) struct Screen {
     output: io::Stdout,
+    is_terminal: bool,
     /// The looks that it allows.
     pub(super) look: Look,
 }
@@ -110,15 +112,16 @@ impl Tone {
 impl Screen {
     pub(super) fn new() -> Self {
         let output = io::stdout();
-        Self { look: Look::new(&output), output }
+        Self { look: Look::new(&output), is_terminal: output.is_terminal(), output }
     }
 
-    /// Prints text that ends its lines itself.
+    /// Prints text that ends its lines itself. A terminal gets colours and nothing else that steers it.
     ///
     /// # Errors
     ///
     /// If the reader has gone, and what the kernel says.
     pub(super) fn print(&mut self, text: &str) -> io::Result<()> {
+        let text = if self.is_terminal { harmless(text) } else { text.into() };
         self.output.write_all(text.as_bytes())?;
         self.output.flush()
     }
@@ -129,14 +132,62 @@ impl Screen {
     ///
     /// As [`Self::print`].
     pub(super) fn json(&mut self, value: &Value) -> io::Result<()> {
-        self.print(&format!("{value}\n"))
+        self.print(&format!("{}\n", ascii_controls(&value.to_string())))
     }
 }
 
 /// Prints something for people on standard error, unless nobody reads there.
 pub(super) fn complain(text: &str) {
+    let text = harmless(text);
     let lines = text.lines().map(|line| format!("sticky-lb: {line}\n"));
     write_to_people(lines.collect::<String>().as_bytes());
+}
+
+/// Without what steers a terminal, which could change its title, its clipboard or what is on it already:
+/// that is written as `\x1b`. Colours stay.
+fn harmless(text: &str) -> Cow<'_, str> {
+    if !text.contains(steers) {
+        return text.into();
+    }
+    let (mut harmless, mut rest) = (String::new(), text);
+    while let Some(place) = rest.find(steers) {
+        let (before, from) = rest.split_at(place);
+        harmless.push_str(before);
+        let mut after = from.chars();
+        let control = after.next().unwrap_or_default();
+        rest = after.as_str();
+        match colour(from) {
+            Some(colour) => {
+                harmless.push_str(colour);
+                rest = &from[colour.len()..];
+            }
+            None => harmless.push_str(&format!("\\x{:02x}", u32::from(control))),
+        }
+    }
+    (harmless + rest).into()
+}
+
+fn steers(c: char) -> bool {
+    c.is_control() && !matches!(c, '\n' | '\t')
+}
+
+/// A sequence that changes colours, at the start of a text.
+fn colour(text: &str) -> Option<&str> {
+    let rest = text.strip_prefix("\x1b[")?;
+    let end = rest.find(|c: char| !c.is_ascii_digit() && !matches!(c, ';' | ':'))?;
+    rest[end..].starts_with('m').then(|| &text[..2 + end + 1])
+}
+
+/// JSON escapes the controls of ASCII alone, but for the last one. Terminals know more.
+fn ascii_controls(json: &str) -> Cow<'_, str> {
+    if !json.contains(char::is_control) {
+        return json.into();
+    }
+    let escaped = json.chars().map(|c| match c {
+        c if c.is_control() => format!("\\u{:04x}", u32::from(c)),
+        c => c.to_string(),
+    });
+    escaped.collect::<String>().into()
 }
 
 fn in_style(text: impl fmt::Display, style: Style) -> String {
@@ -157,6 +208,24 @@ mod tests {
             (plain.prefix(3, false), plain.prefix(13, true)),
             ("3 | ".into(), "13 | ".into())
         );
+    }
+
+    #[test]
+    fn nothing_but_colours_reaches_a_terminal() {
+        for (text, expected) in [
+            ("plain\ttext\n", "plain\ttext\n"),
+            ("\x1b[1;31mred\x1b[0m \x1b[38:5:9m\x1b[m", "\x1b[1;31mred\x1b[0m \x1b[38:5:9m\x1b[m"),
+            ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+            ("\x1b[2J\x1b[", "\\x1b[2J\\x1b["),
+            ("a\rb\u{9b}2J\u{7f}\x1b", "a\\x0db\\x9b2J\\x7f\\x1b"),
+        ] {
+            assert_eq!(harmless(text), expected);
+        }
+        let value = serde_json::json!({"text": "\x1b[2J\u{9b}2J\u{7f} ä"});
+        let text = value.to_string();
+        let escaped = ascii_controls(&text);
+        assert!(!escaped.contains(char::is_control) && escaped.contains('ä'), "{escaped}");
+        assert_eq!(serde_json::from_str::<Value>(&escaped).unwrap(), value);
     }
 
     #[test]

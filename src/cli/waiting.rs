@@ -14,9 +14,12 @@ use rustix::process::{PidfdFlags, pidfd_open};
 use serde_json::Value;
 
 use crate::cli::failure::Failure;
-use crate::control::client::{ClientError, Conversation};
+use crate::control::client::{ClientError, Conversation, Deadline};
 use crate::control::protocol::{Line, Request};
 use crate::system::keeper::keeper_of;
+
+/// How long a line may take once it has begun.
+const LINE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A conversation, and Ctrl-C meanwhile.
 #[derive(Debug)]
@@ -30,7 +33,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Sends a request.
+    /// Sends a request, which the primary has to take until the deadline.
     ///
     /// # Errors
     ///
@@ -38,10 +41,11 @@ impl Waiting {
     pub(super) fn begin(
         path: &Path,
         request: &Request,
+        deadline: Deadline,
         goes_on: &'static str,
     ) -> Result<Self, Failure> {
         let interrupts = interrupts().map_err(|error| Failure::Wait(error.into()))?;
-        let conversation = Conversation::begin(path, request, None)?;
+        let conversation = Conversation::begin(path, request, deadline)?;
         let primary = socket_peercred(&conversation).ok().map(|it| it.pid);
         let last = primary.map(|primary| keeper_of(primary).unwrap_or(primary));
         let last = last.and_then(|it| pidfd_open(it, PidfdFlags::empty()).ok());
@@ -57,6 +61,7 @@ impl Waiting {
         if !self.conversation.has_read_ahead() {
             self.wait(self.conversation.as_fd())?;
         }
+        self.conversation.set_deadline(Some(Deadline::after(LINE_TIMEOUT)));
         Ok(self.conversation.next_line()?)
     }
 

@@ -12,17 +12,19 @@
 //! Health checks come by address and without a token, so they answer yes or no. `guard` rejects
 //! requests of other web pages to everything else. Only POST changes anything.
 //!
-//! Runs on the thread of the control socket. Connections are bounded in number, requests in size and
-//! time; a client that doesn't read is disconnected.
+//! Runs on the thread of the control socket. Connections are bounded in number, in all and from each
+//! address, requests in size and time; a client that doesn't read is disconnected. Whoever holds
+//! connections, there is a place for a health check: see `connections`.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -30,13 +32,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::control::admin::connections::{BusyBody, Connections, Place, PlaceKind};
 use crate::control::admin::guard::Peer;
+use crate::control::admin::routes::Routes;
 use crate::control::answers::Control;
-use crate::control::settings::AdminSettings;
+use crate::control::settings::{AdminSettings, Token};
 
 mod answer;
+mod connections;
 mod guard;
 mod health;
 mod page;
@@ -47,10 +51,12 @@ mod steer;
 mod stream;
 mod viewers;
 
-/// The largest number of connections; further ones wait in the backlog.
-pub const MAX_CONNECTIONS: usize = 256;
+pub use connections::MAX_CONNECTIONS;
+
 /// Time for a request's head, and for an idle connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for the head of a health check in a reserved place.
+const RESERVED_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for a client to acknowledge sent data.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -80,6 +86,7 @@ pub struct AdminListener {
     listener: TcpListener,
     address: SocketAddr,
     settings: AdminSettings,
+    token: Option<Token>,
 }
 
 impl AsFd for AdminListener {
@@ -89,16 +96,16 @@ impl AsFd for AdminListener {
 }
 
 impl AdminListener {
-    /// Binds it.
+    /// Binds it. Requests must bear the token, if there is one.
     ///
     /// # Errors
     ///
     /// If the address cannot be bound.
-    pub fn bind(settings: &AdminSettings) -> Result<Self, AdminError> {
+    pub fn bind(settings: &AdminSettings, token: Option<Token>) -> Result<Self, AdminError> {
         let bound = TcpListener::bind(settings.address).and_then(|listener| {
             listener.set_nonblocking(true)?;
             let address = listener.local_addr()?;
-            Ok(Self { listener, address, settings: settings.clone() })
+            Ok(Self { listener, address, settings: settings.clone(), token })
         });
         bound.map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => AdminError::InUse(settings.address),
@@ -111,10 +118,14 @@ impl AdminListener {
     /// # Errors
     ///
     /// If the descriptor is no such socket.
-    pub fn adopt(listener: OwnedFd, settings: &AdminSettings) -> io::Result<Self> {
+    pub fn adopt(
+        listener: OwnedFd,
+        settings: &AdminSettings,
+        token: Option<Token>,
+    ) -> io::Result<Self> {
         let listener = TcpListener::from(listener);
         let address = listener.local_addr()?;
-        Ok(Self { listener, address, settings: settings.clone() })
+        Ok(Self { listener, address, settings: settings.clone(), token })
     }
 
     /// Its address with the actual port.
@@ -128,15 +139,17 @@ impl AdminListener {
     /// # Errors
     ///
     /// If the runtime refuses the socket.
-    pub async fn serve(self, control: Control) -> io::Result<()> {
+    pub async fn serve(self, control: Control) -> io::Result<Infallible> {
         let listener = tokio::net::TcpListener::from_std(self.listener)?;
-        let router = routes::router(control, self.settings);
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        // Fails only if the semaphore is closed, which never happens.
-        while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
+        let routes = Routes::new(control, self.settings, self.token);
+        let connections = Connections::default();
+        loop {
             match listener.accept().await {
                 Ok((client, peer)) => {
-                    tokio::spawn(serve_client(client, Peer(peer), router.clone(), permit));
+                    // Without a place it is closed.
+                    if let Some(place) = connections.admit(peer) {
+                        tokio::spawn(serve_client(client, peer, routes.clone(), place));
+                    }
                 }
                 Err(error) => {
                     // Most likely out of descriptors: clients wait in the backlog.
@@ -145,28 +158,46 @@ impl AdminListener {
                 }
             }
         }
-        Ok(())
     }
 }
 
-/// Serves one connection to its end.
-async fn serve_client(client: TcpStream, peer: Peer, router: Router, _room: OwnedSemaphorePermit) {
+/// Serves one connection to its end, or until its place is taken.
+async fn serve_client(client: TcpStream, address: SocketAddr, routes: Routes, mut place: Place) {
     let millis = u32::try_from(WRITE_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
     if let Err(error) = set_tcp_user_timeout(&client, millis) {
         tracing::debug!(%error, "cannot set TCP_USER_TIMEOUT: a client that does not read is disconnected late");
     }
-    let router = TowerToHyperService::new(router);
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(peer);
-        router.call(request)
-    });
+    let is_reserved = place.kind == PlaceKind::Reserved;
+    let (router, head_timeout) = match place.kind {
+        PlaceKind::Open => (routes.open, HEAD_TIMEOUT),
+        PlaceKind::Reserved => (routes.reserved, RESERVED_HEAD_TIMEOUT),
+    };
+    let peer = Peer { address, place: place.handle.clone() };
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(client), service);
-    if let Err(error) = served.await {
+        .header_read_timeout(head_timeout)
+        .keep_alive(!is_reserved)
+        .serve_connection(TokioIo::new(client), service(router, peer));
+    tokio::select! {
         // Errors of clients are of little interest.
-        tracing::debug!(%error, "admin connection ended with an error");
+        result = served => if let Err(error) = result {
+            tracing::debug!(%error, "admin connection ended with an error");
+        },
+        _ = &mut place.taken => tracing::debug!(%address, "idle admin connection closed: its place is another's"),
     }
+}
+
+/// The requests of one connection.
+fn service(
+    router: Router,
+    peer: Peer,
+) -> impl Service<hyper::Request<Incoming>, Response = Response, Error = Infallible, Future: Send> {
+    let router = TowerToHyperService::new(router);
+    service_fn(move |request: hyper::Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        let busy = peer.place.begin();
+        request.extensions_mut().insert(peer.clone());
+        let answered = router.call(request);
+        async move { Ok(answered.await?.map(|body| Body::new(BusyBody::new(body, busy)))) }
+    })
 }

@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::control::client::{ClientError, Conversation};
+use crate::control::client::{ClientError, Conversation, Deadline};
 use crate::control::protocol::Request;
 use crate::control::report::Status;
-use crate::control::socket::directories;
+use crate::control::socket::{check_folder, directories};
+use crate::protocol::ids::Timestamp;
 
 /// Time for a primary's answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for the answers of all.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The primary that a command is for.
 #[derive(Clone, Debug, Default)]
@@ -34,8 +37,20 @@ pub struct Found {
 #[non_exhaustive]
 pub enum DiscoveryError {
     /// No primary runs.
-    #[error("no running primary found{}: looked in {}; --control names a socket elsewhere", of(.0), list(.1))]
-    None(Option<String>, Vec<PathBuf>),
+    #[error(
+        "no running primary found{}: looked in {}; --control names a socket elsewhere{}",
+        of(name),
+        list(folders),
+        left_out(refused)
+    )]
+    None {
+        /// Its name.
+        name: Option<String>,
+        /// Where it was looked for.
+        folders: Vec<PathBuf>,
+        /// Why it was not looked for elsewhere.
+        refused: Vec<String>,
+    },
     /// Several primaries run.
     #[error("several primaries run: choose one by --name or --control\n{}", table(.0))]
     Several(Vec<Found>),
@@ -50,34 +65,43 @@ pub fn find(wanted: &Wanted) -> Result<PathBuf, DiscoveryError> {
     if let Some(path) = &wanted.control {
         return Ok(path.clone());
     }
-    let folders = directories();
-    let mut found: Vec<_> = folders.iter().flat_map(|folder| running(folder)).collect();
+    let (mut folders, mut refused) = (Vec::new(), Vec::new());
+    for folder in directories() {
+        match check_folder(&folder) {
+            Ok(()) => folders.push(folder),
+            Err(error) => refused.push(error.to_string()),
+        }
+    }
+    let until = Timestamp::now() + SEARCH_TIMEOUT;
+    let mut found: Vec<_> = folders.iter().flat_map(|folder| running(folder, until)).collect();
     if let Some(name) = &wanted.name {
         found.retain(|it| it.is_called(name));
     }
     match found.len() {
-        0 => Err(DiscoveryError::None(wanted.name.clone(), folders)),
+        0 => Err(DiscoveryError::None { name: wanted.name.clone(), folders, refused }),
         1 => Ok(found.remove(0).path),
         _ => Err(DiscoveryError::Several(found)),
     }
 }
 
 /// Primaries with a socket in this directory.
-fn running(folder: &Path) -> Vec<Found> {
+fn running(folder: &Path, until: Timestamp) -> Vec<Found> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let sockets = entries.map(|entry| entry.path());
     let mut sockets: Vec<_> =
         sockets.filter(|path| path.extension().is_some_and(|it| it == "sock")).collect();
     sockets.sort();
-    sockets.into_iter().filter_map(probe).collect()
+    sockets.into_iter().filter_map(|path| probe(path, until)).collect()
 }
 
-/// `None` if nothing listens on the socket: it is left from a primary that was killed.
-fn probe(path: PathBuf) -> Option<Found> {
-    let begun = Conversation::begin(&path, &Request::Status {}, Some(TIMEOUT));
+/// `None` if nothing listens on the socket, which is left from a primary that was killed, or another
+/// user does.
+fn probe(path: PathBuf, until: Timestamp) -> Option<Found> {
+    let deadline = Deadline::after(TIMEOUT.min(until.since(Timestamp::now())));
+    let begun = Conversation::begin(&path, &Request::Status {}, deadline);
     match begun.and_then(|conversation| conversation.finish(|_| Ok::<_, ClientError>(()))) {
         Ok(status) => Some(Found { path, status: Some(status) }),
-        Err(ClientError::Connect { .. }) => None,
+        Err(ClientError::Connect { .. } | ClientError::Stranger { .. }) => None,
         Err(_) => Some(Found { path, status: None }),
     }
 }
@@ -103,11 +127,18 @@ fn list(folders: &[PathBuf]) -> String {
     folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
+fn left_out(refused: &[String]) -> String {
+    refused.iter().map(|reason| format!("\n{reason}")).collect()
+}
+
 fn table(found: &[Found]) -> String {
     let line = |found: &Found| {
         let who = found.status.as_ref().map_or_else(
             || "speaks another version, or does not answer".to_owned(),
-            |it| format!("{}, pid {}, {}", it.name, it.pid, it.listening.join(" ")),
+            |it| {
+                let (name, listening) = (it.name.escape_debug(), it.listening.join(" "));
+                format!("{name}, pid {}, {}", it.pid, listening.escape_debug())
+            },
         );
         format!("  --control {}  ({who})", found.path.display())
     };

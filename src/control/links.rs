@@ -48,6 +48,8 @@ pub struct Facts {
     pub placement: Placement,
     /// The address of the admin listener.
     pub admin: Option<SocketAddr>,
+    /// The file with the token that the primary has made for it.
+    pub admin_token_file: Option<PathBuf>,
     /// The path of the control socket.
     pub control: Option<PathBuf>,
     /// Upgrades and crashes so far.

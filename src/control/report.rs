@@ -31,6 +31,8 @@ pub struct Status {
     pub listening: Vec<String>,
     /// Address of the admin listener.
     pub admin: Option<String>,
+    /// The file with the token that the primary has made for it, if it has.
+    pub admin_token_file: Option<String>,
     /// Path of the control socket.
     pub control: Option<String>,
     /// The placement.

@@ -17,8 +17,8 @@ pub struct ControlSettings {
 pub struct AdminSettings {
     /// Its address.
     pub address: SocketAddr,
-    /// The token that requests must carry; optional on loopback.
-    pub token: Option<Token>,
+    /// The token that requests must carry.
+    pub token: TokenSource,
     /// Host names by which it may be reached, beside addresses and localhost.
     pub hosts: Vec<String>,
     /// The number of serving slots from which the primary is ready.
@@ -45,6 +45,17 @@ impl ReadyThreshold {
         };
         wanted.max(1)
     }
+}
+
+/// Where the token of the admin listener comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenSource {
+    /// From the settings.
+    Given(Token),
+    /// From the primary itself, which writes it to a file beside the control socket.
+    Own,
+    /// There is none: whoever reaches the listener is answered.
+    None,
 }
 
 /// The secret of the admin listener.

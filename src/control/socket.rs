@@ -5,14 +5,21 @@
 //! # Path
 //!
 //! `NAME-PORT.sock` in the runtime directory: `$STICKY_LB_RUNTIME_DIR`; else systemd's directory of
-//! the unit (`$RUNTIME_DIRECTORY`); else `$XDG_RUNTIME_DIR/sticky-lb`; else `/run/sticky-lb` for
-//! root and `/tmp/sticky-lb-UID` for others. A directory that the primary creates has mode 0700; an
-//! existing one must belong to its user. The socket has mode 0600. If another primary still has the
-//! name, such as one that is stopping, the path is `NAME-PORT-PID.sock` with the process that takes
-//! signals.
+//! the unit (`$RUNTIME_DIRECTORY`); else `$XDG_RUNTIME_DIR/sticky-lb`, if that is the user's own; else
+//! `/run/sticky-lb` for root and `/tmp/sticky-lb-UID` for others. A directory that the primary creates
+//! has mode 0700; an existing one must belong to its user. If another user was first to take
+//! `/tmp/sticky-lb-UID`, the directory is one of a random name beside it, which commands find, too. The
+//! socket has mode 0600. If another primary still has the name, such as one that is stopping, the path
+//! is `NAME-PORT-PID.sock` with the process that takes signals.
+//!
+//! # Trust
+//!
+//! Commands look into directories of their user and of root alone, and talk to primaries of these two.
+//! For root, what is in `/run/sticky-lb` may also belong to the user to whom systemd has given it.
 
 use std::ffi::OsString;
 use std::fs::DirBuilder;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -30,6 +37,9 @@ use crate::system::keeper::main_pid;
 
 /// The variable with the runtime directory, for primary and commands.
 pub const RUNTIME_DIRECTORY: &str = "STICKY_LB_RUNTIME_DIR";
+
+/// The runtime directory of root, and of units of systemd.
+const SYSTEM: &str = "/run/sticky-lb";
 
 /// The longest path of a socket in bytes: `sun_path` in `unix(7)`.
 const MAX_PATH_BYTES: usize = 107;
@@ -166,25 +176,65 @@ pub fn is_allowed(socket: impl std::os::fd::AsFd) -> io::Result<bool> {
     Ok(peer.is_root() || peer == geteuid())
 }
 
-/// Directories of control sockets of this user's primaries; for root, of all users. A runtime
-/// directory in the environment is the only one.
+/// Whether a command may believe the user who serves the socket at `path`: root, the command's own user,
+/// and for root the one to whom a directory in `/run/sticky-lb` belongs.
+#[must_use]
+pub fn is_trusted(path: &Path, uid: u32) -> bool {
+    let own = geteuid();
+    let given = || path.parent().is_some_and(|folder| is_given(folder, uid));
+    uid == 0 || uid == own.as_raw() || (own.is_root() && given())
+}
+
+/// Whether root has given this directory to the user, or systemd for a unit.
+fn is_given(folder: &Path, uid: u32) -> bool {
+    let is_systems = folder == Path::new(SYSTEM) || folder.parent() == Some(Path::new(SYSTEM));
+    is_systems && owner(folder).is_ok_and(|owner| owner == Some(uid))
+}
+
+/// Fails if others than the command's user and root may have put sockets into a directory.
+///
+/// # Errors
+///
+/// If it is there and belongs to others, or they may write to it.
+pub fn check_folder(folder: &Path) -> Result<(), SocketError> {
+    let is_allowed = match owner(folder) {
+        Ok(Some(uid)) => {
+            uid == 0 || uid == geteuid().as_raw() || (geteuid().is_root() && is_given(folder, uid))
+        }
+        Ok(None) => false,
+        // Nothing is found there.
+        Err(_) => true,
+    };
+    if is_allowed { Ok(()) } else { Err(SocketError::Stranger(folder.to_owned())) }
+}
+
+/// The user to whom a directory belongs; `None` if it is none, or others may write to it.
+fn owner(folder: &Path) -> io::Result<Option<u32>> {
+    let found = std::fs::symlink_metadata(folder)?;
+    let is_private = found.is_dir() && found.mode() & 0o022 == 0;
+    Ok(is_private.then_some(found.uid()))
+}
+
+fn is_own(folder: &Path) -> bool {
+    owner(folder).is_ok_and(|owner| owner == Some(geteuid().as_raw()))
+}
+
+/// Directories where commands look for control sockets. A runtime directory in the environment is the
+/// only one.
 #[must_use]
 pub fn directories() -> Vec<PathBuf> {
     if let Some(only) = runtime_directory() {
         return vec![only];
     }
-    let mut found = vec![PathBuf::from("/run/sticky-lb")];
+    let user = geteuid().as_raw();
+    let mut found = vec![PathBuf::from(SYSTEM)];
     // Each unit has a directory of its own there.
-    found.extend(entries("/run/sticky-lb").filter(|path| path.is_dir()));
-    found.extend(variable("XDG_RUNTIME_DIR").map(|folder| Path::new(&folder).join("sticky-lb")));
-    found.push(temporary(geteuid().as_raw()));
-    if geteuid().is_root() {
-        found.extend(entries("/run/user").map(|user| user.join("sticky-lb")));
-        let ours = |path: &PathBuf| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("sticky-lb-"))
-        };
-        found.extend(entries("/tmp").filter(ours));
-    }
+    found.extend(entries(SYSTEM).filter(|path| path.is_dir()));
+    found.extend(own_runtime_directory().map(|folder| folder.join("sticky-lb")));
+    // Without the variable, as in cron.
+    found.push(format!("/run/user/{user}/sticky-lb").into());
+    found.push(temporary(user));
+    found.extend(other_temporaries(user));
     found.sort();
     found.dedup();
     found
@@ -192,21 +242,68 @@ pub fn directories() -> Vec<PathBuf> {
 
 /// The directory of this primary's socket, created if needed.
 fn own_directory() -> Result<PathBuf, SocketError> {
-    let folder = runtime_directory()
-        .or_else(|| Some(Path::new(&variable("XDG_RUNTIME_DIR")?).join("sticky-lb")))
-        .unwrap_or_else(|| {
-            let user = geteuid();
-            if user.is_root() { "/run/sticky-lb".into() } else { temporary(user.as_raw()) }
-        });
-    let made = DirBuilder::new().mode(0o700).recursive(true).create(&folder);
-    let failed = |source| SocketError::Bind { path: folder.clone(), source };
-    made.map_err(failed)?;
-    let found = std::fs::symlink_metadata(&folder).map_err(failed)?;
-    let writable_by_others = found.mode() & 0o022 != 0;
-    if found.uid() != geteuid().as_raw() || writable_by_others {
-        return Err(SocketError::Stranger(folder));
+    if let Some(given) = runtime_directory() {
+        return create(given);
     }
-    Ok(folder)
+    if let Some(folder) = own_runtime_directory() {
+        return create(folder.join("sticky-lb"));
+    }
+    let user = geteuid();
+    if user.is_root() {
+        return create(SYSTEM.into());
+    }
+    match create(temporary(user.as_raw())) {
+        Err(SocketError::Stranger(taken)) => {
+            let folder = match other_temporaries(user.as_raw()).next() {
+                Some(folder) => folder,
+                None => create_random(&taken)?,
+            };
+            tracing::warn!(
+                taken = %taken.display(), folder = %folder.display(),
+                "another user has taken the runtime directory: another one is used"
+            );
+            Ok(folder)
+        }
+        created => created,
+    }
+}
+
+fn create(folder: PathBuf) -> Result<PathBuf, SocketError> {
+    let made = DirBuilder::new().mode(0o700).recursive(true).create(&folder);
+    match made.and_then(|()| owner(&folder)) {
+        Ok(Some(owner)) if owner == geteuid().as_raw() => Ok(folder),
+        // A link, or a file.
+        Ok(_) => Err(SocketError::Stranger(folder)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(SocketError::Stranger(folder))
+        }
+        Err(source) => Err(SocketError::Bind { path: folder, source }),
+    }
+}
+
+/// A directory that nobody could take before.
+fn create_random(taken: &Path) -> Result<PathBuf, SocketError> {
+    let mut name = taken.as_os_str().to_owned();
+    name.push(format!("-{:016x}", RandomState::new().build_hasher().finish()));
+    let folder = PathBuf::from(name);
+    match DirBuilder::new().mode(0o700).create(&folder) {
+        Ok(()) => Ok(folder),
+        Err(source) => Err(SocketError::Bind { path: folder, source }),
+    }
+}
+
+/// Directories of this user beside its usual one in `/tmp`.
+fn other_temporaries(user: u32) -> impl Iterator<Item = PathBuf> {
+    let start = format!("sticky-lb-{user}-");
+    let is_named = move |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&start))
+    };
+    entries("/tmp").filter(is_named).filter(|path| is_own(path))
+}
+
+/// `$XDG_RUNTIME_DIR`, unless it is another user's: `su` and `sudo` may leave it as it was.
+fn own_runtime_directory() -> Option<PathBuf> {
+    variable("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|folder| is_own(folder))
 }
 
 /// The runtime directory in the environment.

@@ -12,6 +12,7 @@ use crate::control::links::{Facts, Links, PrimaryHandle};
 use crate::control::server::{self, Server};
 use crate::control::snapshot::Snapshots;
 use crate::control::socket::ControlSocket;
+use crate::control::token_file::TokenFile;
 use crate::frontend::query::FrontendHandle;
 use crate::handover::Carry;
 use crate::handover::primary::PrimarySnapshot;
@@ -33,6 +34,7 @@ pub(super) struct Handles {
 pub(super) struct Listeners<'a> {
     pub(super) socket: Option<&'a ControlSocket>,
     pub(super) admin: Option<AdminListener>,
+    pub(super) token: Option<&'a TokenFile>,
 }
 
 /// Starts the thread that answers. It ends when the returned server is dropped.
@@ -44,10 +46,13 @@ pub(super) fn start(
     listeners: Listeners<'_>,
     announcer: &Announcer,
 ) -> io::Result<Server> {
-    let Listeners { socket, admin } = listeners;
+    let Listeners { socket, admin, token } = listeners;
+    let admin_token_file = token.map(|token| token.path().to_owned());
     let admin_address = admin.as_ref().map(AdminListener::address);
     if let Some(address) = admin_address {
-        tracing::info!(%address, "admin listener started");
+        let token_file =
+            admin_token_file.as_deref().map(|file| tracing::field::display(file.display()));
+        tracing::info!(%address, token_file, "admin listener started");
     }
     let facts = Facts {
         name: config.name.clone(),
@@ -55,6 +60,7 @@ pub(super) fn start(
         address,
         placement: config.frontend.router.placement,
         admin: admin_address,
+        admin_token_file,
         control: socket.map(|socket| socket.path().to_owned()),
         replacements: Carry::restore(snapshot.replacements.clone()),
     };

@@ -1,12 +1,14 @@
 //! Control socket and admin listener: taken over from the primary before where the configuration is still
 //! the same, else opened.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::config::Config;
 use crate::control::admin::AdminListener;
-use crate::control::settings::AdminSettings;
+use crate::control::settings::{AdminSettings, TokenSource};
 use crate::control::socket::{ControlSocket, SocketError};
+use crate::control::token_file::TokenFile;
 use crate::error::chain;
 use crate::handover::descriptors::Descriptors;
 use crate::handover::primary::{ControlSocketSnapshot, PrimarySnapshot};
@@ -21,6 +23,8 @@ pub(super) struct Endpoints {
     pub(super) admin: Option<AdminListener>,
     /// For the successor: the admin listener itself belongs to the thread that serves it.
     admin_copy: Option<OwnedFd>,
+    /// The token that this primary, or one before, has made.
+    pub(super) token: Option<TokenFile>,
 }
 
 impl Endpoints {
@@ -30,7 +34,8 @@ impl Endpoints {
         port: u16,
         before: Option<(&PrimarySnapshot, &mut Descriptors)>,
     ) -> Result<Self, PrimaryError> {
-        let (socket, admin) = match before {
+        let left_token = before.as_ref().and_then(|(snapshot, _)| left_token(snapshot));
+        let (socket, left) = match before {
             Some((snapshot, left)) => {
                 (left_socket(config, snapshot, left), left_admin(config, snapshot, left))
             }
@@ -40,13 +45,24 @@ impl Endpoints {
             Some(socket) => Some(socket),
             None => bind_socket(config, port)?,
         };
-        let admin = match (admin, &config.admin) {
-            (Some(admin), _) => Some(admin),
-            (None, Some(settings)) => Some(AdminListener::bind(settings)?),
-            (None, None) => None,
+        let Some(settings) = &config.admin else {
+            return Ok(Self { socket, admin: None, admin_copy: None, token: None });
         };
-        let admin_copy = admin.as_ref().and_then(|admin| admin.as_fd().try_clone_to_owned().ok());
-        Ok(Self { socket, admin, admin_copy })
+        let token_file = match settings.token {
+            TokenSource::Own => Some(own_token(socket.as_ref(), left_token)?),
+            TokenSource::Given(_) | TokenSource::None => None,
+        };
+        let token = match &settings.token {
+            TokenSource::Given(token) => Some(token),
+            TokenSource::Own | TokenSource::None => token_file.as_ref().map(TokenFile::token),
+        };
+        let adopted = left.and_then(|it| AdminListener::adopt(it, settings, token.cloned()).ok());
+        let admin = match adopted {
+            Some(admin) => admin,
+            None => AdminListener::bind(settings, token.cloned())?,
+        };
+        let admin_copy = admin.as_fd().try_clone_to_owned().ok();
+        Ok(Self { socket, admin: Some(admin), admin_copy, token: token_file })
     }
 
     /// As plain data.
@@ -78,6 +94,9 @@ impl Endpoints {
     /// Their descriptors, for a successor.
     pub(super) fn into_descriptors(self) -> Descriptors {
         let mut descriptors = Descriptors::default();
+        if let Some(token) = self.token {
+            token.leave();
+        }
         if let Some(socket) = self.socket.and_then(ControlSocket::hand_over) {
             descriptors.insert(CONTROL, socket);
         }
@@ -104,11 +123,33 @@ fn left_admin(
     config: &Config,
     snapshot: &PrimarySnapshot,
     left: &mut Descriptors,
-) -> Option<AdminListener> {
+) -> Option<OwnedFd> {
     let listener = left.take(ADMIN)?;
     let settings = config.admin.as_ref()?;
     let is_wanted = snapshot.admin == Some(admin_name(settings));
-    is_wanted.then(|| AdminListener::adopt(listener, settings).ok()).flatten()
+    is_wanted.then_some(listener)
+}
+
+/// If it is not used, its file goes with it.
+fn left_token(snapshot: &PrimarySnapshot) -> Option<TokenFile> {
+    let socket = &snapshot.control.as_ref()?.path;
+    TokenFile::adopt(TokenFile::beside(socket))
+}
+
+/// Clients of a primary before go on with its token.
+fn own_token(
+    socket: Option<&ControlSocket>,
+    left: Option<TokenFile>,
+) -> Result<TokenFile, PrimaryError> {
+    let Some(socket) = socket else {
+        let source = io::Error::other("set admin_token_file: there is no control socket beside it");
+        return Err(PrimaryError::Start { what: "keep a token for the admin listener", source });
+    };
+    let path = TokenFile::beside(socket.path());
+    match left.filter(|left| left.path() == path) {
+        Some(left) => Ok(left),
+        None => Ok(TokenFile::create(path)?),
+    }
 }
 
 /// Without one the primary still serves, unless its path was configured.

@@ -5,12 +5,17 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::control::settings::{AdminSettings, ControlSettings, ReadyThreshold, Token};
+use crate::control::settings::{
+    AdminSettings, ControlSettings, ReadyThreshold, Token, TokenSource,
+};
 use crate::log::{Levels, LogFormat, LogSettings};
 use crate::settings::problems::Problems;
 use crate::settings::secret;
 use crate::settings::units::slots;
 use crate::supervisor::command::User;
+
+/// Instead of a file: no token is required.
+pub(super) const NO_TOKEN: &str = "none";
 
 /// How operators reach the primary.
 #[derive(Clone, Debug, Args)]
@@ -22,8 +27,9 @@ pub struct Control {
     /// Serve dashboard, metrics, health checks and the admin API on this address [default: none].
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub admin: Option<SocketAddr>,
-    /// Require the token in this file for admin requests; needed beyond loopback [default: none].
-    #[arg(long, value_name = "FILE")]
+    /// Require the token in this file for admin requests but health checks; needed beyond loopback.
+    /// `none` requires no token [default: a new token, in a file beside the control socket].
+    #[arg(long, value_name = "FILE|none")]
     pub admin_token_file: Option<PathBuf>,
     /// Let browsers reach the admin listener by this host name too, beside addresses and localhost;
     /// may be repeated [default: none].
@@ -71,7 +77,8 @@ impl Control {
             }
             return None;
         };
-        if !address.ip().is_loopback() && self.admin_token_file.is_none() {
+        let is_given = self.admin_token_file.as_deref().is_some_and(|file| file != NO_TOKEN);
+        if !address.ip().is_loopback() && !is_given {
             problems.note(
                 "admin",
                 format!("{address} can be reached from elsewhere: set admin_token_file"),
@@ -81,23 +88,27 @@ impl Control {
         Some(AdminSettings { address, token, hosts: self.admin_host.clone(), ready })
     }
 
-    fn token(&self, user: Option<&User>, problems: &mut Problems) -> Option<Token> {
-        let file = self.admin_token_file.as_ref()?;
+    fn token(&self, user: Option<&User>, problems: &mut Problems) -> TokenSource {
+        let file = match self.admin_token_file.as_deref() {
+            None => return TokenSource::Own,
+            Some(file) if file == NO_TOKEN => return TokenSource::None,
+            Some(file) => file,
+        };
         let key = "admin_token_file";
         let text = match secret::read(file, user) {
             Ok(text) => String::from_utf8_lossy(&text).into_owned(),
             Err(text) => {
                 problems.note(key, text);
-                return None;
+                return TokenSource::None;
             }
         };
         let token = text.trim();
         if token.len() < 16 || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             let name = file.display();
             problems.note(key, format!("{name} holds no token: 16 or more visible characters"));
-            return None;
+            return TokenSource::None;
         }
-        Some(Token::new(token))
+        TokenSource::Given(Token::new(token))
     }
 
     pub(super) fn log(&self, levels: &Levels) -> LogSettings {

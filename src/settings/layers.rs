@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 
+use crate::settings::control::NO_TOKEN;
 use crate::settings::problems::{SettingsError, fail_if_any};
 use crate::settings::table;
 use crate::settings::units::words;
@@ -62,7 +63,9 @@ impl Entry {
         let is_path = |value: &OsString| {
             // In `watch = true` the value is no path.
             let switch = setting.get_num_args().is_some_and(|range| range.min_values() == 0);
-            table::is_path(setting) && !(switch && (value == "true" || value == "false"))
+            let word = switch && (value == "true" || value == "false");
+            let none = setting.get_id() == "admin_token_file" && value == NO_TOKEN;
+            table::is_path(setting) && !word && !none
         };
         let rooted = |value: OsString| {
             if is_path(&value) { plain(&folder.join(value)).into_os_string() } else { value }

@@ -83,7 +83,7 @@ fn tone(kind: &str) -> Tone {
     }
 }
 
-/// A worker's line is printed unchanged, with its colours.
+/// A worker's line is printed with its colours; on a pipe unchanged.
 fn log_line(line: &LogLine, look: Look) -> String {
     missed(line.missed, "line") + &look.prefix(line.slot, line.err) + &line.text + "\n"
 }

@@ -95,7 +95,7 @@ fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
             format!("{}, {}, up {up}{replaced}", clean(&s.version), processes(s))
         }),
         ("listening", clean(&s.listening.join(", "))),
-        ("admin", maybe(s.admin.as_deref(), clean)),
+        ("admin", maybe(s.admin.as_deref(), clean) + &token_file(s)),
         ("control", maybe(s.control.as_deref(), clean)),
         ("placement", clean(&s.placement)),
         (
@@ -144,6 +144,11 @@ fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
         ("log", format!("{}, {} dropped", clean(&s.log_levels), counted(s.dropped_lines, "line"))),
     ]);
     text
+}
+
+fn token_file(status: &Status) -> String {
+    let file = status.admin_token_file.as_deref();
+    file.map(|file| format!(", token in {}", clean(file))).unwrap_or_default()
 }
 
 /// Sessions: those that can migrate, those that did, those that were closed instead.

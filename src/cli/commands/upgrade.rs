@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cli::client::{ControlClient, turning};
 use crate::cli::failure::Failure;
-use crate::control::client::ClientError;
+use crate::control::client::{ClientError, Deadline};
 use crate::control::protocol::Request;
 use crate::control::report::Status;
 use crate::protocol::ids::Timestamp;
@@ -16,6 +16,8 @@ const GOES_ON: &str = "not waited for any more: `sticky-lb status` says which re
 
 /// How long the successor may take until it answers.
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// How long one answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -42,7 +44,9 @@ fn successor(client: &ControlClient, before: &Status) -> Result<Status, Failure>
     let begun = Timestamp::now();
     while Timestamp::now().since(begun) < TIMEOUT {
         // Between the two nobody answers, or the one before does still.
-        if let Ok(status) = client.ask::<Status>(&Request::Status {}) {
+        let answer =
+            client.ask_until::<Status>(&Request::Status {}, Deadline::after(ANSWER_TIMEOUT));
+        if let Ok(status) = answer {
             if status.upgrades > before.upgrades {
                 return Ok(status);
             }

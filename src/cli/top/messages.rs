@@ -11,7 +11,7 @@ use ratatui::crossterm::event::{Event as Input, KeyEvent, KeyEventKind, read};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::control::client::{ClientError, Conversation};
+use crate::control::client::{ClientError, Conversation, Deadline};
 use crate::control::discovery::{Wanted, find};
 use crate::control::protocol::Request;
 use crate::control::report::Live;
@@ -21,6 +21,10 @@ use super::order::Order;
 
 /// Between two tries to reach a primary that is lost.
 const TRY_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a primary may take for its first snapshot. What comes later is waited for: the view shows for how
+/// long nothing has come.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Something that came in.
 #[derive(Debug)]
@@ -91,8 +95,11 @@ pub(super) fn from_primary(
 /// Sends what comes until there is no more. From then on, another is wanted only if it has the
 /// same name.
 fn watch(path: &Path, wanted: &mut Wanted, sender: &Sender) -> ClientError {
-    let told = Conversation::begin(path, &Request::Live {}, None).and_then(|conversation| {
-        conversation.finish::<Value, ClientError>(|item| {
+    let deadline = Deadline::after(FIRST_TIMEOUT);
+    let told = Conversation::begin(path, &Request::Live {}, deadline).and_then(|mut begun| {
+        let first = begun.next_line()?;
+        begun.set_deadline(None);
+        begun.finish_after::<Value, ClientError>(first, |item| {
             let live: Box<Live> = serde_json::from_value(item).map_err(ClientError::Answer)?;
             wanted.name = Some(live.status.name.clone());
             sender.send(Message::Live(path.to_owned(), live));

@@ -2,13 +2,18 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::control::client::ask;
+use crate::control::client::{ClientError, Deadline, ask};
 use crate::control::protocol::Request;
 use crate::control::report::{Rollout, Scaled};
 use crate::error::chain;
+
+/// How long the primary may take to get an order.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +49,13 @@ impl Order {
 
     /// Asks the primary at `path`, and waits for what comes of it.
     pub(super) fn carry_out(self, path: &Path) -> Result<String, String> {
-        let outcome = match self {
-            Self::Reload => ask::<Rollout>(path, &self.request()).map(replaced),
-            Self::More | Self::Fewer => ask::<Scaled>(path, &self.request()).map(scaled),
-            _ => ask::<Value>(path, &self.request()).map(|_| "done".to_owned()),
-        };
+        let deadline = Deadline::after(TIMEOUT);
+        let ask = |path| ask::<Value>(path, &self.request(), deadline);
+        let outcome = ask(path).and_then(|done| match self {
+            Self::Reload => parse(done).map(replaced),
+            Self::More | Self::Fewer => parse(done).map(scaled),
+            _ => Ok("done".to_owned()),
+        });
         outcome.map_err(|error| chain(&error))
     }
 
@@ -75,6 +82,10 @@ impl fmt::Display for Order {
             Self::Undrain(slot) => write!(f, "undrain slot {slot}"),
         }
     }
+}
+
+fn parse<T: DeserializeOwned>(done: Value) -> Result<T, ClientError> {
+    serde_json::from_value(done).map_err(ClientError::Answer)
 }
 
 fn replaced(Rollout { number, replaced, of, .. }: Rollout) -> String {

@@ -17,6 +17,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::control::admin::answer::Rejection;
+use crate::control::admin::connections::PlaceHandle;
 use crate::control::protocol::Code;
 use crate::control::settings::{AdminSettings, Token};
 use crate::protocol::ids::Timestamp;
@@ -24,9 +25,12 @@ use crate::protocol::ids::Timestamp;
 /// The shortest time between two log lines on wrong tokens.
 const WARN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The client's address.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) SocketAddr);
+/// The client.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    pub(super) place: PlaceHandle,
+}
 
 /// Checks requests.
 #[derive(Debug)]
@@ -38,8 +42,8 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(settings: AdminSettings) -> Self {
-        Self { token: settings.token, hosts: settings.hosts, warned: Mutex::default() }
+    pub(super) fn new(settings: AdminSettings, token: Option<Token>) -> Self {
+        Self { token, hosts: settings.hosts, warned: Mutex::default() }
     }
 
     /// Fails if the request comes from a page of another origin.
@@ -86,7 +90,7 @@ impl Guard {
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         warned.1 += 1;
         if warned.0.is_none_or(|last| now.since(last) >= WARN_INTERVAL) {
-            let client = peer.map(|peer| tracing::field::display(peer.0));
+            let client = peer.map(|peer| tracing::field::display(peer.address));
             tracing::warn!(client, times = warned.1, "admin request rejected: wrong token");
             *warned = (Some(now), 0);
         }
@@ -104,9 +108,15 @@ pub(super) async fn check(
     }
     if !guard.has_token(&request) {
         guard.warn(&request);
-        let text = "token required: Authorization: Bearer TOKEN, as in --admin-token-file";
+        let text = "token required: Authorization: Bearer TOKEN, as in --admin-token-file, or else in \
+                    the file that `sticky-lb status` names";
         let rejection = Rejection::new(StatusCode::UNAUTHORIZED, Code::Forbidden, text);
         return ([(WWW_AUTHENTICATE, "Bearer")], rejection).into_response();
+    }
+    if guard.token.is_some()
+        && let Some(peer) = request.extensions().get::<Peer>()
+    {
+        peer.place.prove();
     }
     next.run(request).await
 }

@@ -10,35 +10,54 @@ use axum::response::Response;
 use axum::routing::{get, post};
 
 use crate::control::admin::answer::Rejection;
+use crate::control::admin::connections::MAX_OF_ADDRESS;
 use crate::control::admin::guard::{self, Guard};
 use crate::control::admin::state::Admin;
 use crate::control::admin::viewers::{Live, Viewers};
 use crate::control::admin::{health, page, show, steer, stream};
 use crate::control::answers::Control;
 use crate::control::metrics::Metrics;
-use crate::control::protocol::Code;
-use crate::control::settings::AdminSettings;
+use crate::control::protocol::{Code, Problem};
+use crate::control::settings::{AdminSettings, Token};
 
-/// All routes. Spawns the task that serves viewers.
-pub(super) fn router(control: Control, settings: AdminSettings) -> Router {
-    let ready = settings.ready;
-    let guard = Arc::new(Guard::new(settings));
-    let live = Live::start(control.clone());
-    let metrics = Metrics::new(control.links.clone(), control.snapshots.clone());
-    let admin = Admin { control, live, viewers: Viewers::default(), metrics, ready };
-    let page = Router::new()
-        .route("/", get(page::page))
-        .layer(from_fn_with_state(Arc::clone(&guard), guard::check_origin));
-    let protected = protected().layer(from_fn_with_state(guard, guard::check));
-    let public =
-        Router::new().route("/livez", get(health::livez)).route("/readyz", get(health::readyz));
-    public
-        .merge(page)
-        .merge(protected)
-        .method_not_allowed_fallback(not_allowed)
-        .fallback(not_found)
-        .layer(map_response(finish))
-        .with_state(admin)
+/// What connections are answered.
+#[derive(Clone, Debug)]
+pub(super) struct Routes {
+    /// Everything.
+    pub(super) open: Router,
+    /// Health checks, in a reserved place.
+    pub(super) reserved: Router,
+}
+
+impl Routes {
+    /// All routes. Spawns the task that serves viewers.
+    pub(super) fn new(control: Control, settings: AdminSettings, token: Option<Token>) -> Self {
+        let ready = settings.ready;
+        let guard = Arc::new(Guard::new(settings, token));
+        let live = Live::start(control.clone());
+        let metrics = Metrics::new(control.links.clone(), control.snapshots.clone());
+        let admin = Admin { control, live, viewers: Viewers::default(), metrics, ready };
+        let page = Router::new()
+            .route("/", get(page::page))
+            .layer(from_fn_with_state(Arc::clone(&guard), guard::check_origin));
+        let protected = protected().layer(from_fn_with_state(guard, guard::check));
+        let open = health_checks()
+            .merge(page)
+            .merge(protected)
+            .method_not_allowed_fallback(not_allowed)
+            .fallback(not_found);
+        let reserved = health_checks().method_not_allowed_fallback(not_allowed).fallback(busy);
+        let finished = |router: Router<Admin>| router.layer(map_response(finish));
+        Self {
+            open: finished(open).with_state(admin.clone()),
+            reserved: finished(reserved).with_state(admin),
+        }
+    }
+}
+
+/// Routes for everyone.
+fn health_checks() -> Router<Admin> {
+    Router::new().route("/livez", get(health::livez)).route("/readyz", get(health::readyz))
 }
 
 /// Routes that require the token.
@@ -70,6 +89,14 @@ async fn finish(mut response: Response) -> Response {
 async fn not_found(uri: Uri) -> Rejection {
     let text = format!("there is no {}", uri.path());
     Rejection::new(StatusCode::NOT_FOUND, Code::BadRequest, text)
+}
+
+async fn busy() -> Rejection {
+    let text = format!(
+        "all connections are busy, of which one address may hold {MAX_OF_ADDRESS}: close some, or try \
+         again"
+    );
+    Problem::new(Code::Busy, text).into()
 }
 
 async fn not_allowed(method: Method, uri: Uri) -> Rejection {

@@ -47,7 +47,7 @@ pub(super) async fn order(
     request: axum::extract::Request,
 ) -> Shown {
     check_type(&request)?;
-    let peer = request.extensions().get::<Peer>().map(|peer| tracing::field::display(peer.0));
+    let peer = request.extensions().get::<Peer>().map(|peer| tracing::field::display(peer.address));
     tracing::info!(client = peer, order = name, "order by admin listener");
     let mut keys = read(request.into_body()).await?;
     // `"wait": false` gets the first item.

@@ -26,6 +26,7 @@ pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts)
         upgrade_failed: facts.replacements.upgrade_failed.clone(),
         listening: vec![facts.address.to_string()],
         admin: facts.admin.map(|address| address.to_string()),
+        admin_token_file: facts.admin_token_file.as_ref().map(|it| it.display().to_string()),
         control: facts.control.as_ref().map(|path| path.display().to_string()),
         placement: placement_name(facts.placement).to_owned(),
         serving: pool.serving,
