@@ -152,7 +152,7 @@ async fn room(session: Session, Path(name): Path<String>, upgrade: WebSocketUpgr
 async fn requests(session: Session, upgrade: WebSocketUpgrade) -> Response {
     let session = session.on_migrate(Vec::new);
     upgrade.on_upgrade(async move |mut socket| {
-        let (answers, mut queue) = mpsc::unbounded_channel::<(String, PendingWrite)>();
+        let (answers, mut queue) = mpsc::channel::<(String, PendingWrite)>(64);
         loop {
             tokio::select! {
                 message = socket.recv() => match message {
@@ -160,7 +160,7 @@ async fn requests(session: Session, upgrade: WebSocketUpgrade) -> Response {
                         let (answers, pending) = (answers.clone(), session.pending_write());
                         tokio::spawn(async move {
                             tokio::time::sleep(Duration::from_millis(text.len() as u64 % 7)).await;
-                            let _ = answers.send((format!("done {text}"), pending));
+                            let _ = answers.send((format!("done {text}"), pending)).await;
                         });
                     }
                     Some(Ok(_)) => {}

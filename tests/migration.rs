@@ -117,6 +117,20 @@ fn is_closed_with_a_hint(path: &str, hint: &str) {
 }
 
 #[test]
+fn a_session_that_its_new_handler_closes_at_once_counts_as_failed() {
+    let primary = sessions(1).arguments(&["--min-uptime", "0"]).start();
+    let mut client = Client::open(1, &primary, "/forgets");
+    client.socket.send(Message::text("one")).expect("the session goes on");
+    assert_eq!(client.socket.read().expect("an echo"), Message::text("one"));
+    primary.ask("reload", json!({}));
+    assert!(client.socket.read().is_err(), "the handler goes on");
+    eventually("it counts as failed", || {
+        primary.ask("status", json!({}))["migrations_failed"].as_u64() == Some(1)
+    });
+    eventually("it is said why", || primary.log().contains("its handler closes it at once"));
+}
+
+#[test]
 fn a_handler_that_never_receives_has_its_clients_closed_and_is_named() {
     is_closed_with_a_hint("/only-sends", "never receives");
 }

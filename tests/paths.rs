@@ -125,6 +125,8 @@ fn a_log_folder_of_roots_is_used_by_whatever_way_and_its_files_are_private() {
             files.iter().filter(|file| text(file) == "said\n").count() == count
         });
     }
+    // It may have been rotated while they were looked at.
+    eventually("the newest", || text(&logs.join("deep/out.log")) == "said\n");
     for (file, mode) in [("deep", 0o755), ("deep/out.log", 0o640), ("deep/out.log.2", 0o640)] {
         let found = fs::metadata(logs.join(file)).unwrap();
         assert_eq!((found.uid(), found.mode() & 0o7777), (0, mode), "{file}");

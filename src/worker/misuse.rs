@@ -136,7 +136,7 @@ impl Reported {
         drop(faults);
         let text = fault.text();
         if tracing::dispatcher::has_been_set() {
-            tracing::warn!(route, "WebSocket handler {text}");
+            tracing::warn!(route, handler = text, "WebSocket can't migrate");
         } else {
             let _ = writeln!(std::io::stderr(), "sticky-lb: WebSocket handler of {route} {text}");
         }

@@ -206,6 +206,7 @@ fn sessions() -> Router {
         .route("/slow", any(slow))
         .route("/count", any(count))
         .route("/late", any(late))
+        .route("/forgets", any(forgets))
         .route("/only-sends", any(only_sends))
         .route("/only-sends-and-decides", any(only_sends_and_decides))
         .route("/queues", any(queues))
@@ -258,6 +259,17 @@ async fn slow(session: Session, upgrade: WebSocketUpgrade) -> axum::response::Re
     })
 }
 
+/// Can't go on from the state that it has left, and says so by closing.
+async fn forgets(session: Session, upgrade: WebSocketUpgrade) -> axum::response::Response {
+    let is_new = session.restored().is_none();
+    session.on_migrate(|| vec![1]);
+    upgrade.on_upgrade(async move |socket| {
+        if is_new {
+            serve_echo(socket).await;
+        }
+    })
+}
+
 /// Never receives, and so can't be at rest.
 async fn only_sends(session: Session, upgrade: WebSocketUpgrade) -> axum::response::Response {
     session.on_migrate(Vec::new);
@@ -296,7 +308,7 @@ async fn queues(session: Session, upgrade: WebSocketUpgrade) -> axum::response::
     session.on_migrate(Vec::new);
     upgrade.on_upgrade(async |socket| {
         let (mut sink, mut stream) = socket.split();
-        let (answers, mut queue) = tokio::sync::mpsc::unbounded_channel();
+        let (answers, mut queue) = tokio::sync::mpsc::channel(1024);
         tokio::spawn(async move {
             while let Some(answer) = queue.recv().await {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -306,7 +318,7 @@ async fn queues(session: Session, upgrade: WebSocketUpgrade) -> axum::response::
             }
         });
         while let Some(Ok(message)) = stream.next().await {
-            if answers.send(message).is_err() {
+            if answers.send(message).await.is_err() {
                 return;
             }
         }

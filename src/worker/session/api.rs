@@ -224,11 +224,11 @@ impl Migratable {
     ///
     /// ```
     /// use sticky_lb::worker::{Migratable, PendingWrite};
-    /// use tokio::sync::mpsc::UnboundedSender;
+    /// use tokio::sync::mpsc::Sender;
     ///
-    /// fn pass_on(answer: String, session: &Migratable, to: &UnboundedSender<(String, PendingWrite)>) {
+    /// async fn pass_on(answer: String, session: &Migratable, to: &Sender<(String, PendingWrite)>) {
     ///     // The task at the other end sends the answer, then drops the guard.
-    ///     let _ = to.send((answer, session.pending_write()));
+    ///     let _ = to.send((answer, session.pending_write())).await;
     /// }
     /// ```
     pub fn pending_write(&self) -> PendingWrite {

@@ -193,7 +193,7 @@ impl Handle {
         self.cell.lock().note_closing();
     }
 
-    /// Whether it was closed here, and not by its client or with its worker.
+    /// Whether it was closed here, and neither by its client nor for what that has sent, nor with its worker.
     pub(crate) fn is_closed_here(&self) -> bool {
         self.cell.lock().output.is_closed_here
     }

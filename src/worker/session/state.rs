@@ -111,7 +111,7 @@ pub(super) struct Output {
     pub(super) is_pending: bool,
     /// The library has ended its side.
     pub(super) is_shut: bool,
-    /// It was closed here, and not by its client or with its worker.
+    /// It was closed here, and neither by its client nor for what that has sent, nor with its worker.
     pub(super) is_closed_here: bool,
 }
 
@@ -211,10 +211,11 @@ impl State {
         self.output.is_shut || self.read.closing() || self.written.closing()
     }
 
-    /// This side closes. If the client hasn't begun to, and it is here, it is closed from here.
+    /// This side closes. If the client is here and has sent nothing to this worker, it is closed from
+    /// here: one that has sent something may have broken a rule by it.
     pub(super) fn note_closing(&mut self) {
-        let is_open = self.stream.is_some() && !self.input.is_ended && !self.read.closing();
-        self.output.is_closed_here |= is_open;
+        let is_here = self.stream.is_some() && !self.input.is_ended;
+        self.output.is_closed_here |= is_here && self.protection.read == 0;
     }
 
     /// The library gets no more than the rest of what it is reading.
