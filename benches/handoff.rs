@@ -67,7 +67,7 @@ fn channel(criterion: &mut Criterion) {
                     let socket = file.try_clone().expect("a descriptor");
                     queue.push_back(PendingConnection {
                         record: record(id),
-                        socket,
+                        socket: socket.into(),
                         crashes: 0,
                         transfer: None,
                     });

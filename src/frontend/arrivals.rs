@@ -1,8 +1,8 @@
 //! New connections: taken from the backlog, keyed, and limited by the descriptors that may be held.
 
 use std::io;
-use std::os::fd::OwnedFd;
 
+use crate::closing::ClientSocket;
 use crate::frontend::acceptor::{AcceptErrors, Acceptor, Arrival, Look};
 use crate::frontend::affinity::Affinity;
 use crate::frontend::listener::Listener;
@@ -91,7 +91,8 @@ impl Arrivals {
             Look::Paused => Taken::Paused,
             Look::Arrival(Arrival { socket, client, local }) => {
                 let key = self.affinity.key(client.ip());
-                Taken::Client(ConnectionRecord { id, accepted_at: now, key, client, local }, socket)
+                let record = ConnectionRecord { id, accepted_at: now, key, client, local };
+                Taken::Client(record, socket.into())
             }
         })
     }
@@ -101,7 +102,7 @@ impl Arrivals {
 #[derive(Debug)]
 pub(super) enum Taken {
     /// A client's connection.
-    Client(ConnectionRecord, OwnedFd),
+    Client(ConnectionRecord, ClientSocket),
     /// The backlog is empty.
     Empty,
     /// The acceptor pauses.

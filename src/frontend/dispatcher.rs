@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::closing;
 use crate::frontend::acceptor::AcceptErrors;
 use crate::frontend::affinity::Affinity;
 use crate::frontend::arrivals::{Arrivals, Taken};
@@ -119,6 +120,7 @@ impl Dispatcher {
         queries: Queries,
     ) -> Result<Self, DispatchError> {
         let before = before.into();
+        closing::start();
         let poller = Poller::new().map_err(DispatchError::Wait)?;
         poller.add(Source::Commands, commands.as_fd()).map_err(DispatchError::Wait)?;
         poller.add(Source::Queries, queries.as_fd()).map_err(DispatchError::Wait)?;

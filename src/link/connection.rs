@@ -4,22 +4,22 @@
 //! Never looks into the bytes that a session travels with.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use crate::closing::{ClientSocket, Deferred};
 use crate::protocol::checkpoint::{Checkpoint, Entry};
 use crate::protocol::ids::{SlotId, WorkerId};
 use crate::protocol::message::{ConnectionRecord, MAX_INLINE_IMAGE};
 use crate::protocol::sealed::seal;
 use crate::protocol::tcp_progress::{TcpProgress, is_untouched, is_untouched_since};
 
-/// An accepted connection that no worker owns yet. Dropping it closes it.
+/// An accepted connection that no worker owns yet. Dropping it closes it, without waiting.
 #[derive(Debug)]
 pub struct PendingConnection {
     /// What travels with it.
     pub record: ConnectionRecord,
     /// The client's socket, non-blocking; unread, or read to the end of a message.
-    pub socket: OwnedFd,
+    pub socket: ClientSocket,
     /// How many workers have died on it.
     pub crashes: u8,
     /// What makes it a session; a client that has just come has none.
@@ -60,9 +60,9 @@ pub enum Content {
     /// Few enough for the message.
     Inline(Vec<u8>),
     /// A sealed memfd.
-    Memory(OwnedFd),
+    Memory(Deferred),
     /// An entry in the checkpoint of a worker that died: the session has survived it.
-    Checkpoint(Arc<Checkpoint>, Entry),
+    Checkpoint(Arc<Deferred<Checkpoint>>, Entry),
 }
 
 impl Content {
@@ -74,7 +74,7 @@ impl Content {
     pub fn from_checkpoint(checkpoint: &Checkpoint, entry: &Entry) -> io::Result<Self> {
         let bytes = checkpoint.image(entry)?;
         let short = bytes.len() <= MAX_INLINE_IMAGE;
-        Ok(if short { Self::Inline(bytes) } else { Self::Memory(seal(&bytes)?) })
+        Ok(if short { Self::Inline(bytes) } else { Self::Memory(seal(&bytes)?.into()) })
     }
 }
 
@@ -90,7 +90,7 @@ impl SessionTransfer {
 #[derive(Debug)]
 pub struct Offer {
     record: ConnectionRecord,
-    socket: OwnedFd,
+    socket: ClientSocket,
     content: Content,
     usage: TcpProgress,
 }
@@ -100,7 +100,7 @@ impl Offer {
     #[must_use]
     pub fn new(
         record: ConnectionRecord,
-        socket: OwnedFd,
+        socket: ClientSocket,
         content: Content,
         usage: TcpProgress,
     ) -> Self {

@@ -145,7 +145,7 @@ impl Harness {
                 client: address,
                 local: address,
             };
-            let (socket, crashes, transfer) = (socket.into(), 0, None);
+            let (socket, crashes, transfer) = (OwnedFd::from(socket).into(), 0, None);
             self.queue.push_back(PendingConnection { record, socket, crashes, transfer });
         }
     }

@@ -107,8 +107,13 @@ impl Checkpoint {
     /// its reader wait.
     #[must_use]
     pub fn open(file: OwnedFd) -> Option<Self> {
-        let seals = fcntl_get_seals(&file).ok()?;
-        seals.contains(SealFlags::SHRINK).then(|| Self { file: file.into() })
+        Self::is_one(&file).then(|| Self { file: file.into() })
+    }
+
+    /// Whether that is memory that cannot shrink.
+    #[must_use]
+    pub fn is_one(file: impl AsFd) -> bool {
+        fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
     }
 
     /// What the entry at `page` says of the session; none if that is nothing, or nonsense.
@@ -146,6 +151,12 @@ impl Checkpoint {
         self.file.read_exact_at(first, entry.image[0].offset)?;
         self.file.read_exact_at(second, entry.image[1].offset)?;
         Ok(bytes)
+    }
+}
+
+impl From<Checkpoint> for OwnedFd {
+    fn from(checkpoint: Checkpoint) -> Self {
+        checkpoint.file.into()
     }
 }
 

@@ -5,9 +5,9 @@
 //! offers is protected no more: it never has two owners.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use crate::closing::{ClientSocket, Deferred};
 use crate::link::connection::{Content, PendingConnection, SessionTransfer};
 use crate::link::protection::ProtectedSession;
 use crate::link::seam::WorkerId;
@@ -29,7 +29,7 @@ pub(super) struct Protected {
 
 #[derive(Debug, Default)]
 struct ProtectedByWorker {
-    checkpoint: Option<Arc<Checkpoint>>,
+    checkpoint: Option<Arc<Deferred<Checkpoint>>>,
     sessions: HashMap<ConnectionId, ProtectedCopy>,
     /// Crashes of recovered sessions that the worker has taken and not protected yet.
     crashes: HashMap<ConnectionId, u8>,
@@ -38,7 +38,7 @@ struct ProtectedByWorker {
 #[derive(Debug)]
 struct ProtectedCopy {
     record: ConnectionRecord,
-    socket: OwnedFd,
+    socket: ClientSocket,
     /// The page of its entry.
     page: u64,
     /// How many workers have died with it before it came to rest.
@@ -56,7 +56,11 @@ impl Protected {
         self.count
     }
 
-    pub(super) fn set_checkpoint(&mut self, worker: WorkerId, checkpoint: Option<Checkpoint>) {
+    pub(super) fn set_checkpoint(
+        &mut self,
+        worker: WorkerId,
+        checkpoint: Option<Deferred<Checkpoint>>,
+    ) {
         self.workers.entry(worker).or_default().checkpoint = checkpoint.map(Arc::new);
     }
 
@@ -142,7 +146,7 @@ impl ProtectedCopy {
     fn recover(
         self,
         worker: WorkerId,
-        checkpoint: &Arc<Checkpoint>,
+        checkpoint: &Arc<Deferred<Checkpoint>>,
     ) -> Result<PendingConnection, RecoveryFailure> {
         let Self { record, socket, page, crashes } = self;
         let entry = checkpoint.entry(page, record.id);

@@ -3,14 +3,19 @@
 //! Speaks the protocol by hand, from its documentation, where the library would not let it.
 
 use std::error::Error;
-use std::io::Write;
+use std::io::{IoSlice, Write};
+use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Once;
 use std::time::Duration;
 
-use rustix::net::{Shutdown, shutdown};
+use rustix::net::sockopt::{set_socket_linger, set_socket_send_buffer_size};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags,
+    SocketType, sendmsg, shutdown, socketpair,
+};
 use sticky_lb::protocol::checkpoint;
 use sticky_lb::protocol::ids::ConnectionId;
 use sticky_lb::protocol::message::{
@@ -78,6 +83,15 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 answer(socket, "mine")
             });
         }
+        "lingers" => {
+            return channel.serve(|channel, _, socket| {
+                fill_and_linger(&socket)?;
+                drop(socket);
+                channel.acknowledge();
+                Ok(())
+            });
+        }
+        "sends-lingering" => return channel.serve(send_lingering),
         "refuses-odd-slots" => return channel.serve(refuse_in_odd_slots),
         "dies-before-acknowledging" => {
             return channel.serve(|channel, _, socket| {
@@ -268,6 +282,39 @@ fn lie_and_die(
     }
     tell(&encode_protect(record, u64::MAX / 4096), &socket)?;
     std::process::abort()
+}
+
+/// Whoever closes the last copy waits for the client, which doesn't read.
+fn fill_and_linger(socket: &OwnedFd) -> Result<(), Box<dyn Error>> {
+    set_socket_send_buffer_size(socket, 8_192)?;
+    while rustix::io::write(socket, &[0; 8_192]).is_ok() {}
+    set_socket_linger(socket, Some(Duration::from_secs(LINGER)))?;
+    Ok(())
+}
+
+/// Seconds.
+const LINGER: u64 = 60;
+
+/// Leaves the last copy of a lingering socket to the primary, in the queue of another socket, behind as
+/// many descriptors as it can.
+fn send_lingering(
+    channel: &Channel,
+    _: &ConnectionRecord,
+    socket: OwnedFd,
+) -> Result<(), Box<dyn Error>> {
+    channel.acknowledge();
+    fill_and_linger(&socket)?;
+    let kind = SocketType::SEQPACKET;
+    let (near, far) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+    send(&near, b"x", &[socket.as_fd()])?;
+    let null = std::fs::File::open("/dev/null")?;
+    let mut gifts = [null.as_fd(); 100];
+    gifts[99] = far.as_fd();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(100))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&gifts));
+    sendmsg(&channel.socket, &[IoSlice::new(&PONG)], &mut control, SendFlags::empty())?;
+    Ok(())
 }
 
 fn refuse_in_odd_slots(

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use crate::closing::Deferred;
 use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
 use crate::link::connection::PendingConnection;
 use crate::link::dialect::{Capabilities, Dialect, LoadSource};
@@ -507,7 +508,11 @@ impl Dialect for Channel {
 /// doesn't arrive, as this process has too many, is lost.
 fn found(records: Records<'_>, fds: ReceivedFds) -> Vec<PendingConnection> {
     let connections = records.iter().zip(fds.descriptors);
-    let pending =
-        |(record, socket)| PendingConnection { record, socket, crashes: 0, transfer: None };
+    let pending = |(record, socket): (_, Deferred)| PendingConnection {
+        record,
+        socket: socket.into(),
+        crashes: 0,
+        transfer: None,
+    };
     connections.map(pending).collect()
 }

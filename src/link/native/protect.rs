@@ -2,6 +2,7 @@
 //!
 //! Never looks into a checkpoint: its content counts when its worker is dead.
 
+use crate::closing::Deferred;
 use crate::link::error::ChannelError;
 use crate::link::native::transfer::is_tcp;
 use crate::link::native::transport::ReceivedFds;
@@ -26,7 +27,7 @@ pub(super) fn open(
     let descriptor = descriptors.into_iter().next();
     match message {
         ToPrimary::Unprotect(ids) => Ok(ProtectionEvent::Unprotect(ids.iter().collect())),
-        ToPrimary::Checkpoint => match descriptor.map(Checkpoint::open) {
+        ToPrimary::Checkpoint => match descriptor.map(open_checkpoint) {
             None if lost => Ok(ProtectionEvent::Checkpoint(None)),
             Some(Some(checkpoint)) => Ok(ProtectionEvent::Checkpoint(Some(checkpoint))),
             None | Some(None) => Err(ChannelError::NoCheckpoint),
@@ -39,11 +40,19 @@ pub(super) fn open(
                 Some(socket) if !is_tcp(&socket) => Err(fault("a socket that is not TCP")),
                 Some(socket) => Ok(ProtectionEvent::Protect(Box::new(ProtectedSession {
                     record: *record,
-                    socket,
+                    socket: socket.into(),
                     page: *page,
                 }))),
             }
         }
         _ => Err(ChannelError::NoSessions),
     }
+}
+
+/// Whatever it is, closing it may take its time.
+fn open_checkpoint(descriptor: Deferred) -> Option<Deferred<Checkpoint>> {
+    if !Checkpoint::is_one(&descriptor) {
+        return None;
+    }
+    Checkpoint::open(descriptor.into_inner()).map(Deferred::from)
 }

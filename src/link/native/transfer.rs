@@ -2,7 +2,7 @@
 //!
 //! Never looks into the bytes that a session travels with.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 
 use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
 use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
@@ -41,10 +41,10 @@ pub(super) fn open(
         Some(memory) => Content::Memory(memory),
     };
     let usage = TcpProgress::of(&socket).ok().flatten();
-    Ok(usage.map(|usage| Offer::new(record, socket, content, usage)))
+    Ok(usage.map(|usage| Offer::new(record, socket.into(), content, usage)))
 }
 
-pub(super) fn is_tcp(socket: &OwnedFd) -> bool {
+pub(super) fn is_tcp(socket: impl AsFd + Copy) -> bool {
     let internet = [AddressFamily::INET, AddressFamily::INET6];
     sockopt::socket_type(socket) == Ok(SocketType::STREAM)
         && sockopt::socket_domain(socket).is_ok_and(|domain| internet.contains(&domain))
@@ -52,12 +52,12 @@ pub(super) fn is_tcp(socket: &OwnedFd) -> bool {
 }
 
 /// Its reader can rely on its length and content.
-fn is_sealed(memory: &OwnedFd) -> bool {
+fn is_sealed(memory: impl AsFd) -> bool {
     let needed = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
     fcntl_get_seals(memory).is_ok_and(|seals| seals.contains(needed))
 }
 
-fn is_short(memory: &OwnedFd) -> bool {
+fn is_short(memory: impl AsFd) -> bool {
     let size = fstat(memory).map(|stat| u64::try_from(stat.st_size));
     matches!(size, Ok(Ok(size)) if size <= MAX_IMAGE)
 }
