@@ -307,6 +307,12 @@ impl Link {
         each!(self, it => it.is_resyncing())
     }
 
+    /// When a session was last sent to it, by this primary or one before; 0 if none was.
+    #[must_use]
+    pub fn last_session(&self) -> Timestamp {
+        each!(self, it => it.last_session())
+    }
+
     /// Whether the worker has asked a primary that has died to be replaced.
     #[must_use]
     pub fn asked_for_replacement(&self) -> bool {

@@ -51,6 +51,9 @@ pub struct DispatcherSettings {
 /// Connections taken in one turn, before links and commands have theirs.
 const ACCEPT_BATCH: usize = 64;
 
+/// So much longer than to acknowledge workers may take to report to a primary that follows a crash.
+const REPORT_DELAY: Duration = Duration::from_millis(100);
+
 /// How long the last connections may take to be handed over when the supervisor stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -129,6 +132,8 @@ impl Dispatcher {
         let queued = before.slots.queues.iter().flat_map(|(_, queue)| queue);
         let queued = queued.filter(|one| one.transfer.is_some()).count() as u64;
         let DispatcherSettings { max_held, max_protected, pace } = settings;
+        // By then, what a worker has not received was taken back from it.
+        let report_timeout = slots.ack_timeout() + REPORT_DELAY;
         let state = BrokerState {
             close_requests: before.close_requests,
             waiting: before.sessions,
@@ -148,7 +153,11 @@ impl Dispatcher {
             now: routing.begin_turn(),
             arrivals,
             routing,
-            broker: Broker::resume(&BrokerSettings { max_protected, pace }, state, queued),
+            broker: Broker::resume(
+                &BrokerSettings { max_protected, pace, report_timeout },
+                state,
+                queued,
+            ),
             mode: Mode::Waiting,
             restored: RestoredFlags::new(before.slots.quarantined, before.slots.stalled),
         })

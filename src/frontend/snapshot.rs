@@ -115,6 +115,7 @@ impl FrontendHandover {
             recovery: self.recovery.map(|it| RecoverySnapshot {
                 open_offers: it.open_offers.snapshot(),
                 held: waiting.snapshots(it.held),
+                is_decided: it.is_decided,
             }),
             is_counted,
         }
@@ -147,9 +148,11 @@ impl FrontendHandover {
             unroutable: waiting.restored(snapshot.unroutable)?,
             sessions: waiting.restored(snapshot.sessions)?,
             recovery: match snapshot.recovery {
-                Some(RecoverySnapshot { open_offers, held }) => Some(Recovery {
+                Some(RecoverySnapshot { open_offers, held, is_decided }) => Some(Recovery {
                     open_offers: Carry::restore(open_offers),
                     held: waiting.restored(held)?,
+                    is_decided,
+                    until: None,
                 }),
                 None => None,
             },

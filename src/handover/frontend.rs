@@ -34,12 +34,14 @@ pub struct FrontendSnapshot {
 pub struct RecoverySnapshot {
     pub open_offers: OpenOffersSnapshot,
     pub held: Vec<ConnectionSnapshot>,
+    pub is_decided: bool,
 }
 
 /// Workers that have not reported on their sessions, and the reports of the others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OpenOffersSnapshot {
     pub pending: Vec<WorkerId>,
+    pub silent: Vec<WorkerId>,
     pub reports: Vec<(WorkerId, SessionReportSnapshot)>,
 }
 

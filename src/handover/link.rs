@@ -88,7 +88,7 @@ pub struct PendingSnapshot {
 /// A worker's report of its sessions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SessionReportSnapshot {
-    pub offers: Vec<ConnectionId>,
+    pub offers: Vec<(ConnectionId, Timestamp)>,
     pub taken: Vec<ConnectionId>,
 }
 

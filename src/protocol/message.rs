@@ -67,8 +67,8 @@
 //! | `0x87` | sessions: can migrate them and take them; between hello and ready | none |
 //! | `0x88` | session-list: sessions that could migrate | `count` (0 to 64) of 16 bytes: id, affinity key; 0 ends the list |
 //! | `0x89` | close-request: asks to close clients | one of 8 bytes: their number (4), within so many milliseconds (4) |
-//! | `0x8a` | resync-offers: sessions that it has offered and that are not answered | `count` (1 to 64) ids of 8 bytes |
-//! | `0x8b` | resync-accepted: sessions that it took, of the last 1,024 | as `0x8a` |
+//! | `0x8a` | resync-offers: sessions that it has offered and that are not answered | `count` (1 to 64) of 16 bytes: id, and when it was offered: `CLOCK_MONOTONIC` in nanoseconds, before it was sent |
+//! | `0x8b` | resync-accepted: sessions that it took, of the last 1,024 | `count` (1 to 64) ids of 8 bytes |
 //! | `0x8c` | resync-done: the end of the answer | one of 8 bytes: the question's number |
 //! | `0x8d` | checkpoint: the memory of protected sessions | none |
 //! | `0x8e` | protect: if this worker dies, this session is to go on | one of 72 bytes, then the page of its entry (8) |
@@ -159,13 +159,16 @@ pub use migration::{
     encode_offer, encode_returned, encode_session, encode_session_list,
 };
 pub use record::{ConnectionRecord, Records};
-pub use resync::{encode_resync, encode_resync_accepted, encode_resync_done, encode_resync_offers};
+pub use resync::{
+    MAX_OPEN_OFFERS, OpenOffers, encode_resync, encode_resync_accepted, encode_resync_done,
+    encode_resync_offers,
+};
 
 use ids::{decode_ids, encode_ids};
 use migration::{decode_drain, decode_session, decode_session_list, pair};
 use protect::decode_protect;
 use record::{decode_record, encode_record};
-use resync::decode_number;
+use resync::{decode_number, decode_open_offers};
 
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u8 = 1;
@@ -252,7 +255,7 @@ pub enum ToPrimary<'a> {
     /// The worker asks to close so many clients within that time.
     CloseRequest(u32, Duration),
     /// Sessions that it has offered and that are not answered.
-    ResyncOffers(Ids<'a>),
+    ResyncOffers(OpenOffers<'a>),
     /// Sessions that it took.
     ResyncAccepted(Ids<'a>),
     /// The end of the answer to the resync of this number.
@@ -383,7 +386,7 @@ pub fn decode_to_primary(bytes: &[u8]) -> Result<ToPrimary<'_>, MessageError> {
         kind::CLOSE_REQUEST => pair(kind, count, body).map(|(count, within)| {
             ToPrimary::CloseRequest(count, Duration::from_millis(within.into()))
         }),
-        kind::RESYNC_OFFERS => decode_ids(kind, count, body).map(ToPrimary::ResyncOffers),
+        kind::RESYNC_OFFERS => decode_open_offers(count, body).map(ToPrimary::ResyncOffers),
         kind::RESYNC_ACCEPTED => decode_ids(kind, count, body).map(ToPrimary::ResyncAccepted),
         kind::RESYNC_DONE => decode_number(kind, count, body).map(ToPrimary::ResyncDone),
         kind::CHECKPOINT => bare(ToPrimary::Checkpoint),

@@ -8,6 +8,7 @@
 //! Owns all state of sessions; slots, links and the router are the [`Host`]'s.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -36,6 +37,8 @@ pub struct BrokerSettings {
     pub max_protected: u64,
     /// How fast clients are made to move.
     pub pace: PaceSettings,
+    /// How long workers may take to report to a primary that follows a crash.
+    pub report_timeout: Duration,
 }
 
 /// State that a broker leaves to its successor.
@@ -66,6 +69,7 @@ pub struct Broker {
     rebalance: Rebalance,
     rebalance_replies: RebalanceReplies,
     recovery: Option<Recovery>,
+    report_timeout: Duration,
 }
 
 impl Broker {
@@ -86,6 +90,7 @@ impl Broker {
             rebalance: Rebalance::new(settings.pace.rebalance_rate),
             rebalance_replies: RebalanceReplies::default(),
             recovery,
+            report_timeout: settings.report_timeout,
         }
     }
 
@@ -232,7 +237,7 @@ impl Broker {
     /// Finds a target for a session.
     pub fn place(&mut self, host: &mut impl Host, session: PendingConnection) {
         let Some(transfer) = &session.transfer else { return host.place_client(session) };
-        if let Some(recovery) = &mut self.recovery {
+        if let Some(recovery) = self.undecided() {
             return recovery.held.push(session);
         }
         let request = RouteRequest {
@@ -444,7 +449,7 @@ impl Broker {
     /// Takes a worker's report. One of a worker whose state was carried over has nothing new.
     fn reported(&mut self, worker: WorkerId, report: ResyncReport) {
         if let Some(recovery) = &mut self.recovery
-            && recovery.open_offers.pending().contains(&worker)
+            && recovery.open_offers.expects(worker)
         {
             recovery.open_offers.report(worker, report);
         }
@@ -463,7 +468,8 @@ impl Broker {
     /// stall.
     pub fn check_pending(&mut self, host: &mut impl Host) {
         let Some(recovery) = &self.recovery else { return };
-        for worker in recovery.open_offers.pending().to_vec() {
+        let open_offers = &recovery.open_offers;
+        for worker in [open_offers.pending(), open_offers.silent()].concat() {
             let found = host.link(worker).map(|link| link.take_found()).unwrap_or_default();
             self.hold_found(host, found);
             self.resume_link(host, worker);
@@ -475,43 +481,58 @@ impl Broker {
     /// goes on they wait; later they are closed, since their senders may have them again.
     pub fn hold_found(&mut self, host: &mut impl Host, sessions: Vec<PendingConnection>) {
         self.in_progress += sessions.len() as u64;
-        match &mut self.recovery {
+        match self.undecided() {
             Some(recovery) => recovery.held.extend(sessions),
             None => sessions.into_iter().for_each(|session| self.close(host, session)),
         }
     }
 
-    /// Answers open offers when all workers have reported, and says whether that ends a recovery. Not to
-    /// be called before all workers are attached that are left.
+    /// A recovery in which sessions wait.
+    fn undecided(&mut self) -> Option<&mut Recovery> {
+        self.recovery.as_mut().filter(|recovery| !recovery.is_decided)
+    }
+
+    /// Answers open offers when all workers have reported or their time is over, and says whether that ends
+    /// a recovery. Not to be called before all workers are attached that are left.
     pub fn finish_recovery(&mut self, host: &mut impl Host) -> bool {
-        let is_over = |recovery: &mut Recovery| recovery.open_offers.pending().is_empty();
-        let Some(Recovery { open_offers, held }) = self.recovery.take_if(is_over) else {
-            return false;
-        };
-        for (worker, id, outcome) in open_offers.outcomes() {
-            let Some(link) = host.link(worker) else { continue };
-            match outcome {
-                OfferOutcome::Migrated => {
-                    link.send_moved(id);
-                    host.counters().moved += 1;
-                }
-                OfferOutcome::Returned => {
-                    link.send_returned(id);
-                    Self::returned(host, worker, id);
-                }
-            }
+        let (now, timeout) = (host.now(), self.report_timeout);
+        let Some(recovery) = &mut self.recovery else { return false };
+        if now >= *recovery.until.get_or_insert(now + timeout) {
+            recovery.expire();
         }
+        let open_offers = &recovery.open_offers;
+        if !open_offers.pending().is_empty() {
+            return false;
+        }
+        let silent: Vec<_> = open_offers.silent().to_vec();
+        let last_sessions: Vec<_> = silent
+            .iter()
+            .filter_map(|worker| Some((*worker, host.link(*worker)?.last_session())))
+            .collect();
+        let held = std::mem::take(&mut recovery.held);
+        let may_have = |sender, id, at| {
+            let sent_since = |(worker, last)| worker != sender && at <= last;
+            last_sessions.iter().copied().any(sent_since)
+                && !held.iter().any(|one| one.record.id == id)
+        };
+        let outcomes = open_offers.outcomes(may_have);
+        recovery.answered();
+        if silent.is_empty() {
+            self.recovery = None;
+        }
+        answer_offers(host, &outcomes);
         for session in held {
             let has_sender =
                 session.transfer.as_ref().is_some_and(|transfer| transfer.sender.is_some());
-            if !has_sender && open_offers.is_offered(session.record.id) {
+            let is_offered = |(_, id, _): &(_, _, _)| *id == session.record.id;
+            if !has_sender && outcomes.iter().any(is_offered) {
                 // Its sender has a copy of all of it, and has just got it back.
                 self.in_progress -= 1;
             } else {
                 self.place(host, session);
             }
         }
-        true
+        silent.is_empty()
     }
 
     /// Grants closes and moves sessions that are due.
@@ -569,6 +590,23 @@ fn was_accepted(host: &mut impl Host, id: ConnectionId) -> bool {
 
 fn is_recovered(session: &PendingConnection) -> bool {
     session.transfer.as_ref().is_some_and(|transfer| transfer.has_survived_worker())
+}
+
+/// Tells workers what has become of sessions that they had offered to a primary before.
+fn answer_offers(host: &mut impl Host, outcomes: &[(WorkerId, ConnectionId, OfferOutcome)]) {
+    for (worker, id, outcome) in outcomes {
+        let Some(link) = host.link(*worker) else { continue };
+        match outcome {
+            OfferOutcome::Migrated => {
+                link.send_moved(*id);
+                host.counters().moved += 1;
+            }
+            OfferOutcome::Returned => {
+                link.send_returned(*id);
+                Broker::returned(host, *worker, *id);
+            }
+        }
+    }
 }
 
 /// Tells the sender of a session, if it lives, that the session is no longer its own.

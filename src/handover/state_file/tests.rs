@@ -45,7 +45,8 @@ fn session(inline: Option<&str>) -> SessionSnapshot {
 }
 
 fn link() -> LinkSnapshot {
-    let report = SessionReportSnapshot { offers: vec![ConnectionId(3)], taken: Vec::new() };
+    let report =
+        SessionReportSnapshot { offers: vec![(ConnectionId(3), at(1))], taken: Vec::new() };
     let pending = PendingSnapshot {
         slot: SlotId(0),
         since: at(1),
@@ -137,6 +138,7 @@ fn frontend(counters: CountersSnapshot) -> FrontendSnapshot {
     };
     let open_offers = OpenOffersSnapshot {
         pending: vec![worker(0, 1)],
+        silent: vec![worker(0, 2)],
         reports: vec![(
             worker(1, 2),
             SessionReportSnapshot { offers: Vec::new(), taken: Vec::new() },
@@ -158,7 +160,11 @@ fn frontend(counters: CountersSnapshot) -> FrontendSnapshot {
         close_requests: CloseRequestsSnapshot { next: Some(at(1)), requests: vec![request] },
         unroutable: vec![connection(13, None)],
         sessions: vec![connection(14, Some(session(None)))],
-        recovery: Some(RecoverySnapshot { open_offers, held: vec![connection(15, None)] }),
+        recovery: Some(RecoverySnapshot {
+            open_offers,
+            held: vec![connection(15, None)],
+            is_decided: true,
+        }),
         is_counted: true,
     }
 }

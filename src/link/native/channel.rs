@@ -336,6 +336,8 @@ impl Dialect for Channel {
             return self.transport.send_connections(queue, count);
         };
         let Some(transfer) = &session.transfer else { return Ok(false) };
+        // Before: a primary that follows a crash must not believe that it was not sent.
+        self.board().set(Counter::LastSession, Timestamp::now().0);
         let is_sent = self.transport.send_session(session, &transfer.content)?;
         if is_sent {
             self.note_sessions(self.in_flight.sessions() + 1);
@@ -460,6 +462,10 @@ impl Dialect for Channel {
 
     fn is_resyncing(&self) -> bool {
         self.resync.is_pending()
+    }
+
+    fn last_session(&self) -> Timestamp {
+        Timestamp(self.board().get(Counter::LastSession))
     }
 
     fn asked_for_replacement(&self) -> bool {
