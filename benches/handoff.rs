@@ -25,6 +25,7 @@ fn record(id: u64) -> ConnectionRecord {
         key: AffinityKey(id),
         client: ([203, 0, 113, 9], 50_000).into(),
         local: ([192, 0, 2, 1], 3000).into(),
+        tag: id,
     }
 }
 

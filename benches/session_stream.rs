@@ -132,7 +132,7 @@ impl Bench {
         let id = ConnectionId((self.turns * KINDS.len() + kind) as u64);
         self.turns += 1;
         let (now, key) = (Timestamp::now(), AffinityKey(0));
-        let record = ConnectionRecord { id, accepted_at: now, key, client, local: client };
+        let record = ConnectionRecord { id, accepted_at: now, key, client, local: client, tag: 0 };
         let socket = OwnedFd::from(accepted);
         let mut queue = VecDeque::from([PendingConnection {
             record,

@@ -7,6 +7,7 @@ use crate::frontend::acceptor::{AcceptErrors, Acceptor, Arrival, Look};
 use crate::frontend::affinity::Affinity;
 use crate::frontend::listener::Listener;
 use crate::frontend::poller::Poller;
+use crate::link::record_key::RecordKey;
 use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::protocol::message::ConnectionRecord;
 
@@ -15,6 +16,7 @@ use crate::protocol::message::ConnectionRecord;
 pub(super) struct Arrivals {
     acceptor: Acceptor,
     affinity: Affinity,
+    record_key: RecordKey,
     /// A warning was logged that the limit of descriptors is reached.
     is_full: bool,
 }
@@ -29,9 +31,11 @@ impl Arrivals {
         listener: Option<Listener>,
         errors: AcceptErrors,
         affinity: Affinity,
+        record_key: RecordKey,
         poller: &Poller,
     ) -> io::Result<Self> {
-        Ok(Self { acceptor: Acceptor::new(listener, errors, poller)?, affinity, is_full: false })
+        let acceptor = Acceptor::new(listener, errors, poller)?;
+        Ok(Self { acceptor, affinity, record_key, is_full: false })
     }
 
     /// The listener and the errors, for a successor.
@@ -91,8 +95,8 @@ impl Arrivals {
             Look::Paused => Taken::Paused,
             Look::Arrival(Arrival { socket, client, local }) => {
                 let key = self.affinity.key(client.ip());
-                let record = ConnectionRecord { id, accepted_at: now, key, client, local };
-                Taken::Client(record, socket.into())
+                let record = ConnectionRecord { id, accepted_at: now, key, client, local, tag: 0 };
+                Taken::Client(self.record_key.tagged(record), socket.into())
             }
         })
     }

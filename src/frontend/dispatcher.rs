@@ -127,12 +127,19 @@ impl Dispatcher {
         let poller = Poller::new().map_err(DispatchError::Wait)?;
         poller.add(Source::Commands, commands.as_fd()).map_err(DispatchError::Wait)?;
         poller.add(Source::Queries, queries.as_fd()).map_err(DispatchError::Wait)?;
-        let arrivals = Arrivals::new(before.listener, before.accept_errors, affinity, &poller)
-            .map_err(DispatchError::Wait)?;
+        let arrivals = Arrivals::new(
+            before.listener,
+            before.accept_errors,
+            affinity,
+            before.record_key,
+            &poller,
+        )
+        .map_err(DispatchError::Wait)?;
         let queued = before.slots.queues.iter().flat_map(|(_, queue)| queue);
         let queued = queued.filter(|one| one.transfer.is_some()).count() as u64;
         let DispatcherSettings { max_held, max_protected, pace } = settings;
         // By then, what a worker has not received was taken back from it.
+        let record_key = before.record_key;
         let report_timeout = slots.ack_timeout() + REPORT_DELAY;
         let state = BrokerState {
             close_requests: before.close_requests,
@@ -154,7 +161,7 @@ impl Dispatcher {
             arrivals,
             routing,
             broker: Broker::resume(
-                &BrokerSettings { max_protected, pace, report_timeout },
+                &BrokerSettings { max_protected, pace, report_timeout, record_key },
                 state,
                 queued,
             ),
@@ -202,6 +209,7 @@ impl Dispatcher {
     fn into_handover(self) -> FrontendHandover {
         let (listener, accept_errors) = self.arrivals.into_parts();
         let (slots, router, tally, unroutable) = self.routing.into_parts();
+        let record_key = self.broker.record_key();
         let state = self.broker.into_state();
         FrontendHandover {
             listener,
@@ -216,6 +224,7 @@ impl Dispatcher {
             recovery: state.recovery,
             page: tally.shared,
             is_successor: true,
+            record_key,
         }
     }
 

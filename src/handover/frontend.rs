@@ -27,6 +27,8 @@ pub struct FrontendSnapshot {
     pub recovery: Option<RecoverySnapshot>,
     /// Its counters are in shared memory, too.
     pub is_counted: bool,
+    /// The key of the tags of records.
+    pub record_key: (u64, u64),
 }
 
 /// Open offers of workers whose primary has died, and the sessions that wait for an answer.

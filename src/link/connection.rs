@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::closing::{ClientSocket, Deferred};
+use crate::link::image_budget::{ImageBudget, ImageShare};
 use crate::protocol::checkpoint::{Checkpoint, Entry};
 use crate::protocol::ids::{SlotId, WorkerId};
 use crate::protocol::message::{ConnectionRecord, MAX_INLINE_IMAGE};
@@ -52,6 +53,8 @@ pub struct SessionTransfer {
     pub usage: TcpProgress,
     /// Slots whose workers should have taken it and refused, stalled or died.
     pub failed: Vec<SlotId>,
+    /// Room for its image, if it has survived its worker and is on its way.
+    pub room: Option<ImageShare>,
 }
 
 /// The bytes that one worker writes and another reads.
@@ -79,6 +82,16 @@ impl Content {
 }
 
 impl SessionTransfer {
+    /// Whether its image can be copied now; it has its room from then on. Only that of a session that has
+    /// survived its worker is.
+    pub fn take_room(&mut self, budget: &ImageBudget) -> bool {
+        let Content::Checkpoint(_, entry) = &self.content else { return true };
+        if self.room.is_none() {
+            self.room = budget.take(entry.length());
+        }
+        self.room.is_some()
+    }
+
     /// Whether its session has survived its worker.
     #[must_use]
     pub fn has_survived_worker(&self) -> bool {
@@ -127,7 +140,8 @@ impl Offer {
 
     fn on_its_way(self, from: SlotId, sender: Option<WorkerId>) -> PendingConnection {
         let Self { record, socket, content, usage } = self;
-        let transfer = SessionTransfer { from, sender, content, usage, failed: Vec::new() };
+        let transfer =
+            SessionTransfer { from, sender, content, usage, failed: Vec::new(), room: None };
         PendingConnection { record, socket, crashes: 0, transfer: Some(Box::new(transfer)) }
     }
 }

@@ -16,10 +16,13 @@ use crate::handover::frontend::CloseRequestsSnapshot;
 use crate::link::connection::{Offer, PendingConnection};
 use crate::link::error::ChannelError;
 use crate::link::event::{ResyncReport, SessionEvent};
+use crate::link::image_budget::ImageBudget;
 use crate::link::protection::ProtectionEvent;
+use crate::link::record_key::RecordKey;
 use crate::link::recovered::Recovered;
 use crate::link::seam::{Survival, WorkerId};
 use crate::protocol::ids::{ConnectionId, SlotId, Timestamp};
+use crate::protocol::message::ConnectionRecord;
 use crate::sessions::close_requests::{CloseRequests, Grant, PaceSettings};
 use crate::sessions::host::{Host, Sender};
 use crate::sessions::lines;
@@ -39,6 +42,8 @@ pub struct BrokerSettings {
     pub pace: PaceSettings,
     /// How long workers may take to report to a primary that follows a crash.
     pub report_timeout: Duration,
+    /// Which records are the primary's own.
+    pub record_key: RecordKey,
 }
 
 /// State that a broker leaves to its successor.
@@ -70,6 +75,8 @@ pub struct Broker {
     rebalance_replies: RebalanceReplies,
     recovery: Option<Recovery>,
     report_timeout: Duration,
+    record_key: RecordKey,
+    image_budget: ImageBudget,
 }
 
 impl Broker {
@@ -91,6 +98,8 @@ impl Broker {
             rebalance_replies: RebalanceReplies::default(),
             recovery,
             report_timeout: settings.report_timeout,
+            record_key: settings.record_key,
+            image_budget: ImageBudget::default(),
         }
     }
 
@@ -103,6 +112,17 @@ impl Broker {
             waiting: self.waiting,
             recovery: self.recovery,
         }
+    }
+
+    /// Which records are the primary's own.
+    #[must_use]
+    pub fn record_key(&self) -> RecordKey {
+        self.record_key
+    }
+
+    /// Whether a record is of a connection that was accepted here, as it was handed over.
+    fn is_own(&self, host: &mut impl Host, record: &ConnectionRecord) -> bool {
+        was_accepted(host, record.id) && self.record_key.has_tagged(record)
     }
 
     /// Sessions that are the primary's now.
@@ -183,9 +203,8 @@ impl Broker {
                 Self::returned(host, worker, id);
             }
             SessionEvent::Protection(ProtectionEvent::Protect(keep)) => {
-                let id = keep.record.id;
-                if !was_accepted(host, id) {
-                    return Err(ChannelError::UnknownSession(id));
+                if !self.is_own(host, &keep.record) {
+                    return Err(ChannelError::UnknownSession(keep.record.id));
                 }
                 self.protection(host, worker, ProtectionEvent::Protect(keep));
             }
@@ -210,7 +229,7 @@ impl Broker {
         offer: Offer,
     ) -> Result<(), ChannelError> {
         let id = offer.record().id;
-        if !was_accepted(host, id) {
+        if !self.is_own(host, offer.record()) {
             return Err(ChannelError::UnknownSession(id));
         }
         if self.holds(host, id) || !host.has_room_for(self.descriptors()) {
@@ -235,7 +254,7 @@ impl Broker {
     }
 
     /// Finds a target for a session.
-    pub fn place(&mut self, host: &mut impl Host, session: PendingConnection) {
+    pub fn place(&mut self, host: &mut impl Host, mut session: PendingConnection) {
         let Some(transfer) = &session.transfer else { return host.place_client(session) };
         if let Some(recovery) = self.undecided() {
             return recovery.held.push(session);
@@ -251,15 +270,20 @@ impl Broker {
             failed: &transfer.failed,
             crashes: session.crashes,
         };
+        let sender = transfer.sender;
         let decision = decide(&request, &mut host.targets());
         match decision {
+            RouteDecision::To(_) if !self.has_room_for(&mut session) => {
+                self.waiting.push(session);
+                host.schedule_tick();
+            }
             RouteDecision::To(slot) => {
                 host.queue(slot, session);
                 host.schedule_tick();
             }
             RouteDecision::Return => {
                 self.in_progress -= 1;
-                if let Some(sender) = transfer.sender {
+                if let Some(sender) = sender {
                     Self::return_to(host, sender, session.record.id);
                 }
             }
@@ -269,6 +293,11 @@ impl Broker {
             }
             RouteDecision::Close => self.close(host, session),
         }
+    }
+
+    fn has_room_for(&self, session: &mut PendingConnection) -> bool {
+        let transfer = session.transfer.as_mut();
+        transfer.is_none_or(|transfer| transfer.take_room(&self.image_budget))
     }
 
     /// Finds a target for a session that was taken back. `failed` is the slot whose worker should have
@@ -401,7 +430,10 @@ impl Broker {
         self.forget(worker);
         self.hold_found(host, std::mem::take(&mut recovered.found));
         for event in std::mem::take(&mut recovered.last_words) {
-            self.protection(host, worker, event);
+            let is_foreign = matches!(&event, ProtectionEvent::Protect(keep) if !self.is_own(host, &keep.record));
+            if !is_foreign {
+                self.protection(host, worker, event);
+            }
         }
         let Recovered { untouched, lost, offered, .. } = recovered;
         let pending = untouched.iter().chain(&*lost).map(|session| session.record.id);
@@ -415,8 +447,7 @@ impl Broker {
     /// protected ones are closed.
     pub fn restore(&mut self, host: &mut impl Host, worker: WorkerId, offered: Vec<Offer>) {
         for offer in offered {
-            let id = offer.record().id;
-            if was_accepted(host, id) && !self.holds(host, id) {
+            if self.is_own(host, offer.record()) && !self.holds(host, offer.record().id) {
                 self.begin(host, worker, offer);
             }
         }

@@ -133,8 +133,10 @@ impl Protected {
         let Some(by_worker) = self.workers.remove(&worker) else { return Vec::new() };
         self.count -= by_worker.sessions.len() as u64;
         let Some(checkpoint) = by_worker.checkpoint else { return Vec::new() };
+        // Images that overlap, or that were never written, would be more bytes here than there.
+        let mut bytes = checkpoint.allocated();
         let copies = by_worker.sessions.into_values();
-        copies.map(|copy| (copy.record.id, copy.recover(worker, &checkpoint))).collect()
+        copies.map(|copy| (copy.record.id, copy.recover(worker, &checkpoint, &mut bytes))).collect()
     }
 }
 
@@ -142,11 +144,13 @@ impl Protected {
 pub(super) type Recovery = (ConnectionId, Result<PendingConnection, RecoveryFailure>);
 
 impl ProtectedCopy {
-    /// Without a result, the last copy of the socket is closed by being dropped.
+    /// Without a result, the last copy of the socket is closed by being dropped. `bytes` are left of those
+    /// that all images of the worker may have.
     fn recover(
         self,
         worker: WorkerId,
         checkpoint: &Arc<Deferred<Checkpoint>>,
+        bytes: &mut u64,
     ) -> Result<PendingConnection, RecoveryFailure> {
         let Self { record, socket, page, crashes } = self;
         let entry = checkpoint.entry(page, record.id);
@@ -154,7 +158,11 @@ impl ProtectedCopy {
         if let RecoveryOutcome::Failed(failure) = outcome {
             return Err(failure);
         }
-        let Some(entry) = entry else { return Err(RecoveryFailure::Unverified) };
+        let left = entry.and_then(|entry| bytes.checked_sub(entry.length()));
+        let (Some(entry), Some(left)) = (entry, left) else {
+            return Err(RecoveryFailure::Unverified);
+        };
+        *bytes = left;
         // One that has been at rest in this worker has not crashed it by coming.
         let crashes = if entry.version > 1 { 1 } else { crashes.saturating_add(1) };
         let transfer = SessionTransfer {
@@ -163,6 +171,7 @@ impl ProtectedCopy {
             usage: entry.usage,
             content: Content::Checkpoint(Arc::clone(checkpoint), entry),
             failed: Vec::new(),
+            room: None,
         };
         Ok(PendingConnection { record, socket, crashes, transfer: Some(Box::new(transfer)) })
     }

@@ -20,8 +20,8 @@ use sticky_lb::protocol::checkpoint;
 use sticky_lb::protocol::ids::ConnectionId;
 use sticky_lb::protocol::message::{
     BATCH, CHECKPOINT, ConnectionRecord, HELLO, MAX_IDS, MAX_TO_PRIMARY, MAX_TO_WORKER, PONG,
-    READY, REPLACE_ME, SESSIONS, ToWorker, decode_to_worker, encode_close_request, encode_protect,
-    encode_refuse, encode_session_list,
+    READY, REPLACE_ME, SESSIONS, ToWorker, decode_to_worker, encode_close_request, encode_offer,
+    encode_protect, encode_refuse, encode_session_list,
 };
 use sticky_lb::protocol::scm_rights::{Received, Sent, receive, send};
 use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
@@ -92,6 +92,53 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             });
         }
         "sends-lingering" => return channel.serve(send_lingering),
+        "offers-anothers-session" => {
+            return channel.serve_with(
+                |channel, record, socket| {
+                    channel.acknowledge();
+                    channel.offer(&ConnectionRecord { id: ConnectionId(1), ..*record }, &socket)
+                },
+                true,
+            );
+        }
+        "offers-another-address" => {
+            return channel.serve_with(
+                |channel, record, socket| {
+                    channel.acknowledge();
+                    channel.offer(&ConnectionRecord { local: record.client, ..*record }, &socket)
+                },
+                true,
+            );
+        }
+        "offers-another-socket" => {
+            return channel.serve_with(
+                |channel, record, _| {
+                    channel.acknowledge();
+                    let listener = TcpListener::bind("127.0.0.1:0")?;
+                    let own = TcpStream::connect(listener.local_addr()?)?;
+                    let (_open, _) = listener.accept()?;
+                    channel.offer(record, &own.into())?;
+                    // Until it is killed.
+                    std::thread::park();
+                    Ok(())
+                },
+                true,
+            );
+        }
+        "protects-anothers-session" => {
+            return channel.serve_with(
+                |channel, record, socket| {
+                    channel.acknowledge();
+                    let checkpoint = checkpoint::create()?;
+                    send(&channel.socket, &CHECKPOINT, &[checkpoint.as_fd()])?;
+                    let another = ConnectionRecord { id: ConnectionId(1), ..*record };
+                    let message = encode_protect(&another, 1);
+                    send(&channel.socket, &message, &[socket.as_fd()])?;
+                    Ok(())
+                },
+                true,
+            );
+        }
         "refuses-odd-slots" => return channel.serve(refuse_in_odd_slots),
         "dies-before-acknowledging" => {
             return channel.serve(|channel, _, socket| {
@@ -190,6 +237,13 @@ impl Channel {
         self.say(encode_refuse(&mut buffer, [record.id].into_iter()))?;
         self.scoreboard.increment(Counter::Refused);
         self.scoreboard.increment(Counter::Completed);
+        Ok(())
+    }
+
+    fn offer(&self, record: &ConnectionRecord, socket: &OwnedFd) -> Result<(), Box<dyn Error>> {
+        let mut buffer = [0; MAX_TO_PRIMARY];
+        let message = encode_offer(&mut buffer, record, b"image");
+        send(&self.socket, message, &[socket.as_fd()])?;
         Ok(())
     }
 

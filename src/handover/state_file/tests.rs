@@ -30,6 +30,7 @@ fn connection(id: u64, session: Option<SessionSnapshot>) -> ConnectionSnapshot {
         key: AffinityKey(u64::MAX),
         client: "192.0.2.7:40000".parse().unwrap(),
         local: "[2001:db8::1]:3000".parse().unwrap(),
+        tag: 42,
     };
     ConnectionSnapshot { record, crashes: 1, session }
 }
@@ -166,6 +167,7 @@ fn frontend(counters: CountersSnapshot) -> FrontendSnapshot {
             is_decided: true,
         }),
         is_counted: true,
+        record_key: (8, 9),
     }
 }
 

@@ -118,7 +118,7 @@ fn session_snapshot(
     name: &str,
     descriptors: &mut Descriptors,
 ) -> SessionSnapshot {
-    let SessionTransfer { from, sender, content, usage, failed } = transfer;
+    let SessionTransfer { from, sender, content, usage, failed, .. } = transfer;
     let content = match content {
         // Its receiver doesn't know the checkpoint. Without memory for a copy, no worker takes it.
         Content::Checkpoint(checkpoint, entry) => Content::from_checkpoint(&checkpoint, &entry)
@@ -155,6 +155,7 @@ fn restored_session(
         content,
         usage: TcpProgress::new(consumed, written),
         failed,
+        room: None,
     })
 }
 

@@ -2,10 +2,11 @@
 //!
 //! Never looks into the bytes that a session travels with.
 
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
-use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
+use rustix::net::{AddressFamily, SocketType, getpeername, ipproto, sockopt};
 
 use crate::link::connection::{Content, Offer};
 use crate::link::error::ChannelError;
@@ -33,6 +34,11 @@ pub(super) fn open(
     if !is_tcp(&socket) {
         return Err(fault("a socket that is not TCP"));
     }
+    match is_of(&socket, record.client) {
+        Some(true) => {}
+        Some(false) => return Err(fault("a socket of another client")),
+        None => return Ok(None),
+    }
     let content = match descriptors.next() {
         None => Content::Inline(inline.to_vec()),
         Some(_) if !inline.is_empty() => return Err(fault("two images")),
@@ -40,6 +46,8 @@ pub(super) fn open(
         Some(memory) if !is_short(&memory) => return Ok(None),
         Some(memory) => Content::Memory(memory),
     };
+    // Its next worker must not wait for it, whatever this one has set.
+    let _ = rustix::io::ioctl_fionbio(&socket, true);
     let usage = TcpProgress::of(&socket).ok().flatten();
     Ok(usage.map(|usage| Offer::new(record, socket.into(), content, usage)))
 }
@@ -49,6 +57,13 @@ pub(super) fn is_tcp(socket: impl AsFd + Copy) -> bool {
     sockopt::socket_type(socket) == Ok(SocketType::STREAM)
         && sockopt::socket_domain(socket).is_ok_and(|domain| internet.contains(&domain))
         && sockopt::socket_protocol(socket) == Ok(Some(ipproto::TCP))
+}
+
+/// Whether a socket is that of a client of this address; none if its client is gone.
+pub(super) fn is_of(socket: impl AsFd, client: SocketAddr) -> Option<bool> {
+    let peer = getpeername(socket).ok().flatten()?;
+    let peer = SocketAddr::try_from(peer).ok()?;
+    Some((peer.ip().to_canonical(), peer.port()) == (client.ip().to_canonical(), client.port()))
 }
 
 /// Its reader can rely on its length and content.
