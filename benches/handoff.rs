@@ -25,6 +25,7 @@ fn record(id: u64) -> ConnectionRecord {
         key: AffinityKey(id),
         client: ([203, 0, 113, 9], 50_000).into(),
         local: ([192, 0, 2, 1], 3000).into(),
+        tag: id,
     }
 }
 
@@ -67,7 +68,7 @@ fn channel(criterion: &mut Criterion) {
                     let socket = file.try_clone().expect("a descriptor");
                     queue.push_back(PendingConnection {
                         record: record(id),
-                        socket,
+                        socket: socket.into(),
                         crashes: 0,
                         transfer: None,
                     });

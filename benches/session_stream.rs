@@ -132,10 +132,14 @@ impl Bench {
         let id = ConnectionId((self.turns * KINDS.len() + kind) as u64);
         self.turns += 1;
         let (now, key) = (Timestamp::now(), AffinityKey(0));
-        let record = ConnectionRecord { id, accepted_at: now, key, client, local: client };
-        let socket = accepted.into();
-        let mut queue =
-            VecDeque::from([PendingConnection { record, socket, crashes: 0, transfer: None }]);
+        let record = ConnectionRecord { id, accepted_at: now, key, client, local: client, tag: 0 };
+        let socket = OwnedFd::from(accepted);
+        let mut queue = VecDeque::from([PendingConnection {
+            record,
+            socket: socket.into(),
+            crashes: 0,
+            transfer: None,
+        }]);
         self.channel.send_from(&mut queue, now)?;
         while !self.channel.in_flight().is_empty() {
             self.channel.complete(drop)?;
@@ -151,7 +155,7 @@ impl Bench {
             match self.channel.receive()? {
                 LinkEvent::Nothing => return Ok(kept),
                 LinkEvent::Session(SessionEvent::Protection(ProtectionEvent::Protect(keep))) => {
-                    self.kept.push(keep.socket);
+                    self.kept.push(keep.socket.into());
                     kept = true;
                 }
                 LinkEvent::Session(SessionEvent::Protection(_)) => self.kept.clear(),

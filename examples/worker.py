@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 
-HEADER, RECORD, BATCH = struct.Struct("<2sBBHH"), struct.Struct("<QQQ24s24s"), 64
+HEADER, RECORD, BATCH = struct.Struct("<2sBBHH"), struct.Struct("<QQQ24s24sQ"), 64
 CONNECTIONS, PING, HELLO, READY, REFUSE, PONG = 0x01, 0x02, 0x81, 0x82, 0x83, 0x84
 NOW, COMPLETED, REFUSED, DRAIN = 0, 32, 40, 48  # counters on the scoreboard, in words of 8 bytes
 

@@ -6,6 +6,12 @@ pub mod handover {
     pub use crate::handover::*;
 }
 
+/// See `src/closing`.
+#[cfg(feature = "cli")]
+pub mod closing {
+    pub use crate::closing::*;
+}
+
 /// The primary's end to one worker.
 #[cfg(feature = "cli")]
 pub mod link {

@@ -1,7 +1,8 @@
 //! The keeper: a small parent of the primary, which starts it again when it has crashed and holds
 //! copies of what must not end with it. From outside, the two are one program.
 //!
-//! One thread beside the log's, no runtime, one loop. Never touches a client and never serves, so that little could end it.
+//! One loop on one thread, no runtime; beside it the log's thread, and those that close what is no longer
+//! stored. Never touches a client and never serves, so that little could end it.
 //!
 //! # Promises
 //!

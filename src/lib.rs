@@ -50,6 +50,7 @@
 //! |---|---|---|
 //! | `kernel` | all unsafe code | offer what safe code can misuse |
 //! | [`protocol`] | the native wire format: messages, descriptors, scoreboard, checkpoint | contain policy |
+//! | `closing` | the end of descriptors that others have had | let one that serves wait |
 //! | `handover` | what an upgrade or a crash carries over | lose a descriptor |
 //! | `link` | the primary's end to one worker | decide where a connection goes |
 //! | `sessions` | migration: broker, protected sessions, pacing, recovery | accept connections |
@@ -84,6 +85,8 @@ pub mod worker;
 // The binary's parts, from the bottom up.
 #[cfg(all(feature = "cli", feature = "demo"))]
 mod cli;
+#[cfg(feature = "cli")]
+mod closing;
 #[cfg(feature = "cli")]
 mod config;
 #[cfg(feature = "cli")]

@@ -8,6 +8,8 @@
 //! | [`dialect`] | the interface that a dialect implements, and its [`Capabilities`] |
 //! | [`in_flight`] | connections on their way: credits, order, take-back; common to all dialects |
 //! | [`connection`], [`protection`], [`recovered`] | connections and sessions that the primary owns |
+//! | [`image_budget`] | room for images of recovered sessions |
+//! | [`record_key`] | which records are the primary's own |
 //! | [`event`], [`error`] | a worker's messages, and its breaches |
 //! | [`inherit`], [`stats`], [`stats_source`] | what the supervisor hands over to a worker, and knows of its load |
 //! | [`seam`] | commands from the supervisor to the frontend, and events back |
@@ -27,12 +29,14 @@ pub mod connection;
 pub mod dialect;
 pub mod error;
 pub mod event;
+pub mod image_budget;
 pub mod in_flight;
 pub mod inherit;
 #[cfg(test)]
 pub mod json_lines;
 pub mod native;
 pub mod protection;
+pub mod record_key;
 pub mod recovered;
 pub mod seam;
 pub mod snapshot;
@@ -305,6 +309,12 @@ impl Link {
     #[must_use]
     pub fn is_resyncing(&self) -> bool {
         each!(self, it => it.is_resyncing())
+    }
+
+    /// When a session was last sent to it, by this primary or one before; 0 if none was.
+    #[must_use]
+    pub fn last_session(&self) -> Timestamp {
+        each!(self, it => it.last_session())
     }
 
     /// Whether the worker has asked a primary that has died to be replaced.

@@ -71,6 +71,10 @@ use upgrade::Upgrade;
 /// How long an upgrade waits for the readers of what was printed, all together.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long the keeper and the service manager may take to hear the last of this primary. Nobody is served
+/// meanwhile.
+const MESSAGE_TIMEOUT: Duration = Duration::from_millis(250);
+
 /// Why the primary didn't start, or ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -217,7 +221,10 @@ impl Primary {
             never = services.control_loop.serve(events) => match never {},
         };
         match result {
-            Ok(PoolEnd::Ended(summary)) => Ok(PrimaryEnd::Ended(summary)),
+            Ok(PoolEnd::Ended(summary)) => {
+                services.control_loop.flush(MESSAGE_TIMEOUT);
+                Ok(PrimaryEnd::Ended(summary))
+            }
             Ok(PoolEnd::HandedOver(pool)) => services.hand_over(*pool).await,
             Err(error) => Err(services.frontend.explain(error)),
         }
@@ -346,6 +353,7 @@ impl<Reread, Report> Services<Reread, Report> {
         control_loop.upgrade.reply(Ok(()));
         let frontend = frontend.handover().await?;
         hold_signals();
+        control_loop.flush(MESSAGE_TIMEOUT);
         let output = control_loop.output.hand_over(FLUSH_TIMEOUT).await;
         let ControlLoop { journal, upgrade, .. } = control_loop;
         let endpoints = endpoints.into_descriptors();

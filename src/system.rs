@@ -3,6 +3,7 @@
 //! Knows nothing of workers.
 
 pub mod activation;
+mod datagrams;
 pub mod descriptors;
 pub mod directory;
 pub mod journal;

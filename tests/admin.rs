@@ -308,7 +308,7 @@ fn without_the_token_only_page_and_health_checks_are_answered() {
 fn wrong_tokens_do_not_fill_the_log() {
     let primary = with_token(1).start();
     let admin = primary.admin();
-    let begin = std::time::SystemTime::now();
+    let begin = SystemTime::now();
     for guess in 0..300 {
         let line = format!("Authorization: Bearer guess-number-{guess}");
         assert_eq!(get(admin, "/api/status", &[&line]).status(), 401);

@@ -73,8 +73,13 @@ impl Model {
         let id = ConnectionId(self.next);
         self.next += 1;
         let (accepted_at, key) = (Timestamp(0), AffinityKey(0));
-        let record = ConnectionRecord { id, accepted_at, key, client, local };
-        PendingConnection { record, socket: socket.into(), crashes: 0, transfer: None }
+        let record = ConnectionRecord { id, accepted_at, key, client, local, tag: 0 };
+        PendingConnection {
+            record,
+            socket: OwnedFd::from(socket).into(),
+            crashes: 0,
+            transfer: None,
+        }
     }
 
     fn apply(&mut self, step: &Step) {

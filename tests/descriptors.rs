@@ -45,7 +45,7 @@ fn a_session_that_does_not_arrive_whole_returns() {
     let socket = OwnedFd::from(socket);
     let (accepted_at, key) = (Timestamp(0), AffinityKey(0));
     let id = ConnectionId(1);
-    let record = ConnectionRecord { id, accepted_at, key, client, local };
+    let record = ConnectionRecord { id, accepted_at, key, client, local, tag: 0 };
     let image = parcel_file(b"state", sealed());
     for more in 0..2 {
         mover.offer_file(&record, &socket, &image);

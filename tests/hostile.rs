@@ -74,6 +74,36 @@ fn miscounts(role: &str, expected: &str) {
     primary.stop();
 }
 
+/// Slot 0 offers a session as its own that it is not.
+fn forges(role: &str, expected: &str) {
+    let primary = Primary::with_workers(3).slot_zero_plays(role).start();
+    ask(primary.client_of(1), primary.address());
+    let _cut = common::client::get_from(primary.client_of(0), primary.address(), "/");
+    primary.wait_for_log("worker killed: it breaks the protocol");
+    assert!(primary.log().contains(expected), "{expected:?} is not in the log");
+    primary.stop();
+}
+
+#[test]
+fn a_session_of_another_worker() {
+    forges("offers-anothers-session", "session 1 is of no connection that was accepted");
+}
+
+#[test]
+fn a_session_with_another_address() {
+    forges("offers-another-address", "is of no connection that was accepted");
+}
+
+#[test]
+fn a_session_with_a_socket_of_another() {
+    forges("offers-another-socket", "carries a socket of another client, which it may not");
+}
+
+#[test]
+fn a_protected_session_of_another_worker() {
+    forges("protects-anothers-session", "session 1 is of no connection that was accepted");
+}
+
 #[test]
 fn an_acknowledgement_too_many() {
     let primary = Primary::with_workers(2).test_worker(&["acknowledges-twice"]).start();

@@ -268,3 +268,42 @@ fn descriptors_and_processes_are_as_many_as_before() {
     }
     eventually("descriptors and processes are as many as before", || count() <= before);
 }
+
+/// One worker offers its sessions, the one that they were sent to dies with the primary, and another stands
+/// still: it has none of them.
+#[test]
+fn a_worker_that_stands_still_keeps_no_session_of_others_waiting() {
+    let (library, plays) = (example("library_worker"), example("test_worker"));
+    let shell = format!(
+        "if [ $STICKY_LB_SLOT.$STICKY_LB_GENERATION = 0.1 ]; then exec {plays} lets-sessions-wait; fi; \
+         exec {library} sessions"
+    );
+    let primary = crashing(2).worker(&["sh", "-c", &shell]).start();
+    ask(primary.client_of(1), primary.address());
+    let of_slot = primary.clients_of(0, 10);
+    let numbers = (0..).filter(|number| of_slot.contains(&nth(*number))).take(of_slot.len());
+    let mut clients: Vec<_> = numbers.map(|it| Client::open(it, &primary, "/count")).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(client.ask(), 1));
+    let (leaves, stands) = (primary.worker(0), primary.worker(1));
+    process::signal(leaves, Signal::TERM);
+    let in_flight = || primary.ask("describe", json!({"slot": 0}))["in_flight"].clone();
+    eventually("all are offered", || in_flight() == clients.len());
+    let before = primary.status();
+    let takes = primary.worker(0);
+    assert_ne!(takes, leaves);
+    process::signal(primary.primary_pid(), Signal::STOP);
+    process::signal(stands, Signal::STOP);
+    process::signal(takes, Signal::KILL);
+    primary.crash();
+    primary.wait_for_recovery(&before);
+    clients.iter_mut().for_each(|client| assert!(client.ask() <= 2));
+    primary.wait_for_log("workers do not report");
+    process::signal(stands, Signal::CONT);
+    // Those that went elsewhere meanwhile stay there for a while.
+    let mut others = primary.clients_of(1, 1_000).into_iter().skip(1);
+    eventually("it serves again", || {
+        let answer = ask(others.next().unwrap(), primary.address());
+        answer.body.ends_with(&stands.to_string())
+    });
+    primary.stop();
+}

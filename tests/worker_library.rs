@@ -124,7 +124,7 @@ async fn without_a_primary_a_second_signal_ends_it_at_once() {
     let before = std::time::SystemTime::now();
     worker.signal(Signal::INT);
     assert!(worker.end().0);
-    assert!(before.elapsed().expect("time goes on") < std::time::Duration::from_secs(3));
+    assert!(before.elapsed().expect("time goes on") < Duration::from_secs(3));
 }
 
 #[tokio::test]
@@ -215,7 +215,7 @@ fn a_step_of_the_long_way_that_is_left_out_is_reported_or_refused() {
     let wait = Alone::library_worker("forgets-to-wait");
     let stream = TcpStream::connect(wait.address).expect("it listens");
     // Accepted by now, or before the signal is looked at.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(300));
     wait.signal(Signal::TERM);
     let (_, text) = wait.end();
     assert!(text.contains("await Drain::completed"), "{text}");

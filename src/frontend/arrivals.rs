@@ -1,12 +1,13 @@
 //! New connections: taken from the backlog, keyed, and limited by the descriptors that may be held.
 
 use std::io;
-use std::os::fd::OwnedFd;
 
+use crate::closing::ClientSocket;
 use crate::frontend::acceptor::{AcceptErrors, Acceptor, Arrival, Look};
 use crate::frontend::affinity::Affinity;
 use crate::frontend::listener::Listener;
 use crate::frontend::poller::Poller;
+use crate::link::record_key::RecordKey;
 use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::protocol::message::ConnectionRecord;
 
@@ -15,6 +16,7 @@ use crate::protocol::message::ConnectionRecord;
 pub(super) struct Arrivals {
     acceptor: Acceptor,
     affinity: Affinity,
+    record_key: RecordKey,
     /// A warning was logged that the limit of descriptors is reached.
     is_full: bool,
 }
@@ -29,9 +31,11 @@ impl Arrivals {
         listener: Option<Listener>,
         errors: AcceptErrors,
         affinity: Affinity,
+        record_key: RecordKey,
         poller: &Poller,
     ) -> io::Result<Self> {
-        Ok(Self { acceptor: Acceptor::new(listener, errors, poller)?, affinity, is_full: false })
+        let acceptor = Acceptor::new(listener, errors, poller)?;
+        Ok(Self { acceptor, affinity, record_key, is_full: false })
     }
 
     /// The listener and the errors, for a successor.
@@ -91,7 +95,8 @@ impl Arrivals {
             Look::Paused => Taken::Paused,
             Look::Arrival(Arrival { socket, client, local }) => {
                 let key = self.affinity.key(client.ip());
-                Taken::Client(ConnectionRecord { id, accepted_at: now, key, client, local }, socket)
+                let record = ConnectionRecord { id, accepted_at: now, key, client, local, tag: 0 };
+                Taken::Client(self.record_key.tagged(record), socket.into())
             }
         })
     }
@@ -101,7 +106,7 @@ impl Arrivals {
 #[derive(Debug)]
 pub(super) enum Taken {
     /// A client's connection.
-    Client(ConnectionRecord, OwnedFd),
+    Client(ConnectionRecord, ClientSocket),
     /// The backlog is empty.
     Empty,
     /// The acceptor pauses.

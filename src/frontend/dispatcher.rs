@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::closing;
 use crate::frontend::acceptor::AcceptErrors;
 use crate::frontend::affinity::Affinity;
 use crate::frontend::arrivals::{Arrivals, Taken};
@@ -49,6 +50,9 @@ pub struct DispatcherSettings {
 
 /// Connections taken in one turn, before links and commands have theirs.
 const ACCEPT_BATCH: usize = 64;
+
+/// So much longer than to acknowledge workers may take to report to a primary that follows a crash.
+const REPORT_DELAY: Duration = Duration::from_millis(100);
 
 /// How long the last connections may take to be handed over when the supervisor stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -119,14 +123,24 @@ impl Dispatcher {
         queries: Queries,
     ) -> Result<Self, DispatchError> {
         let before = before.into();
+        closing::start();
         let poller = Poller::new().map_err(DispatchError::Wait)?;
         poller.add(Source::Commands, commands.as_fd()).map_err(DispatchError::Wait)?;
         poller.add(Source::Queries, queries.as_fd()).map_err(DispatchError::Wait)?;
-        let arrivals = Arrivals::new(before.listener, before.accept_errors, affinity, &poller)
-            .map_err(DispatchError::Wait)?;
+        let arrivals = Arrivals::new(
+            before.listener,
+            before.accept_errors,
+            affinity,
+            before.record_key,
+            &poller,
+        )
+        .map_err(DispatchError::Wait)?;
         let queued = before.slots.queues.iter().flat_map(|(_, queue)| queue);
         let queued = queued.filter(|one| one.transfer.is_some()).count() as u64;
         let DispatcherSettings { max_held, max_protected, pace } = settings;
+        // By then, what a worker has not received was taken back from it.
+        let record_key = before.record_key;
+        let report_timeout = slots.ack_timeout() + REPORT_DELAY;
         let state = BrokerState {
             close_requests: before.close_requests,
             waiting: before.sessions,
@@ -146,7 +160,11 @@ impl Dispatcher {
             now: routing.begin_turn(),
             arrivals,
             routing,
-            broker: Broker::resume(&BrokerSettings { max_protected, pace }, state, queued),
+            broker: Broker::resume(
+                &BrokerSettings { max_protected, pace, report_timeout, record_key },
+                state,
+                queued,
+            ),
             mode: Mode::Waiting,
             restored: RestoredFlags::new(before.slots.quarantined, before.slots.stalled),
         })
@@ -191,6 +209,7 @@ impl Dispatcher {
     fn into_handover(self) -> FrontendHandover {
         let (listener, accept_errors) = self.arrivals.into_parts();
         let (slots, router, tally, unroutable) = self.routing.into_parts();
+        let record_key = self.broker.record_key();
         let state = self.broker.into_state();
         FrontendHandover {
             listener,
@@ -205,6 +224,7 @@ impl Dispatcher {
             recovery: state.recovery,
             page: tally.shared,
             is_successor: true,
+            record_key,
         }
     }
 

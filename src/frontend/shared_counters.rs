@@ -8,7 +8,7 @@
 //!
 //! 64-bit numbers in the machine's byte order, one after the other, in the order of [`Counters`]'
 //! fields. New ones are only ever added at their end. The page's last number is that of the connection
-//! which the accept(2) under way may bring.
+//! which the accept(2) under way may bring. Before it stand the two of the key of records' tags.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,6 +19,7 @@ use rustix::fs::{
 };
 
 use crate::kernel::{PAGE, SharedPage};
+use crate::link::record_key::RecordKey;
 use crate::link::seam::Counters;
 
 /// The name by which its descriptor is kept.
@@ -80,6 +81,19 @@ impl SharedCounters {
         counters
     }
 
+    /// The key of records' tags.
+    #[must_use]
+    pub fn record_key(&self) -> RecordKey {
+        KEY.map(|place| self.page.counters()[place].load(Ordering::Acquire)).into()
+    }
+
+    /// Notes the key of records' tags.
+    pub fn set_record_key(&self, key: RecordKey) {
+        for (place, number) in KEY.into_iter().zip(key.numbers()) {
+            self.page.counters()[place].store(number, Ordering::Release);
+        }
+    }
+
     /// The next accept(2) gives this number to its connection; the last number again if there was none.
     pub fn expect(&self, number: u64) {
         self.page.counters()[EXPECTED].store(number, Ordering::Release);
@@ -96,6 +110,9 @@ impl SharedCounters {
 
 /// The cell of the expected number: the last one, which no field ever reaches.
 const EXPECTED: usize = PAGE / size_of::<u64>() - 1;
+
+/// The cells of the key.
+const KEY: [usize; 2] = [EXPECTED - 2, EXPECTED - 1];
 
 fn fields(counters: &mut Counters) -> [&mut u64; 18] {
     let Counters {
@@ -148,8 +165,10 @@ mod tests {
             *field = number;
         }
         page.write(counters);
+        page.set_record_key(RecordKey::from([3, 4]));
         drop(page);
         let next = SharedCounters::open(kept).unwrap();
+        assert_eq!(next.record_key(), RecordKey::from([3, 4]));
         assert_eq!(next.read(), counters);
         assert_eq!((next.read().accepted, next.read().closed), (1, 12));
     }

@@ -70,6 +70,12 @@ impl SlotTable {
         Self { slots: Vec::new(), settings, in_flight: 0, awaited_until: None }
     }
 
+    /// A worker that hasn't acknowledged for so long is stalled.
+    #[must_use]
+    pub fn ack_timeout(&self) -> Duration {
+        self.settings.ack_timeout
+    }
+
     /// Makes slots until there are so many; new ones are closed until a worker serves.
     pub fn grow(&mut self, count: usize) {
         let queue = self.settings.queue;

@@ -20,6 +20,7 @@ use crate::handover::frontend::{
 use crate::handover::link::ConnectionSnapshot;
 use crate::link::connection::PendingConnection;
 use crate::link::native::snapshot::{connection_snapshot, restore_connection};
+use crate::link::record_key::RecordKey;
 use crate::link::seam::{Counters, WorkerId};
 use crate::link::{Link, snapshot as link};
 use crate::sessions::recovery::Recovery;
@@ -39,6 +40,7 @@ pub struct FrontendHandover {
     pub(super) recovery: Option<Recovery>,
     pub(super) page: Option<SharedCounters>,
     pub(super) is_successor: bool,
+    pub(super) record_key: RecordKey,
 }
 
 impl From<Listener> for FrontendHandover {
@@ -54,6 +56,7 @@ impl FrontendHandover {
     pub fn after_crash(listener: Listener, page: SharedCounters) -> Self {
         Self {
             counters: page.read(),
+            record_key: page.record_key(),
             page: Some(page),
             recovery: Some(Recovery::default()),
             is_successor: true,
@@ -64,6 +67,7 @@ impl FrontendHandover {
     /// Counters are written to `page` from now on, for a successor after a crash.
     #[must_use]
     pub fn with_page(self, page: SharedCounters) -> Self {
+        page.set_record_key(self.record_key);
         Self { page: Some(page), ..self }
     }
 
@@ -115,8 +119,10 @@ impl FrontendHandover {
             recovery: self.recovery.map(|it| RecoverySnapshot {
                 open_offers: it.open_offers.snapshot(),
                 held: waiting.snapshots(it.held),
+                is_decided: it.is_decided,
             }),
             is_counted,
+            record_key: self.record_key.numbers().into(),
         }
     }
 
@@ -147,9 +153,11 @@ impl FrontendHandover {
             unroutable: waiting.restored(snapshot.unroutable)?,
             sessions: waiting.restored(snapshot.sessions)?,
             recovery: match snapshot.recovery {
-                Some(RecoverySnapshot { open_offers, held }) => Some(Recovery {
+                Some(RecoverySnapshot { open_offers, held, is_decided }) => Some(Recovery {
                     open_offers: Carry::restore(open_offers),
                     held: waiting.restored(held)?,
+                    is_decided,
+                    until: None,
                 }),
                 None => None,
             },
@@ -159,6 +167,7 @@ impl FrontendHandover {
             router: snapshot.router,
             close_requests: snapshot.close_requests,
             is_successor: true,
+            record_key: <[u64; 2]>::from(snapshot.record_key).into(),
         })
     }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use crate::closing::Deferred;
 use crate::protocol::ids::{Generation, SlotId, WorkerId};
 
 /// The name of the listener.
@@ -71,18 +72,18 @@ pub enum RestoreError {
 /// Descriptors by their names. Dropping it closes them.
 #[derive(Debug, Default)]
 pub struct Descriptors {
-    named: BTreeMap<String, OwnedFd>,
+    named: BTreeMap<String, Deferred>,
 }
 
 impl Descriptors {
     /// Adds one. Of two with the same name, the later one stays.
     pub fn insert(&mut self, name: impl Into<String>, descriptor: impl Into<OwnedFd>) {
-        self.named.insert(name.into(), descriptor.into());
+        self.named.insert(name.into(), descriptor.into().into());
     }
 
     /// Takes one out.
     pub fn take(&mut self, name: &str) -> Option<OwnedFd> {
-        self.named.remove(name)
+        self.named.remove(name).map(Deferred::into_inner)
     }
 
     /// Takes out one that must be there.

@@ -27,6 +27,8 @@ pub struct FrontendSnapshot {
     pub recovery: Option<RecoverySnapshot>,
     /// Its counters are in shared memory, too.
     pub is_counted: bool,
+    /// The key of the tags of records.
+    pub record_key: (u64, u64),
 }
 
 /// Open offers of workers whose primary has died, and the sessions that wait for an answer.
@@ -34,12 +36,14 @@ pub struct FrontendSnapshot {
 pub struct RecoverySnapshot {
     pub open_offers: OpenOffersSnapshot,
     pub held: Vec<ConnectionSnapshot>,
+    pub is_decided: bool,
 }
 
 /// Workers that have not reported on their sessions, and the reports of the others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OpenOffersSnapshot {
     pub pending: Vec<WorkerId>,
+    pub silent: Vec<WorkerId>,
     pub reports: Vec<(WorkerId, SessionReportSnapshot)>,
 }
 

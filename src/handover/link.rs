@@ -88,7 +88,7 @@ pub struct PendingSnapshot {
 /// A worker's report of its sessions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SessionReportSnapshot {
-    pub offers: Vec<ConnectionId>,
+    pub offers: Vec<(ConnectionId, Timestamp)>,
     pub taken: Vec<ConnectionId>,
 }
 
@@ -116,6 +116,7 @@ pub struct RecordSnapshot {
     pub key: AffinityKey,
     pub client: SocketAddr,
     pub local: SocketAddr,
+    pub tag: u64,
 }
 
 /// The state of a session that migrates.
@@ -130,4 +131,4 @@ pub struct SessionSnapshot {
     pub failed: Vec<SlotId>,
 }
 
-carry!(struct ConnectionRecord => RecordSnapshot { id, accepted_at, key, client, local });
+carry!(struct ConnectionRecord => RecordSnapshot { id, accepted_at, key, client, local, tag });

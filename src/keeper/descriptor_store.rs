@@ -1,11 +1,14 @@
 //! The descriptors that the primary stores for the next one, by their names.
 //!
-//! Bounded: a descriptor that comes when it is full is closed, and logged once.
+//! Bounded: a descriptor that comes when it is full is closed, and logged once. Workers and clients have
+//! had most of them, so that no thread that does anything else closes them.
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::process::Pid;
+
+use crate::closing::Deferred;
 
 /// The most descriptors that are stored. A worker has six, so that there is room for two generations
 /// of as many workers as there may be, and some.
@@ -22,7 +25,7 @@ pub(super) struct DescriptorStore {
 #[derive(Debug)]
 struct Entry {
     name: String,
-    descriptor: OwnedFd,
+    descriptor: Deferred,
     /// The process, of a pidfd.
     process: Option<Pid>,
 }
@@ -35,8 +38,12 @@ impl Default for DescriptorStore {
 
 impl DescriptorStore {
     /// Stores them all by one name.
-    pub(super) fn insert(&mut self, name: &str, descriptors: Vec<OwnedFd>) {
-        for descriptor in descriptors {
+    pub(super) fn insert(
+        &mut self,
+        name: &str,
+        descriptors: impl IntoIterator<Item = impl Into<Deferred>>,
+    ) {
+        for descriptor in descriptors.into_iter().map(Into::into) {
             if self.entries.len() >= self.limit {
                 if !std::mem::replace(&mut self.was_full, true) {
                     tracing::error!(
@@ -91,6 +98,7 @@ fn process(descriptor: BorrowedFd<'_>) -> Option<Pid> {
 mod tests {
     use std::fs::File;
     use std::io::Read;
+    use std::os::fd::OwnedFd;
 
     use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
@@ -109,7 +117,7 @@ mod tests {
         let mut store = DescriptorStore::default();
         store.insert("a", vec![null(), null()]);
         store.insert("b", vec![null()]);
-        store.insert("c", Vec::new());
+        store.insert("c", [] as [OwnedFd; 0]);
         store.insert("a", vec![null()]);
         assert_eq!(names(&store), ["a", "a", "b", "a"]);
         store.remove("x");
@@ -137,7 +145,7 @@ mod tests {
     fn a_descriptor_too_many_is_closed() {
         let mut store = DescriptorStore { limit: 2, ..DescriptorStore::default() };
         let (mut reader, writer) = std::io::pipe().unwrap();
-        store.insert("a", vec![null(), null(), writer.into()]);
+        store.insert("a", vec![null(), null(), OwnedFd::from(writer)]);
         assert_eq!(names(&store), ["a", "a"]);
         assert_eq!(reader.read(&mut [0]).unwrap(), 0, "its other end is open");
         store.insert("b", vec![null()]);

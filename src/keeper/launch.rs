@@ -28,8 +28,15 @@ use crate::system::{keeper, program, store};
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// Variables for the keeper alone, and those that the primary gets with other values.
-const OWN: [&str; 6] =
-    ["FDSTORE", "LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "LISTEN_PIDFDID", "WATCHDOG_PID"];
+const OWN: [&str; 7] = [
+    "FDSTORE",
+    "LISTEN_FDNAMES",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_PIDFDID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+];
 
 /// Starts primaries.
 #[derive(Debug)]
@@ -44,14 +51,13 @@ pub(super) struct Launcher {
 }
 
 impl Launcher {
-    /// For primaries that send to `socket`. `listener` is the service manager's; `has_watchdog` if it has a
+    /// `listener` is the service manager's; `has_watchdog` if it has a
     /// watchdog for the program; `events` is the descriptor of `--events-fd`.
     ///
     /// # Errors
     ///
     /// If the path of this program isn't known.
     pub(super) fn new(
-        socket: &str,
         listener: Option<OwnedFd>,
         has_watchdog: bool,
         events: Option<OwnedFd>,
@@ -59,19 +65,19 @@ impl Launcher {
         let environment = vec![
             (keeper::VARIABLE, std::process::id().to_string().into()),
             (program::VARIABLE, program::path()?.into()),
-            ("NOTIFY_SOCKET", socket.into()),
         ];
         let words = std::env::args_os().collect();
         Ok(Self { words, environment, has_watchdog, listener, events })
     }
 
-    /// Starts one with copies of the `stored` descriptors.
+    /// Starts one with copies of the `stored` descriptors, that sends to the keeper by `socket`.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
     pub(super) fn start<'a>(
         &'a self,
+        socket: BorrowedFd<'a>,
         stored: impl Iterator<Item = (&'a str, BorrowedFd<'a>)>,
     ) -> io::Result<Process> {
         let listener = self.listener.iter().map(|listener| (LISTENER, listener.as_fd()));
@@ -89,10 +95,12 @@ impl Launcher {
         if !names.is_empty() {
             command.envs(variables(&names));
         }
-        if let Some(events) = &self.events {
+        let events = self.events.as_ref().map(|events| (keeper::EVENTS_VARIABLE, events.as_fd()));
+        for (variable, descriptor) in [(keeper::SOCKET_VARIABLE, socket)].into_iter().chain(events)
+        {
             let number = (FIRST..).nth(descriptors.len()).unwrap_or_default();
-            command.env(keeper::EVENTS_VARIABLE, number.to_string());
-            descriptors.push(events.as_fd());
+            command.env(variable, number.to_string());
+            descriptors.push(descriptor);
         }
         let _reserved = pass(&mut command, &descriptors)?;
         Process::spawn(command.process_group(0))

@@ -1,23 +1,22 @@
 //! The socket by which the primary sends messages to its keeper: datagrams, as to a service manager.
 //!
-//! Messages of other processes are ignored, and their descriptors closed.
+//! One end of a pair, whose other end the primary inherits. It has no address, so that no other process
+//! can send.
 
-use std::io::{self, IoSliceMut, Read};
+use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 
-use data_encoding::HEXLOWER;
 use rustix::io::Errno;
-use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
-use rustix::process::Pid;
+
+use crate::closing::Deferred;
 
 /// The most descriptors that the kernel lets travel in one datagram.
 const BATCH: usize = 253;
 
-const CONTROL: usize = rustix::cmsg_space!(ScmRights(BATCH), ScmCredentials(1));
+const CONTROL: usize = rustix::cmsg_space!(ScmRights(BATCH));
 
 /// Bytes of a datagram; longer ones are ignored. systemd has the same limit.
 const MAX_DATAGRAM: usize = 4096;
@@ -26,39 +25,26 @@ const MAX_DATAGRAM: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Socket {
     socket: UnixDatagram,
-    name: String,
 }
 
 /// A datagram.
 #[derive(Debug)]
 pub(super) struct Datagram {
-    /// The sender.
-    pub(super) sender: Option<Pid>,
     pub(super) bytes: Vec<u8>,
-    pub(super) descriptors: Vec<OwnedFd>,
+    pub(super) descriptors: Vec<Deferred>,
     /// More descriptors were sent than could be taken.
     pub(super) descriptors_lost: bool,
 }
 
 impl Socket {
-    /// With an abstract name that cannot be guessed.
+    /// A new pair: the keeper's end, and its primary's.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses.
-    pub(super) fn bind() -> io::Result<Self> {
-        let mut random = [0; 16];
-        std::fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
-        let name = format!("sticky-lb-keeper-{}", HEXLOWER.encode(&random));
-        let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
-        socket.set_nonblocking(true)?;
-        set_socket_passcred(&socket, true)?;
-        Ok(Self { socket, name: format!("@{name}") })
-    }
-
-    /// As `NOTIFY_SOCKET` names it.
-    pub(super) fn name(&self) -> &str {
-        &self.name
+    /// If the kernel has no descriptor left.
+    pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (socket, primarys) = UnixDatagram::pair()?;
+        Ok((Self { socket }, primarys.into()))
     }
 
     /// The next datagram, if there is one. One that is too long has no bytes.
@@ -77,18 +63,16 @@ impl Socket {
             Err(Errno::AGAIN) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let (mut sender, mut descriptors) = (None, Vec::new());
+        let mut descriptors = Vec::new();
         for part in control.drain() {
-            match part {
-                RecvAncillaryMessage::ScmRights(rights) => descriptors.extend(rights),
-                RecvAncillaryMessage::ScmCredentials(credentials) => sender = Some(credentials.pid),
-                _ => {}
+            if let RecvAncillaryMessage::ScmRights(rights) = part {
+                descriptors.extend(rights.map(Deferred::from));
             }
         }
         let is_whole = !message.flags.contains(ReturnFlags::TRUNC);
         bytes.truncate(if is_whole { message.bytes } else { 0 });
         let descriptors_lost = message.flags.contains(ReturnFlags::CTRUNC);
-        Ok(Some(Datagram { sender, bytes, descriptors, descriptors_lost }))
+        Ok(Some(Datagram { bytes, descriptors, descriptors_lost }))
     }
 }
 
@@ -103,20 +87,17 @@ mod tests {
     use std::io::IoSlice;
 
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-    use rustix::process::getpid;
 
     use super::*;
 
-    fn sender(socket: &Socket) -> UnixDatagram {
-        let sender = UnixDatagram::unbound().unwrap();
-        let name = socket.name().strip_prefix('@').unwrap();
-        sender.connect_addr(&SocketAddr::from_abstract_name(name).unwrap()).unwrap();
-        sender
+    fn pair() -> (Socket, UnixDatagram) {
+        let (socket, primarys) = Socket::pair().unwrap();
+        (socket, primarys.into())
     }
 
     #[test]
-    fn a_datagram_comes_with_its_sender_and_all_of_its_descriptors() {
-        let socket = Socket::bind().unwrap();
+    fn a_datagram_comes_with_all_of_its_descriptors() {
+        let (socket, sender) = pair();
         assert!(socket.receive().unwrap().is_none());
         let files: Vec<_> = (0..BATCH).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
         let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
@@ -124,16 +105,15 @@ mod tests {
         let mut control = SendAncillaryBuffer::new(&mut space);
         assert!(control.push(SendAncillaryMessage::ScmRights(&files)));
         let bytes = [IoSlice::new(b"FDSTORE=1")];
-        sendmsg(sender(&socket), &bytes, &mut control, SendFlags::empty()).unwrap();
+        sendmsg(&sender, &bytes, &mut control, SendFlags::empty()).unwrap();
         let datagram = socket.receive().unwrap().unwrap();
-        assert_eq!((datagram.sender, &datagram.bytes[..]), (Some(getpid()), &b"FDSTORE=1"[..]));
+        assert_eq!(datagram.bytes, b"FDSTORE=1");
         assert_eq!((datagram.descriptors.len(), datagram.descriptors_lost), (BATCH, false));
     }
 
     #[test]
     fn a_datagram_that_is_too_long_is_empty() {
-        let socket = Socket::bind().unwrap();
-        let sender = sender(&socket);
+        let (socket, sender) = pair();
         sender.send(&[b'x'; MAX_DATAGRAM]).unwrap();
         sender.send(&[b'x'; MAX_DATAGRAM + 1]).unwrap();
         sender.send(b"").unwrap();
@@ -142,10 +122,5 @@ mod tests {
             [length(), length(), length(), length()],
             [Some(MAX_DATAGRAM), Some(0), Some(0), None]
         );
-    }
-
-    #[test]
-    fn names_are_not_guessed() {
-        assert_ne!(Socket::bind().unwrap().name(), Socket::bind().unwrap().name());
     }
 }

@@ -1,7 +1,7 @@
 //! The loop of the keeper: signals, the primary's messages, its exit.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -27,8 +27,7 @@ use crate::system::store::{CONFIGURATION, PREFIX};
 /// Datagrams that are handled before other events.
 const MAX_DATAGRAMS: usize = 256;
 
-/// The last datagrams of a primary that has exited. Its queue holds far fewer, unless other processes fill
-/// it.
+/// The last datagrams of a primary that has exited. Its queue holds far fewer.
 const MAX_LAST_DATAGRAMS: usize = 65_536;
 
 /// Killed processes may take so long to exit.
@@ -39,7 +38,8 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Watch {
     kill_timeout: Duration,
     signals: Signals,
-    socket: Socket,
+    /// The way from the primary that was started last, which may have exited.
+    socket: Option<Socket>,
     manager: Option<Notifier>,
     launcher: Launcher,
     store: DescriptorStore,
@@ -75,10 +75,9 @@ impl Watch {
         }
         let signals = Signals::block().map_err(failed_to("read signals"))?;
         let children = Children::adopt().map_err(failed_to("take care of orphaned processes"))?;
-        let socket = Socket::bind().map_err(failed_to("receive messages of its primary"))?;
         let manager = Notifier::from_environment();
         let has_watchdog = manager.as_ref().and_then(Notifier::watchdog_interval).is_some();
-        let launcher = Launcher::new(socket.name(), passed.listener, has_watchdog, events)
+        let launcher = Launcher::new(passed.listener, has_watchdog, events)
             .map_err(failed_to("find its program"))?;
         let mut store = DescriptorStore::default();
         if let Some(text) = configuration {
@@ -88,7 +87,7 @@ impl Watch {
         Ok(Self {
             kill_timeout: settings.kill_timeout,
             signals,
-            socket,
+            socket: None,
             manager,
             launcher,
             store,
@@ -110,10 +109,8 @@ impl Watch {
     pub(super) fn wait(&self) -> io::Result<()> {
         let pause = self.due.since(Timestamp::now());
         let pause = Timespec::try_from(pause).ok().filter(|_| self.primary.is_none());
-        let mut polled = vec![
-            PollFd::new(&self.signals, PollFlags::IN),
-            PollFd::new(&self.socket, PollFlags::IN),
-        ];
+        let mut polled = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        polled.extend(self.socket.as_ref().map(|socket| PollFd::new(socket, PollFlags::IN)));
         polled.extend(self.primary.as_ref().map(|primary| PollFd::new(primary, PollFlags::IN)));
         rustix::io::retry_on_intr(|| poll(&mut polled, pause.as_ref()))?;
         Ok(())
@@ -144,8 +141,9 @@ impl Watch {
 
     /// A failed start counts as a crash at once.
     fn start(&mut self) -> Result<(), KeeperError> {
-        match self.launcher.start(self.store.iter()) {
-            Ok(primary) => {
+        match self.launch() {
+            Ok((primary, socket)) => {
+                self.socket = Some(socket);
                 tracing::debug!(pid = %primary.pid(), "primary started");
                 // They wait there until it has handlers.
                 self.pending.drain(..).for_each(|signal| primary.signal(signal));
@@ -159,14 +157,17 @@ impl Watch {
         }
     }
 
+    fn launch(&self) -> io::Result<(Process, Socket)> {
+        let (socket, primarys) = Socket::pair()?;
+        Ok((self.launcher.start(primarys.as_fd(), self.store.iter())?, socket))
+    }
+
     /// Handles the primary's datagrams: so many at most.
     fn receive(&mut self, limit: usize) {
         for _ in 0..limit {
-            let Ok(Some(datagram)) = self.socket.receive() else { return };
-            let primary = self.primary.as_ref().map(Process::pid);
-            if primary.is_some() && datagram.sender == primary {
-                self.handle_message(datagram);
-            }
+            let datagram = self.socket.as_ref().map(Socket::receive);
+            let Some(Ok(Some(datagram))) = datagram else { return };
+            self.handle_message(datagram);
         }
     }
 
@@ -236,6 +237,7 @@ impl Watch {
     /// The primary has exited. Returns the keeper's exit code if no other one follows.
     fn handle_exit(&mut self, exit: Exit) -> Result<Option<u8>, KeeperError> {
         self.receive(MAX_LAST_DATAGRAMS);
+        self.socket = None;
         let uptime = self.primary.take().map_or(Duration::ZERO, |primary| primary.uptime());
         let uptime_ms = u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX);
         if exit.is_crash() && !self.stopping {

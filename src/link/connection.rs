@@ -4,22 +4,23 @@
 //! Never looks into the bytes that a session travels with.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use crate::closing::{ClientSocket, Deferred};
+use crate::link::image_budget::{ImageBudget, ImageShare};
 use crate::protocol::checkpoint::{Checkpoint, Entry};
 use crate::protocol::ids::{SlotId, WorkerId};
 use crate::protocol::message::{ConnectionRecord, MAX_INLINE_IMAGE};
 use crate::protocol::sealed::seal;
 use crate::protocol::tcp_progress::{TcpProgress, is_untouched, is_untouched_since};
 
-/// An accepted connection that no worker owns yet. Dropping it closes it.
+/// An accepted connection that no worker owns yet. Dropping it closes it, without waiting.
 #[derive(Debug)]
 pub struct PendingConnection {
     /// What travels with it.
     pub record: ConnectionRecord,
     /// The client's socket, non-blocking; unread, or read to the end of a message.
-    pub socket: OwnedFd,
+    pub socket: ClientSocket,
     /// How many workers have died on it.
     pub crashes: u8,
     /// What makes it a session; a client that has just come has none.
@@ -52,6 +53,8 @@ pub struct SessionTransfer {
     pub usage: TcpProgress,
     /// Slots whose workers should have taken it and refused, stalled or died.
     pub failed: Vec<SlotId>,
+    /// Room for its image, if it has survived its worker and is on its way.
+    pub room: Option<ImageShare>,
 }
 
 /// The bytes that one worker writes and another reads.
@@ -60,9 +63,9 @@ pub enum Content {
     /// Few enough for the message.
     Inline(Vec<u8>),
     /// A sealed memfd.
-    Memory(OwnedFd),
+    Memory(Deferred),
     /// An entry in the checkpoint of a worker that died: the session has survived it.
-    Checkpoint(Arc<Checkpoint>, Entry),
+    Checkpoint(Arc<Deferred<Checkpoint>>, Entry),
 }
 
 impl Content {
@@ -74,11 +77,21 @@ impl Content {
     pub fn from_checkpoint(checkpoint: &Checkpoint, entry: &Entry) -> io::Result<Self> {
         let bytes = checkpoint.image(entry)?;
         let short = bytes.len() <= MAX_INLINE_IMAGE;
-        Ok(if short { Self::Inline(bytes) } else { Self::Memory(seal(&bytes)?) })
+        Ok(if short { Self::Inline(bytes) } else { Self::Memory(seal(&bytes)?.into()) })
     }
 }
 
 impl SessionTransfer {
+    /// Whether its image can be copied now; it has its room from then on. Only that of a session that has
+    /// survived its worker is.
+    pub fn take_room(&mut self, budget: &ImageBudget) -> bool {
+        let Content::Checkpoint(_, entry) = &self.content else { return true };
+        if self.room.is_none() {
+            self.room = budget.take(entry.length());
+        }
+        self.room.is_some()
+    }
+
     /// Whether its session has survived its worker.
     #[must_use]
     pub fn has_survived_worker(&self) -> bool {
@@ -90,7 +103,7 @@ impl SessionTransfer {
 #[derive(Debug)]
 pub struct Offer {
     record: ConnectionRecord,
-    socket: OwnedFd,
+    socket: ClientSocket,
     content: Content,
     usage: TcpProgress,
 }
@@ -100,7 +113,7 @@ impl Offer {
     #[must_use]
     pub fn new(
         record: ConnectionRecord,
-        socket: OwnedFd,
+        socket: ClientSocket,
         content: Content,
         usage: TcpProgress,
     ) -> Self {
@@ -127,7 +140,8 @@ impl Offer {
 
     fn on_its_way(self, from: SlotId, sender: Option<WorkerId>) -> PendingConnection {
         let Self { record, socket, content, usage } = self;
-        let transfer = SessionTransfer { from, sender, content, usage, failed: Vec::new() };
+        let transfer =
+            SessionTransfer { from, sender, content, usage, failed: Vec::new(), room: None };
         PendingConnection { record, socket, crashes: 0, transfer: Some(Box::new(transfer)) }
     }
 }

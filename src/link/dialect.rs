@@ -238,6 +238,11 @@ pub trait Dialect: Sized {
         false
     }
 
+    /// When a session was last sent to it, by this primary or one before; 0 if none was.
+    fn last_session(&self) -> Timestamp {
+        Timestamp(0)
+    }
+
     /// Whether the worker has asked a primary that has died to be replaced.
     fn asked_for_replacement(&self) -> bool {
         false

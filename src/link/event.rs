@@ -6,7 +6,7 @@ use crate::handover::carry;
 use crate::handover::link::SessionReportSnapshot;
 use crate::link::connection::{Offer, PendingConnection};
 use crate::link::protection::ProtectionEvent;
-use crate::protocol::ids::{AffinityKey, ConnectionId};
+use crate::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 
 /// One message of a worker.
 #[derive(Debug)]
@@ -32,8 +32,8 @@ pub enum LinkEvent {
 /// The sessions of a worker, as it has reported them to a primary that follows another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResyncReport {
-    /// It has offered these and waits for an answer.
-    pub offers: Vec<ConnectionId>,
+    /// It has offered these at these times and waits for an answer.
+    pub offers: Vec<(ConnectionId, Timestamp)>,
     /// It has taken these.
     pub taken: Vec<ConnectionId>,
 }

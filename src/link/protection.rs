@@ -1,7 +1,6 @@
 //! Messages about protected sessions: sessions that survive their worker.
 
-use std::os::fd::OwnedFd;
-
+use crate::closing::{ClientSocket, Deferred};
 use crate::protocol::checkpoint::Checkpoint;
 use crate::protocol::ids::ConnectionId;
 use crate::protocol::message::ConnectionRecord;
@@ -12,7 +11,7 @@ pub struct ProtectedSession {
     /// What travels with the connection.
     pub record: ConnectionRecord,
     /// A copy of its socket.
-    pub socket: OwnedFd,
+    pub socket: ClientSocket,
     /// The page of its entry in the worker's checkpoint.
     pub page: u64,
 }
@@ -21,7 +20,7 @@ pub struct ProtectedSession {
 #[derive(Debug)]
 pub enum ProtectionEvent {
     /// The worker's checkpoint; none if its descriptor has not arrived.
-    Checkpoint(Option<Checkpoint>),
+    Checkpoint(Option<Deferred<Checkpoint>>),
     /// Protect this session.
     Protect(Box<ProtectedSession>),
     /// The socket of this session has not arrived: it can't be protected.

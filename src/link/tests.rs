@@ -144,8 +144,9 @@ impl Harness {
                 key: AffinityKey(7),
                 client: address,
                 local: address,
+                tag: 7,
             };
-            let (socket, crashes, transfer) = (socket.into(), 0, None);
+            let (socket, crashes, transfer) = (OwnedFd::from(socket).into(), 0, None);
             self.queue.push_back(PendingConnection { record, socket, crashes, transfer });
         }
     }

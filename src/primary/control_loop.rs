@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -58,6 +59,14 @@ pub(super) struct Reload<Reread> {
 impl<Reread> Reload<Reread> {
     pub(super) fn new(reread: Reread, pool: PoolContext) -> Self {
         Self { reread, pool, output: None }
+    }
+}
+
+impl<Reread, Report> ControlLoop<Reread, Report> {
+    /// Waits until keeper and service manager have heard everything, at most so long for each.
+    pub(super) fn flush(&self, timeout: Duration) {
+        self.store.iter().for_each(|store| store.flush(timeout));
+        self.notifier.iter().for_each(|notifier| notifier.flush(timeout));
     }
 }
 

@@ -11,6 +11,7 @@ use crate::protocol::sealed::read_sealed;
 use crate::supervisor::output::{Output, OutputError, OutputSettings};
 use crate::supervisor::pool::snapshot::After;
 use crate::system::activation::{ActivationError, Inherited, inherited};
+use crate::system::keeper;
 use crate::system::store::{CONFIGURATION, Store};
 use crate::upgrade::exec::Refused;
 use crate::upgrade::inherit;
@@ -43,6 +44,7 @@ impl Startup {
     ///
     /// If it is an upgrade whose state is unusable, or what was passed is no listener.
     pub fn find() -> Result<Self, StartupError> {
+        keeper::attach();
         if let Some((file, descriptors)) = inherit::inherited()? {
             let mut handover = Handover::restore(file, descriptors)?;
             handover.primary.replacements.upgrades += 1;

@@ -90,6 +90,14 @@ pub struct Entry {
     pub image: [Extent; 2],
 }
 
+impl Entry {
+    /// Bytes of its image.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.image.iter().map(|part| part.length).sum()
+    }
+}
+
 /// Makes a file for a checkpoint.
 ///
 /// # Errors
@@ -107,8 +115,20 @@ impl Checkpoint {
     /// its reader wait.
     #[must_use]
     pub fn open(file: OwnedFd) -> Option<Self> {
-        let seals = fcntl_get_seals(&file).ok()?;
-        seals.contains(SealFlags::SHRINK).then(|| Self { file: file.into() })
+        Self::is_one(&file).then(|| Self { file: file.into() })
+    }
+
+    /// Whether that is memory that cannot shrink.
+    #[must_use]
+    pub fn is_one(file: impl AsFd) -> bool {
+        fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
+    }
+
+    /// Bytes of memory that its worker has given it: less than its length, where nothing was ever written.
+    #[must_use]
+    pub fn allocated(&self) -> u64 {
+        let blocks = fstat(&self.file).map(|stat| u64::try_from(stat.st_blocks));
+        blocks.ok().and_then(Result::ok).unwrap_or(0) * 512
     }
 
     /// What the entry at `page` says of the session; none if that is nothing, or nonsense.
@@ -146,6 +166,12 @@ impl Checkpoint {
         self.file.read_exact_at(first, entry.image[0].offset)?;
         self.file.read_exact_at(second, entry.image[1].offset)?;
         Ok(bytes)
+    }
+}
+
+impl From<Checkpoint> for OwnedFd {
+    fn from(checkpoint: Checkpoint) -> Self {
+        checkpoint.file.into()
     }
 }
 

@@ -20,9 +20,9 @@
 //!
 //! | kind | name | records | descriptors |
 //! |---|---|---|---|
-//! | `0x01` | connections | `count` (1 to 64) of 72 bytes each | `count`, in the same order |
+//! | `0x01` | connections | `count` (1 to 64) of 80 bytes each | `count`, in the same order |
 //! | `0x02` | ping | none | none |
-//! | `0x03` | session: one that migrates here | one of 72 bytes, then its image | the socket, or socket and image |
+//! | `0x03` | session: one that migrates here | one of 80 bytes, then its image | the socket, or socket and image |
 //! | `0x04` | drain | one of 8 bytes | none |
 //! | `0x05` | moved: these sessions are another worker's now | `count` (1 to 64) ids of 8 bytes | none |
 //! | `0x06` | returned: no worker has taken these sessions | as `0x05` | none |
@@ -42,6 +42,7 @@
 //! | 16 | 8 | affinity key: the same number for the same client |
 //! | 24 | 24 | client address |
 //! | 48 | 24 | local address, the one that the client connected to |
+//! | 72 | 8 | tag: the primary knows its record by it. A record that goes back to it goes unchanged |
 //!
 //! An address: family (1 byte: 4 or 6), one zero byte, port (2), IPv6 scope id (4, else zero),
 //! then 16 bytes of IP address in network order, of which IPv4 uses the first 4.
@@ -63,15 +64,15 @@
 //! | `0x83` | refuse: not taken, for another worker | `count` (1 to 64) ids of 8 bytes |
 //! | `0x84` | pong: the answer to a ping | none |
 //! | `0x85` | replace-me: asks to be drained and replaced | none |
-//! | `0x86` | session: an offer to migrate it | one of 72 bytes, then its image |
+//! | `0x86` | session: an offer to migrate it | one of 80 bytes, then its image |
 //! | `0x87` | sessions: can migrate them and take them; between hello and ready | none |
 //! | `0x88` | session-list: sessions that could migrate | `count` (0 to 64) of 16 bytes: id, affinity key; 0 ends the list |
 //! | `0x89` | close-request: asks to close clients | one of 8 bytes: their number (4), within so many milliseconds (4) |
-//! | `0x8a` | resync-offers: sessions that it has offered and that are not answered | `count` (1 to 64) ids of 8 bytes |
-//! | `0x8b` | resync-accepted: sessions that it took, of the last 1,024 | as `0x8a` |
+//! | `0x8a` | resync-offers: sessions that it has offered and that are not answered | `count` (1 to 64) of 16 bytes: id, and when it was offered: `CLOCK_MONOTONIC` in nanoseconds, before it was sent |
+//! | `0x8b` | resync-accepted: sessions that it took, of the last 1,024 | `count` (1 to 64) ids of 8 bytes |
 //! | `0x8c` | resync-done: the end of the answer | one of 8 bytes: the question's number |
 //! | `0x8d` | checkpoint: the memory of protected sessions | none |
-//! | `0x8e` | protect: if this worker dies, this session is to go on | one of 72 bytes, then the page of its entry (8) |
+//! | `0x8e` | protect: if this worker dies, this session is to go on | one of 80 bytes, then the page of its entry (8) |
 //! | `0x8f` | unprotect: these sessions are protected no more | `count` (1 to 64) ids of 8 bytes |
 //! | `0x90` | migration-failed: its handlers have closed these sessions, which it had just taken | as `0x8f` |
 //!
@@ -90,7 +91,7 @@
 //!   first of the message. In this order: send the refusal, add the count to *refused*, then to
 //!   *completed*.
 //! * Answer a ping with a pong, from the loop that takes the connections.
-//! * Receive with `MSG_CMSG_CLOEXEC`, into 64 descriptors' room, 8 + 72 + 16,384 bytes of data.
+//! * Receive with `MSG_CMSG_CLOEXEC`, into 64 descriptors' room, 8 + 80 + 16,384 bytes of data.
 //!
 //! # Sessions
 //!
@@ -159,13 +160,16 @@ pub use migration::{
     encode_offer, encode_returned, encode_session, encode_session_list,
 };
 pub use record::{ConnectionRecord, Records};
-pub use resync::{encode_resync, encode_resync_accepted, encode_resync_done, encode_resync_offers};
+pub use resync::{
+    MAX_OPEN_OFFERS, OpenOffers, encode_resync, encode_resync_accepted, encode_resync_done,
+    encode_resync_offers,
+};
 
 use ids::{decode_ids, encode_ids};
 use migration::{decode_drain, decode_session, decode_session_list, pair};
 use protect::decode_protect;
 use record::{decode_record, encode_record};
-use resync::decode_number;
+use resync::{decode_number, decode_open_offers};
 
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u8 = 1;
@@ -178,7 +182,7 @@ pub const BATCH: usize = 64;
 pub const HEADER: usize = 8;
 
 /// Bytes of one connection's record.
-pub const RECORD: usize = 72;
+pub const RECORD: usize = 80;
 
 /// Bytes of an image that follow a session's record at the most; a longer one takes a memfd.
 pub const MAX_INLINE_IMAGE: usize = 16 * 1024;
@@ -252,7 +256,7 @@ pub enum ToPrimary<'a> {
     /// The worker asks to close so many clients within that time.
     CloseRequest(u32, Duration),
     /// Sessions that it has offered and that are not answered.
-    ResyncOffers(Ids<'a>),
+    ResyncOffers(OpenOffers<'a>),
     /// Sessions that it took.
     ResyncAccepted(Ids<'a>),
     /// The end of the answer to the resync of this number.
@@ -383,7 +387,7 @@ pub fn decode_to_primary(bytes: &[u8]) -> Result<ToPrimary<'_>, MessageError> {
         kind::CLOSE_REQUEST => pair(kind, count, body).map(|(count, within)| {
             ToPrimary::CloseRequest(count, Duration::from_millis(within.into()))
         }),
-        kind::RESYNC_OFFERS => decode_ids(kind, count, body).map(ToPrimary::ResyncOffers),
+        kind::RESYNC_OFFERS => decode_open_offers(count, body).map(ToPrimary::ResyncOffers),
         kind::RESYNC_ACCEPTED => decode_ids(kind, count, body).map(ToPrimary::ResyncAccepted),
         kind::RESYNC_DONE => decode_number(kind, count, body).map(ToPrimary::ResyncDone),
         kind::CHECKPOINT => bare(ToPrimary::Checkpoint),

@@ -25,6 +25,10 @@ use crate::protocol::message::BATCH;
 /// Room for the descriptors of one message, as the kernel lays them out.
 const CONTROL: usize = rustix::cmsg_space!(ScmRights(BATCH));
 
+/// The most descriptors that the kernel lets travel in one message (`SCM_MAX_FD`).
+const MAX_DESCRIPTORS: usize = 253;
+const MAX_CONTROL: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS));
+
 /// The result of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
@@ -91,10 +95,35 @@ pub fn receive(
 ) -> rustix::io::Result<Received> {
     let mut space = [MaybeUninit::uninit(); CONTROL];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = receive_into(socket, bytes, &mut control)?;
+    receive_rights(socket, bytes, &mut control, |descriptor| descriptors.push(descriptor))
+}
+
+/// As [`receive`], and takes all descriptors that a message can have: those that it left to the kernel
+/// would be closed within this call, which can wait.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn receive_all(
+    socket: impl AsFd,
+    bytes: &mut [u8],
+    take: impl FnMut(OwnedFd),
+) -> rustix::io::Result<Received> {
+    let mut space = [MaybeUninit::uninit(); MAX_CONTROL];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    receive_rights(socket, bytes, &mut control, take)
+}
+
+fn receive_rights(
+    socket: impl AsFd,
+    bytes: &mut [u8],
+    control: &mut RecvAncillaryBuffer<'_>,
+    mut take: impl FnMut(OwnedFd),
+) -> rustix::io::Result<Received> {
+    let received = receive_into(socket, bytes, control)?;
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
-            descriptors.extend(rights);
+            rights.for_each(&mut take);
         }
     }
     Ok(received)

@@ -26,6 +26,7 @@
 //! | 640 | flags, the sum of these messages that the primary has received: 1 hello, 2 sessions, 4 ready, 8 replace-me, and 16 once it has sent connections; written by the primary |
 //! | 704 | connections and sessions that the primary has counted as acknowledged; written by the primary |
 //! | 768 | sessions that were sent and that the primary hasn't seen completed; written by the primary |
+//! | 832 | when a session was last sent, `CLOCK_MONOTONIC` in nanoseconds; 0 if none was; written by the primary |
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -70,6 +71,8 @@ pub enum Counter {
     Acknowledged,
     /// Sessions on their way to the worker, by the primary's count.
     SessionsSent,
+    /// When a session was last sent to the worker: a [`Timestamp`](crate::protocol::ids::Timestamp).
+    LastSession,
 }
 
 /// An event that happens once to a worker, and that its next primary has to know.
@@ -105,6 +108,7 @@ impl Counter {
                 Self::Flags => 10,
                 Self::Acknowledged => 11,
                 Self::SessionsSent => 12,
+                Self::LastSession => 13,
             }
     }
 }

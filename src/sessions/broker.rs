@@ -8,6 +8,7 @@
 //! Owns all state of sessions; slots, links and the router are the [`Host`]'s.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -15,10 +16,13 @@ use crate::handover::frontend::CloseRequestsSnapshot;
 use crate::link::connection::{Offer, PendingConnection};
 use crate::link::error::ChannelError;
 use crate::link::event::{ResyncReport, SessionEvent};
+use crate::link::image_budget::ImageBudget;
 use crate::link::protection::ProtectionEvent;
+use crate::link::record_key::RecordKey;
 use crate::link::recovered::Recovered;
 use crate::link::seam::{Survival, WorkerId};
 use crate::protocol::ids::{ConnectionId, SlotId, Timestamp};
+use crate::protocol::message::ConnectionRecord;
 use crate::sessions::close_requests::{CloseRequests, Grant, PaceSettings};
 use crate::sessions::host::{Host, Sender};
 use crate::sessions::lines;
@@ -36,6 +40,10 @@ pub struct BrokerSettings {
     pub max_protected: u64,
     /// How fast clients are made to move.
     pub pace: PaceSettings,
+    /// How long workers may take to report to a primary that follows a crash.
+    pub report_timeout: Duration,
+    /// Which records are the primary's own.
+    pub record_key: RecordKey,
 }
 
 /// State that a broker leaves to its successor.
@@ -66,6 +74,9 @@ pub struct Broker {
     rebalance: Rebalance,
     rebalance_replies: RebalanceReplies,
     recovery: Option<Recovery>,
+    report_timeout: Duration,
+    record_key: RecordKey,
+    image_budget: ImageBudget,
 }
 
 impl Broker {
@@ -86,6 +97,9 @@ impl Broker {
             rebalance: Rebalance::new(settings.pace.rebalance_rate),
             rebalance_replies: RebalanceReplies::default(),
             recovery,
+            report_timeout: settings.report_timeout,
+            record_key: settings.record_key,
+            image_budget: ImageBudget::default(),
         }
     }
 
@@ -98,6 +112,17 @@ impl Broker {
             waiting: self.waiting,
             recovery: self.recovery,
         }
+    }
+
+    /// Which records are the primary's own.
+    #[must_use]
+    pub fn record_key(&self) -> RecordKey {
+        self.record_key
+    }
+
+    /// Whether a record is of a connection that was accepted here, as it was handed over.
+    fn is_own(&self, host: &mut impl Host, record: &ConnectionRecord) -> bool {
+        was_accepted(host, record.id) && self.record_key.has_tagged(record)
     }
 
     /// Sessions that are the primary's now.
@@ -178,9 +203,8 @@ impl Broker {
                 Self::returned(host, worker, id);
             }
             SessionEvent::Protection(ProtectionEvent::Protect(keep)) => {
-                let id = keep.record.id;
-                if !was_accepted(host, id) {
-                    return Err(ChannelError::UnknownSession(id));
+                if !self.is_own(host, &keep.record) {
+                    return Err(ChannelError::UnknownSession(keep.record.id));
                 }
                 self.protection(host, worker, ProtectionEvent::Protect(keep));
             }
@@ -205,7 +229,7 @@ impl Broker {
         offer: Offer,
     ) -> Result<(), ChannelError> {
         let id = offer.record().id;
-        if !was_accepted(host, id) {
+        if !self.is_own(host, offer.record()) {
             return Err(ChannelError::UnknownSession(id));
         }
         if self.holds(host, id) || !host.has_room_for(self.descriptors()) {
@@ -230,9 +254,9 @@ impl Broker {
     }
 
     /// Finds a target for a session.
-    pub fn place(&mut self, host: &mut impl Host, session: PendingConnection) {
+    pub fn place(&mut self, host: &mut impl Host, mut session: PendingConnection) {
         let Some(transfer) = &session.transfer else { return host.place_client(session) };
-        if let Some(recovery) = &mut self.recovery {
+        if let Some(recovery) = self.undecided() {
             return recovery.held.push(session);
         }
         let request = RouteRequest {
@@ -246,15 +270,20 @@ impl Broker {
             failed: &transfer.failed,
             crashes: session.crashes,
         };
+        let sender = transfer.sender;
         let decision = decide(&request, &mut host.targets());
         match decision {
+            RouteDecision::To(_) if !self.has_room_for(&mut session) => {
+                self.waiting.push(session);
+                host.schedule_tick();
+            }
             RouteDecision::To(slot) => {
                 host.queue(slot, session);
                 host.schedule_tick();
             }
             RouteDecision::Return => {
                 self.in_progress -= 1;
-                if let Some(sender) = transfer.sender {
+                if let Some(sender) = sender {
                     Self::return_to(host, sender, session.record.id);
                 }
             }
@@ -264,6 +293,11 @@ impl Broker {
             }
             RouteDecision::Close => self.close(host, session),
         }
+    }
+
+    fn has_room_for(&self, session: &mut PendingConnection) -> bool {
+        let transfer = session.transfer.as_mut();
+        transfer.is_none_or(|transfer| transfer.take_room(&self.image_budget))
     }
 
     /// Finds a target for a session that was taken back. `failed` is the slot whose worker should have
@@ -396,7 +430,10 @@ impl Broker {
         self.forget(worker);
         self.hold_found(host, std::mem::take(&mut recovered.found));
         for event in std::mem::take(&mut recovered.last_words) {
-            self.protection(host, worker, event);
+            let is_foreign = matches!(&event, ProtectionEvent::Protect(keep) if !self.is_own(host, &keep.record));
+            if !is_foreign {
+                self.protection(host, worker, event);
+            }
         }
         let Recovered { untouched, lost, offered, .. } = recovered;
         let pending = untouched.iter().chain(&*lost).map(|session| session.record.id);
@@ -410,8 +447,7 @@ impl Broker {
     /// protected ones are closed.
     pub fn restore(&mut self, host: &mut impl Host, worker: WorkerId, offered: Vec<Offer>) {
         for offer in offered {
-            let id = offer.record().id;
-            if was_accepted(host, id) && !self.holds(host, id) {
+            if self.is_own(host, offer.record()) && !self.holds(host, offer.record().id) {
                 self.begin(host, worker, offer);
             }
         }
@@ -444,7 +480,7 @@ impl Broker {
     /// Takes a worker's report. One of a worker whose state was carried over has nothing new.
     fn reported(&mut self, worker: WorkerId, report: ResyncReport) {
         if let Some(recovery) = &mut self.recovery
-            && recovery.open_offers.pending().contains(&worker)
+            && recovery.open_offers.expects(worker)
         {
             recovery.open_offers.report(worker, report);
         }
@@ -463,7 +499,8 @@ impl Broker {
     /// stall.
     pub fn check_pending(&mut self, host: &mut impl Host) {
         let Some(recovery) = &self.recovery else { return };
-        for worker in recovery.open_offers.pending().to_vec() {
+        let open_offers = &recovery.open_offers;
+        for worker in [open_offers.pending(), open_offers.silent()].concat() {
             let found = host.link(worker).map(|link| link.take_found()).unwrap_or_default();
             self.hold_found(host, found);
             self.resume_link(host, worker);
@@ -475,43 +512,58 @@ impl Broker {
     /// goes on they wait; later they are closed, since their senders may have them again.
     pub fn hold_found(&mut self, host: &mut impl Host, sessions: Vec<PendingConnection>) {
         self.in_progress += sessions.len() as u64;
-        match &mut self.recovery {
+        match self.undecided() {
             Some(recovery) => recovery.held.extend(sessions),
             None => sessions.into_iter().for_each(|session| self.close(host, session)),
         }
     }
 
-    /// Answers open offers when all workers have reported, and says whether that ends a recovery. Not to
-    /// be called before all workers are attached that are left.
+    /// A recovery in which sessions wait.
+    fn undecided(&mut self) -> Option<&mut Recovery> {
+        self.recovery.as_mut().filter(|recovery| !recovery.is_decided)
+    }
+
+    /// Answers open offers when all workers have reported or their time is over, and says whether that ends
+    /// a recovery. Not to be called before all workers are attached that are left.
     pub fn finish_recovery(&mut self, host: &mut impl Host) -> bool {
-        let is_over = |recovery: &mut Recovery| recovery.open_offers.pending().is_empty();
-        let Some(Recovery { open_offers, held }) = self.recovery.take_if(is_over) else {
-            return false;
-        };
-        for (worker, id, outcome) in open_offers.outcomes() {
-            let Some(link) = host.link(worker) else { continue };
-            match outcome {
-                OfferOutcome::Migrated => {
-                    link.send_moved(id);
-                    host.counters().moved += 1;
-                }
-                OfferOutcome::Returned => {
-                    link.send_returned(id);
-                    Self::returned(host, worker, id);
-                }
-            }
+        let (now, timeout) = (host.now(), self.report_timeout);
+        let Some(recovery) = &mut self.recovery else { return false };
+        if now >= *recovery.until.get_or_insert(now + timeout) {
+            recovery.expire();
         }
+        let open_offers = &recovery.open_offers;
+        if !open_offers.pending().is_empty() {
+            return false;
+        }
+        let silent: Vec<_> = open_offers.silent().to_vec();
+        let last_sessions: Vec<_> = silent
+            .iter()
+            .filter_map(|worker| Some((*worker, host.link(*worker)?.last_session())))
+            .collect();
+        let held = std::mem::take(&mut recovery.held);
+        let may_have = |sender, id, at| {
+            let sent_since = |(worker, last)| worker != sender && at <= last;
+            last_sessions.iter().copied().any(sent_since)
+                && !held.iter().any(|one| one.record.id == id)
+        };
+        let outcomes = open_offers.outcomes(may_have);
+        recovery.answered();
+        if silent.is_empty() {
+            self.recovery = None;
+        }
+        answer_offers(host, &outcomes);
         for session in held {
             let has_sender =
                 session.transfer.as_ref().is_some_and(|transfer| transfer.sender.is_some());
-            if !has_sender && open_offers.is_offered(session.record.id) {
+            let is_offered = |(_, id, _): &(_, _, _)| *id == session.record.id;
+            if !has_sender && outcomes.iter().any(is_offered) {
                 // Its sender has a copy of all of it, and has just got it back.
                 self.in_progress -= 1;
             } else {
                 self.place(host, session);
             }
         }
-        true
+        silent.is_empty()
     }
 
     /// Grants closes and moves sessions that are due.
@@ -569,6 +621,23 @@ fn was_accepted(host: &mut impl Host, id: ConnectionId) -> bool {
 
 fn is_recovered(session: &PendingConnection) -> bool {
     session.transfer.as_ref().is_some_and(|transfer| transfer.has_survived_worker())
+}
+
+/// Tells workers what has become of sessions that they had offered to a primary before.
+fn answer_offers(host: &mut impl Host, outcomes: &[(WorkerId, ConnectionId, OfferOutcome)]) {
+    for (worker, id, outcome) in outcomes {
+        let Some(link) = host.link(*worker) else { continue };
+        match outcome {
+            OfferOutcome::Migrated => {
+                link.send_moved(*id);
+                host.counters().moved += 1;
+            }
+            OfferOutcome::Returned => {
+                link.send_returned(*id);
+                Broker::returned(host, *worker, *id);
+            }
+        }
+    }
 }
 
 /// Tells the sender of a session, if it lives, that the session is no longer its own.

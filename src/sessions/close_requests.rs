@@ -3,6 +3,7 @@
 //!
 //! Pure: the caller passes the time. Never knows the clients.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::handover::frontend::{CloseRequestSnapshot, CloseRequestsSnapshot};
@@ -30,11 +31,25 @@ impl Default for PaceSettings {
 /// granted at once, since a late close frame is better than none.
 const MAX_RESERVE: Duration = Duration::from_secs(2);
 
+/// A worker whose time is over gets all that is left at once, but no more often than that, however often it
+/// asks.
+const HURRIED_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Grants closes.
 #[derive(Debug)]
 pub struct CloseRequests {
     pace: Pace,
     requests: Vec<CloseRequest>,
+    /// When workers that have asked were granted something last. Those that wait longest come first.
+    granted: HashMap<WorkerId, Granted>,
+}
+
+/// The last grants to a worker.
+#[derive(Clone, Copy, Debug, Default)]
+struct Granted {
+    /// The number of the last one, over all workers.
+    turn: u64,
+    hurried: Option<Timestamp>,
 }
 
 /// The rest of a worker's request.
@@ -66,7 +81,7 @@ impl CloseRequests {
     /// At so many clients in a second.
     #[must_use]
     pub fn new(rate: f64) -> Self {
-        Self { pace: Pace::new(rate), requests: Vec::new() }
+        Self { pace: Pace::new(rate), requests: Vec::new(), granted: HashMap::new() }
     }
 
     /// The open requests, for a successor.
@@ -79,7 +94,8 @@ impl CloseRequests {
     #[must_use]
     pub fn resume(rate: f64, snapshot: CloseRequestsSnapshot) -> Self {
         let next = snapshot.next.unwrap_or(Timestamp(0));
-        Self { pace: Pace::from(rate, next), requests: Carry::restore(snapshot.requests) }
+        let requests = Carry::restore(snapshot.requests);
+        Self { pace: Pace::from(rate, next), requests, granted: HashMap::new() }
     }
 
     /// A worker asks to close so many clients within that time. Replaces its request before.
@@ -93,13 +109,15 @@ impl CloseRequests {
         let interval = time / count;
         // Asking often brings no more.
         let due = before.map_or(now, |request| request.due.clamp(now, now + interval));
-        let last_call = now + time;
+        let hurried = self.granted.get(&worker).and_then(|granted| granted.hurried);
+        let last_call = (now + time).max(hurried.map_or(now, |at| at + HURRIED_INTERVAL));
         self.requests.push(CloseRequest { worker, left: count, due, interval, last_call });
     }
 
     /// Drops the request of a worker that is gone.
     pub fn forget(&mut self, worker: WorkerId) {
         self.requests.retain(|request| request.worker != worker);
+        self.granted.remove(&worker);
     }
 
     /// When the next close is due.
@@ -111,19 +129,25 @@ impl CloseRequests {
 
     /// The next grant that is due now. To be called until there is none.
     pub fn grant(&mut self, now: Timestamp) -> Option<Grant> {
-        let requests = self.requests.iter().enumerate();
-        let (first, request) = requests.min_by_key(|(_, request)| request.due)?;
-        if now >= request.due && self.pace.is_free(now) {
+        let requests = self.requests.iter().enumerate().filter(|(_, request)| now >= request.due);
+        let turn = |worker| self.granted.get(&worker).map_or(0, |granted| granted.turn);
+        let next = requests.min_by_key(|(_, request)| (turn(request.worker), request.due));
+        if let Some((next, _)) = next
+            && self.pace.is_free(now)
+        {
             self.pace.step(now);
-            return Some(self.take(first, 1, false));
+            return Some(self.take(next, 1, None));
         }
         let late = self.requests.iter().position(|request| now >= request.last_call)?;
-        Some(self.take(late, self.requests[late].left, true))
+        Some(self.take(late, self.requests[late].left, Some(now)))
     }
 
-    fn take(&mut self, position: usize, count: u32, hurried: bool) -> Grant {
+    fn take(&mut self, position: usize, count: u32, hurried_at: Option<Timestamp>) -> Grant {
         let request = &mut self.requests[position];
-        let worker = request.worker;
+        let (worker, hurried) = (request.worker, hurried_at.is_some());
+        let turn = self.granted.values().map(|granted| granted.turn).max().unwrap_or(0) + 1;
+        let granted = self.granted.entry(worker).or_default();
+        *granted = Granted { turn, hurried: hurried_at.or(granted.hurried) };
         request.due = request.due + request.interval;
         request.left -= count;
         if request.left == 0 {
@@ -161,6 +185,26 @@ mod tests {
             assert!(granted.len() > before, "due, and nothing to grant");
         }
         granted
+    }
+
+    /// A worker that asks again as soon as it is granted something, without time.
+    #[test]
+    fn asking_all_the_time_takes_nothing_from_others() {
+        let mut close_requests = CloseRequests::new(100.0);
+        close_requests.ask(worker(1), 100, millis(2_000), START);
+        let (mut greedy, mut modest) = (Vec::new(), Vec::new());
+        for at in 0..3_000 {
+            let now = START + millis(at);
+            close_requests.ask(worker(0), 1, Duration::ZERO, now);
+            while let Some(grant) = close_requests.grant(now) {
+                let grants = if grant.worker == worker(0) { &mut greedy } else { &mut modest };
+                grants.push(grant);
+                assert!(greedy.len() + modest.len() < 1_000);
+            }
+        }
+        assert!(modest.iter().filter(|grant| !grant.hurried).count() >= 85, "{modest:?}");
+        let hurried = greedy.iter().filter(|grant| grant.hurried).count();
+        assert!(hurried <= 31, "one in {HURRIED_INTERVAL:?}: {hurried}");
     }
 
     #[test]

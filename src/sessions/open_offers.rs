@@ -1,9 +1,13 @@
 //! Outcomes of sessions that were offered to a primary which has died before it answered.
 //!
-//! Pure: workers' reports go in; an outcome for each open offer comes out when every worker has reported or
-//! is gone. A session has migrated if another worker has taken it: that one has it, or has passed it on.
-//! If no other worker has, it is still its sender's, and the sender has to prove that it is unused:
-//! a worker that took it may be dead, and have used it before.
+//! Pure: workers' reports go in; an outcome for each open offer comes out when every worker has reported, is
+//! gone, or has let its time pass. A session has migrated if another worker has taken it: that one has
+//! it, or has passed it on. If no other worker has, it is still its sender's, and the sender has to prove
+//! that it is unused: a worker that took it may be dead, and have used it before.
+//!
+//! A worker that is silent when the time is over, as one that is stopped, may have taken a session, but only if
+//! one was sent to it since the session was offered. Then the session is left to it: no session ever has
+//! two owners. It is asked no more, and its own offers are decided when it reports after all.
 //!
 //! # Pitfalls
 //!
@@ -18,7 +22,7 @@ use crate::handover::carry;
 use crate::handover::frontend::OpenOffersSnapshot;
 use crate::link::event::ResyncReport;
 use crate::link::seam::WorkerId;
-use crate::protocol::ids::ConnectionId;
+use crate::protocol::ids::{ConnectionId, Timestamp};
 
 /// The outcome of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +37,13 @@ pub enum OfferOutcome {
 #[derive(Clone, Debug, Default)]
 pub struct OpenOffers {
     pending: Vec<WorkerId>,
+    /// Of those that have not answered, the ones whose time is over.
+    silent: Vec<WorkerId>,
+    /// Without the offers that are decided.
     reports: Vec<(WorkerId, ResyncReport)>,
 }
 
-carry!(struct OpenOffers => OpenOffersSnapshot { pending, reports });
+carry!(struct OpenOffers => OpenOffersSnapshot { pending, silent, reports });
 
 impl OpenOffers {
     /// Nothing is decided before this worker has reported or is gone.
@@ -53,6 +60,12 @@ impl OpenOffers {
     /// A worker has answered in full.
     pub fn complete(&mut self, worker: WorkerId) {
         self.pending.retain(|other| *other != worker);
+        self.silent.retain(|other| *other != worker);
+    }
+
+    /// The time is over for those that have not answered.
+    pub fn expire(&mut self) {
+        self.silent.append(&mut self.pending);
     }
 
     /// A worker is dead or quarantined: its offers need no answer, and the sessions that it took are
@@ -62,21 +75,44 @@ impl OpenOffers {
         self.reports.retain(|(other, _)| *other != worker);
     }
 
-    /// Workers that have not answered.
+    /// Workers that have not answered and still have time.
     #[must_use]
     pub fn pending(&self) -> &[WorkerId] {
         &self.pending
     }
 
-    /// Whether a worker offers that session.
+    /// Workers that have not answered in time.
     #[must_use]
-    pub fn is_offered(&self, id: ConnectionId) -> bool {
-        self.reports.iter().any(|(_, report)| report.offers.contains(&id))
+    pub fn silent(&self) -> &[WorkerId] {
+        &self.silent
     }
 
-    /// An outcome for each offer; none at all as long as a worker is pending.
+    /// Whether this worker has not answered.
     #[must_use]
-    pub fn outcomes(&self) -> Vec<(WorkerId, ConnectionId, OfferOutcome)> {
+    pub fn expects(&self, worker: WorkerId) -> bool {
+        self.pending.contains(&worker) || self.silent.contains(&worker)
+    }
+
+    /// Whether a worker offers that session, and nothing is decided.
+    #[must_use]
+    pub fn is_offered(&self, id: ConnectionId) -> bool {
+        self.reports
+            .iter()
+            .any(|(_, report)| report.offers.iter().any(|(offered, _)| *offered == id))
+    }
+
+    /// The outcomes are answered: of these offers, none is decided again.
+    pub fn answered(&mut self) {
+        self.reports.iter_mut().for_each(|(_, report)| report.offers.clear());
+    }
+
+    /// An outcome for each offer that has none yet; none at all as long as a worker is pending. `may_have`
+    /// says whether a silent worker may have the session that this worker offered at that time.
+    #[must_use]
+    pub fn outcomes(
+        &self,
+        may_have: impl Fn(WorkerId, ConnectionId, Timestamp) -> bool,
+    ) -> Vec<(WorkerId, ConnectionId, OfferOutcome)> {
         if !self.pending.is_empty() {
             return Vec::new();
         }
@@ -87,10 +123,13 @@ impl OpenOffers {
         let offers = self
             .reports
             .iter()
-            .flat_map(|(worker, report)| report.offers.iter().map(move |id| (*worker, *id)));
-        let outcome = |(worker, id)| {
+            .flat_map(|(worker, report)| report.offers.iter().map(move |offer| (*worker, *offer)));
+        let outcome = |(worker, (id, at))| {
             let others = takers.get(&id).is_some_and(|it| it.iter().any(|taker| *taker != worker));
-            (worker, id, if others { OfferOutcome::Migrated } else { OfferOutcome::Returned })
+            let may_be_elsewhere = others || may_have(worker, id, at);
+            let outcome =
+                if may_be_elsewhere { OfferOutcome::Migrated } else { OfferOutcome::Returned };
+            (worker, id, outcome)
         };
         offers.map(outcome).collect()
     }
@@ -109,9 +148,15 @@ mod tests {
         WorkerId { slot: SlotId(slot), generation: Generation(0) }
     }
 
+    /// No silent worker.
+    fn nobody(_: WorkerId, _: ConnectionId, _: Timestamp) -> bool {
+        false
+    }
+
     fn report(offers: &[u64], taken: &[u64]) -> ResyncReport {
-        let ids = |ids: &[u64]| ids.iter().copied().map(ConnectionId).collect();
-        ResyncReport { offers: ids(offers), taken: ids(taken) }
+        let ids = |ids: &[u64]| ids.iter().copied().map(ConnectionId).collect::<Vec<_>>();
+        let offers = ids(offers).into_iter().map(|id| (id, Timestamp(id.0)));
+        ResyncReport { offers: offers.collect(), taken: ids(taken) }
     }
 
     /// The outcomes when workers from 0 on have reported this.
@@ -120,13 +165,13 @@ mod tests {
         let workers = || (0..).map(worker).zip(all);
         workers().for_each(|(worker, _)| open_offers.expect(worker));
         for (worker, (offers, taken)) in workers() {
-            assert_eq!(open_offers.outcomes(), [], "{worker:?} has not reported");
+            assert_eq!(open_offers.outcomes(nobody), [], "{worker:?} has not reported");
             open_offers.report(worker, report(offers, taken));
             open_offers.complete(worker);
         }
         let plain =
             |(worker, id, outcome): (WorkerId, ConnectionId, _)| (worker.slot.0, id.0, outcome);
-        open_offers.outcomes().into_iter().map(plain).collect()
+        open_offers.outcomes(nobody).into_iter().map(plain).collect()
     }
 
     #[test]
@@ -162,11 +207,39 @@ mod tests {
         assert_eq!(open_offers.pending(), [worker(2)]);
         assert!(open_offers.is_offered(ConnectionId(3)));
         open_offers.forget(worker(2));
-        assert_eq!(open_offers.outcomes().len(), 3);
+        assert_eq!(open_offers.outcomes(nobody).len(), 3);
         open_offers.forget(worker(1));
         assert!(!open_offers.is_offered(ConnectionId(3)));
         let returned = |id| (worker(0), ConnectionId(id), OfferOutcome::Returned);
-        assert_eq!(open_offers.outcomes(), [returned(1), returned(2)]);
+        assert_eq!(open_offers.outcomes(nobody), [returned(1), returned(2)]);
+    }
+
+    #[test]
+    fn who_is_silent_may_have_what_was_offered_before_a_session_was_last_sent_to_it() {
+        let mut open_offers = OpenOffers::default();
+        (0..3).map(worker).for_each(|worker| open_offers.expect(worker));
+        open_offers.report(worker(0), report(&[1, 5, 6, 9], &[]));
+        open_offers.complete(worker(0));
+        open_offers.report(worker(1), report(&[], &[9]));
+        open_offers.complete(worker(1));
+        assert_eq!(open_offers.outcomes(nobody), [], "one has time to answer");
+        open_offers.expire();
+        assert_eq!((open_offers.pending(), open_offers.silent()), (&[][..], &[worker(2)][..]));
+        use OfferOutcome::{Migrated, Returned};
+        let decided = |open_offers: &OpenOffers, last| {
+            let outcomes = open_offers.outcomes(|_, _, at| at <= Timestamp(last)).into_iter();
+            outcomes.map(|(_, id, outcome)| (id.0, outcome)).collect::<Vec<_>>()
+        };
+        let expected = [(1, Migrated), (5, Migrated), (6, Returned), (9, Migrated)];
+        assert_eq!(decided(&open_offers, 5), expected);
+        open_offers.answered();
+        assert_eq!(decided(&open_offers, 5), []);
+        // It reports after all: its own offers are decided then.
+        assert!(open_offers.expects(worker(2)));
+        open_offers.report(worker(2), report(&[7, 9], &[1]));
+        open_offers.complete(worker(2));
+        assert!(!open_offers.expects(worker(2)));
+        assert_eq!(decided(&open_offers, 0), [(7, Returned), (9, Migrated)]);
     }
 
     #[derive(Clone, Debug)]
@@ -206,7 +279,7 @@ mod tests {
                     }
                 }
                 let mut outcomes = BTreeMap::new();
-                for (who, id, outcome) in open_offers.outcomes() {
+                for (who, id, outcome) in open_offers.outcomes(nobody) {
                     prop_assert!(outcomes.insert((who.slot.0, id.0), outcome).is_none());
                 }
                 if !silent.is_empty() {

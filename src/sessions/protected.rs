@@ -5,9 +5,9 @@
 //! offers is protected no more: it never has two owners.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use crate::closing::{ClientSocket, Deferred};
 use crate::link::connection::{Content, PendingConnection, SessionTransfer};
 use crate::link::protection::ProtectedSession;
 use crate::link::seam::WorkerId;
@@ -29,7 +29,7 @@ pub(super) struct Protected {
 
 #[derive(Debug, Default)]
 struct ProtectedByWorker {
-    checkpoint: Option<Arc<Checkpoint>>,
+    checkpoint: Option<Arc<Deferred<Checkpoint>>>,
     sessions: HashMap<ConnectionId, ProtectedCopy>,
     /// Crashes of recovered sessions that the worker has taken and not protected yet.
     crashes: HashMap<ConnectionId, u8>,
@@ -38,7 +38,7 @@ struct ProtectedByWorker {
 #[derive(Debug)]
 struct ProtectedCopy {
     record: ConnectionRecord,
-    socket: OwnedFd,
+    socket: ClientSocket,
     /// The page of its entry.
     page: u64,
     /// How many workers have died with it before it came to rest.
@@ -56,7 +56,11 @@ impl Protected {
         self.count
     }
 
-    pub(super) fn set_checkpoint(&mut self, worker: WorkerId, checkpoint: Option<Checkpoint>) {
+    pub(super) fn set_checkpoint(
+        &mut self,
+        worker: WorkerId,
+        checkpoint: Option<Deferred<Checkpoint>>,
+    ) {
         self.workers.entry(worker).or_default().checkpoint = checkpoint.map(Arc::new);
     }
 
@@ -129,8 +133,10 @@ impl Protected {
         let Some(by_worker) = self.workers.remove(&worker) else { return Vec::new() };
         self.count -= by_worker.sessions.len() as u64;
         let Some(checkpoint) = by_worker.checkpoint else { return Vec::new() };
+        // Images that overlap, or that were never written, would be more bytes here than there.
+        let mut bytes = checkpoint.allocated();
         let copies = by_worker.sessions.into_values();
-        copies.map(|copy| (copy.record.id, copy.recover(worker, &checkpoint))).collect()
+        copies.map(|copy| (copy.record.id, copy.recover(worker, &checkpoint, &mut bytes))).collect()
     }
 }
 
@@ -138,11 +144,13 @@ impl Protected {
 pub(super) type Recovery = (ConnectionId, Result<PendingConnection, RecoveryFailure>);
 
 impl ProtectedCopy {
-    /// Without a result, the last copy of the socket is closed by being dropped.
+    /// Without a result, the last copy of the socket is closed by being dropped. `bytes` are left of those
+    /// that all images of the worker may have.
     fn recover(
         self,
         worker: WorkerId,
-        checkpoint: &Arc<Checkpoint>,
+        checkpoint: &Arc<Deferred<Checkpoint>>,
+        bytes: &mut u64,
     ) -> Result<PendingConnection, RecoveryFailure> {
         let Self { record, socket, page, crashes } = self;
         let entry = checkpoint.entry(page, record.id);
@@ -150,7 +158,11 @@ impl ProtectedCopy {
         if let RecoveryOutcome::Failed(failure) = outcome {
             return Err(failure);
         }
-        let Some(entry) = entry else { return Err(RecoveryFailure::Unverified) };
+        let left = entry.and_then(|entry| bytes.checked_sub(entry.length()));
+        let (Some(entry), Some(left)) = (entry, left) else {
+            return Err(RecoveryFailure::Unverified);
+        };
+        *bytes = left;
         // One that has been at rest in this worker has not crashed it by coming.
         let crashes = if entry.version > 1 { 1 } else { crashes.saturating_add(1) };
         let transfer = SessionTransfer {
@@ -159,6 +171,7 @@ impl ProtectedCopy {
             usage: entry.usage,
             content: Content::Checkpoint(Arc::clone(checkpoint), entry),
             failed: Vec::new(),
+            room: None,
         };
         Ok(PendingConnection { record, socket, crashes, transfer: Some(Box::new(transfer)) })
     }

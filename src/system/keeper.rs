@@ -1,21 +1,28 @@
 //! The keeper, as the primary sees it: the parent that starts it again after a crash, and that people
 //! and service managers take for the program itself.
 //!
-//! Only finds it and waits for its exit. [`store`](super::store) sends it descriptors.
+//! Only finds it and waits for its exit. [`store`](super::store) and [`notify`](super::notify) send to it,
+//! over a socket that it passes to its primary and to nobody else.
 
 use std::env;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::sync::OnceLock;
 
 use rustix::process::{Pid, PidfdFlags, getppid, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::kernel;
+use crate::system::datagrams::DatagramSender;
 
 /// The variable that names the keeper to its primary: its process id.
 pub const VARIABLE: &str = "STICKY_LB_KEEPER";
+
+/// Number of the descriptor by which its primary sends to it.
+pub const SOCKET_VARIABLE: &str = "STICKY_LB_KEEPER_SOCKET";
 
 /// Number of the descriptor that the keeper passes to its primary for `--events-fd`.
 pub const EVENTS_VARIABLE: &str = "STICKY_LB_EVENTS_FD";
@@ -56,6 +63,49 @@ impl Keeper {
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// The way to the keeper.
+#[derive(Debug)]
+struct Way {
+    socket: OwnedFd,
+    sender: DatagramSender,
+}
+
+/// Takes over the socket that the keeper has passed to this process, if one has, with the first call. To
+/// be called before inherited descriptors are marked close-on-exec.
+fn way() -> Option<&'static Way> {
+    static WAY: OnceLock<Option<Way>> = OnceLock::new();
+    WAY.get_or_init(|| {
+        let number = parent().and_then(|_| env::var(SOCKET_VARIABLE).ok()?.parse().ok())?;
+        let open = || {
+            let socket = kernel::adopt(number)?;
+            let sender = DatagramSender::connected(UnixDatagram::from(socket.try_clone()?))?;
+            Ok::<_, io::Error>(Way { socket, sender })
+        };
+        open()
+            .inspect_err(|error| {
+                tracing::error!(%error, number, "cannot send to the keeper: a crash loses everything");
+            })
+            .ok()
+    })
+    .as_ref()
+}
+
+/// Messages to the keeper, if this process has one.
+pub(super) fn sender() -> Option<DatagramSender> {
+    way().map(|way| way.sender.clone())
+}
+
+/// Takes over what the keeper has passed to this process.
+pub fn attach() {
+    way();
+}
+
+/// The socket to the keeper, for the program that this one is about to become. Its number stays.
+#[must_use]
+pub fn socket() -> Option<BorrowedFd<'static>> {
+    way().map(|way| way.socket.as_fd())
 }
 
 /// Whether this process was started by a keeper that still runs.

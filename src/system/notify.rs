@@ -1,39 +1,37 @@
 //! Messages to the service manager: the datagrams of `sd_notify`.
 //!
-//! Never fails, and never waits but for the keeper, which does nothing else than to listen: a service
-//! manager that doesn't listen costs the primary nothing.
+//! Never fails and never waits: a service manager that doesn't listen costs the primary nothing. Where
+//! there is a keeper, it passes them on.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::unix::net::SocketAddr;
 use std::time::Duration;
 
 use crate::protocol::ids::Timestamp;
+use crate::system::datagrams::DatagramSender;
 use crate::system::keeper;
-
-/// How long the keeper may take to make room.
-const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Tells the service manager how this process is.
 #[derive(Debug)]
 pub struct Notifier {
-    socket: UnixDatagram,
-    manager: SocketAddr,
+    sender: DatagramSender,
     watchdog: Option<Duration>,
-    has_failed: AtomicBool,
 }
 
 impl Notifier {
-    /// To whom the environment says (`NOTIFY_SOCKET`), if to anybody.
+    /// To the keeper, or to whom the environment says (`NOTIFY_SOCKET`), if to anybody.
     #[must_use]
     pub fn from_environment() -> Option<Self> {
-        let name = env::var_os("NOTIFY_SOCKET")?;
         let watchdog =
             watchdog(env::var_os("WATCHDOG_USEC"), env::var_os("WATCHDOG_PID"), std::process::id());
+        if let Some(sender) = keeper::sender() {
+            return Some(Self { sender, watchdog });
+        }
+        let name = env::var_os("NOTIFY_SOCKET")?;
         match Self::connect(&name, watchdog) {
             Ok(notifier) => Some(notifier),
             Err(error) => {
@@ -44,15 +42,7 @@ impl Notifier {
     }
 
     fn connect(name: &OsStr, watchdog: Option<Duration>) -> io::Result<Self> {
-        let manager = address(name)?;
-        let socket = UnixDatagram::unbound()?;
-        if keeper::is_kept() || is_systemd() {
-            // Its queue is short, and often full of what it is to keep.
-            socket.set_write_timeout(Some(NOTIFY_TIMEOUT))?;
-        } else {
-            socket.set_nonblocking(true)?;
-        }
-        Ok(Self { socket, manager, watchdog, has_failed: AtomicBool::new(false) })
+        Ok(Self { sender: DatagramSender::to(&address(name)?)?, watchdog })
     }
 
     /// All is up, and `pid` is the process to supervise.
@@ -94,25 +84,14 @@ impl Notifier {
         self.relay(message.as_bytes());
     }
 
+    /// Waits until everything is sent, at most so long.
+    pub fn flush(&self, timeout: Duration) {
+        self.sender.flush(timeout);
+    }
+
     /// Passes on a message of another process.
     pub fn relay(&self, message: &[u8]) {
-        // With a timeout on the socket, the kernel doesn't restart the call itself: signal(7).
-        let sent = uninterrupted(|| self.socket.send_to_addr(message, &self.manager));
-        if let Err(error) = sent
-            && !self.has_failed.swap(true, Ordering::Relaxed)
-        {
-            tracing::warn!(%error, manager = ?self.manager, "cannot notify the service manager");
-        }
-    }
-}
-
-/// Calls again what a signal has interrupted.
-fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
+        self.sender.send(message, None);
     }
 }
 
@@ -145,6 +124,8 @@ fn watchdog(micros: Option<OsString>, pid: Option<OsString>, own: u32) -> Option
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixDatagram;
+
     use super::*;
 
     #[test]
@@ -183,17 +164,7 @@ mod tests {
         let notifier = Notifier::connect(OsStr::new("/nonexistent/notify"), None).unwrap();
         notifier.ready(1);
         notifier.status("fine");
-        assert!(notifier.has_failed.load(Ordering::Relaxed));
-    }
-
-    #[test]
-    fn a_signal_costs_no_message() {
-        let mut results =
-            vec![Ok(5), Err(io::ErrorKind::Interrupted), Err(io::ErrorKind::Interrupted)];
-        let mut call = || results.pop().unwrap().map_err(io::Error::from);
-        assert_eq!(uninterrupted(&mut call).unwrap(), 5);
-        let refused = uninterrupted(|| Err::<(), _>(io::ErrorKind::ConnectionRefused.into()));
-        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(notifier.sender.lost(), 2);
     }
 
     #[test]

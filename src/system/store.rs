@@ -1,21 +1,16 @@
 //! The store for copies of this process's descriptors, which its successor gets after a crash: the
 //! keeper's, or systemd's. Both have the protocol of systemd's file-descriptor store
-//! (<https://systemd.io/FILE_DESCRIPTOR_STORE>): datagrams to `NOTIFY_SOCKET`.
+//! (<https://systemd.io/FILE_DESCRIPTOR_STORE>): datagrams to `NOTIFY_SOCKET`, or to the keeper.
 //!
-//! Never fails: a descriptor that is not stored is missing after a crash, and only then.
+//! Never fails and never waits: a descriptor that is not stored is missing after a crash, and only then.
 
 use std::env;
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::io::retry_on_intr;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-
+use crate::system::datagrams::DatagramSender;
 pub use crate::system::notify::is_systemd;
 use crate::system::{keeper, notify};
 
@@ -29,22 +24,21 @@ pub const PROGRAM: &str = "program";
 /// can be read once.
 pub const CONFIGURATION: &str = "configuration";
 
-/// How long a store may take to make room. It does nothing else.
-const STORE_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// Stores descriptors. Clones have the same store.
 #[derive(Clone, Debug)]
 pub struct Store {
-    socket: Arc<UnixDatagram>,
-    has_failed: Arc<AtomicBool>,
+    sender: DatagramSender,
 }
 
 impl Store {
-    /// The one that the environment names, if any: the keeper's, or systemd's where
-    /// `FileDescriptorStoreMax=` is set, which it says in `FDSTORE`.
+    /// The keeper's, or systemd's where `FileDescriptorStoreMax=` is set, which it says in `FDSTORE`; if
+    /// there is one.
     #[must_use]
     pub fn from_environment() -> Option<Self> {
-        if !keeper::is_kept() && !is_systemd() {
+        if let Some(sender) = keeper::sender() {
+            return Some(Self { sender });
+        }
+        if !is_systemd() {
             return None;
         }
         let name = env::var_os("NOTIFY_SOCKET")?;
@@ -65,35 +59,27 @@ impl Store {
     pub fn connect(address: &SocketAddr) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.connect_addr(address)?;
-        socket.set_write_timeout(Some(STORE_TIMEOUT))?;
-        Ok(Self { socket: Arc::new(socket), has_failed: Arc::default() })
+        Ok(Self { sender: DatagramSender::connected(socket)? })
     }
 
     /// Stores a copy of `descriptor`. A name is to be used once, unless it was removed. It stays even if
     /// the other side is closed (`FDPOLL=0`).
     pub fn keep(&self, name: &str, descriptor: impl AsFd) {
         let message = format!("FDSTORE=1\nFDNAME={PREFIX}{name}\nFDPOLL=0\n");
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let descriptors = [descriptor.as_fd()];
-        control.push(SendAncillaryMessage::ScmRights(&descriptors));
-        self.send(&message, &mut control);
+        self.sender.send(message.as_bytes(), Some(descriptor.as_fd()));
     }
 
     /// Removes the descriptor of that name.
     pub fn remove(&self, name: &str) {
         let message = format!("FDSTOREREMOVE=1\nFDNAME={PREFIX}{name}\n");
-        self.send(&message, &mut SendAncillaryBuffer::default());
+        self.sender.send(message.as_bytes(), None);
     }
 
-    fn send(&self, message: &str, control: &mut SendAncillaryBuffer<'_, '_, '_>) {
-        let bytes = [IoSlice::new(message.as_bytes())];
-        // With a timeout on the socket, the kernel doesn't restart the call itself: signal(7).
-        let sent = retry_on_intr(|| sendmsg(&*self.socket, &bytes, control, SendFlags::NOSIGNAL));
-        if let Err(error) = sent
-            && !self.has_failed.swap(true, Ordering::Relaxed)
-        {
-            tracing::warn!(%error, "descriptor not stored: a crash of the primary would lose it");
+    /// Waits until the store has everything, at most so long. For the end of a process: what still waits
+    /// is lost with it.
+    pub fn flush(&self, timeout: Duration) {
+        if !self.sender.flush(timeout) {
+            tracing::warn!("descriptor store is slow: a crash of the next primary may lose some");
         }
     }
 }
@@ -101,6 +87,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::mem::MaybeUninit;
     use std::os::linux::net::SocketAddrExt;
 
     use rustix::net::RecvAncillaryMessage;
@@ -147,6 +134,6 @@ mod tests {
         let store = Store::connect(&address).unwrap();
         drop(manager);
         store.remove("listener");
-        assert!(store.has_failed.load(Ordering::Relaxed));
+        assert_eq!(store.sender.lost(), 1);
     }
 }

@@ -19,8 +19,10 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::execve;
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 
+use crate::closing::take_waiting;
 use crate::handover::descriptors::{Descriptors, MORE_NAMES};
 use crate::handover::{StateError, StateFile};
+use crate::system::keeper;
 use crate::upgrade::VARIABLE;
 
 /// Signals that the primary handles.
@@ -73,8 +75,12 @@ pub fn hold_signals() {
 pub fn exec(
     successor: &Successor,
     mut file: StateFile,
-    descriptors: Descriptors,
+    mut descriptors: Descriptors,
 ) -> Result<Infallible, Box<Refused>> {
+    // Closing them may take its time: the successor has a thread for that, too.
+    for (number, descriptor) in take_waiting().into_iter().enumerate() {
+        descriptors.insert(format!("closing.{number}"), descriptor);
+    }
     file.descriptors = descriptors
         .iter()
         .map(|(name, descriptor)| (name.to_owned(), descriptor.as_fd().as_raw_fd()))
@@ -83,6 +89,9 @@ pub fn exec(
     for (_, descriptor) in descriptors.iter() {
         // It is open: nothing else could be wrong.
         let _ = set_inherited(descriptor, false);
+    }
+    if let Some(socket) = keeper::socket() {
+        let _ = set_inherited(socket, false);
     }
     Err(Box::new(Refused { error, file, descriptors }))
 }
@@ -98,6 +107,9 @@ fn attempt(
     let environment = environment(memory.as_raw_fd())?;
     for (_, descriptor) in descriptors.iter() {
         set_inherited(descriptor, true)?;
+    }
+    if let Some(socket) = keeper::socket() {
+        set_inherited(socket, true)?;
     }
     set_inherited(&memory, true)?;
     Ok(execve(&program, &arguments?, &environment).map_err(io::Error::from)?)

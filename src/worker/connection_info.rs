@@ -29,12 +29,14 @@ pub struct ConnectionInfo {
     pub slot: SlotId,
     /// The generation of that slot's worker.
     pub generation: Generation,
+    /// The primary's: goes back to it with the record.
+    tag: u64,
 }
 
 impl ConnectionInfo {
     pub(crate) fn new(record: &ConnectionRecord, slot: SlotId, generation: Generation) -> Self {
-        let ConnectionRecord { id, accepted_at, key, client, local } = *record;
-        Self { id, client, local, key, accepted_at, slot, generation }
+        let ConnectionRecord { id, accepted_at, key, client, local, tag } = *record;
+        Self { id, client, local, key, accepted_at, slot, generation, tag }
     }
 
     /// That of a connection that no worker has accepted.
@@ -48,12 +50,13 @@ impl ConnectionInfo {
             accepted_at: Timestamp::now(),
             slot: SlotId(0),
             generation: Generation(0),
+            tag: 0,
         }
     }
 
     pub(crate) fn record(&self) -> ConnectionRecord {
-        let Self { id, accepted_at, key, client, local, .. } = *self;
-        ConnectionRecord { id, accepted_at, key, client, local }
+        let Self { id, accepted_at, key, client, local, tag, .. } = *self;
+        ConnectionRecord { id, accepted_at, key, client, local, tag }
     }
 
     /// How long ago the primary accepted it.

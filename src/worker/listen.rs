@@ -81,7 +81,7 @@ impl OwnListener {
         client.ip().hash(&mut hasher);
         let (key, accepted_at) = (AffinityKey(hasher.finish()), Timestamp::now());
         let local = stream.local_addr()?;
-        let record = ConnectionRecord { id, accepted_at, key, client, local };
+        let record = ConnectionRecord { id, accepted_at, key, client, local, tag: 0 };
         Ok(Connection::new(stream, &record, None, sessions))
     }
 }

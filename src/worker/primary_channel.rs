@@ -245,7 +245,7 @@ impl PrimaryChannel {
         self.note(records.len() as u64, &refused)
     }
 
-    /// One that cannot be read is refused, too: another worker may be able to.
+    /// One that cannot be read, or is open here, is refused, too: another worker may be able to.
     fn take_session(&mut self, record: &ConnectionRecord, inline: &[u8]) -> io::Result<()> {
         let mut descriptors = self.descriptors.drain(..);
         let (socket, memory) = (descriptors.next(), descriptors.next());
@@ -254,7 +254,9 @@ impl PrimaryChannel {
             Some(memory) => read_all(memory).and_then(|bytes| SessionImage::decode(&bytes)),
             None => SessionImage::decode(inline),
         };
-        let opened = socket.zip(image).and_then(|(socket, image)| {
+        // A session that is open here has not migrated: its place is not another's.
+        let is_open = self.sessions.find(record.id).is_some_and(|open| !open.has_migrated());
+        let opened = socket.zip(image).filter(|_| !is_open).and_then(|(socket, image)| {
             let pause = Timestamp::now().since(image.left_at);
             tracing::debug!(connection = record.id.0, ?pause, "session arrived");
             open(socket, record, Some(image), &self.sessions)
@@ -332,7 +334,12 @@ fn open(
     image: Option<SessionImage>,
     sessions: &Arc<Sessions>,
 ) -> Option<Connection> {
-    let stream = TcpStream::from_std(StdTcpStream::from(socket)).ok()?;
+    let stream = StdTcpStream::from(socket);
+    if image.is_some() {
+        // Another worker has had it, and may have changed that: a read that waits would stop all of this one.
+        stream.set_nonblocking(true).ok()?;
+    }
+    let stream = TcpStream::from_std(stream).ok()?;
     Some(Connection::new(stream, record, image, sessions))
 }
 

@@ -10,14 +10,15 @@ use sources::{Source, all, circles, imports, without_tests};
 use sticky_lb::internals::log::PARTS;
 
 /// Folders and files from the bottom up: each imports from those that stand beside it.
-const FLOORS: [(&str, &str); 20] = [
+const FLOORS: [(&str, &str); 21] = [
     ("error", "error"),
     ("kernel", "kernel"),
     ("protocol", "kernel protocol"),
-    ("handover", "kernel protocol handover"),
-    ("link", "kernel protocol handover link"),
-    ("sessions", "kernel protocol handover link sessions"),
-    ("frontend", "kernel protocol handover link sessions frontend"),
+    ("closing", "protocol closing"),
+    ("handover", "kernel protocol closing handover"),
+    ("link", "kernel protocol closing handover link"),
+    ("sessions", "kernel protocol closing handover link sessions"),
+    ("frontend", "kernel protocol closing handover link sessions frontend"),
     ("system", "kernel protocol handover system"),
     ("supervisor", "error kernel protocol handover link system supervisor"),
     ("worker", "kernel protocol worker"),
@@ -25,7 +26,7 @@ const FLOORS: [(&str, &str); 20] = [
     ("log", "protocol log"),
     ("control", "kernel protocol handover link sessions frontend system supervisor log control"),
     ("config", "sessions frontend supervisor triggers control log"),
-    ("upgrade", "kernel protocol handover link system upgrade"),
+    ("upgrade", "kernel protocol closing handover link system upgrade"),
     (
         "primary",
         "error kernel protocol handover link sessions frontend supervisor triggers system log control config upgrade primary",
@@ -34,7 +35,7 @@ const FLOORS: [(&str, &str); 20] = [
         "settings",
         "kernel protocol handover link sessions frontend supervisor triggers system log control config settings",
     ),
-    ("keeper", "kernel protocol handover link system log keeper"),
+    ("keeper", "kernel protocol closing handover link system log keeper"),
     ("demo", "worker demo"),
     (
         "cli",

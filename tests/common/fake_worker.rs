@@ -12,10 +12,10 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use sticky_lb::internals::link::Link;
 use sticky_lb::internals::link::seam::{SlotCommand, SlotEvent, SlotEventKind, WorkerId};
 use sticky_lb::protocol::drain::DrainOrder;
-use sticky_lb::protocol::ids::ConnectionId;
+use sticky_lb::protocol::ids::{ConnectionId, Timestamp};
 use sticky_lb::protocol::message::{
-    BATCH, ConnectionRecord, HELLO, MAX_IDS, MAX_TO_PRIMARY, MAX_TO_WORKER, READY, SESSIONS,
-    ToWorker, decode_to_worker, encode_offer, encode_refuse, encode_resync_accepted,
+    BATCH, ConnectionRecord, HELLO, MAX_IDS, MAX_OPEN_OFFERS, MAX_TO_PRIMARY, MAX_TO_WORKER, READY,
+    SESSIONS, ToWorker, decode_to_worker, encode_offer, encode_refuse, encode_resync_accepted,
     encode_resync_done, encode_resync_offers,
 };
 use sticky_lb::protocol::scm_rights::{Received, Sent, receive, send};
@@ -136,10 +136,12 @@ impl FakeWorker {
 
     /// Answers a report: what it offers and what it has taken.
     pub fn report(&self, number: u64, offers: &[u64], taken: &[u64]) {
-        let mut buffer = [0; MAX_IDS];
+        let now = Timestamp::now();
         for some in offers.chunks(BATCH) {
-            self.say(encode_resync_offers(&mut buffer, some.iter().copied().map(ConnectionId)));
+            let offers = some.iter().map(|id| (ConnectionId(*id), now));
+            self.say(encode_resync_offers(&mut [0; MAX_OPEN_OFFERS], offers));
         }
+        let mut buffer = [0; MAX_IDS];
         for some in taken.chunks(BATCH) {
             self.say(encode_resync_accepted(&mut buffer, some.iter().copied().map(ConnectionId)));
         }

@@ -49,6 +49,24 @@ impl Keeper {
         writer.publish(usage, Extent { offset, length: 0 });
     }
 
+    /// Writes a session down as it is, with this image, which may be that of others too, and has it kept.
+    pub fn keep_with(
+        &mut self,
+        mover: &FakeWorker,
+        record: &ConnectionRecord,
+        socket: &OwnedFd,
+        image: Extent,
+    ) {
+        let page = self.page();
+        let usage = TcpProgress::of(socket).expect("the kernel tells").expect("a client");
+        let cells = PAGE / 8;
+        let start = usize::try_from(page).expect("few pages") * cells;
+        let writer = EntryWriter::new(&self.memory.cells()[start..start + cells], page);
+        writer.begin(record.id, image);
+        writer.publish(usage, Extent { offset: image.offset, length: 0 });
+        mover.say_with(&encode_protect(record, page), &[socket.as_fd()]);
+    }
+
     /// Writes a session down as it is, and has it kept.
     pub fn keep(&mut self, mover: &FakeWorker, record: &ConnectionRecord, socket: &OwnedFd) {
         let page = self.page();

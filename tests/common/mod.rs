@@ -501,8 +501,12 @@ fn kept_primary(keeper: u32) -> Option<u32> {
     process::children(keeper).into_iter().find(|pid| is_kept_by(*pid, keeper))
 }
 
+/// The check of a new program has the same variables, and is the keeper's child when its primary was killed.
 fn is_kept_by(pid: u32, keeper: u32) -> bool {
-    process::state(pid).is_some_and(|state| state != 'Z')
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let is_check = words.split(|byte| *byte == 0).nth(1) == Some(b"check");
+    !is_check
+        && process::state(pid).is_some_and(|state| state != 'Z')
         && process::variable(pid, "STICKY_LB_KEEPER") == Some(keeper.to_string())
 }
 

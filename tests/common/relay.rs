@@ -211,7 +211,7 @@ fn admit(listener: &TcpListener, sides: &mut [Side; 2], id: u64) -> Option<Conne
     let id = ConnectionId(id);
     let (key, accepted_at) = (AffinityKey(id.0), Timestamp::now());
     let local = socket.local_addr().unwrap();
-    let record = ConnectionRecord { id, accepted_at, key, client, local };
+    let record = ConnectionRecord { id, accepted_at, key, client, local, tag: 0 };
     let side = &mut sides[first_side(id)];
     let mut buffer = [0; MAX_TO_WORKER];
     side.say(encode_connections(&mut buffer, [&record].into_iter()), &[socket.into()]);

@@ -5,36 +5,37 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, UCred, sendmsg};
-use rustix::process::{Pid, getgid, getuid};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use serde_json::json;
 
 use crate::common::client::{ask, nth};
-use crate::common::process::{Signal, descriptors, variable};
+use crate::common::process::{Signal, descriptors, signal, variable};
 use crate::common::{Primary, TIMEOUT, eventually};
 use crate::{keeps_program, patient};
 
-/// Says something to the keeper: as its primary, which takes privileges, or as this process.
-fn say(primary: &Primary, as_primary: bool, text: &str, descriptors: &[BorrowedFd<'_>]) {
+/// Says something to the keeper over its primary's own socket, which takes privileges to have.
+fn say(primary: &Primary, text: &str, descriptors: &[BorrowedFd<'_>]) {
     let own = primary.primary_pid();
-    let name = variable(own, "NOTIFY_SOCKET").unwrap();
-    let address = SocketAddr::from_abstract_name(name.strip_prefix('@').unwrap()).unwrap();
-    let socket = UnixDatagram::unbound().unwrap();
-    socket.connect_addr(&address).unwrap();
+    let number = variable(own, "STICKY_LB_KEEPER_SOCKET").unwrap().parse().unwrap();
+    let process = pidfd_open(pid(own), PidfdFlags::empty()).unwrap();
+    let socket = pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).unwrap();
     let mut space = vec![MaybeUninit::uninit(); 2_000];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() {
         assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
     }
-    if as_primary {
-        let pid = pid(own);
-        let credentials = UCred { pid, uid: getuid(), gid: getgid() };
-        assert!(control.push(SendAncillaryMessage::ScmCredentials(credentials)));
-    }
     let bytes = [IoSlice::new(text.as_bytes())];
-    sendmsg(&socket, &bytes, &mut control, SendFlags::empty()).unwrap();
+    // The primary's end never waits, and its queue is short.
+    eventually("there is room", || {
+        match sendmsg(&socket, &bytes, &mut control, SendFlags::empty()) {
+            Err(Errno::AGAIN) => false,
+            sent => sent.is_ok(),
+        }
+    });
 }
 
 fn pid(number: u32) -> Pid {
@@ -58,28 +59,55 @@ fn names(primary: u32) -> Vec<String> {
         "kept-control",
         "kept-admin",
     ];
+    let names = names_of(primary).into_iter();
+    names.filter(|name| !OWN.iter().any(|own| name.starts_with(own))).collect()
+}
+
+/// The names of all that a primary was started with.
+fn names_of(primary: u32) -> Vec<String> {
     let names = variable(primary, "LISTEN_FDNAMES").unwrap_or_default();
-    let names = names.split(':').filter(|name| !OWN.iter().any(|own| name.starts_with(own)));
-    names.map(str::to_owned).collect()
+    names.split(':').map(str::to_owned).collect()
+}
+
+/// The sockets of a process that others can send datagrams to. It has a copy of the control socket, too, which
+/// it doesn't read.
+fn named_sockets(pid: u32) -> Vec<String> {
+    let all = std::fs::read_to_string("/proc/net/unix").unwrap();
+    let own: Vec<_> = descriptors(pid).into_iter().map(|(_, link)| link).collect();
+    // Number, references, protocol, flags, type, state, inode, and the name if it has one.
+    let lines = all.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let named = lines.filter(|words| words.len() > 7 && words[4] == "0002");
+    let of_it = named.filter(|words| own.contains(&format!("socket:[{}]", words[6])));
+    of_it.map(|words| words[7].to_owned()).collect()
 }
 
 #[test]
-fn nobody_but_the_primary_can_have_something_kept() {
+fn nobody_but_the_primary_can_send_to_the_keeper() {
     let primary = patient(1).start();
-    eventually("the primary is heard", || keeps_program(&primary));
-    let null = File::open("/dev/null").unwrap();
-    let null = null.as_fd();
-    let before = descriptors(primary.pid()).len();
-    // Far more than its queue holds.
-    for n in 0..1_000 {
-        say(&primary, false, &format!("FDSTORE=1\nFDNAME=kept-foreign.{n}\n"), &[null; 20]);
-        say(&primary, false, "FDSTOREREMOVE=1\nFDNAME=kept-listener\n", &[]);
-        say(&primary, false, "STOPPING=1\n", &[]);
+    for _ in 0..2 {
+        assert_eq!(named_sockets(primary.pid()), [""; 0]);
+        assert_eq!(variable(primary.primary_pid(), "NOTIFY_SOCKET"), None);
+        assert_eq!(variable(primary.worker(0), "STICKY_LB_KEEPER_SOCKET"), None);
+        primary.crash();
+        primary.wait_for_event("recovered");
     }
-    let next = primary.crash();
-    assert_eq!(names(next), ["kept-program", "kept-listener"]);
-    primary.wait_for_event("recovered");
-    eventually("as many descriptors as before", || descriptors(primary.pid()).len() == before);
+    primary.stop();
+}
+
+#[test]
+fn a_keeper_that_stands_still_keeps_nobody_waiting() {
+    let primary = patient(4).start();
+    eventually("the primary is heard", || keeps_program(&primary));
+    signal(primary.pid(), Signal::STOP);
+    primary.ask("reload", json!({}));
+    assert_eq!(primary.wait_for_event("reloaded")["result"], "done");
+    ask(nth(0), primary.address());
+    signal(primary.pid(), Signal::CONT);
+    let kept = |pid| names_of(pid).iter().filter(|name| name.starts_with("kept-channel.")).count();
+    let before = primary.status();
+    primary.upgrade();
+    assert_eq!(kept(primary.crash()), 4, "what the keeper has heard late");
+    primary.wait_for_recovery(&before);
     primary.stop();
 }
 
@@ -103,8 +131,8 @@ fn what_makes_no_sense_harms_nobody() {
         "BARRIER=1",
         &long,
     ] {
-        say(&primary, true, text, &[null, null]);
-        say(&primary, true, text, &[]);
+        say(&primary, text, &[null, null]);
+        say(&primary, text, &[]);
     }
     let next = primary.crash();
     assert_eq!(names(next), ["kept-program", "kept-listener"]);
@@ -116,13 +144,13 @@ fn several_descriptors_by_one_name_are_kept_and_removed_together() {
     let primary = patient(1).start();
     eventually("the primary is heard", || keeps_program(&primary));
     let null = File::open("/dev/null").unwrap();
-    say(&primary, true, "FDSTORE=1\nFDNAME=kept-several\n", &[null.as_fd(); 3]);
-    say(&primary, true, "FDSTORE=1\nFDNAME=kept-one\nFDPOLL=1\n", &[null.as_fd()]);
+    say(&primary, "FDSTORE=1\nFDNAME=kept-several\n", &[null.as_fd(); 3]);
+    say(&primary, "FDSTORE=1\nFDNAME=kept-one\nFDPOLL=1\n", &[null.as_fd()]);
     let several = ["kept-several"; 3];
     let next = primary.crash();
     assert_eq!(names(next)[2..], [&several[..], &["kept-one"]].concat());
     primary.wait_for_event("recovered");
-    say(&primary, true, "FDSTOREREMOVE=1\nFDNAME=kept-several\n", &[]);
+    say(&primary, "FDSTOREREMOVE=1\nFDNAME=kept-several\n", &[]);
     let next = primary.crash();
     assert!(!names(next).iter().any(|name| name == "kept-several"), "{:?}", names(next));
     primary.stop();
@@ -135,7 +163,7 @@ fn very_many_descriptors_reach_the_next_primary() {
     let null = File::open("/dev/null").unwrap();
     for n in 0..70 {
         let text = format!("FDSTORE=1\nFDNAME=kept-of.many.{n:08}\n");
-        say(&primary, true, &text, &[null.as_fd(); 100]);
+        say(&primary, &text, &[null.as_fd(); 100]);
     }
     let next = primary.crash();
     let passed = variable(next, "LISTEN_FDS").and_then(|count| count.parse::<u32>().ok());

@@ -419,3 +419,17 @@ async fn the_order_to_drain_is_a_message_for_those_who_move_sessions_and_the_end
     assert!(able.receive_within(Duration::from_millis(20)).is_none(), "it is served still");
     frontend.end().await.unwrap();
 }
+
+/// What a worker has set would make the next one wait for its client.
+#[tokio::test]
+async fn a_socket_that_waits_does_so_no_more_where_it_arrives() {
+    let mut frontend = frontend(1, PATIENT, PaceSettings::default()).await;
+    let (old, (_client, record, socket), mut new) = deploy(&mut frontend).await;
+    rustix::io::ioctl_fionbio(&socket, false).unwrap();
+    old.offer(&record, &socket, b"image");
+    let (_, arrived, _) = new.receive_session();
+    let flags = rustix::fs::fcntl_getfl(&arrived).unwrap();
+    assert!(flags.contains(rustix::fs::OFlags::NONBLOCK), "{flags:?}");
+    drop((old, new));
+    frontend.end().await.unwrap();
+}

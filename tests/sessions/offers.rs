@@ -26,7 +26,11 @@ fn session(id: u64) -> (TcpStream, OwnedFd, ConnectionRecord) {
     let (socket, address) = listener.accept().unwrap();
     let (accepted_at, key) = (Timestamp(0), AffinityKey(0));
     let id = ConnectionId(id);
-    (client, socket.into(), ConnectionRecord { id, accepted_at, key, client: address, local })
+    (
+        client,
+        socket.into(),
+        ConnectionRecord { id, accepted_at, key, client: address, local, tag: 0 },
+    )
 }
 
 /// A worker that moves sessions, and the primary's end of its channel.

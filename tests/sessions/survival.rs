@@ -12,7 +12,7 @@ use sticky_lb::internals::link::event::{LinkEvent, SessionEvent};
 use sticky_lb::internals::link::protection::ProtectionEvent;
 use sticky_lb::internals::link::seam::{SlotCommand, SlotEvent, SlotEventKind, Survival, WorkerId};
 use sticky_lb::internals::sessions::close_requests::PaceSettings;
-use sticky_lb::protocol::checkpoint;
+use sticky_lb::protocol::checkpoint::{self, Extent};
 use sticky_lb::protocol::ids::ConnectionId;
 use sticky_lb::protocol::message::{
     CHECKPOINT, ConnectionRecord, HELLO, READY, SESSIONS, encode_protect,
@@ -271,6 +271,7 @@ fn what_is_no_ledger_or_no_session_is_a_breach() {
         key: sticky_lb::protocol::ids::AffinityKey(0),
         client: local,
         local,
+        tag: 0,
     };
     let keep = encode_protect(&record, 1);
     let memory = checkpoint::create().unwrap();
@@ -300,4 +301,26 @@ fn what_is_no_ledger_or_no_session_is_a_breach() {
     }
     let early = said(false, &CHECKPOINT, &[&memory]);
     assert!(matches!(early, Err(ChannelError::NoSessions)), "{early:?}");
+}
+
+/// A worker that has one region stand for the images of many sessions would have more bytes made of it than
+/// it ever had.
+#[tokio::test]
+async fn images_are_no_more_than_their_checkpoint() {
+    let mut frontend = frontend(1, PATIENT, PaceSettings::default()).await;
+    let mut mover = FakeWorker::serve(&mut frontend, worker(0, 0), true).await;
+    let mut keeper = Keeper::introduce(&mover);
+    let (mut streams, mut sockets) = (Vec::new(), Vec::new());
+    // The pages of the entries have memory, the region has none.
+    let region = Extent { offset: 0, length: 60 * 4_096 };
+    for number in 0..20 {
+        let (stream, record, socket) = client(&frontend, &mut mover, number).await;
+        keeper.keep_with(&mover, &record, &socket, region);
+        streams.push(stream);
+        sockets.push(socket);
+    }
+    wait_for_retained(&frontend, 20).await;
+    die(&frontend, mover, sockets).await;
+    wait_for(&frontend, Survival { unverified: 20, ..Survival::default() }).await;
+    frontend.end().await.unwrap();
 }

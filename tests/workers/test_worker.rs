@@ -3,20 +3,25 @@
 //! Speaks the protocol by hand, from its documentation, where the library would not let it.
 
 use std::error::Error;
-use std::io::Write;
+use std::io::{IoSlice, Write};
+use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Once;
 use std::time::Duration;
 
-use rustix::net::{Shutdown, shutdown};
+use rustix::net::sockopt::{set_socket_linger, set_socket_send_buffer_size};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags,
+    SocketType, sendmsg, shutdown, socketpair,
+};
 use sticky_lb::protocol::checkpoint;
 use sticky_lb::protocol::ids::ConnectionId;
 use sticky_lb::protocol::message::{
     BATCH, CHECKPOINT, ConnectionRecord, HELLO, MAX_IDS, MAX_TO_PRIMARY, MAX_TO_WORKER, PONG,
-    READY, REPLACE_ME, SESSIONS, ToWorker, decode_to_worker, encode_close_request, encode_protect,
-    encode_refuse, encode_session_list,
+    READY, REPLACE_ME, SESSIONS, ToWorker, decode_to_worker, encode_close_request, encode_offer,
+    encode_protect, encode_refuse, encode_session_list,
 };
 use sticky_lb::protocol::scm_rights::{Received, Sent, receive, send};
 use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
@@ -77,6 +82,62 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 channel.acknowledge();
                 answer(socket, "mine")
             });
+        }
+        "lingers" => {
+            return channel.serve(|channel, _, socket| {
+                fill_and_linger(&socket)?;
+                drop(socket);
+                channel.acknowledge();
+                Ok(())
+            });
+        }
+        "sends-lingering" => return channel.serve(send_lingering),
+        "offers-anothers-session" => {
+            return channel.serve_with(
+                |channel, record, socket| {
+                    channel.acknowledge();
+                    channel.offer(&ConnectionRecord { id: ConnectionId(1), ..*record }, &socket)
+                },
+                true,
+            );
+        }
+        "offers-another-address" => {
+            return channel.serve_with(
+                |channel, record, socket| {
+                    channel.acknowledge();
+                    channel.offer(&ConnectionRecord { local: record.client, ..*record }, &socket)
+                },
+                true,
+            );
+        }
+        "offers-another-socket" => {
+            return channel.serve_with(
+                |channel, record, _| {
+                    channel.acknowledge();
+                    let listener = TcpListener::bind("127.0.0.1:0")?;
+                    let own = TcpStream::connect(listener.local_addr()?)?;
+                    let (_open, _) = listener.accept()?;
+                    channel.offer(record, &own.into())?;
+                    // Until it is killed.
+                    std::thread::park();
+                    Ok(())
+                },
+                true,
+            );
+        }
+        "protects-anothers-session" => {
+            return channel.serve_with(
+                |channel, record, socket| {
+                    channel.acknowledge();
+                    let checkpoint = checkpoint::create()?;
+                    send(&channel.socket, &CHECKPOINT, &[checkpoint.as_fd()])?;
+                    let another = ConnectionRecord { id: ConnectionId(1), ..*record };
+                    let message = encode_protect(&another, 1);
+                    send(&channel.socket, &message, &[socket.as_fd()])?;
+                    Ok(())
+                },
+                true,
+            );
         }
         "refuses-odd-slots" => return channel.serve(refuse_in_odd_slots),
         "dies-before-acknowledging" => {
@@ -179,6 +240,13 @@ impl Channel {
         Ok(())
     }
 
+    fn offer(&self, record: &ConnectionRecord, socket: &OwnedFd) -> Result<(), Box<dyn Error>> {
+        let mut buffer = [0; MAX_TO_PRIMARY];
+        let message = encode_offer(&mut buffer, record, b"image");
+        send(&self.socket, message, &[socket.as_fd()])?;
+        Ok(())
+    }
+
     /// Takes part in the moving of sessions, in its way.
     fn serve_sessions(
         self,
@@ -268,6 +336,39 @@ fn lie_and_die(
     }
     tell(&encode_protect(record, u64::MAX / 4096), &socket)?;
     std::process::abort()
+}
+
+/// Whoever closes the last copy waits for the client, which doesn't read.
+fn fill_and_linger(socket: &OwnedFd) -> Result<(), Box<dyn Error>> {
+    set_socket_send_buffer_size(socket, 8_192)?;
+    while rustix::io::write(socket, &[0; 8_192]).is_ok() {}
+    set_socket_linger(socket, Some(Duration::from_secs(LINGER)))?;
+    Ok(())
+}
+
+/// Seconds.
+const LINGER: u64 = 60;
+
+/// Leaves the last copy of a lingering socket to the primary, in the queue of another socket, behind as
+/// many descriptors as it can.
+fn send_lingering(
+    channel: &Channel,
+    _: &ConnectionRecord,
+    socket: OwnedFd,
+) -> Result<(), Box<dyn Error>> {
+    channel.acknowledge();
+    fill_and_linger(&socket)?;
+    let kind = SocketType::SEQPACKET;
+    let (near, far) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+    send(&near, b"x", &[socket.as_fd()])?;
+    let null = std::fs::File::open("/dev/null")?;
+    let mut gifts = [null.as_fd(); 100];
+    gifts[99] = far.as_fd();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(100))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&gifts));
+    sendmsg(&channel.socket, &[IoSlice::new(&PONG)], &mut control, SendFlags::empty())?;
+    Ok(())
 }
 
 fn refuse_in_odd_slots(

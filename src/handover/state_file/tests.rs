@@ -30,6 +30,7 @@ fn connection(id: u64, session: Option<SessionSnapshot>) -> ConnectionSnapshot {
         key: AffinityKey(u64::MAX),
         client: "192.0.2.7:40000".parse().unwrap(),
         local: "[2001:db8::1]:3000".parse().unwrap(),
+        tag: 42,
     };
     ConnectionSnapshot { record, crashes: 1, session }
 }
@@ -45,7 +46,8 @@ fn session(inline: Option<&str>) -> SessionSnapshot {
 }
 
 fn link() -> LinkSnapshot {
-    let report = SessionReportSnapshot { offers: vec![ConnectionId(3)], taken: Vec::new() };
+    let report =
+        SessionReportSnapshot { offers: vec![(ConnectionId(3), at(1))], taken: Vec::new() };
     let pending = PendingSnapshot {
         slot: SlotId(0),
         since: at(1),
@@ -137,6 +139,7 @@ fn frontend(counters: CountersSnapshot) -> FrontendSnapshot {
     };
     let open_offers = OpenOffersSnapshot {
         pending: vec![worker(0, 1)],
+        silent: vec![worker(0, 2)],
         reports: vec![(
             worker(1, 2),
             SessionReportSnapshot { offers: Vec::new(), taken: Vec::new() },
@@ -158,8 +161,13 @@ fn frontend(counters: CountersSnapshot) -> FrontendSnapshot {
         close_requests: CloseRequestsSnapshot { next: Some(at(1)), requests: vec![request] },
         unroutable: vec![connection(13, None)],
         sessions: vec![connection(14, Some(session(None)))],
-        recovery: Some(RecoverySnapshot { open_offers, held: vec![connection(15, None)] }),
+        recovery: Some(RecoverySnapshot {
+            open_offers,
+            held: vec![connection(15, None)],
+            is_decided: true,
+        }),
         is_counted: true,
+        record_key: (8, 9),
     }
 }
 

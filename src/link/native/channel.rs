@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use crate::closing::Deferred;
 use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
 use crate::link::connection::PendingConnection;
 use crate::link::dialect::{Capabilities, Dialect, LoadSource};
@@ -335,6 +336,8 @@ impl Dialect for Channel {
             return self.transport.send_connections(queue, count);
         };
         let Some(transfer) = &session.transfer else { return Ok(false) };
+        // Before: a primary that follows a crash must not believe that it was not sent.
+        self.board().set(Counter::LastSession, Timestamp::now().0);
         let is_sent = self.transport.send_session(session, &transfer.content)?;
         if is_sent {
             self.note_sessions(self.in_flight.sessions() + 1);
@@ -461,6 +464,10 @@ impl Dialect for Channel {
         self.resync.is_pending()
     }
 
+    fn last_session(&self) -> Timestamp {
+        Timestamp(self.board().get(Counter::LastSession))
+    }
+
     fn asked_for_replacement(&self) -> bool {
         self.resync.is_lost && self.board().has_flag(SharedFlag::ReplaceMe)
     }
@@ -507,7 +514,11 @@ impl Dialect for Channel {
 /// doesn't arrive, as this process has too many, is lost.
 fn found(records: Records<'_>, fds: ReceivedFds) -> Vec<PendingConnection> {
     let connections = records.iter().zip(fds.descriptors);
-    let pending =
-        |(record, socket)| PendingConnection { record, socket, crashes: 0, transfer: None };
+    let pending = |(record, socket): (_, Deferred)| PendingConnection {
+        record,
+        socket: socket.into(),
+        crashes: 0,
+        transfer: None,
+    };
     connections.map(pending).collect()
 }

@@ -2,8 +2,9 @@
 //!
 //! Never looks into a checkpoint: its content counts when its worker is dead.
 
+use crate::closing::Deferred;
 use crate::link::error::ChannelError;
-use crate::link::native::transfer::is_tcp;
+use crate::link::native::transfer::{is_of, is_tcp};
 use crate::link::native::transport::ReceivedFds;
 use crate::link::protection::{ProtectedSession, ProtectionEvent};
 use crate::protocol::checkpoint::Checkpoint;
@@ -26,7 +27,7 @@ pub(super) fn open(
     let descriptor = descriptors.into_iter().next();
     match message {
         ToPrimary::Unprotect(ids) => Ok(ProtectionEvent::Unprotect(ids.iter().collect())),
-        ToPrimary::Checkpoint => match descriptor.map(Checkpoint::open) {
+        ToPrimary::Checkpoint => match descriptor.map(open_checkpoint) {
             None if lost => Ok(ProtectionEvent::Checkpoint(None)),
             Some(Some(checkpoint)) => Ok(ProtectionEvent::Checkpoint(Some(checkpoint))),
             None | Some(None) => Err(ChannelError::NoCheckpoint),
@@ -37,13 +38,24 @@ pub(super) fn open(
                 None if lost => Ok(ProtectionEvent::NotProtectable(record.id)),
                 None => Err(fault("no socket")),
                 Some(socket) if !is_tcp(&socket) => Err(fault("a socket that is not TCP")),
+                Some(socket) if is_of(&socket, record.client) == Some(false) => {
+                    Err(fault("a socket of another client"))
+                }
                 Some(socket) => Ok(ProtectionEvent::Protect(Box::new(ProtectedSession {
                     record: *record,
-                    socket,
+                    socket: socket.into(),
                     page: *page,
                 }))),
             }
         }
         _ => Err(ChannelError::NoSessions),
     }
+}
+
+/// Whatever it is, closing it may take its time.
+fn open_checkpoint(descriptor: Deferred) -> Option<Deferred<Checkpoint>> {
+    if !Checkpoint::is_one(&descriptor) {
+        return None;
+    }
+    Checkpoint::open(descriptor.into_inner()).map(Deferred::from)
 }

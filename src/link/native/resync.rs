@@ -19,7 +19,7 @@ use crate::link::error::ChannelError;
 use crate::link::event::{ResyncReport, SessionEvent};
 use crate::link::native::outbox::Question;
 use crate::protocol::ids::{ConnectionId, SlotId, Timestamp};
-use crate::protocol::message::{Ids, MAX_ACCEPTED, MAX_SESSIONS};
+use crate::protocol::message::{Ids, MAX_ACCEPTED, MAX_SESSIONS, OpenOffers};
 use crate::protocol::scoreboard::{Counter, Scoreboard, SharedFlag};
 
 /// How long a worker may take from receiving a connection to acknowledging it, where nothing shows that
@@ -132,25 +132,28 @@ impl Resync {
         acknowledged.saturating_sub(pending.counted)
     }
 
-    pub(super) fn receive_offers(&mut self, ids: Ids<'_>) -> Result<SessionEvent, ChannelError> {
-        self.receive_part(ids, |report| &mut report.offers, MAX_SESSIONS)
+    pub(super) fn receive_offers(
+        &mut self,
+        offers: OpenOffers<'_>,
+    ) -> Result<SessionEvent, ChannelError> {
+        self.receive_part(offers.iter(), |report| &mut report.offers, MAX_SESSIONS)
     }
 
     pub(super) fn receive_taken(&mut self, ids: Ids<'_>) -> Result<SessionEvent, ChannelError> {
-        self.receive_part(ids, |report| &mut report.taken, MAX_ACCEPTED)
+        self.receive_part(ids.iter(), |report| &mut report.taken, MAX_ACCEPTED)
     }
 
-    fn receive_part(
+    fn receive_part<T>(
         &mut self,
-        ids: Ids<'_>,
-        part: impl Fn(&mut ResyncReport) -> &mut Vec<ConnectionId>,
+        more: impl Iterator<Item = T>,
+        part: impl Fn(&mut ResyncReport) -> &mut Vec<T>,
         limit: usize,
     ) -> Result<SessionEvent, ChannelError> {
         if self.asked.is_none() && !self.is_lost {
             return Err(ChannelError::NoResync);
         }
         let part = part(&mut self.report);
-        part.extend(ids.iter());
+        part.extend(more);
         if part.len() > limit {
             return Err(ChannelError::TooManySessions);
         }
@@ -176,7 +179,7 @@ impl Resync {
         if let Some(pending) = &mut self.pending {
             pending.has_reported = true;
         }
-        report.offers.retain(|id| !offered.contains(id));
+        report.offers.retain(|(id, _)| !offered.contains(id));
         Ok(SessionEvent::Resynced(report))
     }
 }

@@ -107,7 +107,7 @@ pub fn restore_connection(
     name: &str,
     descriptors: &mut Descriptors,
 ) -> Result<PendingConnection, RestoreError> {
-    let socket = descriptors.require(name)?;
+    let socket = descriptors.require(name)?.into();
     let session = snapshot.session.map(|session| restored_session(session, name, descriptors));
     let (record, crashes) = (Carry::restore(snapshot.record), snapshot.crashes);
     Ok(PendingConnection { record, socket, crashes, transfer: session.transpose()?.map(Box::new) })
@@ -118,7 +118,7 @@ fn session_snapshot(
     name: &str,
     descriptors: &mut Descriptors,
 ) -> SessionSnapshot {
-    let SessionTransfer { from, sender, content, usage, failed } = transfer;
+    let SessionTransfer { from, sender, content, usage, failed, .. } = transfer;
     let content = match content {
         // Its receiver doesn't know the checkpoint. Without memory for a copy, no worker takes it.
         Content::Checkpoint(checkpoint, entry) => Content::from_checkpoint(&checkpoint, &entry)
@@ -129,7 +129,7 @@ fn session_snapshot(
         Content::Checkpoint(..) => None,
         Content::Inline(bytes) => Some(BASE64.encode(&bytes)),
         Content::Memory(memory) => {
-            descriptors.insert(session_name(name), memory);
+            descriptors.insert(session_name(name), memory.into_inner());
             None
         }
     };
@@ -143,7 +143,7 @@ fn restored_session(
 ) -> Result<SessionTransfer, RestoreError> {
     let SessionSnapshot { from, sender, inline, progress: (consumed, written), failed } = snapshot;
     let content = match inline {
-        None => Content::Memory(descriptors.require(&session_name(name))?),
+        None => Content::Memory(descriptors.require(&session_name(name))?.into()),
         Some(text) => {
             let bytes = BASE64.decode(text.as_bytes());
             Content::Inline(bytes.map_err(|_| RestoreError::Malformed("a session"))?)
@@ -155,6 +155,7 @@ fn restored_session(
         content,
         usage: TcpProgress::new(consumed, written),
         failed,
+        room: None,
     })
 }
 

@@ -2,10 +2,11 @@
 //!
 //! Never looks into the bytes that a session travels with.
 
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
 
 use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
-use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
+use rustix::net::{AddressFamily, SocketType, getpeername, ipproto, sockopt};
 
 use crate::link::connection::{Content, Offer};
 use crate::link::error::ChannelError;
@@ -33,6 +34,11 @@ pub(super) fn open(
     if !is_tcp(&socket) {
         return Err(fault("a socket that is not TCP"));
     }
+    match is_of(&socket, record.client) {
+        Some(true) => {}
+        Some(false) => return Err(fault("a socket of another client")),
+        None => return Ok(None),
+    }
     let content = match descriptors.next() {
         None => Content::Inline(inline.to_vec()),
         Some(_) if !inline.is_empty() => return Err(fault("two images")),
@@ -40,24 +46,33 @@ pub(super) fn open(
         Some(memory) if !is_short(&memory) => return Ok(None),
         Some(memory) => Content::Memory(memory),
     };
+    // Its next worker must not wait for it, whatever this one has set.
+    let _ = rustix::io::ioctl_fionbio(&socket, true);
     let usage = TcpProgress::of(&socket).ok().flatten();
-    Ok(usage.map(|usage| Offer::new(record, socket, content, usage)))
+    Ok(usage.map(|usage| Offer::new(record, socket.into(), content, usage)))
 }
 
-pub(super) fn is_tcp(socket: &OwnedFd) -> bool {
+pub(super) fn is_tcp(socket: impl AsFd + Copy) -> bool {
     let internet = [AddressFamily::INET, AddressFamily::INET6];
     sockopt::socket_type(socket) == Ok(SocketType::STREAM)
         && sockopt::socket_domain(socket).is_ok_and(|domain| internet.contains(&domain))
         && sockopt::socket_protocol(socket) == Ok(Some(ipproto::TCP))
 }
 
+/// Whether a socket is that of a client of this address; none if its client is gone.
+pub(super) fn is_of(socket: impl AsFd, client: SocketAddr) -> Option<bool> {
+    let peer = getpeername(socket).ok().flatten()?;
+    let peer = SocketAddr::try_from(peer).ok()?;
+    Some((peer.ip().to_canonical(), peer.port()) == (client.ip().to_canonical(), client.port()))
+}
+
 /// Its reader can rely on its length and content.
-fn is_sealed(memory: &OwnedFd) -> bool {
+fn is_sealed(memory: impl AsFd) -> bool {
     let needed = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
     fcntl_get_seals(memory).is_ok_and(|seals| seals.contains(needed))
 }
 
-fn is_short(memory: &OwnedFd) -> bool {
+fn is_short(memory: impl AsFd) -> bool {
     let size = fstat(memory).map(|stat| u64::try_from(stat.st_size));
     matches!(size, Ok(Ok(size)) if size <= MAX_IMAGE)
 }

@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::ioctl_fionread;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
+use crate::closing::Deferred;
 use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
 use crate::link::connection::{Content, PendingConnection};
 use crate::link::error::{ChannelError, was_queued};
@@ -36,8 +37,9 @@ pub const PARTS: [WorkerPart; 3] = [SOCKET, WORKER_END, PAGE];
 /// The descriptors of one channel, and a buffer for messages to the worker.
 #[derive(Debug)]
 pub(super) struct Transport {
-    socket: OwnedFd,
-    worker_end: OwnedFd,
+    /// Closing an end closes the descriptors in the messages that nobody has received.
+    socket: Deferred,
+    worker_end: Deferred,
     scoreboard: Scoreboard,
     /// The memory of the scoreboard.
     page: OwnedFd,
@@ -52,7 +54,7 @@ const SCOREBOARD: &str = "STICKY_LB_SCOREBOARD";
 /// The descriptors that came with a message.
 #[derive(Debug, Default)]
 pub(super) struct ReceivedFds {
-    pub(super) descriptors: Vec<OwnedFd>,
+    pub(super) descriptors: Vec<Deferred>,
     /// Not all of them arrived.
     pub(super) lost: bool,
 }
@@ -93,6 +95,7 @@ impl Transport {
     }
 
     fn new(socket: OwnedFd, worker_end: OwnedFd, scoreboard: Scoreboard, page: OwnedFd) -> Self {
+        let (socket, worker_end) = (socket.into(), worker_end.into());
         Self { socket, worker_end, scoreboard, page, buffer: Box::new([0; MAX_TO_WORKER]) }
     }
 
@@ -106,7 +109,8 @@ impl Transport {
 
     /// For a successor.
     pub(super) fn into_descriptors(self) -> [(WorkerPart, OwnedFd); 3] {
-        [(SOCKET, self.socket), (WORKER_END, self.worker_end), (PAGE, self.page)]
+        let (socket, worker_end) = (self.socket.into_inner(), self.worker_end.into_inner());
+        [(SOCKET, socket), (WORKER_END, worker_end), (PAGE, self.page)]
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
@@ -169,7 +173,8 @@ impl Transport {
         bytes: &'a mut [u8; MAX_TO_PRIMARY],
     ) -> Result<Option<(&'a [u8], ReceivedFds)>, ChannelError> {
         let mut fds = ReceivedFds::default();
-        match scm_rights::receive(&self.socket, bytes, &mut fds.descriptors)? {
+        let take = |descriptor: OwnedFd| fds.descriptors.push(descriptor.into());
+        match scm_rights::receive_all(&self.socket, bytes, take)? {
             Received::Empty => Ok(None),
             Received::Closed => Err(ChannelError::Closed),
             Received::Message { cut: true, .. } => Err(ChannelError::Long),
@@ -188,7 +193,8 @@ impl Transport {
     ) -> Option<(&'a [u8], ReceivedFds)> {
         let mut fds = ReceivedFds::default();
         let received = if with_descriptors {
-            scm_rights::receive(&self.worker_end, bytes, &mut fds.descriptors)
+            let take = |descriptor: OwnedFd| fds.descriptors.push(descriptor.into());
+            scm_rights::receive_all(&self.worker_end, bytes, take)
         } else {
             scm_rights::receive_without_descriptors(&self.worker_end, bytes)
         };

@@ -201,6 +201,7 @@ mod tests {
             key: AffinityKey(9),
             client: "10.1.2.3:258".parse().unwrap(),
             local: "[2001:db8::1]:80".parse().unwrap(),
+            tag: 7,
         }
     }
 
@@ -272,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_session_without_its_record_is_none() {
-        for (count, body) in [(1, 71), (0, 72), (2, 144)] {
+        for (count, body) in [(1, 79), (0, 80), (2, 160)] {
             let bytes = [&header(kind::OFFER, count)[..], &vec![0; body]].concat();
             assert!(matches!(decode_to_primary(&bytes), Err(MessageError::Length { .. })));
         }

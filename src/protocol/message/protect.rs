@@ -53,10 +53,11 @@ mod tests {
             key: AffinityKey(9),
             client: "10.1.2.3:258".parse().unwrap(),
             local: "[2001:db8::1]:80".parse().unwrap(),
+            tag: 7,
         };
         let bytes = encode_protect(&record, 0x0102);
         assert_eq!(bytes[..8], *b"SL\x01\x8e\x01\0\0\0");
-        assert_eq!(bytes[80..], *b"\x02\x01\0\0\0\0\0\0");
+        assert_eq!(bytes[88..], *b"\x02\x01\0\0\0\0\0\0");
         let ToPrimary::Protect(got, page) = decode_to_primary(&bytes).unwrap() else { panic!() };
         assert_eq!((got, page), (record, 0x0102));
         for end in HEADER..PROTECT {

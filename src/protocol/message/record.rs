@@ -18,6 +18,21 @@ pub struct ConnectionRecord {
     pub client: SocketAddr,
     /// The address that the client connected to.
     pub local: SocketAddr,
+    /// By this the primary knows its record again: whoever gives it back gives all of it back, unchanged.
+    pub tag: u64,
+}
+
+/// Bytes of a record without its tag.
+const UNTAGGED: usize = RECORD - 8;
+
+impl ConnectionRecord {
+    /// Its bytes without the tag.
+    #[must_use]
+    pub fn untagged_bytes(&self) -> [u8; UNTAGGED] {
+        let mut bytes = [0; UNTAGGED];
+        encode_untagged(&mut bytes, self);
+        bytes
+    }
 }
 
 /// The connections of one message; checked when the message was read.
@@ -39,6 +54,11 @@ impl<'a> Records<'a> {
 }
 
 pub(super) fn encode_record(bytes: &mut [u8], record: &ConnectionRecord) {
+    encode_untagged(bytes, record);
+    bytes[UNTAGGED..RECORD].copy_from_slice(&record.tag.to_le_bytes());
+}
+
+fn encode_untagged(bytes: &mut [u8], record: &ConnectionRecord) {
     bytes[0..8].copy_from_slice(&record.id.0.to_le_bytes());
     bytes[8..16].copy_from_slice(&record.accepted_at.0.to_le_bytes());
     bytes[16..24].copy_from_slice(&record.key.0.to_le_bytes());
@@ -53,6 +73,7 @@ pub(super) fn decode_record(bytes: &[u8]) -> Result<ConnectionRecord, MessageErr
         key: AffinityKey(u64_at(bytes, 16)),
         client: decode_address(&bytes[24..48])?,
         local: decode_address(&bytes[48..72])?,
+        tag: u64_at(bytes, UNTAGGED),
     })
 }
 

@@ -1,8 +1,8 @@
 //! Messages by which a worker reports its sessions to a primary that follows another.
 
-use crate::protocol::ids::ConnectionId;
+use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::protocol::message::{
-    HEADER, MAX_IDS, MessageError, body_of, encode_ids, header, kind, u64_at,
+    BATCH, HEADER, MAX_IDS, MessageError, body_of, encode_ids, header, kind, u64_at,
 };
 
 /// A request to report, with its number.
@@ -17,13 +17,43 @@ pub fn encode_resync_done(number: u64) -> [u8; HEADER + 8] {
     numbered(kind::RESYNC_DONE, number)
 }
 
-/// Writes which offers are not answered. Ids beyond
-/// [`BATCH`](crate::protocol::message::BATCH) are left out, here and below.
+/// Bytes of an offer's id and time.
+const OFFER: usize = 16;
+
+/// Bytes of the longest message of open offers.
+pub const MAX_OPEN_OFFERS: usize = HEADER + BATCH * OFFER;
+
+/// The open offers of one message: which session, and when it was offered.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenOffers<'a>(&'a [u8]);
+
+impl<'a> OpenOffers<'a> {
+    /// In order.
+    pub fn iter(self) -> impl Iterator<Item = (ConnectionId, Timestamp)> + 'a {
+        let offers = self.0.chunks_exact(OFFER);
+        offers.map(|offer| (ConnectionId(u64_at(offer, 0)), Timestamp(u64_at(offer, 8))))
+    }
+}
+
+/// Writes which offers are not answered, and when they were made. Those beyond
+/// [`BATCH`](crate::protocol::message::BATCH) are left out, as ids are below.
 pub fn encode_resync_offers(
-    buffer: &mut [u8; MAX_IDS],
-    ids: impl Iterator<Item = ConnectionId>,
+    buffer: &mut [u8; MAX_OPEN_OFFERS],
+    offers: impl Iterator<Item = (ConnectionId, Timestamp)>,
 ) -> &[u8] {
-    encode_ids(buffer, kind::RESYNC_OFFERS, ids)
+    let mut count: u16 = 0;
+    let (head, body) = buffer.split_at_mut(HEADER);
+    for (bytes, (id, at)) in body.chunks_exact_mut(OFFER).zip(offers) {
+        bytes[..8].copy_from_slice(&id.0.to_le_bytes());
+        bytes[8..].copy_from_slice(&at.0.to_le_bytes());
+        count += 1;
+    }
+    head.copy_from_slice(&header(kind::RESYNC_OFFERS, count));
+    &buffer[..HEADER + usize::from(count) * OFFER]
+}
+
+pub(super) fn decode_open_offers(count: u16, body: &[u8]) -> Result<OpenOffers<'_>, MessageError> {
+    body_of(kind::RESYNC_OFFERS, count, body, OFFER).map(OpenOffers)
 }
 
 /// Writes which sessions were accepted.
@@ -55,9 +85,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::protocol::message::{
-        BATCH, ToPrimary, ToWorker, decode_to_primary, decode_to_worker,
-    };
+    use crate::protocol::message::{ToPrimary, ToWorker, decode_to_primary, decode_to_worker};
 
     proptest! {
         #[test]
@@ -71,10 +99,12 @@ mod tests {
             let done = decode_to_primary(&done).unwrap();
             prop_assert!(matches!(done, ToPrimary::ResyncDone(got) if got == number));
             let sent = || ids.iter().copied().map(ConnectionId);
-            let mut buffer = [0xff; MAX_IDS];
+            let offers = || sent().map(|id| (id, Timestamp(id.0.wrapping_mul(3))));
+            let mut buffer = [0xff; MAX_OPEN_OFFERS];
             let ToPrimary::ResyncOffers(got) =
-                decode_to_primary(encode_resync_offers(&mut buffer, sent())).unwrap() else { panic!() };
-            prop_assert!(got.iter().eq(sent()));
+                decode_to_primary(encode_resync_offers(&mut buffer, offers())).unwrap() else { panic!() };
+            prop_assert!(got.iter().eq(offers()));
+            let mut buffer = [0xff; MAX_IDS];
             let ToPrimary::ResyncAccepted(got) =
                 decode_to_primary(encode_resync_accepted(&mut buffer, sent())).unwrap() else { panic!() };
             prop_assert!(got.iter().eq(sent()));

@@ -20,6 +20,7 @@ fn records() -> impl Strategy<Value = ConnectionRecord> {
             key: AffinityKey(key),
             client,
             local,
+            tag: id ^ key,
         },
     )
 }
@@ -70,15 +71,17 @@ fn a_record_stands_where_the_documentation_says() {
         key: AffinityKey(3),
         client: "10.1.2.3:258".parse().unwrap(),
         local: "[2001:db8::1]:80".parse().unwrap(),
+        tag: 7,
     };
     let mut buffer = [0; MAX_TO_WORKER];
     let bytes = encode_connections(&mut buffer, [&record].into_iter());
-    assert_eq!(bytes.len(), 80);
+    assert_eq!(bytes.len(), 88);
     assert_eq!(&bytes[..8], b"SL\x01\x01\x01\x00\x00\x00");
     assert_eq!(&bytes[8..16], &[1, 2, 3, 4, 5, 6, 7, 8]);
     assert_eq!((bytes[16], bytes[24]), (2, 3));
     assert_eq!(&bytes[32..48], &[4, 0, 2, 1, 0, 0, 0, 0, 10, 1, 2, 3, 0, 0, 0, 0]);
     assert_eq!(&bytes[56..68], &[6, 0, 80, 0, 0, 0, 0, 0, 0x20, 0x01, 0x0d, 0xb8]);
+    assert_eq!(&bytes[80..], &[7, 0, 0, 0, 0, 0, 0, 0]);
 }
 
 #[test]

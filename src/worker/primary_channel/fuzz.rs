@@ -183,6 +183,7 @@ fn client(
         key: AffinityKey(random.next()),
         client,
         local: listener.local_addr().unwrap(),
+        tag: 7,
     };
     (record, stream.into())
 }

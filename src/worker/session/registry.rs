@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::protocol::drain::{DrainMode, DrainOrder};
-use crate::protocol::ids::{AffinityKey, ConnectionId};
+use crate::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use crate::protocol::message::MAX_ACCEPTED;
 use crate::worker::guard::{ConnectionGuard, Residency, Residents};
 #[cfg(feature = "hyper")]
@@ -43,6 +43,8 @@ pub(crate) enum OfferOutcome {
 /// An offer that the primary hasn't answered yet.
 #[derive(Debug)]
 struct Offered {
+    /// Before it was sent.
+    at: Timestamp,
     answer: oneshot::Sender<OfferOutcome>,
     /// Another primary was told since that it is offered.
     is_reported: bool,
@@ -280,17 +282,20 @@ impl Sessions {
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<Option<oneshot::Receiver<OfferOutcome>>> {
         let mut offered = lock(&self.offered);
+        let at = Timestamp::now();
         if !sender.try_send(message, descriptors)? {
             return Ok(None);
         }
         let (answer, outcome) = oneshot::channel();
-        offered.insert(id, Offered { answer, is_reported: false });
+        offered.insert(id, Offered { at, answer, is_reported: false });
         Ok(Some(outcome))
     }
 
     /// The primary's answer. One about a session that wasn't offered is ignored.
     pub(crate) fn resolve(&self, id: ConnectionId, outcome: OfferOutcome) {
-        let Some(Offered { answer, is_reported }) = lock(&self.offered).remove(&id) else { return };
+        let Some(Offered { answer, is_reported, .. }) = lock(&self.offered).remove(&id) else {
+            return;
+        };
         if outcome == OfferOutcome::Migrated {
             lock(&self.accepted).retain(|accepted| *accepted != id);
         }
@@ -300,11 +305,11 @@ impl Sessions {
         });
     }
 
-    /// Offers without an answer; another primary is told of them now.
-    pub(crate) fn report_offers(&self) -> Vec<ConnectionId> {
+    /// Offers without an answer, with their times; another primary is told of them now.
+    pub(crate) fn report_offers(&self) -> Vec<(ConnectionId, Timestamp)> {
         let mut offered = lock(&self.offered);
         offered.values_mut().for_each(|offer| offer.is_reported = true);
-        offered.keys().copied().collect()
+        offered.iter().map(|(id, offer)| (*id, offer.at)).collect()
     }
 
     /// A session has come from another worker.

@@ -4,22 +4,26 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::protocol::ids::ConnectionId;
 use crate::protocol::message::{
-    BATCH, MAX_IDS, encode_close_request, encode_resync_accepted, encode_resync_done,
-    encode_resync_offers,
+    BATCH, MAX_IDS, MAX_OPEN_OFFERS, encode_close_request, encode_resync_accepted,
+    encode_resync_done, encode_resync_offers,
 };
 use crate::worker::session::registry::Sessions;
 
 /// The answer to the request of that number, in the order in which it is to be sent.
 pub(crate) fn resync(sessions: &Sessions, number: u64) -> Vec<Vec<u8>> {
-    let mut messages = some_at_a_time(&sessions.report_offers(), |buffer, ids| {
-        encode_resync_offers(buffer, ids.iter().copied()).to_vec()
-    });
+    let offers = sessions.report_offers();
+    let offers = offers
+        .chunks(BATCH)
+        .map(|some| encode_resync_offers(&mut [0; MAX_OPEN_OFFERS], some.iter().copied()).to_vec());
+    let mut messages: Vec<_> = offers.collect();
     messages.extend(outstanding_request(sessions));
-    messages.extend(some_at_a_time(&sessions.accepted(), |buffer, ids| {
-        encode_resync_accepted(buffer, ids.iter().copied()).to_vec()
-    }));
+    let accepted = sessions.accepted();
+    messages.extend(
+        accepted
+            .chunks(BATCH)
+            .map(|some| encode_resync_accepted(&mut [0; MAX_IDS], some.iter().copied()).to_vec()),
+    );
     messages.push(encode_resync_done(number).to_vec());
     messages
 }
@@ -30,12 +34,4 @@ fn outstanding_request(sessions: &Sessions) -> Option<Vec<u8>> {
     let left = sessions.asked.load(Ordering::Relaxed).saturating_sub(granted);
     let draining = (*sessions.draining.borrow()).filter(|draining| draining.has_primary)?;
     (left > 0).then(|| encode_close_request(left, draining.left()).to_vec())
-}
-
-fn some_at_a_time(
-    ids: &[ConnectionId],
-    encode: impl Fn(&mut [u8; MAX_IDS], &[ConnectionId]) -> Vec<u8>,
-) -> Vec<Vec<u8>> {
-    let mut buffer = [0; MAX_IDS];
-    ids.chunks(BATCH).map(|some| encode(&mut buffer, some)).collect()
 }
