@@ -150,7 +150,8 @@ async fn report_failed(sessions: &Sessions, session: &Inner) {
     let id = session.info.id;
     tracing::debug!(connection = id.0, "session doesn't go on in this worker");
     let by_library = !session.handle.is_rejected() && !session.handle.is_detached();
-    let obstacle = session.handle.obstacle().or(by_library.then_some(Obstacle::ClosedAtOnce));
+    let obstacle =
+        session.handle.obstacle().or_else(|| by_library.then_some(Obstacle::ClosedAtOnce));
     if let Some(obstacle) = obstacle {
         sessions.shared.reported.obstacle(session.route(), obstacle.hint());
     }

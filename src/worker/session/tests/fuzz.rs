@@ -7,13 +7,14 @@ mod conversation;
 mod servers;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
+use tokio::time::Instant;
 use tokio::time::timeout;
 
 use crate::protocol::ids::Timestamp;
