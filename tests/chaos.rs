@@ -1,15 +1,34 @@
-//! Everything at once: rolling restarts, scaling, upgrades, kills of workers and of the primary, stalls
-//! and reopened files, in random order under a constant load. Only what a killed worker had acknowledged
-//! and what a killed primary had not handed over may be cut, which is counted; and afterwards everything
-//! is as it was.
+//! Everything at once: rolling restarts, scaling, upgrades, kills of workers and of the primary, stalls,
+//! workers that fall silent for good and reopened files, in random order under a constant load, and beside
+//! clients that end slowly; and nobody reads the log. Only what a killed worker had acknowledged and what a
+//! killed primary had not handed over may be cut, which is counted; and afterwards everything is as it was.
 
 mod common;
 
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use common::client::connect_from;
 use common::load::Load;
 use common::process::{Signal, children, descriptors, signal, state};
-use common::{Primary, eventually};
+use common::{Primary, eventually, example};
+use rustix::pipe::fcntl_getpipe_size;
+
+/// Clients at a time that don't read, and whose sockets linger.
+const SLOW: u8 = 6;
+
+/// They come and go until it is over.
+fn be_slow(to: SocketAddr, is_over: &AtomicBool) {
+    while !is_over.load(Ordering::Relaxed) {
+        let connect = |number| connect_from(IpAddr::V4(Ipv4Addr::new(127, 9, 0, number)), to);
+        let clients: Vec<_> = (1..=SLOW).map(connect).collect();
+        std::thread::park_timeout(Duration::from_millis(200));
+        drop(clients);
+    }
+}
 
 /// How long: `scripts/prove-chaos` asks for more.
 fn duration() -> Duration {
@@ -29,19 +48,27 @@ impl Random {
 
 #[test]
 fn whatever_happens_nobody_is_lost_and_all_returns_to_its_base() {
+    let (_reader, mut log) = std::io::pipe().unwrap();
+    log.write_all(&vec![b'\n'; fcntl_getpipe_size(&log).unwrap()]).unwrap();
     let primary = Primary::with_workers(3)
+        .worker(&[&example("test_worker"), "answers-or-lingers"])
+        .error_output(log)
+        .arguments(&["--watchdog-timeout", "1s"])
         .arguments(&["--min-uptime", "50ms", "--max-restarts", "1000000"])
         .arguments(&["--exp-backoff-restart-delay", "10ms", "--exp-backoff-max-delay", "50ms"])
         .arguments(&["--keeper-min-uptime", "0"])
         .start();
     let base = descriptors(primary.primary_pid()).len();
     let load = Load::start(primary.address());
+    let (is_over, address) = (Arc::new(AtomicBool::new(false)), primary.address());
+    let flag = Arc::clone(&is_over);
+    let slow = std::thread::spawn(move || be_slow(address, &flag));
     let (mut random, mut kills, mut crashes) = (Random(0x2545_f491_4f6c_dd1d), 0, 0);
     let start = SystemTime::now();
     while start.elapsed().unwrap() < duration() {
         let workers = primary.workers();
         let victim = workers.get(random.below(workers.len())).map(|(pid, ..)| *pid);
-        match (random.below(10), victim) {
+        match (random.below(11), victim) {
             (0 | 1, _) => primary.signal(Signal::HUP),
             (2, _) => primary.signal(Signal::TTIN),
             (3, _) => primary.signal(Signal::TTOU),
@@ -55,6 +82,11 @@ fn whatever_happens_nobody_is_lost_and_all_returns_to_its_base() {
                 signal(pid, Signal::KILL);
                 kills += 1;
             }
+            (9, Some(pid)) => {
+                // For good: the watchdog ends it.
+                signal(pid, Signal::STOP);
+                kills += 1;
+            }
             (_, Some(pid)) => {
                 signal(pid, Signal::STOP);
                 // Longer than ack_timeout.
@@ -65,6 +97,8 @@ fn whatever_happens_nobody_is_lost_and_all_returns_to_its_base() {
         }
         std::thread::park_timeout(Duration::from_millis(random.below(300) as u64));
     }
+    is_over.store(true, Ordering::Relaxed);
+    slow.join().unwrap();
     let (answered, failed) = load.stop_and_count();
     println!(
         "{answered} answered, {} cut by {kills} kills and {crashes} crashes of the primary",
@@ -83,5 +117,5 @@ fn whatever_happens_nobody_is_lost_and_all_returns_to_its_base() {
     let stopped = primary.stop();
     let count = |what: &str| stopped[what].as_u64().expect("a number");
     assert_eq!(count("accepted"), count("acknowledged") + count("lost"));
-    assert!(count("lost") <= (crashes * Load::CLIENTS) as u64, "{stopped}");
+    assert!(count("lost") <= (crashes * (Load::CLIENTS + usize::from(SLOW))) as u64, "{stopped}");
 }

@@ -5,7 +5,7 @@
 use std::error::Error;
 use std::io::{IoSlice, Write};
 use std::mem::MaybeUninit;
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Once;
@@ -91,6 +91,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 Ok(())
             });
         }
+        "answers-or-lingers" => return channel.answer_or_linger(),
         "sends-lingering" => return channel.serve(send_lingering),
         "offers-anothers-session" => {
             return channel.serve_with(
@@ -156,8 +157,19 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 Ok(())
             });
         }
-        "floods-closes" => {
-            return channel.flood_when_asked(&encode_close_request(1, Duration::ZERO));
+        "asks-for-closes" => {
+            return channel.serve_with(
+                |channel, _, socket| {
+                    channel.acknowledge();
+                    answer(socket, "flood")?;
+                    for _ in 0..300 {
+                        channel.say(&encode_close_request(1, Duration::ZERO))?;
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
+                    Ok(())
+                },
+                true,
+            );
         }
         "floods-requests" => return channel.flood_when_asked(&REPLACE_ME),
         "floods-ready" => return channel.flood_when_asked(&READY),
@@ -274,6 +286,39 @@ impl Channel {
         }
     }
 
+    /// Answers its clients, but for those from 127.9.0.0/16, which don't read: the primary closes the last
+    /// copy of their sockets, which linger.
+    fn answer_or_linger(self) -> Result<ExitCode, Box<dyn Error>> {
+        self.get_ready()?;
+        let (mut bytes, mut descriptors) = ([0; MAX_TO_WORKER], Vec::with_capacity(BATCH));
+        loop {
+            wait_for(&self.socket)?;
+            let Received::Message { length, .. } =
+                receive(&self.socket, &mut bytes, &mut descriptors)?
+            else {
+                return Ok(ExitCode::SUCCESS);
+            };
+            match decode_to_worker(&bytes[..length])? {
+                ToWorker::Connections(records) => {
+                    for (record, socket) in records.iter().zip(descriptors.drain(..)) {
+                        if matches!(record.client.ip(), IpAddr::V4(it) if it.octets()[1] == 9) {
+                            fill_and_linger(&socket)?;
+                            drop(socket);
+                            self.acknowledge();
+                        } else {
+                            self.acknowledge();
+                            // A client that goes is no concern of the others.
+                            let _ = answer(socket, "answered");
+                        }
+                    }
+                }
+                ToWorker::Drain(_) => return Ok(ExitCode::SUCCESS),
+                ToWorker::Ping => self.say(&PONG)?,
+                other => return Err(format!("unexpected: {other:?}").into()),
+            }
+        }
+    }
+
     fn serve(
         self,
         handle: impl Fn(&Self, &ConnectionRecord, OwnedFd) -> Result<(), Box<dyn Error>>,
@@ -303,6 +348,7 @@ impl Channel {
                             handle(&self, &record, socket)?;
                         }
                     }
+                    ToWorker::CloseGrant(_) => {}
                     _ => self.say(&PONG)?,
                 },
                 Received::Empty => {}
