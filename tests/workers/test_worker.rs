@@ -163,7 +163,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                     channel.acknowledge();
                     answer(socket, "flood")?;
                     for _ in 0..300 {
-                        channel.say(&encode_close_request(1, Duration::ZERO))?;
+                        channel.say(&encode_close_request(1_000, Duration::ZERO))?;
                         std::thread::sleep(Duration::from_millis(10));
                     }
                     Ok(())
