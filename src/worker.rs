@@ -45,6 +45,7 @@ mod ending;
 mod error;
 mod guard;
 mod handler_result;
+#[cfg(feature = "hyper")]
 mod http_limits;
 #[cfg(feature = "hyper")]
 pub mod hyper;
@@ -66,6 +67,7 @@ pub use drain::Drain;
 pub use error::{AttachError, ChannelError, ServeError};
 pub use guard::ConnectionGuard;
 pub use handler_result::HandlerResult;
+#[cfg(feature = "hyper")]
 pub use http_limits::HttpLimits;
 pub use serve::serve_or_listen;
 pub use session::{

@@ -28,6 +28,7 @@ use crate::worker::drain::Drain;
 use crate::worker::ending;
 use crate::worker::error::{AttachError, ChannelError, ServeError};
 use crate::worker::handler_result::HandlerResult;
+#[cfg(feature = "hyper")]
 use crate::worker::http_limits::HttpLimits;
 use crate::worker::listen::OwnListener;
 use crate::worker::misuse::Misuse;
@@ -77,6 +78,7 @@ pub struct Worker {
     /// Ends when no more connections come.
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
     signals: [Signal; 2],
+    #[cfg(feature = "hyper")]
     http_limits: HttpLimits,
     /// The address that the last client connected to.
     local: Option<SocketAddr>,
@@ -156,6 +158,7 @@ impl Worker {
             sessions,
             returned,
             signals: [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?],
+            #[cfg(feature = "hyper")]
             http_limits: HttpLimits::new(),
             local: None,
         })
@@ -242,6 +245,7 @@ impl Worker {
 
     /// Sets the limits for slow clients, before `worker::axum` or `worker::hyper` serves this worker.
     /// Plain handlers have none.
+    #[cfg(feature = "hyper")]
     pub fn set_http_limits(&mut self, limits: HttpLimits) {
         self.http_limits = limits;
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+#[cfg(feature = "hyper")]
 use crate::worker::http_limits::HttpLimits;
 
 /// A connection's wait.
@@ -28,6 +29,7 @@ impl Waiting {
     }
 
     /// Whether it has waited for too long. In the middle of a head the limit is that of heads.
+    #[cfg(feature = "hyper")]
     pub(super) fn is_overdue(&self, limits: &HttpLimits, in_head: bool, now: Instant) -> bool {
         let is_idle = self.is_used && !in_head;
         let limit = if is_idle { limits.idle_timeout } else { limits.header_timeout };
@@ -50,7 +52,7 @@ impl Waiting {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "hyper"))]
 mod tests {
     use super::*;
 
