@@ -36,7 +36,7 @@ impl<'a> OpenOffers<'a> {
 }
 
 /// Writes which offers are not answered, and when they were made. Those beyond
-/// [`BATCH`](crate::protocol::message::BATCH) are left out, as ids are below.
+/// [`BATCH`] are left out, as ids are below.
 pub fn encode_resync_offers(
     buffer: &mut [u8; MAX_OPEN_OFFERS],
     offers: impl Iterator<Item = (ConnectionId, Timestamp)>,
