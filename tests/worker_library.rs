@@ -270,9 +270,9 @@ fn end(mut client: &TcpStream, since: Instant) -> (Duration, String) {
 }
 
 fn is_about(seconds: f64, waited: Duration) {
-    // A busy machine is late; a limit that was begun again would be later still.
+    // A busy machine is late; another limit, or one that was begun again, would be later still.
     let earliest = seconds - 0.01;
-    assert!((earliest..seconds + 0.9).contains(&waited.as_secs_f64()), "{waited:?}");
+    assert!((earliest..seconds + 1.9).contains(&waited.as_secs_f64()), "{waited:?}");
 }
 
 #[test]
