@@ -129,7 +129,8 @@ async fn workers_of_a_predecessor_are_told_from_what_they_have_started() {
     let tree = || tree(keeper).into_iter().rev().collect::<Vec<_>>();
     eventually("they have started all", || {
         let started = tree();
-        started.iter().filter(|pid| worker_of(**pid) == Some(of(3))).count() == 3
+        let count = |worker| started.iter().filter(|pid| worker_of(**pid) == Some(worker)).count();
+        count(of(3)) == 3 && count(of(4)) == 1
     });
     assert_eq!(process_of(of(3), &tree()), Some(pids[0]));
     assert_eq!(process_of(of(4), &tree()), Some(pids[1]));
