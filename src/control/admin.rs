@@ -13,8 +13,8 @@
 //! requests of other web pages to everything else. Only POST changes anything.
 //!
 //! Runs on the thread of the control socket. Connections are bounded in number, in all and from each
-//! address, requests in size and time; a client that doesn't read is disconnected. Whoever holds
-//! connections, there is a place for a health check: see `connections`.
+//! address, requests in size and time; a client that doesn't read is disconnected. However many
+//! connections are held, there is a place for a health check: see `connections`.
 
 use std::convert::Infallible;
 use std::io;

@@ -54,7 +54,7 @@ pub enum TokenSource {
     Given(Token),
     /// From the primary itself, which writes it to a file beside the control socket.
     Own,
-    /// There is none: whoever reaches the listener is answered.
+    /// There is none: everybody who reaches the listener is answered.
     None,
 }
 

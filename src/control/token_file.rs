@@ -1,6 +1,6 @@
 //! The file of the token that a primary makes for itself, where no other is configured.
 //!
-//! It lies beside the control socket and lasts as long as that: whoever may read it may use the socket,
+//! It lies beside the control socket and lasts as long as that: a user who may read it may use the socket,
 //! too. Knows nothing of requests.
 
 use std::fs::{self, File, OpenOptions};

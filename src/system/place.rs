@@ -1,6 +1,6 @@
 //! The place of a file: its folder, held by a descriptor, and its name there.
 //!
-//! A path is a row of names, and whoever may write to a folder may exchange a name in it, for a link as
+//! A path is a row of names, and a user who may write to a folder may exchange a name in it, for a link as
 //! well. A privileged process that opens such a path writes where others choose. [`Place::guarded`]
 //! goes from name to name without letting the kernel follow links, and refuses whatever someone else
 //! than root and this process's user could exchange. Never looks at what is in a file.

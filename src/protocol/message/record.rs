@@ -18,7 +18,7 @@ pub struct ConnectionRecord {
     pub client: SocketAddr,
     /// The address that the client connected to.
     pub local: SocketAddr,
-    /// By this the primary knows its record again: whoever gives it back gives all of it back, unchanged.
+    /// By this the primary knows its record again: it comes back with all the rest, unchanged.
     pub tag: u64,
 }
 
