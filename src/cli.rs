@@ -11,7 +11,9 @@ use std::process::ExitCode;
 use crate::demo::server;
 use crate::error::chain;
 use crate::handover::StateFile;
+use crate::settings::before::Before;
 use crate::settings::reader::{Reader, Reading};
+use crate::supervisor::pool::snapshot::After;
 use crate::upgrade::check::UNDERSTOOD;
 use clap::{ArgMatches, FromArgMatches};
 
@@ -70,7 +72,10 @@ pub fn main() -> ExitCode {
 fn run_command(command: SubCommand, matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
     match command {
         SubCommand::DemoWorker { listen } => server::run(listen),
-        SubCommand::Check(check) => print_check(&read(matches)?, &check),
+        SubCommand::Check(check) => match check.state {
+            Some(number) => check_state(matches, number),
+            None => print_check(&Reader::new(matches)?.read()?, &check),
+        },
         SubCommand::Init(arguments) => init(&arguments),
         SubCommand::Operate(command) => commands::run(command, matches).map_err(Into::into),
         SubCommand::Completions { shell } => documents::completions(shell).map_err(Into::into),
@@ -90,10 +95,6 @@ fn usage(error: &clap::Error, words: &[OsString]) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::USAGE))
 }
 
-fn read(matches: &ArgMatches) -> Result<Reading, Box<dyn Error>> {
-    Ok(Reader::new(matches)?.read()?)
-}
-
 /// Complains about parts of the source that have no equivalent.
 fn init(init: &Init) -> Result<(), Box<dyn Error>> {
     for note in configuration::init(init)? {
@@ -102,14 +103,17 @@ fn init(init: &Init) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Prints the resulting settings. With `--state`, a running primary asks whether this program understands
-/// its state.
+/// A running primary asks whether this program would go on with its state.
+fn check_state(matches: &ArgMatches, number: i32) -> Result<(), Box<dyn Error>> {
+    let state = StateFile::from_number(number)?;
+    let before = Before::new(&state.primary, &state.pool, After::Upgrade);
+    Reader::new(matches)?.read_after(&before)?;
+    let _ = writeln!(std::io::stdout(), "{UNDERSTOOD}");
+    Ok(())
+}
+
+/// Prints the resulting settings.
 fn print_check(reading: &Reading, check: &Check) -> Result<(), Box<dyn Error>> {
-    if let Some(number) = check.state {
-        StateFile::from_number(number)?;
-        let _ = writeln!(std::io::stdout(), "{UNDERSTOOD}");
-        return Ok(());
-    }
     if check.json {
         print_json(&configuration::json(&reading.values));
     } else {

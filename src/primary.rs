@@ -16,10 +16,10 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::control::admin::AdminError;
-use crate::control::links::PrimaryHandle;
-use crate::control::server::Server;
+use crate::control::links::{Notes, PrimaryHandle};
 use crate::control::socket::SocketError;
 use crate::control::token_file::TokenError;
+use crate::error::chain;
 use crate::frontend::dispatcher::DispatchError;
 use crate::frontend::listener::ListenError;
 use crate::frontend::query::queries;
@@ -50,6 +50,7 @@ mod frontend;
 mod handover;
 mod journal;
 mod listen;
+mod operators;
 mod pool_settings;
 mod signals;
 mod startup;
@@ -63,6 +64,7 @@ use control_loop::{ControlLoop, Reload};
 use endpoints::Endpoints;
 use frontend::FrontendThread;
 use journal::PrimaryJournal;
+use operators::Operators;
 use pool_settings::PoolContext;
 use signals::Signals;
 use triggers::Triggers;
@@ -173,9 +175,6 @@ enum PoolStart {
 struct Services<Reread, Report> {
     control_loop: ControlLoop<Reread, Report>,
     frontend: FrontendThread,
-    endpoints: Endpoints,
-    /// Ends when it is dropped.
-    _server: Server,
 }
 
 impl Primary {
@@ -244,8 +243,16 @@ impl Primary {
         let keeper = Keeper::from_environment().map_err(start("watch its keeper"))?;
         let orphans = self.pool.orphans(keeper.as_ref());
         let orphans = orphans.map_err(start("take care of orphaned processes"))?;
-        let Self { config, address, pool, mut endpoints, journal, pool_journal, store, .. } = self;
-        let triggers = Triggers::start(&config)?;
+        let Self { mut config, address, pool, mut endpoints, journal, pool_journal, store, .. } =
+            self;
+        let triggers = match (Triggers::start(&config), &pool) {
+            (Err(error), PoolStart::Resumed(..)) => {
+                config.not_renewed.push(chain(&error));
+                config.triggers.watch = None;
+                Triggers::start(&config)?
+            }
+            (started, _) => started?,
+        };
         let notifier = Notifier::from_environment();
         let heartbeat = notifier.as_ref().and_then(Notifier::watchdog_interval);
         let (commander, events, commands) =
@@ -271,15 +278,24 @@ impl Primary {
             admin: endpoints.admin.take(),
             token: endpoints.token.as_ref(),
         };
+        for what in &config.not_renewed {
+            tracing::warn!(what, "goes on as before, or without: cannot be had any more");
+        }
+        let (notes, noted) = watch::channel(Notes {
+            control: endpoints.socket.as_ref().map(|socket| socket.path().to_owned()),
+            not_renewed: config.not_renewed.clone(),
+        });
         let server = control_server::start(
             handles,
             &config,
             address,
             journal.snapshot(),
             listeners,
+            noted,
             &announcer,
         );
         let server = server.map_err(start("start the thread of the control socket"))?;
+        let operators = Operators::new(endpoints, server, notes, store.clone());
         let context = PoolContext { port: address.port(), heartbeat };
         let mut control_loop = ControlLoop {
             signals,
@@ -296,6 +312,7 @@ impl Primary {
             report,
             upgrade: Upgrade::new(&journal, &pool_journal),
             journal,
+            operators,
         };
         if matches!(pool, PoolStart::New) {
             control_loop.report_listening(address);
@@ -312,7 +329,7 @@ impl Primary {
             journal: Some(pool_journal),
         };
         let pool = pool.start(context.settings(&config), links);
-        Ok((pool, Services { control_loop, frontend, endpoints, _server: server }))
+        Ok((pool, Services { control_loop, frontend }))
     }
 }
 
@@ -349,14 +366,14 @@ impl<Reread, Report> Services<Reread, Report> {
     /// Gathers everything. From here on signals wait for the successor.
     async fn hand_over(self, pool: PoolHandover) -> Result<PrimaryEnd, PrimaryError> {
         let flush_by = Timestamp::now() + FLUSH_TIMEOUT;
-        let Self { mut control_loop, frontend, endpoints, .. } = self;
+        let Self { mut control_loop, frontend } = self;
         control_loop.upgrade.reply(Ok(()));
         let frontend = frontend.handover().await?;
         hold_signals();
         control_loop.flush(MESSAGE_TIMEOUT);
         let output = control_loop.output.hand_over(FLUSH_TIMEOUT).await;
-        let ControlLoop { journal, upgrade, .. } = control_loop;
-        let endpoints = endpoints.into_descriptors();
+        let ControlLoop { journal, upgrade, operators, .. } = control_loop;
+        let endpoints = operators.into_descriptors();
         let handover = Handover::gather(frontend, pool, output, endpoints, journal)?;
         let (handover, program) = (Box::new(handover), upgrade.into_program());
         Ok(PrimaryEnd::HandedOver { handover, program, flush_by })

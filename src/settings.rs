@@ -2,6 +2,7 @@
 //!
 //! Acts on no setting.
 
+pub mod before;
 pub mod change;
 pub mod control;
 pub mod drain;

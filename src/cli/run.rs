@@ -19,6 +19,7 @@ use crate::keeper;
 use crate::log::{LogFormat, LogHandle};
 use crate::primary::{Primary, PrimaryEnd, Startup, StatusEvent};
 use crate::protocol::ids::Timestamp;
+use crate::settings::before::Before;
 use crate::settings::change::{needs_restart, renames_control};
 use crate::settings::reader::{Reader, Reading};
 use crate::supervisor::output::Output;
@@ -82,11 +83,14 @@ pub(super) fn run(reader: &Reader, events: Option<RawFd>) -> Result<u8, Box<dyn 
     result
 }
 
-/// A kept primary has the configuration that its keeper has read. After a crash, the primary goes on
-/// with the configuration of the one before, even if the file has changed since; if that one is refused
-/// now, the file is read again.
+/// A kept primary has the configuration that its keeper has read. A successor goes on with what the one before
+/// has had; if that is refused now, everything is read anew.
 fn read(reader: &Reader, left: Option<&Startup>) -> Result<Config, Box<dyn Error>> {
-    let again = left.and_then(Startup::source).map(|source| reader.read_again(source));
+    let before = left.and_then(Startup::before);
+    let again = match before.map(|(primary, pool, after)| Before::new(primary, pool, after)) {
+        Some(before) => Some(reader.read_after(&before)),
+        None => left.and_then(Startup::source).map(|source| reader.read_text(Some(source))),
+    };
     let Reading { config, .. } = match again {
         Some(Ok(reading)) => reading,
         Some(Err(_)) | None => reader.read()?,
@@ -107,12 +111,13 @@ impl Run<'_> {
     /// Runs a primary, and again in the same process where an upgrade has failed in its last step.
     fn primary(self, mut startup: Startup) -> Result<(), Box<dyn Error>> {
         loop {
-            let output = startup.start_output(self.config.output.clone())?;
+            let mut config = self.config.clone();
+            let output = startup.start_output(&mut config)?;
             let log = self.log.clone();
             let flush_log = move || log.flush_within(LOG_TIMEOUT);
             let events = EventWriter::start(self.events, flush_log)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let (end, flush_by) = runtime.block_on(self.once(startup, &output, &events));
+            let (end, flush_by) = runtime.block_on(self.once(config, startup, &output, &events));
             runtime.shutdown_timeout(BLOCKING_TIMEOUT);
             let left = || flush_by.since(Timestamp::now());
             events.finish(left().max(LAST_EVENT_TIMEOUT));
@@ -130,6 +135,7 @@ impl Run<'_> {
     /// Runs one primary to its end. Returns until when the readers of what it has printed have time.
     async fn once(
         self,
+        config: Config,
         startup: Startup,
         output: &Output,
         events: &EventWriter,
@@ -146,7 +152,7 @@ impl Run<'_> {
             }
         };
         let mut started = Timestamp::now();
-        let result = match Primary::listen(self.config.clone(), startup) {
+        let result = match Primary::listen(config, startup) {
             Ok(primary) => {
                 started = primary.started();
                 primary.run(output.clone(), self.log.clone(), reread, report).await

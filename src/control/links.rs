@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::frontend::placement::Placement;
 use crate::frontend::query::FrontendHandle;
@@ -33,6 +33,17 @@ pub struct Links {
     pub log: LogHandle,
     /// Constant facts.
     pub facts: Arc<Facts>,
+    /// What may change.
+    pub notes: watch::Receiver<Notes>,
+}
+
+/// What the primary says of itself, and may change.
+#[derive(Clone, Debug, Default)]
+pub struct Notes {
+    /// The path of the control socket.
+    pub control: Option<PathBuf>,
+    /// What this primary could not read anew, and has as the one before.
+    pub not_renewed: Vec<String>,
 }
 
 /// Facts that are constant while the primary runs.
@@ -50,8 +61,6 @@ pub struct Facts {
     pub admin: Option<SocketAddr>,
     /// The file with the token that the primary has made for it.
     pub admin_token_file: Option<PathBuf>,
-    /// The path of the control socket.
-    pub control: Option<PathBuf>,
     /// Upgrades and crashes so far.
     pub replacements: Replacements,
 }

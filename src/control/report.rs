@@ -35,6 +35,9 @@ pub struct Status {
     pub admin_token_file: Option<String>,
     /// Path of the control socket.
     pub control: Option<String>,
+    /// What a successor could not read or open anew, a sentence each: it goes on as its predecessor had it,
+    /// or without.
+    pub not_renewed: Vec<String>,
     /// The placement.
     pub placement: String,
     /// Slots that serve.

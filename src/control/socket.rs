@@ -47,6 +47,9 @@ const MAX_PATH_BYTES: usize = 107;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 
+/// Matches no file: dropping removes nothing.
+const NO_FILE: (u64, u64) = (0, 0);
+
 /// A control socket that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -124,6 +127,28 @@ impl ControlSocket {
         }
     }
 
+    /// Whether its file is still there: others may remove it, with the directory.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        identity(&self.path).is_ok_and(|found| found == self.identity)
+    }
+
+    /// Binds its path again, and makes the directory if that has gone, too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::bind`].
+    pub fn bind_again(&mut self) -> Result<(), SocketError> {
+        if let Some(folder) = self.path.parent().filter(|folder| !folder.exists()) {
+            create(folder.to_owned())?;
+        }
+        let bound = Self::bind_at(self.path.clone())?;
+        // The new file may have the number of the old one, which is dropped now.
+        self.identity = NO_FILE;
+        *self = bound;
+        Ok(())
+    }
+
     /// Adopts the socket of the previous primary; `None` if its file no longer exists.
     #[must_use]
     pub fn adopt(path: PathBuf, listener: OwnedFd) -> Option<Self> {
@@ -137,8 +162,7 @@ impl ControlSocket {
     #[must_use]
     pub fn hand_over(mut self) -> Option<OwnedFd> {
         let copy = self.listener.try_clone().ok()?;
-        // Matches no file: dropping removes nothing.
-        self.identity = (0, 0);
+        self.identity = NO_FILE;
         Some(copy.into())
     }
 

@@ -16,6 +16,8 @@ pub struct PrimarySnapshot {
     pub source: Option<String>,
     /// The secret of its affinity keys.
     pub secret: Vec<u8>,
+    /// The token of its admin listener, if that comes from a file.
+    pub token: Option<String>,
     pub control: Option<ControlSocketSnapshot>,
     /// The address that the configuration gives to the admin listener.
     pub admin: Option<String>,

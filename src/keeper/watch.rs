@@ -33,6 +33,15 @@ const MAX_LAST_DATAGRAMS: usize = 65_536;
 /// Killed processes may take so long to exit.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Which primaries have accepted connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Served {
+    None,
+    /// One before, but not the one that was started last.
+    Before,
+    Current,
+}
+
 /// The keeper of a primary.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -50,6 +59,7 @@ pub(super) struct Watch {
     due: Timestamp,
     /// Signals that it gets then.
     pending: Vec<Signal>,
+    served: Served,
     /// The primary stops.
     stopping: bool,
     has_lost_descriptors: bool,
@@ -96,6 +106,7 @@ impl Watch {
             primary: None,
             due: Timestamp::now(),
             pending: Vec::new(),
+            served: Served::None,
             stopping: false,
             has_lost_descriptors: false,
         })
@@ -186,6 +197,9 @@ impl Watch {
             }
             Order::Nothing => {}
         }
+        if message.ready {
+            self.served = Served::Current;
+        }
         if message.stopping {
             self.begin_stop();
         }
@@ -245,6 +259,11 @@ impl Watch {
             self.restart_after(uptime)?;
             return Ok(None);
         }
+        if exit != Exit::Status(0) && !self.stopping && self.served == Served::Before {
+            tracing::error!(reason = %exit, uptime_ms, "primary cannot go on after the one before");
+            self.restart_after(uptime)?;
+            return Ok(None);
+        }
         if exit.is_crash() {
             tracing::warn!(reason = %exit, uptime_ms, "primary crashed while stopping");
         }
@@ -256,6 +275,9 @@ impl Watch {
 
     /// Plans the next primary after one of this uptime, unless they keep crashing.
     fn restart_after(&mut self, uptime: Duration) -> Result<(), KeeperError> {
+        if self.served == Served::Current {
+            self.served = Served::Before;
+        }
         match self.back_off.crashed(uptime) {
             Next::After(pause) => {
                 let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);

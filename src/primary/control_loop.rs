@@ -14,6 +14,7 @@ use crate::log::LogHandle;
 use crate::primary::StatusEvent;
 use crate::primary::handover::KEPT;
 use crate::primary::journal::PrimaryJournal;
+use crate::primary::operators::Operators;
 use crate::primary::pool_settings::PoolContext;
 use crate::primary::signals::{SignalAction, Signals};
 use crate::primary::triggers::Triggers;
@@ -45,6 +46,7 @@ pub(super) struct ControlLoop<Reread, Report> {
     pub(super) report: Report,
     pub(super) journal: PrimaryJournal,
     pub(super) upgrade: Upgrade,
+    pub(super) operators: Operators,
 }
 
 /// The way to new settings.
@@ -84,6 +86,7 @@ where
                 trigger = self.triggers.next() => self.trigger_reload(trigger, None).await,
                 Some(order) = self.orders.recv() => self.handle_command(order).await,
                 answer = self.upgrade.answered() => self.hand_over(answer).await,
+                () = self.operators.due() => self.operators.renew(),
                 Ok(()) = self.progress.changed() => {
                     let now = *self.progress.borrow_and_update();
                     self.notify_manager(last, now);
@@ -188,7 +191,10 @@ where
             SignalAction::OneMore => self.pool.order(Order::Scale(Scale::By(1), None)).await,
             SignalAction::OneFewer => self.pool.order(Order::Scale(Scale::By(-1), None)).await,
             SignalAction::Upgrade => self.upgrade.start_check(None),
-            SignalAction::Reopen => self.output.reopen(),
+            SignalAction::Reopen => {
+                self.output.reopen();
+                self.operators.renew();
+            }
             SignalAction::Reload => self.trigger_reload(Trigger::Signal, None).await,
         }
     }
@@ -221,6 +227,8 @@ where
         self.log.configure(&config.log.levels);
         self.reload.output = Some(config.output.clone());
         self.journal.update(|snapshot| snapshot.source.clone_from(&config.source));
+        self.operators.set_not_renewed(Vec::new());
+        self.operators.renew();
         Ok(self.reload.pool.settings(&config))
     }
 

@@ -54,7 +54,7 @@ pub(super) fn listen(config: Config, startup: Startup) -> Result<Primary, Primar
 }
 
 fn first(
-    config: Config,
+    mut config: Config,
     passed: Option<OwnedFd>,
     is_kept: bool,
     store: Option<Store>,
@@ -82,12 +82,13 @@ fn first(
         store.keep(COUNTERS, &page_copy);
     }
     let address = listener.local();
-    let endpoints = Endpoints::open(&config, address.port(), None)?;
+    let endpoints = Endpoints::open(&mut config, address.port(), None)?;
     let snapshot = PrimarySnapshot {
         started: Timestamp::now(),
         replacements: ReplacementsSnapshot::default(),
         source: None,
         secret: Vec::new(),
+        token: None,
         control: None,
         admin: None,
         all_ready: false,
@@ -112,7 +113,7 @@ fn successor(
         config.frontend.affinity.secret.clone_from(&snapshot.secret);
     }
     let mut left = handover.endpoints;
-    let endpoints = Endpoints::open(&config, address.port(), Some((&snapshot, &mut left)))?;
+    let endpoints = Endpoints::open(&mut config, address.port(), Some((&snapshot, &mut left)))?;
     let pool = PoolStart::Resumed(Box::new(pool), workers, after);
     let parts = Parts { frontend, address, pool, endpoints, snapshot, journals };
     Ok(parts.primary(config, store))
@@ -138,6 +139,7 @@ impl Parts {
         let snapshot = PrimarySnapshot {
             source: config.source.clone(),
             secret: config.frontend.affinity.secret.clone(),
+            token: endpoints.token(&config),
             control,
             admin,
             ..snapshot

@@ -101,6 +101,7 @@ mod tests {
             workers_given: true,
             memory: 1 << 30,
             environment: Vec::new(),
+            before: None,
         };
         let mut problems = Problems::default();
         let config =

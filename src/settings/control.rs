@@ -9,6 +9,7 @@ use crate::control::settings::{
     AdminSettings, ControlSettings, ReadyThreshold, Token, TokenSource,
 };
 use crate::log::{Levels, LogFormat, LogSettings};
+use crate::settings::before::Before;
 use crate::settings::problems::Problems;
 use crate::settings::secret;
 use crate::settings::units::slots;
@@ -62,9 +63,10 @@ impl Control {
     pub(super) fn admin(
         &self,
         user: Option<&User>,
+        before: Option<&Before>,
         problems: &mut Problems,
     ) -> Option<AdminSettings> {
-        let token = self.token(user, problems);
+        let token = self.token(user, before, problems);
         let Some(address) = self.admin else {
             for (given, key) in [
                 (self.admin_token_file.is_some(), "admin_token_file"),
@@ -88,18 +90,24 @@ impl Control {
         Some(AdminSettings { address, token, hosts: self.admin_host.clone(), ready })
     }
 
-    fn token(&self, user: Option<&User>, problems: &mut Problems) -> TokenSource {
+    fn token(
+        &self,
+        user: Option<&User>,
+        before: Option<&Before>,
+        problems: &mut Problems,
+    ) -> TokenSource {
         let file = match self.admin_token_file.as_deref() {
             None => return TokenSource::Own,
             Some(file) if file == NO_TOKEN => return TokenSource::None,
             Some(file) => file,
         };
         let key = "admin_token_file";
+        let before = before.and_then(|before| before.token.clone());
         let text = match secret::read(file, user) {
             Ok(text) => String::from_utf8_lossy(&text).into_owned(),
             Err(text) => {
-                problems.note(key, text);
-                return TokenSource::None;
+                let before = problems.or_before(key, text, before);
+                return before.map_or(TokenSource::None, TokenSource::Given);
             }
         };
         let token = text.trim();

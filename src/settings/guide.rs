@@ -96,6 +96,7 @@ fn defaults() -> Config {
         workers_given: false,
         memory: 1 << 30,
         environment: Vec::new(),
+        before: None,
     };
     resolve(&table, surroundings, &mut Problems::default())
 }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use clap::ArgMatches;
 
 use crate::config::Config;
+use crate::settings::before::Before;
 use crate::settings::file::{File, USUAL_NAME, Variable};
 use crate::settings::layers::{self, Entry, Origin};
 use crate::settings::problems::{Problems, SettingsError};
@@ -22,6 +23,7 @@ use crate::settings::report::{self, Value};
 use crate::settings::resolve::{Surroundings, resolve};
 use crate::settings::table;
 use crate::settings::user;
+use crate::supervisor::pool::snapshot::After;
 use crate::system::directory::current_directory;
 use crate::system::limits::memory_limit;
 use crate::system::place::Place;
@@ -71,7 +73,7 @@ impl Reader {
     pub fn read(&self) -> Result<Reading, SettingsError> {
         let source = self.source()?;
         let is_file = source.is_some();
-        let reading = self.read_source(source)?;
+        let reading = self.read_source(source, None)?;
         if is_file {
             self.check_file(&reading.config)?;
         }
@@ -89,18 +91,46 @@ impl Reader {
         })
     }
 
-    /// As [`Self::read`], with the file's text of an earlier reading: a successor of a primary uses the
-    /// settings of its predecessor, even if the file has changed since.
+    /// As [`Self::read`], with the file's text of another process's reading.
     ///
     /// # Errors
     ///
     /// As [`Self::read`].
-    pub fn read_again(&self, source: Option<String>) -> Result<Reading, SettingsError> {
+    pub fn read_text(&self, source: Option<String>) -> Result<Reading, SettingsError> {
         self.had_file.set(source.is_some());
-        self.read_source(source)
+        self.read_source(source, None)
     }
 
-    fn read_source(&self, source: Option<String>) -> Result<Reading, SettingsError> {
+    /// For the successor of a primary. After a crash, the file's text is as before, even if the file has
+    /// changed since; with an upgrade, it is read anew. If it is still the same, or the file cannot be read,
+    /// things outside that are gone are as the primary before had them, with a note
+    /// ([`Config::not_renewed`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub fn read_after(&self, before: &Before) -> Result<Reading, SettingsError> {
+        self.had_file.set(before.source.is_some());
+        let found = match before.after {
+            After::Crash => Ok(before.source.clone()),
+            After::Upgrade => self.source(),
+        };
+        let note = match found {
+            Ok(found) if found != before.source => return self.read(),
+            Ok(_) => None,
+            Err(error) if before.source.is_none() => return Err(error),
+            Err(error) => Some(error.to_string()),
+        };
+        let mut reading = self.read_source(before.source.clone(), Some(before))?;
+        reading.config.not_renewed.extend(note);
+        Ok(reading)
+    }
+
+    fn read_source(
+        &self,
+        source: Option<String>,
+        before: Option<&Before>,
+    ) -> Result<Reading, SettingsError> {
         let (path, name) = self.place();
         let file = match &source {
             Some(text) => File::parse(text, &path, &name)?,
@@ -120,9 +150,11 @@ impl Reader {
             workers_given: merged.contains_key("workers"),
             memory: memory_limit().unwrap_or(u64::MAX),
             environment: variables.iter().map(pair).collect(),
+            before,
         };
-        let config = Config { source, ..resolve(&table, surroundings, &mut problems) };
-        problems.into_error(|key| place(&merged, key))?;
+        let config = resolve(&table, surroundings, &mut problems);
+        let not_renewed = problems.into_error(|key| place(&merged, key))?;
+        let config = Config { source, not_renewed, ..config };
         let values = report::values(&matches, &merged, &variables, &config);
         Ok(Reading { config, values })
     }

@@ -201,6 +201,8 @@ fn warnings(status: &Status, workers: &[Worker]) -> Vec<(Tone, String)> {
     if let Some(rollout) = &status.rollout {
         warnings.push((Tone::Warn, progress(rollout)));
     }
+    let not_renewed = status.not_renewed.iter();
+    warnings.extend(not_renewed.map(|what| (Tone::Warn, format!("as before: {}", clean(what)))));
     warnings
 }
 
