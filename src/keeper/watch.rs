@@ -33,6 +33,9 @@ const MAX_LAST_DATAGRAMS: usize = 65_536;
 /// Killed processes may take so long to exit.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A primary that was told twice to stop may take so long: it kills its workers then, and waits for nobody.
+const STOP_NOW_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The keeper of a primary.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -52,6 +55,9 @@ pub(super) struct Watch {
     pending: Vec<Signal>,
     /// The primary stops.
     stopping: bool,
+    /// When a primary is killed that was told twice to stop, and doesn't.
+    kill_at: Option<Timestamp>,
+    is_killed: bool,
     has_lost_descriptors: bool,
 }
 
@@ -97,6 +103,8 @@ impl Watch {
             due: Timestamp::now(),
             pending: Vec::new(),
             stopping: false,
+            kill_at: None,
+            is_killed: false,
             has_lost_descriptors: false,
         })
     }
@@ -107,8 +115,9 @@ impl Watch {
     ///
     /// If the kernel refuses.
     pub(super) fn wait(&self) -> io::Result<()> {
-        let pause = self.due.since(Timestamp::now());
-        let pause = Timespec::try_from(pause).ok().filter(|_| self.primary.is_none());
+        let until = if self.primary.is_none() { Some(self.due) } else { self.kill_at };
+        let pause = until.map(|until| until.since(Timestamp::now()));
+        let pause = pause.and_then(|pause| Timespec::try_from(pause).ok());
         let mut polled = vec![PollFd::new(&self.signals, PollFlags::IN)];
         polled.extend(self.socket.as_ref().map(|socket| PollFd::new(socket, PollFlags::IN)));
         polled.extend(self.primary.as_ref().map(|primary| PollFd::new(primary, PollFlags::IN)));
@@ -132,6 +141,11 @@ impl Watch {
             if self.handle_signal(action) {
                 return Ok(Some(0));
             }
+        }
+        if self.kill_at.take_if(|at| *at <= Timestamp::now()).is_some() {
+            tracing::error!("primary does not stop: killed, and its workers with it");
+            self.forward(Signal::KILL);
+            self.is_killed = true;
         }
         if self.primary.is_none() && Timestamp::now() >= self.due {
             self.start()?;
@@ -204,6 +218,9 @@ impl Watch {
                 return true;
             }
             SignalAction::Stop(signal) => {
+                if self.stopping {
+                    self.kill_at.get_or_insert(Timestamp::now() + STOP_NOW_TIMEOUT);
+                }
                 self.begin_stop();
                 self.forward(signal);
             }
@@ -248,7 +265,7 @@ impl Watch {
         if exit.is_crash() {
             tracing::warn!(reason = %exit, uptime_ms, "primary crashed while stopping");
         }
-        if exit == Exit::Status(0) {
+        if exit == Exit::Status(0) || self.is_killed {
             self.end_children(None);
         }
         Ok(Some(exit.code()))

@@ -8,6 +8,7 @@ mod common;
 
 mod crashes;
 mod kept;
+mod stuck;
 mod terminal;
 
 use std::os::unix::process::ExitStatusExt;
