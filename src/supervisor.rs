@@ -21,4 +21,5 @@ pub mod pool;
 pub mod process;
 pub mod procfs;
 pub mod sample;
+mod spawn_guard;
 pub mod start_error;

@@ -36,6 +36,11 @@ pub(super) enum Failure {
     /// Ctrl-C has ended the waiting; the request goes on.
     #[error("{0}")]
     Interrupted(String),
+    /// The primary has ended, and the process that ends last has not.
+    #[error(
+        "primary has ended, but its keeper has not: it stands still, and nothing else ends it (kill -9)"
+    )]
+    KeeperStays,
     /// `top` needs a terminal.
     #[error("top needs a terminal: `sticky-lb status` and `sticky-lb workers` print once")]
     NoTerminal,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{PidfdFlags, pidfd_open};
 use serde_json::Value;
@@ -20,6 +20,9 @@ use crate::system::keeper::keeper_of;
 
 /// How long a line may take once it has begun.
 const LINE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the keeper may take to end when the primary has.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A conversation, and Ctrl-C meanwhile.
 #[derive(Debug)]
@@ -95,7 +98,17 @@ impl Waiting {
                 Err(error) => return Err(error),
             }
         }
-        self.last.as_ref().map_or(Ok(()), |last| self.wait(last.as_fd()))
+        let Some(last) = &self.last else { return Ok(()) };
+        let limit = Timespec::try_from(END_TIMEOUT).ok();
+        let mut polled =
+            [PollFd::new(last, PollFlags::IN), PollFd::new(&self.interrupts, PollFlags::IN)];
+        let ready = rustix::io::retry_on_intr(|| poll(&mut polled, limit.as_ref()));
+        match (ready.map_err(|error| Failure::Wait(error.into()))?, polled[1].revents().is_empty())
+        {
+            (0, _) => Err(Failure::KeeperStays),
+            (_, false) => Err(Failure::Interrupted(self.goes_on.to_owned())),
+            (_, true) => Ok(()),
+        }
     }
 
     fn wait(&self, descriptor: BorrowedFd<'_>) -> Result<(), Failure> {

@@ -1,6 +1,9 @@
 //! The configuration file: keys with values and lines. Knows the keys, not their meaning.
 
 use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, Command};
@@ -17,6 +20,9 @@ pub const USUAL_NAME: &str = "sticky-lb.toml";
 
 /// The table `[drain]`: its key `reload` is the second name `drain_reload` of a setting.
 const DRAIN: &str = "drain";
+
+/// Bytes of the longest file.
+const MAX_BYTES: u64 = 16 << 20;
 
 /// The content of a file.
 #[derive(Debug, Default)]
@@ -35,9 +41,10 @@ pub(super) struct Variable {
 }
 
 impl File {
-    /// The text of the file at `path`; `name` is its name in messages.
-    pub(super) fn text(path: &Path, name: &str) -> Result<String, SettingsError> {
-        std::fs::read_to_string(path).map_err(|error| SettingsError {
+    /// The text of the file at `path`; `name` is its name in messages. At the start that may be a pipe, whose
+    /// writer is waited for; else nothing is.
+    pub(super) fn text(path: &Path, name: &str, is_start: bool) -> Result<String, SettingsError> {
+        read(path, is_start).map_err(|error| SettingsError {
             lines: vec![format!("cannot read configuration file {name}: {error}")],
         })
     }
@@ -47,6 +54,22 @@ impl File {
         let folder = path.parent().map_or_else(PathBuf::new, Path::to_owned);
         Reading { text, name, folder, settings: &table::settings(), lines: Vec::new() }.file()
     }
+}
+
+fn read(path: &Path, is_start: bool) -> io::Result<String> {
+    let flags = if is_start { libc::O_NOCTTY } else { libc::O_NONBLOCK | libc::O_NOCTTY };
+    let file = fs::File::options().read(true).custom_flags(flags).open(path)?;
+    if !is_start && !file.metadata()?.is_file() {
+        return Err(io::Error::other(
+            "it is no regular file: a pipe can be read at the start alone",
+        ));
+    }
+    let mut text = String::new();
+    file.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(io::Error::other(format!("it has more than {} MiB", MAX_BYTES >> 20)));
+    }
+    Ok(text)
 }
 
 struct Reading<'a> {

@@ -171,7 +171,7 @@ impl Reader {
         if self.config.is_none() && !self.had_file.get() && !path.exists() {
             return Ok(None);
         }
-        let text = File::text(&path, &name)?;
+        let text = File::text(&path, &name, !self.had_file.get())?;
         self.had_file.set(true);
         Ok(Some(text))
     }

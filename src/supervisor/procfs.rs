@@ -52,6 +52,13 @@ pub fn pid_of(pidfd: impl AsFd) -> Option<i32> {
     pid.trim().parse().ok().filter(|pid| *pid > 0)
 }
 
+/// Whether a process was stopped by a signal.
+#[must_use]
+pub fn is_stopped(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| field(&stat, 3) == Some("T"))
+}
+
 /// The status of a process that has ended and was not waited for; proc(5),
 /// `exit_code`.
 ///

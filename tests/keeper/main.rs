@@ -8,6 +8,7 @@ mod common;
 
 mod crashes;
 mod kept;
+mod stuck;
 mod taken;
 mod terminal;
 

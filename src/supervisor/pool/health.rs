@@ -92,8 +92,12 @@ impl Health {
 
     async fn ping(&mut self, fleet: &mut Fleet, now: Timestamp) -> Result<(), PoolError> {
         let Some(interval) = ping_interval(&fleet.settings) else { return Ok(()) };
-        // If this process itself stood still, pongs may wait that it hasn't read.
-        let overslept = self.ping_at.is_some_and(|at| now.since(at) > interval);
+        // If this process itself, or its frontend, stood still, pongs may wait that it hasn't read.
+        fleet.frontend.count().await?;
+        let now_too = Timestamp::now();
+        let overslept = now_too.since(now) > interval
+            || self.ping_at.is_some_and(|at| now_too.since(at) > interval);
+        let now = now_too;
         self.ping_at = Some(now + interval);
         for worker in fleet.slots.all_serving() {
             let Some(running) = fleet.workers.get_mut(worker) else { continue };
