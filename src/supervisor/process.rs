@@ -165,6 +165,12 @@ impl Process {
         self.pid.as_raw_nonzero().get()
     }
 
+    /// Its stop, if it is stopped, as by SIGSTOP; another number if it has run since.
+    #[must_use]
+    pub fn stop(&self) -> Option<u64> {
+        procfs::stop_of(self.pid())
+    }
+
     /// Sends a signal to it and to what it has started. That it has ended is no error.
     pub fn signal(&self, signal: Signal) {
         // It is its group's leader and not waited for yet, so that the number is still its own. The
