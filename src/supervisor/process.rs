@@ -169,6 +169,12 @@ impl Process {
         self.pid.as_raw_nonzero().get()
     }
 
+    /// Its stop, if it is stopped, as by SIGSTOP; another number if it has run since.
+    #[must_use]
+    pub fn stop(&self) -> Option<u64> {
+        procfs::stop_of(self.pid())
+    }
+
     /// Sends a signal to it, even if it has left its group, and to what it has started. That it has ended is no
     /// error.
     pub fn signal(&self, signal: Signal) {
