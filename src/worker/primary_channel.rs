@@ -5,8 +5,6 @@
 
 #[cfg(test)]
 mod fuzz;
-#[cfg(test)]
-mod tests;
 
 use std::collections::VecDeque;
 use std::fs::File;
