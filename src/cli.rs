@@ -5,14 +5,12 @@
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use crate::demo::server;
 use crate::error::chain;
-use crate::handover::StateFile;
-use crate::settings::reader::{Reader, Reading};
-use crate::upgrade::check::UNDERSTOOD;
+use crate::settings::reader::Reader;
 use clap::{ArgMatches, FromArgMatches};
 
 mod client;
@@ -26,15 +24,16 @@ mod greeting;
 mod role;
 mod run;
 mod screen;
+mod successor;
 mod suggest;
 mod table;
 mod top;
 mod units;
 mod waiting;
 
-use failure::{DONE, Logged};
-use flags::{Check, Cli, Init, SubCommand};
-use screen::complain;
+use failure::{DONE, Failure, Logged};
+use flags::{Cli, Init, SubCommand};
+use screen::{Screen, complain};
 
 /// Runs the program and returns its exit code.
 #[must_use]
@@ -62,6 +61,10 @@ pub fn main() -> ExitCode {
             if !error.is::<Logged>() {
                 complain(&chain(&*error));
             }
+            if matches!(matches.try_get_one("json"), Ok(Some(true))) {
+                // What cannot be printed is said on standard error.
+                let _ = Screen::new().json(&failure::json(&*error));
+            }
             ExitCode::from(failure::code(&*error))
         }
     }
@@ -70,7 +73,7 @@ pub fn main() -> ExitCode {
 fn run_command(command: SubCommand, matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
     match command {
         SubCommand::DemoWorker { listen } => server::run(listen),
-        SubCommand::Check(check) => print_check(&read(matches)?, &check),
+        SubCommand::Check(check) => configuration::check(&Reader::new(matches)?.read()?, &check),
         SubCommand::Init(arguments) => init(&arguments),
         SubCommand::Operate(command) => commands::run(command, matches).map_err(Into::into),
         SubCommand::Completions { shell } => documents::completions(shell).map_err(Into::into),
@@ -85,13 +88,13 @@ fn usage(error: &clap::Error, words: &[OsString]) -> ExitCode {
         complain(&suggestion);
         return ExitCode::from(failure::USAGE);
     }
-    // A closed pipe is no error.
-    let _ = error.print();
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::USAGE))
-}
-
-fn read(matches: &ArgMatches) -> Result<Reading, Box<dyn Error>> {
-    Ok(Reader::new(matches)?.read()?)
+    match error.print() {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            complain(&chain(&Failure::Print(error)));
+            ExitCode::from(failure::FAILED)
+        }
+        _ => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::USAGE)),
+    }
 }
 
 /// Complains about parts of the source that have no equivalent.
@@ -100,25 +103,4 @@ fn init(init: &Init) -> Result<(), Box<dyn Error>> {
         complain(&note);
     }
     Ok(())
-}
-
-/// Prints the resulting settings. With `--state`, a running primary asks whether this program understands
-/// its state.
-fn print_check(reading: &Reading, check: &Check) -> Result<(), Box<dyn Error>> {
-    if let Some(number) = check.state {
-        StateFile::from_number(number)?;
-        let _ = writeln!(std::io::stdout(), "{UNDERSTOOD}");
-        return Ok(());
-    }
-    if check.json {
-        print_json(&configuration::json(&reading.values));
-    } else {
-        let _ = write!(std::io::stdout(), "{}", configuration::text(&reading.values));
-    }
-    Ok(())
-}
-
-/// A reader that has gone is no error.
-fn print_json(line: &serde_json::Value) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -4,6 +4,7 @@
 
 pub mod change;
 pub mod control;
+mod doubts;
 pub mod drain;
 pub mod file;
 pub mod general;

@@ -20,5 +20,7 @@ pub mod output;
 pub mod pool;
 pub mod process;
 pub mod procfs;
+pub mod program;
 pub mod sample;
+pub mod shell;
 pub mod start_error;

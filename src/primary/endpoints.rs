@@ -37,7 +37,7 @@ impl Endpoints {
         let left_token = before.as_ref().and_then(|(snapshot, _)| left_token(snapshot));
         let (socket, left) = match before {
             Some((snapshot, left)) => {
-                (left_socket(config, snapshot, left), left_admin(config, snapshot, left))
+                (left_socket(config, port, snapshot, left), left_admin(config, snapshot, left))
             }
             None => (None, None),
         };
@@ -109,6 +109,7 @@ impl Endpoints {
 
 fn left_socket(
     config: &Config,
+    port: u16,
     snapshot: &PrimarySnapshot,
     left: &mut Descriptors,
 ) -> Option<ControlSocket> {
@@ -116,7 +117,8 @@ fn left_socket(
     let ControlSocketSnapshot { path, wanted, name } = snapshot.control.clone()?;
     let socket = ControlSocket::adopt(path, listener)?;
     // A socket that is not wanted any more is closed, and its file removed.
-    (wanted == config.control.path && name == config.name).then_some(socket)
+    let is_named = wanted.is_some() || socket.is_named(&config.name, port);
+    (wanted == config.control.path && name == config.name && is_named).then_some(socket)
 }
 
 fn left_admin(

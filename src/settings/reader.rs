@@ -8,13 +8,13 @@
 //! file and runs workers there.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 
 use crate::config::Config;
+use crate::settings::doubts::doubts;
 use crate::settings::file::{File, USUAL_NAME, Variable};
 use crate::settings::layers::{self, Entry, Origin};
 use crate::settings::problems::{Problems, SettingsError};
@@ -38,12 +38,29 @@ pub struct Reader {
 }
 
 /// The result of reading the settings.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Reading {
     /// The settings.
     pub config: Config,
     /// Each setting's value and origin.
     pub values: Vec<Value>,
+    /// The configuration file that was read, if there is one.
+    pub file: Option<PathBuf>,
+    /// Settings that are valid and hardly meant.
+    pub warnings: Vec<String>,
+}
+
+impl Reading {
+    /// Problems found by their keys, as an error that names the place of each.
+    #[must_use]
+    pub fn error(&self, problems: Vec<(&'static str, String)>) -> SettingsError {
+        let place = |key: &str| {
+            let found = self.values.iter().find(|value| value.key == key);
+            place(found.map(|value| &value.origin), key)
+        };
+        let lines = problems.into_iter().map(|(key, text)| format!("{}: {text}", place(key)));
+        SettingsError { lines: lines.collect() }
+    }
 }
 
 impl Reader {
@@ -61,6 +78,24 @@ impl Reader {
             here,
             had_file: Cell::new(false),
         })
+    }
+
+    /// A reader for a file alone, which need not be there.
+    ///
+    /// # Errors
+    ///
+    /// If the current directory does not exist.
+    pub fn of_file(file: &Path) -> Result<Self, SettingsError> {
+        let (typed, profile, had_file) = (Vec::new(), None, Cell::new(true));
+        Ok(Self { typed, config: Some(file.to_owned()), profile, here: here()?, had_file })
+    }
+
+    /// The number of the line of the file that this line of an error names, and what it says of it.
+    #[must_use]
+    pub fn line_of<'a>(&self, line: &'a str) -> Option<(usize, &'a str)> {
+        let (_, name) = self.place();
+        let (number, reason) = line.strip_prefix(&format!("{name}:"))?.split_once(": ")?;
+        Some((number.parse().ok()?, reason))
     }
 
     /// Reads file and environment.
@@ -122,9 +157,11 @@ impl Reader {
             environment: variables.iter().map(pair).collect(),
         };
         let config = Config { source, ..resolve(&table, surroundings, &mut problems) };
-        problems.into_error(|key| place(&merged, key))?;
+        problems.into_error(|key| place(merged.get(key).map(|entry| &entry.origin), key))?;
         let values = report::values(&matches, &merged, &variables, &config);
-        Ok(Reading { config, values })
+        let warnings = doubts(&table::settings(), &merged, &variables, &config);
+        let file = config.source.is_some().then_some(path);
+        Ok(Reading { config, values, file, warnings })
     }
 
     /// The file's path, and its name in messages.
@@ -170,8 +207,8 @@ fn no_profile(profile: &str, file: &File, name: &str) -> String {
 }
 
 /// The place of a setting, and its key.
-fn place(merged: &BTreeMap<String, Entry>, key: &str) -> String {
-    match merged.get(key).map(|entry| &entry.origin) {
+fn place(origin: Option<&Origin>, key: &str) -> String {
+    match origin {
         None | Some(Origin::Default) => key.to_owned(),
         Some(origin @ Origin::File { .. }) => format!("{origin}: {key}"),
         Some(origin) => origin.to_string(),

@@ -8,7 +8,7 @@ use clap::Args;
 use crate::settings::problems::Problems;
 use crate::settings::units::duration;
 use crate::triggers::cron::Schedule;
-use crate::triggers::watch::{IGNORED_BY_DEFAULT, WatchSettings};
+use crate::triggers::watch::{IGNORED_BY_DEFAULT, WatchSettings, check_patterns};
 
 /// Automatic rolling restarts.
 #[derive(Clone, Debug, Args)]
@@ -47,6 +47,9 @@ impl Triggers {
             if let Err(error) = path.metadata() {
                 problems.note("watch", format!("cannot watch {}: {error}", path.display()));
             }
+        }
+        if let Err(error) = check_patterns(&self.ignore_watch) {
+            problems.note("ignore_watch", error.to_string());
         }
         Some(WatchSettings { paths, ignore: self.ignore_watch.clone(), delay: self.watch_delay })
     }
