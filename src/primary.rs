@@ -17,9 +17,11 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::control::admin::AdminError;
 use crate::control::links::{Notes, PrimaryHandle};
+use crate::control::report::NotApplied;
 use crate::control::socket::SocketError;
 use crate::control::token_file::TokenError;
 use crate::error::chain;
+use crate::frontend::affinity::Affinity;
 use crate::frontend::dispatcher::DispatchError;
 use crate::frontend::listener::ListenError;
 use crate::frontend::query::queries;
@@ -52,6 +54,7 @@ mod journal;
 mod listen;
 mod operators;
 mod pool_settings;
+pub mod preflight;
 mod signals;
 mod startup;
 mod triggers;
@@ -68,7 +71,7 @@ use operators::Operators;
 use pool_settings::PoolContext;
 use signals::Signals;
 use triggers::Triggers;
-use upgrade::Upgrade;
+use upgrade::{NextListener, Upgrade};
 
 /// How long an upgrade waits for the readers of what was printed, all together.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -135,6 +138,24 @@ pub enum StatusEvent {
     UpgradeRefused(String),
 }
 
+/// What the configuration is read again for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// A rolling restart.
+    Reload,
+    /// An upgrade.
+    Upgrade,
+}
+
+/// The configuration, read again.
+#[derive(Clone, Debug)]
+pub struct Reread {
+    /// The configuration.
+    pub config: Config,
+    /// Settings that have changed and that the occasion does not apply.
+    pub not_applied: Vec<NotApplied>,
+}
+
 /// How a primary's run ended.
 #[derive(Debug)]
 pub enum PrimaryEnd {
@@ -172,9 +193,10 @@ enum PoolStart {
 }
 
 /// What runs beside the pool.
-struct Services<Reread, Report> {
-    control_loop: ControlLoop<Reread, Report>,
+struct Services<Read, Report> {
+    control_loop: ControlLoop<Read, Report>,
     frontend: FrontendThread,
+    affinity: Affinity,
 }
 
 impl Primary {
@@ -208,7 +230,7 @@ impl Primary {
         self,
         output: Output,
         log: LogHandle,
-        reread: impl Fn() -> Result<Config, String>,
+        reread: impl Fn(Occasion) -> Result<Reread, String>,
         report: impl FnMut(StatusEvent),
     ) -> Result<PrimaryEnd, PrimaryError> {
         let announcer = Announcer::new();
@@ -230,14 +252,14 @@ impl Primary {
     }
 
     /// Starts everything but the pool, which is run by the caller.
-    fn start<Reread: Fn() -> Result<Config, String>, Report: FnMut(StatusEvent)>(
+    fn start<Read: Fn(Occasion) -> Result<Reread, String>, Report: FnMut(StatusEvent)>(
         self,
         announcer: Announcer,
         output: Output,
         log: LogHandle,
-        reread: Reread,
+        reread: Read,
         report: Report,
-    ) -> Result<(Pool, Services<Reread, Report>), PrimaryError> {
+    ) -> Result<(Pool, Services<Read, Report>), PrimaryError> {
         let start = |what| move |source| PrimaryError::Start { what, source };
         let signals = Signals::install().map_err(start("install signal handlers"))?;
         let keeper = Keeper::from_environment().map_err(start("watch its keeper"))?;
@@ -329,7 +351,8 @@ impl Primary {
             journal: Some(pool_journal),
         };
         let pool = pool.start(context.settings(&config), links);
-        Ok((pool, Services { control_loop, frontend }))
+        let affinity = frontend::affinity(&config);
+        Ok((pool, Services { control_loop, frontend, affinity }))
     }
 }
 
@@ -362,14 +385,18 @@ impl PoolStart {
     }
 }
 
-impl<Reread, Report> Services<Reread, Report> {
+impl<Read, Report> Services<Read, Report> {
     /// Gathers everything. From here on signals wait for the successor.
     async fn hand_over(self, pool: PoolHandover) -> Result<PrimaryEnd, PrimaryError> {
         let flush_by = Timestamp::now() + FLUSH_TIMEOUT;
-        let Self { mut control_loop, frontend } = self;
+        let Self { mut control_loop, frontend, affinity } = self;
         control_loop.upgrade.reply(Ok(()));
-        let frontend = frontend.handover().await?;
+        let mut frontend = frontend.handover().await?;
         hold_signals();
+        if let Some(NextListener { listener, settings }) = control_loop.upgrade.listener.take() {
+            control_loop.note_listener(&listener, &settings);
+            frontend.switch_listener(listener, &affinity);
+        }
         control_loop.flush(MESSAGE_TIMEOUT);
         let output = control_loop.output.hand_over(FLUSH_TIMEOUT).await;
         let ControlLoop { journal, upgrade, operators, .. } = control_loop;

@@ -5,6 +5,7 @@
 pub mod before;
 pub mod change;
 pub mod control;
+mod doubts;
 pub mod drain;
 pub mod file;
 pub mod general;

@@ -9,14 +9,12 @@ use indicatif::ProgressBar;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::sockopt::socket_peercred;
-use rustix::process::{PidfdFlags, pidfd_open};
 use serde_json::Value;
 
 use crate::cli::failure::Failure;
+use crate::cli::successor::last_process;
 use crate::control::client::{ClientError, Conversation, Deadline};
 use crate::control::protocol::{Line, Request};
-use crate::system::keeper::keeper_of;
 
 /// How long a line may take once it has begun.
 const LINE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,9 +47,7 @@ impl Waiting {
     ) -> Result<Self, Failure> {
         let interrupts = interrupts().map_err(|error| Failure::Wait(error.into()))?;
         let conversation = Conversation::begin(path, request, deadline)?;
-        let primary = socket_peercred(&conversation).ok().map(|it| it.pid);
-        let last = primary.map(|primary| keeper_of(primary).unwrap_or(primary));
-        let last = last.and_then(|it| pidfd_open(it, PidfdFlags::empty()).ok());
+        let last = last_process(&conversation);
         Ok(Self { conversation, interrupts, last, goes_on })
     }
 

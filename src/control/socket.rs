@@ -26,7 +26,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, fchmod};
+use rustix::fs::{Access, Mode, access, fchmod};
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
@@ -149,6 +149,26 @@ impl ControlSocket {
         Ok(())
     }
 
+    /// Fails if [`Self::bind`] could not use this path, whatever listens there now: that may be the primary
+    /// itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::bind`].
+    pub fn check(path: &Path) -> Result<(), SocketError> {
+        if path.as_os_str().len() > MAX_PATH_BYTES {
+            return Err(SocketError::Long(path.to_owned()));
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or_else(|| Path::new("."));
+        access(folder, Access::WRITE_OK | Access::EXEC_OK)
+            .map_err(|errno| SocketError::Bind { path: path.to_owned(), source: errno.into() })?;
+        match check_free(path) {
+            Err(SocketError::Taken(_)) => Ok(()),
+            result => result,
+        }
+    }
+
     /// Adopts the socket of the previous primary; `None` if its file no longer exists.
     #[must_use]
     pub fn adopt(path: PathBuf, listener: OwnedFd) -> Option<Self> {
@@ -170,6 +190,14 @@ impl ControlSocket {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether its path is one that [`Self::bind`] chooses for this name and port.
+    #[must_use]
+    pub fn is_named(&self, name: &str, port: u16) -> bool {
+        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
+        let rest = stem.strip_prefix(&format!("{}-{port}", file_name(name)));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
     }
 
     /// A listener on it.

@@ -23,6 +23,17 @@ pub struct PrimarySnapshot {
     pub admin: Option<String>,
     /// All workers were ready once, and the event was sent.
     pub all_ready: bool,
+    /// The settings that the listener was opened by; none if a service manager has opened it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<ListenerSnapshot>,
+}
+
+/// The settings that a listener was opened by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ListenerSnapshot {
+    pub host: Option<String>,
+    pub port: u16,
+    pub backlog: i32,
 }
 
 /// How often primaries were replaced.

@@ -55,7 +55,7 @@ pub(super) fn start(
     if let Some(address) = admin_address {
         let token_file =
             admin_token_file.as_deref().map(|file| tracing::field::display(file.display()));
-        tracing::info!(%address, token_file, "admin listener started");
+        tracing::info!(url = %url(address), token_file, "admin listener started");
     }
     let facts = Facts {
         name: config.name.clone(),
@@ -73,4 +73,9 @@ pub(super) fn start(
     let endpoints =
         server::Endpoints { control: socket.map(ControlSocket::listener).transpose()?, admin };
     Server::start(control, announcer.subscribe(), endpoints)
+}
+
+/// Where a browser finds it.
+fn url(address: SocketAddr) -> String {
+    format!("http://{address}/")
 }

@@ -69,7 +69,7 @@ impl Endpoints {
             return Ok(Self::new(socket, wanted, admin.transpose()?, token));
         };
         let mut not_renewed = Vec::new();
-        let adopted = left_socket(config, snapshot, left);
+        let adopted = left_socket(config, port, snapshot, left);
         let socket = adopted.or_else(|| noted(wanted.bind(), "control", &mut not_renewed));
         let token = left_token_file(config, snapshot, socket.as_ref(), &mut not_renewed);
         let left = left_admin(config, snapshot, left);
@@ -172,6 +172,7 @@ impl Endpoints {
 
 fn left_socket(
     config: &Config,
+    port: u16,
     snapshot: &PrimarySnapshot,
     left: &mut Descriptors,
 ) -> Option<ControlSocket> {
@@ -179,7 +180,8 @@ fn left_socket(
     let ControlSocketSnapshot { path, wanted, name } = snapshot.control.clone()?;
     let socket = ControlSocket::adopt(path, listener)?;
     // A socket that is not wanted any more is closed, and its file removed.
-    (wanted == config.control.path && name == config.name).then_some(socket)
+    let is_named = wanted.is_some() || socket.is_named(&config.name, port);
+    (wanted == config.control.path && name == config.name && is_named).then_some(socket)
 }
 
 fn left_admin(

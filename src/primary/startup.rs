@@ -98,6 +98,17 @@ impl Startup {
         }
     }
 
+    /// The text of the configuration file that workers of an upgraded primary run with.
+    #[must_use]
+    pub fn workers_source(&self) -> Option<Option<String>> {
+        match self {
+            Self::Successor(handover) if handover.after == After::Upgrade => {
+                Some(handover.primary.source.clone())
+            }
+            _ => None,
+        }
+    }
+
     /// Starts to write the workers' lines, with those that are incomplete. A successor that cannot open a file
     /// notes that in its configuration.
     ///

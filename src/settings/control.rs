@@ -1,6 +1,6 @@
 //! Control socket, admin listener, and the primary's own log.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -25,8 +25,9 @@ pub struct Control {
     /// Open the control socket at this path [default: NAME-PORT.sock in the runtime directory].
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
-    /// Serve dashboard, metrics, health checks and the admin API on this address [default: none].
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    /// Serve dashboard, metrics, health checks and the admin API on this address; a port alone is one of
+    /// 127.0.0.1 [default: none].
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = admin_address)]
     pub admin: Option<SocketAddr>,
     /// Require the token in this file for admin requests but health checks; needed beyond loopback.
     /// `none` requires no token [default: a new token, in a file beside the control socket].
@@ -52,6 +53,17 @@ pub enum PrimaryLogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+/// An address with a port. `localhost` is 127.0.0.1, as it is for a port alone: no resolver is asked.
+fn admin_address(text: &str) -> Result<SocketAddr, String> {
+    let (host, port) = text.rsplit_once(':').unwrap_or(("localhost", text));
+    let local = || Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse().ok()?)));
+    let address = if host == "localhost" { local() } else { text.parse().ok() };
+    address.ok_or_else(|| {
+        "expected an address with a port, such as 127.0.0.1:9900 or [::1]:9900, or a port alone"
+            .to_owned()
+    })
 }
 
 impl Control {
@@ -125,5 +137,25 @@ impl Control {
             PrimaryLogFormat::Json => LogFormat::Json,
         };
         LogSettings { levels: levels.clone(), format }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_admin_address_may_be_a_port_alone() {
+        for (text, expected) in [
+            ("5403", "127.0.0.1:5403"),
+            ("localhost:5403", "127.0.0.1:5403"),
+            ("0.0.0.0:5403", "0.0.0.0:5403"),
+            ("[::1]:0", "[::1]:0"),
+        ] {
+            assert_eq!(admin_address(text).unwrap().to_string(), expected);
+        }
+        for wrong in ["", ":5403", "localhost", "70000", "::1", "admin.internal:1", "0.0.0.0"] {
+            assert!(admin_address(wrong).is_err(), "{wrong}");
+        }
     }
 }

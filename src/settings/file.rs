@@ -4,13 +4,13 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use clap::{Arg, Command};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::settings::layers::{Entry, Origin};
+use crate::settings::layers::{self, Entry, Origin};
 use crate::settings::problems::{SettingsError, fail_if_any};
 use crate::settings::table;
 use crate::settings::units::words;
@@ -151,7 +151,11 @@ impl Reading<'_> {
             return Ok(None);
         }
         let entry = values(setting, value.get_ref()).and_then(|values| {
-            let values = values.into_iter().map(OsString::from).collect();
+            let mut values: Vec<_> = values.into_iter().map(OsString::from).collect();
+            layers::check_home(setting, &values)?;
+            if let Some(program) = values.first_mut().filter(|_| setting.get_id() == "command") {
+                self.root_program(program);
+            }
             let entry = Entry::new(setting, values, self.origin(at), &self.folder);
             table::check(self.settings, setting, &entry.values)?;
             Ok(entry)
@@ -162,6 +166,29 @@ impl Reading<'_> {
             let found = found.map(|found| format!(", found {found}")).unwrap_or_default();
             format!("{written}: {text}{found}")
         })
+    }
+
+    /// As other paths, a program with a slash starts at the file's folder: at the physical one, so that a
+    /// worker that is started after a symlink is switched still runs the release that was read.
+    fn root_program(&self, program: &mut OsString) {
+        let path = Path::new(program);
+        let Some(Component::Normal(first)) = path.components().find(|it| *it != Component::CurDir)
+        else {
+            if path.starts_with("..") {
+                *program = self.physical_folder().join(path).into_os_string();
+            }
+            return;
+        };
+        // What only a shell would take for a path stays as it is, to be refused as such.
+        let is_shells = first.to_string_lossy().contains(['~', '=', '$', '`']);
+        if program.as_encoded_bytes().contains(&b'/') && !is_shells {
+            let rooted = self.physical_folder().join(&*program);
+            *program = layers::plain(&rooted).into_os_string();
+        }
+    }
+
+    fn physical_folder(&self) -> PathBuf {
+        self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone())
     }
 
     fn variables(&mut self, at: usize, value: &Spanned<DeValue<'_>>) -> Vec<Variable> {

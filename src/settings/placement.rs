@@ -105,7 +105,12 @@ impl PlacementArgs {
     pub(super) fn router(&self, workers: u16, max: u16, problems: &mut Problems) -> RouterSettings {
         if !self.weights.is_empty() && self.weights.len() != usize::from(max) {
             let given = self.weights.len();
-            problems.note("weights", format!("{given} weights given for {max} workers"));
+            let counted = |count: usize, one: &str| {
+                format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+            };
+            let text =
+                format!("{} given for {}", counted(given, "weight"), counted(max.into(), "worker"));
+            problems.note("weights", text);
         }
         let alike = || vec![1.0; usize::from(workers)];
         let weights = if self.weights.is_empty() { alike() } else { self.weights.clone() };

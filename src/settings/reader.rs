@@ -8,7 +8,6 @@
 //! file and runs workers there.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +15,7 @@ use clap::ArgMatches;
 
 use crate::config::Config;
 use crate::settings::before::Before;
+use crate::settings::doubts::doubts;
 use crate::settings::file::{File, USUAL_NAME, Variable};
 use crate::settings::layers::{self, Entry, Origin};
 use crate::settings::problems::{Problems, SettingsError};
@@ -40,12 +40,29 @@ pub struct Reader {
 }
 
 /// The result of reading the settings.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Reading {
     /// The settings.
     pub config: Config,
     /// Each setting's value and origin.
     pub values: Vec<Value>,
+    /// The configuration file that was read, if there is one.
+    pub file: Option<PathBuf>,
+    /// Settings that are valid and hardly meant.
+    pub warnings: Vec<String>,
+}
+
+impl Reading {
+    /// Problems found by their keys, as an error that names the place of each.
+    #[must_use]
+    pub fn error(&self, problems: Vec<(&'static str, String)>) -> SettingsError {
+        let place = |key: &str| {
+            let found = self.values.iter().find(|value| value.key == key);
+            place(found.map(|value| &value.origin), key)
+        };
+        let lines = problems.into_iter().map(|(key, text)| format!("{}: {text}", place(key)));
+        SettingsError { lines: lines.collect() }
+    }
 }
 
 impl Reader {
@@ -63,6 +80,24 @@ impl Reader {
             here,
             had_file: Cell::new(false),
         })
+    }
+
+    /// A reader for a file alone, which need not be there.
+    ///
+    /// # Errors
+    ///
+    /// If the current directory does not exist.
+    pub fn of_file(file: &Path) -> Result<Self, SettingsError> {
+        let (typed, profile, had_file) = (Vec::new(), None, Cell::new(true));
+        Ok(Self { typed, config: Some(file.to_owned()), profile, here: here()?, had_file })
+    }
+
+    /// The number of the line of the file that this line of an error names, and what it says of it.
+    #[must_use]
+    pub fn line_of<'a>(&self, line: &'a str) -> Option<(usize, &'a str)> {
+        let (_, name) = self.place();
+        let (number, reason) = line.strip_prefix(&format!("{name}:"))?.split_once(": ")?;
+        Some((number.parse().ok()?, reason))
     }
 
     /// Reads file and environment.
@@ -96,7 +131,7 @@ impl Reader {
     /// # Errors
     ///
     /// As [`Self::read`].
-    pub fn read_text(&self, source: Option<String>) -> Result<Reading, SettingsError> {
+    pub fn read_again(&self, source: Option<String>) -> Result<Reading, SettingsError> {
         self.had_file.set(source.is_some());
         self.read_source(source, None)
     }
@@ -153,10 +188,13 @@ impl Reader {
             before,
         };
         let config = resolve(&table, surroundings, &mut problems);
-        let not_renewed = problems.into_error(|key| place(&merged, key))?;
+        let not_renewed =
+            problems.into_error(|key| place(merged.get(key).map(|entry| &entry.origin), key))?;
         let config = Config { source, not_renewed, ..config };
         let values = report::values(&matches, &merged, &variables, &config);
-        Ok(Reading { config, values })
+        let warnings = doubts(&table::settings(), &merged, &variables, &config);
+        let file = config.source.is_some().then_some(path);
+        Ok(Reading { config, values, file, warnings })
     }
 
     /// The file's path, and its name in messages.
@@ -202,8 +240,8 @@ fn no_profile(profile: &str, file: &File, name: &str) -> String {
 }
 
 /// The place of a setting, and its key.
-fn place(merged: &BTreeMap<String, Entry>, key: &str) -> String {
-    match merged.get(key).map(|entry| &entry.origin) {
+fn place(origin: Option<&Origin>, key: &str) -> String {
+    match origin {
         None | Some(Origin::Default) => key.to_owned(),
         Some(origin @ Origin::File { .. }) => format!("{origin}: {key}"),
         Some(origin) => origin.to_string(),

@@ -67,7 +67,7 @@ pub(super) fn resolve(
         },
         protect: table.drain.protect,
         triggers,
-        output: table.output.output(&table.general.name, guarded),
+        output: table.output.output(&table.general.name, guarded, problems),
         control: table.control.control(),
         admin: table.control.admin(user.as_ref(), before, problems),
         log: table.control.log(&table.general.log_level),

@@ -9,7 +9,7 @@ use crate::settings::before::Before;
 use crate::settings::problems::Problems;
 use crate::settings::units::duration;
 use crate::triggers::cron::Schedule;
-use crate::triggers::watch::{IGNORED_BY_DEFAULT, WatchSettings};
+use crate::triggers::watch::{IGNORED_BY_DEFAULT, WatchSettings, check_patterns};
 
 /// Automatic rolling restarts.
 #[derive(Clone, Debug, Args)]
@@ -55,6 +55,9 @@ impl Triggers {
         let paths: Vec<_> = paths.into_iter().filter(|path| is_there(path)).collect();
         if paths.is_empty() {
             return None;
+        }
+        if let Err(error) = check_patterns(&self.ignore_watch) {
+            problems.note("ignore_watch", error.to_string());
         }
         Some(WatchSettings { paths, ignore: self.ignore_watch.clone(), delay: self.watch_delay })
     }

@@ -34,6 +34,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::link::seam::WorkerId;
 
+mod check;
 mod console;
 mod date;
 mod files;
@@ -47,6 +48,8 @@ mod sink;
 mod snapshot;
 mod tail;
 
+pub use check::problems;
+pub use date::check as check_date_format;
 pub use lines::Stream;
 pub use settings::{LogFormat, OutputError, OutputSettings, Prefix};
 pub use snapshot::{OutputHandover, PipeHandover, PipeState};

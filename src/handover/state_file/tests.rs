@@ -201,6 +201,7 @@ pub(crate) fn sample() -> StateFile {
             }),
             admin: Some("127.0.0.1:9000".to_owned()),
             all_ready: true,
+            listener: None,
         },
         frontend: frontend(pool.summary.counters.clone()),
         pool,
