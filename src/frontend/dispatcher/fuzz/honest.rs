@@ -348,10 +348,12 @@ impl Honest {
         }
         for held in self.own.into_values() {
             let client = clients.of(&held.record);
-            match held.page.filter(|_| !self.is_unprotected) {
+            match held.page {
                 Some((_, image)) => {
                     client.owner = Owner::Primary;
                     client.session = Some((image, self.end.id));
+                    // It knows of those that it has heard of since.
+                    client.may_be_gone = self.is_unprotected;
                 }
                 None => client.owner = Owner::Nobody,
             }

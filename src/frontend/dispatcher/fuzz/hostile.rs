@@ -37,6 +37,8 @@ struct Loot {
 pub(super) struct Hostile {
     pub(super) end: End,
     loot: Loot,
+    /// It breaks no rule by its messages, and has its sockets do what it wants.
+    is_sly: bool,
     /// Its scoreboard counts what it has not done: it may have lost any client that it was sent.
     has_lied: bool,
 }
@@ -44,14 +46,18 @@ pub(super) struct Hostile {
 impl Hostile {
     /// It begins as it should, most times: otherwise it would be at its end at once.
     pub(super) fn new(mut end: End, random: &mut Random) -> Self {
-        if !random.one_in(8) {
+        let is_sly = random.one_in(2);
+        if is_sly || !random.one_in(8) {
             end.say(&HELLO, Vec::new());
-            if !random.one_in(4) {
+            if is_sly || !random.one_in(4) {
                 end.say(&SESSIONS, Vec::new());
             }
             end.say(&READY, Vec::new());
         }
-        Self { end, loot: Loot::default(), has_lied: false }
+        if is_sly {
+            end.say(&CHECKPOINT, vec![checkpoint(random)]);
+        }
+        Self { end, loot: Loot::default(), is_sly, has_lied: false }
     }
 
     /// Does anything. `others` are connections that it has never had.
@@ -62,6 +68,9 @@ impl Hostile {
         others: &[(ConnectionRecord, OwnedFd)],
         sent: &Sent,
     ) {
+        if self.is_sly {
+            return self.act_slyly(random, clients);
+        }
         match random.below(40) {
             0 => self.flood(random, others, sent),
             1 | 4 => self.lie(random),
@@ -74,6 +83,30 @@ impl Hostile {
             8..22 => self.read(random.up_to(4), random, clients),
             _ => self.say(random, others, sent),
         }
+    }
+
+    fn act_slyly(&mut self, random: &mut Random, clients: &mut Clients) {
+        self.end.send_waiting();
+        match random.below(9) {
+            0..3 => return self.read(random.up_to(4), random, clients),
+            3..6 => return self.use_a_socket(random),
+            _ => {}
+        }
+        let Loot { records, sockets, .. } = &self.loot;
+        if records.is_empty() || self.end.has_waiting() {
+            return;
+        }
+        let record = random.pick(records);
+        let Some(socket) = sockets.iter().find(|socket| is_of(socket, record)) else { return };
+        let socket = socket.try_clone().unwrap();
+        let bytes = match random.below(4) {
+            0 => encode_unprotect(&mut [0; MAX_IDS], [record.id].into_iter()).to_vec(),
+            1 => encode_offer(&mut [0; MAX_TO_PRIMARY], record, b"image").to_vec(),
+            _ => encode_protect(record, random.below(3)).to_vec(),
+        };
+        let descriptors = if random.one_in(30) { Vec::new() } else { vec![socket] };
+        let is_bare = bytes.len() < HEADER + RECORD;
+        self.end.say(&bytes, if is_bare { Vec::new() } else { descriptors });
     }
 
     /// Takes clients and sessions, as many messages, and acknowledges some of them.
