@@ -1,7 +1,7 @@
 //! Finds a primary again that was replaced while a command talked to it: by an upgrade, or after a crash.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ pub(super) fn look(path: &PathBuf, next: Option<&PathBuf>, pid: u32) -> Option<(
     known.or_else(|| of_process(pid, path))
 }
 
-fn status(path: &PathBuf) -> Result<Status, ClientError> {
+fn status(path: &Path) -> Result<Status, ClientError> {
     let deadline = Deadline::after(ANSWER_TIMEOUT);
     Conversation::begin(path, &Request::Status {}, deadline)?.finish(|_| Ok(()))
 }

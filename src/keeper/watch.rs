@@ -236,7 +236,7 @@ impl Watch {
             }
             SignalAction::Stop(signal) => {
                 if self.stop.has_begun {
-                    self.stop.kill_at.get_or_insert(Timestamp::now() + STOP_NOW_TIMEOUT);
+                    self.stop.kill_at.get_or_insert_with(|| Timestamp::now() + STOP_NOW_TIMEOUT);
                 }
                 self.begin_stop();
                 self.forward(signal);

@@ -34,8 +34,8 @@ fn find(command: &WorkerCommand) -> io::Result<PathBuf> {
         return executable(directory.join(&command.program));
     }
     let variables = environment::assemble(command, std::env::vars_os(), []);
-    let path =
-        variables.get(OsStr::new("PATH")).map_or(OsStr::new(USUAL_PATH), OsString::as_os_str);
+    let usual = OsStr::new(USUAL_PATH);
+    let path = variables.get(OsStr::new("PATH")).map_or(usual, OsString::as_os_str);
     let folders = std::env::split_paths(path).map(|folder| directory.join(folder));
     let mut refused = ErrorKind::NotFound.into();
     for folder in folders {
