@@ -182,10 +182,8 @@ impl Closing {
 fn close_all() {
     // Signals are for threads that handle them; only an invalid argument could make it fail.
     let _ = SigSet::all().thread_block();
-    let interrupt = Interrupt::for_this_thread().inspect_err(|error| {
-        tracing::warn!(%error, "sockets that linger are waited for: no timer");
-    });
-    let interrupt = interrupt.ok();
+    // Without one, a socket that lingers is waited for.
+    let interrupt = Interrupt::for_this_thread().ok();
     let mut closing = closing();
     loop {
         if let Some(descriptor) = closing.begin() {

@@ -14,7 +14,7 @@ const FLOORS: [(&str, &str); 21] = [
     ("error", "error"),
     ("kernel", "kernel"),
     ("protocol", "kernel protocol"),
-    ("closing", "protocol closing"),
+    ("closing", "kernel protocol closing"),
     ("handover", "kernel protocol closing handover"),
     ("link", "kernel protocol closing handover link"),
     ("sessions", "kernel protocol closing handover link sessions"),
