@@ -162,6 +162,18 @@ impl<A: Carry, B: Carry> Carry for (A, B) {
     }
 }
 
+impl<A: Carry, B: Carry, C: Carry> Carry for (A, B, C) {
+    type Snapshot = (A::Snapshot, B::Snapshot, C::Snapshot);
+
+    fn snapshot(&self) -> Self::Snapshot {
+        (self.0.snapshot(), self.1.snapshot(), self.2.snapshot())
+    }
+
+    fn restore((first, second, third): Self::Snapshot) -> Self {
+        (A::restore(first), B::restore(second), C::restore(third))
+    }
+}
+
 impl<K: Ord + Clone, V: Carry> Carry for BTreeMap<K, V> {
     type Snapshot = BTreeMap<K, V::Snapshot>;
 

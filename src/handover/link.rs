@@ -88,8 +88,8 @@ pub struct PendingSnapshot {
 /// A worker's report of its sessions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SessionReportSnapshot {
-    pub offers: Vec<(ConnectionId, Timestamp)>,
-    pub taken: Vec<ConnectionId>,
+    pub offers: Vec<(ConnectionId, Timestamp, u64)>,
+    pub taken: Vec<(ConnectionId, u64)>,
 }
 
 /// A connection that was sent and not acknowledged; none if it was refused.

@@ -32,10 +32,10 @@ pub enum LinkEvent {
 /// The sessions of a worker, as it has reported them to a primary that follows another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResyncReport {
-    /// It has offered these at these times and waits for an answer.
-    pub offers: Vec<(ConnectionId, Timestamp)>,
-    /// It has taken these.
-    pub taken: Vec<ConnectionId>,
+    /// It has offered these at these times and waits for an answer; the last number is the tag of the record.
+    pub offers: Vec<(ConnectionId, Timestamp, u64)>,
+    /// It has taken these, by their tags.
+    pub taken: Vec<(ConnectionId, u64)>,
 }
 
 carry!(struct ResyncReport => SessionReportSnapshot { offers, taken });

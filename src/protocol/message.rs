@@ -68,8 +68,8 @@
 //! | `0x87` | sessions: can migrate them and take them; between hello and ready | none |
 //! | `0x88` | session-list: sessions that could migrate | `count` (0 to 64) of 16 bytes: id, affinity key; 0 ends the list |
 //! | `0x89` | close-request: asks to close clients | one of 8 bytes: their number (4), within so many milliseconds (4) |
-//! | `0x8a` | resync-offers: sessions that it has offered and that are not answered | `count` (1 to 64) of 16 bytes: id, and when it was offered: `CLOCK_MONOTONIC` in nanoseconds, before it was sent |
-//! | `0x8b` | resync-accepted: sessions that it took, of the last 1,024 | `count` (1 to 64) ids of 8 bytes |
+//! | `0x8a` | resync-offers: sessions that it has offered and that are not answered | `count` (1 to 64) of 24 bytes: id; when it was offered: `CLOCK_MONOTONIC` in nanoseconds, before it was sent; tag of its record |
+//! | `0x8b` | resync-accepted: sessions that it took, of the last 1,024 | `count` (1 to 64) of 16 bytes: id, tag of its record |
 //! | `0x8c` | resync-done: the end of the answer | one of 8 bytes: the question's number |
 //! | `0x8d` | checkpoint: the memory of protected sessions | none |
 //! | `0x8e` | protect: if this worker dies, this session is to go on | one of 80 bytes, then the page of its entry (8) |
@@ -135,6 +135,9 @@
 //!    gave to another worker since, and has received `moved` for, is not among them.
 //! 4. `resync-done`, with the number of the question.
 //!
+//! A session is accepted only if both its id and its tag are those of the offer: nobody takes a session that it
+//! never had.
+//!
 //! A session that was offered before a resync and has `returned` after it is the worker's own only if the
 //! kernel's counters of its socket are what they were when it was offered
 //! ([`untouched`](crate::protocol::tcp_progress)): the primary that could have told which other worker had it is
@@ -161,15 +164,15 @@ pub use migration::{
 };
 pub use record::{ConnectionRecord, Records};
 pub use resync::{
-    MAX_OPEN_OFFERS, OpenOffers, encode_resync, encode_resync_accepted, encode_resync_done,
-    encode_resync_offers,
+    AcceptedSessions, MAX_ACCEPTED_SESSIONS, MAX_OPEN_OFFERS, OpenOffers, encode_resync,
+    encode_resync_accepted, encode_resync_done, encode_resync_offers,
 };
 
 use ids::{decode_ids, encode_ids};
 use migration::{decode_drain, decode_session, decode_session_list, pair};
 use protect::decode_protect;
 use record::{decode_record, encode_record};
-use resync::{decode_number, decode_open_offers};
+use resync::{decode_accepted, decode_number, decode_open_offers};
 
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u8 = 1;
@@ -258,7 +261,7 @@ pub enum ToPrimary<'a> {
     /// Sessions that it has offered and that are not answered.
     ResyncOffers(OpenOffers<'a>),
     /// Sessions that it took.
-    ResyncAccepted(Ids<'a>),
+    ResyncAccepted(AcceptedSessions<'a>),
     /// The end of the answer to the resync of this number.
     ResyncDone(u64),
     /// The memory of the worker's protected sessions.
@@ -388,7 +391,7 @@ pub fn decode_to_primary(bytes: &[u8]) -> Result<ToPrimary<'_>, MessageError> {
             ToPrimary::CloseRequest(count, Duration::from_millis(within.into()))
         }),
         kind::RESYNC_OFFERS => decode_open_offers(count, body).map(ToPrimary::ResyncOffers),
-        kind::RESYNC_ACCEPTED => decode_ids(kind, count, body).map(ToPrimary::ResyncAccepted),
+        kind::RESYNC_ACCEPTED => decode_accepted(count, body).map(ToPrimary::ResyncAccepted),
         kind::RESYNC_DONE => decode_number(kind, count, body).map(ToPrimary::ResyncDone),
         kind::CHECKPOINT => bare(ToPrimary::Checkpoint),
         kind::PROTECT => {

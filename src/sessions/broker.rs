@@ -547,22 +547,19 @@ impl Broker {
                 && !held.iter().any(|one| one.record.id == id)
         };
         let outcomes = open_offers.outcomes(may_have);
+        let (offered, held): (Vec<_>, Vec<_>) = held.into_iter().partition(|session| {
+            let transfer = session.transfer.as_ref();
+            let has_sender = transfer.is_some_and(|transfer| transfer.sender.is_some());
+            !has_sender && open_offers.is_offered(&session.record)
+        });
         recovery.answered();
         if silent.is_empty() {
             self.recovery = None;
         }
         answer_offers(host, &outcomes);
-        for session in held {
-            let has_sender =
-                session.transfer.as_ref().is_some_and(|transfer| transfer.sender.is_some());
-            let is_offered = |(_, id, _): &(_, _, _)| *id == session.record.id;
-            if !has_sender && outcomes.iter().any(is_offered) {
-                // Its sender has a copy of all of it, and has just got it back.
-                self.in_progress -= 1;
-            } else {
-                self.place(host, session);
-            }
-        }
+        // Their senders have copies of all of it, and have just got it back.
+        self.in_progress -= offered.len() as u64;
+        held.into_iter().for_each(|session| self.place(host, session));
         silent.is_empty()
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Pure: workers' reports go in; an outcome for each open offer comes out when every worker has reported, is
 //! gone, or has let its time pass. A session has migrated if another worker has taken it: that one has
-//! it, or has passed it on. If no other worker has, it is still its sender's, and the sender has to prove
+//! it, or has passed it on. It has taken it only if it names the tag of its record, as the offer does: ids can be
+//! guessed. If no other worker has taken it, it is still its sender's, and the sender has to prove
 //! that it is unused: a worker that took it may be dead, and have used it before.
 //!
 //! A worker that is silent when the time is over, as one that is stopped, may have taken a session, but only if
@@ -23,6 +24,7 @@ use crate::handover::frontend::OpenOffersSnapshot;
 use crate::link::event::ResyncReport;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::{ConnectionId, Timestamp};
+use crate::protocol::message::ConnectionRecord;
 
 /// The outcome of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,12 +95,11 @@ impl OpenOffers {
         self.pending.contains(&worker) || self.silent.contains(&worker)
     }
 
-    /// Whether a worker offers that session, and nothing is decided.
+    /// Whether a worker offers the session of that record, and nothing is decided.
     #[must_use]
-    pub fn is_offered(&self, id: ConnectionId) -> bool {
-        self.reports
-            .iter()
-            .any(|(_, report)| report.offers.iter().any(|(offered, _)| *offered == id))
+    pub fn is_offered(&self, record: &ConnectionRecord) -> bool {
+        let is_it = |(id, _, tag): &(_, _, _)| (*id, *tag) == (record.id, record.tag);
+        self.reports.iter().any(|(_, report)| report.offers.iter().any(is_it))
     }
 
     /// The outcomes are answered: of these offers, none is decided again.
@@ -116,16 +117,17 @@ impl OpenOffers {
         if !self.pending.is_empty() {
             return Vec::new();
         }
-        let mut takers = HashMap::<ConnectionId, Vec<WorkerId>>::new();
+        let mut takers = HashMap::<(ConnectionId, u64), Vec<WorkerId>>::new();
         for (worker, report) in &self.reports {
-            report.taken.iter().for_each(|id| takers.entry(*id).or_default().push(*worker));
+            report.taken.iter().for_each(|taken| takers.entry(*taken).or_default().push(*worker));
         }
         let offers = self
             .reports
             .iter()
             .flat_map(|(worker, report)| report.offers.iter().map(move |offer| (*worker, *offer)));
-        let outcome = |(worker, (id, at))| {
-            let others = takers.get(&id).is_some_and(|it| it.iter().any(|taker| *taker != worker));
+        let outcome = |(worker, (id, at, tag))| {
+            let others =
+                takers.get(&(id, tag)).is_some_and(|it| it.iter().any(|taker| *taker != worker));
             let may_be_elsewhere = others || may_have(worker, id, at);
             let outcome =
                 if may_be_elsewhere { OfferOutcome::Migrated } else { OfferOutcome::Returned };
@@ -142,7 +144,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::protocol::ids::{Generation, SlotId};
+    use crate::protocol::ids::{AffinityKey, Generation, SlotId};
 
     fn worker(slot: u16) -> WorkerId {
         WorkerId { slot: SlotId(slot), generation: Generation(0) }
@@ -153,10 +155,20 @@ mod tests {
         false
     }
 
+    fn tag(id: u64) -> u64 {
+        id ^ 0xabcd
+    }
+
     fn report(offers: &[u64], taken: &[u64]) -> ResyncReport {
-        let ids = |ids: &[u64]| ids.iter().copied().map(ConnectionId).collect::<Vec<_>>();
-        let offers = ids(offers).into_iter().map(|id| (id, Timestamp(id.0)));
-        ResyncReport { offers: offers.collect(), taken: ids(taken) }
+        let offers = offers.iter().map(|id| (ConnectionId(*id), Timestamp(*id), tag(*id)));
+        let taken = taken.iter().map(|id| (ConnectionId(*id), tag(*id)));
+        ResyncReport { offers: offers.collect(), taken: taken.collect() }
+    }
+
+    fn record(id: u64, tag: u64) -> ConnectionRecord {
+        let any = "192.0.2.1:5000".parse().unwrap();
+        let (accepted_at, key) = (Timestamp(0), AffinityKey(0));
+        ConnectionRecord { id: ConnectionId(id), accepted_at, key, client: any, local: any, tag }
     }
 
     /// The outcomes when workers from 0 on have reported this.
@@ -197,6 +209,28 @@ mod tests {
     }
 
     #[test]
+    fn who_names_another_tag_never_had_the_session() {
+        use OfferOutcome::{Migrated, Returned};
+        let mut open_offers = OpenOffers::default();
+        open_offers.report(worker(0), report(&[1, 2], &[]));
+        let guessed = |id| [0, 1, tag(3 - id)].map(|tag| (ConnectionId(id), tag));
+        let taken = [1, 2].into_iter().flat_map(guessed).collect();
+        open_offers.report(worker(1), ResyncReport { offers: Vec::new(), taken });
+        let outcomes = |open_offers: &OpenOffers| {
+            open_offers
+                .outcomes(nobody)
+                .into_iter()
+                .map(|(_, _, outcome)| outcome)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(outcomes(&open_offers), [Returned, Returned]);
+        open_offers.report(worker(2), report(&[], &[2]));
+        assert_eq!(outcomes(&open_offers), [Returned, Migrated]);
+        assert!(open_offers.is_offered(&record(1, tag(1))));
+        assert!(!open_offers.is_offered(&record(1, tag(2))));
+    }
+
+    #[test]
     fn who_is_gone_is_not_waited_for_and_has_taken_nothing() {
         let mut open_offers = OpenOffers::default();
         (0..3).map(worker).for_each(|worker| open_offers.expect(worker));
@@ -205,11 +239,11 @@ mod tests {
         open_offers.report(worker(1), report(&[3], &[1]));
         open_offers.complete(worker(1));
         assert_eq!(open_offers.pending(), [worker(2)]);
-        assert!(open_offers.is_offered(ConnectionId(3)));
+        assert!(open_offers.is_offered(&record(3, tag(3))));
         open_offers.forget(worker(2));
         assert_eq!(open_offers.outcomes(nobody).len(), 3);
         open_offers.forget(worker(1));
-        assert!(!open_offers.is_offered(ConnectionId(3)));
+        assert!(!open_offers.is_offered(&record(3, tag(3))));
         let returned = |id| (worker(0), ConnectionId(id), OfferOutcome::Returned);
         assert_eq!(open_offers.outcomes(nobody), [returned(1), returned(2)]);
     }
@@ -244,15 +278,17 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        ResyncReport(Vec<u64>, Vec<u64>),
+        /// Offers with their tags, and sessions that it took.
+        ResyncReport(BTreeMap<u64, u64>, BTreeSet<(u64, u64)>),
         Forget,
     }
 
     fn steps() -> impl Strategy<Value = Vec<(u16, Step)>> {
-        let ids =
-            || prop::collection::btree_set(0..12_u64, 0..6).prop_map(|it| it.into_iter().collect());
+        let (ids, tags) = (|| 0..12_u64, || 0..2_u64);
+        let offers = prop::collection::btree_map(ids(), tags(), 0..6);
+        let taken = prop::collection::btree_set((ids(), tags()), 0..9);
         let step = prop_oneof![
-            4 => (ids(), ids()).prop_map(|(offers, taken)| Step::ResyncReport(offers, taken)),
+            4 => (offers, taken).prop_map(|(offers, taken)| Step::ResyncReport(offers, taken)),
             1 => Just(Step::Forget),
         ];
         prop::collection::vec((0..5_u16, step), 0..20)
@@ -269,7 +305,14 @@ mod tests {
                 silent.remove(&slot);
                 match step {
                     Step::ResyncReport(offers, taken) => {
-                        open_offers.report(worker(slot), report(&offers, &taken));
+                        let report = ResyncReport {
+                            offers: offers
+                                .iter()
+                                .map(|(id, tag)| (ConnectionId(*id), Timestamp(*id), *tag))
+                                .collect(),
+                            taken: taken.iter().map(|(id, tag)| (ConnectionId(*id), *tag)).collect(),
+                        };
+                        open_offers.report(worker(slot), report);
                         open_offers.complete(worker(slot));
                         told.insert(slot, (offers, taken));
                     }
@@ -287,8 +330,9 @@ mod tests {
                     continue;
                 }
                 for (slot, (offers, _)) in &told {
-                    for id in offers {
-                        let taken = told.iter().any(|(o, (_, taken))| o != slot && taken.contains(id));
+                    for (id, tag) in offers {
+                        let has = |taken: &BTreeSet<_>| taken.contains(&(*id, *tag));
+                        let taken = told.iter().any(|(o, (_, taken))| o != slot && has(taken));
                         let expected = if taken { OfferOutcome::Migrated } else { OfferOutcome::Returned };
                         prop_assert_eq!(outcomes.remove(&(*slot, *id)), Some(expected));
                     }

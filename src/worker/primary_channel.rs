@@ -265,7 +265,7 @@ impl PrimaryChannel {
         });
         let refused = if opened.is_none() { &[record.id][..] } else { &[] };
         if opened.is_some() {
-            self.sessions.note_accepted(record.id);
+            self.sessions.note_accepted(record);
         }
         self.arrived.extend(opened);
         self.note(1, refused)

@@ -1,6 +1,6 @@
 //! A worker that a test plays by hand: it says what it is told to say, and tells what it hears.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,9 +14,9 @@ use sticky_lb::internals::link::seam::{SlotCommand, SlotEvent, SlotEventKind, Wo
 use sticky_lb::protocol::drain::DrainOrder;
 use sticky_lb::protocol::ids::{ConnectionId, Timestamp};
 use sticky_lb::protocol::message::{
-    BATCH, ConnectionRecord, HELLO, MAX_IDS, MAX_OPEN_OFFERS, MAX_TO_PRIMARY, MAX_TO_WORKER, READY,
-    SESSIONS, ToWorker, decode_to_worker, encode_offer, encode_refuse, encode_resync_accepted,
-    encode_resync_done, encode_resync_offers,
+    BATCH, ConnectionRecord, HELLO, MAX_ACCEPTED_SESSIONS, MAX_IDS, MAX_OPEN_OFFERS,
+    MAX_TO_PRIMARY, MAX_TO_WORKER, READY, SESSIONS, ToWorker, decode_to_worker, encode_offer,
+    encode_refuse, encode_resync_accepted, encode_resync_done, encode_resync_offers,
 };
 use sticky_lb::protocol::scm_rights::{Received, Sent, receive, send};
 use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
@@ -57,6 +57,8 @@ pub struct FakeWorker {
     end: OwnedFd,
     scoreboard: Scoreboard,
     heard: VecDeque<FromPrimary>,
+    /// Of the records that it has had.
+    tags: HashMap<u64, u64>,
 }
 
 impl FakeWorker {
@@ -66,7 +68,7 @@ impl FakeWorker {
         let page = inherit.descriptor("scoreboard").expect("a scoreboard");
         let scoreboard = Scoreboard::open(page).expect("a scoreboard");
         let end = inherit.take("channel").expect("the worker's end");
-        (Self { id, end, scoreboard, heard: VecDeque::new() }, channel)
+        (Self { id, end, scoreboard, heard: VecDeque::new(), tags: HashMap::new() }, channel)
     }
 
     /// Attaches one, and puts it into service when it is ready.
@@ -134,18 +136,23 @@ impl FakeWorker {
         write(&self.scoreboard);
     }
 
-    /// Answers a report: what it offers and what it has taken.
+    /// Answers a report: what it offers and what it has taken. Of what it never had it has to guess the tag.
     pub fn report(&self, number: u64, offers: &[u64], taken: &[u64]) {
         let now = Timestamp::now();
         for some in offers.chunks(BATCH) {
-            let offers = some.iter().map(|id| (ConnectionId(*id), now));
+            let offers = some.iter().map(|id| (ConnectionId(*id), now, self.tag(*id)));
             self.say(encode_resync_offers(&mut [0; MAX_OPEN_OFFERS], offers));
         }
-        let mut buffer = [0; MAX_IDS];
+        let mut buffer = [0; MAX_ACCEPTED_SESSIONS];
         for some in taken.chunks(BATCH) {
-            self.say(encode_resync_accepted(&mut buffer, some.iter().copied().map(ConnectionId)));
+            let taken = some.iter().map(|id| (ConnectionId(*id), self.tag(*id)));
+            self.say(encode_resync_accepted(&mut buffer, taken));
         }
         self.say(&encode_resync_done(number));
+    }
+
+    fn tag(&self, id: u64) -> u64 {
+        self.tags.get(&id).copied().unwrap_or_default()
     }
 
     /// Is asked by another primary next, and answers.
@@ -196,10 +203,12 @@ impl FakeWorker {
         let mut next = || descriptors.next().expect("as many descriptors as it takes");
         let heard = match decode_to_worker(bytes).expect("a message") {
             ToWorker::Connections(records) => {
+                self.tags.extend(records.iter().map(|record| (record.id.0, record.tag)));
                 self.heard.extend(records.iter().map(|record| FromPrimary::Client(record, next())));
                 return;
             }
             ToWorker::Session(record, inline) => {
+                self.tags.insert(record.id.0, record.tag);
                 let (socket, file) = (next(), descriptors.next());
                 FromPrimary::Session(record, socket, file.map_or_else(|| inline.to_vec(), read_all))
             }

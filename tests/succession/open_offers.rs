@@ -14,6 +14,11 @@ const NOT_LONG: Duration = Duration::from_millis(50);
 
 type Client = (TcpStream, ConnectionRecord, OwnedFd);
 
+/// Ids are small numbers: all that there may be in a test.
+fn guessed() -> Vec<u64> {
+    (0..1024).collect()
+}
+
 /// Slot 0 changes hands: an old worker that drains, two of its clients, and its successor.
 async fn deploy(stage: &mut Harness) -> (FakeWorker, Client, Client, FakeWorker) {
     let mut old = stage.start_worker(worker(0, 0), true).await;
@@ -120,6 +125,58 @@ async fn what_was_on_its_way_between_two_that_are_dead_goes_to_the_next() {
     stage.counts("it has moved", |it| it.moved == 1).await;
     are_connected(&mut client, arrived);
     assert_eq!(stage.facts().await.sessions_waiting, 0);
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn what_a_worker_never_had_it_does_not_take_by_saying_so() {
+    let mut stage = Harness::new(2, PATIENT).await;
+    let mut thief = stage.start_worker(worker(1, 0), true).await;
+    let (mut old, (mut client, a, socket), _, mut new) = deploy(&mut stage).await;
+    // So that there is something to be learnt of them.
+    let _its_own = stage.client(&mut thief, 0).await;
+    let _its_own = stage.client(&mut new, 2).await;
+    let all = [worker(0, 0), worker(0, 1), worker(1, 0)];
+    stage.crash(&all).await;
+    // Read by this one, and given to nobody: the next has to ask.
+    old.offer(&a, &socket, b"a");
+    is_offered(&stage, 1).await;
+    stage.crash(&all).await;
+    for worker in [&mut old, &mut new, &mut thief] {
+        let FromPrimary::Resync(_) = worker.receive() else { panic!("no question") };
+    }
+    old.answer(&[a.id.0], &[]);
+    new.answer(&[], &guessed());
+    thief.answer(&[], &guessed());
+    assert_eq!(old.answers(1), (vec![], vec![a.id.0]));
+    are_connected(&mut client, socket);
+    let counters = stage.count().await;
+    assert_eq!((counters.moved, counters.returned, counters.sessions_lost), (0, 1, 0));
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn who_offers_what_it_never_had_keeps_it_from_nobody() {
+    let mut stage = Harness::new(2, PATIENT).await;
+    let mut thief = stage.start_worker(worker(1, 0), true).await;
+    let (old, (mut client, a, socket), (_, b, _), new) = deploy(&mut stage).await;
+    let _its_own = stage.client(&mut thief, 0).await;
+    old.offer(&a, &socket, b"state");
+    is_offered(&stage, 1).await;
+    stage.bury(worker(0, 1));
+    drop(new);
+    stage.crash(&[worker(0, 0), worker(0, 1), worker(1, 0)]).await;
+    thief.answer(&[a.id.0], &[]);
+    drop((old, socket, b));
+    stage.gone(worker(0, 0)).await;
+    let mut last = stage.start_worker(worker(0, 2), true).await;
+    stage.gone(worker(0, 1)).await;
+    assert_eq!(thief.answers(1), (vec![], vec![a.id.0]));
+    let (record, arrived, image) = last.receive_session();
+    assert_eq!((record, &image[..]), (a, &b"state"[..]));
+    last.settle(1);
+    stage.counts("it has moved", |it| it.moved == 1).await;
+    are_connected(&mut client, arrived);
     stage.end().await;
 }
 

@@ -46,8 +46,10 @@ fn session(inline: Option<&str>) -> SessionSnapshot {
 }
 
 fn link() -> LinkSnapshot {
-    let report =
-        SessionReportSnapshot { offers: vec![(ConnectionId(3), at(1))], taken: Vec::new() };
+    let report = SessionReportSnapshot {
+        offers: vec![(ConnectionId(3), at(1), 42)],
+        taken: vec![(ConnectionId(4), 43)],
+    };
     let pending = PendingSnapshot {
         slot: SlotId(0),
         since: at(1),

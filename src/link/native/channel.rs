@@ -202,8 +202,8 @@ impl Channel {
             // It may answer the primary before.
             ToPrimary::SessionList(_) if self.resync.is_pending() => Ok(SessionEvent::Ignored),
             ToPrimary::SessionList(keys) => self.sessions.receive_list(*keys),
-            ToPrimary::ResyncOffers(ids) => self.resync.receive_offers(*ids),
-            ToPrimary::ResyncAccepted(ids) => self.resync.receive_taken(*ids),
+            ToPrimary::ResyncOffers(offers) => self.resync.receive_offers(*offers),
+            ToPrimary::ResyncAccepted(sessions) => self.resync.receive_taken(*sessions),
             ToPrimary::ResyncDone(number) => {
                 self.resync.receive_end(*number, &self.sessions.offered)
             }

@@ -19,7 +19,7 @@ use crate::link::error::ChannelError;
 use crate::link::event::{ResyncReport, SessionEvent};
 use crate::link::native::outbox::Question;
 use crate::protocol::ids::{ConnectionId, SlotId, Timestamp};
-use crate::protocol::message::{Ids, MAX_ACCEPTED, MAX_SESSIONS, OpenOffers};
+use crate::protocol::message::{AcceptedSessions, MAX_ACCEPTED, MAX_SESSIONS, OpenOffers};
 use crate::protocol::scoreboard::{Counter, Scoreboard, SharedFlag};
 
 /// How long a worker may take from receiving a connection to acknowledging it, where nothing shows that
@@ -139,8 +139,11 @@ impl Resync {
         self.receive_part(offers.iter(), |report| &mut report.offers, MAX_SESSIONS)
     }
 
-    pub(super) fn receive_taken(&mut self, ids: Ids<'_>) -> Result<SessionEvent, ChannelError> {
-        self.receive_part(ids.iter(), |report| &mut report.taken, MAX_ACCEPTED)
+    pub(super) fn receive_taken(
+        &mut self,
+        sessions: AcceptedSessions<'_>,
+    ) -> Result<SessionEvent, ChannelError> {
+        self.receive_part(sessions.iter(), |report| &mut report.taken, MAX_ACCEPTED)
     }
 
     fn receive_part<T>(
@@ -179,7 +182,7 @@ impl Resync {
         if let Some(pending) = &mut self.pending {
             pending.has_reported = true;
         }
-        report.offers.retain(|(id, _)| !offered.contains(id));
+        report.offers.retain(|(id, ..)| !offered.contains(id));
         Ok(SessionEvent::Resynced(report))
     }
 }

@@ -1,9 +1,10 @@
 //! Messages by which a worker reports its sessions to a primary that follows another.
+//!
+//! Each session is named by its id and the tag of its record. Ids are small numbers in a row: whoever names the
+//! tag as well has had the session.
 
 use crate::protocol::ids::{ConnectionId, Timestamp};
-use crate::protocol::message::{
-    BATCH, HEADER, MAX_IDS, MessageError, body_of, encode_ids, header, kind, u64_at,
-};
+use crate::protocol::message::{BATCH, HEADER, MessageError, body_of, header, kind, u64_at};
 
 /// A request to report, with its number.
 #[must_use]
@@ -17,35 +18,55 @@ pub fn encode_resync_done(number: u64) -> [u8; HEADER + 8] {
     numbered(kind::RESYNC_DONE, number)
 }
 
-/// Bytes of an offer's id and time.
-const OFFER: usize = 16;
+/// Bytes of an offer's id, time and tag.
+const OFFER: usize = 24;
+
+/// Bytes of an accepted session's id and tag.
+const ACCEPTED: usize = 16;
 
 /// Bytes of the longest message of open offers.
 pub const MAX_OPEN_OFFERS: usize = HEADER + BATCH * OFFER;
 
-/// The open offers of one message: which session, and when it was offered.
+/// Bytes of the longest message of accepted sessions.
+pub const MAX_ACCEPTED_SESSIONS: usize = HEADER + BATCH * ACCEPTED;
+
+/// The open offers of one message: which session, when it was offered, and its tag.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenOffers<'a>(&'a [u8]);
 
 impl<'a> OpenOffers<'a> {
     /// In order.
-    pub fn iter(self) -> impl Iterator<Item = (ConnectionId, Timestamp)> + 'a {
-        let offers = self.0.chunks_exact(OFFER);
-        offers.map(|offer| (ConnectionId(u64_at(offer, 0)), Timestamp(u64_at(offer, 8))))
+    pub fn iter(self) -> impl Iterator<Item = (ConnectionId, Timestamp, u64)> + 'a {
+        self.0.chunks_exact(OFFER).map(|offer| {
+            (ConnectionId(u64_at(offer, 0)), Timestamp(u64_at(offer, 8)), u64_at(offer, 16))
+        })
     }
 }
 
-/// Writes which offers are not answered, and when they were made. Those beyond
-/// [`BATCH`] are left out, as ids are below.
+/// The accepted sessions of one message: which session, and its tag.
+#[derive(Clone, Copy, Debug)]
+pub struct AcceptedSessions<'a>(&'a [u8]);
+
+impl<'a> AcceptedSessions<'a> {
+    /// In order.
+    pub fn iter(self) -> impl Iterator<Item = (ConnectionId, u64)> + 'a {
+        let sessions = self.0.chunks_exact(ACCEPTED);
+        sessions.map(|session| (ConnectionId(u64_at(session, 0)), u64_at(session, 8)))
+    }
+}
+
+/// Writes which offers are not answered, when they were made, and the sessions' tags. Those beyond
+/// [`BATCH`] are left out, as sessions are below.
 pub fn encode_resync_offers(
     buffer: &mut [u8; MAX_OPEN_OFFERS],
-    offers: impl Iterator<Item = (ConnectionId, Timestamp)>,
+    offers: impl Iterator<Item = (ConnectionId, Timestamp, u64)>,
 ) -> &[u8] {
     let mut count: u16 = 0;
     let (head, body) = buffer.split_at_mut(HEADER);
-    for (bytes, (id, at)) in body.chunks_exact_mut(OFFER).zip(offers) {
+    for (bytes, (id, at, tag)) in body.chunks_exact_mut(OFFER).zip(offers) {
         bytes[..8].copy_from_slice(&id.0.to_le_bytes());
-        bytes[8..].copy_from_slice(&at.0.to_le_bytes());
+        bytes[8..16].copy_from_slice(&at.0.to_le_bytes());
+        bytes[16..].copy_from_slice(&tag.to_le_bytes());
         count += 1;
     }
     head.copy_from_slice(&header(kind::RESYNC_OFFERS, count));
@@ -56,12 +77,27 @@ pub(super) fn decode_open_offers(count: u16, body: &[u8]) -> Result<OpenOffers<'
     body_of(kind::RESYNC_OFFERS, count, body, OFFER).map(OpenOffers)
 }
 
-/// Writes which sessions were accepted.
+/// Writes which sessions were accepted, and their tags.
 pub fn encode_resync_accepted(
-    buffer: &mut [u8; MAX_IDS],
-    ids: impl Iterator<Item = ConnectionId>,
+    buffer: &mut [u8; MAX_ACCEPTED_SESSIONS],
+    sessions: impl Iterator<Item = (ConnectionId, u64)>,
 ) -> &[u8] {
-    encode_ids(buffer, kind::RESYNC_ACCEPTED, ids)
+    let mut count: u16 = 0;
+    let (head, body) = buffer.split_at_mut(HEADER);
+    for (bytes, (id, tag)) in body.chunks_exact_mut(ACCEPTED).zip(sessions) {
+        bytes[..8].copy_from_slice(&id.0.to_le_bytes());
+        bytes[8..].copy_from_slice(&tag.to_le_bytes());
+        count += 1;
+    }
+    head.copy_from_slice(&header(kind::RESYNC_ACCEPTED, count));
+    &buffer[..HEADER + usize::from(count) * ACCEPTED]
+}
+
+pub(super) fn decode_accepted(
+    count: u16,
+    body: &[u8],
+) -> Result<AcceptedSessions<'_>, MessageError> {
+    body_of(kind::RESYNC_ACCEPTED, count, body, ACCEPTED).map(AcceptedSessions)
 }
 
 fn numbered(kind: u8, number: u64) -> [u8; HEADER + 8] {
@@ -90,7 +126,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_report_survives_the_wire(
-            number: u64, ids in prop::collection::vec(any::<u64>(), 1..=BATCH),
+            number: u64, sessions in prop::collection::vec(any::<(u64, u64, u64)>(), 1..=BATCH),
         ) {
             let asked = encode_resync(number);
             let asked = decode_to_worker(&asked).unwrap();
@@ -98,16 +134,17 @@ mod tests {
             let done = encode_resync_done(number);
             let done = decode_to_primary(&done).unwrap();
             prop_assert!(matches!(done, ToPrimary::ResyncDone(got) if got == number));
-            let sent = || ids.iter().copied().map(ConnectionId);
-            let offers = || sent().map(|id| (id, Timestamp(id.0.wrapping_mul(3))));
+            let sent = || sessions.iter().copied();
+            let offers = || sent().map(|(id, at, tag)| (ConnectionId(id), Timestamp(at), tag));
+            let accepted = || sent().map(|(id, _, tag)| (ConnectionId(id), tag));
             let mut buffer = [0xff; MAX_OPEN_OFFERS];
             let ToPrimary::ResyncOffers(got) =
                 decode_to_primary(encode_resync_offers(&mut buffer, offers())).unwrap() else { panic!() };
             prop_assert!(got.iter().eq(offers()));
-            let mut buffer = [0xff; MAX_IDS];
+            let mut buffer = [0xff; MAX_ACCEPTED_SESSIONS];
             let ToPrimary::ResyncAccepted(got) =
-                decode_to_primary(encode_resync_accepted(&mut buffer, sent())).unwrap() else { panic!() };
-            prop_assert!(got.iter().eq(sent()));
+                decode_to_primary(encode_resync_accepted(&mut buffer, accepted())).unwrap() else { panic!() };
+            prop_assert!(got.iter().eq(accepted()));
         }
     }
 
@@ -118,6 +155,29 @@ mod tests {
         for (count, length) in [(0, 0), (0, 8), (2, 16), (1, 7)] {
             let bytes = [&header(kind::RESYNC, count)[..], &vec![0; length]].concat();
             assert!(matches!(decode_to_worker(&bytes), Err(MessageError::Length { .. })));
+        }
+    }
+
+    #[test]
+    fn a_session_stands_where_the_documentation_says() {
+        let offers = [(ConnectionId(1), Timestamp(2), 3)].into_iter();
+        assert_eq!(
+            encode_resync_offers(&mut [0xff; MAX_OPEN_OFFERS], offers),
+            b"SL\x01\x8a\x01\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0",
+        );
+        let accepted = [(ConnectionId(1), 3)].into_iter();
+        assert_eq!(
+            encode_resync_accepted(&mut [0xff; MAX_ACCEPTED_SESSIONS], accepted),
+            b"SL\x01\x8b\x01\0\0\0\x01\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0",
+        );
+        for (kind, count, length) in [
+            (kind::RESYNC_OFFERS, 0, 0),
+            (kind::RESYNC_OFFERS, 1, 16),
+            (kind::RESYNC_ACCEPTED, 0, 0),
+            (kind::RESYNC_ACCEPTED, 1, 8),
+        ] {
+            let bytes = [&header(kind, count)[..], &vec![0; length]].concat();
+            assert!(matches!(decode_to_primary(&bytes), Err(MessageError::Length { .. })));
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::protocol::ids::{ConnectionId, Timestamp};
-use crate::protocol::message::{MAX_INLINE_IMAGE, MAX_TO_PRIMARY, encode_offer};
+use crate::protocol::message::{ConnectionRecord, MAX_INLINE_IMAGE, MAX_TO_PRIMARY, encode_offer};
 use crate::protocol::sealed::seal;
 use crate::protocol::tcp_progress::{TcpProgress, is_untouched_since};
 use crate::worker::guard::ConnectionGuard;
@@ -310,17 +310,21 @@ async fn offer(
     socket: &impl AsFd,
     image: &SessionImage,
 ) -> io::Result<OfferOutcome> {
-    let (message, memory) = encode(session, image)?;
+    let record = session.info.record();
+    let (message, memory) = encode(&record, image)?;
     let mut descriptors = vec![socket.as_fd()];
     descriptors.extend(memory.as_ref().map(AsFd::as_fd));
-    sessions.offer(session.info.id, &message, &descriptors).await
+    sessions.offer(&record, &message, &descriptors).await
 }
 
 /// The message, and the memory that holds an image that is too long for it.
-fn encode(session: &Inner, image: &SessionImage) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
+fn encode(
+    record: &ConnectionRecord,
+    image: &SessionImage,
+) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
     let bytes = image.encode();
     let memory = (bytes.len() > MAX_INLINE_IMAGE).then(|| seal(&bytes)).transpose()?;
     let mut buffer = Box::new([0; MAX_TO_PRIMARY]);
-    let message = encode_offer(&mut buffer, &session.info.record(), &bytes);
+    let message = encode_offer(&mut buffer, record, &bytes);
     Ok((message.to_vec(), memory))
 }

@@ -14,7 +14,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::protocol::drain::{DrainMode, DrainOrder};
 use crate::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
-use crate::protocol::message::MAX_ACCEPTED;
+use crate::protocol::message::{ConnectionRecord, MAX_ACCEPTED};
 use crate::worker::guard::{ConnectionGuard, Residency, Residents};
 #[cfg(feature = "hyper")]
 use crate::worker::http_limits::HttpLimits;
@@ -45,6 +45,8 @@ pub(crate) enum OfferOutcome {
 struct Offered {
     /// Before it was sent.
     at: Timestamp,
+    /// Of its record.
+    tag: u64,
     answer: oneshot::Sender<OfferOutcome>,
     /// Another primary was told since that it is offered.
     is_reported: bool,
@@ -150,8 +152,9 @@ pub(crate) struct Sessions {
     /// Offers without an answer. The message is sent under this lock: under it, either both or none
     /// are seen.
     offered: Mutex<HashMap<ConnectionId, Offered>>,
-    /// The last sessions that came from other workers, and didn't go on to others, the oldest first.
-    accepted: Mutex<VecDeque<ConnectionId>>,
+    /// The last sessions that came from other workers, and didn't go on to others, the oldest first, with
+    /// the tags of their records.
+    accepted: Mutex<VecDeque<(ConnectionId, u64)>>,
     /// Turns to close a WebSocket that the primary was asked for, and hasn't granted.
     pub(crate) asked: AtomicU32,
     /// Set once migration is enabled.
@@ -261,13 +264,13 @@ impl Sessions {
     /// If there is no primary, or none any more.
     pub(crate) async fn offer(
         &self,
-        id: ConnectionId,
+        record: &ConnectionRecord,
         message: &[u8],
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<OfferOutcome> {
         let sender = self.sender.get().ok_or(io::ErrorKind::NotConnected)?;
         loop {
-            if let Some(answer) = self.try_offer(sender, id, message, descriptors)? {
+            if let Some(answer) = self.try_offer(sender, record, message, descriptors)? {
                 return answer.await.map_err(|_| io::ErrorKind::BrokenPipe.into());
             }
             sender.room().await?;
@@ -277,7 +280,7 @@ impl Sessions {
     fn try_offer(
         &self,
         sender: &SessionSender,
-        id: ConnectionId,
+        record: &ConnectionRecord,
         message: &[u8],
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<Option<oneshot::Receiver<OfferOutcome>>> {
@@ -287,7 +290,7 @@ impl Sessions {
             return Ok(None);
         }
         let (answer, outcome) = oneshot::channel();
-        offered.insert(id, Offered { at, answer, is_reported: false });
+        offered.insert(record.id, Offered { at, tag: record.tag, answer, is_reported: false });
         Ok(Some(outcome))
     }
 
@@ -297,7 +300,7 @@ impl Sessions {
             return;
         };
         if outcome == OfferOutcome::Migrated {
-            lock(&self.accepted).retain(|accepted| *accepted != id);
+            lock(&self.accepted).retain(|(accepted, _)| *accepted != id);
         }
         let _ = answer.send(match outcome {
             OfferOutcome::Returned if is_reported => OfferOutcome::ReturnedUnverified,
@@ -305,24 +308,24 @@ impl Sessions {
         });
     }
 
-    /// Offers without an answer, with their times; another primary is told of them now.
-    pub(crate) fn report_offers(&self) -> Vec<(ConnectionId, Timestamp)> {
+    /// Offers without an answer, with their times and tags; another primary is told of them now.
+    pub(crate) fn report_offers(&self) -> Vec<(ConnectionId, Timestamp, u64)> {
         let mut offered = lock(&self.offered);
         offered.values_mut().for_each(|offer| offer.is_reported = true);
-        offered.iter().map(|(id, offer)| (*id, offer.at)).collect()
+        offered.iter().map(|(id, offer)| (*id, offer.at, offer.tag)).collect()
     }
 
     /// A session has come from another worker.
-    pub(crate) fn note_accepted(&self, id: ConnectionId) {
+    pub(crate) fn note_accepted(&self, record: &ConnectionRecord) {
         let mut accepted = lock(&self.accepted);
         if accepted.len() == MAX_ACCEPTED {
             accepted.pop_front();
         }
-        accepted.push_back(id);
+        accepted.push_back((record.id, record.tag));
     }
 
-    /// The last sessions that have.
-    pub(crate) fn accepted(&self) -> Vec<ConnectionId> {
+    /// The last sessions that have, with their tags.
+    pub(crate) fn accepted(&self) -> Vec<(ConnectionId, u64)> {
         lock(&self.accepted).iter().copied().collect()
     }
 

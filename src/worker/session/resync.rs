@@ -5,7 +5,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::protocol::message::{
-    BATCH, MAX_IDS, MAX_OPEN_OFFERS, encode_close_request, encode_resync_accepted,
+    BATCH, MAX_ACCEPTED_SESSIONS, MAX_OPEN_OFFERS, encode_close_request, encode_resync_accepted,
     encode_resync_done, encode_resync_offers,
 };
 use crate::worker::session::registry::Sessions;
@@ -19,11 +19,9 @@ pub(crate) fn resync(sessions: &Sessions, number: u64) -> Vec<Vec<u8>> {
     let mut messages: Vec<_> = offers.collect();
     messages.extend(outstanding_request(sessions));
     let accepted = sessions.accepted();
-    messages.extend(
-        accepted
-            .chunks(BATCH)
-            .map(|some| encode_resync_accepted(&mut [0; MAX_IDS], some.iter().copied()).to_vec()),
-    );
+    messages.extend(accepted.chunks(BATCH).map(|some| {
+        encode_resync_accepted(&mut [0; MAX_ACCEPTED_SESSIONS], some.iter().copied()).to_vec()
+    }));
     messages.push(encode_resync_done(number).to_vec());
     messages
 }

@@ -73,7 +73,7 @@ impl Honest {
             15 => (plain(&encode_session_list(&[])), "list that was not requested"),
             16 => (plain(&encode_resync_done(7)), "resynchronisation that was not"),
             17 => {
-                let offers = [(ConnectionId(1), Timestamp(1))].into_iter();
+                let offers = [(ConnectionId(1), Timestamp(1), 1)].into_iter();
                 let bytes = encode_resync_offers(&mut [0; MAX_OPEN_OFFERS], offers).to_vec();
                 ((bytes, Vec::new()), "resynchronisation that was not")
             }

@@ -17,8 +17,8 @@ use crate::kernel::{PAGE, SharedMemory};
 use crate::protocol::checkpoint::{self, EntryWriter, Extent, copy_into};
 use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::protocol::message::{
-    BATCH, CHECKPOINT, ConnectionRecord, HELLO, MAX_IDS, MAX_INLINE_IMAGE, MAX_OPEN_OFFERS,
-    MAX_TO_PRIMARY, PONG, READY, REPLACE_ME, SESSIONS, ToWorker, decode_to_worker,
+    BATCH, CHECKPOINT, ConnectionRecord, HELLO, MAX_ACCEPTED_SESSIONS, MAX_IDS, MAX_INLINE_IMAGE,
+    MAX_OPEN_OFFERS, MAX_TO_PRIMARY, PONG, READY, REPLACE_ME, SESSIONS, ToWorker, decode_to_worker,
     encode_close_request, encode_migration_failed, encode_offer, encode_protect, encode_refuse,
     encode_resync_accepted, encode_resync_done, encode_resync_offers, encode_session_list,
     encode_unprotect,
@@ -50,8 +50,8 @@ pub(super) struct Honest {
     pub(super) own: BTreeMap<u64, Held>,
     /// Sessions that it has offered, and copies of them.
     pub(super) offered: BTreeMap<u64, Held>,
-    /// Sessions that it took: far fewer than it may remember.
-    accepted: Vec<ConnectionId>,
+    /// Sessions that it took, and their tags: far fewer than it may remember.
+    accepted: Vec<(ConnectionId, u64)>,
     /// Those that came back are not offered again when it drains.
     returned: Vec<u64>,
     pings: u32,
@@ -157,7 +157,7 @@ impl Honest {
         for (record, socket) in all {
             clients.arrive(self.end.id, &record, &socket, image);
             if image.is_some() {
-                self.accepted.push(record.id);
+                self.accepted.push((record.id, record.tag));
             }
             let held = Held { record, socket, page: None, offered_at: Timestamp(0) };
             self.own.insert(record.id.0, held);
@@ -206,7 +206,7 @@ impl Honest {
                 self.end.say(&encode_close_request(count, within), Vec::new());
             }
             3 if !self.accepted.is_empty() => {
-                let id = *random.pick(&self.accepted);
+                let (id, _) = *random.pick(&self.accepted);
                 let bytes = encode_migration_failed(&mut [0; MAX_IDS], [id].into_iter()).to_vec();
                 self.end.say(&bytes, Vec::new());
             }
@@ -318,8 +318,8 @@ impl Honest {
                 self.end.say(&encode_protect(&held.record, *page), vec![socket]);
             }
         }
-        let offers: Vec<_> =
-            self.offered.values().map(|held| (held.record.id, held.offered_at)).collect();
+        let offer = |held: &Held| (held.record.id, held.offered_at, held.record.tag);
+        let offers: Vec<_> = self.offered.values().map(offer).collect();
         for some in offers.chunks(BATCH) {
             let mut buffer = [0; MAX_OPEN_OFFERS];
             let some = some.iter().copied();
@@ -327,7 +327,7 @@ impl Honest {
         }
         let accepted = self.accepted.clone();
         for some in accepted.chunks(BATCH) {
-            let mut buffer = [0; MAX_IDS];
+            let mut buffer = [0; MAX_ACCEPTED_SESSIONS];
             let some = some.iter().copied();
             self.end.say(encode_resync_accepted(&mut buffer, some), Vec::new());
         }

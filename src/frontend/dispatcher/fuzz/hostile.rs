@@ -11,11 +11,11 @@ use crate::frontend::dispatcher::fuzz::descriptors::{self, Sent};
 use crate::frontend::dispatcher::fuzz::worker::{End, MAX_DESCRIPTORS};
 use crate::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use crate::protocol::message::{
-    CHECKPOINT, ConnectionRecord, HEADER, HELLO, MAX_IDS, MAX_INLINE_IMAGE, MAX_OPEN_OFFERS,
-    MAX_TO_PRIMARY, PING, PONG, READY, RECORD, REPLACE_ME, SESSIONS, ToWorker, decode_to_worker,
-    encode_close_request, encode_migration_failed, encode_offer, encode_protect, encode_refuse,
-    encode_resync_accepted, encode_resync_done, encode_resync_offers, encode_session_list,
-    encode_unprotect,
+    CHECKPOINT, ConnectionRecord, HEADER, HELLO, MAX_ACCEPTED_SESSIONS, MAX_IDS, MAX_INLINE_IMAGE,
+    MAX_OPEN_OFFERS, MAX_TO_PRIMARY, PING, PONG, READY, RECORD, REPLACE_ME, SESSIONS, ToWorker,
+    decode_to_worker, encode_close_request, encode_migration_failed, encode_offer, encode_protect,
+    encode_refuse, encode_resync_accepted, encode_resync_done, encode_resync_offers,
+    encode_session_list, encode_unprotect,
 };
 use crate::protocol::random::Random;
 use crate::protocol::scoreboard::Counter;
@@ -228,9 +228,12 @@ impl Hostile {
             6 => plain(encode_refuse(&mut buffer, self.ids(count, random))),
             7 => plain(encode_migration_failed(&mut buffer, self.ids(count, random))),
             8 => plain(encode_unprotect(&mut buffer, self.ids(count, random))),
-            9 => plain(encode_resync_accepted(&mut buffer, self.ids(count, random))),
+            9 => {
+                let accepted = self.ids(count, random).map(|id| (id, self.tag(id)));
+                plain(encode_resync_accepted(&mut [0; MAX_ACCEPTED_SESSIONS], accepted))
+            }
             10 => {
-                let offers = self.ids(count, random).map(|id| (id, Timestamp(id.0)));
+                let offers = self.ids(count, random).map(|id| (id, Timestamp(id.0), self.tag(id)));
                 plain(encode_resync_offers(&mut [0; MAX_OPEN_OFFERS], offers))
             }
             11 => plain(&encode_resync_done(self.loot.resyncs.last().copied().unwrap_or(7))),
@@ -283,6 +286,11 @@ impl Hostile {
             _ => *random.pick(&own),
         };
         (0..count).map(|_| any(random)).collect::<Vec<_>>().into_iter()
+    }
+
+    /// The tag of a session that it has had; of others it knows none.
+    fn tag(&self, id: ConnectionId) -> u64 {
+        self.loot.records.iter().find(|record| record.id == id).map_or(0, |record| record.tag)
     }
 
     /// A record and a socket: its own, or forged. That of another comes with the tag that it knows: none.
