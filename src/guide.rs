@@ -11,6 +11,7 @@
 //! | [Configuration](configuration) | every key |
 //! | [Operating](operating) | commands, signals, the admin listener, output |
 //! | [Metrics and alerts](metrics_and_alerts) | every metric |
+//! | [Load tests](load_tests) | many clients from one machine, and figures that mislead |
 //! | [systemd and containers](systemd_and_containers) | units, images, probes |
 //! | [Workers in Rust](workers_in_rust) | the library |
 //! | [Workers in any language](protocol) | the protocol |
@@ -74,6 +75,11 @@ pub mod operating {
 pub mod metrics_and_alerts {
     #![doc = include_str!("guide/links.md")]
     #![doc = include_str!("guide/metrics-and-alerts.md")]
+}
+
+pub mod load_tests {
+    #![doc = include_str!("guide/links.md")]
+    #![doc = include_str!("guide/load-tests.md")]
 }
 
 pub mod systemd_and_containers {
