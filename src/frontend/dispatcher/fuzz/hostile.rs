@@ -297,7 +297,7 @@ impl Hostile {
         let (record, socket) = match (own, others) {
             (Some(record), _) if !random.one_in(4) => {
                 let socket = sockets.iter().find(|socket| is_of(socket, &record));
-                (record, socket.or(sockets.first()).map(|socket| &**socket))
+                (record, socket.or_else(|| sockets.first()).map(|socket| &**socket))
             }
             (_, [_, ..]) => {
                 let (record, socket) = random.pick(others);
