@@ -35,7 +35,7 @@ use crate::frontend::slot_table::SlotSettings;
 use crate::handover::descriptors::Descriptors;
 use crate::handover::{decode, encode};
 use crate::link::Link;
-use crate::link::seam::{CommandSender, SlotEvent, seam};
+use crate::link::seam::{CommandSender, Counters, SlotEvent, seam};
 use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::protocol::ids::Generation;
 use crate::protocol::message::ConnectionRecord;
@@ -593,9 +593,10 @@ impl<'a> Scenario<'a> {
             let facts = it.dispatcher.facts();
             let is_answered = it.workers.iter().all(|one| one.offered.is_empty());
             let waits = it.workers.iter().any(|one| one.end.has_waiting());
-            let come = it.clients.good().all(|(_, one)| one.owner != Owner::Primary);
+            let come = it.clients.count_closed() <= closed(&facts.counters);
             facts.waiting + facts.sessions_waiting == 0 && is_answered && !waits && come
         });
+        self.clients.end_closed();
         self.clients.leave();
         self.check_clients();
         self.check_descriptors();
@@ -639,6 +640,11 @@ impl<'a> Scenario<'a> {
             assert!(!is_late, "{left:?} are open that nobody has");
         }
     }
+}
+
+/// Sessions that the primary has closed, as it counts them: three workers have died with each.
+fn closed(counters: &Counters) -> u64 {
+    counters.sessions_lost + counters.survival.no_target
 }
 
 /// Clients belong to all of them.

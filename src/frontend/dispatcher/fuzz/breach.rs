@@ -8,6 +8,7 @@ use rustix::net::{Shutdown, getpeername, shutdown};
 
 use crate::frontend::dispatcher::fuzz::descriptors;
 use crate::frontend::dispatcher::fuzz::honest::{Held, Honest};
+use crate::frontend::dispatcher::fuzz::worker::Message;
 use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::protocol::message::{
     CHECKPOINT, ConnectionRecord, HELLO, MAX_IDS, MAX_OPEN_OFFERS, MAX_TO_PRIMARY, PING, PONG,

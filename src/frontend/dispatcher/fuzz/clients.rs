@@ -124,6 +124,19 @@ impl Clients {
         others.for_each(|client| client.stream = None);
     }
 
+    /// Sessions that nobody has: the primary may have closed them. Of other clients it may have none.
+    pub(super) fn count_closed(&self) -> u64 {
+        let nowhere = self.good().filter(|(_, one)| one.owner == Owner::Primary);
+        nowhere.map(|(_, one)| if one.session.is_some() { 1 } else { u64::from(u32::MAX) }).sum()
+    }
+
+    /// They are gone.
+    pub(super) fn end_closed(&mut self) {
+        let all = self.all.values_mut();
+        let nowhere = all.filter(|one| !one.is_tainted && one.owner == Owner::Primary);
+        nowhere.for_each(|client| client.owner = Owner::Nobody);
+    }
+
     /// Those that somebody has to have.
     pub(super) fn good(&self) -> impl Iterator<Item = (&SocketAddr, &Client)> {
         let may_be_gone = |one: &Client| one.may_be_gone && one.owner == Owner::Primary;

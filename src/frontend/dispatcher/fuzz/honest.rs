@@ -54,6 +54,8 @@ pub(super) struct Honest {
     accepted: Vec<(ConnectionId, u64)>,
     /// Those that came back are not offered again when it drains.
     returned: Vec<u64>,
+    /// Refusals that are not counted.
+    refused: u64,
     pings: u32,
     lists: u32,
     checkpoint: Option<(SharedMemory, OwnedFd)>,
@@ -78,6 +80,7 @@ impl Honest {
             offered: BTreeMap::new(),
             accepted: Vec::new(),
             returned: Vec::new(),
+            refused: 0,
             pings: 0,
             lists: 0,
             checkpoint: None,
@@ -89,8 +92,11 @@ impl Honest {
     /// Reads everything that has come, takes all clients but one in `refuses`, and answers.
     pub(super) fn read(&mut self, random: &mut Random, clients: &mut Clients, refuses: u64) {
         self.end.send_waiting();
-        while let Ok(Some((bytes, descriptors))) = self.end.receive() {
-            let is_refused = refuses > 0 && random.one_in(refuses) && !self.end.has_waiting();
+        self.count_refused();
+        while !self.end.has_waiting()
+            && let Ok(Some((bytes, descriptors))) = self.end.receive()
+        {
+            let is_refused = refuses > 0 && random.one_in(refuses);
             self.understand(&bytes, descriptors, clients, is_refused);
         }
         self.end.board.set(Counter::Connections, self.own.len() as u64);
@@ -145,14 +151,13 @@ impl Honest {
         is_refused: bool,
     ) {
         let count = all.len() as u64;
-        if is_refused {
+        // A hostile worker may give away twice what it has: one that is here has not migrated.
+        let is_here = |id: &u64| self.own.contains_key(id) || self.offered.contains_key(id);
+        if is_refused || all.iter().any(|(record, _)| is_here(&record.id.0)) {
             let ids = all.iter().map(|(record, _)| record.id);
             self.end.say(encode_refuse(&mut [0; MAX_IDS], ids), Vec::new());
-            if !self.end.has_waiting() {
-                self.end.board.add(Counter::Refused, count);
-                return self.end.board.add(Counter::Completed, count);
-            }
-            unreachable!("there is room for a refusal where nothing waits");
+            self.refused += count;
+            return self.count_refused();
         }
         for (record, socket) in all {
             clients.arrive(self.end.id, &record, &socket, image);
@@ -163,6 +168,15 @@ impl Honest {
             self.own.insert(record.id.0, held);
         }
         self.end.board.add(Counter::Completed, count);
+    }
+
+    /// A refusal is sent before it is counted.
+    fn count_refused(&mut self) {
+        if !self.end.has_waiting() {
+            let count = std::mem::take(&mut self.refused);
+            self.end.board.add(Counter::Refused, count);
+            self.end.board.add(Counter::Completed, count);
+        }
     }
 
     fn moved(&mut self, id: ConnectionId, clients: &mut Clients) {

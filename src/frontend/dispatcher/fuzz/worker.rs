@@ -18,8 +18,8 @@ use crate::protocol::scoreboard::Scoreboard;
 /// The most descriptors that a message can have.
 pub(super) const MAX_DESCRIPTORS: usize = 253;
 
-/// A message that waits for room.
-type Message = (Vec<u8>, Vec<OwnedFd>);
+/// A message and its descriptors.
+pub(super) type Message = (Vec<u8>, Vec<OwnedFd>);
 
 /// The end.
 pub(super) struct End {
