@@ -42,7 +42,7 @@ fn send_session(primary: &OwnedFd) -> TcpStream {
 async fn next(channel: &mut PrimaryChannel) -> Option<Connection> {
     let event = poll_fn(|cx| channel.poll_next(cx));
     match tokio::time::timeout(Duration::from_millis(200), event).await.ok()?.unwrap() {
-        ChannelEvent::Connection(connection) => Some(connection),
+        ChannelEvent::Connection(connection) => Some(*connection),
         ChannelEvent::Drain(_) | ChannelEvent::Closed => panic!("nobody sent that"),
     }
 }
