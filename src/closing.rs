@@ -4,24 +4,33 @@
 //! somebody has set SO_LINGER; for as many of those as somebody has put into the queue of a Unix socket;
 //! for gigabytes of memory. So such a descriptor has a type that ends it by being dropped, wherever that is:
 //!
-//! * [`ClientSocket`], a TCP socket: it is closed at once, after a look at SO_LINGER. A time above 0 is
-//!   cleared: the kernel sends what is unsent all the same. 0, which is a reset, stays as the app wants it.
+//! * [`ClientSocket`], a TCP socket: it is closed at once, after a look at SO_LINGER, which no lock of the
+//!   socket holds up. Where that has a time, a thread of its own closes it. 0, which is a reset, stays as the
+//!   app wants it.
 //! * [`Deferred`], anything else: a thread of its own closes it.
 //!
-//! Never waits, never loses a descriptor. Bounded by the limit of descriptors, as each one that waits is
-//! open: where that is reached, clients wait in the backlog.
+//! Never waits, never loses a descriptor. Those threads don't wait for long either: a signal to a thread that
+//! waits for a socket to linger ends the wait, for this socket and for all that are closed with it (tcp(7) and
+//! `sk_stream_wait_close`: the kernel sends what is unsent all the same). Bounded by the limit of descriptors,
+//! as each one that waits is open: where that is reached, clients wait in the backlog.
 
 use std::collections::VecDeque;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::SigSet;
-use rustix::net::sockopt::{set_socket_linger, socket_linger};
+use rustix::net::sockopt::socket_linger;
+
+use crate::kernel::Interrupt;
 
 /// Threads that close, at most. One that waits is joined by another.
 const MAX_THREADS: usize = 4;
+
+/// How long a close may wait for a socket to linger.
+const PATIENCE: Duration = Duration::from_millis(10);
 
 /// Room that is made for descriptors, so that usually none is made later.
 const RESERVED: usize = 256;
@@ -56,10 +65,10 @@ impl AsFd for ClientSocket {
 
 impl Drop for ClientSocket {
     fn drop(&mut self) {
-        let Some(socket) = &self.0 else { return };
+        let Some(socket) = self.0.take() else { return };
         // An error means that there is nothing that could linger.
-        if matches!(socket_linger(socket), Ok(Some(time)) if !time.is_zero()) {
-            let _ = set_socket_linger(socket, None);
+        if matches!(socket_linger(&socket), Ok(Some(time)) if !time.is_zero()) {
+            close_later(socket);
         }
     }
 }
@@ -173,11 +182,17 @@ impl Closing {
 fn close_all() {
     // Signals are for threads that handle them; only an invalid argument could make it fail.
     let _ = SigSet::all().thread_block();
+    let interrupt = Interrupt::for_this_thread().inspect_err(|error| {
+        tracing::warn!(%error, "sockets that linger are waited for: no timer");
+    });
+    let interrupt = interrupt.ok();
     let mut closing = closing();
     loop {
         if let Some(descriptor) = closing.begin() {
             drop(closing);
+            interrupt.iter().for_each(|interrupt| interrupt.every(PATIENCE));
             drop(descriptor);
+            interrupt.iter().for_each(Interrupt::stop);
             closing = self::closing();
         } else {
             closing.idle += 1;
@@ -243,6 +258,32 @@ mod tests {
         assert_eq!(reader.read(&mut [0]).unwrap(), 0, "it is closed by another thread");
         assert!(Timestamp::now().since(start) < LINGER / 2);
         drop(clients);
+    }
+
+    /// Puts a descriptor into the queue of a Unix socket, as its only copy.
+    fn nested(inner: Vec<OwnedFd>) -> OwnedFd {
+        let (outer, sender) = std::os::unix::net::UnixStream::pair().unwrap();
+        let fds: Vec<_> = inner.iter().map(AsFd::as_fd).collect();
+        crate::protocol::scm_rights::send(&sender, b"x", &fds).unwrap();
+        outer.into()
+    }
+
+    #[test]
+    fn sockets_that_linger_hold_up_no_thread_however_many_and_however_hidden() {
+        let start = Timestamp::now();
+        let (mut clients, mut outers) = (Vec::new(), Vec::new());
+        for _ in 0..2 * MAX_THREADS {
+            let (more, sockets): (Vec<_>, Vec<_>) = (0..3).map(|_| full(LINGER)).unzip();
+            clients.extend(more);
+            outers.push(nested(sockets));
+        }
+        outers.into_iter().for_each(|outer| drop(Deferred::from(outer)));
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        drop(Deferred::from(OwnedFd::from(writer)));
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0, "it is closed after all of them");
+        assert!(Timestamp::now().since(start) < LINGER / 2);
+        // What was unsent comes all the same.
+        assert!(read_all(clients.swap_remove(0)).unwrap() > 65_536);
     }
 
     #[test]

@@ -9,7 +9,9 @@
 //! * The primary gets each signal once; the keeper ends with the primary's exit code.
 //! * A primary that crashes (a signal, a panic) is followed by the next one, with copies of all stored
 //!   descriptors, unless it was about to stop anyway; later and later, if they keep crashing.
-//! * A primary that exits by itself is not followed. After exit code 0 no process is left that it or one
+//! * So is one that exits with an error before it serves, if another has served before: what it has found wrong
+//!   may come right again, and its workers serve on.
+//! * A primary that else exits by itself is not followed. After exit code 0 no process is left that it or one
 //!   before it has started; after another, workers that a crash has left go on as orphans.
 //! * A signal to stop while there is no primary ends the workers that the last one has left, with
 //!   their grace period, and then the keeper, with exit code 0.
@@ -55,7 +57,7 @@ pub enum KeeperError {
     #[error(transparent)]
     Activation(#[from] ActivationError),
     /// Primaries keep crashing.
-    #[error("primary crashed {} times in a row, each too soon: given up", back_off::MAX_CRASHES)]
+    #[error("primary ended {} times in a row, each too soon: given up", back_off::MAX_CRASHES)]
     GivenUp,
     /// The kernel refuses something that the keeper itself needs.
     #[error("keeper cannot {what}")]

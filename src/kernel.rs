@@ -431,6 +431,62 @@ pub fn tcp_unacknowledged(socket: impl AsFd) -> io::Result<u64> {
     Ok(bytes.unsigned_abs().into())
 }
 
+/// A signal of its own to one thread, again and again: it ends what the thread waits for.
+///
+/// It is SIGURG, whose handler here does nothing and begins calls again that can be: whoever else gets it
+/// doesn't notice.
+#[cfg(feature = "cli")]
+#[derive(Debug)]
+pub(crate) struct Interrupt {
+    /// Setting it needs no other thread to look away: there is none that has it.
+    timer: std::cell::RefCell<nix::sys::timer::Timer>,
+}
+
+#[cfg(feature = "cli")]
+impl Interrupt {
+    /// For the thread that calls; the signal is unblocked in it.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no timer left.
+    pub(crate) fn for_this_thread() -> io::Result<Self> {
+        use nix::sys::signal::{
+            SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal, sigaction,
+        };
+        extern "C" fn nothing(_: libc::c_int) {}
+        let handler = SigHandler::Handler(nothing);
+        let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
+        // SAFETY: the handler does nothing, so that it may run at any time in any thread. Nothing else here
+        // handles this signal.
+        unsafe { sigaction(Signal::SIGURG, &action) }?;
+        let mut own = SigSet::empty();
+        own.add(Signal::SIGURG);
+        own.thread_unblock()?;
+        let event = SigEvent::new(SigevNotify::SigevThreadId {
+            signal: Signal::SIGURG,
+            thread_id: rustix::thread::gettid().as_raw_nonzero().get(),
+            si_value: 0,
+        });
+        let timer = nix::sys::timer::Timer::new(nix::time::ClockId::CLOCK_MONOTONIC, event)?;
+        Ok(Self { timer: timer.into() })
+    }
+
+    /// Comes after this time, and each time that it has passed again.
+    pub(crate) fn every(&self, time: std::time::Duration) {
+        use nix::sys::timer::{Expiration, TimerSetTimeFlags};
+        let every = Expiration::IntervalDelayed(time.into(), time.into());
+        // It is a valid time of a timer that is there.
+        let _ = self.timer.borrow_mut().set(every, TimerSetTimeFlags::empty());
+    }
+
+    /// Comes no more.
+    pub(crate) fn stop(&self) {
+        use nix::sys::timer::{Expiration, TimerSetTimeFlags};
+        let never = Expiration::OneShot(std::time::Duration::ZERO.into());
+        let _ = self.timer.borrow_mut().set(never, TimerSetTimeFlags::empty());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;

@@ -16,10 +16,12 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::control::admin::AdminError;
-use crate::control::links::PrimaryHandle;
-use crate::control::server::Server;
+use crate::control::links::{Notes, PrimaryHandle};
+use crate::control::report::NotApplied;
 use crate::control::socket::SocketError;
 use crate::control::token_file::TokenError;
+use crate::error::chain;
+use crate::frontend::affinity::Affinity;
 use crate::frontend::dispatcher::DispatchError;
 use crate::frontend::listener::ListenError;
 use crate::frontend::query::queries;
@@ -50,7 +52,9 @@ mod frontend;
 mod handover;
 mod journal;
 mod listen;
+mod operators;
 mod pool_settings;
+pub mod preflight;
 mod signals;
 mod startup;
 mod triggers;
@@ -63,10 +67,11 @@ use control_loop::{ControlLoop, Reload};
 use endpoints::Endpoints;
 use frontend::FrontendThread;
 use journal::PrimaryJournal;
+use operators::Operators;
 use pool_settings::PoolContext;
 use signals::Signals;
 use triggers::Triggers;
-use upgrade::Upgrade;
+use upgrade::{NextListener, Upgrade};
 
 /// How long an upgrade waits for the readers of what was printed, all together.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -133,6 +138,24 @@ pub enum StatusEvent {
     UpgradeRefused(String),
 }
 
+/// What the configuration is read again for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// A rolling restart.
+    Reload,
+    /// An upgrade.
+    Upgrade,
+}
+
+/// The configuration, read again.
+#[derive(Clone, Debug)]
+pub struct Reread {
+    /// The configuration.
+    pub config: Config,
+    /// Settings that have changed and that the occasion does not apply.
+    pub not_applied: Vec<NotApplied>,
+}
+
 /// How a primary's run ended.
 #[derive(Debug)]
 pub enum PrimaryEnd {
@@ -170,12 +193,10 @@ enum PoolStart {
 }
 
 /// What runs beside the pool.
-struct Services<Reread, Report> {
-    control_loop: ControlLoop<Reread, Report>,
+struct Services<Read, Report> {
+    control_loop: ControlLoop<Read, Report>,
     frontend: FrontendThread,
-    endpoints: Endpoints,
-    /// Ends when it is dropped.
-    _server: Server,
+    affinity: Affinity,
 }
 
 impl Primary {
@@ -209,7 +230,7 @@ impl Primary {
         self,
         output: Output,
         log: LogHandle,
-        reread: impl Fn() -> Result<Config, String>,
+        reread: impl Fn(Occasion) -> Result<Reread, String>,
         report: impl FnMut(StatusEvent),
     ) -> Result<PrimaryEnd, PrimaryError> {
         let announcer = Announcer::new();
@@ -231,21 +252,29 @@ impl Primary {
     }
 
     /// Starts everything but the pool, which is run by the caller.
-    fn start<Reread: Fn() -> Result<Config, String>, Report: FnMut(StatusEvent)>(
+    fn start<Read: Fn(Occasion) -> Result<Reread, String>, Report: FnMut(StatusEvent)>(
         self,
         announcer: Announcer,
         output: Output,
         log: LogHandle,
-        reread: Reread,
+        reread: Read,
         report: Report,
-    ) -> Result<(Pool, Services<Reread, Report>), PrimaryError> {
+    ) -> Result<(Pool, Services<Read, Report>), PrimaryError> {
         let start = |what| move |source| PrimaryError::Start { what, source };
         let signals = Signals::install().map_err(start("install signal handlers"))?;
         let keeper = Keeper::from_environment().map_err(start("watch its keeper"))?;
         let orphans = self.pool.orphans(keeper.as_ref());
         let orphans = orphans.map_err(start("take care of orphaned processes"))?;
-        let Self { config, address, pool, mut endpoints, journal, pool_journal, store, .. } = self;
-        let triggers = Triggers::start(&config)?;
+        let Self { mut config, address, pool, mut endpoints, journal, pool_journal, store, .. } =
+            self;
+        let triggers = match (Triggers::start(&config), &pool) {
+            (Err(error), PoolStart::Resumed(..)) => {
+                config.not_renewed.push(chain(&error));
+                config.triggers.watch = None;
+                Triggers::start(&config)?
+            }
+            (started, _) => started?,
+        };
         let notifier = Notifier::from_environment();
         let heartbeat = notifier.as_ref().and_then(Notifier::watchdog_interval);
         let (commander, events, commands) =
@@ -271,15 +300,24 @@ impl Primary {
             admin: endpoints.admin.take(),
             token: endpoints.token.as_ref(),
         };
+        for what in &config.not_renewed {
+            tracing::warn!(what, "goes on as before, or without: cannot be had any more");
+        }
+        let (notes, noted) = watch::channel(Notes {
+            control: endpoints.socket.as_ref().map(|socket| socket.path().to_owned()),
+            not_renewed: config.not_renewed.clone(),
+        });
         let server = control_server::start(
             handles,
             &config,
             address,
             journal.snapshot(),
             listeners,
+            noted,
             &announcer,
         );
         let server = server.map_err(start("start the thread of the control socket"))?;
+        let operators = Operators::new(endpoints, server, notes, store.clone());
         let context = PoolContext { port: address.port(), heartbeat };
         let mut control_loop = ControlLoop {
             signals,
@@ -296,6 +334,7 @@ impl Primary {
             report,
             upgrade: Upgrade::new(&journal, &pool_journal),
             journal,
+            operators,
         };
         if matches!(pool, PoolStart::New) {
             control_loop.report_listening(address);
@@ -312,7 +351,8 @@ impl Primary {
             journal: Some(pool_journal),
         };
         let pool = pool.start(context.settings(&config), links);
-        Ok((pool, Services { control_loop, frontend, endpoints, _server: server }))
+        let affinity = frontend::affinity(&config);
+        Ok((pool, Services { control_loop, frontend, affinity }))
     }
 }
 
@@ -345,18 +385,22 @@ impl PoolStart {
     }
 }
 
-impl<Reread, Report> Services<Reread, Report> {
+impl<Read, Report> Services<Read, Report> {
     /// Gathers everything. From here on signals wait for the successor.
     async fn hand_over(self, pool: PoolHandover) -> Result<PrimaryEnd, PrimaryError> {
         let flush_by = Timestamp::now() + FLUSH_TIMEOUT;
-        let Self { mut control_loop, frontend, endpoints, .. } = self;
+        let Self { mut control_loop, frontend, affinity } = self;
         control_loop.upgrade.reply(Ok(()));
-        let frontend = frontend.handover().await?;
+        let mut frontend = frontend.handover().await?;
         hold_signals();
+        if let Some(NextListener { listener, settings }) = control_loop.upgrade.listener.take() {
+            control_loop.note_listener(&listener, &settings);
+            frontend.switch_listener(listener, &affinity);
+        }
         control_loop.flush(MESSAGE_TIMEOUT);
         let output = control_loop.output.hand_over(FLUSH_TIMEOUT).await;
-        let ControlLoop { journal, upgrade, .. } = control_loop;
-        let endpoints = endpoints.into_descriptors();
+        let ControlLoop { journal, upgrade, operators, .. } = control_loop;
+        let endpoints = operators.into_descriptors();
         let handover = Handover::gather(frontend, pool, output, endpoints, journal)?;
         let (handover, program) = (Box::new(handover), upgrade.into_program());
         Ok(PrimaryEnd::HandedOver { handover, program, flush_by })

@@ -2,8 +2,10 @@
 //!
 //! Acts on no setting.
 
+pub mod before;
 pub mod change;
 pub mod control;
+mod doubts;
 pub mod drain;
 pub mod file;
 pub mod general;

@@ -21,5 +21,8 @@ pub mod output;
 pub mod pool;
 pub mod process;
 pub mod procfs;
+pub mod program;
 pub mod sample;
+pub mod shell;
+mod spawn_guard;
 pub mod start_error;

@@ -74,6 +74,8 @@ fn http_answers_are_those_of_the_control_socket() {
     assert_eq!(found["target"], ask(client, primary.address()).slot(), "{found}");
     let key = found["key"].as_str().unwrap();
     assert_eq!(primary.get(&format!("/api/where?key={key}")).json()["target"], found["target"]);
+    let zone = primary.get("/api/where?address=fe80::1%25eth0").json();
+    assert_eq!(zone["address"], "fe80::1");
     let events = primary.get("/api/events?last=2").json();
     assert_eq!(events.as_array().map(Vec::len), Some(2), "{events}");
     let conns = primary.get("/api/conns?slot=1&address=127.0.0.0/8&limit=5").json();
@@ -86,13 +88,14 @@ fn wrong_requests_are_answered_with_the_reason() {
     let primary = with_admin(1).start();
     let admin = primary.admin();
     for (path, status, said) in [
-        ("/api/slots/9", 409, "no slot 9"),
+        ("/api/slots/9", 404, "no slot 9"),
         ("/api/slots/one", 400, "not a slot"),
         ("/api/slots/70000", 400, "not a slot"),
         ("/api/where?address=nowhere", 400, "address"),
         ("/api/where?adress=1.2.3.4", 400, "adress"),
         ("/api/conns?limit=-1", 400, "limit"),
-        ("/api/conns?slot=9", 409, "no slot 9"),
+        ("/api/conns?slot=9", 404, "no slot 9"),
+        ("/api/logs?slot=9", 404, "no slot 9"),
         ("/api/events?last=many", 400, "last"),
         ("/api/events?follow=perhaps", 400, "follow"),
         ("/api/logs?lines=x", 400, "lines"),
@@ -189,7 +192,7 @@ fn refused_orders_give_the_reason() {
         ("scale", json!({"to": "2", "request": "stop"}), 400, "bad-request"),
         ("scale", json!(["2"]), 400, "bad-request"),
         ("scale", json!({"to": "2000"}), 409, "refused"),
-        ("drain", json!({"slot": 9}), 409, "refused"),
+        ("drain", json!({"slot": 9}), 404, "not-found"),
         ("drain", json!({"slot": 0}), 409, "refused"),
         ("signal", json!({"slot": 0, "signal": "NO"}), 400, "bad-request"),
         ("log-level", json!({"levels": "loud"}), 400, "bad-request"),

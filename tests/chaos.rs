@@ -1,7 +1,8 @@
-//! Everything at once: rolling restarts, scaling, upgrades, kills of workers and of the primary, stalls
-//! and reopened files, in random order under a constant load, beside clients that don't read and whose
-//! sockets linger; and nobody reads the log. Only what a killed worker had acknowledged and what a
-//! killed primary had not handed over may be cut, which is counted; and afterwards everything is as it was.
+//! Everything at once: rolling restarts, scaling, upgrades, kills of workers and of the primary, stalls,
+//! workers that are stopped for good and reopened files, in random order under a constant load, beside
+//! clients that don't read and whose sockets linger; and nobody reads the log. Only what a killed worker had
+//! acknowledged and what a killed primary had not handed over may be cut, which is counted; and afterwards
+//! everything is as it was.
 
 mod common;
 
@@ -53,6 +54,7 @@ fn whatever_happens_nobody_is_lost_and_all_returns_to_its_base() {
     let primary = Primary::with_workers(3)
         .worker(&[&example("test_worker"), "answers-or-lingers"])
         .error_output(log)
+        .arguments(&["--watchdog-timeout", "1s"])
         .arguments(&["--min-uptime", "50ms", "--max-restarts", "1000000"])
         .arguments(&["--exp-backoff-restart-delay", "10ms", "--exp-backoff-max-delay", "50ms"])
         .arguments(&["--keeper-min-uptime", "0"])
@@ -67,7 +69,7 @@ fn whatever_happens_nobody_is_lost_and_all_returns_to_its_base() {
     while start.elapsed().unwrap() < duration() {
         let workers = primary.workers();
         let victim = workers.get(random.below(workers.len())).map(|(pid, ..)| *pid);
-        match (random.below(10), victim) {
+        match (random.below(11), victim) {
             (0 | 1, _) => primary.signal(Signal::HUP),
             (2, _) => primary.signal(Signal::TTIN),
             (3, _) => primary.signal(Signal::TTOU),
@@ -79,6 +81,11 @@ fn whatever_happens_nobody_is_lost_and_all_returns_to_its_base() {
             }
             (8, Some(pid)) => {
                 signal(pid, Signal::KILL);
+                kills += 1;
+            }
+            (9, Some(pid)) => {
+                // For good: the watchdog kills it.
+                signal(pid, Signal::STOP);
                 kills += 1;
             }
             (_, Some(pid)) => {

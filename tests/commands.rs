@@ -154,6 +154,7 @@ fn rollout(replaced: u16, result: Option<&str>) -> Value {
         },
         result: result.map(str::to_owned),
         reason: None,
+        ..Rollout::default()
     };
     serde_json::to_value(rollout).unwrap()
 }
@@ -235,7 +236,9 @@ fn the_only_primary_is_found_without_flags() {
 fn workers_are_listed_line_by_line() {
     let primary = Primary::with_workers(2).start();
     let folder = primary.directory();
-    let workers: Vec<Worker> = report(folder, &["workers", "--json"]);
+    let workers = said(folder, &["workers", "--json"]);
+    let workers: Vec<Worker> =
+        workers.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(workers.len(), 2);
     let table = said(folder, &["workers"]);
     let lines: Vec<Vec<&str>> = table.lines().map(|it| it.split_whitespace().collect()).collect();
@@ -355,10 +358,39 @@ fn a_real_primary_is_steered_by_what_is_typed() {
     let found: RouteExplanation = report(folder, &["where", &client, "--json"]);
     assert_eq!((found.ranking[0].slot, found.target), (1, Some(0)));
     assert!(said(folder, &["where", &client]).contains("slot 0, not to slot 1: "));
+    assert_eq!(said(folder, &["drain", "1"]), "slot 1 is drained already\n");
+    let refused = complaint(folder, &["restart", "1"], 1);
+    assert_eq!(refused, "sticky-lb: slot 1 is drained: undrain it first\n");
     assert_eq!(said(folder, &["undrain", "1"]), "slot 1 serves\n");
+    assert_eq!(said(folder, &["undrain", "1"]), "slot 1 serves already\n");
+    assert!(said(folder, &["where", "fe80::1%eth0"]).starts_with("address:     fe80::1"));
+    for words in [&["logs", "--slot", "7"][..], &["logs", "-f", "--slot", "7"], &["describe", "7"]]
+    {
+        let refused = complaint(folder, words, 1);
+        assert_eq!(refused, "sticky-lb: there is no slot 7: slots are 0 to 1\n", "{words:?}");
+    }
     let refused = complaint(folder, &["drain", "7"], 1);
     assert_eq!(refused, "sticky-lb: there is no slot 7: slots are 0 to 1\n");
     complaint(folder, &["signal", "1", "USR9"], 2);
+}
+
+#[test]
+fn errors_are_lines_of_json_too() {
+    let primary = Primary::with_workers(1).start();
+    let folder = primary.directory();
+    for (words, code, expected) in [
+        (&["describe", "7", "--json"][..], 1, "not-found"),
+        (&["signal", "0", "USR9", "--json"], 2, "bad-request"),
+        (&["status", "--json", "--control", "/nonexistent"], 1, "failed"),
+        (&["check", "--json", "--cwd", "/nonexistent"], 2, "bad-request"),
+    ] {
+        let output = run(folder, words);
+        assert_eq!(output.status.code(), Some(code), "{words:?}");
+        let line: Value = serde_json::from_str(&text(&output)).unwrap();
+        assert_eq!(line["error"]["code"], expected, "{words:?}");
+        let message = line["error"]["message"].as_str().unwrap();
+        assert!(errors(&output).contains(message), "{words:?}: {}", errors(&output));
+    }
 }
 
 #[test]

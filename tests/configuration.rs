@@ -9,7 +9,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::{Primary, own_directory, process};
+use common::{Primary, own_directory, process, tools};
 use serde_json::Value;
 
 /// A directory with files, in which the program runs to its end.
@@ -21,7 +21,10 @@ impl Place {
         for (name, text) in files {
             let path = directory.join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
+            fs::write(&path, text).unwrap();
+            if text.starts_with("#!") {
+                fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+            }
         }
         Self(directory)
     }
@@ -274,7 +277,8 @@ fn under_kubernetes_there_is_a_lame_duck_period() {
 
 #[test]
 fn a_command_on_the_command_line_replaces_the_files_command_and_arguments() {
-    let place = Place::with(&[("sticky-lb.toml", "command = 'node app.js'\nargs = '--fast'\n")]);
+    let file = "command = 'node app.js'\nargs = '--fast'\n";
+    let place = Place::with(&[("sticky-lb.toml", file), ("worker", "#!/bin/sh\n")]);
     let words = |found: &Value| (found["command"]["value"].clone(), found["args"]["value"].clone());
     let found = place.check(&[]);
     assert_eq!(words(&found), (vec!["node", "app.js"].into(), vec!["--fast"].into()));
@@ -305,6 +309,169 @@ fn check_prints_the_same_as_text() {
     for (key, value) in again.check(&[]).as_object().unwrap() {
         assert_eq!(value["value"], found[key]["value"], "{key}");
     }
+}
+
+#[test]
+fn check_refuses_what_the_start_refuses() {
+    let place = Place::with(&[("plain", ""), ("script", "#!/nonexistent/node\n")]);
+    let shell = "a line for a shell is run by sh -c 'cd /srv && node app.js'";
+    for (file, key, expected) in [
+        ("command = 'no-such-program'", "command", "no such file in PATH"),
+        ("command = './no-such-program'", "command", "No such file or directory"),
+        ("command = './plain'", "command", "Permission denied"),
+        (
+            "command = './script'",
+            "command",
+            "the interpreter or loader that it names does not exist",
+        ),
+        ("command = 'cd /srv && node app.js'", "command", shell),
+        (
+            "command = 'NODE_ENV=production node app.js'",
+            "command",
+            "variables belong into [env] of the configuration file",
+        ),
+        ("command = '~/bin/x'", "command", "~ is for a shell: write the folder out"),
+        ("host = '0.0.0.0:3000'", "host", "host = \"0.0.0.0\", port = 3000"),
+        ("host = 'no such host'", "host", "expected an address or a name"),
+        ("host = '203.0.113.9'", "host", "cannot listen on 203.0.113.9:"),
+        ("host = 'nowhere.invalid'", "host", "cannot resolve host \"nowhere.invalid\""),
+        ("out_file = '/etc/passwd/out.log'", "out_file", "cannot open log file"),
+        ("log_date_format = '%!'", "log_date_format", "date format \"%!\" is wrong"),
+        ("watch = true\nignore_watch = ['[']", "ignore_watch", "pattern \"[\""),
+        ("control = '/nonexistent/x.sock'", "control", "cannot open control socket"),
+        ("admin = '203.0.113.9:1'\nadmin_token_file = 'none'", "admin", "203.0.113.9:1"),
+        ("out_file = '~/out.log'", "out_file", "~ is for a shell"),
+        ("max_memory_restart = 300", "max_memory_restart", "no worker can do with 300 bytes"),
+    ] {
+        fs::write(place.0.join("sticky-lb.toml"), file).unwrap();
+        let output = place.run(&["check"]);
+        let error = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{file}: {error}");
+        assert!(output.stdout.is_empty(), "{file}");
+        let line = error.lines().next().unwrap_or_default();
+        let place_of_it = format!("sticky-lb: sticky-lb.toml:{}: {key}: ", file.lines().count());
+        let of_first = format!("sticky-lb: sticky-lb.toml:1: {key}: ");
+        assert!(line.starts_with(&place_of_it) || line.starts_with(&of_first), "{file}: {error}");
+        assert!(line.contains(expected), "{file}: {error}");
+        // The start says the same of it.
+        let output = place.run(&["--port", "0"]);
+        assert!(stderr(&output).contains(expected), "{file}: {}", stderr(&output));
+        assert!(!output.status.success(), "{file}");
+    }
+    fails(
+        &place.run(&["check", "--config", "/dev/null", "--error-file=~/x"]),
+        2,
+        &["sticky-lb: --error-file: expected a path that is written out: ~ is for a shell"],
+    );
+}
+
+#[test]
+fn check_does_not_mind_the_primary_that_runs() {
+    let primary = Primary::with_workers(1).arguments(&["--admin", "127.0.0.1:0"]).start();
+    let admin = primary.status()["admin"].as_str().unwrap().to_owned();
+    let (port, control) = (primary.port().to_string(), primary.control());
+    let place = Place::with(&[]);
+    let arguments = ["--port", &port, "--admin", &admin, "--control", control.to_str().unwrap()];
+    place.check(&arguments);
+    primary.stop();
+}
+
+#[test]
+fn check_says_which_file_it_has_read() {
+    let place = Place::with(&[("sticky-lb.toml", "port = 81\n"), ("conf/app.toml", "port = 82\n")]);
+    let last = |arguments: &[&str]| {
+        let output = place.run(&[&["check"], arguments].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap().lines().last().unwrap_or_default().to_owned()
+    };
+    assert_eq!(last(&[]), format!("# ok: read {}", place.0.join("sticky-lb.toml").display()));
+    let read = format!("# ok: read {}", place.0.join("conf/app.toml").display());
+    assert_eq!(last(&["--config", "conf/app.toml"]), read);
+    fs::remove_file(place.0.join("sticky-lb.toml")).unwrap();
+    assert_eq!(last(&[]), "# ok: there is no sticky-lb.toml here");
+}
+
+#[test]
+fn what_cannot_be_printed_is_a_failure() {
+    let place = Place::with(&[]);
+    for arguments in [&["check"][..], &["check", "--json"], &["--help"], &["--version"]] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = place.command(arguments).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(stderr(&output).contains("cannot write to standard output"), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_setting_that_is_hardly_meant_is_warned_of() {
+    let place = Place::with(&[("worker", "#!/bin/sh\n")]);
+    for (file, expected) in [
+        ("port = 81\n[env]\nPORT = 8088", "3: variable PORT: has no effect: workers get the port"),
+        ("[env]\nport = 8088", "2: variable port: is one of workers here"),
+        ("[env_live]\nmax-restarts = 3", "2: variable max-restarts: is one of workers here"),
+        ("[env]\nNODE_APP_INSTANCE = 1", "2: variable NODE_APP_INSTANCE: has no effect"),
+        ("[env]\nSTICKY_LB_SLOT = 1", "2: variable STICKY_LB_SLOT: has no effect"),
+        ("kill_timeout = 10", "1: kill_timeout: 10 is 10 ms, for 10 seconds write 10s"),
+        ("log_rotate_size = 10", "1: log_rotate_size: 10 is 10 bytes, for megabytes write 10M"),
+        ("command = './worker a && ./worker b'", "1: command: the program gets \"&&\""),
+    ] {
+        fs::write(place.0.join("sticky-lb.toml"), file).unwrap();
+        let output =
+            place.run(&["check", "--env", "live"][..if file.contains("live") { 3 } else { 1 }]);
+        assert!(output.status.success(), "{file}: {}", stderr(&output));
+        let expected = format!("sticky-lb: warning: sticky-lb.toml:{expected}");
+        let warnings: Vec<_> = stderr(&output).lines().map(str::to_owned).collect();
+        assert_eq!(warnings.len(), 1, "{file}: {warnings:?}");
+        assert!(warnings[0].starts_with(&expected), "{file}: {warnings:?}");
+    }
+    let fine = "port = 81\nkill_timeout = '10s'\nack_timeout = 250\n[env]\nPORT = 81\nSTICKY_LB_LOG = 'debug'";
+    fs::write(place.0.join("sticky-lb.toml"), fine).unwrap();
+    assert_eq!(stderr(&place.run(&["check"])), "");
+    // The log of a start has them too, once.
+    fs::write(place.0.join("sticky-lb.toml"), "[env]\nPORT = 8088").unwrap();
+    let config = place.0.join("sticky-lb.toml");
+    let primary = Primary::with_workers(1).arguments(&["--config", config.to_str().unwrap()]);
+    let primary = primary.start();
+    assert_eq!(primary.log().matches("variable PORT: has no effect").count(), 1);
+    primary.stop();
+}
+
+#[test]
+fn a_program_in_a_file_starts_at_its_folder() {
+    let demo = env!("CARGO_BIN_EXE_sticky-lb");
+    let script = format!("#!/bin/sh\nexec {demo} demo-worker\n");
+    let files = [
+        ("conf/app.toml", "command = './bin/worker'\ncwd = '..'\n"),
+        ("conf/bin/worker", &*script),
+    ];
+    let place = Place::with(&files);
+    let program = place.0.join("conf/bin/worker");
+    let found = place.check(&["--config", "conf/app.toml"]);
+    assert_eq!(found["command"]["value"], Value::from(vec![program.to_str().unwrap()]));
+    // A program without a slash is looked for in PATH, and one on the command line starts where workers do.
+    fs::write(place.0.join("conf/app.toml"), "command = 'sh worker'\n").unwrap();
+    let found = place.check(&["--config", "conf/app.toml"]);
+    assert_eq!(found["command"]["value"], Value::from(vec!["sh", "worker"]));
+    let found = place.check(&["--config", "conf/app.toml", "--", "./conf/bin/worker"]);
+    assert_eq!(found["command"]["value"], Value::from(vec!["./conf/bin/worker"]));
+    fs::write(place.0.join("conf/app.toml"), "command = './bin/worker'\n").unwrap();
+    let config = place.0.join("conf/app.toml");
+    let primary = Primary::with_workers(1).arguments(&["--config", config.to_str().unwrap()]);
+    primary.start().stop();
+}
+
+#[test]
+fn the_admin_address_may_be_a_port_alone() {
+    let place = Place::with(&[]);
+    for (text, expected) in [("5403", "5403"), ("localhost:5403", "\"localhost:5403\"")] {
+        let found = place.check(&["--admin", text]);
+        assert_eq!(found["admin"]["value"].to_string(), expected);
+    }
+    let primary = Primary::with_workers(1).arguments(&["--admin", "0"]).start();
+    let address = primary.status()["admin"].as_str().unwrap().to_owned();
+    assert!(address.starts_with("127.0.0.1:"), "{address}");
+    primary.wait_for_log(&format!("url=http://{address}/"));
+    primary.stop();
 }
 
 #[test]
@@ -451,6 +618,124 @@ fn json_and_yaml_of_pm2_are_converted_like_javascript() {
     assert_eq!(converted("e.mjs"), first);
 }
 
+/// Each is what people have, and what the primary is to run.
+#[test]
+fn files_of_pm2_as_they_are_found_are_converted() {
+    let js = "const base = { script: './app.js' };\n\
+              module.exports = { apps: [{ ...base, name: 'x', env: { ...process.env } }] };\n";
+    let place = Place::with(&[
+        ("app.js", ""),
+        ("bin/www", "#!/usr/bin/env node\n"),
+        ("tool", "#!/bin/sh\n"),
+        (
+            "pm2.json",
+            "\u{feff}{\n  // the one app\n  apps: [{\n    name: 'x', script: './app.js', /* two */\n    \
+             instances: 2, maxMemoryRestart: '300M', env: { A: 1, },\n  },],\n}\n",
+        ),
+        ("exec.json5", "{exec: 'app.js', interpreterArgs: ['--trace-warnings'], err_log: 'e.log'}"),
+        ("line.json", "{script: 'cd bin && exec node www', args: ['-x']}"),
+        ("npm.json", "{script: 'npm start -- --x=1'}"),
+        ("www.json", "{script: 'bin/www', instances: 'max'}"),
+        (
+            "cmd.yaml",
+            "base: &base {script: app.js, env: &env {A: 1}}\napps:\n- <<: *base\n  env:\n    <<: *env\n    B: 2\n",
+        ),
+        ("spread.config.js", js),
+        (
+            "user.json",
+            "{script: 'app.js', uid: 'no-such-user', log_date_format: '%Q', ignore_watch: ['['], watch: true}",
+        ),
+        ("home.json", "{script: 'app.js', out_file: '~/out.log', cron_restart: 0, instances: '0'}"),
+    ]);
+    for (source, expected) in [
+        ("pm2.json", "command = [\"node\", \"./app.js\"]"),
+        ("pm2.json", "max_memory_restart = \"300M\""),
+        ("pm2.json", "workers = 2"),
+        ("exec.json5", "command = [\"node\", \"--trace-warnings\", \"app.js\"]"),
+        ("exec.json5", "error_file = \"e.log\""),
+        ("line.json", "command = [\"bash\", \"-c\", \"cd bin && exec node www\"]"),
+        ("npm.json", "command = [\"npm\", \"start\", \"--\", \"--x=1\"]"),
+        ("www.json", "command = [\"node\", \"bin/www\"]"),
+        ("cmd.yaml", "A = 1\nB = 2"),
+        ("spread.config.js", "SOME_TOKEN = \"x\""),
+        ("user.json", "# * user: there is no user \"no-such-user\""),
+        ("home.json", "workers = \"max\""),
+    ] {
+        let mut command = place.command(&["init", "--force", "--from-pm2", source]);
+        let output = command.env("SOME_TOKEN", "x").output().unwrap();
+        assert!(output.status.success(), "{source}: {}", stderr(&output));
+        let text = place.read("sticky-lb.toml");
+        assert!(
+            text.contains(&format!("\n{expected}\n")) || text.contains(expected),
+            "{source}: {text}"
+        );
+        let is_spread = source == "spread.config.js";
+        let warned = stderr(&output).contains("variables are those of this shell");
+        assert_eq!(warned, is_spread, "{source}: {}", stderr(&output));
+        let mode = fs::metadata(place.0.join("sticky-lb.toml")).unwrap().permissions().mode();
+        assert!(!is_spread || mode & 0o077 == 0, "{mode:o}");
+        place.check(&[]);
+    }
+}
+
+/// PM2's own names of its settings, as the package itself reads them.
+#[test]
+fn every_name_of_pm2_is_known() {
+    let script = "const { schema } = require('pm2/lib/tools/Config.js');\n\
+        const names = Object.keys(schema).filter(key => !key.includes('\\\\'));\n\
+        console.log(JSON.stringify(names.map(key => [key, ...schema[key].alias])));";
+    let node = Command::new("node")
+        .args(["-e", script])
+        .current_dir(tools::tool("node/node_modules").parent().unwrap())
+        .output()
+        .unwrap();
+    let names: Vec<Vec<String>> = serde_json::from_slice(&node.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&node.stderr)));
+    assert!(names.len() > 50, "{names:?}");
+    let place = Place::with(&[("app.js", "")]);
+    let value = |key: &str| match key {
+        "script" | "exec" => "'app.js'",
+        "env" => "{}",
+        _ => "true",
+    };
+    let said = |key: &str| {
+        let script = if ["script", "exec"].contains(&key) { "" } else { "script: 'app.js', " };
+        fs::write(place.0.join("one.json"), format!("{{{script}{key}: {}}}", value(key))).unwrap();
+        let output = place.run(&["init", "--force", "--from-pm2", "one.json"]);
+        assert!(output.status.success(), "{key}: {}", stderr(&output));
+        (stderr(&output), place.read("sticky-lb.toml"))
+    };
+    for same in names {
+        let first = said(&same[same.len() - 1]);
+        for key in &same {
+            let (notes, text) = said(key);
+            assert!(!notes.contains("there is no such setting"), "{key}: {notes}");
+            assert_eq!(text, first.1, "{key} is another name of {}", same[same.len() - 1]);
+        }
+    }
+}
+
+#[test]
+fn a_module_of_the_other_kind_says_so() {
+    let place = Place::with(&[
+        ("package.json", "{\"type\": \"module\"}"),
+        ("ecosystem.config.js", "module.exports = { apps: [{ script: 'app.js' }] };\n"),
+        ("plain/package.json", "{}"),
+        ("plain/pm2.config.cjs", "export default { apps: [] };\n"),
+    ]);
+    for (source, expected) in [
+        (
+            "ecosystem.config.js",
+            "it is CommonJS, and package.json beside it says \"type\": \"module\": name it .cjs",
+        ),
+        ("plain/pm2.config.cjs", "it is an ES module: name it .mjs"),
+    ] {
+        let output = place.run(&["init", "--from-pm2", source]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(expected), "{source}: {}", stderr(&output));
+    }
+}
+
 #[test]
 fn one_of_several_apps_is_chosen() {
     let json = r#"[{"name": "api", "script": "a.js"}, {"name": "jobs", "script": "b.js"}]"#;
@@ -478,7 +763,7 @@ fn a_file_of_pm2_that_cannot_be_read_is_an_error() {
     let place = Place::with(&files);
     for (name, expected) in [
         ("bad.js", "sticky-lb: bad.js throws: Error: boom"),
-        ("no.json", "sticky-lb: no.json is not JSON: "),
+        ("no.json", "sticky-lb: no.json is not JSON5: "),
         ("e.yaml", "sticky-lb: e.yaml describes no app: "),
         ("e.txt", "sticky-lb: unknown type of file e.txt: "),
         ("none.json", "sticky-lb: cannot read none.json: No such file"),

@@ -573,7 +573,8 @@ async fn no_line_is_lost_or_cut_when_output_is_handed_over_again_and_again() {
             pipe.state = Carry::restore(serde_json::from_str(&written).expect("it can be read"));
         }
         stopped.dropped += 1;
-        output = Output::resume(settings(), &mut stopped).expect("the same files");
+        output = Output::resume(settings(), &mut stopped, |error| panic!("{error}"))
+            .expect("the same files");
         all += 1;
         tokio::time::sleep(Duration::from_millis(3)).await;
     }

@@ -122,6 +122,33 @@ fn what_only_a_new_primary_can_change_is_said() {
 }
 
 #[test]
+fn the_command_says_what_was_not_applied_and_what_applies_it() {
+    let (builder, file) = configured("workers = 1\n");
+    let primary = builder.start();
+    let text = "workers = 1\nbacklog = 77\nhost = \"127.0.0.1\"\nname = \"new\"\nkeeper = false\n";
+    fs::write(&file, text).unwrap();
+    let reload = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sticky-lb"));
+        let output = command.args(["reload", "--control"]).arg(primary.control()).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{error}");
+        let said = error.lines().filter(|line| line.contains("not applied"));
+        said.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let expected = [
+        "sticky-lb: not applied: host, backlog, name: `sticky-lb upgrade` applies them",
+        "sticky-lb: not applied: keeper: a restart of sticky-lb applies it",
+    ];
+    assert_eq!(reload(), expected);
+    let done = primary.ask("reload", serde_json::json!({}));
+    assert_eq!(done["not_applied"][0]["setting"], "host");
+    assert_eq!(done["not_applied"][0]["applied_by"], "upgrade");
+    primary.upgrade();
+    assert_eq!(reload().len(), 1, "the keeper is the same");
+    primary.stop();
+}
+
+#[test]
 fn a_reload_follows_a_symlink_to_the_new_release_and_crashes_before_it_do_not() {
     let root = common::own_directory();
     for release in ["one", "two"] {

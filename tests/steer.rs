@@ -81,10 +81,13 @@ fn a_drained_slot_loses_no_client_and_gets_none_until_undrained() {
     let mut left = states(&primary);
     left.retain(|state| state != "draining");
     assert_eq!(left, ["serving", "drained", "serving"]);
-    let (code, message) = primary.ask_in_vain("drain", json!({"slot": 1}));
-    assert_eq!(code, "refused");
-    assert!(message.contains("drained already"), "{message}");
-    assert_eq!(primary.ask_in_vain("restart", json!({"slot": 1})).0, "refused");
+    assert_eq!(primary.ask("drain", json!({"slot": 1})), json!({"already": true}));
+    assert_eq!(primary.ask("drain", json!({"slot": 1, "wait": true})), json!({"already": true}));
+    let (code, message) = primary.ask_in_vain("restart", json!({"slot": 1}));
+    assert_eq!(
+        (code.as_str(), message.as_str()),
+        ("refused", "slot 1 is drained: undrain it first")
+    );
     let status = primary.ask("status", json!({}));
     assert_eq!((&status["serving"], &status["workers"]), (&json!(2), &json!(3)));
 
@@ -98,7 +101,7 @@ fn a_drained_slot_loses_no_client_and_gets_none_until_undrained() {
     let rebalanced = primary.ask("rebalance", json!({}));
     assert!(rebalanced["clients"].as_u64() >= Some(1), "{rebalanced}");
     assert_eq!(ask(client, primary.address()).slot(), 1);
-    assert_eq!(primary.ask_in_vain("undrain", json!({"slot": 1})).0, "refused");
+    assert_eq!(primary.ask("undrain", json!({"slot": 1})), json!({"already": true}));
     load.stop();
     primary.stop();
 }
@@ -259,9 +262,9 @@ fn a_signal_reaches_the_worker_of_the_slot_alone() {
 #[test]
 fn an_unknown_slot_is_refused_by_name() {
     let primary = quick(2).start();
-    for request in ["describe", "drain", "undrain", "restart", "kill", "conns"] {
+    for request in ["describe", "drain", "undrain", "restart", "kill", "conns", "logs"] {
         let (code, message) = primary.ask_in_vain(request, json!({"slot": 7}));
-        assert_eq!(code, "refused", "{request}: {message}");
+        assert_eq!(code, "not-found", "{request}: {message}");
         assert!(message.contains("no slot 7"), "{request}: {message}");
     }
     primary.stop();

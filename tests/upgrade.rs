@@ -1,13 +1,17 @@
 //! Upgrades of the running primary, on the real binary: the same process, the same workers, and nobody
 //! notices; and where the successor would not go on, nothing happens.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -270,6 +274,125 @@ fn what_only_a_new_primary_can_change_is_changed_and_workers_are_not() {
     assert_eq!(process::variable(primary.worker(0), "COLOUR"), None, "that takes a reload");
     primary.ask("reload", json!({}));
     assert_eq!(process::variable(primary.worker(0), "COLOUR").as_deref(), Some("green"));
+}
+
+/// A primary with a free port in its file, that file, and another free port.
+fn with_port(more: &str) -> (Primary, PathBuf, u16) {
+    let [port, other] = [(); 2].map(|()| TcpListener::bind("0.0.0.0:0").unwrap());
+    let [port, other] = [port, other].map(|it| it.local_addr().unwrap().port());
+    let file = common::own_directory().join("sticky-lb.toml");
+    std::fs::write(&file, format!("port = {port}\nworkers = 1\n{more}")).unwrap();
+    let primary = Primary::from_flags(&["--config", file.to_str().unwrap()]).start();
+    (primary, file, other)
+}
+
+fn text(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn an_upgrade_goes_to_another_port_and_host() {
+    let (primary, file, other) = with_port("name = \"one\"\n");
+    let worker = primary.worker(0);
+    let mut open = connect_from(nth(0), primary.address()).unwrap();
+    open.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    read_kept_alive(&mut open).unwrap();
+    let control = primary.control();
+    let new = format!("port = {other}\nhost = \"127.0.0.1\"\nworkers = 1\nname = \"two\"\n");
+    std::fs::write(&file, new).unwrap();
+    let (code, said) = {
+        let output = primary.order_upgrade();
+        (output.status.code(), text(&output))
+    };
+    assert_eq!(code, Some(0), "{said:?} {}", primary.log());
+    assert!(said.0.contains(&format!("clients connect to 127.0.0.1:{other} now")), "{said:?}");
+    // The control socket has the new name, and the command has found it.
+    assert!(!control.exists(), "{}", control.display());
+    let status = primary.status();
+    assert_eq!((&status["name"], &status["upgrades"]), (&"two".into(), &1.into()));
+    assert_eq!(status["listening"], json!([format!("127.0.0.1:{other}")]));
+    // New clients come in there, the open ones stay, nobody listens where they came from.
+    let there = ([127, 0, 0, 1], other).into();
+    assert_eq!(ask(nth(0), there).pid(), worker);
+    open.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    read_kept_alive(&mut open).unwrap();
+    assert!(connect_from(nth(1), primary.address()).is_err());
+    // After a crash, too; and the next worker is told the new port.
+    primary.crash();
+    eventually("it is back", || primary.try_ask("status").is_some());
+    assert_eq!(ask(nth(0), there).pid(), worker);
+    process::signal(worker, Signal::KILL);
+    eventually("another worker", || primary.worker(0) != worker);
+    let told = process::variable(primary.worker(0), "PORT");
+    assert_eq!(told, Some(other.to_string()));
+    primary.stop();
+}
+
+#[test]
+fn a_port_that_is_taken_refuses_the_upgrade() {
+    let (primary, file, _) = with_port("");
+    let taken = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    std::fs::write(&file, format!("port = {port}\nworkers = 1\n")).unwrap();
+    let said = primary.upgrade_in_vain();
+    assert!(said.contains(&format!("port {port} is in use")), "{said}");
+    ask(nth(0), primary.address());
+    primary.stop();
+}
+
+#[test]
+fn it_is_said_what_an_upgrade_has_not_applied() {
+    let (primary, file, _) = with_port("keeper_min_uptime = \"1s\"\n[env]\nCOLOUR = \"red\"\n");
+    let port = primary.port();
+    let new = format!(
+        "port = {port}\nworkers = 2\nplacement = \"random\"\nkill_timeout = \"9s\"\n\
+         keeper_min_uptime = \"2s\"\n[env]\nCOLOUR = \"green\"\n"
+    );
+    std::fs::write(&file, new).unwrap();
+    let output = primary.order_upgrade();
+    let (said, complained) = text(&output);
+    assert!(output.status.success(), "{said}{complained}");
+    let expected = [
+        "sticky-lb: not applied: workers, kill_timeout, env: `sticky-lb reload` applies them",
+        "sticky-lb: not applied: keeper_min_uptime: a restart of sticky-lb applies it",
+    ];
+    assert_eq!(complained.lines().collect::<Vec<_>>(), expected);
+    assert_eq!(primary.status()["placement"], "random");
+    primary.ask("reload", json!({}));
+    let (_, complained) = text(&primary.order_upgrade());
+    assert_eq!(complained, "", "a reload has applied the rest, and this keeper is what it was");
+    primary.stop();
+}
+
+#[test]
+fn commands_that_follow_go_on_with_the_successor() {
+    let primary = Primary::with_workers(4).arguments(&["--min-uptime", "300ms"]).start();
+    let command = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sticky-lb"));
+        command.args(words).arg("--control").arg(primary.control());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let events = command(&["events", "-f"]);
+    let reload = command(&["reload"]);
+    eventually("one slot is replaced", || {
+        let rollout = &primary.status()["rollout"];
+        rollout["replaced"].as_u64() >= Some(1)
+    });
+    primary.upgrade();
+    let output = reload.wait_with_output().unwrap();
+    let (said, complained) = text(&output);
+    assert!(output.status.success(), "{said}{complained}");
+    assert_eq!(said, "rolling restart 1 is done: 4 of 4 slots have new workers\n");
+    primary.stop();
+    let output = events.wait_with_output().unwrap();
+    let (said, complained) = text(&output);
+    for expected in
+        ["rolling restart 1 of 4 slots started", "resumed after", "rolling restart 1 done"]
+    {
+        assert!(said.contains(expected), "{expected}: {said}{complained}");
+    }
 }
 
 #[test]

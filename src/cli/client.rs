@@ -12,10 +12,12 @@ use serde_json::Value;
 
 use crate::cli::failure::Failure;
 use crate::cli::screen::{Look, Screen};
+use crate::cli::successor::{Replaceable, last_process};
 use crate::cli::waiting::{Waiting, comes_first, spinner};
 use crate::control::client::{ClientError, Conversation, Deadline};
 use crate::control::discovery::{Wanted, find};
 use crate::control::protocol::{Line, Request};
+use crate::control::report::Status;
 
 /// How long a primary may take to answer what it knows, or for a line that it has begun.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,7 +48,7 @@ impl PrimaryArgs {
 pub(super) struct ClientArgs {
     #[command(flatten)]
     primary: PrimaryArgs,
-    /// Print the primary's answer as JSON, an object a line.
+    /// Print the primary's answer as JSON, an object a line, and an error as `{"error": …}` too.
     #[arg(long, help_heading = None)]
     pub(super) json: bool,
 }
@@ -54,7 +56,10 @@ pub(super) struct ClientArgs {
 /// Sends requests to a primary and shows its answers.
 #[derive(Debug)]
 pub(super) struct ControlClient {
-    path: PathBuf,
+    /// The control socket.
+    pub(super) path: PathBuf,
+    /// The primary that was found answering there, which may be replaced.
+    primary: Option<Replaceable>,
     /// For all that the primary answers at once.
     deadline: Deadline,
     /// Answers are printed as JSON.
@@ -72,7 +77,8 @@ impl ControlClient {
     pub(super) fn find(arguments: &ClientArgs) -> Result<Self, Failure> {
         let path = find(&arguments.primary.wanted())?;
         let deadline = Deadline::after(TIMEOUT);
-        Ok(Self { path, deadline, json: arguments.json, screen: Screen::new() })
+        let (json, screen) = (arguments.json, Screen::new());
+        Ok(Self { path, primary: None, deadline, json, screen })
     }
 
     /// Asks for something that the primary answers at once.
@@ -81,20 +87,7 @@ impl ControlClient {
     ///
     /// If it doesn't answer, or says no.
     pub(super) fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Failure> {
-        self.ask_until(request, self.deadline)
-    }
-
-    /// As [`Self::ask`], with a deadline of its own.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::ask`].
-    pub(super) fn ask_until<T: DeserializeOwned>(
-        &self,
-        request: &Request,
-        deadline: Deadline,
-    ) -> Result<T, Failure> {
-        let begun = Conversation::begin(&self.path, request, deadline)?;
+        let begun = Conversation::begin(&self.path, request, self.deadline)?;
         Ok(begun.finish(|_| Ok::<_, ClientError>(()))?)
     }
 
@@ -136,7 +129,7 @@ impl ControlClient {
     ///
     /// If no primary answers there.
     pub(super) fn begin(
-        &self,
+        &mut self,
         request: &Request,
         goes_on: &'static str,
     ) -> Result<Waiting, Failure> {
@@ -144,12 +137,40 @@ impl ControlClient {
         Waiting::begin(&self.path, request, self.deadline, goes_on)
     }
 
-    /// Fails if the primary doesn't answer: a request that may take long would not show it.
-    fn check_answers(&self) -> Result<(), Failure> {
-        self.ask::<Value>(&Request::Status {}).map(drop)
+    /// As [`Self::begin`], to the primary that follows one that was lost.
+    ///
+    /// # Errors
+    ///
+    /// If there is none.
+    pub(super) fn begin_again(
+        &mut self,
+        request: &Request,
+        goes_on: &'static str,
+    ) -> Result<Waiting, Failure> {
+        if !self.find_successor() {
+            return Err(ClientError::Ended.into());
+        }
+        self.begin(request, goes_on)
     }
 
-    /// Prints items as they come.
+    /// Waits for the primary that follows one that was lost. There is none if everything has ended.
+    fn find_successor(&mut self) -> bool {
+        let found = self.primary.as_ref().and_then(|primary| primary.successor(&self.path));
+        self.deadline = Deadline::after(TIMEOUT);
+        found.map(|path| self.path = path).is_some()
+    }
+
+    /// Fails if the primary doesn't answer: a request that may take long would not show it.
+    fn check_answers(&mut self) -> Result<(), Failure> {
+        let begun = Conversation::begin(&self.path, &Request::Status {}, self.deadline)?;
+        let last = last_process(&begun);
+        let status: Status = begun.finish(|_| Ok::<_, ClientError>(()))?;
+        self.primary = Some(Replaceable::new(status.pid, last));
+        Ok(())
+    }
+
+    /// Prints items as they come. If the primary is replaced meanwhile and there is a request to `go_on`
+    /// with, the next one is asked for that.
     ///
     /// # Errors
     ///
@@ -157,9 +178,25 @@ impl ControlClient {
     pub(super) fn stream<T: DeserializeOwned>(
         &mut self,
         request: &Request,
+        go_on: Option<&Request>,
         mut text: impl FnMut(&T, Look) -> String,
     ) -> Result<(), Failure> {
         self.check_answers()?;
+        let mut result = self.stream_once(request, &mut text);
+        while let Some(request) = go_on.filter(|_| has_gone(&result)) {
+            if !self.find_successor() {
+                break;
+            }
+            result = self.check_answers().and_then(|()| self.stream_once(request, &mut text));
+        }
+        result
+    }
+
+    fn stream_once<T: DeserializeOwned>(
+        &mut self,
+        request: &Request,
+        text: &mut impl FnMut(&T, Look) -> String,
+    ) -> Result<(), Failure> {
         let mut conversation = Conversation::begin(&self.path, request, self.deadline)?;
         loop {
             if !conversation.has_read_ahead() {
@@ -185,7 +222,11 @@ impl ControlClient {
         text: impl FnOnce(&T, Look) -> String,
     ) -> Result<(), Failure> {
         if self.json {
-            return self.screen.json(&answer).map_err(Failure::Print);
+            let lines = match answer {
+                Value::Array(lines) => lines,
+                answer => vec![answer],
+            };
+            return lines.iter().try_for_each(|it| self.screen.json(it)).map_err(Failure::Print);
         }
         let report = serde_json::from_value(answer).map_err(ClientError::Answer)?;
         let text = text(&report, self.screen.look);
@@ -203,6 +244,17 @@ impl ControlClient {
         }
         Ok(())
     }
+}
+
+/// Whether the primary has gone, or has said that nothing more comes.
+fn has_gone(result: &Result<(), Failure>) -> bool {
+    matches!(
+        result,
+        Ok(())
+            | Err(Failure::Client(
+                ClientError::Ended | ClientError::Lost(_) | ClientError::Connect { .. }
+            ))
+    )
 }
 
 /// Shows a spinner on a terminal meanwhile.

@@ -8,22 +8,43 @@ use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
+use crate::cli::failure::Failure;
+use crate::cli::flags::{Check, Init};
+use crate::cli::screen::{Screen, complain};
+use crate::primary::preflight;
 use crate::settings::file::USUAL_NAME;
 use crate::settings::layers::Origin;
 use crate::settings::pm2::convert;
 use crate::settings::pm2::ecosystem::{self, App};
+use crate::settings::reader::{Reader, Reading};
 use crate::settings::report::Value;
 use crate::settings::template;
-
-use super::flags::Init;
 
 /// The mode of a file with settings alone, less the mask of the process.
 const PUBLIC: u32 = 0o666;
 /// The mode of a file that may hold secrets.
 const PRIVATE: u32 = 0o600;
 
+/// Prints the resulting settings, unless a start would refuse them.
+pub(super) fn check(reading: &Reading, check: &Check) -> Result<(), Box<dyn Error>> {
+    let print = |text: &str| Screen::new().print(text).map_err(Failure::Print);
+    let problems = preflight::problems(&reading.config);
+    if !problems.is_empty() {
+        return Err(reading.error(problems).into());
+    }
+    reading.warnings.iter().for_each(|warning| complain(&format!("warning: {warning}")));
+    if check.json {
+        return Ok(Screen::new().json(&json(&reading.values)).map_err(Failure::Print)?);
+    }
+    let read = match &reading.file {
+        Some(file) => format!("read {}", file.display()),
+        None => format!("there is no {USUAL_NAME} here"),
+    };
+    Ok(print(&format!("{}\n# ok: {read}\n", text(&reading.values)))?)
+}
+
 /// All values, as a file that says the same, with where each was written beside it.
-pub(super) fn text(values: &[Value]) -> String {
+fn text(values: &[Value]) -> String {
     let lines: Vec<_> = values
         .iter()
         .map(|value| match &value.text {
@@ -42,7 +63,7 @@ pub(super) fn text(values: &[Value]) -> String {
 }
 
 /// All values, by their keys.
-pub(super) fn json(values: &[Value]) -> Json {
+fn json(values: &[Value]) -> Json {
     let value = |value: &Value| {
         let plain = value.text.as_ref().map(|text| {
             // What a file says is JSON, but for octal numbers, which nothing here is written as.
@@ -63,10 +84,30 @@ pub(super) fn init(init: &Init) -> Result<Vec<String>, Box<dyn Error>> {
     let apps = ecosystem::read(source)?;
     let app = choose(&apps, init.app.as_deref(), source)?;
     let folder = file.parent().unwrap_or_else(|| Path::new(""));
-    let converted = convert::convert(app, source, folder);
+    let reader = Reader::of_file(file)?;
+    let check = |text: &str| refused(&reader, text);
+    let converted = convert::convert(app, source, folder, check);
     let mode = if converted.has_variables || is_private(source) { PRIVATE } else { PUBLIC };
     write(file, &converted.text, mode, init.force)?;
-    Ok(converted.notes)
+    let mut notes = converted.notes;
+    // What is written is right; what it names may still be missing here.
+    match reader.read_again(Some(converted.text)) {
+        Ok(reading) => notes.extend(reading.error(preflight::problems(&reading.config)).lines),
+        Err(error) => notes.extend(error.lines),
+    }
+    Ok(notes)
+}
+
+/// The settings in this text that are refused when it is read, by the lines that the errors name.
+fn refused(reader: &Reader, text: &str) -> Vec<(String, String)> {
+    let Err(error) = reader.read_again(Some(text.to_owned())) else { return Vec::new() };
+    let key_and_reason = |line: &String| {
+        let (number, reason) = reader.line_of(line)?;
+        let (key, _) = text.lines().nth(number.checked_sub(1)?)?.split_once(" = ")?;
+        let reason = reason.strip_prefix(&format!("{key}: ")).unwrap_or(reason);
+        Some((key.to_owned(), reason.to_owned()))
+    };
+    error.lines.iter().filter_map(key_and_reason).collect()
 }
 
 /// One primary runs one app.

@@ -3,15 +3,18 @@
 use std::error::Error;
 use std::io;
 
+use serde_json::{Value, json};
+
 use crate::cli::events::EventsError;
 use crate::control::client::ClientError;
 use crate::control::discovery::DiscoveryError;
-use crate::control::protocol::Code;
+use crate::control::protocol::{Code, Problem};
+use crate::error::chain;
 use crate::settings::problems::SettingsError;
 
 /// The exit code of success.
 pub(super) const DONE: u8 = 0;
-const FAILED: u8 = 1;
+pub(super) const FAILED: u8 = 1;
 pub(super) const USAGE: u8 = 2;
 /// The code that shells give to a program that Ctrl-C has ended.
 const INTERRUPTED: u8 = 130;
@@ -36,6 +39,11 @@ pub(super) enum Failure {
     /// Ctrl-C has ended the waiting; the request goes on.
     #[error("{0}")]
     Interrupted(String),
+    /// The primary has ended, and the process that ends last has not.
+    #[error(
+        "primary has ended, but its keeper has not: it stands still, and nothing else ends it (kill -9)"
+    )]
+    KeeperStays,
     /// `top` needs a terminal.
     #[error("top needs a terminal: `sticky-lb status` and `sticky-lb workers` print once")]
     NoTerminal,
@@ -70,6 +78,16 @@ pub(super) fn code(error: &(dyn Error + 'static)) -> u8 {
     }
 }
 
+/// The error as a line of JSON, as the control socket has it.
+pub(super) fn json(error: &(dyn Error + 'static)) -> Value {
+    let code = match error.downcast_ref::<Failure>() {
+        Some(Failure::Client(ClientError::Problem(problem))) => problem.code,
+        _ if code(error) == USAGE => Code::BadRequest,
+        _ => Code::Failed,
+    };
+    json!({"error": Problem::new(code, chain(error))})
+}
+
 /// Whether the reader of standard output has gone, as in `sticky-lb events | head -1`: no error.
 pub(super) fn is_closed_pipe(error: &(dyn Error + 'static)) -> bool {
     match error.downcast_ref::<Failure>() {
@@ -81,7 +99,6 @@ pub(super) fn is_closed_pipe(error: &(dyn Error + 'static)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::protocol::Problem;
 
     #[test]
     fn scripts_can_tell_failures_apart() {

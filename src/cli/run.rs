@@ -1,6 +1,7 @@
 //! A run: this process as keeper or as primary, until the end. Scripts get its events as lines of JSON,
 //! a person at a terminal a line and a sentence.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::net::SocketAddr;
@@ -14,18 +15,20 @@ use crate::cli::failure::{DONE, Logged};
 use crate::cli::greeting::{Terminal, summary};
 use crate::cli::role::{self, Role};
 use crate::config::Config;
+use crate::control::report::NotApplied;
 use crate::error::chain;
 use crate::keeper;
 use crate::log::{LogFormat, LogHandle};
-use crate::primary::{Primary, PrimaryEnd, Startup, StatusEvent};
+use crate::primary::{Occasion, Primary, PrimaryEnd, Reread, Startup, StatusEvent};
 use crate::protocol::ids::Timestamp;
-use crate::settings::change::{needs_restart, renames_control};
+use crate::settings::before::Before;
+use crate::settings::change::{left_by_reload, left_by_upgrade, needs_restart, renames_control};
 use crate::settings::reader::{Reader, Reading};
 use crate::supervisor::output::Output;
 use crate::supervisor::pool::Summary;
 use crate::supervisor::pool::snapshot::After;
 use crate::supervisor::rollout::{Outcome, Report};
-use crate::system::keeper::main_pid;
+use crate::system::keeper::{is_kept, main_pid};
 
 /// How long blocking tasks may take to end.
 const BLOCKING_TIMEOUT: Duration = Duration::from_millis(200);
@@ -46,13 +49,19 @@ pub(super) fn run(reader: &Reader, events: Option<RawFd>) -> Result<u8, Box<dyn 
     let events = events.map(EventsFile::take).transpose()?;
     // Before the configuration is read: a successor may have to go on by another one.
     let left = role::may_be_successor().then(Startup::find).transpose()?;
-    let config = read(reader, left.as_ref())?;
+    // Before: a file that was not there then may be there now.
+    let workers = left.as_ref().and_then(Startup::workers_source);
+    let workers = workers.and_then(|source| reader.read_again(source).ok());
+    let reading = read(reader, left.as_ref())?;
+    let applied = RefCell::new(workers.unwrap_or_else(|| reading.clone()));
+    let Reading { config, warnings, .. } = reading;
     let log = crate::log::start(&config.log);
     let format = config.log.format;
     let role = Role::of(&config);
     let result = match role {
         Role::Keeper(settings) => {
             log.start_thread()?;
+            log_warnings(&warnings);
             let events = events.map(|it| it.as_fd().try_clone_to_owned()).transpose()?;
             keeper::run(settings, config.source.as_deref(), events).map_err(Into::into)
         }
@@ -64,8 +73,11 @@ pub(super) fn run(reader: &Reader, events: Option<RawFd>) -> Result<u8, Box<dyn 
                 .map_err(Into::into)
                 .and_then(|startup| {
                     log.start_thread()?;
-                    Run { reader, config: &config, events: events.as_ref(), log: &log }
-                        .primary(startup)
+                    if role == Role::Primary {
+                        log_warnings(&warnings);
+                    }
+                    let (config, events) = (&config, events.as_ref());
+                    Run { reader, config, applied: &applied, events, log: &log }.primary(startup)
                 })
                 .map(|()| DONE)
         }
@@ -82,16 +94,24 @@ pub(super) fn run(reader: &Reader, events: Option<RawFd>) -> Result<u8, Box<dyn 
     result
 }
 
-/// A kept primary has the configuration that its keeper has read. After a crash, the primary goes on
-/// with the configuration of the one before, even if the file has changed since; if that one is refused
-/// now, the file is read again.
-fn read(reader: &Reader, left: Option<&Startup>) -> Result<Config, Box<dyn Error>> {
-    let again = left.and_then(Startup::source).map(|source| reader.read_again(source));
-    let Reading { config, .. } = match again {
+/// A kept primary has the configuration that its keeper has read. A successor goes on with what the one before
+/// has had; if that is refused now, everything is read anew.
+fn read(reader: &Reader, left: Option<&Startup>) -> Result<Reading, Box<dyn Error>> {
+    let before = left.and_then(Startup::before);
+    let again = match before.map(|(primary, pool, after)| Before::new(primary, pool, after)) {
+        Some(before) => Some(reader.read_after(&before)),
+        None => left.and_then(Startup::source).map(|source| reader.read_again(Some(source))),
+    };
+    Ok(match again {
         Some(Ok(reading)) => reading,
         Some(Err(_)) | None => reader.read()?,
-    };
-    Ok(config)
+    })
+}
+
+fn log_warnings(warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!(warning, "setting is hardly meant");
+    }
 }
 
 /// The surroundings of all primaries of this process.
@@ -99,6 +119,8 @@ fn read(reader: &Reader, left: Option<&Startup>) -> Result<Config, Box<dyn Error
 struct Run<'a> {
     reader: &'a Reader,
     config: &'a Config,
+    /// Workers run with these settings.
+    applied: &'a RefCell<Reading>,
     events: Option<&'a EventsFile>,
     log: &'a LogHandle,
 }
@@ -107,12 +129,13 @@ impl Run<'_> {
     /// Runs a primary, and again in the same process where an upgrade has failed in its last step.
     fn primary(self, mut startup: Startup) -> Result<(), Box<dyn Error>> {
         loop {
-            let output = startup.start_output(self.config.output.clone())?;
+            let mut config = self.config.clone();
+            let output = startup.start_output(&mut config)?;
             let log = self.log.clone();
             let flush_log = move || log.flush_within(LOG_TIMEOUT);
             let events = EventWriter::start(self.events, flush_log)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let (end, flush_by) = runtime.block_on(self.once(startup, &output, &events));
+            let (end, flush_by) = runtime.block_on(self.once(config, startup, &output, &events));
             runtime.shutdown_timeout(BLOCKING_TIMEOUT);
             let left = || flush_by.since(Timestamp::now());
             events.finish(left().max(LAST_EVENT_TIMEOUT));
@@ -130,11 +153,12 @@ impl Run<'_> {
     /// Runs one primary to its end. Returns until when the readers of what it has printed have time.
     async fn once(
         self,
+        config: Config,
         startup: Startup,
         output: &Output,
         events: &EventWriter,
     ) -> (Result<PrimaryEnd, Box<dyn Error>>, Timestamp) {
-        let reread = || reread(self.reader, self.config);
+        let reread = |occasion| reread(self, occasion);
         let terminal = Terminal::find();
         let mut address = None;
         let report = |event| {
@@ -146,7 +170,7 @@ impl Run<'_> {
             }
         };
         let mut started = Timestamp::now();
-        let result = match Primary::listen(self.config.clone(), startup) {
+        let result = match Primary::listen(config, startup) {
             Ok(primary) => {
                 started = primary.started();
                 primary.run(output.clone(), self.log.clone(), reread, report).await
@@ -186,9 +210,22 @@ fn all_ready(event: &StatusEvent, address: &mut Option<SocketAddr>) -> Option<(S
     }
 }
 
-/// Settings that a running primary cannot change keep their values; a log line names them.
-fn reread(reader: &Reader, begun_with: &Config) -> Result<Config, String> {
-    let Reading { config, .. } = reader.read().map_err(|error| error.to_string())?;
+/// Reads the configuration again. Settings that the occasion doesn't change keep their values; log lines
+/// name them.
+fn reread(run: Run<'_>, occasion: Occasion) -> Result<Reread, String> {
+    let reading = run.reader.read().map_err(|error| error.to_string())?;
+    let (begun_with, config) = (run.config, reading.config.clone());
+    if occasion == Occasion::Upgrade {
+        let not_applied = left_by_upgrade(begun_with, &run.applied.borrow(), &reading);
+        return Ok(Reread { config, not_applied });
+    }
+    log_warnings(&reading.warnings);
+    let mut not_applied = left_by_reload(begun_with, &config);
+    // A primary that was upgraded has read that it has none, and has one still.
+    if is_kept() && begun_with.keeper.is_none() && config.keeper.is_none() {
+        let (setting, applied_by) = ("keeper".to_owned(), "restart".to_owned());
+        not_applied.push(NotApplied { setting, applied_by });
+    }
     let settings = needs_restart(begun_with, &config);
     if !settings.is_empty() {
         let settings = settings.join(", ");
@@ -198,7 +235,8 @@ fn reread(reader: &Reader, begun_with: &Config) -> Result<Config, String> {
         let name = &begun_with.name;
         tracing::warn!(name, "control socket keeps the old name, workers' lines have the new one");
     }
-    Ok(config)
+    run.applied.replace(reading);
+    Ok(Reread { config, not_applied })
 }
 
 fn event_line(event: &StatusEvent) -> Value {

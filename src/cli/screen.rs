@@ -168,7 +168,12 @@ fn harmless(text: &str) -> Cow<'_, str> {
 }
 
 fn steers(c: char) -> bool {
-    c.is_control() && !matches!(c, '\n' | '\t')
+    c.is_control() && !matches!(c, '\n' | '\t') || turns(c)
+}
+
+/// Whether it turns the direction of text, and so shows another order than there is.
+pub(super) fn turns(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A sequence that changes colours, at the start of a text.
@@ -218,6 +223,7 @@ mod tests {
             ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
             ("\x1b[2J\x1b[", "\\x1b[2J\\x1b["),
             ("a\rb\u{9b}2J\u{7f}\x1b", "a\\x0db\\x9b2J\\x7f\\x1b"),
+            ("a\u{202e}b\u{2066}", "a\\x202eb\\x2066"),
         ] {
             assert_eq!(harmless(text), expected);
         }

@@ -1,5 +1,6 @@
 //! Numbers as people read them.
 
+use crate::cli::screen::turns;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -77,7 +78,7 @@ pub(super) fn clock(time_ms: i64, now: Timestamp, zone: &TimeZone) -> String {
 
 /// Without what would move a terminal's cursor or change its colours.
 pub(super) fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() || turns(c) { ' ' } else { c }).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]

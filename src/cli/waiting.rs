@@ -8,18 +8,19 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::sockopt::socket_peercred;
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 
 use crate::cli::failure::Failure;
+use crate::cli::successor::last_process;
 use crate::control::client::{ClientError, Conversation, Deadline};
 use crate::control::protocol::{Line, Request};
-use crate::system::keeper::keeper_of;
 
 /// How long a line may take once it has begun.
 const LINE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the keeper may take to end when the primary has.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A conversation, and Ctrl-C meanwhile.
 #[derive(Debug)]
@@ -46,9 +47,7 @@ impl Waiting {
     ) -> Result<Self, Failure> {
         let interrupts = interrupts().map_err(|error| Failure::Wait(error.into()))?;
         let conversation = Conversation::begin(path, request, deadline)?;
-        let primary = socket_peercred(&conversation).ok().map(|it| it.pid);
-        let last = primary.map(|primary| keeper_of(primary).unwrap_or(primary));
-        let last = last.and_then(|it| pidfd_open(it, PidfdFlags::empty()).ok());
+        let last = last_process(&conversation);
         Ok(Self { conversation, interrupts, last, goes_on })
     }
 
@@ -95,7 +94,17 @@ impl Waiting {
                 Err(error) => return Err(error),
             }
         }
-        self.last.as_ref().map_or(Ok(()), |last| self.wait(last.as_fd()))
+        let Some(last) = &self.last else { return Ok(()) };
+        let limit = Timespec::try_from(END_TIMEOUT).ok();
+        let mut polled =
+            [PollFd::new(last, PollFlags::IN), PollFd::new(&self.interrupts, PollFlags::IN)];
+        let ready = rustix::io::retry_on_intr(|| poll(&mut polled, limit.as_ref()));
+        match (ready.map_err(|error| Failure::Wait(error.into()))?, polled[1].revents().is_empty())
+        {
+            (0, _) => Err(Failure::KeeperStays),
+            (_, false) => Err(Failure::Interrupted(self.goes_on.to_owned())),
+            (_, true) => Ok(()),
+        }
     }
 
     fn wait(&self, descriptor: BorrowedFd<'_>) -> Result<(), Failure> {

@@ -30,7 +30,9 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rustix::net::sockopt::set_tcp_user_timeout;
+use rustix::io::Errno;
+use rustix::net::sockopt::{set_socket_reuseaddr, set_tcp_user_timeout};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 use tokio::net::TcpStream;
 
 use crate::control::admin::connections::{BusyBody, Connections, Place, PlaceKind};
@@ -111,6 +113,27 @@ impl AdminListener {
             io::ErrorKind::AddrInUse => AdminError::InUse(settings.address),
             _ => AdminError::Bind { address: settings.address, source },
         })
+    }
+
+    /// Fails if [`Self::bind`] would, whatever listens there now: that may be the primary itself. Accepts
+    /// nobody.
+    ///
+    /// # Errors
+    ///
+    /// If the address cannot be bound.
+    pub fn check(settings: &AdminSettings) -> Result<(), AdminError> {
+        let address = settings.address;
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let bound = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None).and_then(
+            |socket| {
+                set_socket_reuseaddr(&socket, true)?;
+                bind(&socket, &address)
+            },
+        );
+        match bound {
+            Ok(()) | Err(Errno::ADDRINUSE) => Ok(()),
+            Err(errno) => Err(AdminError::Bind { address, source: errno.into() }),
+        }
     }
 
     /// Adopts the listener of the previous primary.

@@ -61,6 +61,7 @@ impl Control {
             }
             Request::Live {} => self.live(items).await,
             Request::Reload {} => self.reload(items).await,
+            Request::Rollout { number } => self.rollout(number, items).await,
             Request::Upgrade {} => self.upgrade().await,
             Request::Scale { to } => to_json(&self.scale(&to).await?),
             Request::Drain { slot, wait } => self.drain(slot, wait).await,
@@ -81,7 +82,11 @@ impl Control {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        Self::new(Code::Refused, refusal.to_string())
+        let code = match refusal {
+            Refusal::NoSlot { .. } => Code::NotFound,
+            _ => Code::Refused,
+        };
+        Self::new(code, refusal.to_string())
     }
 }
 

@@ -84,6 +84,18 @@ pub fn find(wanted: &Wanted) -> Result<PathBuf, DiscoveryError> {
     }
 }
 
+/// The control socket of the primary with this process, the keeper's where there is one, and its status. Looks
+/// into the folder of a socket that it had, too.
+#[must_use]
+pub fn of_process(pid: u32, socket: &Path) -> Option<(PathBuf, Status)> {
+    let until = Timestamp::now() + SEARCH_TIMEOUT;
+    let folder = socket.parent().map(Path::to_owned);
+    let folders = folder.into_iter().chain(directories());
+    let folders = folders.filter(|folder| check_folder(folder).is_ok());
+    let mut found = folders.flat_map(|folder| running(&folder, until));
+    found.find_map(|it| Some((it.path, it.status.filter(|status| status.pid == pid)?)))
+}
+
 /// Primaries with a socket in this directory.
 fn running(folder: &Path, until: Timestamp) -> Vec<Found> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::control::report::{NotApplied, Upgrading};
 use crate::frontend::placement::Placement;
 use crate::frontend::query::FrontendHandle;
 use crate::handover::carry;
@@ -33,6 +34,17 @@ pub struct Links {
     pub log: LogHandle,
     /// Constant facts.
     pub facts: Arc<Facts>,
+    /// What may change.
+    pub notes: watch::Receiver<Notes>,
+}
+
+/// What the primary says of itself, and may change.
+#[derive(Clone, Debug, Default)]
+pub struct Notes {
+    /// The path of the control socket.
+    pub control: Option<PathBuf>,
+    /// What this primary could not read anew, and has as the one before.
+    pub not_renewed: Vec<String>,
 }
 
 /// Facts that are constant while the primary runs.
@@ -50,8 +62,6 @@ pub struct Facts {
     pub admin: Option<SocketAddr>,
     /// The file with the token that the primary has made for it.
     pub admin_token_file: Option<PathBuf>,
-    /// The path of the control socket.
-    pub control: Option<PathBuf>,
     /// Upgrades and crashes so far.
     pub replacements: Replacements,
 }
@@ -74,10 +84,11 @@ carry!(struct Replacements => ReplacementsSnapshot { upgrades, recoveries, faile
 /// An order to the primary as a whole.
 #[derive(Debug)]
 pub enum PrimaryOrder {
-    /// A rolling restart with the current configuration; the answer is its number.
-    Reload(Reply<u64>),
+    /// A rolling restart with the current configuration; the answer is its number. Before, the settings are
+    /// sent that it leaves as they are.
+    Reload(Reply<u64>, oneshot::Sender<Vec<NotApplied>>),
     /// An upgrade in place.
-    Upgrade(Reply<()>),
+    Upgrade(Reply<Upgrading>),
 }
 
 /// Sends orders that need the configuration or the program.
@@ -94,21 +105,23 @@ impl PrimaryHandle {
         (Self { orders }, ordered)
     }
 
-    /// Orders a rolling restart, and returns its number.
+    /// Orders a rolling restart, and returns its number and the settings that it leaves as they are.
     ///
     /// # Errors
     ///
     /// If the configuration is wrong, or the primary is stopping.
-    pub async fn reload(&self) -> Result<u64, Refusal> {
-        self.order(PrimaryOrder::Reload).await
+    pub async fn reload(&self) -> Result<(u64, Vec<NotApplied>), Refusal> {
+        let (sender, mut not_applied) = oneshot::channel();
+        let number = self.order(|reply| PrimaryOrder::Reload(reply, sender)).await?;
+        Ok((number, not_applied.try_recv().unwrap_or_default()))
     }
 
-    /// Orders an upgrade in place, and returns just before it.
+    /// Orders an upgrade in place, and returns just before it, with what is known of its result.
     ///
     /// # Errors
     ///
     /// If the program on disk cannot take over, or the primary is stopping.
-    pub async fn upgrade(&self) -> Result<(), Refusal> {
+    pub async fn upgrade(&self) -> Result<Upgrading, Refusal> {
         self.order(PrimaryOrder::Upgrade).await
     }
 

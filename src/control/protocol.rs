@@ -13,7 +13,7 @@
 //! ◄─ …
 //!
 //! ─► {"version":1,"request":"drain","slot":9}
-//! ◄─ {"error":{"code":"refused","message":"there is no slot 9: slots are 0 to 3"}}
+//! ◄─ {"error":{"code":"not-found","message":"there is no slot 9: slots are 0 to 3"}}
 //! ```
 //!
 //! # Versions
@@ -23,7 +23,7 @@
 //! the key `version` of requests never change. A primary rejects unknown requests and unknown keys; a
 //! client ignores unknown keys of answers. New keys in answers make no new version.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -84,8 +84,14 @@ pub enum Request {
     /// Replace all workers in a rolling restart with the current configuration. Items
     /// `report::Rollout` whenever it changes, and one with the result at the end.
     Reload {},
+    /// Follow a rolling restart that is under way, with the answer of `reload`.
+    Rollout {
+        /// Its number.
+        number: u64,
+    },
     /// Upgrade in place: run the program on disk in the same process, with its workers and
-    /// connections. The answer comes before the upgrade, and the connection ends with it.
+    /// connections. The answer, `report::Upgrading`, comes before the upgrade, and the connection ends with
+    /// it.
     Upgrade {},
     /// Change the number of workers: `report::Scaled`.
     Scale {
@@ -175,6 +181,7 @@ impl Request {
             | Self::Where { .. }
             | Self::Conns { .. }
             | Self::Live {}
+            | Self::Rollout { .. }
             | Self::Events { .. }
             | Self::Logs { .. } => false,
             Self::Reload {}
@@ -230,6 +237,8 @@ pub enum Code {
     Version,
     /// The request is not valid.
     BadRequest,
+    /// There is no such slot.
+    NotFound,
     /// The request is not possible now.
     Refused,
     /// The request was started and failed.
@@ -248,6 +257,21 @@ impl Problem {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
+}
+
+/// An address, which may have a port, and a zone as in `fe80::1%eth0`: neither counts for affinity.
+#[must_use]
+pub fn address(text: &str) -> Option<IpAddr> {
+    let without_zone = match text.split_once('%') {
+        Some((address, zone)) => {
+            // Behind the zone, only a port with its bracket may follow.
+            let rest = zone.find(']').map_or("", |end| &zone[end..]);
+            format!("{address}{rest}")
+        }
+        None => text.to_owned(),
+    };
+    let plain = without_zone.parse().ok();
+    plain.or_else(|| without_zone.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
 /// Reads a request.

@@ -35,6 +35,9 @@ pub struct Status {
     pub admin_token_file: Option<String>,
     /// Path of the control socket.
     pub control: Option<String>,
+    /// What a successor could not read or open anew, a sentence each: it goes on as its predecessor had it,
+    /// or without.
+    pub not_renewed: Vec<String>,
     /// The placement.
     pub placement: String,
     /// Slots that serve.
@@ -229,6 +232,29 @@ pub struct Rollout {
     pub result: Option<String>,
     /// The reason of an abort.
     pub reason: Option<String>,
+    /// Settings that have changed and that it does not apply; with the result.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_applied: Vec<NotApplied>,
+}
+
+/// A setting that an order has left as it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NotApplied {
+    /// Its key.
+    pub setting: String,
+    /// What applies it: `reload`, `upgrade` or `restart`.
+    pub applied_by: String,
+}
+
+/// An upgrade that begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Upgrading {
+    /// Settings that have changed and that it does not apply.
+    pub not_applied: Vec<NotApplied>,
+    /// The path that the configuration gives to the control socket of the successor.
+    pub control: Option<String>,
 }
 
 /// The result of an order to scale.

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 use tokio::time::timeout;
 
 use crate::control::admin::AdminListener;
@@ -36,8 +36,8 @@ const MAX_ITEMS: usize = 16;
 /// A running server. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Server {
-    /// Dropped to end the thread.
-    _running: oneshot::Sender<()>,
+    /// Dropped to end the thread. One listener waits at most: the next is lost then, and bound again.
+    listeners: mpsc::Sender<std::os::unix::net::UnixListener>,
 }
 
 /// The sockets on which requests arrive.
@@ -64,19 +64,46 @@ impl Server {
             .enable_all()
             .max_blocking_threads(4)
             .build()?;
-        let (running, ended) = oneshot::channel::<()>();
+        let (listeners, mut more) = mpsc::channel(1);
         thread::Builder::new().name("control".to_owned()).spawn(move || {
             runtime.block_on(async {
                 tokio::spawn(control.history.clone().record(announced));
                 tokio::select! {
                     () = serve(&control, endpoints) => {}
-                    // The server is dropped.
-                    _ = ended => {}
+                    () = serve_more(&control, &mut more) => {}
                 }
             });
             runtime.shutdown_background();
         })?;
-        Ok(Self { _running: running })
+        Ok(Self { listeners })
+    }
+
+    /// Serves another control socket, too: the one before may not be found any more.
+    pub fn serve_also(&self, listener: std::os::unix::net::UnixListener) {
+        let _ = self.listeners.try_send(listener);
+    }
+}
+
+/// Until the server is dropped.
+async fn serve_more(
+    control: &Control,
+    more: &mut mpsc::Receiver<std::os::unix::net::UnixListener>,
+) {
+    let mut last: Option<UnixListener> = None;
+    loop {
+        let next = async {
+            match &last {
+                Some(listener) => listen(control, listener).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = next => {}
+            listener = more.recv() => match listener {
+                Some(listener) => last = UnixListener::from_std(listener).ok(),
+                None => return,
+            },
+        }
     }
 }
 

@@ -69,6 +69,12 @@ impl Token {
         Self(text.to_owned())
     }
 
+    /// Its text, for a successor.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
     /// Whether `presented` is this token, in constant time.
     #[must_use]
     pub fn is(&self, presented: &str) -> bool {

@@ -26,7 +26,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, fchmod};
+use rustix::fs::{Access, Mode, access, fchmod};
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
@@ -46,6 +46,9 @@ const MAX_PATH_BYTES: usize = 107;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
+
+/// Matches no file: dropping removes nothing.
+const NO_FILE: (u64, u64) = (0, 0);
 
 /// A control socket that cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +127,48 @@ impl ControlSocket {
         }
     }
 
+    /// Whether its file is still there: others may remove it, with the directory.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        identity(&self.path).is_ok_and(|found| found == self.identity)
+    }
+
+    /// Binds its path again, and makes the directory if that has gone, too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::bind`].
+    pub fn bind_again(&mut self) -> Result<(), SocketError> {
+        if let Some(folder) = self.path.parent().filter(|folder| !folder.exists()) {
+            create(folder.to_owned())?;
+        }
+        let bound = Self::bind_at(self.path.clone())?;
+        // The new file may have the number of the old one, which is dropped now.
+        self.identity = NO_FILE;
+        *self = bound;
+        Ok(())
+    }
+
+    /// Fails if [`Self::bind`] could not use this path, whatever listens there now: that may be the primary
+    /// itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::bind`].
+    pub fn check(path: &Path) -> Result<(), SocketError> {
+        if path.as_os_str().len() > MAX_PATH_BYTES {
+            return Err(SocketError::Long(path.to_owned()));
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or_else(|| Path::new("."));
+        access(folder, Access::WRITE_OK | Access::EXEC_OK)
+            .map_err(|errno| SocketError::Bind { path: path.to_owned(), source: errno.into() })?;
+        match check_free(path) {
+            Err(SocketError::Taken(_)) => Ok(()),
+            result => result,
+        }
+    }
+
     /// Adopts the socket of the previous primary; `None` if its file no longer exists.
     #[must_use]
     pub fn adopt(path: PathBuf, listener: OwnedFd) -> Option<Self> {
@@ -137,8 +182,7 @@ impl ControlSocket {
     #[must_use]
     pub fn hand_over(mut self) -> Option<OwnedFd> {
         let copy = self.listener.try_clone().ok()?;
-        // Matches no file: dropping removes nothing.
-        self.identity = (0, 0);
+        self.identity = NO_FILE;
         Some(copy.into())
     }
 
@@ -146,6 +190,14 @@ impl ControlSocket {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether its path is one that [`Self::bind`] chooses for this name and port.
+    #[must_use]
+    pub fn is_named(&self, name: &str, port: u16) -> bool {
+        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
+        let rest = stem.strip_prefix(&format!("{}-{port}", file_name(name)));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
     }
 
     /// A listener on it.

@@ -16,6 +16,9 @@ use crate::control::settings::Token;
 /// Random bytes of a token.
 const BYTES: usize = 32;
 
+/// Matches no file: dropping removes nothing.
+const NO_FILE: (u64, u64) = (0, 0);
+
 /// A token that cannot be kept.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write the admin token to {path:?}: name a file with admin_token_file")]
@@ -41,25 +44,42 @@ impl TokenFile {
         socket.with_extension("token")
     }
 
-    /// Writes a new token, in the place of one that a primary has left which was killed.
+    /// Writes a token, in the place of one that a primary has left which was killed: a new one, or that of
+    /// the primary `before`.
     ///
     /// # Errors
     ///
     /// If the file cannot be written.
-    pub fn create(path: PathBuf) -> Result<Self, TokenError> {
-        let fresh = path.with_extension(format!("token.{}.new", std::process::id()));
-        let _ = fs::remove_file(&fresh);
-        let made = write(&fresh).and_then(|token| {
-            fs::rename(&fresh, &path)?;
-            Ok((token, fs::symlink_metadata(&path)?))
-        });
-        match made {
-            Ok((token, found)) => Ok(Self { path, identity: (found.dev(), found.ino()), token }),
-            Err(source) => {
-                let _ = fs::remove_file(&fresh);
-                Err(TokenError { path, source })
-            }
+    pub fn create(path: PathBuf, before: Option<Token>) -> Result<Self, TokenError> {
+        let token = before.map_or_else(random, Ok);
+        match token.and_then(|token| Ok((place(&path, &token)?, token))) {
+            Ok((identity, token)) => Ok(Self { path, identity, token }),
+            Err(source) => Err(TokenError { path, source }),
         }
+    }
+
+    /// The token of a primary before, whose file is not there and cannot be written now.
+    #[must_use]
+    pub fn unwritten(path: PathBuf, token: Token) -> Self {
+        Self { path, identity: NO_FILE, token }
+    }
+
+    /// Whether the file is there.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok()
+    }
+
+    /// Writes the file again, if it is not there any more.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn renew(&mut self) -> io::Result<()> {
+        if !self.is_there() {
+            self.identity = place(&self.path, &self.token)?;
+        }
+        Ok(())
     }
 
     /// Takes over the one of the primary before, so that its clients go on. `None` if it is not there
@@ -82,8 +102,7 @@ impl TokenFile {
 
     /// Leaves the file to a successor.
     pub fn leave(mut self) {
-        // Matches no file: dropping removes nothing.
-        self.identity = (0, 0);
+        self.identity = NO_FILE;
     }
 
     /// Where it is.
@@ -108,13 +127,27 @@ impl Drop for TokenFile {
     }
 }
 
-fn write(path: &Path) -> io::Result<Token> {
+fn random() -> io::Result<Token> {
     let mut random = [0; BYTES];
     File::open("/dev/urandom")?.read_exact(&mut random)?;
-    let token = HEXLOWER.encode(&random);
+    Ok(Token::new(&HEXLOWER.encode(&random)))
+}
+
+/// Writes it under another name first: nobody reads half of it. Returns the file's identity.
+fn place(path: &Path, token: &Token) -> io::Result<(u64, u64)> {
+    let fresh = path.with_extension(format!("token.{}.new", std::process::id()));
+    let _ = fs::remove_file(&fresh);
+    let written = write(&fresh, token).and_then(|()| {
+        fs::rename(&fresh, path)?;
+        let found = fs::symlink_metadata(path)?;
+        Ok((found.dev(), found.ino()))
+    });
+    written.inspect_err(|_| _ = fs::remove_file(&fresh))
+}
+
+fn write(path: &Path, token: &Token) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(format!("{token}\n").as_bytes())?;
-    Ok(Token::new(&token))
+    file.write_all(format!("{}\n", token.text()).as_bytes())
 }
 
 #[cfg(test)]
@@ -128,7 +161,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = TokenFile::beside(&folder.path().join("app-3000.sock"));
         assert!(TokenFile::adopt(path.clone()).is_none());
-        let first = TokenFile::create(path.clone()).unwrap();
+        let first = TokenFile::create(path.clone(), None).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         let token = first.token().clone();
         assert!(token.is(fs::read_to_string(&path).unwrap().trim_end()));
@@ -136,7 +169,7 @@ mod tests {
         let second = TokenFile::adopt(path.clone()).unwrap();
         assert_eq!(*second.token(), token);
         // Another primary with this name keeps its own.
-        let third = TokenFile::create(path.clone()).unwrap();
+        let third = TokenFile::create(path.clone(), None).unwrap();
         assert_ne!(*third.token(), token);
         drop(second);
         assert!(path.exists());
@@ -148,7 +181,7 @@ mod tests {
     fn a_token_that_others_could_know_is_not_taken_over() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.token");
-        TokenFile::create(path.clone()).unwrap().leave();
+        TokenFile::create(path.clone(), None).unwrap().leave();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(TokenFile::adopt(path.clone()).is_none());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();

@@ -7,6 +7,9 @@
 //! The dispatcher itself decides nothing: it carries what its parts say from one to the other. Slots,
 //! links and the router are [`Routing`]'s, sessions the [`Broker`]'s, the backlog [`Arrivals`]'.
 
+#[cfg(test)]
+mod fuzz;
+
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -178,22 +181,31 @@ impl Dispatcher {
     pub fn run(mut self) -> Result<Option<Box<FrontendHandover>>, DispatchError> {
         let mut ready = Vec::new();
         while !self.is_done() {
-            self.poller.wait(self.timeout(), &mut ready).map_err(DispatchError::Wait)?;
-            self.now = self.routing.begin_turn();
-            self.complete_all();
-            self.turn(&mut ready)?;
-            self.routing.publish(self.arrivals.errors().total());
-            if self.flush() {
-                // Workers first, where they have to share a processor with this thread: they
-                // acknowledge meanwhile and more clients come, which saves a wake-up for each.
-                std::thread::yield_now();
-            }
-            let wanted = self.mode.accepts() && !self.routing.is_unroutable() && !self.is_full();
-            let interest = self.arrivals.acceptor().set_interest(&self.poller, wanted, self.now);
-            interest.map_err(DispatchError::Wait)?;
+            self.step(self.timeout(), &mut ready)?;
         }
         let has_ended = matches!(self.mode, Mode::Ended);
         Ok((!has_ended).then(|| Box::new(self.into_handover())))
+    }
+
+    /// Waits for something to do, at most so long, and does it.
+    fn step(
+        &mut self,
+        timeout: Option<Duration>,
+        ready: &mut Vec<Source>,
+    ) -> Result<(), DispatchError> {
+        self.poller.wait(timeout, ready).map_err(DispatchError::Wait)?;
+        self.now = self.routing.begin_turn();
+        self.complete_all();
+        self.turn(ready)?;
+        self.routing.publish(self.arrivals.errors().total());
+        if self.flush() {
+            // Workers first, where they have to share a processor with this thread: they
+            // acknowledge meanwhile and more clients come, which saves a wake-up for each.
+            std::thread::yield_now();
+        }
+        let wanted = self.mode.accepts() && !self.routing.is_unroutable() && !self.is_full();
+        let interest = self.arrivals.acceptor().set_interest(&self.poller, wanted, self.now);
+        interest.map_err(DispatchError::Wait)
     }
 
     fn is_done(&mut self) -> bool {

@@ -15,6 +15,8 @@ use rustix::net::{
 };
 
 use crate::frontend::affinity::fold;
+use crate::handover::carry;
+use crate::handover::primary::ListenerSnapshot;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub struct ListenerSettings {
     /// Connections that the kernel keeps until they are accepted.
     pub backlog: i32,
 }
+
+carry!(struct ListenerSettings => ListenerSnapshot { host, port, backlog });
 
 /// Why there is no listener.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +113,25 @@ impl Listener {
         Self::listen_on(address, settings.backlog).map_err(|errno| ListenError::new(address, errno))
     }
 
+    /// Fails if [`Self::bind`] would, whatever listens there now: that may be the primary itself. Accepts
+    /// nobody.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::bind`].
+    pub fn check(settings: &ListenerSettings) -> Result<(), ListenError> {
+        let Some(host) = &settings.host else {
+            let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, settings.port));
+            return check_address(everywhere);
+        };
+        check_address(resolve(host, settings.port)?)
+    }
+
     fn listen_on(address: SocketAddr, backlog: i32) -> Result<Self, Errno> {
+        Self::listening(Self::bound(address)?, backlog)
+    }
+
+    fn bound(address: SocketAddr) -> Result<OwnedFd, Errno> {
         let (family, dual) = match address {
             SocketAddr::V4(_) => (AddressFamily::INET, false),
             SocketAddr::V6(v6) => (AddressFamily::INET6, v6.ip().is_unspecified()),
@@ -122,7 +144,7 @@ impl Listener {
             sockopt::set_ipv6_v6only(&socket, !dual)?;
         }
         bind(&socket, &address)?;
-        Self::listening(socket, backlog)
+        Ok(socket)
     }
 
     /// On a socket that another program has bound and that listens already: the same as on one of
@@ -144,6 +166,15 @@ impl Listener {
     pub fn handed_over(socket: OwnedFd) -> io::Result<Self> {
         let local = SocketAddr::try_from(getsockname(&socket)?)?;
         Ok(Self { socket, local })
+    }
+
+    /// Has the kernel queue so many connections until they are accepted.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn set_backlog(&self, backlog: i32) -> io::Result<()> {
+        Ok(listen(&self.socket, backlog)?)
     }
 
     /// Its socket.
@@ -204,6 +235,13 @@ fn plain(address: SocketAddr) -> SocketAddr {
             SocketAddr::new(fold(address.ip()), address.port())
         }
         _ => address,
+    }
+}
+
+fn check_address(address: SocketAddr) -> Result<(), ListenError> {
+    match Listener::bound(address) {
+        Ok(_) | Err(Errno::ADDRINUSE) => Ok(()),
+        Err(errno) => Err(ListenError::new(address, errno)),
     }
 }
 

@@ -205,7 +205,9 @@ impl SlotTable {
     pub fn receive(&mut self, worker: WorkerId, now: Timestamp) -> Result<LinkEvent, ChannelError> {
         let slot = self.slots.get_mut(worker.slot.index());
         let Some(slot) = slot else { return Ok(LinkEvent::Nothing) };
-        let Some(found) = slot.worker(worker) else { return Ok(LinkEvent::Nothing) };
+        // It may have been quarantined since its message was reported.
+        let found = slot.worker(worker).filter(|found| !found.quarantined);
+        let Some(found) = found else { return Ok(LinkEvent::Nothing) };
         let event = match found.link.receive()? {
             LinkEvent::ReplaceMe if !found.asks(now) => SessionEvent::Ignored.into(),
             event => event,
@@ -408,8 +410,9 @@ impl Slots for SlotTable {
 
     fn load(&self, slot: SlotId) -> u64 {
         let Some(slot) = self.slots.get(slot.index()) else { return 0 };
-        let load: u64 = slot.workers.iter().map(|worker| worker.link.load()).sum();
-        load.saturating_add(slot.queue.len() as u64)
+        // Workers may count anything.
+        let loads = slot.workers.iter().map(|worker| worker.link.load());
+        loads.fold(slot.queue.len() as u64, u64::saturating_add)
     }
 
     fn closed_because(&self, slot: SlotId) -> FallbackReason {
@@ -438,6 +441,40 @@ impl SessionSlots for SlotTable {
 mod tests {
     use super::*;
     use crate::protocol::ids::Generation;
+    use crate::protocol::message::{HELLO, READY};
+    use crate::protocol::scm_rights::send;
+    use crate::protocol::scoreboard::{Counter, Scoreboard};
+
+    #[test]
+    fn workers_that_count_anything_make_no_slot_look_idle() {
+        let second = Duration::from_secs(1);
+        let settings = SlotSettings { ack_timeout: second, slot_wait: second, queue: 4 };
+        let mut slots = SlotTable::new(settings);
+        for generation in 0..2 {
+            let worker = WorkerId { slot: SlotId(0), generation: Generation(generation) };
+            let (link, inherit) = Link::native(1).unwrap();
+            let board = Scoreboard::open(inherit.descriptor("scoreboard").unwrap()).unwrap();
+            board.set(Counter::Connections, u64::MAX);
+            slots.attach(worker, link.into());
+        }
+        assert_eq!(slots.load(SlotId(0)), u64::MAX);
+    }
+
+    #[test]
+    fn a_quarantined_worker_is_not_heard_though_its_message_was_reported_before() {
+        let second = Duration::from_secs(1);
+        let settings = SlotSettings { ack_timeout: second, slot_wait: second, queue: 4 };
+        let (mut slots, now) = (SlotTable::new(settings), Timestamp::now());
+        let worker = WorkerId { slot: SlotId(0), generation: Generation(0) };
+        let (link, mut inherit) = Link::native(1).unwrap();
+        let end = inherit.take("channel").unwrap();
+        slots.attach(worker, link.into());
+        send(&end, &HELLO, &[]).unwrap();
+        send(&end, &READY, &[]).unwrap();
+        assert!(matches!(slots.receive(worker, now), Ok(LinkEvent::Attached)));
+        slots.quarantine(worker, now);
+        assert!(matches!(slots.receive(worker, now), Ok(LinkEvent::Nothing)));
+    }
 
     #[test]
     fn a_quarantined_worker_is_not_put_into_service_by_a_command_on_its_way() {

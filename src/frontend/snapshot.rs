@@ -5,10 +5,12 @@
 //! cases the supervisor gets the channels and attaches them again, and the next dispatcher gets the rest.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use crate::frontend::acceptor::AcceptErrors;
-use crate::frontend::listener::Listener;
+use crate::frontend::affinity::Affinity;
+use crate::frontend::listener::{AcceptError, Accepted, Listener};
 use crate::frontend::measure::stats::Stats;
 use crate::frontend::shared_counters::{COUNTERS, SharedCounters};
 use crate::frontend::slot_table::SlotsHandover;
@@ -23,6 +25,8 @@ use crate::link::native::snapshot::{connection_snapshot, restore_connection};
 use crate::link::record_key::RecordKey;
 use crate::link::seam::{Counters, WorkerId};
 use crate::link::{Link, snapshot as link};
+use crate::protocol::ids::{ConnectionId, Timestamp};
+use crate::protocol::message::ConnectionRecord;
 use crate::sessions::recovery::Recovery;
 
 /// All that a frontend has. Dropping it closes the connections that no worker owns.
@@ -75,6 +79,39 @@ impl FrontendHandover {
     #[must_use]
     pub fn listener(&self) -> Option<&Listener> {
         self.listener.as_ref()
+    }
+
+    /// Goes on with another listener. Clients in the backlog of the one before are not turned away: they wait
+    /// for a slot.
+    pub fn switch_listener(&mut self, next: Listener, affinity: &Affinity) {
+        let Some(before) = self.listener.replace(next) else { return };
+        loop {
+            match before.accept() {
+                Ok(Accepted { socket, client }) => {
+                    let local = before.local_of(&socket);
+                    self.take_client(socket, client, local, affinity);
+                }
+                Err(AcceptError::Skip(_)) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn take_client(
+        &mut self,
+        socket: OwnedFd,
+        client: SocketAddr,
+        local: SocketAddr,
+        affinity: &Affinity,
+    ) {
+        let (accepted_at, key) = (Timestamp::now(), affinity.key(client.ip()));
+        self.counters.accepted += 1;
+        self.stats.accepted(key, client.ip(), accepted_at);
+        let id = ConnectionId(self.counters.accepted);
+        let record = ConnectionRecord { id, accepted_at, key, client, local, tag: 0 };
+        let record = self.record_key.tagged(record);
+        let socket = socket.into();
+        self.unroutable.push(PendingConnection { record, socket, crashes: 0, transfer: None });
     }
 
     /// Takes the channels, to be attached to the next dispatcher one by one.
@@ -204,5 +241,32 @@ impl Waiting<'_> {
     ) -> Result<Vec<PendingConnection>, RestoreError> {
         let restore = |one| restore_connection(one, &self.next_name(), self.descriptors);
         all.into_iter().map(restore).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+    use crate::frontend::affinity::{DigestKind, Prefixes};
+    use crate::frontend::listener::ListenerSettings;
+
+    #[test]
+    fn clients_in_the_backlog_of_the_listener_before_are_taken() {
+        let settings = ListenerSettings { host: Some("127.0.0.1".into()), port: 0, backlog: 16 };
+        let (before, next) =
+            (Listener::bind(&settings).unwrap(), Listener::bind(&settings).unwrap());
+        let (old, new) = (before.local(), next.local());
+        let clients: Vec<_> = (0..3).map(|_| TcpStream::connect(old).unwrap()).collect();
+        let mut handover = FrontendHandover::from(before);
+        let affinity = Affinity::new(DigestKind::Md5, b"", Prefixes { v4: 32, v6: 64 });
+        handover.switch_listener(next, &affinity);
+        let taken = handover.unroutable.iter().map(|it| it.record.client);
+        let expected = clients.iter().map(|client| client.local_addr().unwrap());
+        assert_eq!(taken.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+        assert_eq!(handover.counters.accepted, 3);
+        assert_eq!(handover.listener().map(Listener::local), Some(new));
+        assert!(TcpStream::connect(old).is_err());
     }
 }

@@ -172,6 +172,7 @@ pub enum KillReasonSnapshot {
     Superseded,
     StopNow,
     Ordered,
+    Stopped,
 }
 
 /// The replacements that are under way or wanted.

@@ -16,11 +16,24 @@ pub struct PrimarySnapshot {
     pub source: Option<String>,
     /// The secret of its affinity keys.
     pub secret: Vec<u8>,
+    /// The token of its admin listener, if that comes from a file.
+    pub token: Option<String>,
     pub control: Option<ControlSocketSnapshot>,
     /// The address that the configuration gives to the admin listener.
     pub admin: Option<String>,
     /// All workers were ready once, and the event was sent.
     pub all_ready: bool,
+    /// The settings that the listener was opened by; none if a service manager has opened it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<ListenerSnapshot>,
+}
+
+/// The settings that a listener was opened by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ListenerSnapshot {
+    pub host: Option<String>,
+    pub port: u16,
+    pub backlog: i32,
 }
 
 /// How often primaries were replaced.

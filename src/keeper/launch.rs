@@ -22,7 +22,7 @@ use rustix::io::fcntl_dupfd_cloexec;
 use crate::handover::descriptors::LISTENER;
 use crate::keeper::process::Process;
 use crate::system::activation::{FIRST, variables};
-use crate::system::{keeper, program, store};
+use crate::system::{directory, keeper, program, store};
 
 /// The program of this process, and of the first primary.
 const OWN_PROGRAM: &str = "/proc/self/exe";
@@ -65,6 +65,7 @@ impl Launcher {
         let environment = vec![
             (keeper::VARIABLE, std::process::id().to_string().into()),
             (program::VARIABLE, program::path()?.into()),
+            (directory::VARIABLE, directory::current_directory()?.into()),
         ];
         let words = std::env::args_os().collect();
         Ok(Self { words, environment, has_watchdog, listener, events })

@@ -8,6 +8,8 @@
 pub(super) struct Message<'a> {
     /// What to do with the descriptor store.
     pub(super) order: Order<'a>,
+    /// The primary accepts connections.
+    pub(super) ready: bool,
     /// The primary stops.
     pub(super) stopping: bool,
     /// The lines for the service manager; may be empty.
@@ -44,6 +46,7 @@ pub(super) fn parse(bytes: &[u8], own: u32) -> Message<'_> {
             b"FDPOLL" | b"BARRIER" | b"MAINPIDFDID" => {}
             b"MAINPID" => push_line(&mut message.relayed, format!("MAINPID={own}").as_bytes()),
             _ => {
+                message.ready |= line == b"READY=1";
                 message.stopping |= line == b"STOPPING=1";
                 push_line(&mut message.relayed, line);
             }
@@ -97,7 +100,8 @@ mod tests {
             ("\n\n=\n", Order::Nothing, "=\n"),
             ("", Order::Nothing, ""),
         ] {
-            let expected = Message { order, stopping: false, relayed: relayed.into() };
+            let ready = relayed.starts_with("READY=1");
+            let expected = Message { order, ready, stopping: false, relayed: relayed.into() };
             assert_eq!(parse(text.as_bytes(), 42), expected, "{text:?}");
         }
         let strange = parse(b"FDSTORE=1\nFDNAME=\xff\nX=\xfe", 42);

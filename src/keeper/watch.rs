@@ -33,6 +33,27 @@ const MAX_LAST_DATAGRAMS: usize = 65_536;
 /// Killed processes may take so long to exit.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Which primaries have accepted connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Served {
+    None,
+    /// One before, but not the one that was started last.
+    Before,
+    Current,
+}
+
+/// A primary that was told twice to stop may take so long: it kills its workers then, and waits for nobody.
+const STOP_NOW_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How far the stop of the primary is.
+#[derive(Debug, Default)]
+struct Stop {
+    has_begun: bool,
+    /// When a primary is killed that was told twice to stop, and doesn't.
+    kill_at: Option<Timestamp>,
+    is_killed: bool,
+}
+
 /// The keeper of a primary.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -50,8 +71,8 @@ pub(super) struct Watch {
     due: Timestamp,
     /// Signals that it gets then.
     pending: Vec<Signal>,
-    /// The primary stops.
-    stopping: bool,
+    served: Served,
+    stop: Stop,
     has_lost_descriptors: bool,
 }
 
@@ -96,7 +117,8 @@ impl Watch {
             primary: None,
             due: Timestamp::now(),
             pending: Vec::new(),
-            stopping: false,
+            served: Served::None,
+            stop: Stop::default(),
             has_lost_descriptors: false,
         })
     }
@@ -107,8 +129,9 @@ impl Watch {
     ///
     /// If the kernel refuses.
     pub(super) fn wait(&self) -> io::Result<()> {
-        let pause = self.due.since(Timestamp::now());
-        let pause = Timespec::try_from(pause).ok().filter(|_| self.primary.is_none());
+        let until = if self.primary.is_none() { Some(self.due) } else { self.stop.kill_at };
+        let pause = until.map(|until| until.since(Timestamp::now()));
+        let pause = pause.and_then(|pause| Timespec::try_from(pause).ok());
         let mut polled = vec![PollFd::new(&self.signals, PollFlags::IN)];
         polled.extend(self.socket.as_ref().map(|socket| PollFd::new(socket, PollFlags::IN)));
         polled.extend(self.primary.as_ref().map(|primary| PollFd::new(primary, PollFlags::IN)));
@@ -132,6 +155,11 @@ impl Watch {
             if self.handle_signal(action) {
                 return Ok(Some(0));
             }
+        }
+        if self.stop.kill_at.take_if(|at| *at <= Timestamp::now()).is_some() {
+            tracing::error!("primary does not stop: killed, and its workers with it");
+            self.forward(Signal::KILL);
+            self.stop.is_killed = true;
         }
         if self.primary.is_none() && Timestamp::now() >= self.due {
             self.start()?;
@@ -186,6 +214,9 @@ impl Watch {
             }
             Order::Nothing => {}
         }
+        if message.ready {
+            self.served = Served::Current;
+        }
         if message.stopping {
             self.begin_stop();
         }
@@ -204,6 +235,9 @@ impl Watch {
                 return true;
             }
             SignalAction::Stop(signal) => {
+                if self.stop.has_begun {
+                    self.stop.kill_at.get_or_insert_with(|| Timestamp::now() + STOP_NOW_TIMEOUT);
+                }
                 self.begin_stop();
                 self.forward(signal);
             }
@@ -230,7 +264,7 @@ impl Watch {
 
     /// No other primary follows: when this one closes its listener, no copy may let clients connect.
     fn begin_stop(&mut self) {
-        self.stopping = true;
+        self.stop.has_begun = true;
         self.store.retain_processes();
     }
 
@@ -240,15 +274,20 @@ impl Watch {
         self.socket = None;
         let uptime = self.primary.take().map_or(Duration::ZERO, |primary| primary.uptime());
         let uptime_ms = u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX);
-        if exit.is_crash() && !self.stopping {
+        if exit.is_crash() && !self.stop.has_begun {
             tracing::warn!(reason = %exit, uptime_ms, "primary crashed");
+            self.restart_after(uptime)?;
+            return Ok(None);
+        }
+        if exit != Exit::Status(0) && !self.stop.has_begun && self.served == Served::Before {
+            tracing::error!(reason = %exit, uptime_ms, "primary cannot go on after the one before");
             self.restart_after(uptime)?;
             return Ok(None);
         }
         if exit.is_crash() {
             tracing::warn!(reason = %exit, uptime_ms, "primary crashed while stopping");
         }
-        if exit == Exit::Status(0) {
+        if exit == Exit::Status(0) || self.stop.is_killed {
             self.end_children(None);
         }
         Ok(Some(exit.code()))
@@ -256,6 +295,9 @@ impl Watch {
 
     /// Plans the next primary after one of this uptime, unless they keep crashing.
     fn restart_after(&mut self, uptime: Duration) -> Result<(), KeeperError> {
+        if self.served == Served::Current {
+            self.served = Served::Before;
+        }
         match self.back_off.crashed(uptime) {
             Next::After(pause) => {
                 let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);

@@ -5,19 +5,24 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::config::Config;
 use crate::control::links::PrimaryOrder;
+use crate::control::report::{NotApplied, Upgrading};
 use crate::error::chain;
+use crate::frontend::listener::{Listener, ListenerSettings};
+use crate::handover::Carry;
+use crate::handover::descriptors::LISTENER;
+use crate::handover::primary::ListenerSnapshot;
 use crate::log::LogHandle;
-use crate::primary::StatusEvent;
 use crate::primary::handover::KEPT;
 use crate::primary::journal::PrimaryJournal;
+use crate::primary::operators::Operators;
 use crate::primary::pool_settings::PoolContext;
 use crate::primary::signals::{SignalAction, Signals};
 use crate::primary::triggers::Triggers;
 use crate::primary::upgrade::{Answer, Upgrade};
+use crate::primary::{Occasion, Reread, StatusEvent};
 use crate::supervisor::event::Event;
 use crate::supervisor::output::{Output, OutputSettings};
 use crate::supervisor::pool::handle::{PoolHandle, Refusal, Reply, Scale};
@@ -29,7 +34,7 @@ use crate::system::notify::Notifier;
 use crate::system::store::Store;
 
 /// The control loop of a primary.
-pub(super) struct ControlLoop<Reread, Report> {
+pub(super) struct ControlLoop<Read, Report> {
     pub(super) signals: Signals,
     pub(super) triggers: Triggers,
     pub(super) orders: mpsc::Receiver<PrimaryOrder>,
@@ -41,28 +46,43 @@ pub(super) struct ControlLoop<Reread, Report> {
     pub(super) pool: PoolHandle,
     pub(super) output: Output,
     pub(super) log: LogHandle,
-    pub(super) reload: Reload<Reread>,
+    pub(super) reload: Reload<Read>,
     pub(super) report: Report,
     pub(super) journal: PrimaryJournal,
     pub(super) upgrade: Upgrade,
+    pub(super) operators: Operators,
 }
 
+/// Who has ordered a reload and waits for the answers.
+type Requester = (Reply<u64>, oneshot::Sender<Vec<NotApplied>>);
+
 /// The way to new settings.
-pub(super) struct Reload<Reread> {
+pub(super) struct Reload<Read> {
     /// Reads the configuration again.
-    reread: Reread,
+    reread: Read,
     pool: PoolContext,
     /// Those that apply when the rolling restart that is under way is done.
     output: Option<OutputSettings>,
 }
 
-impl<Reread> Reload<Reread> {
-    pub(super) fn new(reread: Reread, pool: PoolContext) -> Self {
+impl<Read> Reload<Read> {
+    pub(super) fn new(reread: Read, pool: PoolContext) -> Self {
         Self { reread, pool, output: None }
     }
 }
 
-impl<Reread, Report> ControlLoop<Reread, Report> {
+impl<Read, Report> ControlLoop<Read, Report> {
+    /// Notes that the successor goes on with another listener.
+    pub(super) fn note_listener(&mut self, listener: &Listener, settings: &ListenerSettings) {
+        let address = listener.local();
+        tracing::info!(%address, "listener switched, the one before is closed");
+        self.journal.update(|snapshot| snapshot.listener = Some(settings.snapshot()));
+        if let Some(store) = &self.store {
+            store.remove(LISTENER);
+            store.keep(LISTENER, listener);
+        }
+    }
+
     /// Waits until keeper and service manager have heard everything, at most so long for each.
     pub(super) fn flush(&self, timeout: Duration) {
         self.store.iter().for_each(|store| store.flush(timeout));
@@ -70,9 +90,9 @@ impl<Reread, Report> ControlLoop<Reread, Report> {
     }
 }
 
-impl<Reread, Report> ControlLoop<Reread, Report>
+impl<Read, Report> ControlLoop<Read, Report>
 where
-    Reread: Fn() -> Result<Config, String>,
+    Read: Fn(Occasion) -> Result<Reread, String>,
     Report: FnMut(StatusEvent),
 {
     pub(super) async fn serve(&mut self, mut events: broadcast::Receiver<Event>) -> Infallible {
@@ -84,6 +104,7 @@ where
                 trigger = self.triggers.next() => self.trigger_reload(trigger, None).await,
                 Some(order) = self.orders.recv() => self.handle_command(order).await,
                 answer = self.upgrade.answered() => self.hand_over(answer).await,
+                () = self.operators.due() => self.operators.renew(),
                 Ok(()) = self.progress.changed() => {
                     let now = *self.progress.borrow_and_update();
                     self.notify_manager(last, now);
@@ -187,50 +208,78 @@ where
             SignalAction::StopNow => self.pool.stop(true).await,
             SignalAction::OneMore => self.pool.order(Order::Scale(Scale::By(1), None)).await,
             SignalAction::OneFewer => self.pool.order(Order::Scale(Scale::By(-1), None)).await,
-            SignalAction::Upgrade => self.upgrade.start_check(None),
-            SignalAction::Reopen => self.output.reopen(),
+            SignalAction::Upgrade => self.start_upgrade(None),
+            SignalAction::Reopen => {
+                self.output.reopen();
+                self.operators.renew();
+            }
             SignalAction::Reload => self.trigger_reload(Trigger::Signal, None).await,
         }
     }
 
     async fn handle_command(&mut self, order: PrimaryOrder) {
         match order {
-            PrimaryOrder::Reload(reply) => self.trigger_reload(Trigger::Command, Some(reply)).await,
-            PrimaryOrder::Upgrade(reply) => self.upgrade.start_check(Some(reply)),
+            PrimaryOrder::Reload(reply, not_applied) => {
+                self.trigger_reload(Trigger::Command, Some((reply, not_applied))).await;
+            }
+            PrimaryOrder::Upgrade(reply) => self.start_upgrade(Some(reply)),
         }
     }
 
     /// With a wrong configuration everything goes on as it was.
-    async fn trigger_reload(&mut self, trigger: Trigger, reply: Option<Reply<u64>>) {
+    async fn trigger_reload(&mut self, trigger: Trigger, requester: Option<Requester>) {
+        let (reply, sender) = requester.unzip();
         match self.reread() {
-            Ok(settings) => {
+            Ok((settings, not_applied)) => {
+                // The requester may have gone.
+                sender.map(|sender| sender.send(not_applied));
                 self.pool.order(Order::Reload(trigger, Box::new(settings), reply)).await;
             }
             Err(error) => {
                 tracing::error!(error, "reload refused, nothing is changed");
-                // The requester may have gone.
                 reply.map(|reply| reply.send(Err(Refusal::Configuration(error.clone()))));
                 self.report(StatusEvent::ReloadRefused(error));
             }
         }
     }
 
-    fn reread(&mut self) -> Result<PoolSettings, String> {
-        let config = (self.reload.reread)()?;
+    fn reread(&mut self) -> Result<(PoolSettings, Vec<NotApplied>), String> {
+        let Reread { config, not_applied } = (self.reload.reread)(Occasion::Reload)?;
         self.triggers.change(&config).map_err(|error| chain(&error))?;
         self.log.configure(&config.log.levels);
         self.reload.output = Some(config.output.clone());
         self.journal.update(|snapshot| snapshot.source.clone_from(&config.source));
-        Ok(self.reload.pool.settings(&config))
+        self.operators.set_not_renewed(Vec::new());
+        self.operators.renew();
+        Ok((self.reload.pool.settings(&config), not_applied))
+    }
+
+    /// Starts the check of the new program. A wrong configuration is the new program's to refuse.
+    fn start_upgrade(&mut self, reply: Option<Reply<Upgrading>>) {
+        let (mut next, mut prospect) = (None, Upgrading::default());
+        if let Ok(Reread { config, not_applied }) = (self.reload.reread)(Occasion::Upgrade) {
+            let wanted = config.listener;
+            let opened = self.journal.snapshot().listener.as_ref();
+            let is_other =
+                |it: &ListenerSnapshot| (&it.host, it.port) != (&wanted.host, wanted.port);
+            next = opened.is_some_and(is_other).then_some(wanted);
+            let control = config.control.path.map(|path| path.display().to_string());
+            prospect = Upgrading { not_applied, control };
+        }
+        self.upgrade.start_check(next, prospect, reply);
     }
 
     /// Orders the pool to hand over, if the new program would go on.
     async fn hand_over(&mut self, answer: Answer) {
         let refusal = match answer {
-            Ok(()) => self.pool.hand_over().await.err(),
+            Ok(next) => {
+                self.upgrade.listener = next;
+                self.pool.hand_over().await.err()
+            }
             Err(reason) => Some(Refusal::Configuration(reason)),
         };
         if let Some(refusal) = &refusal {
+            self.upgrade.listener = None;
             let error = refusal.to_string();
             tracing::error!(error, "upgrade refused, nothing is changed");
             self.report(StatusEvent::UpgradeRefused(error));

@@ -4,11 +4,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use crate::config::Config;
 use crate::control::admin::AdminListener;
 use crate::control::answers::Control;
 use crate::control::history::History;
-use crate::control::links::{Facts, Links, PrimaryHandle};
+use crate::control::links::{Facts, Links, Notes, PrimaryHandle};
 use crate::control::server::{self, Server};
 use crate::control::snapshot::Snapshots;
 use crate::control::socket::ControlSocket;
@@ -44,6 +46,7 @@ pub(super) fn start(
     address: SocketAddr,
     snapshot: &PrimarySnapshot,
     listeners: Listeners<'_>,
+    notes: watch::Receiver<Notes>,
     announcer: &Announcer,
 ) -> io::Result<Server> {
     let Listeners { socket, admin, token } = listeners;
@@ -52,7 +55,7 @@ pub(super) fn start(
     if let Some(address) = admin_address {
         let token_file =
             admin_token_file.as_deref().map(|file| tracing::field::display(file.display()));
-        tracing::info!(%address, token_file, "admin listener started");
+        tracing::info!(url = %url(address), token_file, "admin listener started");
     }
     let facts = Facts {
         name: config.name.clone(),
@@ -61,14 +64,18 @@ pub(super) fn start(
         placement: config.frontend.router.placement,
         admin: admin_address,
         admin_token_file,
-        control: socket.map(|socket| socket.path().to_owned()),
         replacements: Carry::restore(snapshot.replacements.clone()),
     };
     let Handles { frontend, pool, primary, output, log } = handles;
-    let links = Links { frontend, pool, primary, output, log, facts: Arc::new(facts) };
+    let links = Links { frontend, pool, primary, output, log, facts: Arc::new(facts), notes };
     let snapshots = Snapshots::new(links.clone());
     let control = Control { links, history: History::new(), snapshots };
     let endpoints =
         server::Endpoints { control: socket.map(ControlSocket::listener).transpose()?, admin };
     Server::start(control, announcer.subscribe(), endpoints)
+}
+
+/// Where a browser finds it.
+fn url(address: SocketAddr) -> String {
+    format!("http://{address}/")
 }

@@ -54,8 +54,7 @@ pub(super) fn start(
     orders: CommandReceiver,
     queries: Queries,
 ) -> io::Result<FrontendThread> {
-    let settings = &config.frontend.affinity;
-    let affinity = Affinity::new(settings.digest, &settings.secret, settings.prefixes);
+    let affinity = affinity(config);
     let router = Router::new(&config.frontend.router);
     let slots = SlotTable::new(config.frontend.slots);
     let most = config.workers.autoscale.map_or(workers, |bounds| bounds.max_workers.max(workers));
@@ -73,6 +72,12 @@ pub(super) fn start(
         let _ = ended.send(result);
     })?;
     Ok(FrontendThread { end })
+}
+
+/// How clients are told apart.
+pub(super) fn affinity(config: &Config) -> Affinity {
+    let settings = &config.frontend.affinity;
+    Affinity::new(settings.digest, &settings.secret, settings.prefixes)
 }
 
 /// How many clients' descriptors the primary may hold and still start workers: the limit without its own

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::frontend::listener::Listener;
 use crate::frontend::shared_counters::{COUNTERS, SharedCounters};
 use crate::frontend::snapshot::FrontendHandover;
+use crate::handover::Carry;
 use crate::handover::descriptors::LISTENER;
 use crate::handover::primary::{PrimarySnapshot, ReplacementsSnapshot};
 use crate::kernel::keep_inherited_descriptors;
@@ -54,11 +55,12 @@ pub(super) fn listen(config: Config, startup: Startup) -> Result<Primary, Primar
 }
 
 fn first(
-    config: Config,
+    mut config: Config,
     passed: Option<OwnedFd>,
     is_kept: bool,
     store: Option<Store>,
 ) -> Result<Primary, PrimaryError> {
+    let opened_by = passed.is_none().then(|| config.listener.snapshot());
     let listener = match passed {
         None => Listener::bind(&config.listener)?,
         Some(socket) => {
@@ -82,15 +84,17 @@ fn first(
         store.keep(COUNTERS, &page_copy);
     }
     let address = listener.local();
-    let endpoints = Endpoints::open(&config, address.port(), None)?;
+    let endpoints = Endpoints::open(&mut config, address.port(), None)?;
     let snapshot = PrimarySnapshot {
         started: Timestamp::now(),
         replacements: ReplacementsSnapshot::default(),
         source: None,
         secret: Vec::new(),
+        token: None,
         control: None,
         admin: None,
         all_ready: false,
+        listener: opened_by,
     };
     let frontend = FrontendHandover::from(listener).with_page(page);
     let parts = Parts { frontend, address, pool: PoolStart::New, endpoints, snapshot, journals };
@@ -102,17 +106,20 @@ fn successor(
     handover: Handover,
     store: Option<Store>,
 ) -> Result<Primary, PrimaryError> {
-    let Handover { after, primary: snapshot, pool, frontend, workers, journals, .. } = handover;
+    let Handover { after, primary: snapshot, mut pool, frontend, workers, journals, .. } = handover;
     let address = frontend.listener().map(Listener::local);
     let address = address.ok_or_else(|| PrimaryError::Start {
         what: "go on with the listener",
         source: io::ErrorKind::NotFound.into(),
     })?;
-    if after == After::Crash {
-        config.frontend.affinity.secret.clone_from(&snapshot.secret);
+    // It may have changed in the upgrade.
+    pool.settings.port = address.port();
+    match after {
+        After::Crash => config.frontend.affinity.secret.clone_from(&snapshot.secret),
+        After::Upgrade => set_backlog(&frontend, config.listener.backlog),
     }
     let mut left = handover.endpoints;
-    let endpoints = Endpoints::open(&config, address.port(), Some((&snapshot, &mut left)))?;
+    let endpoints = Endpoints::open(&mut config, address.port(), Some((&snapshot, &mut left)))?;
     let pool = PoolStart::Resumed(Box::new(pool), workers, after);
     let parts = Parts { frontend, address, pool, endpoints, snapshot, journals };
     Ok(parts.primary(config, store))
@@ -138,6 +145,7 @@ impl Parts {
         let snapshot = PrimarySnapshot {
             source: config.source.clone(),
             secret: config.frontend.affinity.secret.clone(),
+            token: endpoints.token(&config),
             control,
             admin,
             ..snapshot
@@ -158,6 +166,13 @@ fn keep_program(store: &Store) {
         Err(error) => {
             tracing::warn!(%error, "program not kept: after a crash, its file is opened again");
         }
+    }
+}
+
+fn set_backlog(frontend: &FrontendHandover, backlog: i32) {
+    let set = frontend.listener().map(|listener| listener.set_backlog(backlog));
+    if let Some(Err(error)) = set {
+        tracing::warn!(backlog, %error, "backlog unchanged");
     }
 }
 

@@ -3,12 +3,15 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use crate::config::Config;
 use crate::error::chain;
 use crate::handover::StateError;
 use crate::handover::descriptors::{Descriptors, LISTENER};
+use crate::handover::pool::PoolSnapshot;
+use crate::handover::primary::PrimarySnapshot;
 use crate::primary::handover::Handover;
 use crate::protocol::sealed::read_sealed;
-use crate::supervisor::output::{Output, OutputError, OutputSettings};
+use crate::supervisor::output::{Output, OutputError};
 use crate::supervisor::pool::snapshot::After;
 use crate::system::activation::{ActivationError, Inherited, inherited};
 use crate::system::keeper;
@@ -77,28 +80,48 @@ impl Startup {
         Ok(Self::Successor(Box::new(handover)))
     }
 
-    /// The text of the configuration file, if another process has read it: the keeper, or the primary
-    /// that has crashed.
+    /// The text of the configuration file, if the keeper of a first primary has read it.
     #[must_use]
-    pub fn source(&self) -> Option<Option<String>> {
+    pub fn source(&self) -> Option<String> {
         match self {
-            Self::Successor(handover) if handover.after == After::Crash => {
+            Self::First { source, .. } => source.clone(),
+            Self::Successor(_) => None,
+        }
+    }
+
+    /// What a primary before has left of its settings.
+    #[must_use]
+    pub fn before(&self) -> Option<(&PrimarySnapshot, &PoolSnapshot, After)> {
+        match self {
+            Self::First { .. } => None,
+            Self::Successor(left) => Some((&left.primary, &left.pool, left.after)),
+        }
+    }
+
+    /// The text of the configuration file that workers of an upgraded primary run with.
+    #[must_use]
+    pub fn workers_source(&self) -> Option<Option<String>> {
+        match self {
+            Self::Successor(handover) if handover.after == After::Upgrade => {
                 Some(handover.primary.source.clone())
             }
-            Self::First { source: Some(source), .. } => Some(Some(source.clone())),
             _ => None,
         }
     }
 
-    /// Starts to write the workers' lines, with those that are incomplete.
+    /// Starts to write the workers' lines, with those that are incomplete. A successor that cannot open a file
+    /// notes that in its configuration.
     ///
     /// # Errors
     ///
     /// As [`Output::start`].
-    pub fn start_output(&mut self, settings: OutputSettings) -> Result<Output, OutputError> {
+    pub fn start_output(&mut self, config: &mut Config) -> Result<Output, OutputError> {
+        let settings = config.output.clone();
         match self {
             Self::First { .. } => Output::start(settings),
-            Self::Successor(handover) => Output::resume(settings, &mut handover.output),
+            Self::Successor(handover) => Output::resume(settings, &mut handover.output, |error| {
+                config.not_renewed.push(chain(&error));
+            }),
         }
     }
 }

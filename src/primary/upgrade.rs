@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use tokio::task::JoinHandle;
 
+use crate::control::report::Upgrading;
 use crate::error::chain;
+use crate::frontend::listener::{Listener, ListenerSettings};
 use crate::handover::StateFile;
 use crate::primary::handover::example;
 use crate::primary::journal::PrimaryJournal;
@@ -16,8 +18,16 @@ use crate::system::program;
 use crate::upgrade::check;
 use crate::upgrade::exec::Successor;
 
-/// The new program's answer: whether it would go on.
-pub(super) type Answer = Result<(), String>;
+/// The new program's answer: whether it would go on; with the listener that it is to go on with, if that is
+/// another one.
+pub(super) type Answer = Result<Option<NextListener>, String>;
+
+/// A listener for the successor, and the settings that it was opened by.
+#[derive(Debug)]
+pub(super) struct NextListener {
+    pub(super) listener: Listener,
+    pub(super) settings: ListenerSettings,
+}
 
 /// An upgrade, under way or to come.
 #[derive(Debug)]
@@ -27,7 +37,11 @@ pub(super) struct Upgrade {
     /// An example of the state that the successor will have to understand.
     journals: Option<[Journal; 2]>,
     check: Option<JoinHandle<Answer>>,
-    reply: Option<Reply<()>>,
+    reply: Option<Reply<Upgrading>>,
+    /// What the requester is told if it works.
+    prospect: Upgrading,
+    /// Taken by the one that hands over.
+    pub(super) listener: Option<NextListener>,
 }
 
 impl Upgrade {
@@ -36,16 +50,30 @@ impl Upgrade {
         let journals = copy(primary.journal()).and_then(|primary| Ok([primary, copy(pool)?]));
         // If the path isn't known, the kernel refuses it later.
         let program = program::path().unwrap_or_default();
-        Self { program, journals: journals.ok(), check: None, reply: None }
+        let prospect = Upgrading::default();
+        Self {
+            program,
+            journals: journals.ok(),
+            check: None,
+            reply: None,
+            prospect,
+            listener: None,
+        }
     }
 
     pub(super) fn into_program(self) -> PathBuf {
         self.program
     }
 
-    /// Starts the check of the new program, on a thread of its own: it takes its time. One that is under
-    /// way refuses another.
-    pub(super) fn start_check(&mut self, reply: Option<Reply<()>>) {
+    /// Starts the check of the new program, on a thread of its own: it takes its time. Then the thread opens
+    /// the `next` listener, if another one is wanted: what is in the way is found before anything is given
+    /// up. A check that is under way refuses another.
+    pub(super) fn start_check(
+        &mut self,
+        next: Option<ListenerSettings>,
+        prospect: Upgrading,
+        reply: Option<Reply<Upgrading>>,
+    ) {
         if self.check.is_some() {
             let busy = Refusal::Configuration("an upgrade is under way already".to_owned());
             // The requester may have gone.
@@ -56,9 +84,14 @@ impl Upgrade {
         let check = self.example().and_then(|example| {
             check::start(&Successor::new(&self.program), &example).map_err(|error| chain(&error))
         });
-        let wait = move || check?.wait().map_err(|error| chain(&error));
+        let wait = move || {
+            check?.wait().map_err(|error| chain(&error))?;
+            let Some(settings) = next else { return Ok(None) };
+            let listener = Listener::bind(&settings).map_err(|error| chain(&error))?;
+            Ok(Some(NextListener { listener, settings }))
+        };
         self.check = Some(tokio::task::spawn_blocking(wait));
-        self.reply = reply;
+        (self.prospect, self.reply) = (prospect, reply);
     }
 
     fn example(&self) -> Result<StateFile, String> {
@@ -79,6 +112,7 @@ impl Upgrade {
     /// Sends the outcome to the requester, which may have gone. The pool may hand over before the control
     /// loop learns of it: then the one that sees the pool's end sends it.
     pub(super) fn reply(&mut self, outcome: Result<(), Refusal>) {
+        let outcome = outcome.map(|()| std::mem::take(&mut self.prospect));
         self.reply.take().map(|reply| reply.send(outcome));
     }
 }

@@ -1,10 +1,71 @@
-//! Settings that a reload cannot change. The name is a special case: output has the new name after a
-//! reload, the control socket keeps its path.
+//! What applies a changed setting: a reload, an upgrade or a restart. The name is a special case: output has
+//! the new name after a reload, the control socket keeps its path until an upgrade.
 //!
 //! Pure: from two configurations to names of settings.
 
+use clap::Arg;
+
 use crate::config::Config;
+use crate::control::report::NotApplied;
 use crate::control::settings::AdminSettings;
+use crate::settings::reader::Reading;
+use crate::settings::table;
+
+const RELOAD: &str = "reload";
+const UPGRADE: &str = "upgrade";
+const RESTART: &str = "restart";
+
+/// Headings of settings that a reload applies, and an upgrade too: they are the primary's own, not those of
+/// workers.
+const OF_BOTH: [&str; 3] = ["Workers' output", "Automatic rolling restarts", "Control"];
+
+/// Settings without a heading of which the same is true.
+const ALSO_OF_BOTH: [&str; 2] = ["name", "log_level"];
+
+/// Changed settings that a reload leaves as they are.
+#[must_use]
+pub fn left_by_reload(begun_with: &Config, new: &Config) -> Vec<NotApplied> {
+    let fixed = needs_restart(begun_with, new).into_iter().map(|key| not_applied(key, by(key)));
+    let name = renames_control(begun_with, new).then(|| not_applied("name", UPGRADE));
+    fixed.chain(name).collect()
+}
+
+/// Changed settings that an upgrade leaves as they are: those of the keeper, and those of workers, which
+/// run with the settings that were `applied` by the last reload.
+#[must_use]
+pub fn left_by_upgrade(begun_with: &Config, applied: &Reading, new: &Reading) -> Vec<NotApplied> {
+    let (key, is_changed) = keeper(begun_with, &new.config);
+    let keeper = is_changed.then(|| not_applied(key, RESTART));
+    let fixed: Vec<_> = fixed(&new.config).collect();
+    let settings = table::settings();
+    let is_workers = |setting: &&Arg| {
+        let (key, heading) = (setting.get_id().as_str(), setting.get_help_heading());
+        !fixed.contains(&key)
+            && !ALSO_OF_BOTH.contains(&key)
+            && heading.is_none_or(|heading| !OF_BOTH.contains(&heading))
+    };
+    let workers = settings.get_arguments().filter(is_workers).filter_map(|setting| {
+        let key = setting.get_id().as_str();
+        let text = |reading: &Reading| {
+            let found = reading.values.iter().find(|value| value.key == key);
+            found.map(|value| value.text.clone())
+        };
+        (text(applied) != text(new)).then(|| not_applied(key, RELOAD))
+    });
+    let environment = |reading: &Reading| reading.config.workers.command.environment.clone();
+    let env = environment(applied) != environment(new);
+    let env = env.then(|| not_applied("env", RELOAD));
+    keeper.into_iter().chain(workers).chain(env).collect()
+}
+
+fn not_applied(setting: &str, applied_by: &str) -> NotApplied {
+    NotApplied { setting: setting.to_owned(), applied_by: applied_by.to_owned() }
+}
+
+/// What applies a setting that a reload doesn't.
+fn by(key: &str) -> &'static str {
+    if key.starts_with("keeper") { RESTART } else { UPGRADE }
+}
 
 /// The keys of changed settings that need a restart: those of listener, frontend, control and log
 /// format.
@@ -13,10 +74,15 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     compare(old, new).filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
 }
 
-/// All settings that a running primary cannot change.
+/// What applies a change of this setting.
 #[cfg(test)]
-pub(super) fn fixed(config: &Config) -> Vec<&'static str> {
-    compare(config, config).map(|(name, _)| name).chain(["keeper", "keeper_min_uptime"]).collect()
+pub(super) fn applied_by(key: &str, config: &Config) -> &'static str {
+    if fixed(config).any(|fixed| fixed == key) { by(key) } else { RELOAD }
+}
+
+/// All settings that a running primary cannot change.
+fn fixed(config: &Config) -> impl Iterator<Item = &'static str> {
+    compare(config, config).map(|(name, _)| name).chain(["keeper", "keeper_min_uptime"])
 }
 
 fn compare(old: &Config, new: &Config) -> impl Iterator<Item = (&'static str, bool)> {
@@ -101,6 +167,7 @@ mod tests {
             workers_given: true,
             memory: 1 << 30,
             environment: Vec::new(),
+            before: None,
         };
         let mut problems = Problems::default();
         let config =

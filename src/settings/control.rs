@@ -1,6 +1,6 @@
 //! Control socket, admin listener, and the primary's own log.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -9,6 +9,7 @@ use crate::control::settings::{
     AdminSettings, ControlSettings, ReadyThreshold, Token, TokenSource,
 };
 use crate::log::{Levels, LogFormat, LogSettings};
+use crate::settings::before::Before;
 use crate::settings::problems::Problems;
 use crate::settings::secret;
 use crate::settings::units::slots;
@@ -24,8 +25,9 @@ pub struct Control {
     /// Open the control socket at this path [default: NAME-PORT.sock in the runtime directory].
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
-    /// Serve dashboard, metrics, health checks and the admin API on this address [default: none].
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    /// Serve dashboard, metrics, health checks and the admin API on this address; a port alone is one of
+    /// 127.0.0.1 [default: none].
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = admin_address)]
     pub admin: Option<SocketAddr>,
     /// Require the token in this file for admin requests but health checks; needed beyond loopback.
     /// `none` requires no token [default: a new token, in a file beside the control socket].
@@ -53,6 +55,17 @@ pub enum PrimaryLogFormat {
     Json,
 }
 
+/// An address with a port. `localhost` is 127.0.0.1, as it is for a port alone: no resolver is asked.
+fn admin_address(text: &str) -> Result<SocketAddr, String> {
+    let (host, port) = text.rsplit_once(':').unwrap_or(("localhost", text));
+    let local = || Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse().ok()?)));
+    let address = if host == "localhost" { local() } else { text.parse().ok() };
+    address.ok_or_else(|| {
+        "expected an address with a port, such as 127.0.0.1:9900 or [::1]:9900, or a port alone"
+            .to_owned()
+    })
+}
+
 impl Control {
     pub(super) fn control(&self) -> ControlSettings {
         ControlSettings { path: self.control.clone() }
@@ -62,9 +75,10 @@ impl Control {
     pub(super) fn admin(
         &self,
         user: Option<&User>,
+        before: Option<&Before>,
         problems: &mut Problems,
     ) -> Option<AdminSettings> {
-        let token = self.token(user, problems);
+        let token = self.token(user, before, problems);
         let Some(address) = self.admin else {
             for (given, key) in [
                 (self.admin_token_file.is_some(), "admin_token_file"),
@@ -88,18 +102,24 @@ impl Control {
         Some(AdminSettings { address, token, hosts: self.admin_host.clone(), ready })
     }
 
-    fn token(&self, user: Option<&User>, problems: &mut Problems) -> TokenSource {
+    fn token(
+        &self,
+        user: Option<&User>,
+        before: Option<&Before>,
+        problems: &mut Problems,
+    ) -> TokenSource {
         let file = match self.admin_token_file.as_deref() {
             None => return TokenSource::Own,
             Some(file) if file == NO_TOKEN => return TokenSource::None,
             Some(file) => file,
         };
         let key = "admin_token_file";
+        let before = before.and_then(|before| before.token.clone());
         let text = match secret::read(file, user) {
             Ok(text) => String::from_utf8_lossy(&text).into_owned(),
             Err(text) => {
-                problems.note(key, text);
-                return TokenSource::None;
+                let before = problems.or_before(key, text, before);
+                return before.map_or(TokenSource::None, TokenSource::Given);
             }
         };
         let token = text.trim();
@@ -117,5 +137,25 @@ impl Control {
             PrimaryLogFormat::Json => LogFormat::Json,
         };
         LogSettings { levels: levels.clone(), format }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_admin_address_may_be_a_port_alone() {
+        for (text, expected) in [
+            ("5403", "127.0.0.1:5403"),
+            ("localhost:5403", "127.0.0.1:5403"),
+            ("0.0.0.0:5403", "0.0.0.0:5403"),
+            ("[::1]:0", "[::1]:0"),
+        ] {
+            assert_eq!(admin_address(text).unwrap().to_string(), expected);
+        }
+        for wrong in ["", ":5403", "localhost", "70000", "::1", "admin.internal:1", "0.0.0.0"] {
+            assert!(admin_address(wrong).is_err(), "{wrong}");
+        }
     }
 }

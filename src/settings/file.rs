@@ -1,13 +1,16 @@
 //! The configuration file: keys with values and lines. Knows the keys, not their meaning.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Component, Path, PathBuf};
 
 use clap::{Arg, Command};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::settings::layers::{Entry, Origin};
+use crate::settings::layers::{self, Entry, Origin};
 use crate::settings::problems::{SettingsError, fail_if_any};
 use crate::settings::table;
 use crate::settings::units::words;
@@ -17,6 +20,9 @@ pub const USUAL_NAME: &str = "sticky-lb.toml";
 
 /// The table `[drain]`: its key `reload` is the second name `drain_reload` of a setting.
 const DRAIN: &str = "drain";
+
+/// Bytes of the longest file.
+const MAX_BYTES: u64 = 16 << 20;
 
 /// The content of a file.
 #[derive(Debug, Default)]
@@ -35,9 +41,10 @@ pub(super) struct Variable {
 }
 
 impl File {
-    /// The text of the file at `path`; `name` is its name in messages.
-    pub(super) fn text(path: &Path, name: &str) -> Result<String, SettingsError> {
-        std::fs::read_to_string(path).map_err(|error| SettingsError {
+    /// The text of the file at `path`; `name` is its name in messages. At the start that may be a pipe, whose
+    /// writer is waited for; else nothing is.
+    pub(super) fn text(path: &Path, name: &str, is_start: bool) -> Result<String, SettingsError> {
+        read(path, is_start).map_err(|error| SettingsError {
             lines: vec![format!("cannot read configuration file {name}: {error}")],
         })
     }
@@ -47,6 +54,22 @@ impl File {
         let folder = path.parent().map_or_else(PathBuf::new, Path::to_owned);
         Reading { text, name, folder, settings: &table::settings(), lines: Vec::new() }.file()
     }
+}
+
+fn read(path: &Path, is_start: bool) -> io::Result<String> {
+    let flags = if is_start { libc::O_NOCTTY } else { libc::O_NONBLOCK | libc::O_NOCTTY };
+    let file = fs::File::options().read(true).custom_flags(flags).open(path)?;
+    if !is_start && !file.metadata()?.is_file() {
+        return Err(io::Error::other(
+            "it is no regular file: a pipe can be read at the start alone",
+        ));
+    }
+    let mut text = String::new();
+    file.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(io::Error::other(format!("it has more than {} MiB", MAX_BYTES >> 20)));
+    }
+    Ok(text)
 }
 
 struct Reading<'a> {
@@ -128,7 +151,11 @@ impl Reading<'_> {
             return Ok(None);
         }
         let entry = values(setting, value.get_ref()).and_then(|values| {
-            let values = values.into_iter().map(OsString::from).collect();
+            let mut values: Vec<_> = values.into_iter().map(OsString::from).collect();
+            layers::check_home(setting, &values)?;
+            if let Some(program) = values.first_mut().filter(|_| setting.get_id() == "command") {
+                self.root_program(program);
+            }
             let entry = Entry::new(setting, values, self.origin(at), &self.folder);
             table::check(self.settings, setting, &entry.values)?;
             Ok(entry)
@@ -139,6 +166,29 @@ impl Reading<'_> {
             let found = found.map(|found| format!(", found {found}")).unwrap_or_default();
             format!("{written}: {text}{found}")
         })
+    }
+
+    /// As other paths, a program with a slash starts at the file's folder: at the physical one, so that a
+    /// worker that is started after a symlink is switched still runs the release that was read.
+    fn root_program(&self, program: &mut OsString) {
+        let path = Path::new(program);
+        let Some(Component::Normal(first)) = path.components().find(|it| *it != Component::CurDir)
+        else {
+            if path.starts_with("..") {
+                *program = self.physical_folder().join(path).into_os_string();
+            }
+            return;
+        };
+        // What only a shell would take for a path stays as it is, to be refused as such.
+        let is_shells = first.to_string_lossy().contains(['~', '=', '$', '`']);
+        if program.as_encoded_bytes().contains(&b'/') && !is_shells {
+            let rooted = self.physical_folder().join(&*program);
+            *program = layers::plain(&rooted).into_os_string();
+        }
+    }
+
+    fn physical_folder(&self) -> PathBuf {
+        self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone())
     }
 
     fn variables(&mut self, at: usize, value: &Spanned<DeValue<'_>>) -> Vec<Variable> {

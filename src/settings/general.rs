@@ -1,5 +1,6 @@
 //! Name, number of workers, and where to listen.
 
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ pub struct General {
     #[arg(short, long, default_value = "3000", value_parser = within(0..=u16::MAX))]
     pub port: u16,
     /// Listen on this address or host name [default: all addresses, IPv6 and IPv4].
-    #[arg(long)]
+    #[arg(long, value_parser = host)]
     pub host: Option<String>,
     /// Let the kernel queue this many connections until they are accepted.
     #[arg(long, value_name = "N", default_value = "4096", value_parser = within(1..=i32::MAX))]
@@ -71,6 +72,24 @@ pub fn workers(text: &str) -> Result<u16, String> {
     }
 }
 
+/// An address or a name. A port with it is a mistake that a resolver only calls an unknown name.
+fn host(text: &str) -> Result<String, String> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    if bare.parse::<IpAddr>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    let with_port = text.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok());
+    if let Some((host, port)) = with_port {
+        return Err(format!(
+            "expected an address or a name without a port: host = {host:?}, port = {port}"
+        ));
+    }
+    if text == "*" || text.contains(['/', ' ']) {
+        return Err("expected an address or a name; all addresses without it".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 fn number(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| "expected a number, `max` or -K".to_owned())
 }
@@ -78,6 +97,23 @@ fn number(text: &str) -> Result<usize, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_has_no_port() {
+        for right in ["0.0.0.0", "::1", "[::1]", "localhost", "app.internal"] {
+            assert_eq!(host(right).as_deref(), Ok(right));
+        }
+        for (wrong, expected) in [
+            ("0.0.0.0:3000", "host = \"0.0.0.0\", port = 3000"),
+            ("[::1]:80", "host = \"[::1]\", port = 80"),
+            ("localhost:80", "host = \"localhost\", port = 80"),
+            ("http://localhost", "an address or a name"),
+            ("*", "all addresses without it"),
+        ] {
+            let error = host(wrong).unwrap_err();
+            assert!(error.contains(expected), "{wrong}: {error}");
+        }
+    }
 
     #[test]
     fn workers_are_a_number_or_relative_to_the_cpus() {

@@ -28,7 +28,7 @@ const HEAD: &str = "| key | default | meaning | example | changed by |\n|---|---
 
 /// A table for each group of `--help`.
 fn tables() -> String {
-    let fixed = change::fixed(&defaults());
+    let defaults = defaults();
     let mut text = String::new();
     let mut group = String::new();
     for setting in reference::settings() {
@@ -37,14 +37,13 @@ fn tables() -> String {
             // Writing to a string cannot fail.
             let _ = write!(text, "\n### {group}\n\n{HEAD}");
         }
-        text += &row(&setting, &fixed);
+        text += &row(&setting, change::applied_by(&setting.key, &defaults));
     }
     text
 }
 
-fn row(setting: &Setting, fixed: &[&str]) -> String {
+fn row(setting: &Setting, changed: &str) -> String {
     let Setting { key, example, .. } = setting;
-    let changed = if fixed.contains(&key.as_str()) { "upgrade" } else { "reload" };
     let (default, meaning) = (cell(&default(setting)), cell(&meaning(setting)));
     format!("| `{key}` | {default} | {meaning} | `{example}` | {changed} |\n")
 }
@@ -96,6 +95,7 @@ fn defaults() -> Config {
         workers_given: false,
         memory: 1 << 30,
         environment: Vec::new(),
+        before: None,
     };
     resolve(&table, surroundings, &mut Problems::default())
 }

@@ -99,6 +99,8 @@ pub(super) fn typed(matches: &ArgMatches, here: &Path) -> Result<Vec<Entry>, Set
             values = split(&values)
                 .map_err(|text| SettingsError { lines: vec![format!("{flag}: {text}")] })?;
         }
+        check_home(setting, &values)
+            .map_err(|text| SettingsError { lines: vec![format!("{flag}: {text}")] })?;
         entries.push(Entry::new(setting, values, Origin::Flag(flag), here));
     }
     if matches.get_flag(NO_KEEPER) {
@@ -106,6 +108,15 @@ pub(super) fn typed(matches: &ArgMatches, here: &Path) -> Result<Vec<Entry>, Set
         entries.push(Entry { key: "keeper".to_owned(), values: vec!["false".into()], origin });
     }
     Ok(entries)
+}
+
+/// Refuses `~/file` where a path is expected: only a shell replaces it, and not in a file or behind `=`.
+pub(super) fn check_home(setting: &Arg, values: &[OsString]) -> Result<(), String> {
+    let is_home = |value: &OsString| value == "~" || value.as_encoded_bytes().starts_with(b"~/");
+    if table::is_path(setting) && values.iter().any(is_home) {
+        return Err("expected a path that is written out: ~ is for a shell".to_owned());
+    }
+    Ok(())
 }
 
 fn split(values: &[OsString]) -> Result<Vec<OsString>, String> {

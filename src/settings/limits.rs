@@ -26,7 +26,7 @@ pub struct Limits {
     #[arg(long, value_name = "N", value_parser = within(1..=u64::MAX))]
     pub max_connections_served: Option<u64>,
     /// Abort a worker whose event loop has been blocked, or that has not acknowledged what it has
-    /// received, for this long; 0 never does.
+    /// received, for this long, and kill one that has been stopped (SIGSTOP); 0 never does.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = watchdog_timeout)]
     pub watchdog_timeout: Duration,
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use crate::settings::problems::Problems;
 use crate::settings::units::{file_mode, interval, size, within};
-use crate::supervisor::output::{LogFormat, OutputSettings, Prefix};
+use crate::supervisor::output::{LogFormat, OutputSettings, Prefix, check_date_format};
 
 /// Files, formats and rotation of workers' output.
 #[derive(Clone, Debug, Args)]
@@ -71,7 +72,15 @@ pub enum FormatArg {
 
 impl Output {
     /// `guarded` if workers run as another user than the primary.
-    pub(super) fn output(&self, name: &str, guarded: bool) -> OutputSettings {
+    pub(super) fn output(
+        &self,
+        name: &str,
+        guarded: bool,
+        problems: &mut Problems,
+    ) -> OutputSettings {
+        if let Some(Err(error)) = self.log_date_format.as_deref().map(check_date_format) {
+            problems.note("log_date_format", error.to_string());
+        }
         OutputSettings {
             name: name.to_owned(),
             prefix: match self.log_prefix {

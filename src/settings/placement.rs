@@ -10,6 +10,7 @@ use crate::config::AffinitySettings;
 use crate::frontend::affinity::{DigestKind, Prefixes};
 use crate::frontend::placement::Placement;
 use crate::frontend::router::RouterSettings;
+use crate::settings::before::Before;
 use crate::settings::problems::Problems;
 use crate::settings::secret;
 use crate::settings::units::{above_zero, duration, within};
@@ -80,13 +81,14 @@ impl PlacementArgs {
     pub(super) fn affinity(
         &self,
         user: Option<&User>,
+        before: Option<&Before>,
         problems: &mut Problems,
     ) -> AffinitySettings {
-        let secret = self.secret_file.as_deref().map(|file| {
-            secret::read(file, user).unwrap_or_else(|text| {
-                problems.note("secret_file", text);
-                Vec::new()
-            })
+        let secret = self.secret_file.as_deref().and_then(|file| {
+            let before = before.map(|before| before.secret.clone());
+            secret::read(file, user)
+                .or_else(|text| problems.or_before("secret_file", text, before).ok_or(()))
+                .ok()
         });
         // Node's mapping hashes whole addresses.
         let usual_v6 = if self.placement == PlacementArg::Modulo { 128 } else { 64 };
@@ -103,7 +105,12 @@ impl PlacementArgs {
     pub(super) fn router(&self, workers: u16, max: u16, problems: &mut Problems) -> RouterSettings {
         if !self.weights.is_empty() && self.weights.len() != usize::from(max) {
             let given = self.weights.len();
-            problems.note("weights", format!("{given} weights given for {max} workers"));
+            let counted = |count: usize, one: &str| {
+                format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+            };
+            let text =
+                format!("{} given for {}", counted(given, "weight"), counted(max.into(), "worker"));
+            problems.note("weights", text);
         }
         let alike = || vec![1.0; usize::from(workers)];
         let weights = if self.weights.is_empty() { alike() } else { self.weights.clone() };

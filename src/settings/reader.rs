@@ -8,13 +8,14 @@
 //! file and runs workers there.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 
 use crate::config::Config;
+use crate::settings::before::Before;
+use crate::settings::doubts::doubts;
 use crate::settings::file::{File, USUAL_NAME, Variable};
 use crate::settings::layers::{self, Entry, Origin};
 use crate::settings::problems::{Problems, SettingsError};
@@ -22,6 +23,7 @@ use crate::settings::report::{self, Value};
 use crate::settings::resolve::{Surroundings, resolve};
 use crate::settings::table;
 use crate::settings::user;
+use crate::supervisor::pool::snapshot::After;
 use crate::system::directory::current_directory;
 use crate::system::limits::memory_limit;
 use crate::system::place::Place;
@@ -38,12 +40,29 @@ pub struct Reader {
 }
 
 /// The result of reading the settings.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Reading {
     /// The settings.
     pub config: Config,
     /// Each setting's value and origin.
     pub values: Vec<Value>,
+    /// The configuration file that was read, if there is one.
+    pub file: Option<PathBuf>,
+    /// Settings that are valid and hardly meant.
+    pub warnings: Vec<String>,
+}
+
+impl Reading {
+    /// Problems found by their keys, as an error that names the place of each.
+    #[must_use]
+    pub fn error(&self, problems: Vec<(&'static str, String)>) -> SettingsError {
+        let place = |key: &str| {
+            let found = self.values.iter().find(|value| value.key == key);
+            place(found.map(|value| &value.origin), key)
+        };
+        let lines = problems.into_iter().map(|(key, text)| format!("{}: {text}", place(key)));
+        SettingsError { lines: lines.collect() }
+    }
 }
 
 impl Reader {
@@ -63,6 +82,24 @@ impl Reader {
         })
     }
 
+    /// A reader for a file alone, which need not be there.
+    ///
+    /// # Errors
+    ///
+    /// If the current directory does not exist.
+    pub fn of_file(file: &Path) -> Result<Self, SettingsError> {
+        let (typed, profile, had_file) = (Vec::new(), None, Cell::new(true));
+        Ok(Self { typed, config: Some(file.to_owned()), profile, here: here()?, had_file })
+    }
+
+    /// The number of the line of the file that this line of an error names, and what it says of it.
+    #[must_use]
+    pub fn line_of<'a>(&self, line: &'a str) -> Option<(usize, &'a str)> {
+        let (_, name) = self.place();
+        let (number, reason) = line.strip_prefix(&format!("{name}:"))?.split_once(": ")?;
+        Some((number.parse().ok()?, reason))
+    }
+
     /// Reads file and environment.
     ///
     /// # Errors
@@ -71,7 +108,7 @@ impl Reader {
     pub fn read(&self) -> Result<Reading, SettingsError> {
         let source = self.source()?;
         let is_file = source.is_some();
-        let reading = self.read_source(source)?;
+        let reading = self.read_source(source, None)?;
         if is_file {
             self.check_file(&reading.config)?;
         }
@@ -89,18 +126,46 @@ impl Reader {
         })
     }
 
-    /// As [`Self::read`], with the file's text of an earlier reading: a successor of a primary uses the
-    /// settings of its predecessor, even if the file has changed since.
+    /// As [`Self::read`], with the file's text of another process's reading.
     ///
     /// # Errors
     ///
     /// As [`Self::read`].
     pub fn read_again(&self, source: Option<String>) -> Result<Reading, SettingsError> {
         self.had_file.set(source.is_some());
-        self.read_source(source)
+        self.read_source(source, None)
     }
 
-    fn read_source(&self, source: Option<String>) -> Result<Reading, SettingsError> {
+    /// For the successor of a primary. After a crash, the file's text is as before, even if the file has
+    /// changed since; with an upgrade, it is read anew. If it is still the same, or the file cannot be read,
+    /// things outside that are gone are as the primary before had them, with a note
+    /// ([`Config::not_renewed`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub fn read_after(&self, before: &Before) -> Result<Reading, SettingsError> {
+        self.had_file.set(before.source.is_some());
+        let found = match before.after {
+            After::Crash => Ok(before.source.clone()),
+            After::Upgrade => self.source(),
+        };
+        let note = match found {
+            Ok(found) if found != before.source => return self.read(),
+            Ok(_) => None,
+            Err(error) if before.source.is_none() => return Err(error),
+            Err(error) => Some(error.to_string()),
+        };
+        let mut reading = self.read_source(before.source.clone(), Some(before))?;
+        reading.config.not_renewed.extend(note);
+        Ok(reading)
+    }
+
+    fn read_source(
+        &self,
+        source: Option<String>,
+        before: Option<&Before>,
+    ) -> Result<Reading, SettingsError> {
         let (path, name) = self.place();
         let file = match &source {
             Some(text) => File::parse(text, &path, &name)?,
@@ -120,11 +185,16 @@ impl Reader {
             workers_given: merged.contains_key("workers"),
             memory: memory_limit().unwrap_or(u64::MAX),
             environment: variables.iter().map(pair).collect(),
+            before,
         };
-        let config = Config { source, ..resolve(&table, surroundings, &mut problems) };
-        problems.into_error(|key| place(&merged, key))?;
+        let config = resolve(&table, surroundings, &mut problems);
+        let not_renewed =
+            problems.into_error(|key| place(merged.get(key).map(|entry| &entry.origin), key))?;
+        let config = Config { source, not_renewed, ..config };
         let values = report::values(&matches, &merged, &variables, &config);
-        Ok(Reading { config, values })
+        let warnings = doubts(&table::settings(), &merged, &variables, &config);
+        let file = config.source.is_some().then_some(path);
+        Ok(Reading { config, values, file, warnings })
     }
 
     /// The file's path, and its name in messages.
@@ -139,7 +209,7 @@ impl Reader {
         if self.config.is_none() && !self.had_file.get() && !path.exists() {
             return Ok(None);
         }
-        let text = File::text(&path, &name)?;
+        let text = File::text(&path, &name, !self.had_file.get())?;
         self.had_file.set(true);
         Ok(Some(text))
     }
@@ -170,8 +240,8 @@ fn no_profile(profile: &str, file: &File, name: &str) -> String {
 }
 
 /// The place of a setting, and its key.
-fn place(merged: &BTreeMap<String, Entry>, key: &str) -> String {
-    match merged.get(key).map(|entry| &entry.origin) {
+fn place(origin: Option<&Origin>, key: &str) -> String {
+    match origin {
         None | Some(Origin::Default) => key.to_owned(),
         Some(origin @ Origin::File { .. }) => format!("{origin}: {key}"),
         Some(origin) => origin.to_string(),

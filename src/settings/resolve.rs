@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use crate::config::{Config, FrontendConfig, TriggersConfig, WorkersConfig};
+use crate::settings::before::Before;
 use crate::settings::problems::Problems;
 use crate::settings::table::Table;
 use crate::settings::user;
@@ -17,6 +18,8 @@ pub(super) struct Surroundings<'a> {
     /// Memory of the container or machine in bytes.
     pub(super) memory: u64,
     pub(super) environment: Vec<(OsString, OsString)>,
+    /// What the predecessor had, if this is for its successor.
+    pub(super) before: Option<&'a Before>,
 }
 
 /// The settings, valid only if no problem was noted.
@@ -25,24 +28,25 @@ pub(super) fn resolve(
     surroundings: Surroundings<'_>,
     problems: &mut Problems,
 ) -> Config {
-    let Surroundings { here, workers_given, memory, environment } = surroundings;
+    let Surroundings { here, workers_given, memory, environment, before } = surroundings;
     let given = (workers_given, table.general.workers);
     let (count, autoscale) = table.scaling.autoscale(given, problems);
     let max = autoscale.map_or(count, |autoscale| autoscale.max_workers);
-    let command = table.worker.command(here, environment, problems);
+    let command = table.worker.command(here, environment, before, problems);
     let user = command.user.clone();
     let guarded = user::is_other(user.as_ref());
     let triggers = TriggersConfig {
-        watch: table.triggers.watch(command.directory.as_deref(), problems),
+        watch: table.triggers.watch(command.directory.as_deref(), before, problems),
         cron_restart: table.triggers.cron_restart.clone(),
     };
     Config {
         source: None,
+        not_renewed: Vec::new(),
         name: table.general.name.clone(),
         keeper: table.general.keeper.then_some(table.general.keeper_min_uptime),
         listener: table.general.listener(),
         frontend: FrontendConfig {
-            affinity: table.placement.affinity(user.as_ref(), problems),
+            affinity: table.placement.affinity(user.as_ref(), before, problems),
             router: table.placement.router(count, max, problems),
             slots: table.hand_off.slots(),
             pace: table.drain.pace(),
@@ -63,9 +67,9 @@ pub(super) fn resolve(
         },
         protect: table.drain.protect,
         triggers,
-        output: table.output.output(&table.general.name, guarded),
+        output: table.output.output(&table.general.name, guarded, problems),
         control: table.control.control(),
-        admin: table.control.admin(user.as_ref(), problems),
+        admin: table.control.admin(user.as_ref(), before, problems),
         log: table.control.log(&table.general.log_level),
     }
 }
@@ -92,11 +96,12 @@ mod tests {
             workers_given: arguments.iter().any(|argument| argument.starts_with("--workers")),
             memory: 1 << 30,
             environment: Vec::new(),
+            before: None,
         };
         let mut problems = Problems::default();
         let config =
             resolve(&Table::from_arg_matches(&matches).unwrap(), surroundings, &mut problems);
-        problems.into_error(str::to_owned).map(|()| config)
+        problems.into_error(str::to_owned).map(|_| config)
     }
 
     #[test]

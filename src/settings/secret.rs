@@ -29,6 +29,9 @@ pub(super) fn read(file: &Path, user: Option<&User>) -> Result<Vec<u8>, String> 
     check(&open, other).map_err(|why| format!("{name} {why}"))?;
     let mut content = Vec::new();
     open.take(MAX_BYTES).read_to_end(&mut content).map_err(failed)?;
+    if content.is_empty() {
+        return Err(format!("{name} is empty: it would protect nothing"));
+    }
     Ok(content)
 }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::settings::before::Before;
 use crate::settings::problems::Problems;
 use crate::settings::units::duration;
 use crate::triggers::cron::Schedule;
-use crate::triggers::watch::{IGNORED_BY_DEFAULT, WatchSettings};
+use crate::triggers::watch::{IGNORED_BY_DEFAULT, WatchSettings, check_patterns};
 
 /// Automatic rolling restarts.
 #[derive(Clone, Debug, Args)]
@@ -35,6 +36,7 @@ impl Triggers {
     pub(super) fn watch(
         &self,
         directory: Option<&Path>,
+        before: Option<&Before>,
         problems: &mut Problems,
     ) -> Option<WatchSettings> {
         let paths = match &self.watch[..] {
@@ -43,10 +45,19 @@ impl Triggers {
             [path] if path.as_os_str() == "true" => vec![directory?.to_owned()],
             paths => paths.to_owned(),
         };
-        for path in &paths {
-            if let Err(error) = path.metadata() {
-                problems.note("watch", format!("cannot watch {}: {error}", path.display()));
-            }
+        // A successor watches what is left.
+        let mut is_there = |path: &PathBuf| {
+            let Err(error) = path.metadata() else { return true };
+            let text = format!("cannot watch {}: {error}", path.display());
+            problems.or_before("watch", text, before.map(|_| ()));
+            false
+        };
+        let paths: Vec<_> = paths.into_iter().filter(|path| is_there(path)).collect();
+        if paths.is_empty() {
+            return None;
+        }
+        if let Err(error) = check_patterns(&self.ignore_watch) {
+            problems.note("ignore_watch", error.to_string());
         }
         Some(WatchSettings { paths, ignore: self.ignore_watch.clone(), delay: self.watch_delay })
     }

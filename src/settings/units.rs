@@ -12,6 +12,9 @@ use crate::control::settings::ReadyThreshold;
 /// The longest time, ten years: no sum of times overflows.
 const MAX_DURATION: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 
+/// Less memory than any process uses: a unit is missing.
+const MIN_MEMORY: u64 = 1 << 20;
+
 /// An amount of memory, or a share of the total.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Memory {
@@ -118,7 +121,7 @@ pub fn size(text: &str) -> Result<u64, String> {
     bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "expected a size such as 300M or 1G".to_owned())
 }
 
-/// A [`size`], or `80%`.
+/// A [`size`] of a megabyte or more, or `80%`.
 ///
 /// # Errors
 ///
@@ -127,9 +130,13 @@ pub fn memory(text: &str) -> Result<Memory, String> {
     match text.strip_suffix('%').map(|number| number.trim_end().parse()) {
         Some(Ok(percent)) if percent > 0.0 && percent <= 100.0 => Ok(Memory::Percent(percent)),
         Some(_) => Err("expected a share such as 80%".to_owned()),
-        None => size(text)
-            .map(Memory::Bytes)
-            .map_err(|_| "expected a size such as 300M or 1G, or a share such as 80%".to_owned()),
+        None => match size(text) {
+            Ok(bytes) if bytes < MIN_MEMORY => Err(format!(
+                "expected a size such as 300M or 1G: no worker can do with {bytes} bytes"
+            )),
+            Ok(bytes) => Ok(Memory::Bytes(bytes)),
+            Err(_) => Err("expected a size such as 300M or 1G, or a share such as 80%".to_owned()),
+        },
     }
 }
 
@@ -227,7 +234,9 @@ mod tests {
 
     #[test]
     fn memory_may_be_a_share() {
-        assert_eq!(memory("1K").map(|memory| memory.of(5)), Ok(1024));
+        assert_eq!(memory("1M").map(|memory| memory.of(5)), Ok(1 << 20));
+        let error = memory("300").unwrap_err();
+        assert!(error.ends_with("no worker can do with 300 bytes"), "{error}");
         assert_eq!(memory("80%").map(|memory| memory.of(1000)), Ok(800));
         assert_eq!(memory("12.5 %").map(|memory| memory.of(1000)), Ok(125));
         for wrong in ["0%", "101%", "%", "nan%", "many"] {

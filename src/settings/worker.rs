@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::kernel::may_drop_capabilities;
+use crate::settings::before::Before;
 use crate::settings::problems::Problems;
 use crate::settings::units::{mask, within};
 use crate::settings::user;
@@ -59,18 +60,19 @@ impl Worker {
         &self,
         here: &Path,
         environment: Vec<(OsString, OsString)>,
+        before: Option<&Before>,
         problems: &mut Problems,
     ) -> WorkerCommand {
         let own = self.command.clone();
         let words = if own.is_empty() { demo_command() } else { own };
         let mut words = words.into_iter().chain(self.args.iter().cloned());
-        let user = self.user(problems);
+        let user = self.user(before, problems);
         let is_other = user.as_ref().is_some_and(|user| user.uid != 0);
         let may_drop = || is_other && may_drop_capabilities();
         WorkerCommand {
             program: words.next().unwrap_or_default(),
             arguments: words.collect(),
-            directory: directory(self.cwd.as_deref().unwrap_or(here), problems),
+            directory: directory(self.cwd.as_deref().unwrap_or(here), before, problems),
             environment,
             inherited: self.inherited(),
             no_new_privs: self.no_new_privs.unwrap_or_else(|| user.is_some()),
@@ -89,28 +91,22 @@ impl Worker {
         }
     }
 
-    fn user(&self, problems: &mut Problems) -> Option<User> {
-        match user::find(self.user.as_deref(), self.group.as_deref()) {
-            Ok(user) => user,
-            Err((key, text)) => {
-                problems.note(key, text);
-                None
-            }
-        }
+    fn user(&self, before: Option<&Before>, problems: &mut Problems) -> Option<User> {
+        let before = before.and_then(|before| before.user.clone());
+        user::find(self.user.as_deref(), self.group.as_deref())
+            .unwrap_or_else(|(key, text)| problems.or_before(key, text, before))
     }
 }
 
 /// The directory's physical name: workers started before a symlink is switched keep their release,
 /// and those started later run in the new one.
-fn directory(path: &Path, problems: &mut Problems) -> Option<PathBuf> {
-    match path.canonicalize() {
+fn directory(path: &Path, before: Option<&Before>, problems: &mut Problems) -> Option<PathBuf> {
+    let text = match path.canonicalize() {
         Ok(found) if found.is_dir() => return Some(found),
-        Ok(_) => problems.note("cwd", format!("{} is no directory", path.display())),
-        Err(error) => {
-            problems.note("cwd", format!("cannot open directory {}: {error}", path.display()));
-        }
-    }
-    None
+        Ok(_) => format!("{} is no directory", path.display()),
+        Err(error) => format!("cannot open directory {}: {error}", path.display()),
+    };
+    problems.or_before("cwd", text, before.and_then(|before| before.directory.clone()))
 }
 
 /// This program itself, even after its file has been replaced.

@@ -204,9 +204,11 @@ pub enum KillReason {
     StopNow,
     /// An operator wants to see what follows.
     Ordered,
+    /// Its process was stopped and not continued.
+    Stopped,
 }
 
-carry!(enum KillReason => KillReasonSnapshot { NotReady, Violation, GraceOver, Memory, Stalled, Superseded, StopNow, Ordered });
+carry!(enum KillReason => KillReasonSnapshot { NotReady, Violation, GraceOver, Memory, Stalled, Superseded, StopNow, Ordered, Stopped });
 
 impl LifecycleSettings {
     /// The reason in words, with the setting that it goes back to.
@@ -226,6 +228,9 @@ impl LifecycleSettings {
             }
             KillReason::StopNow => "was killed, as ordered".to_owned(),
             KillReason::Ordered => "was killed by command".to_owned(),
+            KillReason::Stopped => {
+                "was stopped (SIGSTOP) for watchdog_timeout and was killed".to_owned()
+            }
         }
     }
 }

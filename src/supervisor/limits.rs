@@ -127,7 +127,8 @@ impl fmt::Display for LimitReason {
                 write!(f, "has served for {}, its limit is {}", Span(age), Span(limit))
             }
             Self::Connections { served, limit } => {
-                write!(f, "has taken {served} connections, its limit is {limit}")
+                let noun = if served == 1 { "connection" } else { "connections" };
+                write!(f, "has taken {served} {noun}, its limit is {limit}")
             }
             Self::Memory { used, limit } => {
                 write!(f, "uses {} of memory, the limit is {}", Bytes(used), Bytes(limit))

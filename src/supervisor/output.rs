@@ -34,6 +34,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::link::seam::WorkerId;
 
+mod check;
 mod console;
 mod date;
 mod files;
@@ -47,6 +48,8 @@ mod sink;
 mod snapshot;
 mod tail;
 
+pub use check::problems;
+pub use date::check as check_date_format;
 pub use lines::Stream;
 pub use settings::{LogFormat, OutputError, OutputSettings, Prefix};
 pub use snapshot::{OutputHandover, PipeHandover, PipeState};
@@ -96,12 +99,21 @@ impl Output {
     ///
     /// If a file cannot be opened, the date format is wrong, or the kernel refuses something.
     pub fn start(settings: OutputSettings) -> Result<Self, OutputError> {
-        let [out, err] = styles(settings.prefix);
         let dropped = Arc::new(AtomicU64::new(0));
+        let prefix = settings.prefix;
+        let files = Files::open(settings, Arc::clone(&dropped))?;
+        Self::with_files(files, prefix, dropped)
+    }
+
+    fn with_files(
+        files: Files,
+        prefix: Prefix,
+        dropped: Arc<AtomicU64>,
+    ) -> Result<Self, OutputError> {
+        let [out, err] = styles(prefix);
         let stdout = Console::new(Stream::Out, out, Arc::clone(&dropped))?;
         let stderr = Console::new(Stream::Err, err, Arc::clone(&dropped))?;
         let is_shared = console::is_shared();
-        let files = Files::open(settings, Arc::clone(&dropped))?;
 
         let (for_stdout, for_files) = (Queue::new(), Queue::new());
         let for_stderr = if is_shared { Arc::clone(&for_stdout) } else { Queue::new() };
@@ -177,7 +189,8 @@ impl Output {
         self.shared.ended(timeout).await;
     }
 
-    /// Resumes another one: its pipes, its incomplete lines, its count.
+    /// Resumes another one: its pipes, its incomplete lines, its count. A file that cannot be opened any more
+    /// is no error: it is tried again with the next lines, and `failed` is told.
     ///
     /// # Errors
     ///
@@ -186,8 +199,15 @@ impl Output {
     pub fn resume(
         settings: OutputSettings,
         before: &mut OutputHandover,
+        failed: impl FnOnce(OutputError),
     ) -> Result<Self, OutputError> {
-        let output = Self::start(settings)?;
+        let dropped = Arc::new(AtomicU64::new(0));
+        let prefix = settings.prefix;
+        let mut files = Files::new(settings, Arc::clone(&dropped))?;
+        if let Some(error) = files.open_first() {
+            failed(error);
+        }
+        let output = Self::with_files(files, prefix, dropped)?;
         let OutputHandover { pipes, dropped } = std::mem::take(before);
         output.count_dropped(dropped);
         pipes.into_iter().for_each(|pipe| output.adopt_pipe(pipe));

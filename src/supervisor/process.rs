@@ -17,8 +17,8 @@ use std::process::{Command, Stdio};
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, pidfd_open,
-    pidfd_send_signal, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, getpgid, kill_process_group,
+    pidfd_open, pidfd_send_signal, waitid,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -29,6 +29,7 @@ use crate::link::seam::WorkerId;
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::environment;
 use crate::supervisor::procfs;
+use crate::supervisor::spawn_guard::SpawnGuard;
 use crate::supervisor::start_error::{StartError, explain, prepare};
 
 /// The read ends of a worker's standard output and standard error.
@@ -119,7 +120,10 @@ impl Process {
             .fd_mappings(mappings)
             .map_err(io::Error::other)?;
         kernel::before_exec(&mut prepared, prepare(command)?);
-        let mut child = prepared.spawn().map_err(|error| explain(command, error))?;
+        let guard = SpawnGuard::start();
+        let spawned = prepared.spawn();
+        drop(guard);
+        let mut child = spawned.map_err(|error| explain(command, error))?;
         let pid = Pid::from_child(&child);
         let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(io::Error::from);
         match pidfd.and_then(|pidfd| kernel::watch(pidfd, Interest::READABLE)) {
@@ -165,8 +169,19 @@ impl Process {
         self.pid.as_raw_nonzero().get()
     }
 
-    /// Sends a signal to it and to what it has started. That it has ended is no error.
+    /// Its stop, if it is stopped, as by SIGSTOP; another number if it has run since.
+    #[must_use]
+    pub fn stop(&self) -> Option<u64> {
+        procfs::stop_of(self.pid())
+    }
+
+    /// Sends a signal to it, even if it has left its group, and to what it has started. That it has ended is no
+    /// error.
     pub fn signal(&self, signal: Signal) {
+        let has_left = getpgid(Some(self.pid)).is_ok_and(|group| group != self.pid);
+        if has_left || signal == Signal::KILL {
+            self.signal_alone(signal);
+        }
         // It is its group's leader and not waited for yet, so that the number is still its own. The
         // subreaper leaves its child a zombie as long as this process holds its pidfd.
         if !self.is_subreapers || procfs::pid_of(&self.pidfd) == Some(self.pid()) {

@@ -52,6 +52,13 @@ pub fn pid_of(pidfd: impl AsFd) -> Option<i32> {
     pid.trim().parse().ok().filter(|pid| *pid > 0)
 }
 
+/// Whether a process was stopped by a signal.
+#[must_use]
+pub fn is_stopped(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| field(&stat, 3) == Some("T"))
+}
+
 /// The status of a process that has ended and was not waited for; proc(5),
 /// `exit_code`.
 ///
@@ -72,6 +79,22 @@ pub fn status_of_zombie(pid: i32) -> io::Result<i32> {
     }
     let status = field(&stat, 52).and_then(|status| status.parse().ok());
     status.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// The stop of a process that is stopped, as by SIGSTOP, by a number: as long as that is the same, the
+/// process has not run. One that a debugger has stopped is none.
+#[must_use]
+pub fn stop_of(pid: i32) -> Option<u64> {
+    stop_in(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+/// Each time that a process runs and stops, it leaves the processor.
+fn stop_in(status: &str) -> Option<u64> {
+    let value = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    value("State:").filter(|state| state.starts_with('T'))?;
+    let switches = |name: &str| value(name)?.parse::<u64>().ok();
+    let voluntary = switches("voluntary_ctxt_switches:")?;
+    Some(voluntary.wrapping_add(switches("nonvoluntary_ctxt_switches:")?))
 }
 
 /// The process that was started as `worker`, among these. What it has started has the same
@@ -138,6 +161,23 @@ mod tests {
         assert_eq!(fields, [Some("Z"), Some("1"), Some("12"), Some("7"), Some("-1")]);
         assert_eq!([2, 9].map(|number| field(stat, number)), [None, None]);
         assert_eq!(field("", 3), None);
+    }
+
+    #[test]
+    fn a_stop_has_a_number_until_the_process_runs_again() {
+        let status = |state: &str, voluntary: &str| {
+            format!(
+                "Name:\tState: T\nState:\t{state}\nvoluntary_ctxt_switches:\t{voluntary}\n\
+                 nonvoluntary_ctxt_switches:\t3\n"
+            )
+        };
+        assert_eq!(stop_in(&status("T (stopped)", "40")), Some(43));
+        for running in ["S (sleeping)", "t (tracing stop)", "Z (zombie)"] {
+            assert_eq!(stop_in(&status(running, "40")), None, "{running}");
+        }
+        assert_eq!(stop_in(&status("T (stopped)", "many")), None);
+        assert_eq!(stop_in(""), None);
+        assert_eq!(stop_of(i32::try_from(std::process::id()).unwrap()), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use rustix::process::{Gid, Uid, getegid, geteuid};
 
 use crate::kernel::{Step, Surroundings, failed_step};
 use crate::supervisor::command::{User, WorkerCommand};
+use crate::supervisor::shell;
 
 /// Why a worker could not be started, where the kernel's own word doesn't say it all. It stands
 /// behind the worker's command and a colon.
@@ -26,6 +27,14 @@ pub enum StartError {
     /// The program is nowhere.
     #[error("no such file in PATH")]
     NotInPath,
+    /// Only a shell could run it.
+    #[error("{reason}: {hint}")]
+    Shell {
+        /// What the kernel has found.
+        reason: String,
+        /// What to write.
+        hint: String,
+    },
     /// Only root may.
     #[error("cannot {0}: run as root")]
     NotRoot(String),
@@ -87,6 +96,17 @@ pub fn explain(command: &WorkerCommand, error: io::Error) -> io::Error {
 }
 
 fn explain_exec(command: &WorkerCommand, error: io::Error) -> io::Error {
+    let explained = explain_missing(command, error);
+    match shell::hint(command) {
+        Some(hint) => {
+            let reason = explained.to_string();
+            io::Error::new(explained.kind(), StartError::Shell { reason, hint })
+        }
+        None => explained,
+    }
+}
+
+fn explain_missing(command: &WorkerCommand, error: io::Error) -> io::Error {
     if error.kind() != io::ErrorKind::NotFound {
         return error;
     }

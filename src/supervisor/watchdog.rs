@@ -3,18 +3,30 @@
 //! The pong of a worker that has something to acknowledge for too long is none: its loop turns, but
 //! not the part of it that takes connections.
 //!
+//! A worker that starts or drains is asked nothing. One whose process is stopped stands still in any
+//! case. Any other signal would wait with it, so that it is to be killed:
+//!
+//! | a stopped worker | ends at the latest after |
+//! |---|---|
+//! | starts | `watchdog_timeout`; `listen_timeout` |
+//! | serves, stands by, is a spare | `watchdog_timeout` |
+//! | drains, or was told to end as it started | `watchdog_timeout`; its grace period |
+//! | was aborted | `watchdog_timeout`; the time for its core |
+//!
+//! and the time from one look to the next. Under another primary the time begins again.
+//!
 //! Pure: the times of pings and pongs in, the lag out. Never sends and never kills.
 //!
 //! # Pitfalls
 //!
-//! * Read the worker's messages before calling [`Watchdog::has_stalled`]: a primary
+//! * Read the worker's messages before calling [`Watchdog::stall`]: a primary
 //!   that was itself held up would else blame a worker whose pong waits to be read.
 
 use std::time::Duration;
 
 use crate::protocol::ids::Timestamp;
 
-/// The state of one worker's event loop.
+/// The state of one worker's event loop, and of its process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Watchdog {
     /// When the ping was sent that has no pong yet.
@@ -23,6 +35,17 @@ pub struct Watchdog {
     measured: Option<Duration>,
     /// The open ping has a pong, of a worker with something overdue.
     overdue: bool,
+    /// The stop of its process, if it is stopped, and when that was seen first.
+    stopped: Option<(u64, Timestamp)>,
+}
+
+/// What stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stall {
+    /// The event loop, as far as a ping shows.
+    EventLoop,
+    /// The process: it is stopped.
+    Process,
 }
 
 impl Watchdog {
@@ -30,6 +53,16 @@ impl Watchdog {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Notes the stop of the worker's process, another one each time, and whether the worker is asked
+    /// anything: if not, it owes no pong as long as it runs.
+    pub fn looked_at(&mut self, now: Timestamp, stop: Option<u64>, is_asked: bool) {
+        let before = self.stopped.filter(|(before, _)| Some(*before) == stop);
+        self.stopped = before.or_else(|| Some((stop?, now)));
+        if stop.is_none() && !is_asked {
+            self.open = None;
+        }
     }
 
     /// Notes a ping. One that is already open goes on waiting.
@@ -72,14 +105,14 @@ impl Watchdog {
         self.measured.max(self.open.map(|sent| now.since(sent)))
     }
 
-    /// Whether the open ping has waited for so long that the event loop has to be standing still.
+    /// What stands still: the open ping has waited for that long, or the process was stopped for that long.
     #[must_use]
-    pub fn has_stalled(&self, now: Timestamp, watchdog_timeout: Duration) -> bool {
-        self.open.is_some() && self.waited(now) >= watchdog_timeout
-    }
-
-    fn waited(&self, now: Timestamp) -> Duration {
-        self.open.map_or(Duration::ZERO, |sent| now.since(sent))
+    pub fn stall(&self, now: Timestamp, watchdog_timeout: Duration) -> Option<Stall> {
+        let stopped = self.stopped.map(|(_, since)| since);
+        let mut since = [self.open, stopped].into_iter().flatten();
+        let stands_still = since.any(|since| now.since(since) >= watchdog_timeout);
+        let what = if self.stopped.is_some() { Stall::Process } else { Stall::EventLoop };
+        stands_still.then_some(what)
     }
 }
 
@@ -133,7 +166,8 @@ mod tests {
                 Look { lag, stalled } => {
                     assert_eq!(watchdog.lag(now).as_millis(), lag.into(), "step {step}");
                     let timeout = Duration::from_secs(5);
-                    assert_eq!(watchdog.has_stalled(now, timeout), stalled, "step {step}");
+                    let stall = stalled.then_some(Stall::EventLoop);
+                    assert_eq!(watchdog.stall(now, timeout), stall, "step {step}");
                 }
             }
         }
@@ -147,11 +181,36 @@ mod tests {
         watchdog.answered(at(1), true);
         watchdog.ping_sent(at(4_000));
         watchdog.answered(at(4_001), true);
-        assert!(!watchdog.has_stalled(at(4_999), timeout) && watchdog.is_overdue());
-        assert!(watchdog.has_stalled(at(5_000), timeout));
+        assert!(watchdog.stall(at(4_999), timeout).is_none() && watchdog.is_overdue());
+        assert_eq!(watchdog.stall(at(5_000), timeout), Some(Stall::EventLoop));
         watchdog.answered(at(5_001), false);
-        assert!(!watchdog.has_stalled(at(60_000), timeout) && !watchdog.is_overdue());
+        assert!(watchdog.stall(at(60_000), timeout).is_none() && !watchdog.is_overdue());
         assert_eq!(watchdog.lag(at(60_000)), Duration::from_millis(5_001));
+    }
+
+    #[test]
+    fn a_process_that_is_stopped_stands_still_whether_it_is_asked_or_not() {
+        let timeout = Duration::from_secs(5);
+        let mut watchdog = Watchdog::new();
+        // It starts.
+        watchdog.looked_at(at(0), Some(7), false);
+        watchdog.looked_at(at(4_000), Some(7), false);
+        assert_eq!(watchdog.stall(at(4_999), timeout), None);
+        assert_eq!(watchdog.stall(at(5_000), timeout), Some(Stall::Process));
+        assert_eq!(watchdog.last_lag(at(5_000)), None, "nothing was asked");
+        // It has run meanwhile, and was stopped again.
+        watchdog.looked_at(at(5_000), Some(9), false);
+        assert_eq!(watchdog.stall(at(9_999), timeout), None);
+        watchdog.looked_at(at(9_999), None, true);
+        assert_eq!(watchdog.stall(at(60_000), timeout), None);
+        // It serves, and then drains: time goes on.
+        watchdog.ping_sent(at(60_000));
+        watchdog.looked_at(at(64_000), Some(11), false);
+        assert_eq!(watchdog.stall(at(64_999), timeout), None);
+        assert_eq!(watchdog.stall(at(65_000), timeout), Some(Stall::Process));
+        // It goes on: the order to drain was the last thing that it was told.
+        watchdog.looked_at(at(65_000), None, false);
+        assert_eq!(watchdog.stall(at(99_000), timeout), None);
     }
 
     proptest! {
@@ -174,8 +233,8 @@ mod tests {
                     oldest_open = None;
                 }
                 let later = now + 700;
-                let stalled = watchdog.has_stalled(at(later), Duration::from_millis(timeout));
-                prop_assert_eq!(stalled, oldest_open.is_some_and(|sent| later - sent >= timeout));
+                let stall = watchdog.stall(at(later), Duration::from_millis(timeout));
+                prop_assert_eq!(stall.is_some(), oldest_open.is_some_and(|sent| later - sent >= timeout));
                 prop_assert_eq!(watchdog.open, oldest_open.map(at));
                 let waited = oldest_open.map_or(Duration::ZERO, |sent| at(later).since(at(sent)));
                 prop_assert!(watchdog.lag(at(later)) >= waited);

@@ -19,6 +19,12 @@ use crate::system::{keeper, store};
 /// The first of the passed descriptors, as the protocol fixes it.
 pub const FIRST: RawFd = 3;
 
+/// Names in an error: more tell nothing more.
+const MAX_NAMES: usize = 8;
+
+/// Bytes of a wrong number in an error.
+const MAX_NUMBER: usize = 32;
+
 /// Bytes of names in one variable.
 const NAMES_LENGTH: usize = 100_000;
 
@@ -139,8 +145,9 @@ fn passed_listener(passed: &[(RawFd, &str)]) -> Result<Option<OwnedFd>, Activati
             socket.map(Some).map_err(|error| ActivationError::Socket(*number, error))
         }
         several => {
-            let names: Vec<_> = several.iter().map(|(_, name)| *name).collect();
-            Err(ActivationError::Many { count: several.len(), names: names.join(":") })
+            let names = several.iter().map(|(_, name)| *name).filter(|name| !name.is_empty());
+            let names = names.take(MAX_NAMES).collect::<Vec<_>>().join(":");
+            Err(ActivationError::Many { count: several.len(), names })
         }
     }
 }
@@ -156,7 +163,9 @@ fn variable(name: &str) -> Option<String> {
 /// How many are passed; none to another process, whose variables this one has inherited.
 fn count(is_ours: bool, fds: Option<String>) -> Result<usize, ActivationError> {
     match fds {
-        Some(fds) if is_ours => fds.parse().map_err(|_| ActivationError::Number(fds)),
+        Some(fds) if is_ours => {
+            fds.parse().map_err(|_| ActivationError::Number(fds.chars().take(MAX_NUMBER).collect()))
+        }
         _ => Ok(0),
     }
 }

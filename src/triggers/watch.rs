@@ -86,6 +86,15 @@ pub enum WatchError {
     },
 }
 
+/// Refuses patterns of what to ignore that are none.
+///
+/// # Errors
+///
+/// With the first wrong one.
+pub fn check_patterns(patterns: &[String]) -> Result<(), WatchError> {
+    Ignored::new(patterns).map(drop)
+}
+
 /// Watches files until it is dropped.
 #[derive(Debug)]
 pub struct Watcher {

@@ -16,6 +16,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, p
 
 use crate::handover::{StateError, StateFile};
 use crate::protocol::ids::Timestamp;
+use crate::system::directory::{self, current_directory};
 use crate::upgrade::exec::Successor;
 
 /// The check may take so long.
@@ -84,6 +85,7 @@ pub fn start(successor: &Successor, state: &StateFile) -> Result<Check, CheckErr
         .arg("check")
         .args(["--state", &STATE.to_string()])
         .args(successor.arguments.get(1..).unwrap_or_default())
+        .env(directory::VARIABLE, current_directory().map_err(run)?)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

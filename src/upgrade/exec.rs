@@ -22,6 +22,7 @@ use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 use crate::closing::take_waiting;
 use crate::handover::descriptors::{Descriptors, MORE_NAMES};
 use crate::handover::{StateError, StateFile};
+use crate::system::directory::{self, current_directory};
 use crate::system::keeper;
 use crate::upgrade::VARIABLE;
 
@@ -38,8 +39,10 @@ const HANDLED: [Signal; 9] = [
     Signal::SIGCHLD,
 ];
 
-/// Variables with numbers of descriptors that were passed to this program: its successor has others.
-const STALE: [&str; 4] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", VARIABLE];
+/// Variables with numbers of descriptors that were passed to this program, of which its successor has others;
+/// and those that are set below.
+const STALE: [&str; 5] =
+    ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", VARIABLE, directory::VARIABLE];
 
 /// A program to become.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +131,9 @@ fn environment(memory: i32) -> io::Result<Vec<CString>> {
     };
     let kept = std::env::vars_os().filter(|(name, _)| !is_stale(name));
     let state = format!("{memory}:{}", std::process::id());
-    let all = kept.chain([(VARIABLE.into(), state.into())]);
+    let here = current_directory()?;
+    let own = [(VARIABLE.into(), state.into()), (directory::VARIABLE.into(), here.into())];
+    let all = kept.chain(own);
     all.map(|(name, value)| {
         let mut pair = name;
         pair.push("=");

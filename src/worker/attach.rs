@@ -66,6 +66,7 @@ impl Inheritance {
         if std::env::var_os(CHANNEL).is_none() {
             return Err(AttachError::NoPrimary);
         }
+        let numbers = (number(CHANNEL)?, number(SCOREBOARD)?);
         let slot = SlotId(number(SLOT)?);
         let generation = Generation(number(GENERATION)?);
         let orphan = OrphanTimes { serve: millis(ORPHAN_TIMEOUT)?, drain: millis(KILL_TIMEOUT)? };
@@ -74,7 +75,6 @@ impl Inheritance {
             None => DEFAULT_MIGRATE_TIMEOUT,
         };
         let protect = std::env::var_os(PROTECT).is_some_and(|value| value == "1");
-        let numbers = (number(CHANNEL)?, number(SCOREBOARD)?);
         if ATTACHED.swap(true, Ordering::Relaxed) {
             return Err(AttachError::AlreadyAttached);
         }

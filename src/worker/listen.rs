@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
+use tokio::net::{TcpListener, TcpStream, ToSocketAddrs, lookup_host};
 use tokio::time::Sleep;
 
 use crate::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
@@ -30,9 +30,13 @@ pub(crate) struct OwnListener {
 }
 
 impl OwnListener {
-    /// Binds, and prints the address.
+    /// Binds, and prints the address. An error names the addresses that were tried.
     pub(crate) async fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+        let addresses: Vec<SocketAddr> = lookup_host(address).await?.collect();
+        let listener = TcpListener::bind(&addresses[..]).await.map_err(|error| {
+            let tried: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            io::Error::new(error.kind(), format!("{}: {error}", tried.join(", ")))
+        })?;
         let address = listener.local_addr()?;
         // If standard error is closed, nothing is lost.
         let _ = writeln!(

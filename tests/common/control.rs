@@ -74,9 +74,15 @@ impl Asked {
 }
 
 impl Primary {
-    /// Its control socket, where it is by itself.
+    /// Its control socket, where it is by itself: with another name or port, the only one there.
     pub fn control(&self) -> PathBuf {
-        self.directory().join(format!("app-{}.sock", self.port()))
+        let usual = self.directory().join(format!("app-{}.sock", self.port()));
+        if usual.exists() {
+            return usual;
+        }
+        let entries = std::fs::read_dir(self.directory()).into_iter().flatten().flatten();
+        let mut paths = entries.map(|entry| entry.path());
+        paths.find(|path| path.extension().is_some_and(|it| it == "sock")).unwrap_or(usual)
     }
 
     /// Sends a request, with more keys.

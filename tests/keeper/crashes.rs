@@ -139,7 +139,7 @@ fn primaries_that_keep_dying_are_given_up_after_longer_and_longer_pauses() {
         .collect();
     assert_eq!(pauses, [0, 100, 200, 400, 800, 1_600, 3_200]);
     let last = log.lines().last().unwrap();
-    assert_eq!(last, "sticky-lb: primary crashed 8 times in a row, each too soon: given up");
+    assert_eq!(last, "sticky-lb: primary ended 8 times in a row, each too soon: given up");
 }
 
 #[test]

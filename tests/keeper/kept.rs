@@ -18,7 +18,7 @@ use crate::common::{Primary, TIMEOUT, eventually};
 use crate::{keeps_program, patient};
 
 /// Says something to the keeper over its primary's own socket, which takes privileges to have.
-fn say(primary: &Primary, text: &str, descriptors: &[BorrowedFd<'_>]) {
+pub(crate) fn say(primary: &Primary, text: &str, descriptors: &[BorrowedFd<'_>]) {
     let own = primary.primary_pid();
     let number = variable(own, "STICKY_LB_KEEPER_SOCKET").unwrap().parse().unwrap();
     let process = pidfd_open(pid(own), PidfdFlags::empty()).unwrap();

@@ -8,6 +8,8 @@ mod common;
 
 mod crashes;
 mod kept;
+mod stuck;
+mod taken;
 mod terminal;
 
 use std::os::unix::process::ExitStatusExt;

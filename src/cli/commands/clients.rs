@@ -1,6 +1,6 @@
 //! `where` and `conns`: the slots that clients go to, the workers that hold their connections.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use clap::Args;
 use ipnet::IpNet;
@@ -10,7 +10,7 @@ use crate::cli::failure::Failure;
 use crate::cli::screen::{Look, Tone};
 use crate::cli::table::{Column, Value, pairs, table};
 use crate::cli::units::{NOTHING, clean, maybe, seconds};
-use crate::control::protocol::Request;
+use crate::control::protocol::{Request, address};
 use crate::control::report::{Connections, RouteExplanation};
 
 /// Hexadecimal digits of a key.
@@ -65,11 +65,8 @@ pub(in crate::cli) struct Conns {
 
 /// Addresses may be pasted with their port.
 fn client(text: &str) -> Result<Client, String> {
-    if let Ok(address) = text.parse() {
+    if let Some(address) = address(text) {
         return Ok(Client::Address(address));
-    }
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok(Client::Address(address.ip()));
     }
     if text.len() == KEY && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(Client::Key(text.to_ascii_lowercase()));
@@ -78,9 +75,8 @@ fn client(text: &str) -> Result<Client, String> {
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
-    let single = || text.parse::<IpAddr>().map(IpNet::from);
-    let network = text.parse().or_else(|_| single());
-    network.map_err(|_| "expected an address, or a network as 10.0.0.0/8".to_owned())
+    let network = text.parse().ok().or_else(|| address(text).map(IpNet::from));
+    network.ok_or_else(|| "expected an address, or a network as 10.0.0.0/8".to_owned())
 }
 
 pub(super) fn route(client: &mut ControlClient, wanted: Where) -> Result<(), Failure> {
@@ -180,6 +176,8 @@ mod tests {
         assert_eq!(client("10.0.0.1:5000"), address("10.0.0.1"));
         assert_eq!(client("[2001:db8::1]:5000"), address("2001:db8::1"));
         assert_eq!(client("2001:db8::1"), address("2001:db8::1"));
+        assert_eq!(client("fe80::1%eth0"), address("fe80::1"));
+        assert_eq!(client("[fe80::1%2]:5000"), address("fe80::1"));
         assert_eq!(client("00112233AABBCCDD"), Ok(Client::Key("00112233aabbccdd".into())));
         for wrong in ["", "localhost", "10.0.0", "00112233aabbccd", "0x112233aabbccdd", "-1"] {
             assert!(client(wrong).is_err(), "{wrong}");
@@ -189,6 +187,7 @@ mod tests {
     #[test]
     fn networks_may_be_single_addresses() {
         assert_eq!(network("10.0.0.1").unwrap().to_string(), "10.0.0.1/32");
+        assert_eq!(network("fe80::1%eth0").unwrap().to_string(), "fe80::1/128");
         assert_eq!(network("2001:db8::/32").unwrap().to_string(), "2001:db8::/32");
         assert!(network("10.0.0.0/33").is_err());
     }

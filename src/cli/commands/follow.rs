@@ -37,18 +37,26 @@ pub(in crate::cli) struct Logs {
     lines: usize,
 }
 
+/// All that another primary has from its start, as far as it is in memory.
+const ALL: usize = 100_000;
+
 pub(super) fn events(client: &mut ControlClient, wanted: &Events) -> Result<(), Failure> {
     let request = Request::Events { follow: wanted.follow, last: wanted.last };
+    // Another primary counts its events from the beginning.
+    let next = Request::Events { follow: true, last: ALL };
     let mut before = None;
-    client.stream(&request, |event: &Event, look| {
-        let gap = gap(before.replace(event.number), event.number);
+    client.stream(&request, wanted.follow.then_some(&next), |event: &Event, look| {
+        let before = before.replace(event.number).filter(|before| *before < event.number);
+        let gap = gap(before, event.number);
         missed(gap, "event") + &event_line(event, look)
     })
 }
 
 pub(super) fn logs(client: &mut ControlClient, wanted: &Logs) -> Result<(), Failure> {
     let Logs { follow, slot, err, lines } = *wanted;
-    client.stream(&Request::Logs { follow, slot, err, lines }, log_line)
+    let request = |lines| Request::Logs { follow, slot, err, lines };
+    let next = request(ALL);
+    client.stream(&request(lines), follow.then_some(&next), log_line)
 }
 
 /// Events between two that came one after the other.

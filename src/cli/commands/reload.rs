@@ -5,10 +5,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::cli::client::ControlClient;
 use crate::cli::failure::Failure;
 use crate::cli::screen::{Look, complain};
-use crate::cli::units::clean;
+use crate::cli::units::{clean, counted};
 use crate::control::client::ClientError;
 use crate::control::protocol::{Line, Request};
-use crate::control::report::Rollout;
+use crate::control::report::{NotApplied, Rollout};
 
 const GOES_ON: &str =
     "not followed any more: the rolling restart goes on, `sticky-lb status` says how far it is";
@@ -16,14 +16,27 @@ const GOES_ON: &str =
 pub(super) fn reload(client: &mut ControlClient) -> Result<(), Failure> {
     let mut waiting = client.begin(&Request::Reload {}, GOES_ON)?;
     let progress = Progress::new(client.json);
+    let mut number = None;
     let done = loop {
-        match waiting.next_line()? {
-            Line::Item(item) if client.json => {
-                client.say(item, |_: &Rollout, _| String::new())?;
+        let line = match waiting.next_line() {
+            Err(Failure::Client(ClientError::Ended | ClientError::Lost(_))) if number.is_some() => {
+                // The primary was replaced meanwhile, and the rolling restart goes on in the next one.
+                let number = number.unwrap_or_default();
+                waiting = client.begin_again(&Request::Rollout { number }, GOES_ON)?;
+                continue;
             }
+            line => line?,
+        };
+        match line {
             Line::Item(item) => {
-                let rollout = serde_json::from_value(item).map_err(ClientError::Answer)?;
-                progress.show(&rollout);
+                let rollout: Rollout =
+                    serde_json::from_value(item.clone()).map_err(ClientError::Answer)?;
+                number = Some(rollout.number);
+                if client.json {
+                    client.say(item, |_: &Rollout, _| String::new())?;
+                } else {
+                    progress.show(&rollout);
+                }
             }
             Line::Done(done) => break done,
             Line::Error(problem) => return Err(ClientError::Problem(problem).into()),
@@ -32,7 +45,26 @@ pub(super) fn reload(client: &mut ControlClient) -> Result<(), Failure> {
     drop(progress);
     let rollout: Rollout = serde_json::from_value(done.clone()).map_err(ClientError::Answer)?;
     client.say(done, summary)?;
+    if !client.json {
+        complain_of(&rollout.not_applied);
+    }
     failure_reason(&rollout).map_or(Ok(()), |reason| Err(Failure::Failed(reason)))
+}
+
+/// Says which changed settings were not applied, and what applies them.
+pub(super) fn complain_of(not_applied: &[NotApplied]) {
+    for by in ["reload", "upgrade", "restart"] {
+        let settings = not_applied.iter().filter(|it| it.applied_by == by);
+        let settings: Vec<_> = settings.map(|it| clean(&it.setting)).collect();
+        let how = match by {
+            "restart" => "a restart of sticky-lb applies".to_owned(),
+            command => format!("`sticky-lb {command}` applies"),
+        };
+        let them = if settings.len() == 1 { "it" } else { "them" };
+        if !settings.is_empty() {
+            complain(&format!("not applied: {}: {how} {them}", settings.join(", ")));
+        }
+    }
 }
 
 /// How far it is: a bar on a terminal, and lines elsewhere, one for each change.
@@ -75,7 +107,8 @@ pub(super) fn progress(rollout: &Rollout) -> String {
     let by = if trigger.is_empty() { String::new() } else { format!(" by {}", clean(trigger)) };
     let waits = under_way(rollout);
     let waits = if waits.is_empty() { waits } else { format!(", {waits}") };
-    format!("rolling restart {number}{by}: {replaced} of {of} slots replaced{waits}")
+    let of = counted((*of).into(), "slot");
+    format!("rolling restart {number}{by}: {replaced} of {of} replaced{waits}")
 }
 
 fn under_way(rollout: &Rollout) -> String {
@@ -88,13 +121,18 @@ fn summary(rollout: &Rollout, _: Look) -> String {
         return String::new();
     }
     let Rollout { number, replaced, of, .. } = rollout;
-    format!("rolling restart {number} is done: {replaced} of {of} slots have new workers\n")
+    let (of, have) = (
+        counted((*of).into(), "slot"),
+        if *of == 1 { "has a new worker" } else { "have new workers" },
+    );
+    format!("rolling restart {number} is done: {replaced} of {of} {have}\n")
 }
 
 /// Why it came to nothing, if it did.
 fn failure_reason(rollout: &Rollout) -> Option<String> {
     let Rollout { number, replaced, of, .. } = rollout;
-    let begin = format!("rolling restart {number}, {replaced} of {of} slots replaced,");
+    let of = counted((*of).into(), "slot");
+    let begin = format!("rolling restart {number}, {replaced} of {of} replaced,");
     let reason = rollout.reason.as_deref().map(|reason| format!(": {}", clean(reason)));
     let reason = reason.unwrap_or_default();
     match rollout.result.as_deref() {
@@ -119,6 +157,7 @@ mod tests {
             under_way: vec![(1, "its new worker to be ready".into())],
             result: result.map(str::to_owned),
             reason: None,
+            not_applied: Vec::new(),
         }
     }
 

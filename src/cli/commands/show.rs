@@ -95,7 +95,7 @@ fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
             format!("{}, {}, up {up}{replaced}", clean(&s.version), processes(s))
         }),
         ("listening", clean(&s.listening.join(", "))),
-        ("admin", maybe(s.admin.as_deref(), clean) + &token_file(s)),
+        ("admin", maybe(s.admin.as_deref(), url) + &token_file(s)),
         ("control", maybe(s.control.as_deref(), clean)),
         ("placement", clean(&s.placement)),
         (
@@ -147,6 +147,11 @@ fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
     text
 }
 
+/// Where a browser finds the admin listener.
+fn url(address: &str) -> String {
+    format!("http://{}/", clean(address))
+}
+
 fn token_file(status: &Status) -> String {
     let file = status.admin_token_file.as_deref();
     file.map(|file| format!(", token in {}", clean(file))).unwrap_or_default()
@@ -186,7 +191,8 @@ fn warnings(status: &Status, workers: &[Worker]) -> Vec<(Tone, String)> {
     }
     if status.serving < status.workers {
         let tone = if status.serving == 0 { Tone::Bad } else { Tone::Warn };
-        let text = format!("only {} of {} workers serve", status.serving, status.workers);
+        let workers = counted(status.workers.into(), "worker");
+        let text = format!("only {} of {workers} serve", status.serving);
         warnings.push((tone, text));
     }
     for (state, what_to_do) in TROUBLES {
@@ -202,6 +208,8 @@ fn warnings(status: &Status, workers: &[Worker]) -> Vec<(Tone, String)> {
     if let Some(rollout) = &status.rollout {
         warnings.push((Tone::Warn, progress(rollout)));
     }
+    let not_renewed = status.not_renewed.iter();
+    warnings.extend(not_renewed.map(|what| (Tone::Warn, format!("as before: {}", clean(what)))));
     warnings
 }
 

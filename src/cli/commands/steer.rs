@@ -42,8 +42,10 @@ fn scaled_text(scaled: &Scaled, _: Look) -> String {
 pub(super) fn drain(client: &mut ControlClient, slot: u16, wait: bool) -> Result<(), Failure> {
     let request = Request::Drain { slot, wait };
     if !wait {
-        let text = format!("slot {slot} drains: its worker finishes what it has\n");
-        return client.show(&request, |_: &Value, _| text);
+        return client.show(&request, |done: &Value, _| match is_already(done) {
+            true => format!("slot {slot} is drained already\n"),
+            false => format!("slot {slot} drains: its worker finishes what it has\n"),
+        });
     }
     client.wait(
         &request,
@@ -53,12 +55,19 @@ pub(super) fn drain(client: &mut ControlClient, slot: u16, wait: bool) -> Result
     )
 }
 
+fn is_already(done: &Value) -> bool {
+    done["already"] == true
+}
+
 pub(super) fn undrain(client: &mut ControlClient, slot: u16) -> Result<(), Failure> {
     client.wait(
         &Request::Undrain { slot },
         format!("slot {slot}: its worker gets ready"),
         "not waited for any more: the slot's worker is started all the same",
-        |_: &Value, _| format!("slot {slot} serves\n"),
+        |done: &Value, _| match is_already(done) {
+            true => format!("slot {slot} serves already\n"),
+            false => format!("slot {slot} serves\n"),
+        },
     )
 }
 

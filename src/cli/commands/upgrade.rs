@@ -1,52 +1,65 @@
 //! `upgrade`: waits until the primary is its own successor.
 
+use std::path::PathBuf;
 use std::thread::sleep;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::cli::client::{ControlClient, turning};
+use crate::cli::commands::reload::complain_of;
 use crate::cli::failure::Failure;
-use crate::control::client::{ClientError, Deadline};
+use crate::cli::successor::{LOOK, TIMEOUT, look};
+use crate::cli::units::clean;
+use crate::control::client::ClientError;
 use crate::control::protocol::Request;
-use crate::control::report::Status;
+use crate::control::report::{Status, Upgrading};
 use crate::protocol::ids::Timestamp;
 
 const GOES_ON: &str = "not waited for any more: `sticky-lb status` says which release runs";
 
-/// How long the successor may take until it answers.
-const TIMEOUT: Duration = Duration::from_secs(15);
-/// How long one answer may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(20);
-
 pub(super) fn upgrade(client: &mut ControlClient) -> Result<(), Failure> {
     let before: Status = client.ask(&Request::Status {})?;
     let mut waiting = client.begin(&Request::Upgrade {}, GOES_ON)?;
-    let after = turning("the new program looks at what is left to it".to_owned(), || {
-        match waiting.finish() {
-            // It may have begun before the answer was out.
-            Ok(_) | Err(Failure::Client(ClientError::Ended | ClientError::Lost(_))) => {}
-            Err(error) => return Err(error),
-        }
-        successor(client, &before)
-    })?;
+    let (upgrading, after) =
+        turning("the new program looks at what is left to it".to_owned(), || {
+            let upgrading: Upgrading = match waiting.finish() {
+                Ok(answer) => serde_json::from_value(answer).map_err(ClientError::Answer)?,
+                // It may have begun before the answer was out.
+                Err(Failure::Client(ClientError::Ended | ClientError::Lost(_))) => {
+                    Upgrading::default()
+                }
+                Err(error) => return Err(error),
+            };
+            let after = successor(client, &before, upgrading.control.as_ref().map(PathBuf::from))?;
+            Ok((upgrading, after))
+        })?;
     let (from, to, pid) = (before.version, after.version, after.pid);
-    let said = json!({"pid": pid, "from": from, "to": to, "upgrades": after.upgrades});
+    let said = json!({
+        "pid": pid, "from": from, "to": to, "upgrades": after.upgrades,
+        "not_applied": upgrading.not_applied,
+    });
+    let address = (before.listening != after.listening)
+        .then(|| format!("clients connect to {} now\n", clean(&after.listening.join(", "))));
     client.say(said, |_: &Value, _| {
         format!("primary {pid} runs sticky-lb {to} now, before {from}: workers have not noticed\n")
-    })
+            + &address.unwrap_or_default()
+    })?;
+    if !client.json {
+        complain_of(&upgrading.not_applied);
+    }
+    Ok(())
 }
 
-/// Waits until it answers.
-fn successor(client: &ControlClient, before: &Status) -> Result<Status, Failure> {
+/// Waits until it answers: where the primary before did, or at a control socket of another name.
+fn successor(
+    client: &ControlClient,
+    before: &Status,
+    next: Option<PathBuf>,
+) -> Result<Status, Failure> {
     let begun = Timestamp::now();
     while Timestamp::now().since(begun) < TIMEOUT {
         // Between the two nobody answers, or the one before does still.
-        let answer =
-            client.ask_until::<Status>(&Request::Status {}, Deadline::after(ANSWER_TIMEOUT));
-        if let Ok(status) = answer {
+        if let Some((_, status)) = look(&client.path, next.as_ref(), before.pid) {
             if status.upgrades > before.upgrades {
                 return Ok(status);
             }

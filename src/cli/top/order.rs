@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::cli::units::counted;
 use crate::control::client::{ClientError, Deadline, ask};
 use crate::control::protocol::Request;
 use crate::control::report::{Rollout, Scaled};
@@ -89,12 +90,13 @@ fn parse<T: DeserializeOwned>(done: Value) -> Result<T, ClientError> {
 }
 
 fn replaced(Rollout { number, replaced, of, .. }: Rollout) -> String {
-    format!("rolling restart {number} is done, {replaced} of {of} slots replaced")
+    let of = counted(of.into(), "slot");
+    format!("rolling restart {number} is done, {replaced} of {of} replaced")
 }
 
 fn scaled(Scaled { from, to, deferred }: Scaled) -> String {
     let when = if deferred { ", when the rolling restart has ended" } else { "" };
-    format!("from {from} workers to {to}{when}")
+    format!("from {} to {to}{when}", counted(from.into(), "worker"))
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ impl From<Problem> for Rejection {
     fn from(problem: Problem) -> Self {
         let status = match problem.code {
             Code::Version | Code::BadRequest => StatusCode::BAD_REQUEST,
+            Code::NotFound => StatusCode::NOT_FOUND,
             Code::Refused => StatusCode::CONFLICT,
             Code::Failed | Code::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
             Code::Forbidden => StatusCode::FORBIDDEN,

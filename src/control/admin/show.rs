@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::control::admin::answer::Rejection;
 use crate::control::admin::state::Admin;
 use crate::control::answers::Control;
-use crate::control::protocol::{Problem, Request};
+use crate::control::protocol::{self, Problem, Request};
 
 /// Capacity of an answer's channel of items.
 const MAX_ITEMS: usize = 16;
@@ -42,12 +42,16 @@ pub(super) async fn slot(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RouteQuery {
-    address: Option<std::net::IpAddr>,
+    address: Option<String>,
     key: Option<String>,
 }
 
 pub(super) async fn route(State(admin): State<Admin>, uri: Uri) -> Shown {
     let RouteQuery { address, key } = query(&uri)?;
+    let parse = |text: String| {
+        protocol::address(&text).ok_or_else(|| Rejection::bad(format!("{text:?} is no address")))
+    };
+    let address = address.map(parse).transpose()?;
     show(&admin, Request::Where { address, key }).await
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::control::answers::show::find;
 use crate::control::answers::{Control, Items, item};
 use crate::control::protocol::Problem;
 use crate::control::report::LogLine;
@@ -17,6 +18,9 @@ impl Control {
         lines: usize,
         items: &Items,
     ) -> Result<Value, Problem> {
+        if let Some(slot) = slot {
+            find(&self.links.pool.status().await?, slot)?;
+        }
         let filter = LineFilter { slot: slot.map(SlotId), err };
         let Recent { printed, mut follower } = self.links.output.recent(filter, lines);
         send(&printed, items).await?;

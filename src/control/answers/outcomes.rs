@@ -10,7 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::control::answers::{Control, Items, item, to_json};
 use crate::control::history::{Entry, rollout_text};
 use crate::control::protocol::{Code, Problem};
-use crate::control::report::Rollout;
+use crate::control::report::{NotApplied, Rollout};
 use crate::control::snapshot::rollout;
 use crate::protocol::ids::SlotId;
 use crate::supervisor::event::{End, Event, WorkerChange};
@@ -31,10 +31,37 @@ impl Control {
         Follow { events: self.history.last(0, |_| false).1 }
     }
 
-    /// Orders a rolling restart and sends its progress whenever that changes.
+    /// Orders a rolling restart and follows it.
     pub(super) async fn reload(&self, items: &Items) -> Result<Value, Problem> {
-        let mut follow = self.follow();
-        let number = self.links.primary.reload().await?;
+        let follow = self.follow();
+        let (number, not_applied) = self.links.primary.reload().await?;
+        let report = self.until_rolled_out(follow, number, items).await?;
+        outcome(&report, not_applied)
+    }
+
+    /// Follows a rolling restart that another primary may have begun.
+    pub(super) async fn rollout(&self, number: u64, items: &Items) -> Result<Value, Problem> {
+        let (past, events) = self.history.last(usize::MAX, |_| true);
+        let mut past = past.iter().rev();
+        if let Some(report) = past.find_map(|entry| ended(&entry.event, number)) {
+            return outcome(&report, Vec::new());
+        }
+        let pool = self.links.pool.status().await?;
+        if pool.rollout.is_none_or(|rollout| rollout.number != number) {
+            let text = format!("rolling restart {number} is not under way: see `events`");
+            return Err(Problem::new(Code::Refused, text));
+        }
+        let report = self.until_rolled_out(Follow { events }, number, items).await?;
+        outcome(&report, Vec::new())
+    }
+
+    /// Sends the progress of a rolling restart whenever that changes, until its end.
+    async fn until_rolled_out(
+        &self,
+        mut follow: Follow,
+        number: u64,
+        items: &Items,
+    ) -> Result<Report, Problem> {
         let mut poll = tokio::time::interval(POLL_INTERVAL);
         let mut last = None;
         loop {
@@ -42,7 +69,7 @@ impl Control {
                 biased;
                 event = follow.next() => {
                     if let Some(report) = ended(&event?, number) {
-                        return outcome(&report);
+                        return Ok(report);
                     }
                 }
                 _ = poll.tick() => {}
@@ -63,7 +90,6 @@ impl Control {
         slot: SlotId,
     ) -> Result<(), Problem> {
         loop {
-            fail_if_stopping(&follow.next().await?)?;
             match self.state_of(slot).await? {
                 (SlotState::Drained, 0) => return Ok(()),
                 (SlotState::Drained, _) => {}
@@ -72,6 +98,7 @@ impl Control {
                     return Err(Problem::new(Code::Failed, text));
                 }
             }
+            fail_if_stopping(&follow.next().await?)?;
         }
     }
 
@@ -159,7 +186,7 @@ fn ended(event: &Event, number: u64) -> Option<Report> {
 }
 
 /// Every result but `done` is a failure.
-fn outcome(report: &Report) -> Result<Value, Problem> {
+fn outcome(report: &Report, not_applied: Vec<NotApplied>) -> Result<Value, Problem> {
     let Report { number, trigger, outcome, replaced, of } = report;
     if *outcome != Outcome::Done {
         return Err(Problem::new(Code::Failed, rollout_text(report).1));
@@ -170,6 +197,7 @@ fn outcome(report: &Report) -> Result<Value, Problem> {
         replaced: *replaced,
         of: *of,
         result: Some("done".to_owned()),
+        not_applied,
         ..Rollout::default()
     })
 }

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::control::answers::Control;
+use crate::control::answers::{Control, to_json};
 use crate::control::protocol::{Code, Problem};
 use crate::control::report::{Levels, Rebalanced, Scaled};
 use crate::protocol::ids::SlotId;
@@ -20,18 +20,20 @@ impl Control {
 
     pub(super) async fn drain(&self, slot: u16, wait: bool) -> Result<Value, Problem> {
         let follow = self.follow();
-        self.order(slot, SlotOrder::Drain).await?;
+        let already = already(self.order(slot, SlotOrder::Drain).await)?;
         if wait {
             self.until_drained(follow, SlotId(slot)).await?;
         }
-        Ok(json!({}))
+        Ok(done(already))
     }
 
     pub(super) async fn undrain(&self, slot: u16) -> Result<Value, Problem> {
         let follow = self.follow();
-        self.order(slot, SlotOrder::Undrain).await?;
-        self.until_serving(follow, SlotId(slot)).await?;
-        Ok(json!({}))
+        let already = already(self.order(slot, SlotOrder::Undrain).await)?;
+        if !already {
+            self.until_serving(follow, SlotId(slot)).await?;
+        }
+        Ok(done(already))
     }
 
     pub(super) async fn restart(&self, slot: u16) -> Result<Value, Problem> {
@@ -62,8 +64,7 @@ impl Control {
     }
 
     pub(super) async fn upgrade(&self) -> Result<Value, Problem> {
-        self.links.primary.upgrade().await?;
-        Ok(json!({}))
+        to_json(&self.links.primary.upgrade().await?)
     }
 
     pub(super) async fn rebalance(&self) -> Result<Rebalanced, Problem> {
@@ -85,6 +86,19 @@ impl Control {
     async fn order(&self, slot: u16, order: SlotOrder) -> Result<(), Refusal> {
         self.links.pool.slot(SlotId(slot), order).await
     }
+}
+
+/// Whether a slot has been before what was ordered, which is no failure: a script may say it twice.
+fn already(result: Result<(), Refusal>) -> Result<bool, Refusal> {
+    match result {
+        Ok(()) => Ok(false),
+        Err(Refusal::Already(..)) => Ok(true),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+fn done(already: bool) -> Value {
+    if already { json!({"already": true}) } else { json!({}) }
 }
 
 fn scale(text: &str) -> Option<Scale> {

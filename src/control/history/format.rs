@@ -41,14 +41,14 @@ fn text(event: &Event) -> (String, String) {
         }
         Event::RolloutStarted { number, trigger, of } => (
             "rollout-started",
-            format!("rolling restart {number} of {of} slots started, by {trigger}"),
+            format!("rolling restart {number} of {} started, by {trigger}", counted(*of, "slot")),
         ),
         Event::RolloutEnded(report) => rollout_text(report),
         Event::Scaled { from, to, by } => {
-            ("scaled", format!("scaled from {from} workers to {to}, by {by}"))
+            ("scaled", format!("scaled from {} to {to}, by {by}", counted(*from, "worker")))
         }
         Event::Resumed { workers, after } => {
-            ("resumed", format!("{workers} workers resumed after {after}"))
+            ("resumed", format!("{} resumed after {after}", counted(*workers, "worker")))
         }
         Event::Stopping { at_once: true } => ("stopping", "stopping, forced".to_owned()),
         Event::Stopping { at_once: false } => ("stopping", "stopping gracefully".to_owned()),
@@ -66,7 +66,7 @@ fn worker_text(change: &WorkerChange) -> (String, String) {
     let (kind, text) = match change {
         WorkerChange::Spawned => ("worker-started", "worker started".to_owned()),
         WorkerChange::Ready { serving, of } => {
-            ("worker-ready", format!("worker ready, {serving} of {of} slots serve"))
+            ("worker-ready", format!("worker ready, {serving} of {} serve", counted(*of, "slot")))
         }
         WorkerChange::Replacing(reason) => {
             ("worker-replacing", format!("worker replacing: {reason}"))
@@ -79,10 +79,9 @@ fn worker_text(change: &WorkerChange) -> (String, String) {
             } else {
                 ("worker-exited", "exited")
             };
-            let uptime = seconds(*uptime);
-            let begin = format!("worker {verb} after {uptime} and {connections} connections");
+            let (uptime, connections) = (seconds(*uptime), counted(*connections, "connection"));
             let open = if ended.open > 0 { format!("; {ended}") } else { String::new() };
-            (kind, format!("{begin}: {reason}{open}"))
+            (kind, format!("worker {verb} after {uptime} and {connections}: {reason}{open}"))
         }
     };
     (kind.to_owned(), text)
@@ -91,7 +90,8 @@ fn worker_text(change: &WorkerChange) -> (String, String) {
 /// The end of a rolling restart: kind and text.
 pub(in crate::control) fn rollout_text(report: &Report) -> (&'static str, String) {
     let Report { number, outcome, replaced, of, .. } = report;
-    let begin = format!("rolling restart {number}, {replaced} of {of} slots replaced,");
+    let of = counted(*of, "slot");
+    let begin = format!("rolling restart {number}, {replaced} of {of} replaced,");
     match outcome {
         Outcome::Done => ("rollout-done", format!("rolling restart {number} done")),
         Outcome::Aborted(slot, reason) => {
@@ -100,6 +100,12 @@ pub(in crate::control) fn rollout_text(report: &Report) -> (&'static str, String
         Outcome::Superseded => ("rollout-superseded", format!("{begin} superseded by a newer one")),
         Outcome::Stopped => ("rollout-stopped", format!("{begin} stopped")),
     }
+}
+
+/// `1 slot`, `2 slots`.
+fn counted(count: impl Into<u64>, one: &str) -> String {
+    let count = count.into();
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
 fn seconds(duration: std::time::Duration) -> String {

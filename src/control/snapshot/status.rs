@@ -13,6 +13,7 @@ use crate::system::keeper::main_pid;
 /// The report.
 pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts) -> Status {
     let (facts, counters) = (&links.facts, &frontend.counters);
+    let notes = links.notes.borrow().clone();
     let workers = || pool.slots.iter().flat_map(|slot| &slot.workers);
     Status {
         name: facts.name.clone(),
@@ -27,7 +28,8 @@ pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts)
         listening: vec![facts.address.to_string()],
         admin: facts.admin.map(|address| address.to_string()),
         admin_token_file: facts.admin_token_file.as_ref().map(|it| it.display().to_string()),
-        control: facts.control.as_ref().map(|path| path.display().to_string()),
+        control: notes.control.map(|path| path.display().to_string()),
+        not_renewed: notes.not_renewed,
         placement: placement_name(facts.placement).to_owned(),
         serving: pool.serving,
         workers: pool.of,

@@ -193,6 +193,7 @@ pub(crate) fn sample() -> StateFile {
             },
             source: Some("workers = 2\n".to_owned()),
             secret: vec![0, 255],
+            token: Some("0123456789abcdef".to_owned()),
             control: Some(ControlSocketSnapshot {
                 path: "/run/app.sock".into(),
                 wanted: None,
@@ -200,6 +201,7 @@ pub(crate) fn sample() -> StateFile {
             }),
             admin: Some("127.0.0.1:9000".to_owned()),
             all_ready: true,
+            listener: None,
         },
         frontend: frontend(pool.summary.counters.clone()),
         pool,

@@ -6,6 +6,9 @@ use std::os::fd::BorrowedFd;
 use crate::link::stats::WorkerStats;
 use crate::protocol::scoreboard::{Counter, Scoreboard, SharedFlag};
 
+/// No worker counts more, whatever it writes: all workers' counts can be added up.
+const MAX_COUNT: u64 = 1 << 40;
+
 /// A mapping of a worker's scoreboard.
 #[derive(Debug)]
 pub struct NativeStats {
@@ -23,7 +26,7 @@ impl NativeStats {
     }
 
     pub(in crate::link) fn read(&self) -> WorkerStats {
-        let count = |counter| Some(self.scoreboard.get(counter));
+        let count = |counter| Some(self.scoreboard.get(counter).min(MAX_COUNT));
         WorkerStats {
             connections: count(Counter::Connections),
             connections_total: count(Counter::ConnectionsTotal),
@@ -57,6 +60,19 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
+
+    #[test]
+    fn counts_of_nonsense_can_be_added_up() {
+        let (page, file) = Scoreboard::create().unwrap();
+        let stats = NativeStats::open(file.as_fd()).unwrap();
+        page.set(Counter::Connections, u64::MAX);
+        let connections = stats.read().connections.unwrap();
+        let all = u64::from(u16::MAX) + 1;
+        assert!(
+            connections.checked_mul(all).is_some(),
+            "one of {all} workers counts {connections}"
+        );
+    }
 
     #[test]
     fn the_scoreboard_is_read_and_written() {

@@ -1,18 +1,22 @@
 //! PM2's script, interpreter and arguments of both as one command.
 
+use std::io::Read;
 use std::path::Path;
 
 use serde_json::Value;
 
 use crate::settings::pm2::ecosystem::App;
 use crate::settings::units;
+use crate::supervisor::command::WorkerCommand;
+use crate::supervisor::shell;
 
 /// PM2's interpreter for a script's extension.
-const INTERPRETERS: [(&str, &str); 9] = [
+const INTERPRETERS: [(&str, &str); 10] = [
     ("js", "node"),
     ("cjs", "node"),
     ("mjs", "node"),
     ("ts", "node"),
+    ("tsx", "node"),
     ("py", "python3"),
     ("rb", "ruby"),
     ("pl", "perl"),
@@ -20,36 +24,122 @@ const INTERPRETERS: [(&str, &str); 9] = [
     ("sh", "bash"),
 ];
 
-/// The command without the app's own arguments. `base` is its directory.
-pub(super) fn command(app: &App, base: &Path) -> Result<Vec<String>, String> {
-    let first = |keys: &[&str]| keys.iter().find_map(|key| app.get(*key)).filter(|v| !v.is_null());
-    let script = first(&["script", "cmd"]).and_then(Value::as_str);
+/// The command of an app under its first names, without the app's own arguments, and what is to be said of it.
+/// `base` is its directory.
+pub(super) fn command(app: &App, base: &Path) -> Result<Command, String> {
+    let value = |key: &str| app.get(key).filter(|value| !value.is_null());
+    let script = value("script").and_then(Value::as_str);
     let script = script.ok_or("script: expected a string")?;
-    let interpreter = first(&["interpreter", "exec_interpreter"]).and_then(Value::as_str);
-    let interpreter = interpreter.or_else(|| usual(script)).filter(|name| *name != "none");
-    let Some(interpreter) = interpreter else { return Ok(program(script, base)) };
+    let mut notes = Vec::new();
+    let given = value("interpreter").and_then(Value::as_str);
+    if given.is_none() && is_line(script, base) {
+        let words = match words(&script.into()) {
+            Ok(words) if !needs_shell(script, &words) => words,
+            // As PM2 runs it.
+            _ => {
+                if value("args").is_some() {
+                    notes.push(
+                        "args: PM2 drops them where the script is a line for a shell".to_owned(),
+                    );
+                }
+                return Ok(Command {
+                    words: by_bash(script),
+                    has_args: false,
+                    is_node: false,
+                    notes,
+                });
+            }
+        };
+        return Ok(Command { words, has_args: true, is_node: false, notes });
+    }
+    let interpreter = match given {
+        Some("none") => None,
+        Some(given) => Some(without_version(given, &mut notes)),
+        None => usual(script, base),
+    };
+    let Some(interpreter) = interpreter else {
+        return Ok(Command { words: program(script, base), has_args: true, is_node: false, notes });
+    };
+    if given.is_none() && Path::new(script).extension().is_some_and(|it| it == "ts" || it == "tsx")
+    {
+        notes.push(
+            "script: PM2 runs TypeScript by bun, before version 6 by ts-node; here it is run by node, \
+             which can from 22.18 on"
+                .to_owned(),
+        );
+    }
+    let is_node = interpreter.rsplit('/').next().is_some_and(|name| name.ends_with("node"));
     let mut command = vec![interpreter.to_owned()];
-    if let Some(value) = first(&["node_args", "interpreter_args"]) {
+    if let Some(value) = value("node_args") {
         command.extend(words(value).map_err(|text| format!("node_args: {text}"))?);
     }
     command.push(script.to_owned());
-    Ok(command)
+    Ok(Command { words: command, has_args: true, is_node, notes })
 }
 
-fn usual(script: &str) -> Option<&'static str> {
-    let extension = Path::new(script).extension()?;
-    INTERPRETERS.iter().find(|(known, _)| extension == *known).map(|(_, program)| *program)
+/// Words of a command.
+#[derive(Debug)]
+pub(super) struct Command {
+    /// The program and its arguments.
+    pub(super) words: Vec<String>,
+    /// The app's own arguments follow.
+    pub(super) has_args: bool,
+    /// It is run by Node.
+    pub(super) is_node: bool,
+    /// What is to be said of it.
+    pub(super) notes: Vec<String>,
 }
 
-/// A program in the app's own directory precedes one in `PATH`, as in PM2. A script may be several
-/// words: `npm start`.
+/// `node@18` is a version that PM2 takes from nvm.
+fn without_version<'a>(interpreter: &'a str, notes: &mut Vec<String>) -> &'a str {
+    let Some((name, version)) = interpreter.split_once('@') else { return interpreter };
+    notes.push(format!(
+        "interpreter: PM2 takes version {version} of {name} from nvm: write that one's path into command"
+    ));
+    name
+}
+
+/// Whether PM2 takes a script for a line of several words.
+fn is_line(script: &str, base: &Path) -> bool {
+    script.contains(' ') && !base.join(script).exists()
+}
+
+/// Whether a shell has to take the line apart.
+fn needs_shell(line: &str, words: &[String]) -> bool {
+    const SHELLS: [char; 16] =
+        ['&', '|', ';', '<', '>', '(', ')', '$', '`', '*', '?', '[', '{', '~', '!', '\n'];
+    let mut all = words.iter().map(Into::into);
+    let program = all.next().unwrap_or_default();
+    let command = WorkerCommand { program, arguments: all.collect(), ..WorkerCommand::default() };
+    line.contains(SHELLS) || shell::hint(&command).is_some()
+}
+
+fn by_bash(line: &str) -> Vec<String> {
+    ["bash", "-c", line].map(str::to_owned).into()
+}
+
+/// PM2's interpreter where none is given. A text of another kind is for Node, as Express's `bin/www`.
+fn usual(script: &str, base: &Path) -> Option<&'static str> {
+    let extension = Path::new(script).extension();
+    let known = INTERPRETERS.iter().find(|(known, _)| extension.is_some_and(|it| it == *known));
+    if let Some((_, program)) = known {
+        return Some(program);
+    }
+    let mut begin = Vec::new();
+    let file = std::fs::File::open(base.join(script)).ok()?;
+    file.take(512).read_to_end(&mut begin).ok()?;
+    // PM2 counts strange bytes; a program has zero bytes, a text has none.
+    (!begin.is_empty() && !begin.contains(&0)).then_some("node")
+}
+
+/// A program in the app's own directory precedes one in `PATH`, as in PM2.
 fn program(script: &str, base: &Path) -> Vec<String> {
     let own = base.join(script);
-    match words(&Value::from(script)) {
-        Ok(words) if words.len() > 1 && !own.exists() => words,
-        _ if !script.contains('/') && own.is_file() => vec![format!("./{script}")],
-        _ => vec![script.to_owned()],
-    }
+    vec![if !script.contains('/') && own.is_file() {
+        format!("./{script}")
+    } else {
+        script.to_owned()
+    }]
 }
 
 /// Words: a string that is split, or a list.

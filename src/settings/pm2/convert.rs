@@ -23,14 +23,24 @@ pub struct Converted {
     pub has_variables: bool,
 }
 
-/// Converts an app of the file `source` to a file that will be in `folder`.
+/// A setting that a check refuses, and why.
+pub type Refused = (String, String);
+
+/// Converts an app of the file `source` to a file that will be in `folder`. Settings that `check` refuses in its
+/// text are lost.
 #[must_use]
-pub fn convert(app: &App, source: &Path, folder: &Path) -> Converted {
+pub fn convert(
+    app: &App,
+    source: &Path,
+    folder: &Path,
+    check: impl Fn(&str) -> Vec<Refused>,
+) -> Converted {
+    let app = &keys::canonical(app);
     let directory = |path: &Path| {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         path.canonicalize().unwrap_or_else(|_| path.to_owned())
     };
-    let own = app.get("cwd").and_then(Value::as_str).unwrap_or_default();
+    let own = home(app.get("cwd").and_then(Value::as_str).unwrap_or_default());
     let base = directory(&directory(source.parent().unwrap_or(folder)).join(own));
     let elsewhere = (base != directory(folder)).then(|| base.clone());
     let mut conversion = Conversion {
@@ -41,7 +51,23 @@ pub fn convert(app: &App, source: &Path, folder: &Path) -> Converted {
         notes: Vec::new(),
     };
     conversion.app(app, &base);
-    conversion.finish(source)
+    // One that is lost may be what another one needs.
+    loop {
+        let converted = conversion.written(source);
+        let refused = check(&converted.text);
+        if !conversion.leave_out(refused) {
+            return converted;
+        }
+    }
+}
+
+/// PM2 takes `~` for the home directory.
+fn home(path: &str) -> String {
+    let rest = path.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    match rest.zip(std::env::var("HOME").ok()) {
+        Some((rest, home)) => home + rest,
+        None => path.to_owned(),
+    }
 }
 
 struct Conversion {
@@ -57,23 +83,31 @@ impl Conversion {
     fn app(&mut self, app: &App, base: &Path) {
         let cwd = self.elsewhere.as_deref().unwrap_or_else(|| Path::new(".")).to_string_lossy();
         self.values.insert("cwd".to_owned(), syntax::quoted(&cwd));
+        let (mut has_args, mut is_node) = (true, false);
         match command::command(app, base) {
-            Ok(words) => self.set("command", &words.into()),
+            Ok(command) => {
+                (has_args, is_node) = (command.has_args, command.is_node);
+                self.notes.extend(command.notes);
+                self.set("command", &self.rooted_program(command.words).into());
+            }
             Err(text) => self.notes.push(text),
         }
-        self.instances(app);
+        self.instances(app, is_node);
         self.port(app);
         for (key, value) in app {
             if let Some(profile) = key.strip_prefix("env_") {
                 self.variables(profile, value);
             } else if key == "env" {
                 self.variables("", value);
+            } else if key == "args" && !has_args || key == "cron_restart" && is_zero(value) {
+                // As PM2 takes it.
             } else if let Some(name) = keys::same(key) {
                 self.set(name, value);
             } else if let Some(reason) = keys::left_out(key, value) {
                 self.notes.push(format!("{key}: {reason}"));
             }
         }
+        self.notes.extend(secrets(app, |name| std::env::var(name).ok()));
         if app.get("time") == Some(&Value::Bool(true)) {
             let format = "\"YYYY-MM-DDTHH:mm:ss\"".to_owned();
             self.values.entry("log_date_format".to_owned()).or_insert(format);
@@ -83,14 +117,17 @@ impl Conversion {
         }
     }
 
-    /// The number of workers that PM2 starts.
-    fn instances(&mut self, app: &App) {
+    /// The number of workers that PM2 starts, and how it starts them: several of Node are a cluster, unless it
+    /// is said otherwise.
+    fn instances(&mut self, app: &App, is_node: bool) {
         match app.get("instances") {
             None | Some(Value::Null) => self.set("workers", &Value::from(1)),
             Some(count) if *count == 0 || *count == "0" => self.set("workers", &"max".into()),
             Some(count) => self.set("workers", count),
         }
-        let mode = app.get("exec_mode").and_then(Value::as_str).unwrap_or("fork");
+        let has_instances = app.get("instances").is_some_and(|value| !value.is_null());
+        let usual = if has_instances && is_node { "cluster" } else { "fork" };
+        let mode = app.get("exec_mode").and_then(Value::as_str).unwrap_or(usual);
         if mode.starts_with("fork") {
             let text = "exec_mode: fork: in PM2, each instance listens on a port of its own; here, \
                         workers share the primary's";
@@ -104,6 +141,16 @@ impl Conversion {
         if let Some(port) = app.get("port").or_else(variable) {
             self.set("port", port);
         }
+    }
+
+    /// A program with a slash starts at PM2's directory of the app.
+    fn rooted_program(&self, mut words: Vec<String>) -> Vec<String> {
+        if let (Some(base), Some(program)) = (&self.elsewhere, words.first_mut())
+            && program.contains('/')
+        {
+            *program = layers::plain(&base.join(&*program)).to_string_lossy().into_owned();
+        }
+        words
     }
 
     fn variables(&mut self, profile: &str, value: &Value) {
@@ -160,13 +207,25 @@ impl Conversion {
     fn rooted(&self, setting: &clap::Arg, value: String) -> String {
         match &self.elsewhere {
             Some(base) if table::is_path(setting) && value != "true" && value != "false" => {
-                layers::plain(&base.join(value)).to_string_lossy().into_owned()
+                layers::plain(&base.join(home(&value))).to_string_lossy().into_owned()
             }
+            _ if table::is_path(setting) => home(&value),
             _ => value,
         }
     }
 
-    fn finish(self, source: &Path) -> Converted {
+    /// Leaves out what was refused, and says whether there was anything.
+    fn leave_out(&mut self, refused: Vec<Refused>) -> bool {
+        let before = self.values.len();
+        for (key, text) in refused {
+            if self.values.remove(&key).is_some() {
+                self.notes.push(format!("{key}: {text}"));
+            }
+        }
+        self.values.len() < before
+    }
+
+    fn written(&self, source: &Path) -> Converted {
         let mut text = format!("# Converted from PM2's {}.\n", source.display());
         if !self.notes.is_empty() {
             text.push_str("#\n# Lost or changed:\n");
@@ -183,16 +242,45 @@ impl Conversion {
         }
         text.push('\n');
         let has_variables = self.variables.values().any(|variables| !variables.is_empty());
-        for (profile, variables) in self.variables {
+        for (profile, variables) in &self.variables {
             let table =
                 if profile.is_empty() { "env".to_owned() } else { format!("env_{profile}") };
             text.push_str(&format!("\n[{}]\n", syntax::key(&table)));
             for (name, value) in variables {
-                text.push_str(&format!("{} = {value}\n", syntax::key(&name)));
+                text.push_str(&format!("{} = {value}\n", syntax::key(name)));
             }
         }
-        Converted { text, notes: self.notes, has_variables }
+        Converted { text, notes: self.notes.clone(), has_variables }
     }
+}
+
+/// What is to be said of variables that are secret, or that may be: they are in the new file, too.
+fn secrets(app: &App, own: impl Fn(&str) -> Option<String>) -> Option<String> {
+    const SECRET: [&str; 6] = ["SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "KEY"];
+    let tables = app.iter().filter(|(key, _)| *key == "env" || key.starts_with("env_"));
+    let variables = tables.filter_map(|(_, table)| table.as_object()).flatten();
+    let variables: Vec<_> = variables.collect();
+    let is_own = |(name, value): &&(&String, &Value)| {
+        value.as_str().is_some_and(|value| own(name).as_deref() == Some(value))
+    };
+    let own = variables.iter().filter(is_own).count();
+    if variables.iter().filter(is_own).any(|(name, _)| *name == "PATH") && own > 2 {
+        return Some(format!(
+            "env: {own} variables are those of this shell, as by ...process.env: the file has its secrets \
+             now; workers inherit the primary's environment without it"
+        ));
+    }
+    let is_secret = |name: &str| SECRET.iter().any(|word| name.to_uppercase().contains(word));
+    let mut names: Vec<_> =
+        variables.iter().map(|(name, _)| name.as_str()).filter(|name| is_secret(name)).collect();
+    names.dedup();
+    (!names.is_empty()).then(|| {
+        format!("env: {} may be secret: the file is for its owner alone", names.join(", "))
+    })
+}
+
+fn is_zero(value: &Value) -> bool {
+    *value == 0 || *value == "0"
 }
 
 fn comment(note: &str) -> String {
@@ -207,7 +295,7 @@ mod tests {
     use super::*;
 
     fn converted(app: &Value) -> Converted {
-        convert(app.as_object().unwrap(), Path::new("eco.json"), Path::new(""))
+        convert(app.as_object().unwrap(), Path::new("eco.json"), Path::new(""), |_| Vec::new())
     }
 
     /// The lines with settings.
@@ -223,6 +311,18 @@ mod tests {
             (json!({"script": "a.js"}), r#"["node", "a.js"]"#),
             (json!({"script": "./a"}), r#"["./a"]"#),
             (json!({"script": "npm start"}), r#"["npm", "start"]"#),
+            (
+                json!({"script": "cd api && node a.js", "args": "-x"}),
+                r#"["bash", "-c", "cd api && node a.js"]"#,
+            ),
+            (
+                json!({"script": "NODE_ENV=x node a.js"}),
+                r#"["bash", "-c", "NODE_ENV=x node a.js"]"#,
+            ),
+            (json!({"exec": "Cargo.toml"}), r#"["node", "Cargo.toml"]"#),
+            (json!({"script": "LICENSE"}), r#"["node", "LICENSE"]"#),
+            (json!({"cmd": "a.js", "interpreterArgs": "-x"}), r#"["node", "-x", "a.js"]"#),
+            (json!({"script": "a.js", "interpreter": "node@18"}), r#"["node", "a.js"]"#),
             (json!({"script": "Cargo.toml", "interpreter": "none"}), r#"["./Cargo.toml"]"#),
             (json!({"script": "a.py", "interpreter": "pypy3"}), r#"["pypy3", "a.py"]"#),
             (
@@ -284,6 +384,46 @@ mod tests {
         for note in notes {
             assert!(text.contains(&format!("# * {note}\n")), "{note} in {text}");
         }
+    }
+
+    #[test]
+    fn secrets_are_warned_of() {
+        let own = |name: &str| {
+            let known = [("PATH", "/bin"), ("HOME", "/root"), ("AWS_X", "y")];
+            known.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        let said = |env: Value| secrets(json!({"env": env}).as_object().unwrap(), own);
+        let spread = said(json!({"PATH": "/bin", "HOME": "/root", "AWS_X": "y", "PORT": 1}));
+        assert!(spread.unwrap().contains("3 variables are those of this shell"));
+        let named = said(json!({"DB_PASSWORD": "x", "NODE_ENV": "production"}));
+        assert!(named.unwrap().starts_with("env: DB_PASSWORD may be secret"));
+        assert_eq!(said(json!({"NODE_ENV": "production", "HOME": "/root"})), None);
+    }
+
+    #[test]
+    fn several_of_node_are_a_cluster_unless_it_is_said_otherwise() {
+        for (app, is_fork) in [
+            (json!({"script": "a.js", "instances": 2}), false),
+            (json!({"script": "a.js", "instances": 2, "execMode": "fork"}), true),
+            (json!({"script": "a.py", "instances": 2}), true),
+            (json!({"script": "a.js"}), true),
+        ] {
+            let notes = converted(&app).notes;
+            assert_eq!(notes.iter().any(|it| it.starts_with("exec_mode: fork")), is_fork, "{app}");
+        }
+    }
+
+    #[test]
+    fn what_a_check_refuses_is_left_out_with_the_reason() {
+        let app = json!({"script": "a.js", "uid": "nobody-there", "nice": 5});
+        let check = |text: &str| match text.contains("\nuser = ") {
+            true => vec![("user".to_owned(), "there is no such user".to_owned())],
+            false => Vec::new(),
+        };
+        let app = app.as_object().unwrap();
+        let converted = convert(app, Path::new("eco.json"), Path::new(""), check);
+        assert!(!converted.text.contains("\nuser = "), "{}", converted.text);
+        assert!(converted.notes.contains(&"user: there is no such user".to_owned()));
     }
 
     #[test]

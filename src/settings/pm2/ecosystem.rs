@@ -17,6 +17,9 @@ const PRINT: &str = "\
         process.exit(1);\
     })";
 
+/// The names of an app's script.
+const SCRIPT: [&str; 4] = ["script", "exec", "cmd", "command"];
+
 /// An app's keys and values.
 pub type App = Map<String, Value>;
 
@@ -30,13 +33,18 @@ pub fn read(file: &Path) -> Result<Vec<App>, String> {
     let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     let value = match extension {
         "js" | "cjs" | "mjs" => run(file),
+        // PM2 evaluates it as JavaScript: comments, bare keys and commas at the end are usual.
         "json" | "json5" => text(file).and_then(|text| {
-            serde_json::from_str(&text).map_err(|error| format!("{name} is not JSON: {error}"))
+            json5::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| {
+                format!("{name} is not JSON5: {error}; JavaScript belongs into a .js file")
+            })
         }),
         "yaml" | "yml" => {
             text(file).and_then(|text| yaml(&text).map_err(|error| format!("{name}: {error}")))
         }
-        _ => Err(format!("unknown type of file {name}: expected .js, .cjs, .mjs, .json or .yaml")),
+        _ => Err(format!(
+            "unknown type of file {name}: expected .js, .cjs, .mjs, .json, .json5 or .yaml"
+        )),
     }?;
     let apps = match value {
         Value::Object(mut whole) => whole.remove("apps").unwrap_or(Value::Object(whole)),
@@ -49,9 +57,7 @@ pub fn read(file: &Path) -> Result<Vec<App>, String> {
     let apps: Vec<App> = apps
         .into_iter()
         .filter_map(|app| match app {
-            Value::Object(app) if app.contains_key("script") || app.contains_key("cmd") => {
-                Some(app)
-            }
+            Value::Object(app) if SCRIPT.iter().any(|key| app.contains_key(*key)) => Some(app),
             _ => None,
         })
         .collect();
@@ -78,12 +84,35 @@ fn run(file: &Path) -> Result<Value, String> {
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr);
         let first: Vec<_> = error.trim().lines().take(5).collect();
-        return Err(format!("{name} throws: {}", first.join("\n")));
+        let hint = module_hint(&error).map(|hint| format!("\n{hint}")).unwrap_or_default();
+        return Err(format!("{name} throws: {}{hint}", first.join("\n")));
     }
     // The file's own output comes first.
     let printed = String::from_utf8_lossy(&output.stdout);
     let exported = printed.rsplit_once('\0').map_or("", |(_, exported)| exported);
-    serde_json::from_str(exported).map_err(|_| format!("{name} exports nothing"))
+    let exported = serde_json::from_str(exported).map_err(|_| format!("{name} exports nothing"))?;
+    // An ES module finds the `module` of the script that reads it, and exports nothing by that.
+    if exported == Value::Object(App::new()) && text(file)?.contains("module.exports") {
+        return Err(format!("{name} exports nothing: {IS_COMMON_JS}"));
+    }
+    Ok(exported)
+}
+
+const IS_COMMON_JS: &str =
+    "it is CommonJS, and package.json beside it says \"type\": \"module\": name it .cjs";
+
+/// What to do about a file that is a module of the other kind than Node takes it for.
+fn module_hint(error: &str) -> Option<&'static str> {
+    let is_module = ["module is not defined in ES module", "exports is not defined in ES module"]
+        .into_iter()
+        .chain(["require is not defined in ES module"])
+        .any(|text| error.contains(text));
+    if is_module {
+        return Some(IS_COMMON_JS);
+    }
+    let is_script =
+        error.contains("Unexpected token 'export'") || error.contains("import statement outside");
+    is_script.then_some("it is an ES module: name it .mjs")
 }
 
 fn yaml(text: &str) -> Result<Value, String> {
@@ -99,11 +128,29 @@ fn json(node: &Yaml<'_>) -> Value {
         Yaml::Value(Scalar::String(text)) => Value::from(text.as_ref()),
         Yaml::Sequence(items) => items.iter().map(json).collect(),
         Yaml::Mapping(pairs) => {
-            pairs.iter().map(|(key, value)| (key_text(key), json(value))).collect()
+            let pairs = pairs.iter().map(|(key, value)| (key_text(key), json(value)));
+            merged(pairs.collect())
         }
         Yaml::Tagged(_, node) => json(node),
         _ => Value::Null,
     }
+}
+
+/// With what `<<` names: one mapping or several, of which the first counts, and less than the own keys.
+fn merged(mut own: App) -> Value {
+    let others = match own.remove("<<") {
+        Some(Value::Array(others)) => others,
+        Some(other) => vec![other],
+        None => Vec::new(),
+    };
+    for other in others {
+        if let Value::Object(other) = other {
+            for (key, value) in other {
+                own.entry(key).or_insert(value);
+            }
+        }
+    }
+    Value::Object(own)
 }
 
 fn key_text(key: &Yaml<'_>) -> String {
@@ -127,6 +174,11 @@ mod tests {
         let expected = json!({"apps": [{"script": "a.js", "instances": 2, "env": env}]});
         assert_eq!(yaml(text), Ok(expected));
         assert_eq!(yaml("a: &x [1]\nb: *x"), Ok(json!({"a": [1], "b": [1]})));
+        let merges = "base: &base {a: 1, b: 2}\nmore: &more {b: 3, c: 4}\n\
+                      one: {<<: *base, b: 5}\ntwo: {<<: [*more, *base]}";
+        let merged = yaml(merges).unwrap();
+        assert_eq!(merged["one"], json!({"a": 1, "b": 5}));
+        assert_eq!(merged["two"], json!({"a": 1, "b": 3, "c": 4}));
         assert!(yaml("a: [").is_err());
         assert!(yaml("").is_err());
     }

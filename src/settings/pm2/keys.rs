@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
+use crate::settings::pm2::ecosystem::App;
+
 /// Keys with the same name and meaning.
-const SAME: [&str; 25] = [
+const SAME: [&str; 24] = [
     "args",
     "autorestart",
     "cron_restart",
@@ -25,45 +27,90 @@ const SAME: [&str; 25] = [
     "restart_delay",
     "stop_exit_codes",
     "umask",
-    "user",
     "wait_ready",
     "watch",
     "watch_delay",
 ];
 
-/// Keys with another name here; most are PM2's second names.
-const RENAMED: [(&str, &str); 13] = [
+/// Keys with another name here.
+const RENAMED: [(&str, &str); 3] = [("gid", "group"), ("log_type", "log_format"), ("uid", "user")];
+
+/// PM2's second names, beside those in camel case.
+const ALIASES: [(&str, &str); 21] = [
+    ("cmd", "script"),
     ("combine_logs", "merge_logs"),
+    ("command", "script"),
     ("cron", "cron_restart"),
     ("err", "error_file"),
     ("err_file", "error_file"),
+    ("err_log", "error_file"),
     ("error", "error_file"),
-    ("gid", "group"),
-    ("ignoreWatch", "ignore_watch"),
+    ("exec", "script"),
+    ("exec_interpreter", "interpreter"),
+    ("interpreter_args", "node_args"),
     ("log", "log_file"),
-    ("log_type", "log_format"),
     ("out", "out_file"),
+    ("out_log", "out_file"),
     ("output", "out_file"),
+    ("pid", "pid_file"),
     ("stop_exit_code", "stop_exit_codes"),
-    ("uid", "user"),
+    ("user", "uid"),
+    ("versioning", "vizion"),
+    ("disable_trace", "trace"),
+    ("automation", "pmx"),
 ];
 
-/// Keys that are converted elsewhere: in the command, or with others.
-const TAKEN: [&str; 13] = [
+/// Keys that are converted elsewhere, in the command or with others, or that mean nothing to a worker.
+const TAKEN: [&str; 12] = [
     "apps",
-    "cmd",
     "cwd",
-    "exec_interpreter",
     "exec_mode",
     "instances",
     "interpreter",
-    "interpreter_args",
+    "name_prefix",
     "namespace",
     "node_args",
     "port",
     "script",
     "time",
+    "username",
 ];
+
+/// An app's values under PM2's first names. Where there are several, the first name's counts, unless it is
+/// as good as none.
+pub(super) fn canonical(app: &App) -> App {
+    let is_none = |value: &Value| {
+        value.is_null() || *value == Value::Bool(false) || *value == "" || *value == 0
+    };
+    let (first, others): (Vec<_>, Vec<_>) =
+        app.iter().partition(|(key, _)| first_name(key) == **key);
+    let mut canonical: App =
+        first.into_iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    for (key, value) in others {
+        let first = first_name(key);
+        if canonical.get(&first).is_none_or(is_none) {
+            canonical.insert(first, value.clone());
+        }
+    }
+    canonical
+}
+
+/// The first name of a key: `maxMemoryRestart` is `max_memory_restart`, `exec` is `script`.
+fn first_name(key: &str) -> String {
+    // The names of variables and of profiles are as they are.
+    if key.starts_with("env") || key == "windowsHide" {
+        return key.to_owned();
+    }
+    let mut snake = String::new();
+    for c in key.chars() {
+        if c.is_ascii_uppercase() {
+            snake.push('_');
+        }
+        snake.push(c.to_ascii_lowercase());
+    }
+    let alias = ALIASES.iter().find(|(alias, _)| *alias == snake);
+    alias.map_or(snake, |(_, first)| (*first).to_owned())
+}
 
 /// The key with the same meaning here.
 pub(super) fn same(key: &str) -> Option<&'static str> {
@@ -83,14 +130,18 @@ pub(super) fn left_out(key: &str, value: &Value) -> Option<&'static str> {
         "increment_var" => "the slot is in NODE_APP_INSTANCE and STICKY_LB_SLOT",
         "instance_var" => "the slot is in NODE_APP_INSTANCE and STICKY_LB_SLOT",
         "kill_retry_time" => "the kernel says when a worker has ended",
-        "pid" | "pid_file" => "the service manager knows the pid; `sticky-lb status` shows it",
-        "pmx" | "trace" | "disable_trace" | "deep_monitoring" => "nothing is put into workers",
+        "pid_file" => "the service manager knows the pid; `sticky-lb status` shows it",
+        "pmx" | "trace" | "deep_monitoring" | "v8" | "event_loop_inspector" | "io" => {
+            "nothing is put into workers"
+        }
+        "disable_source_map_support" => return None,
+        "execute_command" => "a command is run as it is",
+        "install_url" => "nothing is installed",
+        "write" => "there is nothing to write it to",
         "shutdown_with_message" => "workers get the order to stop on their channel",
         "source_map_support" => "Node does it itself: put --enable-source-maps into the command",
         "treekill" => "each worker's whole process group is killed",
-        "versioning" | "vizion" | "post_update" | "repo" | "ref" => {
-            "versions of the code are not tracked"
-        }
+        "vizion" | "post_update" | "repo" | "ref" => "versions of the code are not tracked",
         "watch_options" => "see watch, ignore_watch and watch_delay",
         "windowsHide" => "there are no windows",
         _ => "there is no such setting",
@@ -109,5 +160,28 @@ pub(super) fn about(key: &str, value: &str) -> Option<&'static str> {
              serves\n# only when it says that it is ready.",
         ),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn second_names_and_camel_case_are_the_first_names() {
+        let app = json!({
+            "exec": "a.js", "maxMemoryRestart": "1G", "err_log": "e", "interpreterArgs": "-x",
+            "instances": 2, "user": "www", "env": {"aB": 1}, "env_liveA": {}, "windowsHide": true,
+        });
+        let expected = json!({
+            "script": "a.js", "max_memory_restart": "1G", "error_file": "e", "node_args": "-x",
+            "instances": 2, "uid": "www", "env": {"aB": 1}, "env_liveA": {}, "windowsHide": true,
+        });
+        assert_eq!(Value::Object(canonical(app.as_object().unwrap())), expected);
+        let both = json!({"out": "b", "out_file": "a", "watch": false, "merge_logs": false, "combine_logs": true});
+        let expected = json!({"out_file": "a", "watch": false, "merge_logs": true});
+        assert_eq!(Value::Object(canonical(both.as_object().unwrap())), expected);
     }
 }

@@ -65,8 +65,12 @@ const TOKENS: [(&str, Meaning); 43] = [
     ("w", By(|time| week(time).1.to_string())),
 ];
 
-/// Refuses what [`format()`] could not follow.
-pub(super) fn check(pattern: &str) -> Result<(), OutputError> {
+/// Refuses a pattern that lines could not be written with.
+///
+/// # Errors
+///
+/// If it is wrong.
+pub fn check(pattern: &str) -> Result<(), OutputError> {
     if !pattern.contains('%') {
         return Ok(());
     }

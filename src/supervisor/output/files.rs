@@ -43,15 +43,31 @@ impl Files {
         settings: OutputSettings,
         dropped: Arc<AtomicU64>,
     ) -> Result<Self, OutputError> {
+        let mut files = Self::new(settings, dropped)?;
+        files.open_first().map_or(Ok(files), Err)
+    }
+
+    /// With none of them open.
+    pub(super) fn new(
+        settings: OutputSettings,
+        dropped: Arc<AtomicU64>,
+    ) -> Result<Self, OutputError> {
         let renderer = Renderer::new(&settings)?;
         let (files, routes) = (Vec::new(), HashMap::new());
-        let mut opened = Self { settings, renderer, files, routes, dropped };
+        Ok(Self { settings, renderer, files, routes, dropped })
+    }
+
+    /// Opens those that [`Self::open`] does. Returns the first error; that file is tried again with the next
+    /// lines.
+    pub(super) fn open_first(&mut self) -> Option<OutputError> {
+        let mut failed = None;
         for stream in [Stream::Out, Stream::Err] {
-            for file in opened.route(SlotId(0), stream).to_vec() {
-                opened.files[file].open()?;
+            for file in self.route(SlotId(0), stream).to_vec() {
+                let error = self.files[file].open().err();
+                failed = failed.or(error);
             }
         }
-        Ok(opened)
+        failed
     }
 
     /// Whether lines go to any file.

@@ -34,6 +34,9 @@ use crate::supervisor::process::Process;
 use crate::supervisor::rollout::planner::Planner;
 use crate::supervisor::rollout::{Cause, Part};
 
+/// How long the end of killed workers is waited for.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// For a worker whose event loop has stalled: the frontend gives it no more connections, and it will
 /// not read the order.
 const ABORTED: DrainOrder =
@@ -295,11 +298,16 @@ impl Fleet {
         Ok(self.frontend.send(SlotCommand::Drain(worker, ABORTED)).await?)
     }
 
-    /// Kills all workers and waits for their ends.
+    /// Kills all workers and waits for their ends, if these come in time.
     pub(super) async fn kill_all(&mut self) {
-        for (worker, running) in self.workers.drain() {
-            running.process.signal(Signal::KILL);
-            running.process.ended().await;
+        let killed: Vec<_> = self.workers.drain().collect();
+        killed.iter().for_each(|(_, running)| running.process.signal(Signal::KILL));
+        let until = tokio::time::Instant::now() + KILL_TIMEOUT;
+        for (worker, running) in killed {
+            if tokio::time::timeout_at(until, running.process.ended()).await.is_err() {
+                let (slot, pid) = (worker.slot.0, running.process.pid());
+                tracing::error!(slot, pid, "killed worker does not end: left behind");
+            }
             // The status is of no interest any more.
             let _ = running.process.reap();
             self.record.remove_worker(worker);

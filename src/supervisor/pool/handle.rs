@@ -65,6 +65,9 @@ pub enum Refusal {
     /// No worker serves there.
     #[error("no worker serves in slot {0}")]
     NoWorker(SlotId),
+    /// It has been taken out of service.
+    #[error("slot {0} is drained: undrain it first")]
+    Drained(SlotId),
     /// It is the last that serves.
     #[error("slot {0} is the last one that serves: `stop` ends everything")]
     LastServing(SlotId),

@@ -1,4 +1,4 @@
-//! Looks at workers from time to time: whether their event loops turn, and what they use.
+//! Looks at workers from time to time: whether they stand still, and what they use.
 //!
 //! The consequences are decided in `watchdog` and `limits`. Where nothing is to be looked at, nothing
 //! wakes up.
@@ -18,7 +18,7 @@ use crate::supervisor::pool::settings::PoolSettings;
 use crate::supervisor::pool::timer::sleep_until;
 use crate::supervisor::rollout::Cause;
 use crate::supervisor::sample;
-use crate::supervisor::watchdog::Watchdog;
+use crate::supervisor::watchdog::{Stall, Watchdog};
 
 /// How often memory is sampled: a leak takes longer, and the kernel walks all pages for it.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
@@ -112,22 +112,39 @@ impl Health {
 
     async fn ping(&mut self, fleet: &mut Fleet, now: Timestamp) -> Result<(), PoolError> {
         let Some(interval) = ping_interval(&fleet.settings) else { return Ok(()) };
-        // If this process itself stood still, pongs may wait that it hasn't read.
-        let overslept = self.ping_at.is_some_and(|at| now.since(at) > interval);
+        // If this process itself, or its frontend, stood still, pongs may wait that it hasn't read.
+        fleet.frontend.count().await?;
+        let now_too = Timestamp::now();
+        let overslept = now_too.since(now) > interval
+            || self.ping_at.is_some_and(|at| now_too.since(at) > interval);
+        let now = now_too;
         self.ping_at = Some(now + interval);
-        for worker in fleet.slots.all_serving() {
+        for (worker, phase) in fleet.slots.all_live() {
             let Some(running) = fleet.workers.get_mut(worker) else { continue };
             let watchdog = &mut running.health.watchdog;
             if overslept {
                 *watchdog = Watchdog::new();
             }
+            // A worker that starts has other things to do than to answer, and the order to drain may be
+            // the end of what can be asked.
+            let is_asked = matches!(phase, Phase::Serving { .. });
+            watchdog.looked_at(now, running.process.stop(), is_asked);
             let timeout = fleet.settings.watchdog_timeout;
-            if timeout.is_some_and(|timeout| watchdog.has_stalled(now, timeout)) {
-                fleet.on(worker.slot, Fact::Stalled(worker.generation)).await?;
-                continue;
+            let stall = timeout.and_then(|timeout| watchdog.stall(now, timeout));
+            match stall {
+                Some(Stall::Process) => {
+                    let fact = Fact::Kill(worker.generation, KillReason::Stopped);
+                    fleet.on(worker.slot, fact).await?;
+                }
+                Some(Stall::EventLoop) => {
+                    fleet.on(worker.slot, Fact::Stalled(worker.generation)).await?;
+                }
+                None if is_asked => {
+                    watchdog.ping_sent(now);
+                    fleet.frontend.send(SlotCommand::Ping(worker)).await?;
+                }
+                None => {}
             }
-            watchdog.ping_sent(now);
-            fleet.frontend.send(SlotCommand::Ping(worker)).await?;
         }
         Ok(())
     }

@@ -42,9 +42,8 @@ fn check(slots: &Slots, slot: SlotId, order: SlotOrder) -> Result<(), Refusal> {
     };
     let state = found.life.state();
     match order {
-        SlotOrder::Drain | SlotOrder::Restart if state == SlotState::Drained => {
-            Err(Refusal::Already(slot, "drained"))
-        }
+        SlotOrder::Drain if state == SlotState::Drained => Err(Refusal::Already(slot, "drained")),
+        SlotOrder::Restart if state == SlotState::Drained => Err(Refusal::Drained(slot)),
         SlotOrder::Drain if state == SlotState::Serving && slots.count_serving().0 == 1 => {
             Err(Refusal::LastServing(slot))
         }

@@ -130,6 +130,12 @@ impl Slots {
         self.iter().filter_map(|(slot, _)| self.serving(slot)).collect()
     }
 
+    /// The workers that were not killed yet, and where they stand.
+    pub(super) fn all_live(&self) -> Vec<(WorkerId, Phase)> {
+        let phases = self.workers().filter_map(|worker| Some((worker, self.phase(worker)?)));
+        phases.filter(|(_, phase)| !matches!(phase, Phase::Killed { .. })).collect()
+    }
+
     /// All workers that the slots have.
     pub(super) fn workers(&self) -> impl Iterator<Item = WorkerId> {
         self.iter().flat_map(|(slot, found)| {

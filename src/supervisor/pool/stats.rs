@@ -77,7 +77,7 @@ impl Crash {
             Self::OutOfMemory => "out-of-memory",
             Self::NotStarted => "not-started",
             Self::Killed(KillReason::NotReady) => "not-ready",
-            Self::Killed(KillReason::Stalled) => "stalled",
+            Self::Killed(KillReason::Stalled | KillReason::Stopped) => "stalled",
             Self::Killed(KillReason::Memory) => "memory",
             Self::Killed(KillReason::Violation) => "violation",
             // The others are no crashes.
@@ -217,6 +217,7 @@ mod tests {
             (Some(Crash::NotStarted), Some("not-started")),
             (killed(KillReason::NotReady), Some("not-ready")),
             (killed(KillReason::Stalled), Some("stalled")),
+            (killed(KillReason::Stopped), Some("stalled")),
             (killed(KillReason::Memory), Some("memory")),
             (killed(KillReason::Violation), Some("violation")),
             (killed(KillReason::Ordered), Some("ordered")),

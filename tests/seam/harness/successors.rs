@@ -114,7 +114,9 @@ impl Line {
     async fn after_upgrade(&self, pool: PoolHandover, channels: Channels) -> Pair {
         let PoolHandover { snapshot, mut processes, links } = pool;
         let mut printed = links.output.hand_over(FLUSH_TIMEOUT).await;
-        let output = Output::resume(OutputSettings::default(), &mut printed).unwrap();
+        let output =
+            Output::resume(OutputSettings::default(), &mut printed, |error| panic!("{error}"))
+                .unwrap();
         let snapshot: PoolSnapshot = decode(&encode(&snapshot).unwrap()).unwrap();
         let inherited = snapshot.inherited.iter().copied().collect();
         let orphans = Orphans::resume(None, inherited).unwrap();

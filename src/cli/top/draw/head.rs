@@ -48,7 +48,9 @@ fn how(state: &State, look: Look) -> Line<'_> {
         spans.extend([Span::raw("  "), Span::styled(text, look.alarm())]);
     }
     if status.waiting > 0 {
-        let text = format!("  {} connections wait for a worker", count(status.waiting));
+        let (noun, verb) =
+            if status.waiting == 1 { ("connection", "waits") } else { ("connections", "wait") };
+        let text = format!("  {} {noun} {verb} for a worker", count(status.waiting));
         spans.push(Span::styled(text, look.warning()));
     }
     Line::from(spans)
