@@ -182,7 +182,7 @@ fn work() -> Result<()> {
 async fn serve(connection: Connection) -> Result<()> {
     let kind = connection.info().id.0 % KINDS.len() as u64;
     if kind == 0 {
-        let (stream, _guard) = connection.into_parts();
+        let (stream, _guard) = connection.into_parts()?;
         return echo(stream).await;
     }
     let (stream, session) = connection.into_session();

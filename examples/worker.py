@@ -48,8 +48,8 @@ def address(packed):
 
 
 def serve(client, sock):
-    sock.setblocking(True)
     try:
+        sock.setblocking(True)
         Handler(sock, client, None)
     except OSError:
         pass  # The client has gone.

@@ -334,6 +334,11 @@ impl Link {
         each!(self, it => it.take_found())
     }
 
+    /// Notes how many of its sessions are protected. No system call.
+    pub fn note_protected(&self, count: u64) {
+        each!(self, it => it.note_protected(count));
+    }
+
     /// Notes what is counted, for a primary that has to go on from here. No system call.
     pub fn publish_counts(&mut self) {
         each!(self, it => it.publish_counts());

@@ -13,6 +13,7 @@ pub mod watchdog;
 
 // Carried out: one owner, and its tools.
 pub mod command;
+pub mod ended;
 pub mod environment;
 pub mod event;
 pub mod orphans;

@@ -10,9 +10,10 @@ use std::time::{Duration, SystemTime};
 use common::client::{ask, connect_from, get_from, nth, read_answer, send_get};
 use common::load::Load;
 use common::process::{Signal, signal};
-use common::{Builder, Primary, example};
+use common::{Builder, Primary, eventually, example};
 use futures_util::future::join_all;
 use futures_util::{SinkExt, StreamExt};
+use rustix::net::sockopt::set_socket_linger;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::{WebSocketStream, client_async};
@@ -215,6 +216,28 @@ fn worker_in_python() {
     }
     let stopped = primary.stop();
     assert_eq!((&stopped["lost"], &stopped["acknowledged"]), (&0.into(), &120.into()));
+}
+
+/// Clients that reset are gone, and no worker counts them for ever.
+#[test]
+fn worker_in_python_counts_down_however_a_client_goes() {
+    use std::io::Write;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/worker.py");
+    let primary = Primary::with_workers(1)
+        .worker(&["python3", script])
+        .arguments(&["--listen-timeout", "20s"])
+        .start();
+    for n in 0..60 {
+        let mut stream = connect_from(nth(n), primary.address()).unwrap();
+        // Some before a byte, some in a head, some with an answer unread.
+        let sent = ["", "GET / HT", "GET / HTTP/1.1\r\nHost: test\r\n\r\n"][usize::from(n) % 3];
+        stream.write_all(sent.as_bytes()).unwrap();
+        let expected = u64::from(n) + 1;
+        eventually("it is a worker's", || primary.status()["acknowledged"] == expected);
+        set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+    }
+    eventually("no connection is counted", || primary.status()["connections"] == 0);
+    primary.stop();
 }
 
 #[test]

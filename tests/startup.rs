@@ -69,7 +69,16 @@ fn a_worker_that_never_attaches_or_never_gets_ready() {
 
 #[test]
 fn a_program_that_is_no_worker() {
-    fails(Primary::with_workers(1).worker(&["true"]), 1, "exited with status 0");
+    let hint = "no worker ever attached: COMMAND has to be a worker";
+    let ends = || Primary::with_workers(1).worker(&["true"]);
+    fails(ends(), 1, "exited with status 0");
+    fails(ends(), 1, hint);
+    let waits = Primary::with_workers(2).worker(&["sleep", "60"]);
+    fails(waits.arguments(&["--listen-timeout", "150ms"]), 1, hint);
+    // One that has attached is a worker.
+    let attaches = Primary::with_workers(1).test_worker(&["hello-only"]);
+    let (_, log) = attaches.arguments(&["--wait-ready", "--listen-timeout", "1s"]).run();
+    assert!(log.contains("no worker became ready") && !log.contains(hint), "{log}");
 }
 
 #[test]

@@ -6,12 +6,14 @@ mod common;
 
 use std::io::ErrorKind;
 use std::net::{TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use common::client::{ask, connect_from, get_from, nth, read_answer, send_get};
 use common::process::{Signal, signal, variable};
 use common::{Builder, Primary, TIMEOUT, eventually};
+use rustix::net::{AddressFamily, SocketType, ipproto};
 
 /// A service manager that listens.
 struct Manager {
@@ -246,6 +248,16 @@ fn what_is_passed_to_another_process_is_none_of_ours() {
     primary.stop();
 }
 
+/// As `SocketProtocol=mptcp` makes it; the kernel must have MPTCP, as those of distributions do.
+fn multipath_listener() -> OwnedFd {
+    let (family, kind) = (AddressFamily::INET, SocketType::STREAM);
+    let socket = rustix::net::socket(family, kind, Some(ipproto::MPTCP)).expect("MPTCP");
+    let any: std::net::SocketAddr = ([127, 0, 0, 1], 0).into();
+    rustix::net::bind(&socket, &any).unwrap();
+    rustix::net::listen(&socket, 16).unwrap();
+    socket
+}
+
 #[test]
 fn what_cannot_be_served_from_is_said_so() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -257,6 +269,7 @@ fn what_cannot_be_served_from_is_said_so() {
             "2 sockets are passed (LISTEN_FDS, LISTEN_FDNAMES=\"web:admin\"), expected one",
         ),
         (one().descriptor(datagrams.into()), "expected a TCP socket that listens"),
+        (one().descriptor(multipath_listener()), "remove SocketProtocol=mptcp"),
         (one(), "cannot use descriptor 3, the socket that is passed (LISTEN_FDS)"),
         (one().environment("LISTEN_FDS", "all"), "LISTEN_FDS=\"all\" is no number"),
     ] {

@@ -74,7 +74,7 @@ pub(super) fn summary(summary: &Summary, uptime: f64) -> String {
         counted(counters.acknowledged, "connection"),
         seconds(uptime),
         counters.lost,
-        summary.cut,
+        summary.ended.cut,
     );
     if counters.closed > 0 {
         text += &format!("; {} closed", counted(counters.closed, "client"));
@@ -153,7 +153,7 @@ mod tests {
         let mut ended = Summary::default();
         ended.counters.acknowledged = 1;
         assert_eq!(summary(&ended, 12.0), "sticky-lb served 1 connection in 12 s: 0 lost, 0 cut");
-        (ended.cut, ended.killed, ended.counters.lost) = (3, 2, 1);
+        (ended.ended.cut, ended.killed, ended.counters.lost) = (3, 2, 1);
         ended.counters.closed = 7;
         let expected = "sticky-lb served 1 connection in 1m 5s: 1 lost, 3 cut; 7 clients closed; 2 workers did not \
              end in time";

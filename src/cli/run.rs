@@ -279,11 +279,13 @@ fn rolled_out(report: &Report) -> Value {
 }
 
 fn stopped_line(summary: &Summary) -> Value {
-    let counters = &summary.counters;
+    let (counters, ended) = (&summary.counters, &summary.ended);
     let recovery_failures: BTreeMap<_, _> = counters.survival.recovery_failures().into();
     json!({
         "event": "stopped", "how": if summary.at_once { "forced" } else { "graceful" },
-        "killed_workers": summary.killed, "cut_connections": summary.cut,
+        "killed_workers": summary.killed, "cut_connections": ended.cut,
+        "finished_connections": ended.finished, "migrated_connections": ended.migrated,
+        "closed_connections": ended.closed, "protected_connections": ended.protected,
         "accepted": counters.accepted, "acknowledged": counters.acknowledged,
         "redispatched": counters.redispatched, "fallbacks": counters.fallbacks,
         "refused": counters.refused, "stalls": counters.stalls, "lost": counters.lost,

@@ -101,6 +101,16 @@ pub struct Status {
     pub accept_errors: u64,
     /// Workers that exited without an order.
     pub crashes: u64,
+    /// Connections open in workers when those ended, and finished by their clients or handlers.
+    pub connections_finished: u64,
+    /// Those that went on in another worker.
+    pub connections_migrated: u64,
+    /// Those that were closed with a close frame.
+    pub connections_closed: u64,
+    /// Those that were protected: sessions recovered, or failed to be.
+    pub connections_protected: u64,
+    /// Those that were cut.
+    pub connections_cut: u64,
     /// The client with the largest share of recent connections.
     pub top_client: Option<TopClient>,
     /// The rolling restart in progress.
@@ -278,8 +288,29 @@ pub struct Event {
     pub generation: Option<u32>,
     /// The worker's process, if it concerns a worker.
     pub pid: Option<i32>,
-    /// Text for people: `worker crashed after 3.2 s and 7 connections: exit code 1`.
+    /// Text for people: `worker crashed after 3.2 s and 7 connections: exit code 1; 2 open: 2 cut`.
     pub text: String,
+    /// The connections that were open in a worker at its end, if it concerns that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
+}
+
+/// Connections that were open in a worker at its end, by how they ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ended {
+    /// All of them.
+    pub open: u64,
+    /// By their clients or handlers.
+    pub finished: u64,
+    /// They went on in another worker.
+    pub migrated: u64,
+    /// With a close frame.
+    pub closed: u64,
+    /// Protected sessions of a worker that crashed.
+    pub protected: u64,
+    /// Without a word.
+    pub cut: u64,
 }
 
 /// The route of a client, and its reasons.

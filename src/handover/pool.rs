@@ -273,6 +273,18 @@ pub struct SummarySnapshot {
     pub counters: CountersSnapshot,
     pub at_once: bool,
     pub killed: u16,
+    #[serde(default)]
+    pub ended: EndedConnectionsSnapshot,
+}
+
+/// Connections that were open in workers when those ended, by how they ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EndedConnectionsSnapshot {
+    pub open: u64,
+    pub finished: u64,
+    pub migrated: u64,
+    pub closed: u64,
+    pub protected: u64,
     pub cut: u64,
 }
 

@@ -265,6 +265,9 @@ pub trait Dialect: Sized {
         Vec::new()
     }
 
+    /// Notes how many of its sessions are protected. No system call.
+    fn note_protected(&self, _count: u64) {}
+
     /// Notes what is counted, for a primary that has to go on from here. No system call.
     fn publish_counts(&mut self) {}
 }

@@ -18,4 +18,14 @@ pub struct WorkerStats {
     pub requests: Option<u64>,
     /// Requests finished since its start.
     pub requests_total: Option<u64>,
+    /// Connections that were established when it was ordered to drain.
+    pub open_at_drain: Option<u64>,
+    /// Sessions that have gone to another worker since.
+    pub migrated: Option<u64>,
+    /// Connections that it has closed with a close frame since.
+    pub closed: Option<u64>,
+    /// Connections that its program has left open when it ended.
+    pub cut: Option<u64>,
+    /// Sessions that are protected from its crash.
+    pub protected: Option<u64>,
 }

@@ -48,6 +48,15 @@ impl StatsSource {
         }
     }
 
+    /// Whether the worker has attached, as far as its dialect has to.
+    #[must_use]
+    pub fn has_attached(&self) -> bool {
+        match self {
+            Self::Native(native) => native.has_attached(),
+            Self::None => true,
+        }
+    }
+
     /// Whether the worker was told to drain, by this primary or by the one before.
     #[must_use]
     pub fn is_drain_ordered(&self) -> bool {

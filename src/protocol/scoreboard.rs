@@ -1,6 +1,6 @@
 //! A page of memory that a worker shares with the primary: counted by the worker at each event, read by the
-//! primary at any time, at the cost of no message. Two numbers go the other way: orders to drain, and whether
-//! everything is to end.
+//! primary at any time, at the cost of no message. A few numbers go the other way, such as orders to drain, and
+//! whether everything is to end.
 //!
 //! Never trusted: a worker may write anything. Loads only influence placement, and more
 //! connections completed than were sent are a breach of the protocol.
@@ -27,6 +27,15 @@
 //! | 704 | connections and sessions that the primary has counted as acknowledged; written by the primary |
 //! | 768 | sessions that were sent and that the primary hasn't seen completed; written by the primary |
 //! | 832 | when a session was last sent, `CLOCK_MONOTONIC` in nanoseconds; 0 if none was; written by the primary |
+//! | 896 | connections that the worker has closed with a close frame since it drains |
+//! | 960 | sessions that have gone to another worker since it drains |
+//! | 1024 | connections that the worker's program has left open when it ended |
+//! | 1088 | connections that were established at the first order to drain; written by the primary |
+//! | 1152 | sessions that the primary protects now; written by the primary |
+//! | 1216 | the newest order to drain, for a worker that gets no message of it: the mode (0 wait, 1 close, 2 migrate) + 256 × the reason (0 restart, 1 going away) + 65536 × the time in ms; 0 if there is none; written by the primary |
+//!
+//! A worker that doesn't count the ends of its connections leaves those at 0: connections that it has
+//! neither closed nor counted are then finished.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -35,6 +44,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 
 use crate::kernel::{PAGE, SharedPage};
+use crate::protocol::drain::DrainOrder;
 
 /// One worker's shared counters.
 #[derive(Debug)]
@@ -73,6 +83,18 @@ pub enum Counter {
     SessionsSent,
     /// When a session was last sent to the worker: a [`Timestamp`](crate::protocol::ids::Timestamp).
     LastSession,
+    /// Connections closed with a close frame since the worker drains.
+    Closed,
+    /// Sessions that have gone to another worker since this one drains.
+    Migrated,
+    /// Connections that the worker's program has left open when it ended.
+    Cut,
+    /// Connections that were established at the first order to drain.
+    OpenAtDrain,
+    /// Sessions that the primary protects.
+    Protected,
+    /// The newest order to drain.
+    DrainOrder,
 }
 
 /// An event that happens once to a worker, and that its next primary has to know.
@@ -109,6 +131,12 @@ impl Counter {
                 Self::Acknowledged => 11,
                 Self::SessionsSent => 12,
                 Self::LastSession => 13,
+                Self::Closed => 14,
+                Self::Migrated => 15,
+                Self::Cut => 16,
+                Self::OpenAtDrain => 17,
+                Self::Protected => 18,
+                Self::DrainOrder => 19,
             }
     }
 }
@@ -192,6 +220,21 @@ impl Scoreboard {
     #[must_use]
     pub fn has_flag(&self, said: SharedFlag) -> bool {
         self.get(Counter::Flags) & said as u64 != 0
+    }
+
+    /// Writes an order to drain, before the worker can know of it.
+    pub fn set_drain_order(&self, order: DrainOrder) {
+        if self.get(Counter::Drain) == 0 {
+            self.set(Counter::OpenAtDrain, self.get(Counter::Connections));
+        }
+        self.set(Counter::DrainOrder, order.to_word());
+        self.increment(Counter::Drain);
+    }
+
+    /// The newest order to drain, if there is one.
+    #[must_use]
+    pub fn drain_order(&self) -> Option<DrainOrder> {
+        DrainOrder::from_word(self.get(Counter::DrainOrder))
     }
 
     fn cell(&self, counter: Counter) -> &AtomicU64 {

@@ -195,6 +195,25 @@ impl Broker {
         worker: WorkerId,
         event: SessionEvent,
     ) -> Result<(), ChannelError> {
+        let result = self.handle_event(host, worker, event);
+        self.note_protected(host, worker);
+        result
+    }
+
+    /// The worker's page says how many of its sessions are protected, for the count at its end.
+    fn note_protected(&mut self, host: &mut impl Host, worker: WorkerId) {
+        let Some(count) = self.protected.changed(worker) else { return };
+        if let Some(link) = host.link(worker) {
+            link.note_protected(count);
+        }
+    }
+
+    fn handle_event(
+        &mut self,
+        host: &mut impl Host,
+        worker: WorkerId,
+        event: SessionEvent,
+    ) -> Result<(), ChannelError> {
         match event {
             SessionEvent::Enabled => lines::sessions_enabled(worker),
             SessionEvent::Offered(offer) => return self.offered(host, worker, *offer),

@@ -33,6 +33,8 @@ struct ProtectedByWorker {
     sessions: HashMap<ConnectionId, ProtectedCopy>,
     /// Crashes of recovered sessions that the worker has taken and not protected yet.
     crashes: HashMap<ConnectionId, u8>,
+    /// How many its page says.
+    noted: usize,
 }
 
 #[derive(Debug)]
@@ -108,6 +110,13 @@ impl Protected {
         let is_over = protected < self.max / 2;
         self.is_full = is_full || self.is_full && !is_over;
         !is_full
+    }
+
+    /// How many sessions of a worker are protected, if that was another number before.
+    pub(super) fn changed(&mut self, worker: WorkerId) -> Option<u64> {
+        let by_worker = self.workers.get_mut(&worker)?;
+        let count = by_worker.sessions.len();
+        (std::mem::replace(&mut by_worker.noted, count) != count).then_some(count as u64)
     }
 
     /// Drops the copy of a session that is another worker's, or closed, or on its way.

@@ -8,6 +8,7 @@ use tokio::sync::broadcast;
 
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::SlotId;
+use crate::supervisor::ended::EndedConnections;
 use crate::supervisor::lifecycle::SlotState;
 use crate::supervisor::rollout::{Outcome, Report, Trigger};
 
@@ -135,12 +136,77 @@ pub struct End {
     pub uptime: Duration,
     /// Connections that it had taken over.
     pub connections: u64,
+    /// Those of them that were open when its end began.
+    pub ended: EndedConnections,
 }
 
 impl End {
     /// The end of a worker whose process was never seen to run.
     pub(super) fn unseen(reason: String, unexpected: bool) -> Self {
-        Self { reason, unexpected, uptime: Duration::ZERO, connections: 0 }
+        Self {
+            reason,
+            unexpected,
+            uptime: Duration::ZERO,
+            connections: 0,
+            ended: EndedConnections::default(),
+        }
+    }
+}
+
+impl End {
+    fn log(&self, worker: WorkerId, pid: i32) {
+        let Self { reason, unexpected, uptime, connections, ended } = self;
+        let (slot, generation) = (worker.slot.0, worker.generation.0);
+        let EndedConnections { open, finished, migrated, closed, protected, cut } = *ended;
+        if *unexpected {
+            tracing::warn!(
+                slot,
+                generation,
+                pid,
+                reason,
+                ?uptime,
+                connections,
+                open,
+                finished,
+                migrated,
+                closed,
+                protected,
+                cut,
+                "worker crashed",
+            );
+        } else if cut > 0 {
+            tracing::warn!(
+                slot,
+                generation,
+                pid,
+                reason,
+                ?uptime,
+                connections,
+                open,
+                finished,
+                migrated,
+                closed,
+                protected,
+                cut,
+                "worker exited with connections open",
+            );
+        } else {
+            tracing::info!(
+                slot,
+                generation,
+                pid,
+                reason,
+                ?uptime,
+                connections,
+                open,
+                finished,
+                migrated,
+                closed,
+                protected,
+                cut,
+                "worker exited",
+            );
+        }
     }
 }
 
@@ -197,20 +263,7 @@ impl WorkerChange {
             Self::Killed(reason) => {
                 tracing::warn!(slot, generation, pid, reason, "worker killed");
             }
-            Self::Exited(End { reason, unexpected: false, uptime, connections }) => {
-                tracing::info!(slot, generation, pid, reason, ?uptime, connections, "worker exited",)
-            }
-            Self::Exited(End { reason, unexpected: true, uptime, connections }) => {
-                tracing::warn!(
-                    slot,
-                    generation,
-                    pid,
-                    reason,
-                    ?uptime,
-                    connections,
-                    "worker crashed",
-                )
-            }
+            Self::Exited(end) => end.log(worker, pid),
         }
     }
 }

@@ -28,6 +28,7 @@ pub mod error;
 mod fleet;
 pub mod handle;
 mod health;
+mod hints;
 mod history;
 mod launch;
 pub mod links;
@@ -56,6 +57,7 @@ use crash_record::CrashRecord;
 use fleet::Fleet;
 use handle::{Refusal, Reply};
 use health::Health;
+use hints::Hints;
 use history::History;
 use resume::Resume;
 use run_state::RunState;
@@ -128,6 +130,9 @@ impl Pool {
         pool.fleet.before = settings.before;
         pool.fleet.planner = Carry::restore(snapshot.planner);
         pool.fleet.accepting = snapshot.accepting;
+        if snapshot.accepting {
+            pool.fleet.hints.attached();
+        }
         pool.fleet.history = History {
             stats: Carry::restore(snapshot.stats),
             summary: Carry::restore(snapshot.summary),
@@ -170,6 +175,7 @@ impl Pool {
             output,
             orphans,
             record: CrashRecord::new(store, journal),
+            hints: Hints::default(),
         };
         let (health, scaling) = (Health::default(), Scaling::default());
         Self { fleet, health, scaling, events, orders, progress, beat_at: None, resume: None }
@@ -236,7 +242,10 @@ impl Pool {
             Some(order) = self.orders.recv() => self.handle_command(order).await?,
             () = sleep_until(deadline) => fleet.on_all(Fact::Time).await?,
             look = self.health.next() => self.health.look(fleet, look).await?,
-            () = self.scaling.next() => self.scaling.look_at_load(fleet).await?,
+            () = self.scaling.next() => {
+                self.health.compare(fleet);
+                self.scaling.look_at_load(fleet).await?;
+            }
             step = fleet.state.next() => stop::continue_stopping(fleet, step).await?,
         }
         Ok(true)
@@ -284,12 +293,11 @@ impl Pool {
             tracing::info!("every slot is stopped: nothing is left to do");
             return Ok(true);
         }
+        if !fleet.accepting {
+            return Err(fleet.never_ready());
+        }
         let (slot, reason) = fleet.history.last_failure.take().unwrap_or_default();
-        Err(if fleet.accepting {
-            PoolError::AllErrored { slot, reason }
-        } else {
-            PoolError::NeverReady { slot, reason }
-        })
+        Err(PoolError::AllErrored { slot, reason })
     }
 
     /// Begins to accept as soon as each slot's first worker is ready or has failed, and gives up
@@ -301,8 +309,7 @@ impl Pool {
         }
         let lives = || fleet.slots.active().map(|(_, slot)| &slot.life);
         if lives().all(SlotLife::has_failed_to_start) {
-            let (slot, reason) = fleet.history.last_failure.take().unwrap_or_default();
-            return Err(PoolError::NeverReady { slot, reason });
+            return Err(fleet.never_ready());
         }
         if lives().any(SlotLife::is_serving) && lives().all(SlotLife::has_started) {
             fleet.accepting = true;
@@ -334,6 +341,7 @@ impl Pool {
             Order::Stop => stop::stop(&mut self.fleet),
             Order::StopNow => stop::stop_now(&mut self.fleet).await?,
             Order::Status(reply) => {
+                self.health.compare(&self.fleet);
                 answer(Some(reply), Ok(report::status(&self.fleet, &self.health)));
             }
             // Nothing is begun any more.

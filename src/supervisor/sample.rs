@@ -4,6 +4,7 @@
 //! Reads only, and blocks meanwhile: the kernel walks all pages of a process to tell its share.
 
 use std::fs;
+use std::io;
 use std::time::Duration;
 
 use rustix::param::{clock_ticks_per_second, page_size};
@@ -31,6 +32,26 @@ pub fn cpu_time(pid: i32) -> Option<Duration> {
     let ticks = sum(pid, |pid| ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?))?;
     let millis = ticks.saturating_mul(1000) / clock_ticks_per_second().max(1);
     Some(Duration::from_millis(millis))
+}
+
+/// Descriptors that `pid` and what it has started have open. `None` if that can't be seen of all of them.
+#[must_use]
+pub fn descriptors(pid: i32) -> Option<u64> {
+    tree(pid).into_iter().map(open_descriptors).sum()
+}
+
+/// One that has ended has none.
+fn open_descriptors(pid: i32) -> Option<u64> {
+    let path = format!("/proc/{pid}/fd");
+    let counted = fs::metadata(&path).and_then(|directory| match directory.len() {
+        // Before Linux 6.2 the kernel doesn't count them.
+        0 => fs::read_dir(&path).map(|all| all.count() as u64),
+        count => Ok(count),
+    });
+    match counted {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(0),
+        counted => counted.ok(),
+    }
 }
 
 /// Processes that end meanwhile are left out, but for the first.
@@ -98,5 +119,8 @@ mod tests {
         let held = vec![1_u8; 32 << 20];
         assert!(memory(own).unwrap() > u64::try_from(std::hint::black_box(held).len()).unwrap());
         assert_eq!((memory(i32::MAX), cpu_time(i32::MAX)), (None, None));
+        let files: Vec<_> = (0..50).map(|_| fs::File::open("/dev/null").unwrap()).collect();
+        assert!(descriptors(own).unwrap() > files.len() as u64);
+        assert_eq!(descriptors(i32::MAX), Some(0));
     }
 }

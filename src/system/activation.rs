@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
 
 use crate::handover::descriptors::{Descriptors, LISTENER, MORE_NAMES};
 use crate::kernel::{adopt, adopt_if};
@@ -178,6 +178,12 @@ fn usable(listener: OwnedFd) -> io::Result<OwnedFd> {
 }
 
 fn check(socket: BorrowedFd<'_>) -> io::Result<()> {
+    if sockopt::socket_protocol(socket)? == Some(ipproto::MPTCP) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is an MPTCP socket, whose clients can't migrate: remove SocketProtocol=mptcp",
+        ));
+    }
     let family = sockopt::socket_domain(socket)?;
     let is_internet = matches!(family, AddressFamily::INET | AddressFamily::INET6);
     let is_stream = sockopt::socket_type(socket)? == SocketType::STREAM;

@@ -336,7 +336,8 @@ impl Worker {
                 ChannelEvent::Closed
                     if self.sessions.shared.own.scoreboard.get(Counter::Drain) > 0 =>
                 {
-                    self.end();
+                    self.source = Source::Ended;
+                    ending::begin_unled_drain(&self.sessions);
                 }
                 ChannelEvent::Closed => self.become_orphan(),
             }
@@ -405,6 +406,7 @@ async fn report_if_never_accepted(shared: Arc<Shared>) {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        self.sessions.shared.note_left();
         if self.stage == Stage::Attached || std::thread::panicking() {
             return;
         }

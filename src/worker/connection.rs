@@ -1,8 +1,9 @@
 //! One client's connection, as the worker's code gets it: a stream, and the facts about it.
 //!
-//! Reads and writes go straight to the socket; nothing is buffered or looked at.
+//! Reads and writes are followed and not changed, so that a WebSocket of an app that knows nothing of
+//! sessions is closed with a close frame, too.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -13,7 +14,7 @@ use tracing::Span;
 
 use crate::protocol::message::ConnectionRecord;
 use crate::worker::connection_info::ConnectionInfo;
-use crate::worker::guard::ConnectionGuard;
+use crate::worker::guard::{ConnectionGuard, Ending, Residency};
 use crate::worker::misuse::Misuse;
 use crate::worker::session::api::Session;
 use crate::worker::session::checkpoint::{AtRest, Checkpoint};
@@ -35,13 +36,13 @@ use crate::worker::session::stream::SessionStream;
 /// upgraded connection, are outside unless they are instrumented with the span as well.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
-    guard: ConnectionGuard,
-    /// Came with it from another worker.
-    image: Option<Box<SessionImage>>,
-    /// Its checkpoint, if it is protected.
-    checkpoint: Option<Box<Checkpoint>>,
+    stream: SessionStream,
+    span: Span,
+    /// Where it is entered as soon as something serves it.
     sessions: Arc<Sessions>,
+    residency: Residency,
+    is_resumed: bool,
+    is_served: bool,
 }
 
 impl Connection {
@@ -72,74 +73,95 @@ impl Connection {
         sessions: &Arc<Sessions>,
     ) -> Self {
         let checkpoint = image.as_ref().and_then(|image| protect(&guard, &stream, image));
-        let (image, sessions) = (image.map(Box::new), Arc::clone(sessions));
-        Self { stream, guard, image, checkpoint, sessions }
+        let is_resumed = image.is_some();
+        let (image, restored) = match image {
+            Some(image) => (Some((image.connection, checkpoint)), image.state),
+            None => (None, None),
+        };
+        let (info, span, residency) = (guard.info(), guard.span().clone(), guard.residency());
+        let shared = Arc::clone(guard.shared());
+        let stream = SessionStream::new(stream, Some(guard), image, |handle| {
+            Inner::new(info, handle, restored, Some(shared))
+        });
+        let sessions = Arc::clone(sessions);
+        Self { stream, span, sessions, residency, is_resumed, is_served: false }
     }
 
     /// Whether a WebSocket's handshake was done in another worker.
     pub(crate) fn is_websocket(&self) -> bool {
-        self.image.as_ref().is_some_and(|image| image.connection.kind == Kind::WebSocket)
+        self.stream.session().inner().handle.kind() == Kind::WebSocket
     }
 
     /// For HTTP/1.1 and WebSockets: a stream that is followed, so that it can migrate to another
     /// worker, and a handle of it for the handler. The stream goes to the library, such as
     /// `tokio_tungstenite::accept_async`. See [`Session`].
     #[must_use]
-    pub fn into_session(self) -> (SessionStream, Session) {
-        let Self { stream, guard, image, checkpoint, sessions } = self;
-        let (info, residency, shared) =
-            (guard.info(), guard.residency(), Arc::clone(guard.shared()));
-        let is_resumed = image.is_some();
-        let (image, restored) = match image {
-            Some(image) => (Some((image.connection, checkpoint)), image.state),
-            None => (None, None),
-        };
-        let stream = SessionStream::new(stream, Some(guard), image, |handle| {
-            Inner::new(info, handle, restored, Some(shared))
-        });
-        let session = stream.session().clone();
-        sessions.insert(residency, session.inner());
-        if is_resumed {
-            tokio::spawn(closing::see_resumed(sessions, Arc::clone(session.inner())));
+    pub fn into_session(mut self) -> (SessionStream, Session) {
+        self.serve();
+        let session = self.stream.session().clone();
+        (self.stream, session)
+    }
+
+    /// Something serves it from now on.
+    fn serve(&mut self) {
+        if std::mem::replace(&mut self.is_served, true) {
+            return;
         }
-        (stream, session)
+        let session = self.stream.session().inner();
+        self.sessions.insert(self.residency, session);
+        if self.is_resumed {
+            let sessions = Arc::clone(&self.sessions);
+            tokio::spawn(closing::see_resumed(sessions, Arc::clone(session)));
+        }
     }
 
     /// It is the worker's own now.
     pub(crate) fn accepted(&self) {
-        tracing::debug!(parent: self.guard.span(), "connection accepted");
+        tracing::debug!(parent: &self.span, "connection accepted");
     }
 
     /// The facts about it.
     #[must_use]
     pub fn info(&self) -> ConnectionInfo {
-        self.guard.info()
+        self.stream.session().info()
     }
 
     /// The span of its log lines, see [`ConnectionInfo::span`].
     #[must_use]
     pub fn span(&self) -> &Span {
-        self.guard.span()
+        &self.span
     }
 
-    /// The bare stream, and a guard that must live as long as it is open.
-    #[must_use]
-    pub fn into_parts(self) -> (TcpStream, ConnectionGuard) {
+    /// The bare stream, and a guard that must live as long as it is open. Nothing follows it: when the
+    /// worker drains, the app closes it itself, see [`Drain::started`](crate::worker::Drain::started).
+    ///
+    /// # Errors
+    ///
+    /// If it was read or written before, as bytes that were read ahead would be lost.
+    pub fn into_parts(self) -> io::Result<(TcpStream, ConnectionGuard)> {
+        if self.is_served {
+            let reason = "connection was used as a stream before its parts were taken";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
         self.note_bare();
-        self.split()
+        let (stream, mut guard) = self.split().ok_or(io::ErrorKind::NotConnected)?;
+        guard.note_bare();
+        Ok((stream, guard))
     }
 
     /// As [`Connection::into_parts`], to close it.
-    pub(crate) fn split(self) -> (TcpStream, ConnectionGuard) {
+    pub(crate) fn split(self) -> Option<(TcpStream, ConnectionGuard)> {
         // Its checkpoint is dropped: nothing is known of it from here on.
-        let Self { stream, mut guard, .. } = self;
+        let detached = self.stream.session().inner().handle.force_detach()?;
+        let mut guard = detached.guard?;
         guard.used();
-        (stream, guard)
+        guard.note_ending(Ending::Finished);
+        Some((detached.stream, guard))
     }
 
     /// It is served without a session.
     fn note_bare(&self) {
-        let shared = self.guard.shared();
+        let shared = &self.sessions.shared;
         if shared.own.channel.is_some() && shared.is_migration_enabled() {
             shared.reported.misuse(Misuse::ServedBare);
         }
@@ -167,8 +189,8 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.serve();
         let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
-        self.guard.used();
         self.note_bare();
         Poll::Ready(result)
     }
@@ -180,6 +202,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.serve();
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -189,17 +212,5 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }

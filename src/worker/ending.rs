@@ -23,6 +23,16 @@ pub(crate) fn begin_drain(sessions: &Arc<Sessions>, order: DrainOrder) {
     follow(sessions, Draining { order, deadline, has_primary: true });
 }
 
+/// Begins to drain as a worker that takes no sessions: by the end of its channel, with the order that the
+/// primary has left on the scoreboard.
+pub(crate) fn begin_unled_drain(sessions: &Arc<Sessions>) {
+    let Some(order) = sessions.shared.own.scoreboard.drain_order() else {
+        return begin_plain_drain(sessions);
+    };
+    let deadline = Instant::now() + order.window;
+    follow(sessions, Draining { order, deadline, has_primary: false });
+}
+
 /// Begins to drain without an order, and without following any session.
 pub(crate) fn begin_plain_drain(sessions: &Sessions) {
     sessions.shared.started.cancel();
@@ -67,13 +77,18 @@ fn follow(sessions: &Arc<Sessions>, draining: Draining) {
     let before = sessions.draining.send_replace(Some(draining));
     if before.is_none() {
         sessions.shared.started.cancel();
+        if !sessions.can_offer() {
+            sessions.shared.closing.cancel();
+        }
         tokio::spawn(release_clients(Arc::clone(sessions)));
     }
 }
 
 /// Migrates the sessions that can, then closes the others in their turn.
 async fn release_clients(sessions: Arc<Sessions>) {
-    migrate_all(&sessions).await;
+    if sessions.can_offer() {
+        migrate_all(&sessions).await;
+    }
     sessions.shared.closing.cancel();
     close_all(sessions).await;
 }

@@ -4,8 +4,10 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tracing::Span;
 
 use crate::protocol::ids::ConnectionId;
@@ -24,6 +26,22 @@ pub(crate) struct Residency(pub(crate) u64);
 pub(crate) trait Residents: Debug + Send + Sync {
     /// The socket is closed, or another worker's.
     fn remove(&self, id: ConnectionId, residency: Residency);
+
+    /// The code of the close frame for a WebSocket that ends now as its worker does.
+    fn close_code(&self) -> u16;
+}
+
+/// How a connection ends here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// By its client, or as its handler is done with it.
+    Finished,
+    /// It goes on in another worker.
+    Migrated,
+    /// By a close frame from here.
+    Closed,
+    /// In the middle of something, without a word.
+    Cut,
 }
 
 /// Counts a connection as established for as long as it lives. A drained worker waits for it.
@@ -37,6 +55,9 @@ pub struct ConnectionGuard {
     is_fresh: bool,
     is_portable: bool,
     counted: Counted,
+    ending: Ending,
+    /// Its socket is the app's own.
+    is_bare: bool,
 }
 
 /// As what it is counted beside a connection.
@@ -67,6 +88,8 @@ impl ConnectionGuard {
             is_fresh: true,
             is_portable: true,
             counted: Counted::Nothing,
+            ending: Ending::Finished,
+            is_bare: false,
         }
     }
 
@@ -93,6 +116,42 @@ impl ConnectionGuard {
     /// Whether the worker drains: clients may not expect the end of their connections.
     pub(crate) fn is_draining(&self) -> bool {
         self.shared.is_draining()
+    }
+
+    /// Whether its worker ends: it drains, or its program is about to end without having drained.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.is_draining() || self.shared.is_left() && is_runtime_ending()
+    }
+
+    /// How it ends, if it is known before.
+    pub(crate) fn note_ending(&mut self, ending: Ending) {
+        self.ending = ending;
+    }
+
+    /// The app has taken its socket: nothing closes it but the app.
+    pub(crate) fn note_bare(&mut self) {
+        self.is_bare = true;
+        self.shared.bare.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The code of the close frame for a WebSocket that ends as its worker does.
+    pub(crate) fn close_code(&self) -> u16 {
+        self.residents.close_code()
+    }
+
+    fn count_ending(&self) {
+        let is_over = self.is_draining() || self.shared.is_left();
+        let ending = match self.ending {
+            Ending::Finished if is_over && is_runtime_ending() => Ending::Cut,
+            ending => ending,
+        };
+        let counter = match ending {
+            Ending::Migrated if self.is_draining() => Counter::Migrated,
+            Ending::Closed if is_over => Counter::Closed,
+            Ending::Cut => Counter::Cut,
+            Ending::Finished | Ending::Migrated | Ending::Closed => return,
+        };
+        self.shared.own.scoreboard.increment(counter);
     }
 
     /// It has become a WebSocket. If it is not portable it can't migrate, whatever its handler
@@ -151,6 +210,10 @@ impl ConnectionGuard {
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.used();
+        self.count_ending();
+        if self.is_bare {
+            self.shared.bare.fetch_sub(1, Ordering::Relaxed);
+        }
         self.residents.remove(self.info.id, self.residency);
         let scoreboard = &self.shared.own.scoreboard;
         if matches!(self.counted, Counted::WebSocket | Counted::Session) {
@@ -162,4 +225,13 @@ impl Drop for ConnectionGuard {
         self.shared.connection_closed();
         tracing::debug!(parent: &self.span, "connection ended");
     }
+}
+
+/// Whether the runtime ends, and drops what it was told to run: it takes no task any more.
+fn is_runtime_ending() -> bool {
+    let Ok(runtime) = Handle::try_current() else { return false };
+    let probe = runtime.spawn(std::future::pending::<()>());
+    let is_ending = probe.is_finished();
+    probe.abort();
+    is_ending
 }

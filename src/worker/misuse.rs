@@ -21,6 +21,7 @@ pub(crate) enum Misuse {
     ServedBare,
     MigrationNotEnabled,
     DeclaredTwice,
+    BareLeftOpen,
 }
 
 impl Misuse {
@@ -48,6 +49,10 @@ impl Misuse {
             }
             Self::DeclaredTwice => {
                 "a session declares in two ways how it migrates: the first one counts"
+            }
+            Self::BareLeftOpen => {
+                "connections taken by Connection::into_parts are still open at the end of the drain, \
+                 they will be cut: close them at Drain::started, or don't take them apart"
             }
         }
     }

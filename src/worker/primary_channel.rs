@@ -182,8 +182,9 @@ impl PrimaryChannel {
                     let sessions = Arc::clone(&self.sessions);
                     tokio::spawn(async move {
                         let is_websocket = connection.is_websocket();
-                        let (stream, guard) = connection.split();
-                        close_unserved(&sessions, stream, guard, is_websocket).await;
+                        if let Some((stream, guard)) = connection.split() {
+                            close_unserved(&sessions, stream, guard, is_websocket).await;
+                        }
                     });
                 }
                 Ok(ChannelEvent::Closed) => return,

@@ -69,6 +69,10 @@ pub(crate) struct Shared {
     pub(crate) is_accepting: AtomicBool,
     /// Something waits for the last connection.
     is_awaited: AtomicBool,
+    /// The accept loop is gone.
+    is_left: AtomicBool,
+    /// Open connections whose sockets are the app's own.
+    pub(crate) bare: AtomicUsize,
 }
 
 impl Shared {
@@ -87,6 +91,8 @@ impl Shared {
             is_migration_enabled: AtomicBool::new(false),
             is_accepting: AtomicBool::new(false),
             is_awaited: AtomicBool::new(false),
+            is_left: AtomicBool::new(false),
+            bare: AtomicUsize::new(0),
         })
     }
 
@@ -103,6 +109,16 @@ impl Shared {
     /// Something waits for the last connection, or will.
     pub(crate) fn note_awaited(&self) {
         self.is_awaited.store(true, Ordering::Relaxed);
+    }
+
+    /// No more connections are accepted, whatever the primary says.
+    pub(crate) fn note_left(&self) {
+        self.is_left.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the accept loop is gone.
+    pub(crate) fn is_left(&self) -> bool {
+        self.is_left.load(Ordering::Relaxed)
     }
 
     /// Whether connections are open and nothing waits for their end.

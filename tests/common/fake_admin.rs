@@ -124,6 +124,7 @@ pub fn live(workers: u16, n: u32) -> Live {
             generation: Some(n),
             pid: Some(4_711),
             text: format!("happened in second {n}"),
+            ended: None,
         }],
     }
 }

@@ -25,7 +25,7 @@ use sticky_lb::worker::{
     ConnectionInfo, HttpLimits, Session, SessionStream, Worker, axum as worker_axum,
     hyper as worker_hyper, serve_or_listen,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::{WebSocketStream, accept_async};
@@ -55,6 +55,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
             Ok(worker.serve(plain_echo).await?)
         }
         Some("serves-bare") => serve_bare(worker).await,
+        Some("plain-loop") => plain_loop(worker, true).await,
+        Some("plain-loop-forgets") => plain_loop(worker, false).await,
+        Some("plain-loop-enabled") => {
+            worker.enable_migration()?;
+            plain_loop(worker, true).await
+        }
+        Some("declares-only") => declare_only(worker).await,
+        Some("takes-apart") => take_apart(worker).await,
         Some("hyper") => Ok(worker_hyper::serve(worker, service_fn(hello)).await?),
         Some("chatty") => Ok(worker_hyper::serve(worker, service_fn(chatter)).await?),
         Some("logs-hyper") => {
@@ -138,6 +146,59 @@ async fn serve_bare(mut worker: Worker) -> Result<(), Box<dyn Error>> {
         });
     }
     drain.completed().await;
+    Ok(())
+}
+
+/// WebSockets on plain connections; at the end, their last one is waited for or not.
+async fn plain_loop(mut worker: Worker, waits: bool) -> Result<(), Box<dyn Error>> {
+    let drain = worker.drain();
+    worker.ready()?;
+    while let Some(connection) = worker.accept().await? {
+        tokio::spawn(echo_websocket(connection));
+    }
+    if waits {
+        drain.completed().await;
+    }
+    Ok(())
+}
+
+/// Sessions that declare how they migrate, in a worker that has not enabled it.
+async fn declare_only(mut worker: Worker) -> Result<(), Box<dyn Error>> {
+    let drain = worker.drain();
+    worker.ready()?;
+    while let Some(connection) = worker.accept().await? {
+        let (stream, session) = connection.into_session();
+        session.on_migrate(Vec::new);
+        tokio::spawn(echo_websocket(stream));
+    }
+    drain.completed().await;
+    Ok(())
+}
+
+/// WebSockets on bare sockets, which nothing closes.
+async fn take_apart(mut worker: Worker) -> Result<(), Box<dyn Error>> {
+    let drain = worker.drain();
+    worker.ready()?;
+    while let Some(connection) = worker.accept().await? {
+        let (stream, guard) = connection.into_parts()?;
+        tokio::spawn(async move {
+            let _guard = guard;
+            echo_websocket(stream).await
+        });
+    }
+    drain.completed().await;
+    Ok(())
+}
+
+async fn echo_websocket(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+) -> Result<(), tokio_tungstenite::tungstenite::Error> {
+    let mut socket = accept_async(stream).await?;
+    while let Some(message) = socket.next().await.transpose()? {
+        if message.is_text() || message.is_binary() {
+            socket.send(message).await?;
+        }
+    }
     Ok(())
 }
 

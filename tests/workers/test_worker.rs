@@ -91,6 +91,13 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 Ok(())
             });
         }
+        "counts-too-many" => {
+            return channel.serve(|channel, _, socket| {
+                channel.scoreboard.add(Counter::Connections, 100);
+                channel.acknowledge();
+                answer(socket, "counted")
+            });
+        }
         "answers-or-lingers" => return channel.answer_or_linger(),
         "sends-lingering" => return channel.serve(send_lingering),
         "offers-anothers-session" => {

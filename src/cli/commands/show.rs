@@ -131,8 +131,9 @@ fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
         (
             "troubles",
             format!(
-                "{} crashed, {}, {} refused, {} lost, {} lost, {}",
+                "{} crashed, {} cut, {}, {} refused, {} lost, {} lost, {}",
                 s.crashes,
+                counted(s.connections_cut, "connection"),
                 counted(s.stalls, "stall"),
                 s.refused,
                 s.lost,

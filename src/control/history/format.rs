@@ -1,6 +1,7 @@
 //! Events as text: a kind for programs, a line for people.
 
 use crate::control::report;
+use crate::supervisor::ended::EndedConnections;
 use crate::supervisor::event::{End, Event, WorkerChange};
 use crate::supervisor::rollout::{Outcome, Report};
 
@@ -9,7 +10,8 @@ pub(super) fn report(number: u64, time_ms: i64, event: &Event) -> report::Event 
     let (kind, text) = text(event);
     let base = report::Event { number, time_ms, kind, text, ..report::Event::default() };
     match event {
-        Event::Worker { worker, pid, .. } => report::Event {
+        Event::Worker { worker, pid, change } => report::Event {
+            ended: ended(change),
             slot: Some(worker.slot.0),
             generation: Some(worker.generation.0),
             pid: Some(*pid).filter(|pid| *pid > 0),
@@ -54,6 +56,12 @@ fn text(event: &Event) -> (String, String) {
     (kind.to_owned(), text)
 }
 
+fn ended(change: &WorkerChange) -> Option<report::Ended> {
+    let WorkerChange::Exited(End { ended, .. }) = change else { return None };
+    let EndedConnections { open, finished, migrated, closed, protected, cut } = *ended;
+    Some(report::Ended { open, finished, migrated, closed, protected, cut })
+}
+
 fn worker_text(change: &WorkerChange) -> (String, String) {
     let (kind, text) = match change {
         WorkerChange::Spawned => ("worker-started", "worker started".to_owned()),
@@ -65,14 +73,15 @@ fn worker_text(change: &WorkerChange) -> (String, String) {
         }
         WorkerChange::Draining(reason) => ("worker-draining", format!("worker draining: {reason}")),
         WorkerChange::Killed(reason) => ("worker-killed", format!("worker {reason}")),
-        WorkerChange::Exited(End { reason, unexpected, uptime, connections }) => {
+        WorkerChange::Exited(End { reason, unexpected, uptime, connections, ended }) => {
             let (kind, verb) = if *unexpected {
                 ("worker-crashed", "crashed")
             } else {
                 ("worker-exited", "exited")
             };
             let (uptime, connections) = (seconds(*uptime), counted(*connections, "connection"));
-            (kind, format!("worker {verb} after {uptime} and {connections}: {reason}"))
+            let open = if ended.open > 0 { format!("; {ended}") } else { String::new() };
+            (kind, format!("worker {verb} after {uptime} and {connections}: {reason}{open}"))
         }
     };
     (kind.to_owned(), text)

@@ -25,6 +25,12 @@ pub(super) fn record(pool: &PoolStatus) {
         pool.crashes.iter().copied(),
     );
     counts(
+        "sticky_lb_worker_end_connections_total",
+        "Connections open in workers at the end of those, by how they ended.",
+        "result",
+        pool.ended.by_result(),
+    );
+    counts(
         "sticky_lb_worker_replacements_total",
         "Workers replaced outside of rolling restarts, by reason.",
         "reason",

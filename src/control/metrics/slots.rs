@@ -4,7 +4,7 @@ use crate::control::metrics::{counts, flag, labelled};
 use crate::control::snapshot::Snapshot;
 use crate::frontend::query::SlotFacts;
 use crate::link::seam::WorkerId;
-use crate::supervisor::pool::status::{SlotStatus, WorkerStatus};
+use crate::supervisor::pool::status::{PoolStatus, SlotStatus, WorkerStatus};
 
 /// States of a slot.
 const STATES: [&str; 7] =
@@ -13,6 +13,7 @@ const STATES: [&str; 7] =
 pub(super) fn record(snapshot: &Snapshot) {
     states(&snapshot.pool.slots);
     work(&snapshot.pool.slots);
+    totals(&snapshot.pool);
     handoffs(snapshot);
     memory(snapshot);
 }
@@ -33,16 +34,6 @@ fn states(slots: &[SlotStatus]) {
         "sticky_lb_slot_workers",
         "Workers of a slot, draining ones included.",
         slots.iter().map(|slot| (slot, slot.workers.len() as u64)),
-    );
-    by_slot(
-        "sticky_lb_slot_crashes_total",
-        "Workers of a slot that exited without an order.",
-        slots.iter().map(|slot| (slot, slot.crashes)),
-    );
-    by_slot(
-        "sticky_lb_slot_started_workers_total",
-        "Workers started in a slot.",
-        slots.iter().map(|slot| (slot, slot.started)),
     );
 }
 
@@ -68,25 +59,43 @@ fn work(slots: &[SlotStatus]) {
         "WebSockets in workers of a slot that can migrate.",
         slots.iter().map(|slot| (slot, sum(slot, |worker| worker.sessions))),
     );
+}
+
+/// Counters, those of slots that were removed included: they never go back.
+fn totals(pool: &PoolStatus) {
+    by_slot(
+        "sticky_lb_slot_crashes_total",
+        "Workers of a slot that exited without an order.",
+        all(pool).map(|slot| (slot, slot.crashes)),
+    );
+    by_slot(
+        "sticky_lb_slot_started_workers_total",
+        "Workers started in a slot.",
+        all(pool).map(|slot| (slot, slot.started)),
+    );
     by_slot(
         "sticky_lb_connections_total",
         "Connections acknowledged by workers of a slot, by their own count.",
-        slots.iter().map(|slot| (slot, slot.connections_total)),
+        all(pool).map(|slot| (slot, slot.connections_total)),
     );
     by_slot(
         "sticky_lb_requests_total",
         "Requests completed by workers of a slot.",
-        slots.iter().map(|slot| (slot, slot.requests_total)),
+        all(pool).map(|slot| (slot, slot.requests_total)),
     );
+}
+
+/// All slots that there ever were.
+fn all(pool: &PoolStatus) -> impl Iterator<Item = &SlotStatus> {
+    pool.slots.iter().chain(&pool.removed)
 }
 
 /// The frontend's counters of each slot.
 fn handoffs(snapshot: &Snapshot) {
-    let facts = || {
-        let slots = snapshot.pool.slots.iter();
-        slots.filter_map(|slot| Some((slot, snapshot.frontend.slots.get(slot.slot.index())?)))
+    let facts = |slot: &SlotStatus| snapshot.frontend.slots.get(slot.slot.index());
+    let of = |count: fn(&SlotFacts) -> u64| {
+        all(&snapshot.pool).filter_map(move |slot| Some((slot, count(facts(slot)?))))
     };
-    let of = |count: fn(&SlotFacts) -> u64| facts().map(move |(slot, facts)| (slot, count(facts)));
     by_slot(
         "sticky_lb_handed_off_connections_total",
         "Connections acknowledged by workers of a slot, by the primary's count.",
@@ -105,7 +114,10 @@ fn handoffs(snapshot: &Snapshot) {
     gauges(
         "sticky_lb_slot_waiting_connections",
         "Connections queued for a slot or in flight to its workers.",
-        of(|facts| facts.queued + facts.in_flight),
+        snapshot.pool.slots.iter().filter_map(|slot| {
+            let facts = facts(slot)?;
+            Some((slot, facts.queued + facts.in_flight))
+        }),
     );
 }
 

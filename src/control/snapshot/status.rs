@@ -65,7 +65,12 @@ pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts)
         clients_closed: counters.closed,
         rebalance_pending: frontend.rebalance_pending,
         accept_errors: counters.accept_errors,
-        crashes: pool.slots.iter().map(|slot| slot.crashes).sum(),
+        crashes: pool.crashes.iter().map(|(_, count)| count).sum(),
+        connections_finished: pool.ended.finished,
+        connections_migrated: pool.ended.migrated,
+        connections_closed: pool.ended.closed,
+        connections_protected: pool.ended.protected,
+        connections_cut: pool.ended.cut,
         top_client: frontend.top_client.map(|top_client| TopClient {
             address: top_client.address.to_string(),
             share: top_client.share,

@@ -249,8 +249,8 @@ impl Channel {
 
     /// Ends what goes to a worker that takes no sessions: it receives the rest, then end of file, and begins to
     /// drain. Its answers still come.
-    fn finish(&mut self) {
-        self.board().increment(Counter::Drain);
+    fn finish(&mut self, order: DrainOrder) {
+        self.board().set_drain_order(order);
         if self.sessions.outbox.question.is_some() {
             // That comes before.
             self.resync.finishes = true;
@@ -404,9 +404,9 @@ impl Dialect for Channel {
 
     fn drain(&mut self, order: DrainOrder) {
         if !self.handshake.takes_sessions {
-            return self.finish();
+            return self.finish(order);
         }
-        self.board().increment(Counter::Drain);
+        self.board().set_drain_order(order);
         self.sessions.outbox.drain = Some(order);
     }
 
@@ -497,6 +497,10 @@ impl Dialect for Channel {
 
     fn take_found(&mut self) -> Vec<PendingConnection> {
         std::mem::take(&mut self.resync.found)
+    }
+
+    fn note_protected(&self, count: u64) {
+        self.board().set(Counter::Protected, count);
     }
 
     fn publish_counts(&mut self) {

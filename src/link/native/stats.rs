@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use crate::link::stats::WorkerStats;
-use crate::protocol::scoreboard::{Counter, Scoreboard};
+use crate::protocol::scoreboard::{Counter, Scoreboard, SharedFlag};
 
 /// No worker counts more, whatever it writes: all workers' counts can be added up.
 const MAX_COUNT: u64 = 1 << 40;
@@ -34,11 +34,20 @@ impl NativeStats {
             sessions: count(Counter::Sessions),
             requests: count(Counter::Requests),
             requests_total: count(Counter::RequestsTotal),
+            open_at_drain: count(Counter::OpenAtDrain),
+            migrated: count(Counter::Migrated),
+            closed: count(Counter::Closed),
+            cut: count(Counter::Cut),
+            protected: count(Counter::Protected),
         }
     }
 
     pub(in crate::link) fn note_stopping(&self) {
         self.scoreboard.increment(Counter::Stop);
+    }
+
+    pub(in crate::link) fn has_attached(&self) -> bool {
+        self.scoreboard.has_flag(SharedFlag::Hello)
     }
 
     pub(in crate::link) fn is_drain_ordered(&self) -> bool {

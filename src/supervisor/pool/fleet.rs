@@ -14,12 +14,14 @@ use crate::link::stats_source::StatsSource;
 use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::protocol::ids::{SlotId, Timestamp};
 use crate::supervisor::command::WorkerCommand;
+use crate::supervisor::ended::EndedConnections;
 use crate::supervisor::event::{Announcer, End, Event, WorkerChange};
 use crate::supervisor::lifecycle::{Action, Fact, KillReason, Phase, SlotState};
 use crate::supervisor::orphans::Orphans;
 use crate::supervisor::output::Output;
 use crate::supervisor::pool::crash_record::CrashRecord;
 use crate::supervisor::pool::error::PoolError;
+use crate::supervisor::pool::hints::Hints;
 use crate::supervisor::pool::history::History;
 use crate::supervisor::pool::launch::Launcher;
 use crate::supervisor::pool::run_state::RunState;
@@ -58,6 +60,7 @@ pub(super) struct Fleet {
     pub(super) output: Output,
     pub(super) orphans: Orphans,
     pub(super) record: CrashRecord,
+    pub(super) hints: Hints,
 }
 
 impl Fleet {
@@ -135,6 +138,9 @@ impl Fleet {
         message: WorkerMessage,
     ) -> Result<(), PoolError> {
         let generation = worker.generation;
+        if message == WorkerMessage::Hello {
+            self.hints.attached();
+        }
         let fact = match message {
             WorkerMessage::Hello if self.settings.wait_ready => return Ok(()),
             WorkerMessage::Hello | WorkerMessage::Ready => Fact::Ready(generation),
@@ -199,6 +205,12 @@ impl Fleet {
         Box::pin(self.exited(worker, None)).await
     }
 
+    /// The error of a pool whose workers never became ready.
+    pub(super) fn never_ready(&mut self) -> PoolError {
+        let (slot, reason) = self.history.last_failure.take().unwrap_or_default();
+        PoolError::NeverReady { slot, reason: reason + self.hints.no_worker() }
+    }
+
     /// Handles the end of a worker's process.
     pub(super) async fn reap(&mut self, worker: WorkerId) -> Result<(), PoolError> {
         let Some(running) = self.workers.remove(worker) else { return Ok(()) };
@@ -208,6 +220,9 @@ impl Fleet {
         let lifecycle = &self.settings.lifecycle;
         let (reason, crash) = self.workers.explain_end(&running, exit, lifecycle);
         let crash = crash.filter(|_| !self.slots.is_end_ordered(worker));
+        if running.has_attached() {
+            self.hints.attached();
+        }
         if let Some(crash) = crash {
             self.history.crashed(worker.slot, crash, &reason);
         }
@@ -216,7 +231,11 @@ impl Fleet {
         let connections = stats.connections_total.unwrap_or(0);
         self.history.stats.exited(worker.slot, connections, stats.requests_total.unwrap_or(0));
         let uptime = Timestamp::now().since(running.started);
-        let end = End { reason, unexpected: crash.is_some(), uptime, connections };
+        let ended = EndedConnections::new(&stats);
+        self.history.summary.ended.add(&ended);
+        let unexpected = crash.is_some();
+        self.hints.died(&ended, unexpected && self.settings.protect);
+        let end = End { reason, unexpected, uptime, connections, ended };
         let (pid, change) = (running.process.pid(), WorkerChange::Exited(end));
         self.announcer.announce(Event::Worker { worker, pid, change });
         self.exited(worker, status).await
@@ -246,11 +265,12 @@ impl Fleet {
     }
 
     fn kill(&mut self, worker: WorkerId, reason: KillReason) {
-        let Some(running) = self.workers.mark_killed(worker, reason) else { return };
+        if self.workers.mark_killed(worker, reason).is_none() {
+            return;
+        }
         if self.state.is_stopping() {
             let summary = &mut self.history.summary;
             summary.killed = summary.killed.saturating_add(1);
-            summary.cut += running.stats().connections.unwrap_or(0);
         }
         let reason = self.settings.lifecycle.explain(reason);
         self.announce(worker, WorkerChange::Killed(reason));

@@ -32,6 +32,9 @@ pub(super) struct Health {
     ping_at: Option<Timestamp>,
     sample_at: Option<Timestamp>,
     sampling: Option<JoinHandle<Vec<Sample>>>,
+    /// Not before this time are counts compared again.
+    compare_after: Option<Timestamp>,
+    comparing: Option<JoinHandle<Vec<Comparison>>>,
 }
 
 /// The next thing to look at.
@@ -40,6 +43,15 @@ pub(super) enum Look {
     Pings,
     Sample,
     Sampled(Vec<Sample>),
+    Compared(Vec<Comparison>),
+}
+
+/// The connections that a worker counts, and the descriptors that it has open.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Comparison {
+    worker: WorkerId,
+    connections: u64,
+    descriptors: u64,
 }
 
 /// A sample of a worker's use of memory and processor.
@@ -72,6 +84,10 @@ impl Health {
                 self.sampling = None;
                 Look::Sampled(sampled)
             }
+            compared = join(&mut self.comparing) => {
+                self.comparing = None;
+                Look::Compared(compared)
+            }
         }
     }
 
@@ -87,6 +103,10 @@ impl Health {
                 Ok(())
             }
             Look::Sampled(samples) => take_samples(fleet, &samples, now).await,
+            Look::Compared(compared) => {
+                compared.iter().for_each(|compared| take_comparison(fleet, compared));
+                Ok(())
+            }
         }
     }
 
@@ -129,6 +149,31 @@ impl Health {
         Ok(())
     }
 
+    /// Compares the connections that workers count with the descriptors that they have open: where
+    /// somebody looks at the counts, and not too often.
+    pub(super) fn compare(&mut self, fleet: &Fleet) {
+        let now = Timestamp::now();
+        if self.comparing.is_some() || self.compare_after.is_some_and(|after| now < after) {
+            return;
+        }
+        self.compare_after = Some(now + SAMPLE_INTERVAL);
+        let counts = fleet.workers.iter().map(|(worker, running)| {
+            let connections = running.stats().connections.unwrap_or(0);
+            (worker, running.process.pid(), connections)
+        });
+        let counts: Vec<_> = counts.filter(|(_, _, connections)| *connections > 0).collect();
+        if counts.is_empty() {
+            return;
+        }
+        self.comparing = Some(tokio::task::spawn_blocking(move || {
+            let compare = |(worker, pid, connections)| {
+                let descriptors = sample::descriptors(pid)?;
+                Some(Comparison { worker, connections, descriptors })
+            };
+            counts.into_iter().filter_map(compare).collect()
+        }));
+    }
+
     /// Samples on a thread of its own: each gigabyte takes some milliseconds.
     fn sample(&mut self, fleet: &Fleet, now: Timestamp) {
         if self.sampling.is_some() {
@@ -147,9 +192,9 @@ impl Health {
     }
 }
 
-async fn join(sampling: &mut Option<JoinHandle<Vec<Sample>>>) -> Vec<Sample> {
-    match sampling {
-        Some(sampling) => sampling.await.unwrap_or_default(),
+async fn join<T>(task: &mut Option<JoinHandle<Vec<T>>>) -> Vec<T> {
+    match task {
+        Some(task) => task.await.unwrap_or_default(),
         None => std::future::pending().await,
     }
 }
@@ -183,6 +228,25 @@ async fn take_samples(
         }
     }
     bound_draining_memory(fleet).await
+}
+
+/// Each connection takes a descriptor, wherever the worker keeps it.
+fn take_comparison(fleet: &mut Fleet, compared: &Comparison) {
+    let Comparison { worker, connections, descriptors } = *compared;
+    let Some(running) = fleet.workers.get_mut(worker) else { return };
+    // Some may have ended before the descriptors were counted.
+    let connections = connections.min(running.stats().connections.unwrap_or(0));
+    if running.health.compare(connections, descriptors) {
+        tracing::warn!(
+            slot = worker.slot.0,
+            generation = worker.generation.0,
+            pid = running.process.pid(),
+            connections,
+            descriptors,
+            "worker counts more connections than it has descriptors open: it must count down \
+             however a connection ends, or placement and scaling go wrong",
+        );
+    }
 }
 
 async fn check_limits(

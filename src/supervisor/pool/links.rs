@@ -5,6 +5,7 @@ use tokio::sync::{mpsc, watch};
 use crate::handover::carry;
 use crate::handover::pool::SummarySnapshot;
 use crate::link::seam::{CommandSender, Counters, SlotEvent};
+use crate::supervisor::ended::EndedConnections;
 use crate::supervisor::event::Announcer;
 use crate::supervisor::orphans::Orphans;
 use crate::supervisor::output::Output;
@@ -57,8 +58,8 @@ pub struct Summary {
     pub at_once: bool,
     /// Workers that had to be killed at the end.
     pub killed: u16,
-    /// Connections that were established in those workers.
-    pub cut: u64,
+    /// Connections that were open in workers when those ended, by how they ended.
+    pub ended: EndedConnections,
 }
 
-carry!(struct Summary => SummarySnapshot { counters, at_once, killed, cut });
+carry!(struct Summary => SummarySnapshot { counters, at_once, killed, ended });

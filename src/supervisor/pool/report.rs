@@ -14,9 +14,11 @@ pub(super) fn status(fleet: &Fleet, health: &Health) -> PoolStatus {
     let pings = health.pings();
     let slots = fleet.slots.iter().map(|(id, slot)| slot_status(fleet, id, slot, pings));
     let gone = |slot: &SlotStatus| slot.state == SlotState::Removed && slot.workers.is_empty();
+    let (removed, slots) = slots.partition(gone);
     let stats = &fleet.history.stats;
     PoolStatus {
-        slots: slots.filter(|slot| !gone(slot)).collect(),
+        slots,
+        removed,
         serving,
         of,
         accepting: fleet.accepting,
@@ -24,6 +26,7 @@ pub(super) fn status(fleet: &Fleet, health: &Health) -> PoolStatus {
         rollout: rollout_status(fleet),
         autoscale: fleet.settings.autoscale.map(|it| (it.min_workers, it.max_workers)),
         crashes: stats.crashes(),
+        ended: fleet.history.summary.ended,
         replacements: stats.replacements(),
         rollouts: stats.rollouts(),
     }

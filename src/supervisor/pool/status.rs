@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::protocol::ids::{Generation, SlotId};
+use crate::supervisor::ended::EndedConnections;
 use crate::supervisor::lifecycle::SlotState;
 
 /// The words of [`PoolStatus::crashes`]: it ended by itself; by a signal; the kernel had no memory
@@ -48,6 +49,10 @@ pub struct PoolStatus {
     /// How often workers ended without being told to, by a word for the reason: all of [`CRASHES`],
     /// from the start.
     pub crashes: Vec<(&'static str, u64)>,
+    /// Connections that were open in workers when those ended.
+    pub ended: EndedConnections,
+    /// Slots that were removed, for their counts.
+    pub removed: Vec<SlotStatus>,
     /// Single slots whose worker was replaced, by a word for the reason: all of [`REPLACEMENTS`].
     pub replacements: Vec<(&'static str, u64)>,
     /// Rolling restarts that have ended, by result: all of [`ROLLOUTS`].

@@ -64,6 +64,11 @@ impl WorkerStart {
 }
 
 impl Running {
+    /// Whether it has ever attached.
+    pub(super) fn has_attached(&self) -> bool {
+        self.stats.has_attached()
+    }
+
     /// The worker's own counts.
     pub(super) fn stats(&self) -> WorkerStats {
         self.stats.read()

@@ -76,7 +76,7 @@ async fn receive(channel: &mut PrimaryChannel) -> Option<u64> {
         match event.ok()? {
             ChannelEvent::Connection(connection) => {
                 let info = connection.info();
-                let (stream, _guard) = connection.split();
+                let (stream, _guard) = connection.split().unwrap();
                 if let Ok(client) = stream.peer_addr() {
                     let is_it = info.client == client || info.id.0 == MUTATED;
                     assert!(is_it, "{client} is taken for {}", info.client);

@@ -16,9 +16,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::protocol::drain::{DrainMode, DrainReason};
 use crate::protocol::message::{MAX_IDS, encode_close_request, encode_migration_failed};
-use crate::worker::guard::ConnectionGuard;
+use crate::worker::guard::{ConnectionGuard, Ending};
 use crate::worker::linger;
-use crate::worker::misuse::HandlerFault;
+use crate::worker::misuse::{HandlerFault, Misuse};
 use crate::worker::session::follow::negotiated::Obstacle;
 use crate::worker::session::handle::DECLARE_TIMEOUT;
 use crate::worker::session::inner::Inner;
@@ -46,6 +46,9 @@ pub(crate) async fn close_all(sessions: Arc<Sessions>) {
         let now = Instant::now();
         if now >= draining.last_call() {
             waiting.iter().for_each(|session| close_soon(&sessions, session, draining));
+            if sessions.shared.bare.load(Ordering::Relaxed) > 0 {
+                sessions.shared.reported.misuse(Misuse::BareLeftOpen);
+            }
         } else if now >= draining.closes_from() && count != sessions.asked.load(Ordering::Relaxed) {
             sessions.asked.store(count, Ordering::Relaxed);
             own_turns.abort_all();
@@ -195,11 +198,13 @@ async fn close(session: Arc<Inner>, reason: DrainReason) {
 pub(crate) async fn close_unserved(
     sessions: &Sessions,
     stream: TcpStream,
-    guard: ConnectionGuard,
+    mut guard: ConnectionGuard,
     is_websocket: bool,
 ) {
-    let reason = sessions.draining.borrow().map(|draining| draining.order.reason);
-    send_close(stream, is_websocket, reason.unwrap_or(DrainReason::Restart)).await;
+    if is_websocket {
+        guard.note_ending(Ending::Closed);
+    }
+    send_close(stream, is_websocket, sessions.close_reason()).await;
     drop(guard);
 }
 

@@ -17,7 +17,7 @@ use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::protocol::message::{ConnectionRecord, MAX_INLINE_IMAGE, MAX_TO_PRIMARY, encode_offer};
 use crate::protocol::sealed::seal;
 use crate::protocol::tcp_progress::{TcpProgress, is_untouched_since};
-use crate::worker::guard::ConnectionGuard;
+use crate::worker::guard::{ConnectionGuard, Ending};
 use crate::worker::lock::lock;
 use crate::worker::session::checkpoint::Checkpoint;
 use crate::worker::session::closing;
@@ -134,6 +134,14 @@ struct SessionTransfer {
     checkpoint: Option<Box<Checkpoint>>,
     /// Its place among those that are on their way.
     _place: OwnedSemaphorePermit,
+}
+
+impl SessionTransfer {
+    fn note_ending(&mut self, ending: Ending) {
+        if let Some(guard) = &mut self.guard {
+            guard.note_ending(ending);
+        }
+    }
 }
 
 /// Waits until it is at rest, holds it, has its state made, and takes the socket. None if it stays.
@@ -270,8 +278,12 @@ async fn send(sessions: &Arc<Sessions>, session: &Arc<Inner>, mut transfer: Sess
     }
     let connection = session.info.id.0;
     match outcome {
-        Ok(OfferOutcome::Migrated) => tracing::debug!(connection, "session migrated"),
+        Ok(OfferOutcome::Migrated) => {
+            transfer.note_ending(Ending::Migrated);
+            tracing::debug!(connection, "session migrated");
+        }
         Ok(OfferOutcome::ReturnedUnverified) if !is_unused(&transfer.stream, usage) => {
+            transfer.note_ending(Ending::Cut);
             tracing::warn!(
                 connection,
                 "primary died while the session migrated, and it was used since: given up",
@@ -282,7 +294,10 @@ async fn send(sessions: &Arc<Sessions>, session: &Arc<Inner>, mut transfer: Sess
             take_back(sessions, transfer).await;
             sleep(RETRY_DELAY).await;
         }
-        Err(error) => tracing::warn!(connection, %error, "primary is gone with a session"),
+        Err(error) => {
+            transfer.note_ending(Ending::Cut);
+            tracing::warn!(connection, %error, "primary is gone with a session");
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant, sleep_until};
 
-use crate::protocol::drain::{DrainMode, DrainOrder};
+use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use crate::protocol::message::{ConnectionRecord, MAX_ACCEPTED};
 use crate::worker::guard::{ConnectionGuard, Residency, Residents};
@@ -210,6 +210,11 @@ impl Sessions {
         lock(&self.open).get(&id).map(|open| Arc::clone(&open.session))
     }
 
+    /// Whether sessions can be offered to other workers.
+    pub(crate) fn can_offer(&self) -> bool {
+        self.sender.get().is_some()
+    }
+
     /// Sessions that could migrate and aren't on their way yet.
     pub(crate) fn migratable(&self) -> Vec<Arc<Inner>> {
         self.select(Inner::can_migrate)
@@ -231,6 +236,12 @@ impl Sessions {
     /// WebSockets that are neither on their way nor being closed.
     pub(crate) fn websockets(&self) -> Vec<Arc<Inner>> {
         self.select(|session| session.handle.kind() == Kind::WebSocket)
+    }
+
+    /// The reason for clients that are closed now.
+    pub(crate) fn close_reason(&self) -> DrainReason {
+        let reason = self.draining.borrow().map(|draining| draining.order.reason);
+        reason.unwrap_or(DrainReason::Restart)
     }
 
     fn select(&self, is_meant: impl Fn(&Inner) -> bool) -> Vec<Arc<Inner>> {
@@ -367,5 +378,9 @@ impl Residents for Sessions {
         // Not under the lock: dropping it may need the lock.
         drop(open);
         drop(gone);
+    }
+
+    fn close_code(&self) -> u16 {
+        self.close_reason().close_code()
     }
 }

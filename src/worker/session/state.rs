@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 
-use crate::worker::guard::ConnectionGuard;
+use crate::worker::guard::{ConnectionGuard, Ending};
 #[cfg(feature = "hyper")]
 use crate::worker::http_limits::HttpLimits;
 use crate::worker::session::checkpoint::Checkpoint;
@@ -365,6 +365,7 @@ impl State {
     }
 
     pub(super) fn force_detach(&mut self) -> (Option<ForceDetached>, Wake) {
+        let is_unclosed = self.is_unclosed_websocket();
         let Some(stream) = self.stream.take() else { return (None, Wake::default()) };
         let at_frame_boundary = match self.phase {
             // The library's answer is not sent.
@@ -374,9 +375,23 @@ impl State {
             }
             _ => false,
         };
+        if is_unclosed {
+            self.note_ending(if at_frame_boundary { Ending::Closed } else { Ending::Cut });
+        }
         let (guard, checkpoint) = (self.guard.take(), self.protection.checkpoint.take());
         let detached = ForceDetached { stream, guard, at_frame_boundary, checkpoint };
         (Some(detached), self.note_detached())
+    }
+
+    /// It is a WebSocket, its client is here, and neither side closes it.
+    pub(super) fn is_unclosed_websocket(&self) -> bool {
+        self.kind() == Kind::WebSocket && !self.input.is_ended
+    }
+
+    pub(super) fn note_ending(&mut self, ending: Ending) {
+        if let Some(guard) = &mut self.guard {
+            guard.note_ending(ending);
+        }
     }
 
     fn note_detached(&mut self) -> Wake {

@@ -131,6 +131,7 @@ impl Drop for SessionStream {
     fn drop(&mut self) {
         let mut state = self.cell.lock();
         writing::abandon(&mut state);
+        writing::say_goodbye(&mut state);
         let (finished, wake) = state.finish();
         drop(state);
         drop(wake);

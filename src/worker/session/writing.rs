@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use rustix::net::{SendFlags, send};
 use tokio::io::AsyncWrite;
 
+use crate::worker::guard::{ConnectionGuard, Ending};
 use crate::worker::session::follow::answer::Outcome;
 use crate::worker::session::follow::negotiated::Obstacle;
 use crate::worker::session::state::{Phase, State, UpgradeRequest};
@@ -97,6 +98,9 @@ fn follow_frames(state: &mut State, bytes: &[u8]) {
     let was_closing = state.written.closing();
     state.written.follow(bytes);
     if state.written.closing() && !was_closing {
+        if !state.read.closing() {
+            state.note_ending(Ending::Closed);
+        }
         state.note_closing();
     }
     if state.written.take_message() {
@@ -155,10 +159,25 @@ fn swallow(state: &mut State, bytes: &[u8]) -> usize {
 fn reject(state: &mut State, code: u16) {
     state.note_closing();
     state.phase = Phase::Rejected;
+    send_close(state, code);
+}
+
+/// The library has gone away from an open WebSocket as its worker ends, without a close frame: its
+/// client gets one here, if it isn't in the middle of another.
+pub(super) fn say_goodbye(state: &mut State) {
+    let code =
+        state.guard.as_ref().filter(|guard| guard.is_ending()).map(ConnectionGuard::close_code);
+    let Some(code) = code.filter(|_| state.is_unclosed_websocket()) else { return };
+    let is_told = state.written.between_frames() && send_close(state, code);
+    state.note_ending(if is_told { Ending::Closed } else { Ending::Cut });
+}
+
+/// Whether there was room for the frame.
+fn send_close(state: &State, code: u16) -> bool {
     let [high, low] = code.to_be_bytes();
-    if let Some(stream) = &state.stream {
-        // Not by the runtime, which may not know yet that there is room.
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let _ = send(stream, &[0x88, 2, high, low], flags);
-    }
+    let frame = [0x88, 2, high, low];
+    // Not by the runtime, which may not know yet that there is room.
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let sent = state.stream.as_ref().map(|stream| send(stream, &frame, flags));
+    sent.is_some_and(|sent| sent == Ok(frame.len()))
 }

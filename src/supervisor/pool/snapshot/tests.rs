@@ -10,6 +10,7 @@ use crate::protocol::drain::DrainMode;
 use crate::protocol::ids::Generation;
 use crate::supervisor::autoscale::{AutoscaleSettings, LoadMeasure};
 use crate::supervisor::command::{InheritedVariables, User};
+use crate::supervisor::ended::EndedConnections;
 use crate::supervisor::lifecycle::{Fact, LifecycleSettings};
 use crate::supervisor::limits::{LimitReason, LimitSettings};
 use crate::supervisor::pool::handle::Scale;
@@ -183,6 +184,8 @@ fn rich() -> PoolSnapshot {
         WorkerMessageSnapshot::Leave,
         WorkerMessageSnapshot::Violation,
     ];
+    let ended =
+        EndedConnections { open: 15, finished: 1, migrated: 2, closed: 3, protected: 4, cut: 5 };
     let deferred = Deferred::NOTHING.then(Scale::To(4)).then(Scale::By(-1));
     PoolSnapshot {
         settings: settings("3").snapshot(),
@@ -194,7 +197,7 @@ fn rich() -> PoolSnapshot {
         stats: stats().snapshot(),
         accepting: true,
         stopping: StoppingSnapshot::LameDuck(at(99)),
-        summary: Summary { at_once: false, killed: 1, cut: 2, ..Summary::default() }.snapshot(),
+        summary: Summary { killed: 1, ended, ..Summary::default() }.snapshot(),
         last_failure: Some((SlotId(3), "exited with status 1".to_owned())),
         inherited: vec![17, 4_711],
         unheard: messages.into_iter().map(|message| (worker(1, 2), message)).collect(),
