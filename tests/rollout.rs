@@ -191,7 +191,8 @@ fn old_workers_are_bounded_in_number() {
     eventually("the two oldest are gone", || !exists(old[0]) && !exists(old[1]));
     assert!(exists(old[2]), "the youngest of them goes on");
     let stopped = primary.stop();
-    assert_eq!((&stopped["killed_workers"], &stopped["cut_connections"]), (&1.into(), &1.into()));
+    // One worker was killed at the end; what the two oldest were cut from counts as well.
+    assert_eq!((&stopped["killed_workers"], &stopped["cut_connections"]), (&1.into(), &3.into()));
 }
 
 #[test]
