@@ -119,7 +119,7 @@ impl Primary {
     /// Its workers.
     pub(crate) async fn workers(&self) -> Result<Vec<Value>, Box<dyn Error>> {
         let workers = self.order(&["workers".to_owned(), "--json".to_owned()]).await?;
-        Ok(serde_json::from_str(&workers)?)
+        Ok(workers.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
     }
 
     /// Waits for an event.
