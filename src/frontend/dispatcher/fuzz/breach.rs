@@ -18,9 +18,6 @@ use crate::protocol::message::{
 use crate::protocol::random::Random;
 use crate::protocol::scoreboard::Counter;
 
-/// A message and its descriptors.
-type Message = (Vec<u8>, Vec<OwnedFd>);
-
 /// How many there are.
 const COUNT: u64 = 29;
 
