@@ -25,7 +25,7 @@ fn a_port_in_use() {
 #[test]
 fn a_host_that_does_not_resolve() {
     fails(
-        Primary::with_workers(1).arguments(&["--host", "no such host"]),
+        Primary::with_workers(1).arguments(&["--host", "no-such-host.invalid"]),
         1,
         "cannot resolve host",
     );

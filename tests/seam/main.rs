@@ -70,8 +70,8 @@ fn a_drained_slot_gives_its_clients_to_others_until_it_is_undrained() {
         assert_eq!((slot.state, slot.workers.len(), slot.started), (SlotState::Drained, 0, 1));
         assert_eq!(slot.connections_total, 5, "those who are gone keep counting");
         let already = Refusal::Already(SlotId(1), "drained");
-        assert_eq!(order(pool, 1, SlotOrder::Drain).await, Err(already.clone()));
-        assert_eq!(order(pool, 1, SlotOrder::Restart).await, Err(already));
+        assert_eq!(order(pool, 1, SlotOrder::Drain).await, Err(already));
+        assert_eq!(order(pool, 1, SlotOrder::Restart).await, Err(Refusal::Drained(SlotId(1))));
         assert_eq!(order(pool, 1, SlotOrder::Kill).await, Err(Refusal::NoWorker(SlotId(1))));
 
         order(pool, 1, SlotOrder::Undrain).await.unwrap();
