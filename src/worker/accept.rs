@@ -369,6 +369,7 @@ impl Worker {
     }
 
     /// No more connections come: the worker drains.
+    #[cfg(feature = "axum")]
     pub(crate) fn end(&mut self) {
         self.source = Source::Ended;
         ending::begin_plain_drain(&self.sessions);
