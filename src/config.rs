@@ -23,7 +23,7 @@ use crate::triggers::watch::WatchSettings;
 pub struct Config {
     /// The text of the configuration file, if there is one.
     pub source: Option<String>,
-    /// What could not be read anew by a successor, and is as its predecessor had it: a sentence each.
+    /// What could not be read again by a successor, and is as its predecessor had it: a sentence each.
     pub not_renewed: Vec<String>,
     /// The app's name.
     pub name: String,

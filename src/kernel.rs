@@ -433,7 +433,7 @@ pub fn tcp_unacknowledged(socket: impl AsFd) -> io::Result<u64> {
 
 /// A signal of its own to one thread, again and again: it ends what the thread waits for.
 ///
-/// It is SIGURG, whose handler here does nothing and begins calls again that can be: whoever else gets it
+/// It is SIGURG, whose handler here does nothing and begins calls again that can be: another thread that gets it
 /// doesn't notice.
 #[cfg(feature = "cli")]
 #[derive(Debug)]

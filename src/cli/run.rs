@@ -95,7 +95,7 @@ pub(super) fn run(reader: &Reader, events: Option<RawFd>) -> Result<u8, Box<dyn 
 }
 
 /// A kept primary has the configuration that its keeper has read. A successor goes on with what the one before
-/// has had; if that is refused now, everything is read anew.
+/// has had; if that is refused now, everything is read again.
 fn read(reader: &Reader, left: Option<&Startup>) -> Result<Reading, Box<dyn Error>> {
     let before = left.and_then(Startup::before);
     let again = match before.map(|(primary, pool, after)| Before::new(primary, pool, after)) {

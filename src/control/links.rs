@@ -43,7 +43,7 @@ pub struct Links {
 pub struct Notes {
     /// The path of the control socket.
     pub control: Option<PathBuf>,
-    /// What this primary could not read anew, and has as the one before.
+    /// What this primary could not read again, and has as the one before.
     pub not_renewed: Vec<String>,
 }
 

@@ -35,7 +35,7 @@ pub struct Status {
     pub admin_token_file: Option<String>,
     /// Path of the control socket.
     pub control: Option<String>,
-    /// What a successor could not read or open anew, a sentence each: it goes on as its predecessor had it,
+    /// What a successor could not read or open again, a sentence each: it goes on as its predecessor had it,
     /// or without.
     pub not_renewed: Vec<String>,
     /// The placement.

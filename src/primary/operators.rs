@@ -73,7 +73,7 @@ impl Operators {
         }
     }
 
-    /// The settings were read anew.
+    /// The settings were read again.
     pub(super) fn set_not_renewed(&self, not_renewed: Vec<String>) {
         self.notes.send_modify(|notes| notes.not_renewed = not_renewed);
     }

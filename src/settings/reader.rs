@@ -137,7 +137,7 @@ impl Reader {
     }
 
     /// For the successor of a primary. After a crash, the file's text is as before, even if the file has
-    /// changed since; with an upgrade, it is read anew. If it is still the same, or the file cannot be read,
+    /// changed since; with an upgrade, it is read again. If it is still the same, or the file cannot be read,
     /// things outside that are gone are as the primary before had them, with a note
     /// ([`Config::not_renewed`]).
     ///

@@ -1,4 +1,4 @@
-//! A look at a process that is being started: whoever may signal it could stop it before it runs its program,
+//! A look at a process that is being started: those who may signal it could stop it before it runs its program,
 //! and this process waits for that.
 //!
 //! A new process is its user's from the moment it has become that user, and the standard library waits

@@ -1,6 +1,6 @@
 //! Messages by which a worker reports its sessions to a primary that follows another.
 //!
-//! Each session is named by its id and the tag of its record. Ids are small numbers in a row: whoever names the
+//! Each session is named by its id and the tag of its record. Ids are small numbers in a row: one who names the
 //! tag as well has had the session.
 
 use crate::protocol::ids::{ConnectionId, Timestamp};
