@@ -1,11 +1,11 @@
 //! Crash-safe sessions between workers that are played by hand: who goes on when they die, and what
 //! comes of lies.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use sticky_lb::internals::link::error::ChannelError;
 use sticky_lb::internals::link::event::{LinkEvent, SessionEvent};
@@ -322,5 +322,28 @@ async fn images_are_no_more_than_their_checkpoint() {
     wait_for_retained(&frontend, 20).await;
     die(&frontend, mover, sockets).await;
     wait_for(&frontend, Survival { unverified: 20, ..Survival::default() }).await;
+    frontend.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn one_that_its_successor_always_refuses_is_closed_after_a_while() {
+    let mut frontend = frontend(1, PATIENT, PaceSettings::default()).await;
+    let (mover, _, (mut stream, record, socket)) = kept(&mut frontend).await;
+    die(&frontend, mover, vec![socket]).await;
+    let mut refuses = successor(&mut frontend, 1).await;
+    let mut asked = 0;
+    loop {
+        match refuses.receive_within(Duration::from_millis(300)) {
+            Some(FromPrimary::Session(..)) => refuses.refuse(record.id),
+            Some(other) => panic!("{other:?}"),
+            None => break,
+        }
+        asked += 1;
+        assert!(asked < 1_000, "it is asked for ever");
+    }
+    assert!(asked > 3, "{asked} times, which is too few where it may have been busy");
+    assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "its client is not left waiting");
+    let told = facts(&frontend).await;
+    assert_eq!((told.sessions_waiting, told.counters.survival.no_target), (0, 1));
     frontend.end().await.unwrap();
 }
