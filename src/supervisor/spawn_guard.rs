@@ -46,7 +46,9 @@ impl SpawnGuard {
                 looks += 1;
                 pause = INTERVAL;
                 let signal = if looks > PATIENCE { Signal::KILL } else { Signal::CONT };
-                stopped(command_line.as_deref()).into_iter().for_each(|pid| _ = kill_process(pid, signal));
+                stopped(command_line.as_deref())
+                    .into_iter()
+                    .for_each(|pid| _ = kill_process(pid, signal));
             }
         };
         // A failure to start one is no reason to start no worker.
