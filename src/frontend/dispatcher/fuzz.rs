@@ -570,8 +570,22 @@ impl<'a> Scenario<'a> {
                 return;
             }
             let is_late = Timestamp::now().since(start) > TIMEOUT;
-            assert!(!is_late, "{what}: never, {:?}", self.dispatcher);
+            assert!(!is_late, "{what}: never; {}", self.open());
         }
+    }
+
+    /// All that still waits for something, in words.
+    fn open(&self) -> String {
+        let broken: Vec<_> = self.broken.iter().map(|one| (one.worker.end.id, one.error)).collect();
+        let workers: Vec<_> = self.workers.iter().map(Honest::open).collect();
+        let nowhere = self.clients.good().filter(|(_, one)| one.owner == Owner::Primary);
+        let nowhere: Vec<_> = nowhere.map(|(address, one)| (address, &one.session)).collect();
+        let FrontendFacts { waiting, sessions_waiting, counters, slots, .. } =
+            self.dispatcher.facts();
+        format!(
+            "broken {broken:?}, workers {workers:?}, clients nowhere {nowhere:?}, {waiting} clients and \
+             {sessions_waiting} sessions wait, {counters:?}, {slots:?}"
+        )
     }
 
     /// The hostile worker ends, everything comes to its end, and is where it belongs.
