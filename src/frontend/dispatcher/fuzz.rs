@@ -74,7 +74,7 @@ fn a_primary_survives_any_worker_and_the_others_keep_what_is_theirs() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (start, mut seed, mut total) = (Timestamp::now(), first, Totals::default());
     while Timestamp::now().since(start) < time {
-        println!("STICKY_LB_FUZZ_SEED={seed}");
+        println!("dispatcher: STICKY_LB_FUZZ_SEED={seed}");
         total.add(Scenario::new(seed, &runtime).run());
         seed += 1;
     }
@@ -592,10 +592,14 @@ impl<'a> Scenario<'a> {
     fn finish(&mut self) {
         self.clients.leave();
         self.sent.hurry();
+        let mut looks = 0_u32;
         self.wait_until("those that broke a rule are ended", |it| {
-            if !it.broken.is_empty() {
-                // Wrong counts show when the next client comes.
-                it.clients.connect();
+            looks += 1;
+            if !it.broken.is_empty() && looks.is_power_of_two() {
+                // Wrong counts show when the next clients come.
+                for _ in 0..8 {
+                    it.clients.connect();
+                }
             }
             it.broken.is_empty()
         });
