@@ -20,6 +20,9 @@ use futures_util::{SinkExt, StreamExt};
 use sticky_lb::worker::{self, PendingWrite, ServeError, Session};
 use tokio::sync::{broadcast, mpsc};
 
+/// What members of each room are sent.
+type Rooms = Mutex<HashMap<String, broadcast::Sender<String>>>;
+
 #[tokio::main]
 async fn main() -> Result<(), ServeError> {
     let app = Router::new()
@@ -109,8 +112,6 @@ async fn two_tasks(session: Session, upgrade: WebSocketUpgrade) -> Response {
         let _ = sender.await;
     })
 }
-
-type Rooms = Mutex<HashMap<String, broadcast::Sender<String>>>;
 
 /// What is said in a room goes to all of its members. A member that migrates is sent what was said
 /// before it leaves.

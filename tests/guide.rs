@@ -75,7 +75,7 @@ fn code_that_is_not_compiled_in_the_guide_is_an_examples() {
             blocks += 1;
         }
     }
-    assert_eq!(blocks, 5);
+    assert_eq!(blocks, 6);
 }
 
 #[test]

@@ -590,8 +590,6 @@ impl<'a> Scenario<'a> {
 
     /// The hostile worker ends, everything comes to its end, and is where it belongs.
     fn finish(&mut self) {
-        self.clients.leave();
-        self.sent.hurry();
         let mut looks = 0_u32;
         self.wait_until("those that broke a rule are ended", |it| {
             looks += 1;
@@ -603,6 +601,9 @@ impl<'a> Scenario<'a> {
             }
             it.broken.is_empty()
         });
+        // Not before: a client that has gone is nobody's mistake.
+        self.clients.leave();
+        self.sent.hurry();
         for hostile in std::mem::take(&mut self.hostile) {
             let id = hostile.end.id;
             hostile.die(&mut self.random, &mut self.clients);
