@@ -81,11 +81,25 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
+    /// What stands before the value in that line, which may be a secret.
+    fn name_at(&self, at: usize) -> &str {
+        let before = self.text.get(..at).unwrap_or_default();
+        let start = before.rfind('\n').map_or(0, |end| end + 1);
+        let line = self.text[start..].lines().next().unwrap_or_default();
+        let is_name = |text: &str| !text.is_empty() && text.len() < 60 && !text.contains(['"', '\'']);
+        let name = line.split('=').next().unwrap_or_default().trim();
+        if is_name(name) { name } else { "" }
+    }
+
     fn file(mut self) -> Result<File, SettingsError> {
         let (document, errors) = DeTable::parse_recoverable(self.text);
         for error in errors {
             let at = error.span().map_or(0, |span| span.start);
-            self.problem(at, error.message().trim());
+            let message = error.message().trim();
+            match self.name_at(at) {
+                "" => self.problem(at, message),
+                name => self.problem(at, &format!("{name}: {message}")),
+            }
         }
         fail_if_any(std::mem::take(&mut self.lines))?;
         let mut file = File::default();
@@ -417,6 +431,10 @@ mod tests {
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(lines[0].starts_with("x.toml:2: "), "{lines:?}");
         assert!(lines[1].starts_with("x.toml:4: "), "{lines:?}");
+        let twice = read("workers = 2\nworkers = 3\n").unwrap_err().lines;
+        assert_eq!(twice, ["x.toml:2: workers: duplicate key"]);
+        let broken = read("env = { TOKEN = \"a\" \n").unwrap_err().lines;
+        assert!(broken.iter().all(|line| !line.contains("\"a\"")), "{broken:?}");
     }
 
     proptest! {
