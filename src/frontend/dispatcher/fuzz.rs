@@ -291,6 +291,7 @@ impl<'a> Scenario<'a> {
     /// One turn of the dispatcher: nothing in it waits, computes for long, or takes much memory. Then the
     /// supervisor hears of it.
     fn turn(&mut self, timeout: Duration) {
+        self.taint_what_liars_have();
         let (wall, cpu, queued) = (Timestamp::now(), cpu_time(), time_in_run_queue());
         let mut ready = Vec::new();
         let mut result = Ok(());
@@ -308,6 +309,18 @@ impl<'a> Scenario<'a> {
         assert!(self.bytes < MAX_BYTES, "{} bytes more than at the beginning", self.bytes);
         while let Ok(event) = self.events.try_recv() {
             self.hear(event);
+        }
+    }
+
+    /// A worker that counts what it has not done may lose whatever is on its way to it: counted as acknowledged,
+    /// and never read.
+    fn taint_what_liars_have(&mut self) {
+        let liars = self.hostile.iter().filter(|one| one.has_lied).map(|one| one.end.id);
+        for liar in liars {
+            let Some(link) = self.dispatcher.routing.slots().any_link(liar) else { continue };
+            for one in link.in_flight().last(usize::MAX) {
+                self.clients.of(&one.record).is_tainted = true;
+            }
         }
     }
 

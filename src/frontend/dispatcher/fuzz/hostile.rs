@@ -40,7 +40,7 @@ pub(super) struct Hostile {
     /// It breaks no rule by its messages, and has its sockets do what it wants.
     is_sly: bool,
     /// Its scoreboard counts what it has not done: it may have lost any client that it was sent.
-    has_lied: bool,
+    pub(super) has_lied: bool,
 }
 
 impl Hostile {
