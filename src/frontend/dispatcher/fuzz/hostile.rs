@@ -204,6 +204,8 @@ impl Hostile {
         let (mut bytes, mut descriptors) = self.message(random, others, sent);
         if random.one_in(4) {
             mutate(&mut bytes, &mut descriptors, random, sent);
+            // The kernel lets no more go.
+            descriptors.truncate(MAX_DESCRIPTORS);
         }
         self.end.say(&bytes, descriptors);
     }
