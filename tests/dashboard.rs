@@ -37,6 +37,9 @@ fn all_slots_are_shown_with_their_workers() {
     });
     tab.wait_for_text("#spread ~ figcaption", "Mean 5.0; least");
     eventually("title", || tab.evaluate("document.title") == "4/4 serve – app");
+    tab.emulate(DESK, "light");
+    let fits = "document.querySelector('#region table').offsetWidth <= document.querySelector('#region').clientWidth";
+    eventually("a table that fits its card", || tab.evaluate(fits) == true);
     screenshots(&tab, "dashboard-4");
     drop(held);
     assert_is_quiet(&tab, &url);
@@ -504,6 +507,8 @@ fn screenshots(tab: &Tab, name: &str) {
         [("light", DESK, "light"), ("dark", DESK, "dark"), ("phone", PHONE, "light")]
     {
         tab.emulate(size, scheme);
+        let width = "document.documentElement.scrollWidth <= document.documentElement.clientWidth";
+        eventually("a page as wide as the screen", || tab.evaluate(width) == true);
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{kind}.png"));
         if name.ends_with("-4") { tab.screenshot_all(&file) } else { tab.screenshot(&file) }
     }
