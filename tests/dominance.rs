@@ -42,10 +42,12 @@ fn the_address_of_a_load_test_is_named_with_its_slot() {
         assert_eq!((&found["address"], &found["slot"]), (&"127.0.0.1".into(), &slot), "{host}");
         assert_eq!(found["share"], 1.0, "{host}");
         let said = text(&primary);
-        let expected = format!("! 127.0.0.1 has 100% of connections and sticks to slot {slot}: ");
-        let line = said.lines().find(|line| line.starts_with(&expected));
-        let line = line.unwrap_or_else(|| panic!("{expected} is not in {said}"));
-        assert!(line.ends_with("/sticky_lb/guide/load_tests/"), "{line}");
+        let expected = format!("! 127.0.0.1 has 100% of connections and sticks to slot {slot}");
+        let mut lines = said.lines().skip_while(|line| *line != expected);
+        assert!(lines.next().is_some(), "{expected} is not in {said}");
+        let link = lines.next().unwrap_or_default();
+        assert!(link.starts_with("  load tests: https://"), "{said}");
+        assert!(link.ends_with("/sticky_lb/guide/load_tests/"), "{said}");
         // It is over when they have gone.
         drop(connections);
         eventually("no connections", || !text(&primary).contains("sticks to slot"));

@@ -47,10 +47,7 @@ impl Latencies {
 
     /// For people.
     pub(crate) fn words(&self) -> String {
-        let [p50, p99, longest] = [0.5, 0.99, 1.0].map(|share| match self.quantile(share) {
-            Some(time) => format!("{time:.1} ms"),
-            None => "-".to_owned(),
-        });
+        let [p50, p99, longest] = [0.5, 0.99, 1.0].map(|share| words(self.quantile(share)));
         format!("p50 {p50}, p99 {p99}, longest {longest}")
     }
 
@@ -70,10 +67,15 @@ impl Latencies {
             .map(|octave| {
                 let count = octaves[octave];
                 let width = usize::try_from((count * WIDTH).div_ceil(most)).unwrap_or_default();
-                format!("{:>6} ms {:<40} {count}", 1_u32 << octave, "#".repeat(width))
+                format!("up to {:>6} ms {:<40} {count}", 1_u32 << octave, "#".repeat(width))
             })
             .collect()
     }
+}
+
+/// Milliseconds for people.
+pub(crate) fn words(time: Option<f64>) -> String {
+    time.map_or_else(|| "-".to_owned(), |time| format!("{time:.1} ms"))
 }
 
 fn milliseconds(time: Duration) -> f64 {

@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, interval};
 
 use crate::client::Shared;
+use crate::latencies::words;
 
 /// Between two drawings on a terminal.
 const REDRAW: Duration = Duration::from_millis(250);
@@ -15,7 +16,7 @@ const LINE: Duration = Duration::from_secs(5);
 /// Parts of the bar.
 const PARTS: u64 = 1_000;
 
-const TEMPLATE: &str = "{bar:20} {msg}";
+const TEMPLATE: &str = "{bar:12} {wide_msg}";
 
 /// Shows progress until it is told to end.
 #[derive(Debug)]
@@ -89,15 +90,15 @@ fn running(shared: &Shared, start: Instant, past: &mut Past, now: Instant) -> St
     let figures = shared.figures.borrow();
     let seconds = now.saturating_duration_since(past.at).as_secs_f64().max(0.001);
     let rate = |count: u64, before: u64| (count - before) as f64 / seconds;
+    let p99 = words(figures.latencies.quantile(0.99));
     let text = format!(
-        "{:.0} of {} s, {} open, {:.0}/s sent, {:.0}/s answered, {} lost, {}",
+        "{:.0} of {} s, {} open, {:.0}/s sent, {:.0}/s answered, {} lost, p99 {p99}",
         now.saturating_duration_since(start).as_secs_f64(),
         shared.options.seconds,
         figures.open,
         rate(figures.sent, past.sent),
         rate(figures.answered, past.answered),
         figures.lost,
-        figures.latencies.words(),
     );
     *past = Past { at: now, sent: figures.sent, answered: figures.answered };
     text

@@ -210,7 +210,8 @@ fn warnings(status: &Status, workers: &[Worker]) -> Vec<(Tone, String)> {
         warnings.push((Tone::Warn, progress(rollout)));
     }
     if let Some(client) = &status.dominant_client {
-        let text = format!("{}: {}", sentence(client), clean(&client.guide));
+        // On a line of its own, the address of the page is whole.
+        let text = format!("{}\n  load tests: {}", sentence(client), clean(&client.guide));
         warnings.push((Tone::Warn, text));
     }
     let not_renewed = status.not_renewed.iter();
