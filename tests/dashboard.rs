@@ -96,6 +96,7 @@ fn an_address_that_has_nearly_all_connections_is_named() {
     // Before that, it is said what to try.
     tab.wait_for_text("#empty", &format!("curl -i http://127.0.0.1:{}/", primary.port()));
     assert_eq!(count(&tab, "#dominant:not([hidden])"), 0);
+    tab.screenshot(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard-empty.png"));
     let address = primary.client_of(1);
     let connect = |_| client::connect_from(address, primary.address()).expect("room");
     let held: Vec<_> = (0..40).map(connect).collect();
@@ -429,6 +430,10 @@ fn a_thousand_workers_don_t_break_it() {
     tab.emulate(PHONE, "light");
     let width = "document.documentElement.scrollWidth <= document.documentElement.clientWidth";
     eventually("a page as wide as the phone", || tab.evaluate(width) == true);
+    let overlaps = "[...document.querySelectorAll('#spread ~ .ticks span')].some((tick) =>
+        tick.previousElementSibling?.getBoundingClientRect().right > tick.getBoundingClientRect().left)";
+    fake_admin.tell(&live(1_000, 261));
+    eventually("numbers beside each other", || tab.evaluate(overlaps) == false);
     assert_is_quiet(&tab, &fake_admin.url());
 }
 
