@@ -23,6 +23,7 @@ mod client;
 mod commands;
 mod configuration;
 mod documents;
+mod dominance;
 mod events;
 mod failure;
 mod flags;

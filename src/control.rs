@@ -12,6 +12,7 @@ pub mod token_file;
 pub mod admin;
 pub mod answers;
 pub mod connections;
+mod dominance;
 pub mod history;
 pub mod links;
 pub mod metrics;

@@ -13,3 +13,4 @@ pub mod notify;
 pub mod place;
 pub mod program;
 pub mod store;
+pub mod tcp_clients;

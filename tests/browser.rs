@@ -25,6 +25,10 @@ fn two_tabs_in_one_room_hear_each_other() {
     ann.wait_for_text("#members", "2 members");
     ann.enter("#text", "Good morning");
     bob.wait_for_text("#log", "ann: Good morning");
+    ann.wait_for_text("#log .own", "You: Good morning");
+    // Who says the same under the same name is another one.
+    bob.wait_for_text("#reach", &format!("that of slot {slot}"));
+    assert_eq!(bob.evaluate("document.querySelectorAll('.own').length"), 0);
     // Markup is text like any other.
     bob.enter("#text", "<b>Hello</b> & <img src=x>");
     ann.wait_for_text("#log", "bob: <b>Hello</b> & <img src=x>");
@@ -119,6 +123,9 @@ fn a_page_stays_connected_through_a_deploy_and_its_room_stays_whole() {
         primary.signal(Signal::HUP);
         let (now, _) = moved(&ann, &primary, worker, slot);
         assert_eq!(moved(&bob, &primary, worker, slot).0, now);
+        // Both are there again, before anything is said.
+        ann.wait_for_text("#members", "2 members");
+        bob.wait_for_text("#members", "2 members");
         ann.wait_for_text("#log", &format!("worker {now}, on the same connection, before"));
         ann.enter("#text", &format!("Are you still there, {now}?"));
         bob.wait_for_text("#log", &format!("ann: Are you still there, {now}?"));
@@ -149,6 +156,28 @@ fn a_page_that_is_sent_away_comes_back_by_itself() {
     ann.wait_for_text("#log", &format!("Worker {worker} drains"));
     moved(&ann, &primary, worker, slot);
     assert_eq!(ann.complaints(), [""; 0]);
+}
+
+#[test]
+fn a_stop_promises_no_successor() {
+    let primary = Primary::with_workers(2).start();
+    let browser = Browser::start();
+    let ann = member(&browser, &primary, "ann");
+    let (worker, _) = served_by(&ann, &primary);
+    primary.stop();
+    ann.wait_for_text("#log", &format!("Worker {worker} drains: trying to connect again."));
+    assert!(!ann.text("#log").contains("successor"), "{}", ann.text("#log"));
+}
+
+#[test]
+fn each_tab_has_a_name_of_its_own_and_keeps_it() {
+    let primary = Primary::with_workers(2).start();
+    let browser = Browser::start();
+    let ann = member(&browser, &primary, "ann");
+    let other = browser.open(&format!("http://127.0.0.1:{}/", primary.port()));
+    other.wait_for_text("#state", "Connected as guest-");
+    ann.evaluate("location.reload()");
+    ann.wait_for_text("#state", "Connected as ann");
 }
 
 #[test]

@@ -37,6 +37,9 @@ fn all_slots_are_shown_with_their_workers() {
     });
     tab.wait_for_text("#spread ~ figcaption", "Mean 5.0; least");
     eventually("title", || tab.evaluate("document.title") == "4/4 serve – app");
+    tab.emulate(DESK, "light");
+    let fits = "document.querySelector('#region table').offsetWidth <= document.querySelector('#region').clientWidth";
+    eventually("a table that fits its card", || tab.evaluate(fits) == true);
     screenshots(&tab, "dashboard-4");
     drop(held);
     assert_is_quiet(&tab, &url);
@@ -58,9 +61,150 @@ fn a_killed_worker_is_replaced_by_its_successor() {
     assert_eq!(shown(&tab, 1, "generation"), "1");
     assert_eq!(shown(&tab, 1, "crashes"), "1");
     tab.wait_for_text("#events", "worker crashed after");
-    tab.wait_for_text("#axis ~ figcaption", "1 crash");
+    tab.wait_for_text("#axis ~ figcaption", "1 crash,");
+    tab.wait_for_text("#counters", "Crashes");
+    assert_eq!(counters(&tab), json!([["Crashes", "1"]]));
     // Announced to screen readers.
     tab.wait_for_text("#news", "latest: slot 1");
+    assert_is_quiet(&tab, &url);
+}
+
+#[test]
+fn a_kill_is_one_crash_wherever_it_is_counted() {
+    let (primary, url) = start(Primary::with_workers(2));
+    let browser = Browser::start();
+    let tab = browser.open(&url);
+    tab.wait_for_text(&row(1), "serving");
+    let killed = primary.worker(1);
+    primary.ask("kill", json!({"slot": 1}));
+    eventually("its successor in the row", || {
+        shown(&tab, 1, "state") == "serving" && shown(&tab, 1, "pid") != killed.to_string()
+    });
+    let crashes = primary.ask("status", json!({}))["crashes"].as_u64().expect("a number");
+    let expected = if crashes == 1 { "1 crash,".to_owned() } else { format!("{crashes} crashes,") };
+    tab.wait_for_text("#axis ~ figcaption", &expected);
+    let shown = json!([["Crashes", crashes.to_string()]]);
+    assert_eq!(counters(&tab), if crashes == 0 { json!([]) } else { shown });
+}
+
+#[test]
+fn an_address_that_has_nearly_all_connections_is_named() {
+    let (primary, url) = start(Primary::with_workers(2));
+    let browser = Browser::start();
+    let tab = browser.open(&url);
+    tab.wait_for_text("#serving", "2 of 2");
+    // Before that, it is said what to try.
+    tab.wait_for_text("#empty", &format!("curl -i http://127.0.0.1:{}/", primary.port()));
+    assert_eq!(count(&tab, "#dominant:not([hidden])"), 0);
+    tab.screenshot(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard-empty.png"));
+    let address = primary.client_of(1);
+    let connect = |_| client::connect_from(address, primary.address()).expect("room");
+    let held: Vec<_> = (0..40).map(connect).collect();
+    let said = format!("{address} has 100 % of connections and sticks to slot 1");
+    tab.wait_for_text("#dominant", &said);
+    let link = "document.querySelector('#dominant a').href";
+    let guide = primary.ask("status", json!({}))["dominant_client"]["guide"].clone();
+    assert_eq!(tab.evaluate(link), guide);
+    assert_eq!(count(&tab, "#empty:not([hidden])"), 0);
+    tab.screenshot(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard-dominant.png"));
+    drop(held);
+    eventually("nothing to say", || count(&tab, "#dominant:not([hidden])") == 0);
+    assert_is_quiet(&tab, &url);
+}
+
+#[test]
+fn figures_stay_over_a_reload_of_the_page() {
+    let fake_admin = FakeAdmin::start();
+    let browser = Browser::start();
+    let tab = browser.open(&fake_admin.url());
+    (1..=90).for_each(|n| fake_admin.tell(&live(4, n)));
+    tab.wait_for_text("#facts", &uptime(90));
+    let points =
+        "(document.querySelector('#time .line').getAttribute('d').match(/[ML]/g) ?? []).length";
+    assert_eq!(tab.evaluate(points), 90);
+    fake_admin.forget();
+    tab.evaluate("location.reload()");
+    fake_admin.tell(&live(4, 91));
+    tab.wait_for_text("#facts", &uptime(91));
+    eventually("figures from before", || tab.evaluate(points) == 91);
+    // Another run begins with its own.
+    fake_admin.forget();
+    tab.evaluate("location.reload()");
+    let mut other = live(4, 92);
+    other.status.uptime_s = 1.0;
+    fake_admin.tell(&other);
+    tab.wait_for_text("#facts", "up 1 s");
+    eventually("its own figures", || tab.evaluate(points) == 1);
+}
+
+#[test]
+fn only_tiles_that_say_something_are_shown_and_no_line_leaves_its_tile() {
+    let fake_admin = FakeAdmin::start();
+    let browser = Browser::start();
+    let tab = browser.open(&fake_admin.url());
+    for n in 1..=30 {
+        let mut live = live(4, n);
+        // Another primary may have taken over with less.
+        live.status.fallbacks = if n < 20 { 7 } else { 3 };
+        live.status.crashes = if n < 20 { 5 } else { 2 };
+        (live.status.handoff_p50_ms, live.status.handoff_p99_ms) = (None, None);
+        fake_admin.tell(&live);
+    }
+    tab.wait_for_text("#facts", "up 30 s");
+    eventually("drawn", || counters(&tab) == json!([["Fallbacks", "3"], ["Crashes", "2"]]));
+    let tiles = tab.text("#tiles");
+    for (label, is_shown) in [
+        ("Accepts per second", true),
+        ("Connections", true),
+        ("Requests in flight", true),
+        ("Hand-off", false),
+        ("Top client", false),
+    ] {
+        assert_eq!(tiles.contains(label), is_shown, "{label}: {tiles}");
+    }
+    assert!(!tab.text("#counters").contains("/ min"), "{}", tab.text("#counters"));
+    let stray = "[...document.querySelectorAll('.tile:not([hidden]) path, .load path')].filter((path) => {
+        const [line, tile] = [path.getBoundingClientRect(), path.closest('.tile, td').getBoundingClientRect()];
+        return line.width && (line.left < tile.left || line.right > tile.right || line.top < tile.top || line.bottom > tile.bottom);
+    }).length";
+    assert_eq!(tab.evaluate(stray), 0);
+}
+
+#[test]
+fn an_even_spread_is_said_to_be_even() {
+    let fake_admin = FakeAdmin::start();
+    let browser = Browser::start();
+    let tab = browser.open(&fake_admin.url());
+    let mut even = live(3, 1);
+    even.workers.iter_mut().for_each(|worker| worker.connections = 4);
+    fake_admin.tell(&even);
+    tab.wait_for_text("#spread ~ figcaption", "4 in each slot");
+    even.workers.iter_mut().for_each(|worker| worker.connections = 0);
+    even.time_ms += 1_000;
+    fake_admin.tell(&even);
+    tab.wait_for_text("#spread ~ figcaption", "No connections");
+    // The table has a column for WebSockets.
+    even.workers[1].websockets = 3;
+    even.time_ms += 1_000;
+    fake_admin.tell(&even);
+    eventually("three WebSockets", || shown(&tab, 1, "websockets") == "3");
+}
+
+#[test]
+fn workers_are_compact_on_a_phone_and_orders_are_behind_their_slot() {
+    let (_primary, url) = start(Primary::with_workers(2));
+    let browser = Browser::start();
+    let tab = browser.open(&url);
+    tab.emulate(PHONE, "light");
+    tab.wait_for_text(&row(1), "serving");
+    let height = format!("document.querySelector({:?}).offsetHeight", row(1));
+    let height = tab.evaluate(&height).as_f64().expect("a number");
+    assert!(height < 130.0, "a worker is {height} pixels high");
+    tab.click(&format!("{} [data-order=about]", row(1)));
+    tab.click("#slot-orders [data-order=drain]:not([hidden])");
+    tab.wait_for_text("#confirm", "Drain slot 1?");
+    tab.click("#confirm .main");
+    tab.wait_for_text("#outcomes", "Drain slot 1: its worker drains");
     assert_is_quiet(&tab, &url);
 }
 
@@ -157,6 +301,25 @@ fn the_token_is_requested_until_it_is_right() {
     let tab = browser.open(&url);
     tab.wait_for_text("#lost", "Not signed in");
     eventually("the dialog", || is_open(&tab, "#sign-in"));
+    // Nothing empty stands behind it, and the field keeps away from its text.
+    let seen = |selector: &str| {
+        let found = format!(
+            "[...document.querySelectorAll({selector:?})].some((it) => it.checkVisibility())"
+        );
+        tab.evaluate(&found)
+    };
+    assert_eq!(
+        (seen("#states button"), seen("#tiles dt"), seen("#events")),
+        (false.into(), false.into(), false.into())
+    );
+    let gap = "(() => {
+        const field = document.querySelector('#token'), text = document.createRange();
+        text.selectNodeContents(field.parentElement.firstChild);
+        return field.getBoundingClientRect().top - text.getBoundingClientRect().bottom;
+    })()";
+    let gap = tab.evaluate(gap).as_f64().expect("a number");
+    assert!(gap >= 4.0, "{gap} pixels between text and field");
+    tab.screenshot(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard-token.png"));
     tab.enter("#token", "another-token-of-letters");
     tab.wait_for_text("#sign-in", "The token is wrong");
     assert_eq!(tab.text("#serving"), "No data yet");
@@ -267,6 +430,10 @@ fn a_thousand_workers_don_t_break_it() {
     tab.emulate(PHONE, "light");
     let width = "document.documentElement.scrollWidth <= document.documentElement.clientWidth";
     eventually("a page as wide as the phone", || tab.evaluate(width) == true);
+    let overlaps = "[...document.querySelectorAll('#spread ~ .ticks span')].some((tick) =>
+        tick.previousElementSibling?.getBoundingClientRect().right > tick.getBoundingClientRect().left)";
+    fake_admin.tell(&live(1_000, 261));
+    eventually("numbers beside each other", || tab.evaluate(overlaps) == false);
     assert_is_quiet(&tab, &fake_admin.url());
 }
 
@@ -303,6 +470,14 @@ fn count(tab: &Tab, selector: &str) -> u64 {
     found.as_u64().unwrap_or_default()
 }
 
+/// Labels and values of the counters that are shown.
+fn counters(tab: &Tab) -> serde_json::Value {
+    tab.evaluate(
+        "[...document.querySelectorAll('#counters .tile:not([hidden])')]
+            .map((it) => [it.querySelector('dt').innerText, it.querySelector('.value').innerText])",
+    )
+}
+
 fn is_open(tab: &Tab, dialog: &str) -> bool {
     tab.evaluate(&format!("document.querySelector({dialog:?}).open")) == true
 }
@@ -337,6 +512,8 @@ fn screenshots(tab: &Tab, name: &str) {
         [("light", DESK, "light"), ("dark", DESK, "dark"), ("phone", PHONE, "light")]
     {
         tab.emulate(size, scheme);
+        let width = "document.documentElement.scrollWidth <= document.documentElement.clientWidth";
+        eventually("a page as wide as the screen", || tab.evaluate(width) == true);
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{kind}.png"));
         if name.ends_with("-4") { tab.screenshot_all(&file) } else { tab.screenshot(&file) }
     }

@@ -1,14 +1,17 @@
-//! Load tests as people run them: `scripts/load-wrk`, and the chat under k6. A few seconds each.
+//! Load tests as people run them: `scripts/load-wrk`, the chat under k6, and the generator of
+//! `examples/load`. A few seconds each.
 
 mod common;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use common::process::{Signal, children, signal};
 use common::tools::{Clients, tool};
 use common::{Primary, eventually, example};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// What a script may do to addresses stays in a network namespace.
 const NAMESPACE: [&str; 2] = ["unshare", "--net"];
@@ -80,6 +83,67 @@ fn an_interrupted_load_test_leaves_nothing_behind() {
     assert_eq!(script.0.wait().expect("it can be waited for").code(), Some(128 + 15));
     assert_eq!(addresses(&primary), 1);
     assert!(!running.into_iter().any(common::process::exists));
+    primary.stop();
+}
+
+/// `examples/load` against a primary: its exit code, and its result.
+fn generate(address: SocketAddr, arguments: &[&str]) -> (Option<i32>, Value) {
+    let mut command = Command::new(example("load"));
+    command.args(["--json", "--quiet", "--address"]).arg(address.to_string());
+    let output = command.args(arguments).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let result = serde_json::from_slice(&output.stdout);
+    (output.status.code(), result.unwrap_or_else(|error| panic!("{error}: {said}")))
+}
+
+#[test]
+fn messages_of_many_addresses_are_all_answered() {
+    for (builder, app) in [
+        (Primary::with_workers(2), "echo"),
+        (Primary::with_workers(2).worker(&[&example("chat")]), "chat"),
+    ] {
+        let primary = builder.start();
+        let arguments = ["--app", app, "--connections", "40", "--sources", "20"];
+        let rate = ["--rate", "400", "--seconds", "2"];
+        let (code, result) = generate(primary.address(), &[&arguments[..], &rate].concat());
+        assert_eq!(code, Some(0), "{result}");
+        // 800 are due; a busy machine sends the last ones too late.
+        let sent = result["sent"].as_u64().expect("a number");
+        assert!((600..=801).contains(&sent), "{result}");
+        assert_eq!(result["answered"], sent, "{result}");
+        assert_eq!(result["lost"], 0, "{result}");
+        let slots = result["connections_by_slot"].as_object().expect("an object");
+        let connections = slots.values().filter_map(Value::as_u64);
+        assert_eq!((slots.len(), connections.sum::<u64>()), (2, 40), "{result}");
+        let counts = result["histogram_ms"].as_array().expect("a list").iter();
+        assert_eq!(counts.filter_map(|it| it[1].as_u64()).sum::<u64>(), sent, "{result}");
+        primary.stop();
+    }
+}
+
+#[test]
+fn a_worker_that_stands_still_shows_in_the_latencies_of_all_that_was_due() {
+    let primary = Primary::with_workers(1).start();
+    let worker = primary.worker(0);
+    // It may have to be built.
+    example("load");
+    let arguments = ["--connections", "8", "--rate", "400", "--seconds", "6"];
+    let (code, result) = std::thread::scope(|scope| {
+        let address = primary.address();
+        let running = scope.spawn(move || generate(address, &arguments));
+        eventually("connections", || primary.ask("status", json!({}))["websockets"] == 8);
+        let start = SystemTime::now();
+        signal(worker, Signal::STOP);
+        eventually("two seconds", || start.elapsed().unwrap_or_default() > Duration::from_secs(2));
+        signal(worker, Signal::CONT);
+        running.join().expect("it ends")
+    });
+    assert_eq!(code, Some(0), "{result}");
+    let latency = |which: &str| result["latency_ms"][which].as_f64().expect("a number");
+    // Two seconds of six: a third of all messages was due meanwhile, and three in four of those waited
+    // for longer than half a second. Whoever waits for answers had sent eight of them.
+    assert!(latency("max") > 1_900.0, "{result}");
+    assert!(latency("p90") > 500.0, "{result}");
     primary.stop();
 }
 

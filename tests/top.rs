@@ -5,6 +5,7 @@ mod common;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use common::client::connect_from;
 use common::process::{self, Signal};
 use common::{Primary, eventually, own_directory};
 
@@ -206,6 +207,65 @@ fn the_view_takes_the_room_that_there_is() {
         let slots: Vec<_> = rows(screen).into_iter().map(|[slot, ..]| slot).collect();
         slots == ["0", "1"] && screen.contains(" slot     pid state")
     });
+}
+
+#[test]
+fn what_a_rollout_waits_for_is_read_to_the_end_in_eighty_columns() {
+    let primary = Primary::with_workers(2).arguments(&["--min-uptime", "15s"]).start();
+    let terminal = Terminal::open(primary.directory());
+    terminal.start_top(2);
+    primary.signal(Signal::HUP);
+    terminal.wait_for("waits for its new worker to last for");
+    terminal.wait_for("min_uptime");
+}
+
+#[test]
+fn one_address_with_nearly_all_connections_is_named() {
+    let primary = Primary::with_workers(2).start();
+    let terminal = Terminal::open(primary.directory());
+    terminal.start_top(2);
+    let client = primary.client_of(1);
+    let connect = |_| connect_from(client, primary.address()).expect("room");
+    let _held: Vec<_> = (0..40).map(connect).collect();
+    let said = format!("{client} has 100% of connections and sticks to slot 1\nload tests: https");
+    terminal.wait_for(&said);
+}
+
+#[test]
+fn an_empty_bar_looks_empty_in_the_selected_row_too() {
+    let primary = Primary::with_workers(2).start();
+    let terminal = Terminal::open(primary.directory());
+    terminal.start_top(2);
+    let screen = terminal.tmux(&["capture-pane", "-p", "-e"]);
+    let head = terminal.screen().lines().find_map(|line| line.find("load")).expect("a heading");
+    let rows: Vec<_> = screen.lines().map(cells).collect();
+    let selected = rows.iter().find(|cells| cells.first().is_some_and(|(first, _)| *first == '>'));
+    let selected = selected.unwrap_or_else(|| panic!("no row is selected: {screen}"));
+    assert!(selected[0].1, "the row is reversed: {screen:?}");
+    let bar = selected.iter().skip(head).take(6);
+    assert!(bar.clone().all(|cell| *cell == (' ', false)), "{:?}", bar.collect::<Vec<_>>());
+}
+
+/// The characters of a line with escape sequences, and which of them are reversed.
+fn cells(line: &str) -> Vec<(char, bool)> {
+    let (mut cells, mut is_reversed) = (Vec::new(), false);
+    for (number, part) in line.split("\x1b[").enumerate() {
+        let text = match part.split_once('m') {
+            Some((codes, text)) if number > 0 => {
+                for code in codes.split(';') {
+                    match code {
+                        "7" => is_reversed = true,
+                        "" | "0" | "27" => is_reversed = false,
+                        _ => {}
+                    }
+                }
+                text
+            }
+            _ => part,
+        };
+        cells.extend(text.chars().map(|c| (c, is_reversed)));
+    }
+    cells
 }
 
 #[test]

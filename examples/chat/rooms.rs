@@ -53,6 +53,15 @@ pub(crate) struct Member {
     name: String,
 }
 
+/// A member's place in its room.
+struct Seat<'a> {
+    room: &'a Room,
+    heard: &'a mut watch::Receiver<()>,
+    cursor: &'a mut Cursor,
+    /// How many members it was told of.
+    members: usize,
+}
+
 /// A member's state, as it migrates from one worker to the next.
 #[derive(Debug, serde::Deserialize, serde::Serialize)]
 struct MemberState {
@@ -93,17 +102,19 @@ impl Rooms {
         let room = self.enter(&member.room);
         let mut heard = room.heard.subscribe();
         let mut cursor = room.seat(state);
-        let greeting = member.greeting(if resumes { "resumed" } else { "welcome" }, room.members());
+        let members = room.members();
+        let greeting = member.greeting(if resumes { "resumed" } else { "welcome" }, members);
         if !resumes {
-            room.say(member.line("joined", "", room.members()));
+            room.say(member.line("joined", ""));
         }
         // Its own "joined" is still to be read, so the newcomer has the welcome before it.
         if socket.send(Message::Text(greeting)).await.is_ok() {
-            member.talk(&mut socket, &room, &mut heard, &mut cursor, migrating.as_mut()).await;
+            let mut seat = Seat { room: &room, heard: &mut heard, cursor: &mut cursor, members };
+            member.talk(&mut socket, &mut seat, migrating.as_mut()).await;
         }
         drop(heard);
         if !migrating.is_some_and(|migrating| migrating.has_migrated()) {
-            room.say(member.line("left", "", room.members()));
+            room.say(member.line("left", ""));
         }
         drop(room);
         self.tidy(&member.room);
@@ -163,30 +174,37 @@ impl Member {
     async fn talk(
         &self,
         socket: &mut WebSocket,
-        room: &Room,
-        heard: &mut watch::Receiver<()>,
-        cursor: &mut Cursor,
+        seat: &mut Seat<'_>,
         mut migrating: Option<&mut Migrating>,
     ) {
+        let room = seat.room;
         loop {
-            while let Some(line) = room.next(cursor) {
+            while let Some(line) = room.next(seat.cursor) {
                 if socket.send(Message::text(line.text.clone())).await.is_err() {
                     return;
                 }
-                cursor.pass(&line);
+                seat.cursor.pass(&line);
+            }
+            let members = room.members();
+            if members != seat.members {
+                seat.members = members;
+                let text = json!({"event": "members", "members": members}).to_string();
+                if socket.send(Message::text(text)).await.is_err() {
+                    return;
+                }
             }
             tokio::select! {
                 said = socket.recv() => match said {
                     Some(Ok(Message::Text(text))) => {
-                        room.say(self.line("said", cut(&text, LONGEST_TEXT), room.members()));
+                        room.say(self.line("said", cut(&text, LONGEST_TEXT)));
                     }
                     Some(Ok(Message::Close(_)) | Err(_)) | None => return,
                     Some(Ok(_)) => {}
                 },
                 // The room lives as long as its members.
-                _ = heard.changed() => {}
+                _ = seat.heard.changed() => {}
                 migration = migration(migrating.as_deref_mut()) => {
-                    return migration.migrate_with(MemberState::encode(cursor, room)).await;
+                    return migration.migrate_with(MemberState::encode(seat.cursor, room)).await;
                 }
             }
         }
@@ -201,9 +219,8 @@ impl Member {
         .into()
     }
 
-    fn line(&self, event: &str, text: &str, members: usize) -> String {
-        let name = &self.name;
-        json!({"event": event, "name": name, "text": text, "members": members}).to_string()
+    fn line(&self, event: &str, text: &str) -> String {
+        json!({"event": event, "name": self.name, "text": text}).to_string()
     }
 }
 

@@ -113,6 +113,8 @@ pub struct Status {
     pub connections_cut: u64,
     /// The client with the largest share of recent connections.
     pub top_client: Option<TopClient>,
+    /// The address that has nearly all connections now, if there is one: its slot alone serves.
+    pub dominant_client: Option<DominantClient>,
     /// The rolling restart in progress.
     pub rollout: Option<Rollout>,
     /// Levels of the primary's log.
@@ -129,6 +131,20 @@ pub struct TopClient {
     pub address: String,
     /// Its share of recent connections, 0 to 1.
     pub share: f64,
+}
+
+/// An address that has nearly all connections and sticks to one slot, as in a load test from one machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DominantClient {
+    /// The address.
+    pub address: String,
+    /// Its share of established connections, 0 to 1.
+    pub share: f64,
+    /// The slot of its next connection.
+    pub slot: u16,
+    /// The page of the guide about it.
+    pub guide: String,
 }
 
 /// A worker, or a slot without one.

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
+use crate::control::dominance::{Dominance, MIN_CONNECTIONS};
 use crate::control::links::Links;
-use crate::control::report::{Status, Worker};
+use crate::control::report::{DominantClient, Status, Worker};
 use crate::control::usage::{Subject, Usage, UsageTable, Used};
-use crate::frontend::query::FrontendFacts;
+use crate::frontend::query::{Client, FrontendFacts};
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::{SlotId, Timestamp};
 use crate::supervisor::pool::handle::Refusal;
@@ -22,6 +23,13 @@ mod status;
 mod workers;
 
 pub(super) use status::{millis, placement_name, rollout};
+
+/// The page of the guide about connections that all come from one address.
+const LOAD_TESTS: &str = concat!(
+    "https://docs.rs/sticky-lb/",
+    env!("CARGO_PKG_VERSION"),
+    "/sticky_lb/guide/load_tests/"
+);
 
 /// How long a snapshot is valid.
 const MAX_AGE: Duration = Duration::from_millis(200);
@@ -51,13 +59,14 @@ pub struct Snapshots {
     links: Links,
     last: Arc<Mutex<Option<Arc<Snapshot>>>>,
     usage: Arc<std::sync::Mutex<UsageTable>>,
+    dominance: Arc<std::sync::Mutex<Dominance>>,
 }
 
 impl Snapshots {
     /// Takes snapshots of the primary with these handles.
     #[must_use]
     pub fn new(links: Links) -> Self {
-        Self { links, last: Arc::default(), usage: Arc::default() }
+        Self { links, last: Arc::default(), usage: Arc::default(), dominance: Arc::default() }
     }
 
     /// The current snapshot.
@@ -86,7 +95,8 @@ impl Snapshots {
         let frontend = self.links.frontend.facts().await.map_err(|_| Refusal::Gone)?;
         let Used { workers: usage, cpu_time } = self.usage(&pool).await;
         let workers = workers::workers(&pool, &frontend, &usage);
-        let status = status::status(&self.links, &pool, &frontend);
+        let mut status = status::status(&self.links, &pool, &frontend);
+        status.dominant_client = self.dominant_client(&status).await;
         Ok(Snapshot { at: Timestamp::now(), pool, frontend, usage, cpu_time, status, workers })
     }
 
@@ -105,5 +115,27 @@ impl Snapshots {
             table.read(&subjects)
         };
         tokio::task::spawn_blocking(read).await.unwrap_or_default()
+    }
+
+    /// The address that keeps one slot busy while the others idle, if there is one.
+    async fn dominant_client(&self, status: &Status) -> Option<DominantClient> {
+        let facts = &self.links.facts;
+        let sticks = facts.placement.is_sticky() && status.workers > 1;
+        if !sticks || status.connections < MIN_CONNECTIONS {
+            return None;
+        }
+        let (address, dominance) = (facts.address, Arc::clone(&self.dominance));
+        let look = move || {
+            let mut dominance = dominance.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            dominance.look(address)
+        };
+        let found = tokio::task::spawn_blocking(look).await.ok()??;
+        let route = self.links.frontend.explain(Client::Address(found.address)).await.ok()?;
+        Some(DominantClient {
+            address: found.address.to_string(),
+            share: found.share,
+            slot: route.target?.0,
+            guide: LOAD_TESTS.to_owned(),
+        })
     }
 }

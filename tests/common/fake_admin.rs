@@ -60,6 +60,11 @@ impl FakeAdmin {
         self.script.changed.notify_all();
     }
 
+    /// Viewers that come are not told what others were.
+    pub fn forget(&self) {
+        self.script.lock().messages.clear();
+    }
+
     /// Closes all connections, and those that come; or no longer.
     pub fn go_away(&self, away: bool) {
         self.script.lock().away = away;

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use crate::cli::client::ControlClient;
 use crate::cli::commands::follow::event_line;
 use crate::cli::commands::reload::progress;
+use crate::cli::dominance::sentence;
 use crate::cli::failure::Failure;
 use crate::cli::screen::{Look, Tone};
 use crate::cli::table::{Column, Value, pairs, table};
@@ -207,6 +208,11 @@ fn warnings(status: &Status, workers: &[Worker]) -> Vec<(Tone, String)> {
     }
     if let Some(rollout) = &status.rollout {
         warnings.push((Tone::Warn, progress(rollout)));
+    }
+    if let Some(client) = &status.dominant_client {
+        // On a line of its own, the address of the page is whole.
+        let text = format!("{}\n  load tests: {}", sentence(client), clean(&client.guide));
+        warnings.push((Tone::Warn, text));
     }
     let not_renewed = status.not_renewed.iter();
     warnings.extend(not_renewed.map(|what| (Tone::Warn, format!("as before: {}", clean(what)))));

@@ -15,12 +15,13 @@ mod keys;
 mod popup;
 mod table;
 mod totals;
+mod wrap;
 
 /// Draws it all. Returns how many rows of the table fit.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &State, look: Look) -> usize {
     let rows = u16::try_from(state.rows.len()).unwrap_or(u16::MAX);
-    let has_rollout = state.status.rollout.is_some();
-    let heights = heights(frame.area().height, rows, has_rollout, state.more_events);
+    let notes = head::notes(&state.status, frame.area().width).len();
+    let heights = heights(frame.area().height, rows, notes, state.more_events);
     let constraints = heights.map(Constraint::Length);
     let [head, totals, table, events, said, keys] =
         Layout::vertical(constraints).areas(frame.area());
@@ -38,10 +39,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, look: Look) -> usize {
 }
 
 /// Lines for each part, where there are so many in all.
-fn heights(all: u16, rows: u16, has_rollout: bool, more_events: bool) -> [u16; 6] {
+fn heights(all: u16, rows: u16, notes: usize, more_events: bool) -> [u16; 6] {
     let head = match all {
         0..8 => all.min(1),
-        _ => 2 + u16::from(has_rollout),
+        _ => 2 + u16::try_from(notes).unwrap_or(u16::MAX).min(all / 4),
     };
     let totals = if all >= 17 { totals::HEIGHT } else { 0 };
     let said = u16::from(all >= 7);

@@ -75,6 +75,7 @@ pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts)
             address: top_client.address.to_string(),
             share: top_client.share,
         }),
+        dominant_client: None,
         rollout: pool.rollout.as_ref().map(rollout),
         log_levels: links.log.levels().to_string(),
         dropped_lines: links.output.dropped(),

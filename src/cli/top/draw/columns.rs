@@ -36,7 +36,7 @@ const ALL: [Column; 18] = [
     column("pid", 7, 2, Number(|it| or_none(it.pid, |pid| pid.to_string()))),
     column("state", 8, 1, State),
     column("uptime", 6, 8, Number(|it| or_none(it.uptime_s, duration))),
-    column("conns", 6, 3, Number(|it| count(it.connections))).sorted(Sort::Connections),
+    column("conns", 5, 3, Number(|it| count(it.connections))).sorted(Sort::Connections),
     column("load", 6, 10, Load),
     column("share", 5, 14, Number(|it| format!("{}%", whole(it.share * 100.0)))),
     column("taken", 6, 16, Number(|it| count(it.connections_total))),
@@ -48,7 +48,7 @@ const ALL: [Column; 18] = [
     column("stalls", 6, 12, Number(|it| count(it.stalls))),
     column("mem", 5, 5, Number(|it| or_none(it.memory, memory))).sorted(Sort::Memory),
     column("cpu %", 5, 6, Number(|it| or_none(it.cpu, percent))).sorted(Sort::Cpu),
-    column("died", 4, 7, Number(|it| count(it.crashes))),
+    column("crash", 5, 7, Number(|it| count(it.crashes))),
 ];
 
 const fn column(title: &'static str, width: u16, rank: u8, content: Content) -> Column {
@@ -102,8 +102,8 @@ mod tests {
             (4, ""),
             (5, "slot"),
             (20, "slot state"),
-            (60, "slot pid state uptime conns hand/s mem cpu % died"),
-            (80, "slot gen pid state uptime conns load hand/s p99 ms mem cpu % died"),
+            (60, "slot pid state uptime conns hand/s mem cpu % crash"),
+            (80, "slot gen pid state uptime conns load hand/s p99 ms mem cpu % crash"),
         ] {
             let columns = that_fit(width);
             let titles: Vec<_> = columns.iter().map(|column| column.title).collect();

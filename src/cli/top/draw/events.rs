@@ -7,6 +7,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Modifier;
 use ratatui::text::{Line, Span, Text};
 
+use super::wrap::wrapped;
 use crate::cli::top::state::State;
 use crate::cli::top::theme::Look;
 use crate::control::report::Event;
@@ -52,20 +53,4 @@ fn lines(event: &Event, zone: &TimeZone, width: usize, look: Look) -> Vec<Line<'
         Line::from(vec![Span::raw(format!("{time:TIME$}")), Span::styled(text, style)])
     };
     texts.into_iter().zip(times).map(line).collect()
-}
-
-/// Broken between words; a word that is longer than a line has one for itself.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.is_empty() => word.clone_into(line),
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }

@@ -1,10 +1,13 @@
-//! The first lines: which primary it is, how it is, and the rolling restart that is under way.
+//! The first lines: which primary it is, how it is, and what there is to know beside it: a rolling
+//! restart that is under way, an address that has nearly all connections.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::Stylize;
 use ratatui::text::{Line, Span, Text};
 
+use super::wrap::wrapped;
+use crate::cli::dominance::sentence;
 use crate::cli::top::format::{count, duration};
 use crate::cli::top::state::State;
 use crate::cli::top::theme::Look;
@@ -18,10 +21,17 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, look: Look)
     // Where there is room for one line, a loss is what counts.
     let mut lines =
         if area.height == 1 && state.lost.is_some() { vec![how] } else { vec![who, how] };
-    if let Some(rollout) = &state.status.rollout {
-        lines.push(Line::styled(progress(rollout), look.warning()));
-    }
+    let notes = notes(&state.status, area.width).into_iter();
+    lines.extend(notes.map(|note| Line::styled(note, look.warning())));
     frame.render_widget(Text::from(lines), area);
+}
+
+/// Lines below the first two.
+pub(super) fn notes(status: &Status, width: u16) -> Vec<String> {
+    let rollout = status.rollout.iter().map(progress);
+    let dominant = status.dominant_client.iter();
+    let dominant = dominant.flat_map(|it| [sentence(it), format!("load tests: {}", it.guide)]);
+    rollout.chain(dominant).flat_map(|note| wrapped(&note, width.into())).collect()
 }
 
 fn who(status: &Status) -> Line<'_> {

@@ -40,7 +40,9 @@ fn cell(
 ) -> Cell<'static> {
     match column.content {
         Content::Load => {
-            Cell::new(bar(worker.connections, most, column.width, look)).style(look.line())
+            // Never reversed: an empty bar would look full.
+            let style = look.line().remove_modifier(Modifier::REVERSED);
+            Cell::new(bar(worker.connections, most, column.width, look)).style(style)
         }
         Content::Number(text) => Cell::new(aligned(column, text(worker))),
         Content::Slot => {

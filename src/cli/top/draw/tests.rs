@@ -4,14 +4,14 @@ use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use ratatui::style::Color;
+use ratatui::style::{Color, Modifier};
 
 use super::*;
 use crate::cli::top::order::Order;
 use crate::cli::top::sample;
 use crate::cli::top::state::{Popup, StatusText};
 use crate::cli::top::theme::Characters;
-use crate::control::report::{Event, Live, Rollout, Status, TopClient, Worker};
+use crate::control::report::{DominantClient, Event, Live, Rollout, Status, TopClient, Worker};
 
 const COLOURED: Look = Look::new(true, Characters::Unicode);
 
@@ -83,11 +83,11 @@ connections    290 ▆▆▆▇▇▇█ p99 ms        0.31 ██████�
 requests        17 ███████ stalls           0         refused          0
 migrated         0         closed           0         ws lost          0
 crashes          2         top client  12% 192.168.100.100
- slot   gen     pid state    uptime  conns load   hand/s p99 ms   mem cpu % died
->   0     1    4712 serving   3h11m    100 █████▊     12   0.30  123M  12.5    0
-    1     1    4713 serving   3h11m    101 █████▉     12   0.30  123M  12.5    0
-    2     1    4714 serving   3h11m    102 █████▉     12   0.30  123M  12.5    0
-    3     1    4715 serving   3h11m    103 ██████     12   0.30  123M  12.5    0
+ slot   gen     pid state    uptime conns load   hand/s p99 ms   mem cpu % crash
+>   0     1    4712 serving   3h11m   100 █████▊     12   0.30  123M  12.5     0
+    1     1    4713 serving   3h11m   101 █████▉     12   0.30  123M  12.5     0
+    2     1    4714 serving   3h11m   102 █████▉     12   0.30  123M  12.5     0
+    3     1    4715 serving   3h11m   103 ██████     12   0.30  123M  12.5     0
 events
 --:--:-- slot 2: worker ready, 4 of 4 slots serve
 --:--:-- slot 2: worker crashed after 3.2 s and 12 connections: exit code 1
@@ -111,8 +111,8 @@ fn sixty_by_twenty_shows_who_serves() {
         "shop  sticky-lb 0.1.0",
         "serving 40/40",
         "accepts/s     1234",
-        " slot     pid state    uptime  conns hand/s   mem cpu % died\n",
-        ">   0    4712 serving   3h11m    100     12  123M  12.5    0\n",
+        " slot     pid state    uptime conns hand/s   mem cpu % crash\n",
+        ">   0    4712 serving   3h11m   100     12  123M  12.5     0\n",
         "    5    4717 serving",
         "events  (33 more workers above or below)",
         "worker crashed after 3.2 s",
@@ -165,20 +165,59 @@ fn a_rollout_says_what_it_waits_for() {
         "\nrolling restart 7: 1 of 3, slot 1 waits for its new worker to be ready\n",
         ">   0     1    4712 draining",
         "    0     2    4712 serving",
-        "    2     -       - back-off      -      0             0      -     -     -    0",
+        "    2     -       - back-off      -     0             0      -     -     -     0",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
 }
 
 #[test]
+fn what_a_rollout_waits_for_is_read_to_the_end() {
+    let mut state = in_a_rollout();
+    let rollout = state.status.rollout.as_mut().expect("a roll-out");
+    rollout.under_way = vec![(1, "its new worker to last for min_uptime".to_owned())];
+    let screen = lines(&state, (80, 24));
+    assert_eq!(screen[2], "rolling restart 7: 1 of 3, slot 1 waits for its new worker to last for");
+    assert_eq!(screen[3], "min_uptime");
+}
+
+#[test]
+fn an_address_that_has_nearly_all_connections_is_named() {
+    let mut state = state(4);
+    state.status.dominant_client = Some(DominantClient {
+        address: "127.0.0.1".to_owned(),
+        share: 1.0,
+        slot: 2,
+        guide: "https://docs.rs/the-guide".to_owned(),
+    });
+    let screen = lines(&state, (80, 24));
+    assert_eq!(screen[2], "127.0.0.1 has 100% of connections and sticks to slot 2");
+    assert_eq!(screen[3], "load tests: https://docs.rs/the-guide");
+    assert!(screen[4].starts_with("accepts/s"), "{}", screen[4]);
+}
+
+#[test]
+fn the_bar_of_the_selected_row_is_no_fuller_than_others() {
+    let mut live = sample::live(2);
+    live.workers[0].connections = 0;
+    let screen = screen(&State::new(live), (80, 24), COLOURED);
+    let cells = screen.buffer().content().chunks(80).find(|line| line[0].symbol() == ">");
+    let cells = cells.expect("a selected row");
+    let reversed = |place: usize| cells[place].modifier.contains(Modifier::REVERSED);
+    let load = (42..48).map(|place| (cells[place].symbol(), reversed(place)));
+    assert_eq!(load.collect::<Vec<_>>(), [(" ", false); 6]);
+    assert!(reversed(0) && reversed(40));
+}
+
+#[test]
 fn how_a_worker_ended_is_read_to_the_end() {
     let mut state = state(4);
-    let text = "worker died after 242.1 s and 1234 connections: was killed by signal 9 (SIGKILL)";
+    let text =
+        "worker crashed after 242.1 s and 1234 connections: was killed by signal 9 (SIGKILL)";
     state.events[1].text = text.to_owned();
     let screen = lines(&state, (60, 20));
-    let first = screen.iter().position(|line| line.contains("slot 2: worker died")).unwrap();
-    assert_eq!(screen[first][9..], *"slot 2: worker died after 242.1 s and 1234");
+    let first = screen.iter().position(|line| line.contains("slot 2: worker crashed")).unwrap();
+    assert_eq!(screen[first][9..], *"slot 2: worker crashed after 242.1 s and 1234");
     assert_eq!(screen[first + 1], "         connections: was killed by signal 9 (SIGKILL)");
 }
 
