@@ -12,4 +12,6 @@ pub mod limits;
 pub mod notify;
 pub mod place;
 pub mod program;
+pub mod ring;
 pub mod store;
+pub mod terminal;

@@ -58,6 +58,8 @@ fn names(primary: u32) -> Vec<String> {
         "kept-counters",
         "kept-control",
         "kept-admin",
+        "kept-lines",
+        "kept-events",
     ];
     let names = names_of(primary).into_iter();
     names.filter(|name| !OWN.iter().any(|own| name.starts_with(own))).collect()
