@@ -6,12 +6,14 @@
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::ErrorKind;
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::demo::server;
 use crate::error::chain;
 use crate::handover::StateFile;
 use crate::settings::before::Before;
+use crate::settings::file::USUAL_NAME;
 use crate::settings::reader::Reader;
 use crate::supervisor::pool::snapshot::After;
 use crate::upgrade::check::UNDERSTOOD;
@@ -105,11 +107,20 @@ fn usage(error: &clap::Error, words: &[OsString]) -> ExitCode {
     }
 }
 
-/// Complains about parts of the source that have no equivalent.
+/// Complains about parts of the source that have no equivalent, and says what to do with the file.
 fn init(init: &Init) -> Result<(), Box<dyn Error>> {
     for note in configuration::init(init)? {
         complain(&note);
     }
+    let file = configuration::written(init);
+    let flag = if file == Path::new(USUAL_NAME) {
+        String::new()
+    } else {
+        format!(" --config {}", file.display())
+    };
+    let file = file.display();
+    let said = format!("wrote {file}: sticky-lb check{flag} reads it, sticky-lb{flag} runs it\n");
+    Screen::new().print(&said).map_err(Failure::Print)?;
     Ok(())
 }
 

@@ -478,7 +478,10 @@ fn the_admin_address_may_be_a_port_alone() {
 fn init_writes_a_file_with_all_defaults() {
     let place = Place::with(&[]);
     let defaults = place.check(&[]);
-    assert!(place.run(&["init"]).status.success());
+    let output = place.run(&["init"]);
+    assert!(output.status.success());
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(said, "wrote sticky-lb.toml: sticky-lb check reads it, sticky-lb runs it\n");
     assert_eq!(place.check(&[]), defaults, "all of it is a comment");
     let text = place.read("sticky-lb.toml");
     let said: Vec<_> = text

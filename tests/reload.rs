@@ -109,6 +109,22 @@ fn workers_ordered_during_a_reload_are_of_the_kind_that_works() {
 }
 
 #[test]
+fn a_reload_keeps_the_number_that_was_ordered_unless_the_configured_one_has_changed() {
+    let (builder, file) = configured("workers = 2\n");
+    let primary = builder.start();
+    primary.signal(Signal::TTIN);
+    assert_eq!(primary.wait_for_event("scaled")["workers"], 3);
+    let old = primary.worker(0);
+    assert_eq!(reload(&primary)["result"], "done");
+    assert_ne!(primary.worker(0), old);
+    assert_eq!(primary.workers().len(), 3, "as ordered");
+    fs::write(&file, "workers = 1\n").unwrap();
+    assert_eq!(reload(&primary)["result"], "done");
+    eventually("one worker, as configured now", || primary.workers().len() == 1);
+    primary.stop();
+}
+
+#[test]
 fn what_only_a_new_primary_can_change_is_said() {
     let (builder, file) = configured("workers = 1\n");
     let primary = builder.start();

@@ -51,6 +51,10 @@ fn scaling_answers_with_both_numbers_and_refuses_impossible_ones() {
             status["serving"] == expected && status["workers"] == expected
         });
     }
+    assert_eq!(primary.ask("scale", json!({"to": 2}))["to"], 2, "a number is one, too");
+    for to in [json!(-1), json!(1.5), json!(["2"])] {
+        assert_eq!(primary.ask_in_vain("scale", json!({"to": to})).0, "bad-request", "{to}");
+    }
     for to in ["0", "-2", "+1023", "2000"] {
         let (code, message) = primary.ask_in_vain("scale", json!({"to": to}));
         assert_eq!((code.as_str(), message.contains("1 to 1024")), ("refused", true), "{message}");

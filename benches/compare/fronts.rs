@@ -87,7 +87,8 @@ fn start_node(workers: u16, folder: &RunFolder) -> Result<Front> {
 fn start_sticky_lb(workers: u16, admin: Option<u16>, folder: &RunFolder) -> Result<Front> {
     let port = free_port()?;
     let mut command = Command::new(product());
-    command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
+    // Everywhere, as it is started by default.
+    command.args(["--port", &port.to_string()]);
     // Its control socket is nobody's concern.
     command.env("STICKY_LB_RUNTIME_DIR", folder.file("control"));
     command.args(["--workers", &workers.to_string(), "--events-fd", "1"]);

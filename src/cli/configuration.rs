@@ -74,9 +74,14 @@ fn json(values: &[Value]) -> Json {
     Json::Object(values.iter().map(value).collect())
 }
 
+/// The file that is written.
+pub(super) fn written(init: &Init) -> &Path {
+    init.file.as_deref().unwrap_or_else(|| USUAL_NAME.as_ref())
+}
+
 /// Writes a file, and returns what it doesn't say of what it was made from.
 pub(super) fn init(init: &Init) -> Result<Vec<String>, Box<dyn Error>> {
-    let file = init.file.as_deref().unwrap_or_else(|| USUAL_NAME.as_ref());
+    let file = written(init);
     let Some(source) = &init.from_pm2 else {
         write(file, &template::commented(), PUBLIC, init.force)?;
         return Ok(Vec::new());

@@ -26,7 +26,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 /// This release's version of the protocol.
@@ -95,7 +95,8 @@ pub enum Request {
     Upgrade {},
     /// Change the number of workers: `report::Scaled`.
     Scale {
-        /// `4`, `+1` or `-1`.
+        /// `4`, `+1` or `-1`; the first may be a number.
+        #[serde(deserialize_with = "number_or_text")]
         to: String,
     },
     /// Take a slot out of service.
@@ -301,6 +302,20 @@ pub fn parse(line: &[u8]) -> Result<Request, Problem> {
         _ => return Err(bad(format!("request has no version, expected {VERSION}"))),
     }
     serde_json::from_value(value).map_err(|error| bad(format!("request is not valid: {error}")))
+}
+
+/// A count is a number to most people, and a change of it can't be one in JSON (`+1`).
+fn number_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a number of workers, \"+N\" or \"-N\"")]
+    enum NumberOrText {
+        Number(u64),
+        Text(String),
+    }
+    Ok(match NumberOrText::deserialize(deserializer)? {
+        NumberOrText::Number(number) => number.to_string(),
+        NumberOrText::Text(text) => text,
+    })
 }
 
 #[cfg(test)]

@@ -33,7 +33,8 @@ pub struct Arrival {
     pub socket: OwnedFd,
     /// The client's address.
     pub client: SocketAddr,
-    /// The address that it connected to.
+    /// Where the listener listens. Who wants to know what the client connected to, asks its socket: that is a
+    /// system call, which waits for the lock of the socket, too.
     pub local: SocketAddr,
 }
 
@@ -84,7 +85,7 @@ impl Acceptor {
             let Some(listener) = &self.listener else { return Ok(Look::Empty) };
             match listener.accept() {
                 Ok(Accepted { socket, client }) => {
-                    let local = listener.local_of(&socket);
+                    let local = listener.local();
                     return Ok(Look::Arrival(Arrival { socket, client, local }));
                 }
                 Err(AcceptError::Empty) => {

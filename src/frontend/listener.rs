@@ -226,16 +226,6 @@ impl Listener {
         let client = SocketAddr::try_from(client)?;
         Ok(Accepted { socket, client: plain(client) })
     }
-
-    /// The address that a client connected to: asked only where it can be one of several.
-    #[must_use]
-    pub fn local_of(&self, accepted: &OwnedFd) -> SocketAddr {
-        if !self.local.ip().is_unspecified() {
-            return self.local;
-        }
-        let local = getsockname(accepted).and_then(SocketAddr::try_from);
-        local.map_or(self.local, plain)
-    }
 }
 
 impl AsFd for Listener {
@@ -320,7 +310,6 @@ mod tests {
             rustix::event::poll(&mut polled, None).unwrap();
             let accepted = listener.accept().unwrap();
             assert_eq!(accepted.client, client.local_addr().unwrap());
-            assert_eq!(listener.local_of(&accepted.socket), client.peer_addr().unwrap());
         }
         assert_eq!(listener.accept().unwrap_err(), AcceptError::Empty);
     }

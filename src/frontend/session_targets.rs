@@ -158,7 +158,7 @@ mod tests {
         let to = |slot| To(SlotId(slot));
         // All from slot 0. What slots are like, who sends, who failed, crashes, and the decision for a client
         // of slot 0 and of one of slot 1.
-        let cases: [Case<'_>; 25] = [
+        let cases: [Case<'_>; 27] = [
             ("a deploy: to the successor", "OOO", Leaving, &[], 0, [to(0), to(0)]),
             ("after two failures still", "OOO", Leaving, &[1, 2], 2, [to(0), to(0)]),
             ("after three, back", "OOO", Leaving, &[1, 2, 1], 0, [Return, Return]),
@@ -176,13 +176,15 @@ mod tests {
             ("or it waits for the successor", "HCC", Gone, &[], 0, [to(0), to(0)]),
             ("or it waits for anybody", "CHC", Gone, &[], 0, [Wait, Wait]),
             ("refused thrice, by whom it was", "CCO", Gone, &[1, 2, 1], 2, [to(2), to(2)]),
-            ("but not to kill a fourth", "OOO", Gone, &[1, 2, 1], 3, [Close, Close]),
+            ("but not for ever", "CCO", Gone, &[2; 16], 0, [Close, Close]),
+            ("and not to kill a fourth", "OOO", Gone, &[1, 2, 1], 3, [Close, Close]),
             ("it has recovered: with the successor", "OOO", Dead, &[], 1, [to(0), to(0)]),
             ("or until it is there", "HOO", Dead, &[], 1, [Wait, Wait]),
             ("or in place of one that isn't to come", "COO", Dead, &[], 1, [to(1), to(1)]),
             ("or has no sessions", "POO", Dead, &[], 1, [to(1), to(1)]),
             ("or with anybody, some time", "CHC", Dead, &[], 1, [Wait, Wait]),
             ("after three refusals", "HCO", Dead, &[1, 2, 1], 1, [to(0), to(0)]),
+            ("which are enough, some time", "HCO", Dead, &[2; 16], 1, [Close, Close]),
             ("but it has killed enough", "OOO", Dead, &[], 3, [Close, Close]),
         ];
         for (what, states, sender, failed, crashes, expected) in cases {

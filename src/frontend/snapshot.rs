@@ -88,7 +88,7 @@ impl FrontendHandover {
         loop {
             match before.accept() {
                 Ok(Accepted { socket, client }) => {
-                    let local = before.local_of(&socket);
+                    let local = before.local();
                     self.take_client(socket, client, local, affinity);
                 }
                 Err(AcceptError::Skip(_)) => {}

@@ -13,6 +13,8 @@ use crate::protocol::drain::DrainMode;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PoolSettingsSnapshot {
     pub workers: u16,
+    #[serde(default)]
+    pub configured_workers: u16,
     pub weights: Vec<f64>,
     pub command: WorkerCommandSnapshot,
     pub port: u16,

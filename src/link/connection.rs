@@ -4,7 +4,11 @@
 //! Never looks into the bytes that a session travels with.
 
 use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
+
+use rustix::net::getpeername;
 
 use crate::closing::{ClientSocket, Deferred};
 use crate::link::image_budget::{ImageBudget, ImageShare};
@@ -144,4 +148,12 @@ impl Offer {
             SessionTransfer { from, sender, content, usage, failed: Vec::new(), room: None };
         PendingConnection { record, socket, crashes: 0, transfer: Some(Box::new(transfer)) }
     }
+}
+
+/// Whether a socket is that of a client of this address; none if its client is gone.
+#[must_use]
+pub fn is_of(socket: impl AsFd, client: SocketAddr) -> Option<bool> {
+    let peer = getpeername(socket).ok().flatten()?;
+    let peer = SocketAddr::try_from(peer).ok()?;
+    Some((peer.ip().to_canonical(), peer.port()) == (client.ip().to_canonical(), client.port()))
 }

@@ -21,6 +21,7 @@ impl PoolContext {
         let (frontend, workers) = (&config.frontend, &config.workers);
         PoolSettings {
             workers: workers.count,
+            configured_workers: workers.count,
             weights: frontend.router.weights.clone(),
             command: Arc::new(workers.command.clone()),
             port: self.port,

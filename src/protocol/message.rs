@@ -41,7 +41,7 @@
 //! | 8 | 8 | time of accept: `CLOCK_MONOTONIC` in nanoseconds |
 //! | 16 | 8 | affinity key: the same number for the same client |
 //! | 24 | 24 | client address |
-//! | 48 | 24 | local address, the one that the client connected to |
+//! | 48 | 24 | address that the primary listens on; if that is everywhere (`::` or `0.0.0.0`), getsockname(2) says which one the client connected to |
 //! | 72 | 8 | tag: the primary knows its record by it. A record that goes back to it goes unchanged |
 //!
 //! An address: family (1 byte: 4 or 6), one zero byte, port (2), IPv6 scope id (4, else zero),

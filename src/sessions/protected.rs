@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::closing::{ClientSocket, Deferred};
-use crate::link::connection::{Content, PendingConnection, SessionTransfer};
+use crate::link::connection::{Content, PendingConnection, SessionTransfer, is_of};
 use crate::link::protection::ProtectedSession;
 use crate::link::seam::WorkerId;
 use crate::protocol::checkpoint::Checkpoint;
@@ -162,6 +162,10 @@ impl ProtectedCopy {
         bytes: &mut u64,
     ) -> Result<PendingConnection, RecoveryFailure> {
         let Self { record, socket, page, crashes } = self;
+        // Its worker may have protected a socket that had no peer then.
+        if is_of(&socket, record.client) == Some(false) {
+            return Err(RecoveryFailure::Unverified);
+        }
         let entry = checkpoint.entry(page, record.id);
         let outcome = recovery_outcome(entry.map(|entry| entry.usage), TcpProgress::of(&socket));
         if let RecoveryOutcome::Failed(failure) = outcome {

@@ -9,6 +9,10 @@ use crate::sessions::host::{MigrationTargets, Sender, TargetState};
 /// After so many workers that refused it, stalled or died, a session goes back.
 const MAX_ATTEMPTS: usize = 3;
 
+/// One that has nobody to go back to is closed after so many: a worker that refuses it now refuses it again,
+/// within a millisecond.
+const MAX_ATTEMPTS_ALONE: usize = 16;
+
 /// So many workers may die with a session.
 const MAX_CRASHES: u8 = 3;
 
@@ -36,7 +40,7 @@ pub enum RouteDecision {
     Return,
     /// Nowhere yet: a worker may take it later.
     Wait,
-    /// Nowhere: no worker is left that could take it, or too many have died with it.
+    /// Nowhere: no worker is left that could take it, or too many have refused it or died with it.
     Close,
 }
 
@@ -82,7 +86,7 @@ fn without_sender(
     request: &RouteRequest<'_>,
     targets: &mut impl MigrationTargets,
 ) -> RouteDecision {
-    if request.crashes >= MAX_CRASHES {
+    if request.crashes >= MAX_CRASHES || request.failed.len() >= MAX_ATTEMPTS_ALONE {
         return RouteDecision::Close;
     }
     if targets.state(request.from) == TargetState::Awaited {

@@ -373,10 +373,12 @@ impl Pool {
     /// workers are stable; drained slots stay as they are.
     fn reload(&mut self, trigger: Trigger, settings: PoolSettings) -> u64 {
         let fleet = &mut self.fleet;
+        if settings.is_resized(&fleet.settings) {
+            self.scaling.deferred = None;
+        }
+        let settings = settings.after(&fleet.settings);
         let before = std::mem::replace(&mut fleet.settings, settings);
         fleet.before.get_or_insert(before);
-        // The new settings say how many workers there are to be.
-        self.scaling.deferred = None;
         fleet.slots.change(&fleet.settings.lifecycle);
         let is_drained = |slot: &Slot| slot.life.state() == SlotState::Drained;
         let slots = fleet.slots.active().filter(|(_, slot)| !is_drained(slot));

@@ -259,3 +259,30 @@ fn exit(status: &WaitIdStatus) -> Exit {
         None => Exit::Status(status.exit_status().unwrap_or(-1)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    /// Runs a script that stands still, with a guard that takes it for a process that is being started.
+    fn run_guarded(script: &str) -> std::process::ExitStatus {
+        let words = ["sh", "-c", script].map(|word| format!("{word}\0")).concat();
+        let guard = SpawnGuard::of(Some(words.into_bytes()));
+        let status = Command::new("sh").args(["-c", script]).status().unwrap();
+        drop(guard);
+        status
+    }
+
+    #[test]
+    fn a_start_that_stands_still_is_told_to_go_on() {
+        assert_eq!(run_guarded("kill -STOP $$; exit 7").code(), Some(7));
+    }
+
+    #[test]
+    fn one_that_stands_still_again_and_again_is_killed() {
+        let status = run_guarded("while :; do kill -STOP $$; done");
+        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()));
+    }
+}

@@ -30,7 +30,14 @@ pub(super) struct SpawnGuard {
 }
 
 impl SpawnGuard {
+    /// Of children that this process starts.
     pub(super) fn start() -> Self {
+        let own = i32::try_from(process::id()).unwrap_or_default();
+        Self::of(words(own))
+    }
+
+    /// Of children whose command line is still this one.
+    pub(super) fn of(command_line: Option<Vec<u8>>) -> Self {
         let (running, ended) = channel();
         let watch = move || {
             let mut looks = 0;
@@ -39,7 +46,9 @@ impl SpawnGuard {
                 looks += 1;
                 pause = INTERVAL;
                 let signal = if looks > PATIENCE { Signal::KILL } else { Signal::CONT };
-                stopped().into_iter().for_each(|pid| _ = kill_process(pid, signal));
+                stopped(command_line.as_deref())
+                    .into_iter()
+                    .for_each(|pid| _ = kill_process(pid, signal));
             }
         };
         // A failure to start one is no reason to start no worker.
@@ -49,9 +58,13 @@ impl SpawnGuard {
 }
 
 /// Children that stand still and haven't run their program yet: their words are still this process's.
-fn stopped() -> Vec<Pid> {
-    let words = |pid: i32| fs::read(format!("/proc/{pid}/cmdline")).ok();
+fn stopped(command_line: Option<&[u8]>) -> Vec<Pid> {
     let own = i32::try_from(process::id()).unwrap_or_default();
-    let is_new = |pid: &i32| procfs::is_stopped(*pid) && words(*pid) == words(own);
+    let is_new = |pid: &i32| procfs::is_stopped(*pid) && words(*pid).as_deref() == command_line;
     procfs::children(own).into_iter().filter(is_new).filter_map(Pid::from_raw).collect()
+}
+
+/// A process's command line, with its zero bytes.
+fn words(pid: i32) -> Option<Vec<u8>> {
+    fs::read(format!("/proc/{pid}/cmdline")).ok()
 }

@@ -80,7 +80,7 @@ pub struct Worker {
     signals: [Signal; 2],
     #[cfg(feature = "hyper")]
     http_limits: HttpLimits,
-    /// The address that the last client connected to.
+    /// The address that the primary listens on, as the last connection says.
     local: Option<SocketAddr>,
 }
 
@@ -269,8 +269,8 @@ impl Worker {
         self.sessions.shared.own.generation
     }
 
-    /// The address that clients connect to: that of the worker's own listener, or under a primary
-    /// the one that its last client connected to.
+    /// The address that clients connect to: that of the worker's own listener, or of the
+    /// primary's, whose IP address is unspecified if it listens everywhere.
     ///
     /// # Errors
     ///

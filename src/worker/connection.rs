@@ -4,6 +4,7 @@
 //! sessions is closed with a close frame, too.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -124,6 +125,15 @@ impl Connection {
     #[must_use]
     pub fn info(&self) -> ConnectionInfo {
         self.stream.session().info()
+    }
+
+    /// The address that the client connected to, by the socket.
+    ///
+    /// # Errors
+    ///
+    /// If the socket has been taken, as it migrates, or the kernel cannot tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.local_addr()
     }
 
     /// The span of its log lines, see [`ConnectionInfo::span`].

@@ -19,7 +19,9 @@ pub struct ConnectionInfo {
     pub id: ConnectionId,
     /// The client.
     pub client: SocketAddr,
-    /// The address that the client connected to.
+    /// The address that the primary listens on, with an unspecified IP address if that is everywhere; without
+    /// a primary, the one that the client connected to. See
+    /// [`Connection::local_addr`](crate::worker::Connection::local_addr), too.
     pub local: SocketAddr,
     /// The same number for the same client.
     pub key: AffinityKey,

@@ -62,6 +62,7 @@ pub(crate) fn settings(workers: u16, directory: &Path) -> PoolSettings {
     };
     PoolSettings {
         workers,
+        configured_workers: workers,
         weights: Vec::new(),
         command: Arc::new(command),
         port: 1,

@@ -1,12 +1,13 @@
 //! Crash-safe sessions between workers that are played by hand: who goes on when they die, and what
 //! comes of lies.
 
-use std::io::Write;
-use std::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 use sticky_lb::internals::link::error::ChannelError;
 use sticky_lb::internals::link::event::{LinkEvent, SessionEvent};
 use sticky_lb::internals::link::protection::ProtectionEvent;
@@ -322,5 +323,49 @@ async fn images_are_no_more_than_their_checkpoint() {
     wait_for_retained(&frontend, 20).await;
     die(&frontend, mover, sockets).await;
     wait_for(&frontend, Survival { unverified: 20, ..Survival::default() }).await;
+    frontend.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn one_that_its_successor_always_refuses_is_closed_after_a_while() {
+    let mut frontend = frontend(1, PATIENT, PaceSettings::default()).await;
+    let (mover, _, (mut stream, record, socket)) = kept(&mut frontend).await;
+    die(&frontend, mover, vec![socket]).await;
+    let mut refuses = successor(&mut frontend, 1).await;
+    let mut asked = 0;
+    loop {
+        match refuses.receive_within(Duration::from_millis(300)) {
+            Some(FromPrimary::Session(..)) => refuses.refuse(record.id),
+            Some(other) => panic!("{other:?}"),
+            None => break,
+        }
+        asked += 1;
+        assert!(asked < 1_000, "it is asked for ever");
+    }
+    assert!(asked > 3, "{asked} times, which is too few where it may have been busy");
+    assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "its client is not left waiting");
+    let told = facts(&frontend).await;
+    assert_eq!((told.sessions_waiting, told.counters.survival.no_target), (0, 1));
+    frontend.end().await.unwrap();
+}
+
+/// A worker that has a socket protected before it has a peer could have any other passed on as its client's.
+#[tokio::test]
+async fn a_socket_that_was_connected_since_is_nobodys_client() {
+    let mut frontend = frontend(1, PATIENT, PaceSettings::default()).await;
+    let mut mover = FakeWorker::serve(&mut frontend, worker(0, 0), true).await;
+    let (_stream, record, socket) = client(&frontend, &mut mover, 0).await;
+    let mut keeper = Keeper::introduce(&mover);
+    let forged = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let forged = forged.unwrap();
+    let page = keeper.page();
+    mover.say_with(&encode_protect(&record, page), &[forged.as_fd()]);
+    wait_for_retained(&frontend, 1).await;
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    connect(&forged, &elsewhere.local_addr().unwrap()).unwrap();
+    let usage = TcpProgress::of(&forged).unwrap().expect("it is connected");
+    keeper.write(page, &record, usage, b"image");
+    die(&frontend, mover, vec![socket, forged]).await;
+    wait_for(&frontend, Survival { unverified: 1, ..Survival::default() }).await;
     frontend.end().await.unwrap();
 }

@@ -74,7 +74,7 @@ fn a_primary_survives_any_worker_and_the_others_keep_what_is_theirs() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (start, mut seed, mut total) = (Timestamp::now(), first, Totals::default());
     while Timestamp::now().since(start) < time {
-        println!("STICKY_LB_FUZZ_SEED={seed}");
+        println!("dispatcher: STICKY_LB_FUZZ_SEED={seed}");
         total.add(Scenario::new(seed, &runtime).run());
         seed += 1;
     }
@@ -570,18 +570,36 @@ impl<'a> Scenario<'a> {
                 return;
             }
             let is_late = Timestamp::now().since(start) > TIMEOUT;
-            assert!(!is_late, "{what}: never, {:?}", self.dispatcher);
+            assert!(!is_late, "{what}: never; {}", self.open());
         }
+    }
+
+    /// All that still waits for something, in words.
+    fn open(&self) -> String {
+        let broken: Vec<_> = self.broken.iter().map(|one| (one.worker.end.id, one.error)).collect();
+        let workers: Vec<_> = self.workers.iter().map(Honest::open).collect();
+        let nowhere = self.clients.good().filter(|(_, one)| one.owner == Owner::Primary);
+        let nowhere: Vec<_> = nowhere.map(|(address, one)| (address, &one.session)).collect();
+        let FrontendFacts { waiting, sessions_waiting, counters, slots, .. } =
+            self.dispatcher.facts();
+        format!(
+            "broken {broken:?}, workers {workers:?}, clients nowhere {nowhere:?}, {waiting} clients and \
+             {sessions_waiting} sessions wait, {counters:?}, {slots:?}"
+        )
     }
 
     /// The hostile worker ends, everything comes to its end, and is where it belongs.
     fn finish(&mut self) {
         self.clients.leave();
         self.sent.hurry();
+        let mut looks = 0_u32;
         self.wait_until("those that broke a rule are ended", |it| {
-            if !it.broken.is_empty() {
-                // Wrong counts show when the next client comes.
-                it.clients.connect();
+            looks += 1;
+            if !it.broken.is_empty() && looks.is_power_of_two() {
+                // Wrong counts show when the next clients come.
+                for _ in 0..8 {
+                    it.clients.connect();
+                }
             }
             it.broken.is_empty()
         });

@@ -3,8 +3,9 @@
 //! Never looks into a checkpoint: its content counts when its worker is dead.
 
 use crate::closing::Deferred;
+use crate::link::connection::is_of;
 use crate::link::error::ChannelError;
-use crate::link::native::transfer::{is_of, is_tcp};
+use crate::link::native::transfer::is_tcp;
 use crate::link::native::transport::ReceivedFds;
 use crate::link::protection::{ProtectedSession, ProtectionEvent};
 use crate::protocol::checkpoint::Checkpoint;

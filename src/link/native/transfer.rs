@@ -2,13 +2,12 @@
 //!
 //! Never looks into the bytes that a session travels with.
 
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
-use rustix::net::{AddressFamily, SocketType, getpeername, ipproto, sockopt};
+use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
 
-use crate::link::connection::{Content, Offer};
+use crate::link::connection::{Content, Offer, is_of};
 use crate::link::error::ChannelError;
 use crate::link::native::transport::ReceivedFds;
 use crate::protocol::message::{ConnectionRecord, MAX_IMAGE};
@@ -57,13 +56,6 @@ pub(super) fn is_tcp(socket: impl AsFd + Copy) -> bool {
     sockopt::socket_type(socket) == Ok(SocketType::STREAM)
         && sockopt::socket_domain(socket).is_ok_and(|domain| internet.contains(&domain))
         && sockopt::socket_protocol(socket) == Ok(Some(ipproto::TCP))
-}
-
-/// Whether a socket is that of a client of this address; none if its client is gone.
-pub(super) fn is_of(socket: impl AsFd, client: SocketAddr) -> Option<bool> {
-    let peer = getpeername(socket).ok().flatten()?;
-    let peer = SocketAddr::try_from(peer).ok()?;
-    Some((peer.ip().to_canonical(), peer.port()) == (client.ip().to_canonical(), client.port()))
 }
 
 /// Its reader can rely on its length and content.

@@ -17,8 +17,10 @@ pub const MAX_WORKERS: u16 = 1024;
 /// The settings of the pool.
 #[derive(Clone, Debug)]
 pub struct PoolSettings {
-    /// How many slots.
+    /// How many slots: as configured, or as ordered since.
     pub workers: u16,
+    /// How many are configured.
+    pub configured_workers: u16,
     /// The weight of each slot, in placement; 1 for those beyond.
     pub weights: Vec<f64>,
     /// The command of each worker.
@@ -55,4 +57,23 @@ pub struct PoolSettings {
     pub lameduck: Duration,
 }
 
-carry!(struct PoolSettings => PoolSettingsSnapshot { workers, weights, command, port, credits, slot_wait, wait_ready, lifecycle, rollout, autoscale, contiguous, limits, watchdog_timeout, orphan_timeout, heartbeat, migrate_timeout, protect, lameduck });
+carry!(struct PoolSettings => PoolSettingsSnapshot { workers, configured_workers, weights, command, port, credits, slot_wait, wait_ready, lifecycle, rollout, autoscale, contiguous, limits, watchdog_timeout, orphan_timeout, heartbeat, migrate_timeout, protect, lameduck });
+
+impl PoolSettings {
+    /// As they follow others: the number that was ordered stays unless another one is configured, or load
+    /// decides no more.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        if !self.is_resized(before) {
+            self.workers = before.workers;
+        }
+        self
+    }
+
+    /// Whether these settings say how many slots there are to be. If not, orders count that came since.
+    #[must_use]
+    pub fn is_resized(&self, before: &Self) -> bool {
+        self.configured_workers != before.configured_workers
+            || self.autoscale.is_none() != before.autoscale.is_none()
+    }
+}

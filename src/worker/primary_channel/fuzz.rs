@@ -33,7 +33,7 @@ fn a_worker_survives_any_message_and_takes_no_connection_for_another() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (start, mut seed, mut taken) = (Instant::now(), first, 0);
     while start.elapsed() < time {
-        println!("STICKY_LB_FUZZ_SEED={seed}");
+        println!("channel: STICKY_LB_FUZZ_SEED={seed}");
         taken += runtime.block_on(converse(seed));
         seed += 1;
     }

@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -61,6 +62,16 @@ impl SessionStream {
     pub fn standalone(stream: TcpStream) -> Self {
         let info = ConnectionInfo::from_stream(&stream);
         Self::new(stream, None, None, |handle| Inner::new(info, handle, None, None))
+    }
+
+    /// The address that the client connected to, by the socket.
+    ///
+    /// # Errors
+    ///
+    /// If the socket has been taken, as it migrates, or the kernel cannot tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        let state = self.cell.lock();
+        state.stream.as_ref().ok_or(io::ErrorKind::NotConnected)?.local_addr()
     }
 
     /// Its session.

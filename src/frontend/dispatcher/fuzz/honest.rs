@@ -1,6 +1,7 @@
 //! A worker that keeps the rules, whatever it is asked, and does at random what it may.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -257,6 +258,13 @@ impl Honest {
         let rest = self.own.keys().any(|id| !self.returned.contains(id));
         let can_offer = self.takes_sessions && rest;
         self.is_draining && self.offered.is_empty() && !can_offer && !self.end.has_waiting()
+    }
+
+    /// All that it waits for, and what it has counted.
+    pub(super) fn open(&self) -> impl Debug + use<> {
+        let offered: Vec<_> = self.offered.keys().copied().collect();
+        let counts = (self.end.board.get(Counter::Completed), self.end.board.get(Counter::Refused));
+        (self.end.id, self.is_draining, self.end.has_waiting(), offered, counts)
     }
 
     fn offer(&mut self, id: u64, image: Vec<u8>, is_sealed: bool, clients: &mut Clients) {

@@ -60,6 +60,7 @@ fn lifecycle() -> LifecycleSettings {
 fn settings(release: &str) -> PoolSettings {
     PoolSettings {
         workers: 6,
+        configured_workers: 5,
         weights: vec![1.0, 0.1 + 0.2],
         command: Arc::new(command(release)),
         port: 3000,
