@@ -139,7 +139,10 @@ where
             Event::RolloutStarted { .. } => notifier.into_iter().for_each(Notifier::reloading),
             Event::RolloutEnded(ended) => {
                 notifier.into_iter().for_each(|notifier| notifier.ready(main_pid()));
-                self.triggers.rolled_out();
+                // Another one is under way if it was superseded.
+                if ended.outcome != Outcome::Superseded {
+                    self.triggers.rolled_out();
+                }
                 if ended.outcome == Outcome::Done {
                     self.change_output();
                 }
