@@ -3,6 +3,7 @@
 mod common;
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use common::process::Signal;
@@ -42,10 +43,12 @@ fn a_port_for_privileged_processes() {
     if limit.trim() == "0" {
         return println!("no port is privileged here");
     }
-    for flag in ["--port", "--admin"] {
-        let port = if flag == "--port" { "1" } else { "127.0.0.1:1" };
+    for arguments in [
+        &["--host", "127.0.0.1", "--port", "1"][..],
+        &["--admin", "127.0.0.1:1", "--admin-token-file", "none"],
+    ] {
         let builder = Primary::with_workers(1)
-            .arguments(&["--host", "127.0.0.1", "--admin-token-file", "none", flag, port])
+            .arguments(arguments)
             .launcher(UNPRIVILEGED)
             .environment("STICKY_LB_RUNTIME_DIR", "")
             .environment("XDG_RUNTIME_DIR", "");
@@ -72,10 +75,14 @@ fn a_host_that_does_not_resolve() {
 
 #[test]
 fn an_address_of_somebody_else() {
+    let token = common::own_directory().join("token");
+    std::fs::write(&token, "a-token-of-many-characters").unwrap();
+    std::fs::set_permissions(&token, PermissionsExt::from_mode(0o600)).unwrap();
+    let token = token.to_str().unwrap();
     let expected = "no network interface of this machine has this address";
     for arguments in [
         &["--host", "203.0.113.9"][..],
-        &["--admin", "203.0.113.9:9900", "--admin-token-file", "none"],
+        &["--admin", "203.0.113.9:9900", "--admin-token-file", token],
     ] {
         fails(Primary::with_workers(1).arguments(arguments), 1, "cannot listen on");
         fails(Primary::with_workers(1).arguments(arguments), 1, expected);

@@ -45,7 +45,7 @@ fn pid(number: u32) -> Pid {
 /// The names of what a primary was started with, without those that it keeps by itself beside program and
 /// listener.
 fn names(primary: u32) -> Vec<String> {
-    const OWN: [&str; 12] = [
+    const OWN: [&str; 14] = [
         "kept-configuration",
         "kept-channel.",
         "kept-worker-end.",
