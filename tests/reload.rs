@@ -276,13 +276,13 @@ fn a_switched_symlink_to_the_directory_is_a_change() {
     for release in ["one", "two"] {
         fs::create_dir(base.join(release)).unwrap();
     }
-    std::os::unix::fs::symlink("one", &current).unwrap();
+    symlink("one", &current).unwrap();
     let script = format!("cd {} && exec \"$0\" \"$@\"", current.display());
     let primary = Primary::with_workers(1)
         .launcher(&["sh", "-c", &script])
         .arguments(&["--min-uptime", "100ms", "--watch"])
         .start();
-    std::os::unix::fs::symlink("two", base.join("next")).unwrap();
+    symlink("two", base.join("next")).unwrap();
     fs::rename(base.join("next"), &current).unwrap();
     let reloaded = primary.wait_for_event("reloaded");
     assert!(reloaded["trigger"].as_str().unwrap().ends_with("/current"), "{reloaded}");
