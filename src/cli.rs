@@ -31,6 +31,7 @@ mod greeting;
 mod role;
 mod run;
 mod screen;
+mod seen;
 mod successor;
 mod suggest;
 mod table;

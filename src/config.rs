@@ -1,5 +1,6 @@
 //! The settings of all parts of the program, checked by `settings`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::control::settings::{AdminSettings, ControlSettings};
@@ -23,6 +24,8 @@ use crate::triggers::watch::WatchSettings;
 pub struct Config {
     /// The text of the configuration file, if there is one.
     pub source: Option<String>,
+    /// Its path.
+    pub file: Option<PathBuf>,
     /// What could not be read again by a successor, and is as its predecessor had it: a sentence each.
     pub not_renewed: Vec<String>,
     /// The app's name.

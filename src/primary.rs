@@ -9,6 +9,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::control::admin::AdminError;
+use crate::control::history::{EVENTS, History};
 use crate::control::links::{Notes, PrimaryHandle};
 use crate::control::report::NotApplied;
 use crate::control::socket::SocketError;
@@ -33,7 +35,7 @@ use crate::log::LogHandle;
 use crate::protocol::ids::Timestamp;
 use crate::supervisor::event::Announcer;
 use crate::supervisor::orphans::Orphans;
-use crate::supervisor::output::Output;
+use crate::supervisor::output::{LINES, Output};
 use crate::supervisor::pool::handle::PoolHandle;
 use crate::supervisor::pool::snapshot::{AdoptedWorker, After, PoolEnd, PoolHandover};
 use crate::supervisor::pool::{Pool, PoolError, PoolLinks, PoolSettings, Progress, Summary};
@@ -182,6 +184,8 @@ pub struct Primary {
     endpoints: Endpoints,
     journal: PrimaryJournal,
     pool_journal: Journal,
+    /// The memory with the last events of the primary before.
+    events: Option<OwnedFd>,
     store: Option<Store>,
 }
 
@@ -265,8 +269,12 @@ impl Primary {
         let keeper = Keeper::from_environment().map_err(start("watch its keeper"))?;
         let orphans = self.pool.orphans(keeper.as_ref());
         let orphans = orphans.map_err(start("take care of orphaned processes"))?;
-        let Self { mut config, address, pool, mut endpoints, journal, pool_journal, store, .. } =
-            self;
+        let Self { mut config, address, pool, mut endpoints, journal, pool_journal, .. } = self;
+        let (store, history) = (self.store, History::resume(self.events));
+        if let Some(store) = &store {
+            keep(store, LINES, output.memory());
+            keep(store, EVENTS, history.memory());
+        }
         let triggers = match (Triggers::start(&config), &pool) {
             (Err(error), PoolStart::Resumed(..)) => {
                 config.not_renewed.push(chain(&error));
@@ -305,6 +313,8 @@ impl Primary {
         }
         let (notes, noted) = watch::channel(Notes {
             control: endpoints.socket.as_ref().map(|socket| socket.path().to_owned()),
+            configuration: config.file.clone(),
+            command: config.workers.command.words(),
             not_renewed: config.not_renewed.clone(),
         });
         let server = control_server::start(
@@ -314,10 +324,10 @@ impl Primary {
             journal.snapshot(),
             listeners,
             noted,
-            &announcer,
+            (&announcer, history.clone()),
         );
         let server = server.map_err(start("start the thread of the control socket"))?;
-        let operators = Operators::new(endpoints, server, notes, store.clone());
+        let operators = Operators::new(endpoints, server, notes, history, store.clone());
         let context = PoolContext { port: address.port(), heartbeat };
         let mut control_loop = ControlLoop {
             signals,
@@ -353,6 +363,14 @@ impl Primary {
         let pool = pool.start(context.settings(&config), links);
         let affinity = frontend::affinity(&config);
         Ok((pool, Services { control_loop, frontend, affinity }))
+    }
+}
+
+/// Replaces what is stored by that name, if anything.
+fn keep(store: &Store, name: &str, memory: Option<OwnedFd>) {
+    store.remove(name);
+    if let Some(memory) = memory {
+        store.keep(name, memory);
     }
 }
 

@@ -12,5 +12,7 @@ pub mod limits;
 pub mod notify;
 pub mod place;
 pub mod program;
+pub mod ring;
 pub mod store;
 pub mod tcp_clients;
+pub mod terminal;

@@ -107,7 +107,7 @@ fn sockets_that_the_app_has_taken_are_said_to_be_cut() {
     let primary = library(1, "takes-apart").start();
     let clients = open(&primary, "/echo");
     primary.signal(Signal::TERM);
-    primary.wait_for_log("worker killed");
+    primary.wait_for_log("was killed at the end of its grace period");
     let hint = "connections taken by Connection::into_parts are still open";
     assert_eq!(primary.log().matches(hint).count(), 1, "{}", primary.log());
     let stopped = primary.stop_finished();

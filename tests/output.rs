@@ -593,3 +593,38 @@ async fn no_line_is_lost_or_cut_when_output_is_handed_over_again_and_again() {
     assert!(lines(&out) == expected, "{:?}", lines(&out));
     assert!(lines(&err) == (1..=4000).map(|i| format!("oh {i}")).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_file_that_is_the_stream_itself_has_each_line_once() {
+    let shell = "echo one; echo two >&2; while ! [ -e go ]; do sleep 0.05; done; echo three";
+    for (arguments, is_json) in [
+        (&["--out-file", "/dev/stdout", "--error-file", "/dev/stderr"][..], false),
+        (&["--log-file", "/proc/self/fd/1"], false),
+        (&["--out-file", "/dev/fd/1", "--log-format", "json"], true),
+    ] {
+        let primary = prints(1, &format!("({shell}) &")).arguments(arguments).start();
+        eventually("the first line", || !primary.printed().is_empty());
+        fs::write(primary.directory().join("go"), "").unwrap();
+        let printed = || text(&primary.printed());
+        eventually("the last line", || printed().iter().any(|line| line.contains("three")));
+        for word in ["one", "three"] {
+            let lines: Vec<_> = printed().into_iter().filter(|line| line.contains(word)).collect();
+            assert_eq!(lines.len(), 1, "{arguments:?}: {lines:?}");
+            assert_eq!(lines[0].starts_with('{'), is_json, "{arguments:?}: {lines:?}");
+        }
+        primary.wait_for_log("two");
+        assert_eq!(primary.log().matches("two").count(), 1, "{arguments:?}");
+    }
+}
+
+#[test]
+fn no_file_is_written_where_none_is_wanted() {
+    let primary = prints(1, "echo one")
+        .arguments(&["--out-file", "NULL", "--error-file", "/dev/null", "--log-file", "NULL"])
+        .start();
+    eventually("the line", || !primary.printed().is_empty());
+    let names = || fs::read_dir(primary.directory()).unwrap();
+    let names: Vec<_> = names().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(names.iter().all(|name| !name.to_string_lossy().starts_with("NULL")), "{names:?}");
+    primary.stop();
+}

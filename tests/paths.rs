@@ -211,8 +211,13 @@ fn a_configuration_that_the_workers_user_could_change_is_refused() {
     let run = |expected: &str| {
         let (code, log) = Primary::with_workers(1).arguments(&["--config", name]).run();
         assert_eq!(code, Some(2), "{log}");
-        assert!(log.contains("workers' user could become this one"), "{log}");
+        assert!(
+            log.contains("workers run as user daemon, who could change the configuration"),
+            "{log}"
+        );
         assert!(log.contains(expected), "{log}");
+        assert!(log.contains("chown root ") && log.contains("chmod go-w "), "{log}");
+        assert!(!log.contains("remove it") && !log.contains("/var/log"), "{log}");
     };
     let of_folder = format!("{} can be changed by user 1", place.display());
     run(&of_folder);

@@ -145,6 +145,7 @@ fn nobody_but_root_may_run_workers_as_somebody_else() {
     for (arguments, expected) in [
         (&["--user", "daemon"][..], "cannot become user daemon: run as root"),
         (&["--nice", "-5"], "cannot set niceness -5: run as root"),
+        (&["--drop-capabilities"], "--drop-capabilities: needs CAP_SETPCAP: run as root"),
     ] {
         let (code, log) =
             Primary::with_workers(1).arguments(arguments).launcher(UNPRIVILEGED).run();

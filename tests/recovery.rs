@@ -307,3 +307,58 @@ fn a_worker_that_stands_still_keeps_no_session_of_others_waiting() {
     });
     primary.stop();
 }
+
+#[test]
+fn events_lines_and_a_failed_rolling_restart_survive_upgrades_and_crashes() {
+    let demo = env!("CARGO_BIN_EXE_sticky-lb");
+    let broken = "if [ -e broken ]; then echo boom >&2; exit 3; fi";
+    let script = format!("{broken}; echo hello; exec {demo} demo-worker");
+    let primary = crashing(1).worker(&["sh", "-c", &script]).start();
+    let file = primary.directory().join("broken");
+    std::fs::write(&file, "").unwrap();
+    primary.signal(Signal::HUP);
+    assert_eq!(primary.wait_for_event("reloaded")["result"], "aborted");
+    std::fs::remove_file(file).unwrap();
+
+    let last = || primary.status()["last_rollout"].clone();
+    eventually("the last line is known", || last()["last_line"] == "boom");
+    let failed = last();
+    assert_eq!((&failed["result"], &failed["failed_slot"]), (&"aborted".into(), &0.into()));
+    let reason = failed["reason"].as_str().unwrap();
+    assert!(reason.contains("new worker in slot 0 exited with status 3"), "{failed}");
+    assert_eq!(primary.status()["command"][0], "sh");
+
+    let events = || primary.begin("events", json!({"last": 100})).all().0;
+    let lines = || primary.begin("logs", json!({"lines": 100})).all().0;
+    let texts = |lines: &[serde_json::Value]| -> Vec<_> {
+        lines.iter().map(|line| line["text"].as_str().unwrap().to_owned()).collect()
+    };
+    let mut before = events();
+    assert_eq!(texts(&lines()), ["hello", "boom"]);
+    for crashes in [false, true, true, false] {
+        if crashes {
+            primary.crash_and_recover();
+        } else {
+            primary.upgrade();
+        }
+        let now = events();
+        assert!(now.starts_with(&before), "{before:?} {now:?}");
+        let numbers: Vec<_> = now.iter().map(|event| event["number"].as_u64().unwrap()).collect();
+        assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+        assert_eq!(texts(&lines()), ["hello", "boom"]);
+        assert_eq!(last(), failed);
+        before = now;
+    }
+    let shown = Command::new(demo)
+        .arg("status")
+        .env("STICKY_LB_RUNTIME_DIR", primary.directory())
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    for expected in
+        ["exited with status 3, its last line: boom", "sticky-lb logs --slot 0", "sh -c "]
+    {
+        assert!(shown.contains(expected), "{expected}: {shown}");
+    }
+    primary.stop();
+}

@@ -232,6 +232,64 @@ fn log_files_in_a_watched_folder_are_no_changes() {
 }
 
 #[test]
+fn what_the_primary_writes_itself_is_no_change() {
+    // Standard error is a file there, too.
+    let primary = Primary::with_workers(1)
+        .launcher(&["sh", "-c", "exec \"$0\" \"$@\" > output"])
+        .arguments(&["--min-uptime", "100ms", "--watch", "--out-file", "app.log"])
+        .slot_zero("echo started")
+        .start();
+    let file = |name: &str| primary.directory().join(name);
+    let printed = |name: &str| fs::read_to_string(file(name)).unwrap_or_default();
+    eventually("both have the line", || {
+        printed("output").contains("started") && printed("app-0.log").contains("started")
+    });
+    // A name like that of a log file, and one after a restart that was logged.
+    for name in ["app.js", "other.js"] {
+        fs::write(file(name), "two").unwrap();
+        let reloaded = primary.wait_for_event("reloaded");
+        let trigger = reloaded["trigger"].as_str().unwrap();
+        assert!(trigger.ends_with(&format!("/{name}")), "{reloaded}");
+        assert_eq!(reloaded["result"], "done", "{reloaded}");
+    }
+    primary.stop();
+}
+
+#[test]
+fn workers_that_change_watched_files_do_not_restart_without_end() {
+    let primary = Primary::with_workers(1)
+        .arguments(&["--min-uptime", "0", "--watch", "--watch-delay", "100ms"])
+        .slot_zero("date +%s%N > state")
+        .start();
+    primary.wait_for_log("watched files change with each rolling restart");
+    let count = |text: &str| primary.log().matches(text).count();
+    eventually("all have ended", || count("rolling restart started") == 5);
+    let warned = "name it in ignore_watch";
+    assert_eq!(count(warned), 1, "{}", primary.log());
+    primary.stop();
+}
+
+#[test]
+fn a_switched_symlink_to_the_directory_is_a_change() {
+    let base = common::own_directory();
+    let current = base.join("current");
+    for release in ["one", "two"] {
+        fs::create_dir(base.join(release)).unwrap();
+    }
+    symlink("one", &current).unwrap();
+    let script = format!("cd {} && exec \"$0\" \"$@\"", current.display());
+    let primary = Primary::with_workers(1)
+        .launcher(&["sh", "-c", &script])
+        .arguments(&["--min-uptime", "100ms", "--watch"])
+        .start();
+    symlink("two", base.join("next")).unwrap();
+    fs::rename(base.join("next"), &current).unwrap();
+    let reloaded = primary.wait_for_event("reloaded");
+    assert!(reloaded["trigger"].as_str().unwrap().ends_with("/current"), "{reloaded}");
+    primary.stop();
+}
+
+#[test]
 fn the_time_of_day_orders_a_rolling_restart() {
     let primary = Primary::with_workers(1)
         .arguments(&["--min-uptime", "0", "--cron-restart", "* * * * * *"])

@@ -3,8 +3,10 @@
 mod common;
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use common::process::Signal;
 use common::{Builder, Primary};
 
 fn fails(builder: Builder, code: i32, expected: &str) {
@@ -20,6 +22,46 @@ fn a_port_in_use() {
     let port = taken.local_addr().unwrap().port().to_string();
     let builder = Primary::with_workers(1).arguments(&["--host", "127.0.0.1", "--port", &port]);
     fails(builder, 1, &format!("port {port} is in use at 127.0.0.1"));
+    let taken = TcpListener::bind("[::]:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let builder = Primary::with_workers(1).arguments(&["--port", &port]);
+    fails(builder, 1, &format!("port {port} is in use at [::]:{port}: stop what listens there"));
+}
+
+#[test]
+fn a_port_for_privileged_processes() {
+    const UNPRIVILEGED: &[&str] = &[
+        "setpriv",
+        "--reuid",
+        "nobody",
+        "--regid",
+        "nogroup",
+        "--clear-groups",
+        "--inh-caps=-all",
+    ];
+    let limit = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    if limit.trim() == "0" {
+        return println!("no port is privileged here");
+    }
+    for arguments in [
+        &["--host", "127.0.0.1", "--port", "1"][..],
+        &["--admin", "127.0.0.1:1", "--admin-token-file", "none"],
+    ] {
+        let builder = Primary::with_workers(1)
+            .arguments(arguments)
+            .launcher(UNPRIVILEGED)
+            .environment("STICKY_LB_RUNTIME_DIR", "")
+            .environment("XDG_RUNTIME_DIR", "");
+        fails(builder, 1, "is privileged: run as root or with CAP_NET_BIND_SERVICE");
+    }
+}
+
+#[test]
+fn a_control_socket_in_a_folder_that_is_not_there() {
+    let builder = Primary::with_workers(1).arguments(&["--control", "/nonexistent/x.sock"]);
+    let expected =
+        "directory \"/nonexistent\" does not exist: create it, or give another --control";
+    fails(builder, 1, expected);
 }
 
 #[test]
@@ -33,7 +75,18 @@ fn a_host_that_does_not_resolve() {
 
 #[test]
 fn an_address_of_somebody_else() {
-    fails(Primary::with_workers(1).arguments(&["--host", "203.0.113.9"]), 1, "cannot listen on");
+    let token = common::own_directory().join("token");
+    std::fs::write(&token, "a-token-of-many-characters").unwrap();
+    std::fs::set_permissions(&token, PermissionsExt::from_mode(0o600)).unwrap();
+    let token = token.to_str().unwrap();
+    let expected = "no network interface of this machine has this address";
+    for arguments in [
+        &["--host", "203.0.113.9"][..],
+        &["--admin", "203.0.113.9:9900", "--admin-token-file", token],
+    ] {
+        fails(Primary::with_workers(1).arguments(arguments), 1, "cannot listen on");
+        fails(Primary::with_workers(1).arguments(arguments), 1, expected);
+    }
 }
 
 #[test]
@@ -65,6 +118,23 @@ fn a_worker_that_never_attaches_or_never_gets_ready() {
             "was not ready within 150ms (listen_timeout) and was killed",
         );
     }
+}
+
+#[test]
+fn a_killed_worker_is_logged_once_and_the_last_event_says_whose_it_is() {
+    let primary = Primary::with_workers(1)
+        .arguments(&["--listen-timeout", "500ms"])
+        .slot_zero("if [ -e hang ]; then exec sleep 60; fi")
+        .start();
+    std::fs::write(primary.directory().join("hang"), "").unwrap();
+    primary.signal(Signal::HUP);
+    assert_eq!(primary.wait_for_event("reloaded")["result"], "aborted");
+    let log = primary.log();
+    let lines = log.lines().filter(|line| line.contains("was not ready within"));
+    let of_worker: Vec<_> = lines.filter(|line| !line.contains("rolling restart")).collect();
+    assert_eq!(of_worker.len(), 1, "{of_worker:?}");
+    let pid = primary.pid();
+    assert_eq!(primary.stop()["pid"], pid);
 }
 
 #[test]

@@ -106,6 +106,71 @@ fn a_strangers_socket_is_not_believed() {
     primary.stop();
 }
 
+/// Runs a command as this user, who is no other than root otherwise.
+fn run_as(
+    user: u32,
+    environment: &[(&str, &str)],
+    words: &[&str],
+) -> (Option<i32>, String, String) {
+    let user = user.to_string();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--inh-caps=-all"]);
+    command.arg(env!("CARGO_BIN_EXE_sticky-lb")).args(words).stdin(Stdio::null());
+    for name in ["STICKY_LB_RUNTIME_DIR", "RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "SUDO_UID"] {
+        command.env_remove(name);
+    }
+    let output = command.envs(environment.iter().copied()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_user_who_may_not_speak_to_a_primary_learns_who_may() {
+    let place = folder(0, 0o700);
+    let runtime = place.to_str().unwrap();
+    let primary = Primary::with_workers(1).environment("STICKY_LB_RUNTIME_DIR", runtime).start();
+    let environment = [("STICKY_LB_RUNTIME_DIR", runtime)];
+    // The folder is closed, then the socket in it.
+    for mode in [0o700, 0o755] {
+        fs::set_permissions(&place, Permissions::from_mode(mode)).unwrap();
+        let (code, _, said) = run_as(STRANGER, &environment, &["status"]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.starts_with(&format!("sticky-lb: may not read {runtime}")), "{said}");
+        assert!(said.contains("(user 0): run as root or as its user"), "{said}");
+        assert!(!said.contains("no running primary"), "{said}");
+    }
+    let socket = fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path());
+    let socket = socket.into_iter().find(|path| path.extension().is_some_and(|it| it == "sock"));
+    let socket = socket.unwrap();
+    let words = ["status", "--control", socket.to_str().unwrap()];
+    let (_, _, said) = run_as(STRANGER, &environment, &words);
+    assert!(said.contains("run as root or as its user"), "{said}");
+    primary.stop();
+}
+
+#[test]
+fn root_finds_the_primary_of_the_user_who_has_called_sudo_and_names_those_of_others() {
+    const NAME: &str = "found-by-sudo";
+    let user = STRANGER.to_string();
+    let launcher =
+        ["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups", "--inh-caps=-all"];
+    let primary = Primary::with_workers(1)
+        .arguments(&["--name", NAME])
+        .launcher(&launcher)
+        .environment("STICKY_LB_RUNTIME_DIR", "")
+        .environment("XDG_RUNTIME_DIR", "")
+        .start();
+    let words = ["status", "--json", "--name", NAME];
+    let (code, found, said) = run_as(0, &[("SUDO_UID", &user)], &words);
+    assert_eq!(code, Some(0), "{said}");
+    let found: Status = serde_json::from_str(&found).unwrap();
+    assert_eq!((found.pid, found.name.as_str()), (primary.pid(), NAME));
+    let (code, _, said) = run_as(0, &[], &words);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&format!("sudo -u '#{user}'")), "{said}");
+    primary.stop();
+}
+
 /// A socket of this user's that plays a primary: `answer` is what it says once it has said how it is.
 fn play(answer: impl Fn(&mut UnixStream) + Send + Sync + 'static) -> PathBuf {
     let place = folder(0, 0o755);

@@ -22,6 +22,7 @@ fn watch_with(paths: &[&Path], ignore: &[&str]) -> Result<Watcher, WatchError> {
     Watcher::start(WatchSettings {
         paths: paths.iter().map(|&path| path.to_owned()).collect(),
         ignore: ignore.iter().map(|&pattern| pattern.to_owned()).collect(),
+        own: Vec::new(),
         delay: DELAY,
     })
 }
@@ -176,6 +177,41 @@ async fn a_deploy_by_symlink_is_one_change_and_the_new_release_is_watched() {
     fs::write(base.join("releases/1/src/old.js"), "1").unwrap();
     fs::write(base.join("releases/2/src/new.js"), "1").unwrap();
     assert_eq!(told(&mut watcher).await, current.join("src/new.js"));
+}
+
+#[tokio::test]
+async fn a_symlink_behind_a_symlink_is_watched() {
+    let (base, _) = app();
+    let base = base.path().canonicalize().unwrap();
+    for release in ["1", "2"] {
+        fs::create_dir_all(base.join("releases").join(release)).unwrap();
+    }
+    symlink("1", base.join("releases/latest")).unwrap();
+    symlink("releases/latest", base.join("current")).unwrap();
+    let mut watcher = watch(&base.join("current"));
+    symlink("2", base.join("releases/next")).unwrap();
+    fs::rename(base.join("releases/next"), base.join("releases/latest")).unwrap();
+    assert_eq!(told(&mut watcher).await, base.join("releases/latest"));
+    fs::write(base.join("releases/1/old.js"), "1").unwrap();
+    assert_silent(&mut watcher, &base.join("current/new.js")).await;
+}
+
+#[tokio::test]
+async fn files_of_this_process_do_not_count() {
+    use std::io::Write;
+    let (_base, app) = app();
+    let mut open = fs::File::create(app.join("events")).unwrap();
+    let mut watcher = Watcher::start(WatchSettings {
+        paths: vec![app.clone()],
+        ignore: Vec::new(),
+        own: vec![app.join("main.log")],
+        delay: DELAY,
+    })
+    .unwrap();
+    open.write_all(b"{}").unwrap();
+    fs::write(app.join("main.log"), "1").unwrap();
+    fs::rename(app.join("main.log"), app.join("main.log.1")).unwrap();
+    assert_silent(&mut watcher, &app.join("main.js")).await;
 }
 
 #[tokio::test]

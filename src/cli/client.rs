@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::cli::failure::Failure;
 use crate::cli::screen::{Look, Screen};
+use crate::cli::seen::Seen;
 use crate::cli::successor::{Replaceable, last_process};
 use crate::cli::waiting::{Waiting, comes_first, spinner};
 use crate::control::client::{ClientError, Conversation, Deadline};
@@ -170,7 +171,7 @@ impl ControlClient {
     }
 
     /// Prints items as they come. If the primary is replaced meanwhile and there is a request to `go_on`
-    /// with, the next one is asked for that.
+    /// with, the next one is asked for that; items that have come before are left out.
     ///
     /// # Errors
     ///
@@ -182,12 +183,15 @@ impl ControlClient {
         mut text: impl FnMut(&T, Look) -> String,
     ) -> Result<(), Failure> {
         self.check_answers()?;
-        let mut result = self.stream_once(request, &mut text);
+        let mut seen = Seen::default();
+        let mut result = self.stream_once(request, &mut seen, &mut text);
         while let Some(request) = go_on.filter(|_| has_gone(&result)) {
             if !self.find_successor() {
                 break;
             }
-            result = self.check_answers().and_then(|()| self.stream_once(request, &mut text));
+            seen.begin_again();
+            let checked = self.check_answers();
+            result = checked.and_then(|()| self.stream_once(request, &mut seen, &mut text));
         }
         result
     }
@@ -195,6 +199,7 @@ impl ControlClient {
     fn stream_once<T: DeserializeOwned>(
         &mut self,
         request: &Request,
+        seen: &mut Seen,
         text: &mut impl FnMut(&T, Look) -> String,
     ) -> Result<(), Failure> {
         let mut conversation = Conversation::begin(&self.path, request, self.deadline)?;
@@ -204,6 +209,7 @@ impl ControlClient {
             }
             conversation.set_deadline(Some(Deadline::after(TIMEOUT)));
             match conversation.next_line()? {
+                Line::Item(item) if !seen.is_new(&item) => {}
                 Line::Item(item) => self.say(item, |item, look| text(item, look))?,
                 Line::Done(_) => return Ok(()),
                 Line::Error(problem) => return Err(ClientError::Problem(problem).into()),

@@ -22,7 +22,11 @@ const SECTIONS: [(&str, &[(&str, &str)]); 5] = [
 ];
 
 const SIGNALS: [(&str, &str); 6] = [
-    ("HUP", "Read the configuration again and replace all workers, slot by slot."),
+    (
+        "HUP",
+        "Read the configuration again and replace all workers, slot by slot. From the terminal that is \
+         standard input, when that is closed: stop gracefully, unless started with nohup or setsid.",
+    ),
     ("USR1", "Reopen log files, after they were renamed."),
     ("USR2", "Replace the running program with the one on disk, in the same process."),
     ("TTIN", "Run one worker more."),

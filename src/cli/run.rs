@@ -282,7 +282,7 @@ fn stopped_line(summary: &Summary) -> Value {
     let (counters, ended) = (&summary.counters, &summary.ended);
     let recovery_failures: BTreeMap<_, _> = counters.survival.recovery_failures().into();
     json!({
-        "event": "stopped", "how": if summary.at_once { "forced" } else { "graceful" },
+        "event": "stopped", "pid": main_pid(), "how": if summary.at_once { "forced" } else { "graceful" },
         "killed_workers": summary.killed, "cut_connections": ended.cut,
         "finished_connections": ended.finished, "migrated_connections": ended.migrated,
         "closed_connections": ended.closed, "protected_connections": ended.protected,

@@ -71,6 +71,18 @@ pub enum AdminError {
         "admin address {0} is in use: stop the program that listens there, or choose another --admin"
     )]
     InUse(SocketAddr),
+    /// The port is for privileged processes.
+    #[error(
+        "cannot listen on admin address {0}: its port is privileged: run as root or with \
+         CAP_NET_BIND_SERVICE, or choose another --admin"
+    )]
+    Privileged(SocketAddr),
+    /// The address is another machine's.
+    #[error(
+        "cannot listen on admin address {0}: no network interface of this machine has this address: \
+         choose another --admin"
+    )]
+    NotOwn(SocketAddr),
     /// The kernel refuses the address.
     #[error("cannot listen on admin address {address}")]
     Bind {
@@ -80,6 +92,17 @@ pub enum AdminError {
         #[source]
         source: io::Error,
     },
+}
+
+impl AdminError {
+    fn new(address: SocketAddr, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse(address),
+            io::ErrorKind::PermissionDenied => Self::Privileged(address),
+            io::ErrorKind::AddrNotAvailable => Self::NotOwn(address),
+            _ => Self::Bind { address, source },
+        }
+    }
 }
 
 /// A bound listener, not served yet.
@@ -109,10 +132,7 @@ impl AdminListener {
             let address = listener.local_addr()?;
             Ok(Self { listener, address, settings: settings.clone(), token })
         });
-        bound.map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => AdminError::InUse(settings.address),
-            _ => AdminError::Bind { address: settings.address, source },
-        })
+        bound.map_err(|source| AdminError::new(settings.address, source))
     }
 
     /// Fails if [`Self::bind`] would, whatever listens there now: that may be the primary itself. Accepts
@@ -132,7 +152,7 @@ impl AdminListener {
         );
         match bound {
             Ok(()) | Err(Errno::ADDRINUSE) => Ok(()),
-            Err(errno) => Err(AdminError::Bind { address, source: errno.into() }),
+            Err(errno) => Err(AdminError::new(address, errno.into())),
         }
     }
 

@@ -55,6 +55,9 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
+    /// The socket is another user's.
+    #[error("may not use {0:?}: run as root or as its user")]
+    Denied(PathBuf),
     /// Another user listens there.
     #[error(
         "{path:?} is served by user {uid}, and only root's and this user's primaries are trusted: if \
@@ -106,6 +109,7 @@ impl Conversation {
         let failed = |source: io::Error| match source.kind() {
             // The time is over, for a place in the backlog.
             ErrorKind::WouldBlock => ClientError::Silent,
+            ErrorKind::PermissionDenied => ClientError::Denied(path.to_owned()),
             _ => ClientError::Connect { path: path.to_owned(), source },
         };
         let mut socket = reach(path, deadline.left()?).map_err(failed)?;

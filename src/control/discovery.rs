@@ -1,12 +1,17 @@
 //! Finds running primaries by their control sockets.
 
+use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::fs::{Access, access};
+use rustix::process::geteuid;
 
 use crate::control::client::{ClientError, Conversation, Deadline};
 use crate::control::protocol::Request;
 use crate::control::report::Status;
-use crate::control::socket::{check_folder, directories};
+use crate::control::socket::{check_folder, directories, is_socket_name, others, owner_of};
 use crate::protocol::ids::Timestamp;
 
 /// Time for a primary's answer.
@@ -51,9 +56,28 @@ pub enum DiscoveryError {
         /// Why it was not looked for elsewhere.
         refused: Vec<String>,
     },
+    /// No primary was found, and there may be one that this user may not speak to.
+    #[error("may not read {}: run as root or as its user{}", theirs(closed), left_out(refused))]
+    Closed {
+        /// Directories and sockets, with the users to whom they belong.
+        closed: Vec<(PathBuf, u32)>,
+        /// Why it was not looked for elsewhere.
+        refused: Vec<String>,
+    },
     /// Several primaries run.
-    #[error("several primaries run: choose one by --name or --control\n{}", table(.0))]
+    #[error("several primaries run: choose one by {}\n{}", choice(.0), table(.0))]
     Several(Vec<Found>),
+}
+
+/// Directories that were looked into.
+#[derive(Debug, Default)]
+struct Search {
+    folders: Vec<PathBuf>,
+    found: Vec<Found>,
+    /// Directories and sockets that this user may not use, with theirs.
+    closed: Vec<(PathBuf, u32)>,
+    /// Why others were left out.
+    refused: Vec<String>,
 }
 
 /// Finds the control socket of the primary that a command is for.
@@ -65,20 +89,33 @@ pub fn find(wanted: &Wanted) -> Result<PathBuf, DiscoveryError> {
     if let Some(path) = &wanted.control {
         return Ok(path.clone());
     }
-    let (mut folders, mut refused) = (Vec::new(), Vec::new());
-    for folder in directories() {
-        match check_folder(&folder) {
-            Ok(()) => folders.push(folder),
-            Err(error) => refused.push(error.to_string()),
-        }
-    }
+    let mut search = Search::default();
     let until = Timestamp::now() + SEARCH_TIMEOUT;
-    let mut found: Vec<_> = folders.iter().flat_map(|folder| running(folder, until)).collect();
+    directories().into_iter().for_each(|folder| search.look_into(folder, until));
+    let Search { folders, mut found, mut closed, mut refused } = search;
     if let Some(name) = &wanted.name {
         found.retain(|it| it.is_called(name));
     }
     match found.len() {
-        0 => Err(DiscoveryError::None { name: wanted.name.clone(), folders, refused }),
+        0 if geteuid().is_root() => {
+            refused.extend(others().iter().map(|(folder, user)| {
+                let folder = folder.display();
+                format!(
+                    "user {user} may run one, by {folder}: ask it as that user, with sudo -u '#{user}'"
+                )
+            }));
+            Err(DiscoveryError::None { name: wanted.name.clone(), folders, refused })
+        }
+        0 => {
+            closed.extend(others());
+            if closed.is_empty() {
+                return Err(DiscoveryError::None { name: wanted.name.clone(), folders, refused });
+            }
+            if !folders.is_empty() {
+                refused.push(format!("no primary runs in {}", list(&folders)));
+            }
+            Err(DiscoveryError::Closed { closed, refused })
+        }
         1 => Ok(found.remove(0).path),
         _ => Err(DiscoveryError::Several(found)),
     }
@@ -89,33 +126,58 @@ pub fn find(wanted: &Wanted) -> Result<PathBuf, DiscoveryError> {
 #[must_use]
 pub fn of_process(pid: u32, socket: &Path) -> Option<(PathBuf, Status)> {
     let until = Timestamp::now() + SEARCH_TIMEOUT;
+    let mut search = Search::default();
     let folder = socket.parent().map(Path::to_owned);
-    let folders = folder.into_iter().chain(directories());
-    let folders = folders.filter(|folder| check_folder(folder).is_ok());
-    let mut found = folders.flat_map(|folder| running(&folder, until));
+    folder.into_iter().chain(directories()).for_each(|folder| search.look_into(folder, until));
+    let mut found = search.found.into_iter();
     found.find_map(|it| Some((it.path, it.status.filter(|status| status.pid == pid)?)))
 }
 
-/// Primaries with a socket in this directory.
-fn running(folder: &Path, until: Timestamp) -> Vec<Found> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let sockets = entries.map(|entry| entry.path());
-    let mut sockets: Vec<_> =
-        sockets.filter(|path| path.extension().is_some_and(|it| it == "sock")).collect();
-    sockets.sort();
-    sockets.into_iter().filter_map(|path| probe(path, until)).collect()
+impl Search {
+    /// Adds the primaries with a socket in this directory.
+    fn look_into(&mut self, folder: PathBuf, until: Timestamp) {
+        if let Err(error) = check_folder(&folder) {
+            match owner_of(&folder).filter(|owner| may_not_enter(&folder, *owner)) {
+                Some(owner) => self.closed.push((folder, owner)),
+                None => self.refused.push(error.to_string()),
+            }
+            return;
+        }
+        let entries = match std::fs::read_dir(&folder) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                let owner = owner_of(&folder).unwrap_or(0);
+                return self.closed.push((folder, owner));
+            }
+            entries => entries.into_iter().flatten().flatten(),
+        };
+        let mut sockets: Vec<_> =
+            entries.map(|entry| entry.path()).filter(|path| is_socket_name(path)).collect();
+        sockets.sort();
+        sockets.into_iter().for_each(|path| self.probe(path, until));
+        self.folders.push(folder);
+    }
+
+    /// Asks whoever listens on a socket. It is passed over if nobody does, as it is left from a primary that
+    /// was killed, or another user.
+    fn probe(&mut self, path: PathBuf, until: Timestamp) {
+        let deadline = Deadline::after(TIMEOUT.min(until.since(Timestamp::now())));
+        let begun = Conversation::begin(&path, &Request::Status {}, deadline);
+        match begun.and_then(|conversation| conversation.finish(|_| Ok::<_, ClientError>(()))) {
+            Ok(status) => self.found.push(Found { path, status: Some(status) }),
+            Err(ClientError::Denied(path)) => {
+                let owner = owner_of(&path).unwrap_or(0);
+                self.closed.push((path, owner));
+            }
+            Err(ClientError::Connect { .. } | ClientError::Stranger { .. }) => {}
+            Err(_) => self.found.push(Found { path, status: None }),
+        }
+    }
 }
 
-/// `None` if nothing listens on the socket, which is left from a primary that was killed, or another
-/// user does.
-fn probe(path: PathBuf, until: Timestamp) -> Option<Found> {
-    let deadline = Deadline::after(TIMEOUT.min(until.since(Timestamp::now())));
-    let begun = Conversation::begin(&path, &Request::Status {}, deadline);
-    match begun.and_then(|conversation| conversation.finish(|_| Ok::<_, ClientError>(()))) {
-        Ok(status) => Some(Found { path, status: Some(status) }),
-        Err(ClientError::Connect { .. } | ClientError::Stranger { .. }) => None,
-        Err(_) => Some(Found { path, status: None }),
-    }
+/// Whether a directory is another user's, and closed to this one.
+fn may_not_enter(folder: &Path, owner: u32) -> bool {
+    let own = geteuid();
+    !own.is_root() && owner != own.as_raw() && access(folder, Access::READ_OK).is_err()
 }
 
 impl Found {
@@ -141,6 +203,19 @@ fn list(folders: &[PathBuf]) -> String {
 
 fn left_out(refused: &[String]) -> String {
     refused.iter().map(|reason| format!("\n{reason}")).collect()
+}
+
+/// `/run/sticky-lb (user 0), /tmp/sticky-lb-7 (user 7)`.
+fn theirs(closed: &[(PathBuf, u32)]) -> String {
+    let named = closed.iter().map(|(path, user)| format!("{} (user {user})", path.display()));
+    named.collect::<Vec<_>>().join(", ")
+}
+
+/// What tells the primaries apart.
+fn choice(found: &[Found]) -> &'static str {
+    let names: HashSet<_> =
+        found.iter().filter_map(|it| it.status.as_ref().map(|it| &it.name)).collect();
+    if names.len() == found.len() { "--name or --control" } else { "--control" }
 }
 
 fn table(found: &[Found]) -> String {

@@ -1,8 +1,10 @@
 //! The last events of the pool, with numbers and times, for readers and followers.
 //!
-//! One task listens to the pool. A follower that is too slow misses the oldest events.
+//! One task listens to the pool. A follower that is too slow misses the oldest events. A copy of the events, in
+//! memory that outlives this process, is where a successor begins.
 
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -10,13 +12,20 @@ use tokio::sync::broadcast;
 
 use crate::control::report;
 use crate::supervisor::event;
+use crate::system::ring::Ring;
 
 mod format;
 
 pub(super) use format::rollout_text;
 
+/// The name of the events' memory among the descriptors of a successor.
+pub const EVENTS: &str = "events";
+
 /// Events in the history.
 const MAX_EVENTS: usize = 2048;
+
+/// Bytes of events in the memory that a successor gets.
+const RING_BYTES: u64 = 512 * 1024;
 
 /// Events that a follower may lag behind.
 const MAX_LAG: usize = 1024;
@@ -26,27 +35,51 @@ const MAX_LAG: usize = 1024;
 pub struct Entry {
     /// As clients get it.
     pub report: report::Event,
-    /// As the pool announces it.
-    pub event: event::Event,
+    /// As the pool has announced it; `None` if that was another primary's.
+    pub event: Option<event::Event>,
 }
 
 /// The last events.
 #[derive(Clone, Debug)]
 pub struct History {
-    events: Arc<Mutex<VecDeque<Arc<Entry>>>>,
+    past: Arc<Mutex<Past>>,
     live: broadcast::Sender<Arc<Entry>>,
 }
 
+#[derive(Debug, Default)]
+struct Past {
+    events: VecDeque<Arc<Entry>>,
+    /// The copy for a successor, if there is memory for it.
+    ring: Option<Ring>,
+}
+
 impl History {
-    /// An empty history.
+    /// With the events that a predecessor has left.
     #[must_use]
-    pub fn new() -> Self {
-        Self { events: Arc::default(), live: broadcast::Sender::new(MAX_LAG) }
+    pub fn resume(memory: Option<OwnedFd>) -> Self {
+        let mut past = Past::default();
+        match Ring::resume(memory, RING_BYTES) {
+            Ok((ring, records)) => {
+                let reports = records.iter().filter_map(|it| serde_json::from_slice(it).ok());
+                reports.for_each(|report| past.push(Arc::new(Entry { report, event: None })));
+                past.ring = Some(ring);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no memory for events: an upgrade loses them");
+            }
+        }
+        Self { past: Arc::new(Mutex::new(past)), live: broadcast::Sender::new(MAX_LAG) }
+    }
+
+    /// The memory for a successor; `None` if there is none, or no free descriptor.
+    #[must_use]
+    pub fn memory(&self) -> Option<OwnedFd> {
+        self.lock().ring.as_ref().and_then(|ring| ring.memory().ok())
     }
 
     /// Records all events until the pool has ended.
     pub async fn record(self, mut announced: broadcast::Receiver<event::Event>) {
-        let mut number = 0;
+        let mut number = self.newest().unwrap_or(0);
         loop {
             match announced.recv().await {
                 Ok(event) => {
@@ -67,40 +100,58 @@ impl History {
         count: usize,
         wanted: impl Fn(&Entry) -> bool,
     ) -> (Vec<Arc<Entry>>, broadcast::Receiver<Arc<Entry>>) {
-        let events = self.lock();
+        let past = self.lock();
         // Nothing is added while the lock is held: no event is missed or comes twice.
         let live = self.live.subscribe();
-        let wanted = events.iter().rev().filter(|entry| wanted(entry));
+        let wanted = past.events.iter().rev().filter(|entry| wanted(entry));
         let mut last: Vec<_> = wanted.take(count).cloned().collect();
         last.reverse();
         (last, live)
     }
 
+    /// The last rolling restart that has ended, and the generation of its worker that failed, if one did.
+    #[must_use]
+    pub fn last_rollout(&self) -> Option<(report::Rollout, Option<u32>)> {
+        let past = self.lock();
+        let mut reports = past.events.iter().rev().map(|entry| &entry.report);
+        let rollout = reports.find_map(|report| report.rollout.clone())?;
+        let ends = ["worker-crashed", "worker-exited"];
+        let failed = rollout.failed_slot.and_then(|slot| {
+            // Its worker's end comes just before.
+            reports.find(|it| it.slot == Some(slot) && ends.contains(&it.kind.as_str()))
+        });
+        let generation = failed.and_then(|report| report.generation);
+        Some((rollout, generation))
+    }
+
     /// The number of the newest event.
     #[must_use]
     pub fn newest(&self) -> Option<u64> {
-        self.lock().back().map(|entry| entry.report.number)
+        self.lock().events.back().map(|entry| entry.report.number)
     }
 
     fn add(&self, number: u64, event: event::Event) {
         let report = format::report(number, Timestamp::now().as_millisecond(), &event);
-        let entry = Arc::new(Entry { report, event });
-        let mut events = self.lock();
-        if events.len() == MAX_EVENTS {
-            events.pop_front();
-        }
-        events.push_back(Arc::clone(&entry));
+        let record = serde_json::to_vec(&report).unwrap_or_default();
+        let entry = Arc::new(Entry { report, event: Some(event) });
+        let mut past = self.lock();
+        // Without memory the copy ends where it is.
+        past.ring.take_if(|ring| ring.push(&record).is_err());
+        past.push(Arc::clone(&entry));
         // Fails only without followers.
         let _ = self.live.send(entry);
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Entry>>> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Past> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Default for History {
-    fn default() -> Self {
-        Self::new()
+impl Past {
+    fn push(&mut self, entry: Arc<Entry>) {
+        if self.events.len() == MAX_EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(entry);
     }
 }

@@ -43,6 +43,10 @@ pub struct Links {
 pub struct Notes {
     /// The path of the control socket.
     pub control: Option<PathBuf>,
+    /// The path of the configuration file.
+    pub configuration: Option<PathBuf>,
+    /// The command of workers that are started from now on; empty for the demo.
+    pub command: Vec<String>,
     /// What this primary could not read again, and has as the one before.
     pub not_renewed: Vec<String>,
 }

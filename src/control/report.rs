@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 pub struct Status {
     /// The app's name.
     pub name: String,
+    /// The configuration file, if there is one.
+    pub configuration: Option<String>,
+    /// The command of workers that are started from now on; empty for the demo.
+    pub command: Option<Vec<String>>,
     /// The primary's release.
     pub version: String,
     /// The process that takes signals: the keeper's, or the primary's if there is no keeper.
@@ -117,6 +121,8 @@ pub struct Status {
     pub dominant_client: Option<DominantClient>,
     /// The rolling restart in progress.
     pub rollout: Option<Rollout>,
+    /// The last one that has ended.
+    pub last_rollout: Option<Rollout>,
     /// Levels of the primary's log.
     pub log_levels: String,
     /// Lines of workers' output that were dropped.
@@ -231,7 +237,7 @@ pub struct Slot {
 }
 
 /// A rolling restart: progress or result.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Rollout {
     /// Its number, from 1.
@@ -251,6 +257,15 @@ pub struct Rollout {
     /// Settings that have changed and that it does not apply; with the result.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_applied: Vec<NotApplied>,
+    /// When it ended, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_ms: Option<i64>,
+    /// The slot whose new worker failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_slot: Option<u16>,
+    /// The last line that this worker has printed on standard error, if it is still in memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_line: Option<String>,
 }
 
 /// A setting that an order has left as it was.
@@ -309,6 +324,9 @@ pub struct Event {
     /// The connections that were open in a worker at its end, if it concerns that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
+    /// The rolling restart, if it is the end of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
 }
 
 /// Connections that were open in a worker at its end, by how they ended.

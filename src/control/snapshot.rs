@@ -10,12 +10,14 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use crate::control::dominance::{Dominance, MIN_CONNECTIONS};
+use crate::control::history::History;
 use crate::control::links::Links;
-use crate::control::report::{DominantClient, Status, Worker};
+use crate::control::report::{DominantClient, Rollout, Status, Worker};
 use crate::control::usage::{Subject, Usage, UsageTable, Used};
 use crate::frontend::query::{Client, FrontendFacts};
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::{SlotId, Timestamp};
+use crate::supervisor::output::LineFilter;
 use crate::supervisor::pool::handle::Refusal;
 use crate::supervisor::pool::status::PoolStatus;
 
@@ -30,6 +32,9 @@ const LOAD_TESTS: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     "/sticky_lb/guide/load_tests/"
 );
+
+/// Lines among which the last one of a worker is looked for: the slot's other worker prints, too.
+const LAST_LINES: usize = 1000;
 
 /// How long a snapshot is valid.
 const MAX_AGE: Duration = Duration::from_millis(200);
@@ -57,6 +62,7 @@ pub struct Snapshot {
 #[derive(Clone, Debug)]
 pub struct Snapshots {
     links: Links,
+    history: History,
     last: Arc<Mutex<Option<Arc<Snapshot>>>>,
     usage: Arc<std::sync::Mutex<UsageTable>>,
     dominance: Arc<std::sync::Mutex<Dominance>>,
@@ -65,8 +71,14 @@ pub struct Snapshots {
 impl Snapshots {
     /// Takes snapshots of the primary with these handles.
     #[must_use]
-    pub fn new(links: Links) -> Self {
-        Self { links, last: Arc::default(), usage: Arc::default(), dominance: Arc::default() }
+    pub fn new(links: Links, history: History) -> Self {
+        Self {
+            links,
+            history,
+            last: Arc::default(),
+            usage: Arc::default(),
+            dominance: Arc::default(),
+        }
     }
 
     /// The current snapshot.
@@ -97,7 +109,21 @@ impl Snapshots {
         let workers = workers::workers(&pool, &frontend, &usage);
         let mut status = status::status(&self.links, &pool, &frontend);
         status.dominant_client = self.dominant_client(&status).await;
+        status.last_rollout = self.last_rollout();
         Ok(Snapshot { at: Timestamp::now(), pool, frontend, usage, cpu_time, status, workers })
+    }
+
+    /// The last rolling restart that has ended, with the last words of the worker that failed.
+    fn last_rollout(&self) -> Option<Rollout> {
+        let (mut rollout, generation) = self.history.last_rollout()?;
+        if let (Some(slot), Some(generation)) = (rollout.failed_slot, generation) {
+            let filter = LineFilter { slot: Some(SlotId(slot)), err: true };
+            let recent = self.links.output.recent(filter, LAST_LINES);
+            let lines = recent.printed.lines().filter(|it| it.worker.generation.0 == generation);
+            let words = lines.filter(|line| !line.text.trim_ascii().is_empty()).last();
+            rollout.last_line = words.map(|line| String::from_utf8_lossy(line.text).into_owned());
+        }
+        Some(rollout)
     }
 
     /// On a thread of its own: reading a gigabyte's pages takes some milliseconds.

@@ -15,7 +15,8 @@
 //! # Trust
 //!
 //! Commands look into directories of their user and of root alone, and talk to primaries of these two.
-//! For root, what is in `/run/sticky-lb` may also belong to the user to whom systemd has given it.
+//! For root, what is in `/run/sticky-lb` may also belong to the user to whom systemd has given it; and by `sudo`
+//! also to the user who has called it. Other users' directories are only named ([`others`]).
 
 use std::ffi::OsString;
 use std::fs::DirBuilder;
@@ -68,6 +69,28 @@ pub enum SocketError {
         "directory {0:?} belongs to another user or is writable by others: choose another, for example by XDG_RUNTIME_DIR"
     )]
     Stranger(PathBuf),
+    /// The path's directory is missing.
+    #[error(
+        "cannot open control socket {path:?}: directory {folder:?} does not exist: create it, or give \
+         another --control"
+    )]
+    NoFolder {
+        /// The path.
+        path: PathBuf,
+        /// The directory.
+        folder: PathBuf,
+    },
+    /// This process may not write to the path's directory.
+    #[error(
+        "cannot open control socket {path:?}: this user may not write to directory {folder:?}: give \
+         another --control"
+    )]
+    NotWritable {
+        /// The path.
+        path: PathBuf,
+        /// The directory.
+        folder: PathBuf,
+    },
     /// The kernel refuses the socket.
     #[error("cannot open control socket {path:?}")]
     Bind {
@@ -77,6 +100,17 @@ pub enum SocketError {
         #[source]
         source: io::Error,
     },
+}
+
+impl SocketError {
+    fn new(path: PathBuf, source: io::Error) -> Self {
+        let folder = folder_of(&path).to_owned();
+        match source.kind() {
+            io::ErrorKind::NotFound => Self::NoFolder { path, folder },
+            io::ErrorKind::PermissionDenied => Self::NotWritable { path, folder },
+            _ => Self::Bind { path, source },
+        }
+    }
 }
 
 /// A bound control socket. Dropping it removes its file.
@@ -111,10 +145,10 @@ impl ControlSocket {
         if path.as_os_str().len() > MAX_PATH_BYTES {
             return Err(SocketError::Long(path));
         }
-        let failed = |source| SocketError::Bind { path: path.clone(), source };
+        let failed = |source| SocketError::new(path.clone(), source);
         check_free(&path)?;
         // Under a temporary name: it takes the place of a socket that is left.
-        let fresh = path.with_extension(format!("{}.new", std::process::id()));
+        let fresh = temporary_path(&path);
         let _ = std::fs::remove_file(&fresh);
         let listener = private_listener(&fresh).map_err(failed)?;
         let placed = std::fs::rename(&fresh, &path).and_then(|()| identity(&path));
@@ -122,7 +156,7 @@ impl ControlSocket {
             Ok(identity) => Ok(Self { path, identity, listener }),
             Err(source) => {
                 let _ = std::fs::remove_file(&fresh);
-                Err(SocketError::Bind { path, source })
+                Err(SocketError::new(path, source))
             }
         }
     }
@@ -159,10 +193,8 @@ impl ControlSocket {
         if path.as_os_str().len() > MAX_PATH_BYTES {
             return Err(SocketError::Long(path.to_owned()));
         }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or_else(|| Path::new("."));
-        access(folder, Access::WRITE_OK | Access::EXEC_OK)
-            .map_err(|errno| SocketError::Bind { path: path.to_owned(), source: errno.into() })?;
+        access(folder_of(path), Access::WRITE_OK | Access::EXEC_OK)
+            .map_err(|errno| SocketError::new(path.to_owned(), errno.into()))?;
         match check_free(path) {
             Err(SocketError::Taken(_)) => Ok(()),
             result => result,
@@ -218,6 +250,17 @@ impl Drop for ControlSocket {
     }
 }
 
+fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or_else(|| Path::new("."))
+}
+
+/// The name under which this process binds a socket at first.
+#[must_use]
+pub fn temporary_path(path: &Path) -> PathBuf {
+    path.with_extension(format!("{}.new", std::process::id()))
+}
+
 /// Whether the peer has access: root, or the user of this process.
 ///
 /// # Errors
@@ -237,10 +280,22 @@ pub fn is_trusted(path: &Path, uid: u32) -> bool {
     uid == 0 || uid == own.as_raw() || (own.is_root() && given())
 }
 
-/// Whether root has given this directory to the user, or systemd for a unit.
+/// The user who has become root by `sudo` for this command.
+fn caller() -> Option<u32> {
+    let user = variable("SUDO_UID")?.to_str()?.parse().ok();
+    user.filter(|user| geteuid().is_root() && *user != 0)
+}
+
+/// Whether root has given this directory to the user, or systemd for a unit; or whether it is the caller's.
 fn is_given(folder: &Path, uid: u32) -> bool {
     let is_systems = folder == Path::new(SYSTEM) || folder.parent() == Some(Path::new(SYSTEM));
-    is_systems && owner(folder).is_ok_and(|owner| owner == Some(uid))
+    (is_systems || caller() == Some(uid)) && owner(folder).is_ok_and(|owner| owner == Some(uid))
+}
+
+/// The user to whom a directory or a socket belongs.
+#[must_use]
+pub fn owner_of(path: &Path) -> Option<u32> {
+    std::fs::symlink_metadata(path).ok().map(|found| found.uid())
 }
 
 /// Fails if others than the command's user and root may have put sockets into a directory.
@@ -278,18 +333,53 @@ pub fn directories() -> Vec<PathBuf> {
     if let Some(only) = runtime_directory() {
         return vec![only];
     }
-    let user = geteuid().as_raw();
     let mut found = vec![PathBuf::from(SYSTEM)];
     // Each unit has a directory of its own there.
     found.extend(entries(SYSTEM).filter(|path| path.is_dir()));
     found.extend(own_runtime_directory().map(|folder| folder.join("sticky-lb")));
-    // Without the variable, as in cron.
-    found.push(format!("/run/user/{user}/sticky-lb").into());
-    found.push(temporary(user));
-    found.extend(other_temporaries(user));
+    for user in [Some(geteuid().as_raw()), caller()].into_iter().flatten() {
+        // Without the variable, as in cron.
+        found.push(runtime_directory_of(user));
+        found.push(temporary(user));
+        found.extend(other_temporaries(user));
+    }
     found.sort();
     found.dedup();
     found
+}
+
+/// Directories of other users, with their users, where a primary may run that this command doesn't ask. As
+/// root, only those with a socket.
+#[must_use]
+pub fn others() -> Vec<(PathBuf, u32)> {
+    if runtime_directory().is_some() {
+        return Vec::new();
+    }
+    let is_root = geteuid().is_root();
+    let known = directories();
+    let temporary = entries("/tmp").filter(|path| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("sticky-lb-"))
+    });
+    let runtime = entries("/run/user").map(|folder| folder.join("sticky-lb"));
+    let others = temporary.chain(runtime).filter(|folder| !known.contains(folder));
+    let with_owner = others.filter_map(|folder| {
+        let owner = owner(&folder).ok()??;
+        let is_used = !is_root || entries_of(&folder).any(|path| is_socket_name(&path));
+        is_used.then_some((folder, owner))
+    });
+    let mut found: Vec<_> = with_owner.collect();
+    found.sort();
+    found
+}
+
+/// Whether a file is named as a control socket.
+#[must_use]
+pub fn is_socket_name(path: &Path) -> bool {
+    path.extension().is_some_and(|it| it == "sock")
+}
+
+fn runtime_directory_of(user: u32) -> PathBuf {
+    format!("/run/user/{user}/sticky-lb").into()
 }
 
 /// The directory of this primary's socket, created if needed.
@@ -350,7 +440,8 @@ fn other_temporaries(user: u32) -> impl Iterator<Item = PathBuf> {
     let is_named = move |path: &PathBuf| {
         path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&start))
     };
-    entries("/tmp").filter(is_named).filter(|path| is_own(path))
+    let is_theirs = move |path: &PathBuf| owner(path).is_ok_and(|owner| owner == Some(user));
+    entries("/tmp").filter(is_named).filter(is_theirs)
 }
 
 /// `$XDG_RUNTIME_DIR`, unless it is another user's: `su` and `sudo` may leave it as it was.
@@ -417,6 +508,10 @@ fn variable(name: &str) -> Option<OsString> {
 }
 
 fn entries(folder: &str) -> impl Iterator<Item = PathBuf> + use<> {
+    entries_of(Path::new(folder))
+}
+
+fn entries_of(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let found = std::fs::read_dir(folder).into_iter().flatten();
     found.filter_map(|entry| Some(entry.ok()?.path()))
 }

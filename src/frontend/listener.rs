@@ -45,8 +45,24 @@ pub enum ListenError {
         source: io::Error,
     },
     /// The address is in use.
-    #[error("port {} is in use at {}: stop what listens there, or choose another --port", .0.port(), .0.ip())]
+    #[error(
+        "port {port} is in use at {address}: stop what listens there, or choose another --port",
+        port = .0.port(), address = .0
+    )]
     InUse(SocketAddr),
+    /// The port is for privileged processes.
+    #[error(
+        "cannot listen on {address}: port {port} is privileged: run as root or with CAP_NET_BIND_SERVICE \
+         (AmbientCapabilities= in a unit of systemd, or setcap), or choose another --port",
+        port = .0.port(), address = .0
+    )]
+    Privileged(SocketAddr),
+    /// The address is another machine's.
+    #[error(
+        "cannot listen on {0}: no network interface of this machine has this address: choose another \
+         --host, or leave it out to listen on all of them"
+    )]
+    NotOwn(SocketAddr),
     /// The socket that was passed on cannot be used.
     #[error("cannot listen on the inherited socket")]
     Inherited(#[source] io::Error),
@@ -246,6 +262,8 @@ impl ListenError {
     fn new(address: SocketAddr, errno: Errno) -> Self {
         match errno {
             Errno::ADDRINUSE => Self::InUse(address),
+            Errno::ACCESS => Self::Privileged(address),
+            Errno::ADDRNOTAVAIL => Self::NotOwn(address),
             _ => Self::Listen { address, source: errno.into() },
         }
     }
@@ -329,7 +347,7 @@ mod tests {
         // 203.0.113.0/24 is for documentation (RFC 5737), so unused.
         assert!(matches!(
             Listener::bind(&settings(Some("203.0.113.9"))).unwrap_err(),
-            ListenError::Listen { .. }
+            ListenError::NotOwn(_)
         ));
         assert!(Listener::bind(&settings(Some("[::1]"))).is_ok());
     }

@@ -9,6 +9,7 @@ use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::kernel;
+use crate::system::terminal::{Hangup, Terminal};
 
 /// Signals that the primary gets.
 const FORWARDED: [Signal; 8] = [
@@ -41,6 +42,7 @@ pub(super) enum SignalAction {
 #[derive(Debug)]
 pub(super) struct Signals {
     signals: SignalFd,
+    terminal: Terminal,
 }
 
 impl Signals {
@@ -50,13 +52,14 @@ impl Signals {
     ///
     /// If the kernel refuses.
     pub(super) fn block() -> io::Result<Self> {
+        let terminal = Terminal::find();
         let others = [Signal::SIGTSTP, Signal::SIGCONT, Signal::SIGCHLD];
         let signals: SigSet = FORWARDED.into_iter().chain(others).collect();
         signals.thread_block()?;
         // If this process was started with SIGCHLD ignored, the kernel would take every status itself.
         kernel::hear_of_children();
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-        Ok(Self { signals: SignalFd::with_flags(&signals, flags)? })
+        Ok(Self { signals: SignalFd::with_flags(&signals, flags)?, terminal })
     }
 
     /// Stops this process as Ctrl-Z does without a handler, until SIGCONT, if there is a shell to send it.
@@ -69,6 +72,25 @@ impl Signals {
 
     /// The next one, if there is one.
     pub(super) fn next(&self) -> Option<SignalAction> {
+        loop {
+            let action = self.read()?;
+            if action != SignalAction::Forward(rustix::process::Signal::HUP) {
+                return Some(action);
+            }
+            match self.terminal.hangup() {
+                Hangup::Reload => return Some(action),
+                Hangup::Stop => {
+                    tracing::info!(
+                        "terminal closed: stopping; nohup or setsid would keep it running"
+                    );
+                    return Some(SignalAction::Stop(rustix::process::Signal::TERM));
+                }
+                Hangup::Stay => tracing::info!("terminal closed"),
+            }
+        }
+    }
+
+    fn read(&self) -> Option<SignalAction> {
         let number = self.signals.read_signal().ok()??.ssi_signo;
         let signal = Signal::try_from(i32::try_from(number).ok()?).ok()?;
         Some(match signal {

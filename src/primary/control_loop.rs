@@ -139,6 +139,10 @@ where
             Event::RolloutStarted { .. } => notifier.into_iter().for_each(Notifier::reloading),
             Event::RolloutEnded(ended) => {
                 notifier.into_iter().for_each(|notifier| notifier.ready(main_pid()));
+                // Another one is under way if it was superseded.
+                if ended.outcome != Outcome::Superseded {
+                    self.triggers.rolled_out();
+                }
                 if ended.outcome == Outcome::Done {
                     self.change_output();
                 }
@@ -184,7 +188,8 @@ where
     fn notify_manager(&self, last: Progress, now: Progress) {
         let Some(notifier) = &self.notifier else { return };
         if (now.serving, now.of) != (last.serving, last.of) {
-            notifier.status(&format!("{} of {} workers serve", now.serving, now.of));
+            let workers = if now.of == 1 { "worker serves" } else { "workers serve" };
+            notifier.status(&format!("{} of {} {workers}", now.serving, now.of));
         }
         // A slot whose workers keep crashing is no reason to fail the start: the others serve.
         if now.accepting && !last.accepting {
@@ -237,6 +242,7 @@ where
             }
             Err(error) => {
                 tracing::error!(error, "reload refused, nothing is changed");
+                self.triggers.rolled_out();
                 reply.map(|reply| reply.send(Err(Refusal::Configuration(error.clone()))));
                 self.report(StatusEvent::ReloadRefused(error));
             }
@@ -249,7 +255,7 @@ where
         self.log.configure(&config.log.levels);
         self.reload.output = Some(config.output.clone());
         self.journal.update(|snapshot| snapshot.source.clone_from(&config.source));
-        self.operators.set_not_renewed(Vec::new());
+        self.operators.set_config(&config);
         self.operators.renew();
         Ok((self.reload.pool.settings(&config), not_applied))
     }

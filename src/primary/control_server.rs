@@ -47,7 +47,7 @@ pub(super) fn start(
     snapshot: &PrimarySnapshot,
     listeners: Listeners<'_>,
     notes: watch::Receiver<Notes>,
-    announcer: &Announcer,
+    (announcer, history): (&Announcer, History),
 ) -> io::Result<Server> {
     let Listeners { socket, admin, token } = listeners;
     let admin_token_file = token.map(|token| token.path().to_owned());
@@ -68,8 +68,8 @@ pub(super) fn start(
     };
     let Handles { frontend, pool, primary, output, log } = handles;
     let links = Links { frontend, pool, primary, output, log, facts: Arc::new(facts), notes };
-    let snapshots = Snapshots::new(links.clone());
-    let control = Control { links, history: History::new(), snapshots };
+    let snapshots = Snapshots::new(links.clone(), history.clone());
+    let control = Control { links, history, snapshots };
     let endpoints =
         server::Endpoints { control: socket.map(ControlSocket::listener).transpose()?, admin };
     Server::start(control, announcer.subscribe(), endpoints)

@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use crate::control::history::EVENTS;
 use crate::frontend::listener::Listener;
 use crate::frontend::shared_counters::{COUNTERS, SharedCounters};
 use crate::frontend::snapshot::FrontendHandover;
@@ -20,7 +21,7 @@ use crate::handover::{Carry, StateError, StateFile, decode};
 use crate::link::{Link, snapshot as links};
 use crate::primary::journal::PrimaryJournal;
 use crate::protocol::ids::WorkerId;
-use crate::supervisor::output::{OutputHandover, PipeHandover, PipeState, Stream};
+use crate::supervisor::output::{LINES, OutputHandover, PipeHandover, PipeState, Stream};
 use crate::supervisor::pool::snapshot::{AdoptedWorker, After, PoolHandover};
 use crate::system::journal::{self, Journal};
 use crate::system::store::PROGRAM;
@@ -34,8 +35,8 @@ pub(super) const CONTROL: &str = "control";
 pub(super) const ADMIN: &str = "admin";
 
 /// The descriptors of the primary itself that are kept for a successor after a crash.
-pub(super) const KEPT: [&str; 7] =
-    [LISTENER, PROGRAM, PRIMARY, journal::NAME, COUNTERS, CONTROL, ADMIN];
+pub(super) const KEPT: [&str; 9] =
+    [LISTENER, PROGRAM, PRIMARY, journal::NAME, COUNTERS, CONTROL, ADMIN, LINES, EVENTS];
 
 /// A primary that has stopped, and whose workers run.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ pub struct Handover {
     pub(super) workers: Vec<AdoptedWorker>,
     pub(super) output: OutputHandover,
     pub(super) journals: Journals,
-    /// Control socket and admin listener.
+    /// Control socket and admin listener; and the memory with the last events.
     pub(super) endpoints: Descriptors,
 }
 
@@ -122,7 +123,11 @@ impl Handover {
             descriptors.insert(output_part(state.stream).name(state.worker), descriptor);
             state.snapshot()
         });
-        let output = OutputSnapshot { pipes: pipes.collect(), dropped: output.dropped };
+        let (pipes, lines) = (pipes.collect(), output.lines);
+        let output = OutputSnapshot { pipes, dropped: output.dropped };
+        if let Some(lines) = lines {
+            descriptors.insert(LINES, lines);
+        }
         let frontend = frontend.into_snapshot(&mut descriptors);
         descriptors.insert(PRIMARY, journals.primary);
         descriptors.insert(journal::NAME, journals.pool);
@@ -145,7 +150,8 @@ impl Handover {
             let descriptor = descriptors.take(&output_part(state.stream).name(state.worker))?;
             Some(PipeHandover { state, descriptor })
         });
-        let output = OutputHandover { pipes: pipes.collect(), dropped: output.dropped };
+        let (pipes, dropped) = (pipes.collect(), output.dropped);
+        let output = OutputHandover { pipes, dropped, lines: descriptors.take(LINES) };
         let workers = frontend.take_channels().into_iter().map(|(id, channel)| {
             let process = descriptors.take(&WorkerPart::Process.name(id));
             AdoptedWorker { id, channel, process, stdout: None, stderr: None }
@@ -185,7 +191,7 @@ impl Handover {
             primary,
             pool,
             frontend,
-            output: OutputHandover::default(),
+            output: OutputHandover { lines: kept.take(LINES), ..OutputHandover::default() },
             journals,
             endpoints: std::mem::take(kept),
         })

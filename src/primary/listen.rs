@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use crate::config::Config;
+use crate::control::history::EVENTS;
 use crate::frontend::listener::Listener;
 use crate::frontend::shared_counters::{COUNTERS, SharedCounters};
 use crate::frontend::snapshot::FrontendHandover;
@@ -97,7 +98,8 @@ fn first(
         listener: opened_by,
     };
     let frontend = FrontendHandover::from(listener).with_page(page);
-    let parts = Parts { frontend, address, pool: PoolStart::New, endpoints, snapshot, journals };
+    let pool = PoolStart::New;
+    let parts = Parts { frontend, address, pool, endpoints, snapshot, journals, events: None };
     Ok(parts.primary(config, store))
 }
 
@@ -119,9 +121,10 @@ fn successor(
         After::Upgrade => set_backlog(&frontend, config.listener.backlog),
     }
     let mut left = handover.endpoints;
+    let events = left.take(EVENTS);
     let endpoints = Endpoints::open(&mut config, address.port(), Some((&snapshot, &mut left)))?;
     let pool = PoolStart::Resumed(Box::new(pool), workers, after);
-    let parts = Parts { frontend, address, pool, endpoints, snapshot, journals };
+    let parts = Parts { frontend, address, pool, endpoints, snapshot, journals, events };
     Ok(parts.primary(config, store))
 }
 
@@ -133,11 +136,12 @@ struct Parts {
     endpoints: Endpoints,
     snapshot: PrimarySnapshot,
     journals: Journals,
+    events: Option<OwnedFd>,
 }
 
 impl Parts {
     fn primary(self, config: Config, store: Option<Store>) -> Primary {
-        let Self { frontend, address, pool, endpoints, snapshot, journals } = self;
+        let Self { frontend, address, pool, endpoints, snapshot, journals, events } = self;
         if let Some(store) = &store {
             endpoints.keep(store);
         }
@@ -152,7 +156,7 @@ impl Parts {
         };
         let journal = PrimaryJournal::new(snapshot, journals.primary);
         let pool_journal = journals.pool;
-        Primary { config, frontend, address, pool, endpoints, journal, pool_journal, store }
+        Primary { config, frontend, address, pool, endpoints, journal, pool_journal, events, store }
     }
 }
 

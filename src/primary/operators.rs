@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use crate::config::Config;
+use crate::control::history::{EVENTS, History};
 use crate::control::links::Notes;
 use crate::control::server::Server;
 use crate::handover::descriptors::Descriptors;
@@ -23,6 +25,8 @@ pub(super) struct Operators {
     server: Server,
     /// What the server says of this primary.
     notes: watch::Sender<Notes>,
+    /// Copied for a successor.
+    history: History,
     look: Interval,
     store: Option<Store>,
     /// That it cannot be made again is said once.
@@ -35,11 +39,12 @@ impl Operators {
         endpoints: Endpoints,
         server: Server,
         notes: watch::Sender<Notes>,
+        history: History,
         store: Option<Store>,
     ) -> Self {
         let mut look = interval(INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { endpoints, server, notes, look, store, has_failed: false }
+        Self { endpoints, server, notes, history, look, store, has_failed: false }
     }
 
     /// When it is time to look. May be dropped and called again.
@@ -74,12 +79,20 @@ impl Operators {
     }
 
     /// The settings were read again.
-    pub(super) fn set_not_renewed(&self, not_renewed: Vec<String>) {
-        self.notes.send_modify(|notes| notes.not_renewed = not_renewed);
+    pub(super) fn set_config(&self, config: &Config) {
+        self.notes.send_modify(|notes| {
+            notes.not_renewed.clear();
+            notes.configuration.clone_from(&config.file);
+            notes.command = config.workers.command.words();
+        });
     }
 
     /// The descriptors, for a successor.
     pub(super) fn into_descriptors(self) -> Descriptors {
-        self.endpoints.into_descriptors()
+        let mut descriptors = self.endpoints.into_descriptors();
+        if let Some(events) = self.history.memory() {
+            descriptors.insert(EVENTS, events);
+        }
+        descriptors
     }
 }

@@ -2,8 +2,6 @@
 //!
 //! What listens on the port and the admin address is not asked: that may be the primary itself.
 
-use std::io::ErrorKind;
-
 use crate::config::Config;
 use crate::control::admin::AdminListener;
 use crate::control::socket::ControlSocket;
@@ -18,10 +16,7 @@ pub fn problems(config: &Config) -> Vec<(&'static str, String)> {
     let command = &config.workers.command;
     let listener = Listener::check(&config.listener).err().map(|error| {
         let key = match &error {
-            // A port below 1024.
-            ListenError::Listen { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
-                "port"
-            }
+            ListenError::Privileged(_) => "port",
             _ => "host",
         };
         (key, chain(&error))

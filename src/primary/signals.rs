@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::protocol::ids::Timestamp;
 use crate::system::keeper::is_kept;
+use crate::system::terminal::{Hangup, Terminal};
 
 mod blocked;
 
@@ -20,7 +21,7 @@ pub(super) enum SignalAction {
     Stop,
     /// A second one of them, later: stop at once.
     StopNow,
-    /// HUP: read the configuration again, and replace all workers.
+    /// HUP, unless its terminal has ended: read the configuration again, and replace all workers.
     Reload,
     /// USR1: log files were renamed, reopen them.
     Reopen,
@@ -45,13 +46,16 @@ pub(super) struct Signals {
     one_fewer: Signal,
     /// Reads TTOU where it is blocked.
     blocked: Option<BlockedSignal>,
+    /// None if a keeper has it.
+    terminal: Option<Terminal>,
     stops: Stops,
 }
 
 impl Signals {
     /// From now on signals are read. Those that came while they were blocked are the first.
     pub(super) fn install() -> io::Result<Self> {
-        let mut signals = Self::handled()?;
+        let terminal = (!is_kept()).then(Terminal::find);
+        let mut signals = Self { terminal, ..Self::handled()? };
         if is_kept() {
             signals.blocked = Some(BlockedSignal::block()?);
         } else {
@@ -72,6 +76,7 @@ impl Signals {
             one_more: signal(raw(rustix::process::Signal::TTIN))?,
             one_fewer: signal(raw(rustix::process::Signal::TTOU))?,
             blocked: None,
+            terminal: None,
             stops: Stops::default(),
         })
     }
@@ -93,12 +98,24 @@ impl Signals {
             tracing::info!(signal = name, "signal received");
             let action = match action {
                 SignalAction::Stop => self.stops.filter(Timestamp::now()),
+                SignalAction::Reload => self.hangup(),
                 other => Some(other),
             };
             match action {
                 Some(action) => return action,
-                None => tracing::debug!(signal = name, "repeated signal ignored"),
+                None => tracing::debug!(signal = name, "signal ignored"),
             }
+        }
+    }
+
+    fn hangup(&mut self) -> Option<SignalAction> {
+        match self.terminal.as_ref().map_or(Hangup::Reload, Terminal::hangup) {
+            Hangup::Reload => Some(SignalAction::Reload),
+            Hangup::Stop => {
+                tracing::info!("terminal closed: stopping; nohup or setsid would keep it running");
+                self.stops.filter(Timestamp::now())
+            }
+            Hangup::Stay => None,
         }
     }
 }

@@ -86,7 +86,8 @@ impl Reading<'_> {
         let before = self.text.get(..at).unwrap_or_default();
         let start = before.rfind('\n').map_or(0, |end| end + 1);
         let line = self.text[start..].lines().next().unwrap_or_default();
-        let is_name = |text: &str| !text.is_empty() && text.len() < 60 && !text.contains(['"', '\'']);
+        let is_name =
+            |text: &str| !text.is_empty() && text.len() < 60 && !text.contains(['"', '\'']);
         let name = line.split('=').next().unwrap_or_default().trim();
         if is_name(name) { name } else { "" }
     }

@@ -10,6 +10,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 
 use crate::settings::control::NO_TOKEN;
+use crate::settings::output::NO_FILE;
 use crate::settings::problems::{SettingsError, fail_if_any};
 use crate::settings::table;
 use crate::settings::units::words;
@@ -64,7 +65,8 @@ impl Entry {
             // In `watch = true` the value is no path.
             let switch = setting.get_num_args().is_some_and(|range| range.min_values() == 0);
             let word = switch && (value == "true" || value == "false");
-            let none = setting.get_id() == "admin_token_file" && value == NO_TOKEN;
+            let none = setting.get_id() == "admin_token_file" && value == NO_TOKEN
+                || table::is_log_file(setting) && value == NO_FILE;
             table::is_path(setting) && !word && !none
         };
         let rooted = |value: OsString| {

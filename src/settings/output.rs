@@ -1,6 +1,6 @@
 //! Workers' output: files, formats, rotation.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -9,6 +9,9 @@ use crate::settings::problems::Problems;
 use crate::settings::units::{file_mode, interval, size, within};
 use crate::supervisor::output::{LogFormat, OutputSettings, Prefix, check_date_format};
 
+/// PM2's word for no file.
+pub(super) const NO_FILE: &str = "NULL";
+
 /// Files, formats and rotation of workers' output.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Workers' output")]
@@ -16,13 +19,13 @@ pub struct Output {
     /// Choose when lines on standard output start with their slot, `3 | `.
     #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
     pub log_prefix: PrefixArg,
-    /// Write workers' standard output to this file [default: none].
+    /// Write workers' standard output to this file; NULL and /dev/null are none [default: none].
     #[arg(long, value_name = "FILE")]
     pub out_file: Option<PathBuf>,
-    /// Write workers' standard error to this file [default: none].
+    /// Write workers' standard error to this file; NULL and /dev/null are none [default: none].
     #[arg(long, value_name = "FILE")]
     pub error_file: Option<PathBuf>,
-    /// Write both to this file [default: none].
+    /// Write both to this file; NULL and /dev/null are none [default: none].
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
     /// Write all workers' lines to one file; if false, each slot has its own, with the slot in its name.
@@ -88,9 +91,9 @@ impl Output {
                 PrefixArg::Always => Prefix::Always,
                 PrefixArg::Never => Prefix::Never,
             },
-            out_file: self.out_file.clone(),
-            error_file: self.error_file.clone(),
-            log_file: self.log_file.clone(),
+            out_file: file(self.out_file.as_ref()),
+            error_file: file(self.error_file.as_ref()),
+            log_file: file(self.log_file.as_ref()),
             merge_logs: self.merge_logs,
             format: match self.log_format {
                 FormatArg::Text => LogFormat::Text,
@@ -104,4 +107,9 @@ impl Output {
             guarded,
         }
     }
+}
+
+/// The file, unless it stands for none.
+fn file(named: Option<&PathBuf>) -> Option<PathBuf> {
+    named.filter(|path| **path != Path::new(NO_FILE) && **path != Path::new("/dev/null")).cloned()
 }

@@ -122,7 +122,11 @@ impl Reader {
         let groups: Vec<_> = user.groups.iter().copied().chain([user.gid]).collect();
         let (path, name) = self.place();
         Place::check_unchangeable(&path, user.uid, &groups).map_err(|error| SettingsError {
-            lines: vec![format!("{name}: workers' user could become this one: {error}")],
+            lines: vec![format!(
+                "{name}: workers run as user {}, who could change the configuration and so what the \
+                 primary runs as root: {error}",
+                user.name.clone().unwrap_or_else(|| user.uid.to_string()),
+            )],
         })
     }
 
@@ -190,10 +194,10 @@ impl Reader {
         let config = resolve(&table, surroundings, &mut problems);
         let not_renewed =
             problems.into_error(|key| place(merged.get(key).map(|entry| &entry.origin), key))?;
-        let config = Config { source, not_renewed, ..config };
+        let file = source.is_some().then_some(path);
+        let config = Config { source, file: file.clone(), not_renewed, ..config };
         let values = report::values(&matches, &merged, &variables, &config);
         let warnings = doubts(&table::settings(), &merged, &variables, &config);
-        let file = config.source.is_some().then_some(path);
         Ok(Reading { config, values, file, warnings })
     }
 

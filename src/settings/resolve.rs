@@ -36,11 +36,12 @@ pub(super) fn resolve(
     let user = command.user.clone();
     let guarded = user::is_other(user.as_ref());
     let triggers = TriggersConfig {
-        watch: table.triggers.watch(command.directory.as_deref(), before, problems),
+        watch: table.triggers.watch(table.worker.cwd.as_deref().unwrap_or(here), before, problems),
         cron_restart: table.triggers.cron_restart.clone(),
     };
     Config {
         source: None,
+        file: None,
         not_renewed: Vec::new(),
         name: table.general.name.clone(),
         keeper: table.general.keeper.then_some(table.general.keeper_min_uptime),

@@ -94,6 +94,11 @@ pub(super) fn is_path(setting: &Arg) -> bool {
     setting.get_value_hint() == ValueHint::AnyPath
 }
 
+/// Whether it names a file for workers' lines.
+pub(super) fn is_log_file(setting: &Arg) -> bool {
+    ["out_file", "error_file", "log_file"].contains(&setting.get_id().as_str())
+}
+
 /// Whether it may have several values.
 pub(super) fn is_list(setting: &Arg) -> bool {
     matches!(setting.get_action(), clap::ArgAction::Append)

@@ -33,16 +33,17 @@ pub struct Triggers {
 }
 
 impl Triggers {
+    /// `directory` is that of workers, by its logical name: a symlink that is switched is a change.
     pub(super) fn watch(
         &self,
-        directory: Option<&Path>,
+        directory: &Path,
         before: Option<&Before>,
         problems: &mut Problems,
     ) -> Option<WatchSettings> {
         let paths = match &self.watch[..] {
             [] => return None,
             [path] if path.as_os_str() == "false" => return None,
-            [path] if path.as_os_str() == "true" => vec![directory?.to_owned()],
+            [path] if path.as_os_str() == "true" => vec![directory.to_owned()],
             paths => paths.to_owned(),
         };
         // A successor watches what is left.
@@ -59,7 +60,8 @@ impl Triggers {
         if let Err(error) = check_patterns(&self.ignore_watch) {
             problems.note("ignore_watch", error.to_string());
         }
-        Some(WatchSettings { paths, ignore: self.ignore_watch.clone(), delay: self.watch_delay })
+        let (ignore, delay) = (self.ignore_watch.clone(), self.watch_delay);
+        Some(WatchSettings { paths, ignore, own: Vec::new(), delay })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::settings::before::Before;
 use crate::settings::problems::Problems;
 use crate::settings::units::{mask, within};
 use crate::settings::user;
-use crate::supervisor::command::{InheritedVariables, User, WorkerCommand};
+use crate::supervisor::command::{InheritedVariables, OWN_PROGRAM, User, WorkerCommand};
 
 /// The worker's process.
 #[derive(Clone, Debug, Args)]
@@ -43,7 +43,7 @@ pub struct Worker {
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = within(-20..=19_i32))]
     pub nice: Option<i32>,
     /// Let no program that a worker runs gain rights: setuid programs such as ping and sudo run as the
-    /// worker's user, and file capabilities give nothing [default: true if user is set].
+    /// worker's user, and file capabilities give nothing [default: true if user or group is set].
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", action = clap::ArgAction::Set)]
     pub no_new_privs: Option<bool>,
@@ -69,6 +69,10 @@ impl Worker {
         let user = self.user(before, problems);
         let is_other = user.as_ref().is_some_and(|user| user.uid != 0);
         let may_drop = || is_other && may_drop_capabilities();
+        if self.drop_capabilities == Some(true) && !may_drop_capabilities() {
+            let text = "needs CAP_SETPCAP: run as root, or leave it out";
+            problems.note("drop_capabilities", text.to_owned());
+        }
         WorkerCommand {
             program: words.next().unwrap_or_default(),
             arguments: words.collect(),
@@ -111,5 +115,5 @@ fn directory(path: &Path, before: Option<&Before>, problems: &mut Problems) -> O
 
 /// This program itself, even after its file has been replaced.
 fn demo_command() -> Vec<OsString> {
-    vec!["/proc/self/exe".into(), "demo-worker".into()]
+    vec![OWN_PROGRAM.into(), "demo-worker".into()]
 }

@@ -35,6 +35,21 @@ pub struct WorkerCommand {
 
 carry!(struct WorkerCommand => WorkerCommandSnapshot { program, arguments, directory, environment, inherited, user, umask, nice, no_new_privs, drop_capabilities });
 
+/// This program itself, as a worker's.
+pub const OWN_PROGRAM: &str = "/proc/self/exe";
+
+impl WorkerCommand {
+    /// Program and arguments, for people; empty if it is the demo.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        if self.program == OWN_PROGRAM {
+            return Vec::new();
+        }
+        let words = [&self.program].into_iter().chain(&self.arguments);
+        words.map(|word| word.to_string_lossy().into_owned()).collect()
+    }
+}
+
 /// The primary's variables that a worker inherits. Those that concern the primary alone are never
 /// among them: `STICKY_LB_*` but `STICKY_LB_LOG`, systemd's, a Node parent's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

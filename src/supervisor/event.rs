@@ -119,8 +119,10 @@ pub enum WorkerChange {
     Replacing(String),
     /// It finishes what it has, for this reason.
     Draining(&'static str),
-    /// It is killed, for this reason.
+    /// It is killed, for this reason. Its end, which follows, has the same.
     Killed(String),
+    /// It is aborted, for this reason: it may write a core before it ends.
+    Aborted(String),
     /// It has ended.
     Exited(End),
 }
@@ -261,7 +263,10 @@ impl WorkerChange {
                 tracing::info!(slot, generation, pid, reason, "worker draining");
             }
             Self::Killed(reason) => {
-                tracing::warn!(slot, generation, pid, reason, "worker killed");
+                tracing::debug!(slot, generation, pid, reason, "worker killed");
+            }
+            Self::Aborted(reason) => {
+                tracing::warn!(slot, generation, pid, reason, "worker aborted");
             }
             Self::Exited(end) => end.log(worker, pid),
         }

@@ -15,6 +15,8 @@
 //!
 //! * A line of more than 64 KiB is cut into pieces, each a line in text; in JSON all but the last
 //!   have `"partial":true`. No byte is lost.
+//! * A file that is standard output or standard error itself gets no line twice: lines are written there as in
+//!   files if these have a format of their own.
 //! * `\r\n` becomes `\n`. Anything else passes in text as it is, invalid UTF-8 too; in JSON that is
 //!   replaced.
 //! * The last line of a worker gets an end if it has none.
@@ -61,6 +63,9 @@ use queue::Queue;
 use reader::{Command, Passage, Reader};
 use tail::Tail;
 
+/// The name of the last lines' memory among the descriptors of a successor.
+pub const LINES: &str = "lines";
+
 /// The limit of commands that wait for the reader. The reader never blocks, so that it is never
 /// reached; a further command is dropped with an error in the log.
 const COMMANDS: usize = 1024;
@@ -102,13 +107,14 @@ impl Output {
         let dropped = Arc::new(AtomicU64::new(0));
         let prefix = settings.prefix;
         let files = Files::open(settings, Arc::clone(&dropped))?;
-        Self::with_files(files, prefix, dropped)
+        Self::with_files(files, prefix, dropped, Tail::resume(None))
     }
 
     fn with_files(
         files: Files,
         prefix: Prefix,
         dropped: Arc<AtomicU64>,
+        tail: Tail,
     ) -> Result<Self, OutputError> {
         let [out, err] = styles(prefix);
         let stdout = Console::new(Stream::Out, out, Arc::clone(&dropped))?;
@@ -122,12 +128,13 @@ impl Output {
             stderr: Arc::clone(&for_stderr),
             files: Arc::clone(&for_files),
         };
-        let tail = Arc::<Tail>::default();
+        let tail = Arc::new(tail);
         let passage = Passage {
             stdout: Arc::clone(&for_stdout),
             stderr: Arc::clone(&for_stderr),
             files: Arc::clone(&for_files),
             wanted: files.are_wanted(),
+            taken_over: files.taken_over(),
             tail: Arc::clone(&tail),
             dropped: Arc::clone(&dropped),
         };
@@ -189,7 +196,13 @@ impl Output {
         self.shared.ended(timeout).await;
     }
 
-    /// Resumes another one: its pipes, its incomplete lines, its count. A file that cannot be opened any more
+    /// The memory with the last lines, for a successor; `None` if there is none, or no free descriptor.
+    #[must_use]
+    pub fn memory(&self) -> Option<OwnedFd> {
+        self.shared.tail.memory().and_then(Result::ok)
+    }
+
+    /// Resumes another one: its last lines, its pipes, its incomplete lines, its count. A file that cannot be opened any more
     /// is no error: it is tried again with the next lines, and `failed` is told.
     ///
     /// # Errors
@@ -207,9 +220,9 @@ impl Output {
         if let Some(error) = files.open_first() {
             failed(error);
         }
-        let output = Self::with_files(files, prefix, dropped)?;
-        let OutputHandover { pipes, dropped } = std::mem::take(before);
-        output.count_dropped(dropped);
+        let OutputHandover { pipes, dropped: lost, lines } = std::mem::take(before);
+        let output = Self::with_files(files, prefix, dropped, Tail::resume(lines))?;
+        output.count_dropped(lost);
         pipes.into_iter().for_each(|pipe| output.adopt_pipe(pipe));
         Ok(output)
     }
@@ -227,7 +240,7 @@ impl Output {
         // No answer comes only if the kernel has refused to wait for pipes at all.
         let pipes = pipes.await.unwrap_or_default();
         self.shared.ended(timeout).await;
-        OutputHandover { pipes, dropped: self.dropped() }
+        OutputHandover { pipes, dropped: self.dropped(), lines: self.memory() }
     }
 
     fn count_dropped(&self, lines: u64) {

@@ -74,6 +74,13 @@ fn is_that_already(user: &User) -> bool {
     !geteuid().is_root() && user.uid == geteuid().as_raw() && user.gid == getegid().as_raw()
 }
 
+/// Whether a start has failed before the program was run, as [`explain`] says it.
+#[must_use]
+pub fn is_before_program(error: &io::Error) -> bool {
+    let explained = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(explained, Some(StartError::NotRoot(_) | StartError::Step { .. }))
+}
+
 /// Says of a failed start what it was that failed.
 #[must_use]
 pub fn explain(command: &WorkerCommand, error: io::Error) -> io::Error {
@@ -81,7 +88,7 @@ pub fn explain(command: &WorkerCommand, error: io::Error) -> io::Error {
     let what = match step {
         Step::Nice => format!("set niceness {}", command.nice.unwrap_or_default()),
         Step::User => format!("become user {}", name(command.user.as_ref())),
-        Step::Capabilities => "drop capabilities".to_owned(),
+        Step::Capabilities => "drop capabilities (drop_capabilities)".to_owned(),
         Step::NoNewPrivs => "set no_new_privs".to_owned(),
         Step::Directory => {
             let directory = command.directory.clone().unwrap_or_default();

@@ -35,11 +35,19 @@ pub enum Unsafe {
     /// Others may exchange what is in a folder.
     #[error(
         "{} can be changed by {who}, who could put a link there to any file: choose a place in a \
-         folder that root alone may change, with all folders above it, such as one in /var/log",
+         folder that root alone may change, with all folders above it",
         path.display()
     )]
     Folder {
         /// The folder, or the link.
+        path: PathBuf,
+        /// By whom.
+        who: String,
+    },
+    /// Somebody may change a file, a folder on its way or a link there, and so what is read from it.
+    #[error("{path} can be changed by {who}: run `chown root {path}` and `chmod go-w {path}`", path = path.display())]
+    Changeable {
+        /// The file, the folder or the link.
         path: PathBuf,
         /// By whom.
         who: String,
@@ -112,17 +120,14 @@ impl Place {
         Ok(place)
     }
 
-    /// Opens a file for reading. As [`Self::guarded`], but folders such as /tmp are allowed, and root or
-    /// this process's user has to own the file.
+    /// Opens a file for reading. As [`Self::guarded`], but folders such as /tmp are allowed: whose file it is has
+    /// to be looked at.
     ///
     /// # Errors
     ///
     /// The kernel's, and if it is not safe.
     pub fn open_guarded(path: &Path) -> io::Result<File> {
-        let place = Walk::new(path, Trust::Own, false)?.place()?;
-        let file = place.open(OFlags::RDONLY, 0)?;
-        check_owner(&place.path, &fstat(&file)?)?;
-        Ok(file)
+        Walk::new(path, Trust::Own, false)?.place()?.open(OFlags::RDONLY, 0)
     }
 
     /// Fails if this user, who has these groups, could change the file or lead its path elsewhere.
@@ -140,7 +145,8 @@ impl Place {
         if trust.is_owner(&found) && !trust.is_writable(&found) {
             return Ok(());
         }
-        Err(Unsafe::File { path: place.path, why: format!("can be changed by user {uid}") }.into())
+        let who = if trust.is_owner(&found) { trust.writer(&found) } else { format!("user {uid}") };
+        Err(Unsafe::Changeable { path: place.path, who }.into())
     }
 
     /// Opens the file to append, and creates it with this mode, less the process's mask.
@@ -238,16 +244,33 @@ impl Trust<'_> {
         if self.is_owner(found) {
             return Ok(());
         }
-        Err(Unsafe::Folder { path: path.to_owned(), who: format!("user {}", found.st_uid) })
+        Err(self.unsafe_folder(path, format!("user {}", found.st_uid)))
     }
 
     fn check_mode(self, path: &Path, found: &Stat) -> Result<(), Unsafe> {
-        let who = match found.st_mode {
-            _ if !self.is_writable(found) => return Ok(()),
-            mode if mode & 0o002 != 0 => "all users".to_owned(),
-            _ => format!("group {}", found.st_gid),
-        };
-        Err(Unsafe::Folder { path: path.to_owned(), who })
+        if self.is_writable(found) {
+            return Err(self.unsafe_folder(path, self.writer(found)));
+        }
+        Ok(())
+    }
+
+    /// Those who may write by its mode, beside its owner.
+    fn writer(self, found: &Stat) -> String {
+        if found.st_mode & 0o002 != 0 {
+            return "all users".to_owned();
+        }
+        match self {
+            Self::AllBut(uid, _) => format!("user {uid}, of group {}", found.st_gid),
+            Self::Own => format!("group {}", found.st_gid),
+        }
+    }
+
+    fn unsafe_folder(self, path: &Path, who: String) -> Unsafe {
+        let path = path.to_owned();
+        match self {
+            Self::Own => Unsafe::Folder { path, who },
+            Self::AllBut(..) => Unsafe::Changeable { path, who },
+        }
     }
 }
 

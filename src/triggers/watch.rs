@@ -9,6 +9,7 @@
 //! * A change is told at the latest ten times [`WatchSettings::delay`] after it, even if there is no
 //!   quiet.
 //! * Reading, opening to read, and changes of owner or mode don't count; `touch` does.
+//! * Files that this process itself writes don't count, whatever their names.
 //!
 //! Uses inotify itself: the usual library also asks to be told of every file that is opened, so
 //! that workers that serve files would cost the primary a wake-up for each.
@@ -24,9 +25,12 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 mod ignored;
+mod own;
+pub mod pace;
 mod tree;
 
 use ignored::Ignored;
+use own::OwnFiles;
 use tree::Tree;
 
 /// The changes that count.
@@ -38,6 +42,9 @@ pub struct WatchSettings {
     /// `node_modules`, `*.log`. With one it is a path from the watched folder on, or an absolute one:
     /// `public/uploads`, `**/cache/*.tmp`. Whatever is below counts no more than it does.
     pub ignore: Vec<String>,
+    /// Files that this process writes: neither they count nor their rotated ones. Those that it has open for
+    /// writing when it begins to watch are known without this.
+    pub own: Vec<PathBuf>,
     /// The time without a change before a restart.
     pub delay: Duration,
 }
@@ -121,10 +128,11 @@ impl Watcher {
         if let Some(missing) = roots.iter().find(|root| !root.exists()) {
             return Err(WatchError::Missing(missing.clone()));
         }
+        let own = OwnFiles::find(&settings.own);
         let tree = Tree::watch(&roots, &ignored)?;
         let (told, changes) = mpsc::channel(1);
         let (stopped, stop) = io::pipe().map_err(WatchError::Start)?;
-        let thread = Thread { tree, roots, ignored, delay: settings.delay, stopped, told };
+        let thread = Thread { tree, roots, ignored, own, delay: settings.delay, stopped, told };
         let named = thread::Builder::new().name("watch".to_owned());
         named.spawn(move || thread.run()).map_err(WatchError::Start)?;
         Ok(Self { changes, _stop: stop })
@@ -139,6 +147,12 @@ impl Watcher {
             None => std::future::pending().await,
         }
     }
+
+    /// Forgets a change that waits: what is about to be done is done for it as well.
+    pub fn skip(&mut self) {
+        // An error says that there is none.
+        let _ = self.changes.try_recv();
+    }
 }
 
 /// The watching thread: walking through folders takes time.
@@ -146,6 +160,7 @@ struct Thread {
     tree: Tree,
     roots: Vec<PathBuf>,
     ignored: Ignored,
+    own: OwnFiles,
     delay: Duration,
     stopped: PipeReader,
     told: mpsc::Sender<PathBuf>,
@@ -203,7 +218,8 @@ impl Thread {
             if stopped {
                 return Ok(Woken::Stopped);
             }
-            if changed && let Some(path) = self.tree.read(&self.ignored)? {
+            let paths = if changed { self.tree.read(&self.ignored)? } else { Vec::new() };
+            if let Some(path) = paths.into_iter().find(|path| !self.own.cover(path)) {
                 return Ok(Woken::Change(path));
             }
         }

@@ -130,6 +130,7 @@ pub fn live(workers: u16, n: u32) -> Live {
             pid: Some(4_711),
             text: format!("happened in second {n}"),
             ended: None,
+            rollout: None,
         }],
     }
 }

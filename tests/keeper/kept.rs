@@ -45,7 +45,7 @@ fn pid(number: u32) -> Pid {
 /// The names of what a primary was started with, without those that it keeps by itself beside program and
 /// listener.
 fn names(primary: u32) -> Vec<String> {
-    const OWN: [&str; 12] = [
+    const OWN: [&str; 14] = [
         "kept-configuration",
         "kept-channel.",
         "kept-worker-end.",
@@ -58,6 +58,8 @@ fn names(primary: u32) -> Vec<String> {
         "kept-counters",
         "kept-control",
         "kept-admin",
+        "kept-lines",
+        "kept-events",
     ];
     let names = names_of(primary).into_iter();
     names.filter(|name| !OWN.iter().any(|own| name.starts_with(own))).collect()

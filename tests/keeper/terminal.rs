@@ -3,7 +3,12 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::common::process::{Signal, children, group_and_session, signal, state};
 use crate::common::{eventually, own_directory};
@@ -11,13 +16,18 @@ use crate::common::{eventually, own_directory};
 /// A shell with job control. Dropping it ends it.
 struct Terminal {
     shell: Child,
-    keyboard: File,
+    /// None once it is closed.
+    keyboard: Option<File>,
     shown: Arc<Mutex<String>>,
+    is_closed: Arc<AtomicBool>,
+    screen: Option<JoinHandle<()>>,
 }
 
 impl Terminal {
     fn open() -> Self {
         let pair = nix::pty::openpty(None, None).expect("the kernel has a terminal left");
+        // Whoever has this end, too, would keep the terminal open.
+        fcntl_setfd(&pair.master, FdFlags::CLOEXEC).unwrap();
         let clone = || pair.slave.try_clone().unwrap();
         let mut command = Command::new("setsid");
         command.args(["--ctty", "sh", "-i"]).current_dir(own_directory());
@@ -27,18 +37,32 @@ impl Terminal {
         let keyboard = File::from(pair.master);
         let mut screen = keyboard.try_clone().unwrap();
         let shown = Arc::new(Mutex::new(String::new()));
-        let text = Arc::clone(&shown);
-        std::thread::spawn(move || {
+        let is_closed = Arc::<AtomicBool>::default();
+        let (text, ended) = (Arc::clone(&shown), Arc::clone(&is_closed));
+        let screen = std::thread::spawn(move || {
             let mut bytes = [0; 4096];
-            while let Ok(length @ 1..) = screen.read(&mut bytes) {
+            while !ended.load(Ordering::Relaxed) {
+                let mut polled = [PollFd::new(&screen, PollFlags::IN)];
+                let pause = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+                if poll(&mut polled, Some(&pause)).unwrap() == 0 {
+                    continue;
+                }
+                let Ok(length @ 1..) = screen.read(&mut bytes) else { return };
                 text.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..length]));
             }
         });
-        Self { shell, keyboard, shown }
+        Self { shell, keyboard: Some(keyboard), shown, is_closed, screen: Some(screen) }
+    }
+
+    /// Closes the window.
+    fn close(&mut self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        self.screen.take().unwrap().join().unwrap();
+        self.keyboard = None;
     }
 
     fn press(&mut self, keys: &str) {
-        self.keyboard.write_all(keys.as_bytes()).unwrap();
+        self.keyboard.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
     }
 
     fn wait_for(&self, text: &str) {
@@ -119,4 +143,56 @@ fn without_a_shell_that_could_let_it_go_on_nothing_is_paused() {
     terminal.wait_for("sticky-lb served 0 connections in ");
     eventually("the primary is gone", || state(own).is_none());
     eventually("its keeper is gone", || state(terminal.shell.id()) == Some('Z'));
+}
+
+/// Whether a process has ended, whoever reaps it.
+fn has_ended(pid: u32) -> bool {
+    matches!(state(pid), None | Some('Z'))
+}
+
+#[test]
+fn a_terminal_that_is_closed_ends_what_was_started_in_it() {
+    for (flag, count) in [("", 2), ("--no-keeper", 1)] {
+        let mut terminal = Terminal::open();
+        let binary = env!("CARGO_BIN_EXE_sticky-lb");
+        terminal.press(&format!("{binary} --workers 1 --port 0 {flag}\n"));
+        terminal.wait_for(" 1 worker ready ");
+        let first = children(terminal.shell.id())[0];
+        let all = [vec![first], children(first)].concat();
+        assert_eq!(all.len(), 2, "keeper and primary, or primary and worker");
+        terminal.close();
+        eventually("all have ended", || all.iter().all(|pid| has_ended(*pid)));
+        assert_eq!(all.iter().take(count).filter(|pid| has_ended(**pid)).count(), count, "{flag}");
+    }
+}
+
+#[test]
+fn a_primary_under_nohup_or_in_a_session_of_its_own_stays_when_the_terminal_is_closed() {
+    for launcher in ["nohup", "setsid --wait"] {
+        let mut terminal = Terminal::open();
+        let binary = env!("CARGO_BIN_EXE_sticky-lb");
+        let log = own_directory().join("log");
+        let said = |text: &str| std::fs::read_to_string(&log).unwrap_or_default().contains(text);
+        let name = log.display();
+        terminal.press(&format!("{launcher} {binary} --workers 1 --port 0 > {name} 2>&1\n"));
+        eventually("the worker is ready", || said("worker ready"));
+        let keeper = match launcher {
+            "nohup" => children(terminal.shell.id())[0],
+            _ => children(children(terminal.shell.id())[0])[0],
+        };
+        let shell = terminal.shell.id();
+        terminal.close();
+        eventually("the shell has ended", || has_ended(shell));
+        if launcher == "nohup" {
+            eventually("the end of the terminal is known", || said("terminal closed"));
+        }
+        assert!(!has_ended(keeper), "{launcher}");
+        assert!(!said("rolling restart started"), "{launcher}");
+        signal(keeper, Signal::HUP);
+        if launcher != "nohup" {
+            eventually("a reload, as ordered", || said("rolling restart done"));
+        }
+        signal(keeper, Signal::TERM);
+        eventually("the keeper has ended", || has_ended(keeper));
+    }
 }

@@ -37,12 +37,11 @@ pub(in crate::cli) struct Logs {
     lines: usize,
 }
 
-/// All that another primary has from its start, as far as it is in memory.
+/// All that a successor has, as far as it is in memory.
 const ALL: usize = 100_000;
 
 pub(super) fn events(client: &mut ControlClient, wanted: &Events) -> Result<(), Failure> {
     let request = Request::Events { follow: wanted.follow, last: wanted.last };
-    // Another primary counts its events from the beginning.
     let next = Request::Events { follow: true, last: ALL };
     let mut before = None;
     client.stream(&request, wanted.follow.then_some(&next), |event: &Event, look| {

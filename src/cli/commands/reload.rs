@@ -156,8 +156,7 @@ mod tests {
             of: 4,
             under_way: vec![(1, "its new worker to be ready".into())],
             result: result.map(str::to_owned),
-            reason: None,
-            not_applied: Vec::new(),
+            ..Rollout::default()
         }
     }
 

@@ -2,6 +2,9 @@
 
 use std::fmt::Write;
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
 use crate::cli::client::ControlClient;
 use crate::cli::commands::follow::event_line;
 use crate::cli::commands::reload::progress;
@@ -9,7 +12,9 @@ use crate::cli::dominance::sentence;
 use crate::cli::failure::Failure;
 use crate::cli::screen::{Look, Tone};
 use crate::cli::table::{Column, Value, pairs, table};
-use crate::cli::units::{NOTHING, bytes, clean, counted, maybe, millis, percent, rate, seconds};
+use crate::cli::units::{
+    NOTHING, bytes, clean, clock, counted, maybe, millis, percent, rate, seconds,
+};
 use crate::control::protocol::Request;
 use crate::control::report::{Slot, Status, Worker};
 
@@ -35,13 +40,25 @@ const WORKERS: [Column; 16] = [
     Column::number("share").spare(1),
 ];
 
-/// States of slots that are problems, and what to do about each.
-const TROUBLES: [(&str, &str); 5] = [
-    ("errored", "`describe` says why, `undrain` tries again"),
-    ("back-off", "its workers end too soon: `describe` says why"),
-    ("stopped", "its worker has ended and is not to be followed: `undrain` fills it again"),
-    ("drained", "`undrain` takes it back into service"),
-    ("spawning", "its worker is not ready yet"),
+/// States of slots that are problems, and what to do about one slot and about several.
+const TROUBLES: [(&str, [&str; 2]); 5] = [
+    ("errored", ["`describe` says why, `undrain` tries again"; 2]),
+    (
+        "back-off",
+        [
+            "its workers end too soon: `describe` says why",
+            "their workers end too soon: `describe` says why",
+        ],
+    ),
+    (
+        "stopped",
+        [
+            "its worker has ended and is not to be followed: `undrain` fills it again",
+            "their workers have ended and are not to be followed: `undrain` fills them again",
+        ],
+    ),
+    ("drained", ["`undrain` takes it back into service", "`undrain` takes them back into service"]),
+    ("spawning", ["its worker is not ready yet", "their workers are not ready yet"]),
 ];
 
 pub(super) fn status(client: &mut ControlClient) -> Result<(), Failure> {
@@ -82,15 +99,17 @@ fn replacements(status: &Status) -> String {
 
 fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
     let warnings = warnings(status, workers);
-    let mut text: String =
+    let text: String =
         warnings.iter().map(|(tone, text)| look.paint(format!("! {text}"), *tone) + "\n").collect();
     let s = status;
     let scaling = maybe(s.autoscale, |(least, most)| format!(", by load from {least} to {most}"));
     let top_client = maybe(s.top_client.as_ref(), |it| {
         format!("{} with {} of connections lately", clean(&it.address), percent(it.share * 100.0))
     });
-    text += &pairs(&[
-        ("name", clean(&s.name)),
+    let mut lines = vec![("name", clean(&s.name))];
+    // An older primary doesn't say it.
+    lines.extend(s.command.as_ref().map(|command| ("runs", runs(command, s))));
+    lines.extend([
         ("version", {
             let (up, replaced) = (seconds(s.uptime_s), replacements(s));
             format!("{}, {}, up {up}{replaced}", clean(&s.version), processes(s))
@@ -101,7 +120,13 @@ fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
         ("placement", clean(&s.placement)),
         (
             "workers",
-            format!("{} of {} serve{}", s.serving, s.workers, scaling.trim_start_matches(NOTHING)),
+            format!(
+                "{} of {} {}{}",
+                s.serving,
+                s.workers,
+                serve(s.workers),
+                scaling.trim_start_matches(NOTHING)
+            ),
         ),
         (
             "now",
@@ -145,7 +170,33 @@ fn status_text(status: &Status, workers: &[Worker], look: Look) -> String {
         ("top client", top_client),
         ("log", format!("{}, {} dropped", clean(&s.log_levels), counted(s.dropped_lines, "line"))),
     ]);
-    text
+    text + &pairs(&lines)
+}
+
+/// The workers' command, and the file that it is from.
+fn runs(command: &[String], status: &Status) -> String {
+    let command = match command {
+        [] => "the demo".to_owned(),
+        words => clean(&words.join(" ")),
+    };
+    match &status.configuration {
+        Some(file) => format!("{command}, by {}", clean(file)),
+        None => command,
+    }
+}
+
+/// A rolling restart that has failed and was not followed by another one: when, why, and where to look.
+fn failed_rollout(status: &Status) -> Option<String> {
+    let failed = status.last_rollout.as_ref().filter(|_| status.rollout.is_none())?;
+    if failed.result.as_deref() != Some("aborted") {
+        return None;
+    }
+    let time = maybe(failed.ended_ms, |at| clock(at, Timestamp::now(), &TimeZone::system()));
+    let reason = failed.reason.as_deref().map_or_else(|| "no reason known".to_owned(), clean);
+    let words = failed.last_line.as_deref().map(|line| format!(", its last line: {}", clean(line)));
+    let logs = failed.failed_slot.map(|slot| format!("; `sticky-lb logs --slot {slot}` has more"));
+    let (words, logs) = (words.unwrap_or_default(), logs.unwrap_or_default());
+    Some(format!("{}, aborted at {time}: {reason}{words}{logs}", progress(failed)))
 }
 
 /// Where a browser finds the admin listener.
@@ -193,15 +244,16 @@ fn warnings(status: &Status, workers: &[Worker]) -> Vec<(Tone, String)> {
     if status.serving < status.workers {
         let tone = if status.serving == 0 { Tone::Bad } else { Tone::Warn };
         let workers = counted(status.workers.into(), "worker");
-        let text = format!("only {} of {workers} serve", status.serving);
+        let text = format!("only {} of {workers} {}", status.serving, serve(status.workers));
         warnings.push((tone, text));
     }
-    for (state, what_to_do) in TROUBLES {
+    for (state, [for_one, for_several]) in TROUBLES {
         let slots: Vec<u16> =
             workers.iter().filter(|it| it.state == state).map(|it| it.slot).collect();
         // A successor that is not ready yet is part of a rolling restart.
         let expected = state == "spawning" && status.serving >= status.workers;
         if !slots.is_empty() && !expected {
+            let what_to_do = if slots.len() == 1 { for_one } else { for_several };
             let text = format!("{} {state}: {what_to_do}", slot_list(&slots));
             warnings.push((Tone::from_state(state), text));
         }
@@ -214,9 +266,15 @@ fn warnings(status: &Status, workers: &[Worker]) -> Vec<(Tone, String)> {
         let text = format!("{}\n  load tests: {}", sentence(client), clean(&client.guide));
         warnings.push((Tone::Warn, text));
     }
+    warnings.extend(failed_rollout(status).map(|text| (Tone::Bad, text)));
     let not_renewed = status.not_renewed.iter();
     warnings.extend(not_renewed.map(|what| (Tone::Warn, format!("as before: {}", clean(what)))));
     warnings
+}
+
+/// The verb behind `1 of 1 worker`, `1 of 4 workers`.
+fn serve(workers: u16) -> &'static str {
+    if workers == 1 { "serves" } else { "serve" }
 }
 
 /// `slot 3 is`, `slots 1, 2 are`.
@@ -370,6 +428,55 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected}: {text}");
         }
+    }
+
+    #[test]
+    fn a_rolling_restart_that_has_failed_is_explained() {
+        let failed = Rollout {
+            number: 2,
+            trigger: "command".into(),
+            of: 4,
+            result: Some("aborted".into()),
+            reason: Some("new worker in slot 3 exited with status 1".into()),
+            ended_ms: Some(0),
+            failed_slot: Some(3),
+            last_line: Some("boom".into()),
+            ..Rollout::default()
+        };
+        let status = Status { last_rollout: Some(failed), ..status() };
+        let text = failed_rollout(&status).unwrap();
+        assert!(text.starts_with("rolling restart 2 by command: 0 of 4 slots replaced"), "{text}");
+        let end = "new worker in slot 3 exited with status 1, its last line: boom; `sticky-lb logs \
+                   --slot 3` has more";
+        assert!(text.ends_with(end), "{text}");
+        let next = Status { rollout: Some(Rollout::default()), ..status };
+        assert_eq!(failed_rollout(&next), None);
+    }
+
+    #[test]
+    fn it_is_said_what_runs() {
+        let words = ["node", "a.js"].map(str::to_owned).to_vec();
+        let configuration = Some("/etc/a.toml".to_owned());
+        let status = Status { command: Some(words), configuration, ..status() };
+        let text = status_text(&status, &[], Look::default());
+        assert!(text.contains("node a.js, by /etc/a.toml\n"), "{text}");
+        assert_eq!(runs(&[], &Status::default()), "the demo");
+    }
+
+    #[test]
+    fn one_and_several_have_their_own_words() {
+        let warned = |status: &Status, states: &[&str]| {
+            let workers = states.iter().zip(0..).map(|(state, slot)| worker(slot, state));
+            let warned = warnings(status, &workers.collect::<Vec<_>>());
+            warned.into_iter().map(|(_, text)| text).collect::<Vec<_>>()
+        };
+        let drained = "slot 0 is drained: `undrain` takes it back into service";
+        assert_eq!(warned(&status(), &["drained"]), [drained]);
+        let drained = "slots 0, 1 are drained: `undrain` takes them back into service";
+        assert_eq!(warned(&status(), &["drained", "drained"]), [drained]);
+        let one = Status { serving: 0, workers: 1, ..status() };
+        assert_eq!(warned(&one, &[]), ["only 0 of 1 worker serves"]);
+        assert!(status_text(&one, &[], Look::default()).contains("0 of 1 serves\n"));
     }
 
     #[test]

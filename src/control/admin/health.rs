@@ -51,7 +51,8 @@ fn readiness(pool: &PoolStatus, accepting: bool, ready: ReadyThreshold) -> Healt
         unhealthy("connections are not accepted yet")
     } else if pool.serving < ready.of(pool.of) {
         let wanted = ready.of(pool.of);
-        unhealthy(&format!("{} of {} slots serve, fewer than {wanted}", pool.serving, pool.of))
+        let slots = if pool.of == 1 { "slot serves" } else { "slots serve" };
+        unhealthy(&format!("{} of {} {slots}, fewer than {wanted}", pool.serving, pool.of))
     } else {
         healthy()
     }

@@ -42,8 +42,8 @@ impl Control {
     /// Follows a rolling restart that another primary may have begun.
     pub(super) async fn rollout(&self, number: u64, items: &Items) -> Result<Value, Problem> {
         let (past, events) = self.history.last(usize::MAX, |_| true);
-        let mut past = past.iter().rev();
-        if let Some(report) = past.find_map(|entry| ended(&entry.event, number)) {
+        let mut past = past.iter().rev().filter_map(|entry| entry.event.as_ref());
+        if let Some(report) = past.find_map(|event| ended(event, number)) {
             return outcome(&report, Vec::new());
         }
         let pool = self.links.pool.status().await?;
@@ -146,13 +146,19 @@ impl Control {
 
 impl Follow {
     async fn next(&mut self) -> Result<Event, Problem> {
-        match self.events.recv().await {
-            Ok(entry) => Ok(entry.event.clone()),
-            Err(RecvError::Lagged(_)) => {
-                let text = "too many events to follow: see `status` and `events`";
-                Err(Problem::new(Code::Failed, text))
+        loop {
+            match self.events.recv().await.map(|entry| entry.event.clone()) {
+                Ok(Some(event)) => return Ok(event),
+                // None that comes is another primary's.
+                Ok(None) => {}
+                Err(RecvError::Lagged(_)) => {
+                    let text = "too many events to follow: see `status` and `events`";
+                    return Err(Problem::new(Code::Failed, text));
+                }
+                Err(RecvError::Closed) => {
+                    return Err(Problem::new(Code::Failed, "the primary has ended"));
+                }
             }
-            Err(RecvError::Closed) => Err(Problem::new(Code::Failed, "the primary has ended")),
         }
     }
 

@@ -19,9 +19,10 @@ pub(super) fn report(number: u64, time_ms: i64, event: &Event) -> report::Event 
         },
         Event::Slot { slot, .. }
         | Event::Replaced { slot }
-        | Event::ReplacementFailed { slot, .. }
-        | Event::RolloutEnded(Report { outcome: Outcome::Aborted(slot, _), .. }) => {
-            report::Event { slot: Some(slot.0), ..base }
+        | Event::ReplacementFailed { slot, .. } => report::Event { slot: Some(slot.0), ..base },
+        Event::RolloutEnded(ended) => {
+            let rollout = rollout(ended, time_ms);
+            report::Event { slot: rollout.failed_slot, rollout: Some(rollout), ..base }
         }
         _ => base,
     }
@@ -56,6 +57,27 @@ fn text(event: &Event) -> (String, String) {
     (kind.to_owned(), text)
 }
 
+fn rollout(report: &Report, time_ms: i64) -> report::Rollout {
+    let Report { number, trigger, outcome, replaced, of } = report;
+    let (failed_slot, reason) = match outcome {
+        Outcome::Aborted(slot, reason) => {
+            (Some(slot.0), Some(format!("new worker in slot {slot} {reason}")))
+        }
+        Outcome::Done | Outcome::Superseded | Outcome::Stopped => (None, None),
+    };
+    report::Rollout {
+        number: *number,
+        trigger: trigger.to_string(),
+        replaced: *replaced,
+        of: *of,
+        result: Some(outcome.name().to_owned()),
+        reason,
+        ended_ms: Some(time_ms),
+        failed_slot,
+        ..report::Rollout::default()
+    }
+}
+
 fn ended(change: &WorkerChange) -> Option<report::Ended> {
     let WorkerChange::Exited(End { ended, .. }) = change else { return None };
     let EndedConnections { open, finished, migrated, closed, protected, cut } = *ended;
@@ -66,13 +88,17 @@ fn worker_text(change: &WorkerChange) -> (String, String) {
     let (kind, text) = match change {
         WorkerChange::Spawned => ("worker-started", "worker started".to_owned()),
         WorkerChange::Ready { serving, of } => {
-            ("worker-ready", format!("worker ready, {serving} of {} serve", counted(*of, "slot")))
+            let serve = if *of == 1 { "serves" } else { "serve" };
+            let of = counted(*of, "slot");
+            ("worker-ready", format!("worker ready, {serving} of {of} {serve}"))
         }
         WorkerChange::Replacing(reason) => {
             ("worker-replacing", format!("worker replacing: {reason}"))
         }
         WorkerChange::Draining(reason) => ("worker-draining", format!("worker draining: {reason}")),
-        WorkerChange::Killed(reason) => ("worker-killed", format!("worker {reason}")),
+        WorkerChange::Killed(reason) | WorkerChange::Aborted(reason) => {
+            ("worker-killed", format!("worker {reason}"))
+        }
         WorkerChange::Exited(End { reason, unexpected, uptime, connections, ended }) => {
             let (kind, verb) = if *unexpected {
                 ("worker-crashed", "crashed")

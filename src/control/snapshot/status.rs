@@ -17,6 +17,8 @@ pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts)
     let workers = || pool.slots.iter().flat_map(|slot| &slot.workers);
     Status {
         name: facts.name.clone(),
+        configuration: notes.configuration.map(|path| path.display().to_string()),
+        command: Some(notes.command),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: main_pid(),
         primary_pid: std::process::id(),
@@ -77,6 +79,7 @@ pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts)
         }),
         dominant_client: None,
         rollout: pool.rollout.as_ref().map(rollout),
+        last_rollout: None,
         log_levels: links.log.levels().to_string(),
         dropped_lines: links.output.dropped(),
     }

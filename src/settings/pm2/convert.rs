@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Command;
 use serde_json::Value;
 
+use crate::settings::output::NO_FILE;
 use crate::settings::pm2::command::{self, list};
 use crate::settings::pm2::ecosystem::App;
 use crate::settings::pm2::keys;
@@ -186,7 +187,9 @@ impl Conversion {
             }
             return;
         };
-        if values == [""] {
+        let is_no_file =
+            table::is_log_file(setting) && (values == [NO_FILE] || values == ["/dev/null"]);
+        if values == [""] || is_no_file {
             return;
         }
         let values: Vec<_> = values.into_iter().map(|value| self.rooted(setting, value)).collect();
@@ -424,6 +427,14 @@ mod tests {
         let converted = convert(app, Path::new("eco.json"), Path::new(""), check);
         assert!(!converted.text.contains("\nuser = "), "{}", converted.text);
         assert!(converted.notes.contains(&"user: there is no such user".to_owned()));
+    }
+
+    #[test]
+    fn no_log_file_is_none() {
+        for none in ["NULL", "/dev/null", ""] {
+            let lines = lines(&json!({"script": "a.js", "out_file": none, "error": none}));
+            assert!(!lines.iter().any(|line| line.contains("_file")), "{lines:?}");
+        }
     }
 
     #[test]

@@ -4,10 +4,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use rustix::fs::fstat;
+use rustix::fs::{Stat, fstat};
 
 use crate::supervisor::output::lines::{Chunk, Stream};
 use crate::supervisor::output::queue::{Item, Queue};
@@ -124,6 +126,18 @@ fn name(stream: Stream) -> &'static str {
         Stream::Out => "standard output",
         Stream::Err => "standard error",
     }
+}
+
+/// Whether a path leads to where a stream's lines go anyway, as `/dev/stdout` does.
+pub(super) fn is_at(path: &Path, stream: Stream) -> bool {
+    let found = match stream {
+        Stream::Out => fstat(io::stdout()),
+        Stream::Err => fstat(io::stderr()),
+    };
+    let same = |stat: &Stat| {
+        path.metadata().is_ok_and(|it| (it.dev(), it.ino()) == (stat.st_dev, stat.st_ino))
+    };
+    found.is_ok_and(|stat| same(&stat))
 }
 
 /// Whether both standard streams are the same terminal, pipe or file. One thread writes to it then, so

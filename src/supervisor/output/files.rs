@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use crate::protocol::ids::SlotId;
+use crate::supervisor::output::console;
 use crate::supervisor::output::lines::{Chunk, Stream};
 use crate::supervisor::output::log_file::{FilePolicy, LogFile};
 use crate::supervisor::output::queue::{Item, Queue};
@@ -76,6 +77,15 @@ impl Files {
         out_file.is_some() || error_file.is_some() || log_file.is_some()
     }
 
+    /// Whether lines of standard output, and those of standard error, go there as to a file, in the format of
+    /// files.
+    pub(super) fn taken_over(&self) -> [bool; 2] {
+        [Stream::Out, Stream::Err].map(|stream| {
+            let paths = paths(&self.settings, SlotId(0), stream);
+            !self.settings.is_plain() && paths.iter().any(|path| console::is_at(path, stream))
+        })
+    }
+
     /// Writes until the queue is closed.
     pub(super) fn write(mut self, queue: &Queue<FilesOrder>) {
         let mut batch = Vec::new();
@@ -117,6 +127,10 @@ impl Files {
         routes.entry((slot, stream)).or_insert_with(|| {
             let mut route = Vec::new();
             for path in paths(settings, slot, stream) {
+                // Its lines are there already.
+                if settings.is_plain() && console::is_at(&path, stream) {
+                    continue;
+                }
                 let known = files.iter().position(|file| file.path() == path);
                 let index = known.unwrap_or_else(|| {
                     files.push(LogFile::new(path, FilePolicy::new(settings), Arc::clone(dropped)));
@@ -149,7 +163,7 @@ fn paths(settings: &OutputSettings, slot: SlotId, stream: Stream) -> Vec<PathBuf
 
 /// `out.log` becomes `out-3.log`, as in PM2. Devices are for all.
 fn of_slot(path: &Path, slot: SlotId) -> PathBuf {
-    if path.starts_with("/dev") {
+    if path.starts_with("/dev") || path.starts_with("/proc/self/fd") {
         return path.to_owned();
     }
     let mut name = path.file_stem().unwrap_or_default().to_owned();
@@ -173,6 +187,7 @@ mod tests {
             ("/var/log/out", "/var/log/out-3"),
             (".hidden", ".hidden-3"),
             ("/dev/null", "/dev/null"),
+            ("/proc/self/fd/1", "/proc/self/fd/1"),
         ] {
             assert_eq!(of_slot(Path::new(path), SlotId(3)), Path::new(expected));
         }

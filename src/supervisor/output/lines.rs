@@ -6,6 +6,7 @@
 use crate::handover::carry;
 use crate::handover::output::StreamSnapshot;
 use crate::link::seam::WorkerId;
+use crate::protocol::ids::{Generation, SlotId};
 use jiff::Timestamp;
 
 /// A longer line is cut into pieces of at most so many bytes.
@@ -41,7 +42,45 @@ pub(super) struct Chunk {
     pub(super) text: Text,
 }
 
+/// Bytes of a chunk in memory for a successor, beside those of its lines.
+const RECORD_HEADER: usize = 2 + 4 + 4 + 1 + 8;
+
 impl Chunk {
+    /// As bytes, for a successor: slot, generation, process, stream and whether it is partial, microseconds since
+    /// 1970, lines.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let Origin { worker, pid, stream } = self.origin;
+        let flags = u8::from(stream == Stream::Err) | u8::from(self.text.partial) << 1;
+        let mut record = Vec::with_capacity(RECORD_HEADER + self.text.bytes.len());
+        record.extend_from_slice(&worker.slot.0.to_le_bytes());
+        record.extend_from_slice(&worker.generation.0.to_le_bytes());
+        record.extend_from_slice(&pid.to_le_bytes());
+        record.push(flags);
+        record.extend_from_slice(&self.time.as_microsecond().to_le_bytes());
+        record.extend_from_slice(&self.text.bytes);
+        record
+    }
+
+    /// Of such bytes; `None` if they are none.
+    pub(super) fn decode(record: &[u8]) -> Option<Self> {
+        let (slot, rest) = record.split_first_chunk()?;
+        let (generation, rest) = rest.split_first_chunk()?;
+        let (pid, rest) = rest.split_first_chunk()?;
+        let (&[flags], rest) = rest.split_first_chunk()?;
+        let (time, bytes) = rest.split_first_chunk()?;
+        let slot = SlotId(u16::from_le_bytes(*slot));
+        let worker = WorkerId { slot, generation: Generation(u32::from_le_bytes(*generation)) };
+        let stream = if flags & 1 == 0 { Stream::Out } else { Stream::Err };
+        let time = Timestamp::from_microsecond(i64::from_le_bytes(*time)).ok()?;
+        // Whoever reads lines counts on their ends.
+        let is_whole = bytes.last().is_none_or(|last| *last == b'\n');
+        is_whole.then(|| Self {
+            origin: Origin { worker, pid: i32::from_le_bytes(*pid), stream },
+            time,
+            text: Text { bytes: bytes.to_vec(), partial: flags & 2 != 0 },
+        })
+    }
+
     /// The memory that it takes, about.
     pub(super) fn size(&self) -> usize {
         self.text.bytes.capacity() + OVERHEAD

@@ -94,6 +94,8 @@ pub(super) struct Passage {
     pub(super) files: Arc<Queue<FilesOrder>>,
     /// Whether there are any files.
     pub(super) wanted: bool,
+    /// Files are where standard output or standard error is, and lines go there once.
+    pub(super) taken_over: [bool; 2],
     /// For those who look now.
     pub(super) tail: Arc<Tail>,
     pub(super) dropped: Arc<AtomicU64>,
@@ -192,6 +194,7 @@ impl Reader {
                 Command::Reopen => self.passage.files.order(FilesOrder::Reopen),
                 Command::Change([stdout, stderr], files) => {
                     self.passage.wanted = files.are_wanted();
+                    self.passage.taken_over = files.taken_over();
                     self.passage.stdout.order(stdout);
                     self.passage.stderr.order(stderr);
                     self.passage.files.order(FilesOrder::Change(files));
@@ -341,11 +344,12 @@ impl Pipe {
 impl Passage {
     fn pass(&self, origin: Origin, text: Text) {
         let chunk = Arc::new(Chunk { origin, time: jiff::Timestamp::now(), text });
-        let console = match origin.stream {
-            Stream::Out => &self.stdout,
-            Stream::Err => &self.stderr,
+        let [is_out_taken, is_err_taken] = self.taken_over;
+        let (console, is_taken) = match origin.stream {
+            Stream::Out => (&self.stdout, is_out_taken),
+            Stream::Err => (&self.stderr, is_err_taken),
         };
-        let mut dropped = console.push(&chunk);
+        let mut dropped = if is_taken { 0 } else { console.push(&chunk) };
         if self.wanted {
             dropped += self.files.push(&chunk);
         }

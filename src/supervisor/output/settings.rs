@@ -36,6 +36,13 @@ pub struct OutputSettings {
     pub guarded: bool,
 }
 
+impl OutputSettings {
+    /// Whether lines in files are as workers have written them.
+    pub(super) fn is_plain(&self) -> bool {
+        self.format == LogFormat::Text && self.date_format.is_none()
+    }
+}
+
 impl Default for OutputSettings {
     fn default() -> Self {
         Self {

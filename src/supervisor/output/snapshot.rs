@@ -1,7 +1,7 @@
 //! The pipes that workers print to, and the lines that are not complete, for a successor.
 //!
-//! After a crash the pipes come from the keeper or systemd, and the memory is lost: lines that were read
-//! and not written yet, and the beginnings of incomplete ones.
+//! After a crash the pipes and the last lines come from the keeper or systemd. Lost are lines that were read and
+//! not written yet, and the beginnings of incomplete ones.
 
 use std::os::fd::OwnedFd;
 
@@ -17,6 +17,8 @@ pub struct OutputHandover {
     pub pipes: Vec<PipeHandover>,
     /// The number of lines that were dropped so far.
     pub dropped: u64,
+    /// The memory with the last lines.
+    pub lines: Option<OwnedFd>,
 }
 
 /// A pipe that workers print to.

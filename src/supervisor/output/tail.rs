@@ -4,9 +4,12 @@
 //! that is too slow finds what it has yet to take gone, and learns how many lines that was. So
 //! followers block nothing, need no memory of their own, and cost nothing once they are dropped.
 //!
-//! All workers share the ring: one that prints a lot leaves little of the others'.
+//! All workers share the ring: one that prints a lot leaves little of the others'. A copy of it, in memory that
+//! outlives this process, is where a successor begins.
 
 use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -14,9 +17,12 @@ use tokio::sync::Notify;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::SlotId;
 use crate::supervisor::output::lines::{Chunk, Origin, Stream};
+use crate::system::ring::Ring;
 
 /// Bytes of lines in memory.
 const MOST_BYTES: usize = 1024 * 1024;
+/// Bytes of lines in the memory that a successor gets.
+const RING_BYTES: u64 = 1024 * 1024;
 
 /// The lines that are wanted; all of them by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -173,6 +179,8 @@ struct State {
     /// How many lines are no longer there, of each slot: of standard output, of standard error.
     forgotten: Vec<[u64; 2]>,
     closed: bool,
+    /// The copy for a successor, if there is memory for it.
+    ring: Option<Ring>,
 }
 
 #[derive(Debug)]
@@ -181,11 +189,42 @@ struct Entry {
     lines: u64,
 }
 
+impl Entry {
+    fn new(chunk: &Arc<Chunk>) -> Self {
+        Self { chunk: Arc::clone(chunk), lines: chunk.text.count() }
+    }
+}
+
 impl Tail {
+    /// With the lines that a predecessor has left.
+    pub(super) fn resume(memory: Option<OwnedFd>) -> Self {
+        let tail = Self::default();
+        match Ring::resume(memory, RING_BYTES) {
+            Ok((ring, records)) => {
+                let mut state = tail.lock();
+                let chunks = records.iter().filter_map(|record| Chunk::decode(record));
+                chunks.for_each(|chunk| state.push(Entry::new(&Arc::new(chunk))));
+                state.ring = Some(ring);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no memory for workers' last lines: an upgrade loses them");
+            }
+        }
+        tail
+    }
+
+    /// The memory for a successor, if there is any.
+    pub(super) fn memory(&self) -> Option<io::Result<OwnedFd>> {
+        self.lock().ring.as_ref().map(Ring::memory)
+    }
+
     /// Remembers lines, and forgets the oldest for it.
     pub(super) fn push(&self, chunk: &Arc<Chunk>) {
-        let entry = Entry { chunk: Arc::clone(chunk), lines: chunk.text.count() };
-        self.lock().push(entry);
+        let mut state = self.lock();
+        // Without memory the copy ends where it is.
+        state.ring.take_if(|ring| ring.push(&chunk.encode()).is_err());
+        state.push(Entry::new(chunk));
+        drop(state);
         self.changed.notify_waiters();
     }
 

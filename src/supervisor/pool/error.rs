@@ -18,6 +18,9 @@ pub enum PoolError {
         #[source]
         source: io::Error,
     },
+    /// A worker's process cannot be what the settings say.
+    #[error("cannot start a worker")]
+    Process(#[source] io::Error),
     /// No worker ever got ready.
     #[error("no worker became ready: the last one, in slot {slot}, {reason}")]
     NeverReady {

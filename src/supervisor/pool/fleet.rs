@@ -292,7 +292,7 @@ impl Fleet {
             true => "does not acknowledge what it has received",
             false => "event loop stands still",
         };
-        self.announce(worker, WorkerChange::Killed(reason.to_owned()));
+        self.announce(worker, WorkerChange::Aborted(reason.to_owned()));
         // First: it may end by itself when it is told to drain.
         self.workers.signal(worker, Signal::ABORT);
         Ok(self.frontend.send(SlotCommand::Drain(worker, ABORTED)).await?)

@@ -75,7 +75,7 @@ pub enum Refusal {
     #[error("slot {0} is {1} already")]
     Already(SlotId, &'static str),
     /// The number is out of bounds.
-    #[error("{0} workers are not from {1} to {2}")]
+    #[error("the number of workers has to be from {1} to {2}, not {0}")]
     OutOfRange(i64, u16, u16),
     /// Everything ends.
     #[error("everything is being stopped")]

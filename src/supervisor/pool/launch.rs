@@ -12,6 +12,7 @@ use crate::supervisor::pool::crash_record::CrashRecord;
 use crate::supervisor::pool::error::PoolError;
 use crate::supervisor::pool::settings::PoolSettings;
 use crate::supervisor::process::Process;
+use crate::supervisor::start_error::is_before_program;
 
 /// The parts of the pool that a start needs.
 #[derive(Debug)]
@@ -50,7 +51,10 @@ impl Launcher<'_> {
             }
             Err(source) => {
                 self.record.remove_worker(worker);
-                Err(PoolError::Command { command: command.program.clone(), source })
+                Err(match is_before_program(&source) {
+                    true => PoolError::Process(source),
+                    false => PoolError::Command { command: command.program.clone(), source },
+                })
             }
         })
     }

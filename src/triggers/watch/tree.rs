@@ -7,10 +7,9 @@
 //!
 //! # Pitfalls
 //!
-//! * Of a symlink that points to another symlink, only the first one is watched. Symlinks inside a
-//!   watched folder are not followed.
+//! * Symlinks inside a watched folder are not followed. That one of them is switched counts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
@@ -18,7 +17,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
@@ -41,6 +40,9 @@ const WAY: WatchFlags = WatchFlags::CREATE
 /// What is found in a watched folder is not followed if it has become a link meanwhile.
 const LINKED: WatchFlags = WatchFlags::DONT_FOLLOW.union(WatchFlags::ONLYDIR);
 
+/// The largest number of links on a way, as the kernel's.
+const MAX_LINKS: usize = 40;
+
 const COMES: ReadFlags = ReadFlags::CREATE.union(ReadFlags::MOVED_TO);
 const GOES: ReadFlags = ReadFlags::DELETE.union(ReadFlags::MOVED_FROM);
 
@@ -51,6 +53,9 @@ pub(super) struct Tree {
     roots: Vec<PathBuf>,
     /// Those of the roots that were there at the start.
     present: Vec<PathBuf>,
+    /// Files, folders and links that lead to a root by another name than its own: where a link on its way points
+    /// to.
+    ways: HashSet<PathBuf>,
     folders: HashMap<i32, PathBuf>,
     outdated: bool,
     /// It was logged that something is not watched.
@@ -75,6 +80,7 @@ impl Tree {
             inotify,
             roots: roots.to_vec(),
             present: roots.iter().filter(|root| root.exists()).cloned().collect(),
+            ways: HashSet::new(),
             folders: HashMap::new(),
             outdated: false,
             complained: false,
@@ -93,15 +99,11 @@ impl Tree {
         self.present.iter().any(|root| !root.exists())
     }
 
-    /// Reads some of what the kernel has to say; the first path that counts. Folders that are new
-    /// are watched from then on.
-    pub(super) fn read(&mut self, ignored: &Ignored) -> io::Result<Option<PathBuf>> {
-        let mut first = None;
-        for event in self.events()? {
-            let counts = self.note(&event, ignored);
-            first = first.or(counts);
-        }
-        Ok(first)
+    /// Reads some of what the kernel has to say; the paths that count. Folders that are new are watched from
+    /// then on.
+    pub(super) fn read(&mut self, ignored: &Ignored) -> io::Result<Vec<PathBuf>> {
+        let events = self.events()?;
+        Ok(events.iter().filter_map(|event| self.note(event, ignored)).collect())
     }
 
     fn events(&self) -> io::Result<Vec<Event>> {
@@ -139,7 +141,7 @@ impl Tree {
         let path = event.name.as_ref().map_or_else(|| folder.clone(), |name| folder.join(name));
         let comes = event.flags.intersects(COMES);
         let comes_or_goes = comes || event.flags.intersects(GOES);
-        if comes_or_goes && self.roots.iter().any(|root| root.starts_with(&path)) {
+        if comes_or_goes && self.leads_to_a_root(&path) {
             self.outdated = true;
             self.look_again(&path, ignored);
             return Some(path);
@@ -155,10 +157,15 @@ impl Tree {
         (comes_or_goes || is_written(&path, event.flags)).then_some(path)
     }
 
+    fn leads_to_a_root(&self, path: &Path) -> bool {
+        self.ways.contains(path) || self.roots.iter().any(|root| root.starts_with(path))
+    }
+
     /// The roots that are reached through a path may be there again, or be others.
     fn look_again(&mut self, path: &Path, ignored: &Ignored) {
+        let is_other_name = self.ways.contains(path);
         let roots = self.roots.clone();
-        for root in roots.into_iter().filter(|root| root.starts_with(path)) {
+        for root in roots.into_iter().filter(|root| is_other_name || root.starts_with(path)) {
             let added = self.add_root(&root, ignored);
             self.complain(added);
         }
@@ -179,6 +186,13 @@ impl Tree {
     }
 
     fn add_root(&mut self, root: &Path, ignored: &Ignored) -> Result<(), WatchError> {
+        for name in followed(root) {
+            if let Some(folder) = name.parent() {
+                self.add(folder, WAY)?;
+            }
+            self.ways.insert(name);
+        }
+        // Last, so that a folder that both ways lead through has the name that people know.
         let way: Vec<&Path> = root.ancestors().skip(1).collect();
         for folder in way.into_iter().rev() {
             self.add(folder, WAY)?;
@@ -231,6 +245,41 @@ impl AsFd for Tree {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inotify.as_fd()
     }
+}
+
+/// The names that the kernel goes through behind the first link on the way to a path.
+fn followed(path: &Path) -> Vec<PathBuf> {
+    let (mut here, mut rest) = (PathBuf::new(), names(path));
+    let (mut found, mut links) = (Vec::new(), 0);
+    while let Some(name) = rest.pop_front() {
+        if name == ".." {
+            here.pop();
+            continue;
+        }
+        let next = here.join(name);
+        if links > 0 {
+            found.push(next.clone());
+        }
+        match fs::read_link(&next) {
+            Ok(target) if links < MAX_LINKS => {
+                links += 1;
+                if target.is_absolute() {
+                    here.clear();
+                }
+                let mut targets = names(&target);
+                targets.append(&mut rest);
+                rest = targets;
+            }
+            _ => here = next,
+        }
+    }
+    found
+}
+
+/// The parts of a path, the root among them.
+fn names(path: &Path) -> VecDeque<OsString> {
+    let parts = path.components().filter(|it| *it != Component::CurDir);
+    parts.map(|part| part.as_os_str().to_owned()).collect()
 }
 
 /// Whether a file has other content, or was touched.
