@@ -45,9 +45,10 @@ fn the_address_of_a_load_test_is_named_with_its_slot() {
         let expected = format!("! 127.0.0.1 has 100% of connections and sticks to slot {slot}");
         let mut lines = said.lines().skip_while(|line| *line != expected);
         assert!(lines.next().is_some(), "{expected} is not in {said}");
-        let link = lines.next().unwrap_or_default();
-        assert!(link.starts_with("  load tests: https://"), "{said}");
-        assert!(link.ends_with("/sticky_lb/guide/load_tests/"), "{said}");
+        let chapter = lines.next().unwrap_or_default();
+        let path = chapter.strip_prefix("  load tests: ").unwrap_or_default();
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        assert!(root.join(path).is_file(), "{said}");
         // It is over when they have gone.
         drop(connections);
         eventually("no connections", || !text(&primary).contains("sticks to slot"));

@@ -149,7 +149,7 @@ pub struct DominantClient {
     pub share: f64,
     /// The slot of its next connection.
     pub slot: u16,
-    /// The page of the guide about it.
+    /// The page of the guide about it, in the source; the admin listener has it, too, as `/guide/load-tests`.
     pub guide: String,
 }
 

@@ -27,11 +27,7 @@ mod workers;
 pub(super) use status::{millis, placement_name, rollout};
 
 /// The page of the guide about connections that all come from one address.
-const LOAD_TESTS: &str = concat!(
-    "https://docs.rs/sticky-lb/",
-    env!("CARGO_PKG_VERSION"),
-    "/sticky_lb/guide/load_tests/"
-);
+const LOAD_TESTS: &str = "src/guide/load-tests.md";
 
 /// Lines among which the last one of a worker is looked for: the slot's other worker prints, too.
 const LAST_LINES: usize = 1000;

@@ -275,17 +275,18 @@ fn scaling_is_answered_with_what_comes_of_it() {
         assert_eq!(who(pool).await, (3, 1, "signal"));
 
         pool.pause_readiness(true);
+        // A reload with the number of before keeps what was ordered.
         pool.handle.reload(Trigger::Command, pool.release(2)).await.unwrap();
-        assert_eq!(pool.handle.scale(Scale::By(1)).await, scaled(2, 3, true));
-        assert_eq!(pool.handle.scale(Scale::To(4)).await, scaled(3, 4, true));
+        assert_eq!(pool.handle.scale(Scale::By(1)).await, scaled(1, 2, true));
+        assert_eq!(pool.handle.scale(Scale::To(4)).await, scaled(2, 4, true));
         assert_eq!(pool.handle.scale(Scale::By(-1)).await, scaled(4, 3, true));
-        // A reload reads the number anew.
-        pool.handle.reload(Trigger::Command, pool.release(2)).await.unwrap();
-        assert_eq!(pool.handle.scale(Scale::By(2)).await, scaled(2, 4, true));
-        let refused = pool.handle.scale(Scale::By(-4)).await;
+        // A reload with another number takes that one.
+        pool.handle.reload(Trigger::Command, pool.release(5)).await.unwrap();
+        assert_eq!(pool.handle.scale(Scale::By(2)).await, scaled(5, 7, true));
+        let refused = pool.handle.scale(Scale::By(-7)).await;
         assert_eq!(refused, Err(Refusal::OutOfRange(0, 1, 1_024)));
         pool.pause_readiness(false);
-        assert_eq!(who(pool).await, (1, 2, "reload"));
-        assert_eq!(who(pool).await, (2, 4, "command"));
+        assert_eq!(who(pool).await, (1, 5, "reload"));
+        assert_eq!(who(pool).await, (5, 7, "command"));
     });
 }

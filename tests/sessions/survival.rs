@@ -86,7 +86,7 @@ async fn what_was_at_rest_waits_for_the_successor_though_others_serve() {
     let mut bytes = [0; 6];
     rustix::io::read(&arrived, &mut bytes).unwrap();
     are_connected(&mut stream, arrived);
-    assert!(other.receive_within(std::time::Duration::ZERO).is_none());
+    assert!(other.receive_within(Duration::ZERO).is_none());
     frontend.end().await.unwrap();
 }
 
@@ -130,14 +130,14 @@ async fn one_that_was_busy_or_whose_client_has_gone_is_closed() {
     read.write_all(b"?").unwrap();
     super::common::eventually("it has come", || rustix::io::read(&other, &mut [0]) == Ok(1));
     let (gone, last) = sessions.remove(0);
-    rustix::net::sockopt::set_socket_linger(&gone, Some(std::time::Duration::ZERO)).unwrap();
+    rustix::net::sockopt::set_socket_linger(&gone, Some(Duration::ZERO)).unwrap();
     drop(gone);
     super::common::eventually("it has gone", || TcpProgress::of(&last).unwrap().is_none());
     die(&frontend, mover, vec![socket, other, last]).await;
     let expected = Survival { busy: 2, client_gone: 1, ..Survival::default() };
     wait_for(&frontend, expected).await;
     let mut bytes = [0; 11];
-    std::io::Read::read_exact(&mut written, &mut bytes).unwrap();
+    written.read_exact(&mut bytes).unwrap();
     assert!(ends_within(&mut written, TIMEOUT) && ends_within(&mut read, TIMEOUT));
     frontend.end().await.unwrap();
 }
@@ -277,7 +277,7 @@ fn what_is_no_ledger_or_no_session_is_a_breach() {
     let keep = encode_protect(&record, 1);
     let memory = checkpoint::create().unwrap();
     let unix: OwnedFd = UnixStream::pair().unwrap().0.into();
-    let listener: OwnedFd = std::net::TcpListener::bind("127.0.0.1:0").unwrap().into();
+    let listener: OwnedFd = TcpListener::bind("127.0.0.1:0").unwrap().into();
     let unsealed = parcel_file(b"", sealed() - rustix::fs::SealFlags::SHRINK);
     let good = |result| {
         matches!(

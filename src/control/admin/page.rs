@@ -1,4 +1,4 @@
-//! The dashboard: one page, which loads everything from this listener.
+//! The dashboard: one page, which loads everything from this listener, and a chapter of the guide.
 
 use std::sync::LazyLock;
 
@@ -20,6 +20,12 @@ pub(super) async fn page() -> impl IntoResponse {
         (REFERRER_POLICY, "no-referrer"),
     ];
     (headers, PAGE)
+}
+
+/// `GET /guide/load-tests`: that chapter of the guide, as a text.
+pub(super) async fn load_tests() -> impl IntoResponse {
+    let chapter = include_str!("../../guide/load-tests.md");
+    ([(CONTENT_TYPE, "text/plain; charset=utf-8")], chapter)
 }
 
 /// The content security policy: the page may run its own scripts, by their digests, and send requests

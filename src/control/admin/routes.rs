@@ -39,6 +39,7 @@ impl Routes {
         let admin = Admin { control, live, viewers: Viewers::default(), metrics, ready };
         let page = Router::new()
             .route("/", get(page::page))
+            .route("/guide/load-tests", get(page::load_tests))
             .layer(from_fn_with_state(Arc::clone(&guard), guard::check_origin));
         let protected = protected().layer(from_fn_with_state(guard, guard::check));
         let open = health_checks()

@@ -592,7 +592,9 @@ impl<'a> Scenario<'a> {
         let broken: Vec<_> = self.broken.iter().map(|one| (one.worker.end.id, one.error)).collect();
         let workers: Vec<_> = self.workers.iter().map(Honest::open).collect();
         let nowhere = self.clients.good().filter(|(_, one)| one.owner == Owner::Primary);
-        let nowhere: Vec<_> = nowhere.map(|(address, one)| (address, &one.session)).collect();
+        let offered = |(image, by): &(Vec<u8>, WorkerId)| (image.len(), *by);
+        let nowhere = nowhere.map(|(address, one)| (address, one.session.as_ref().map(offered)));
+        let nowhere: Vec<_> = nowhere.collect();
         let FrontendFacts { waiting, sessions_waiting, counters, slots, .. } =
             self.dispatcher.facts();
         format!(

@@ -363,6 +363,8 @@ impl Honest {
 
     /// It dies. Protected sessions go on, its other clients end with it.
     pub(super) fn die(self, clients: &mut Clients) {
+        // What it has still to say is lost with it.
+        let is_unheard = self.is_unprotected || self.end.has_waiting();
         for held in self.offered.values() {
             let client = clients.of(&held.record);
             let is_mine = client.session.as_ref().is_some_and(|(_, by)| *by == self.end.id);
@@ -375,7 +377,7 @@ impl Honest {
                     client.owner = Owner::Primary;
                     client.session = Some((image, self.end.id));
                     // It knows of those that it has heard of since.
-                    client.may_be_gone = self.is_unprotected;
+                    client.may_be_gone = is_unheard;
                 }
                 None => client.owner = Owner::Nobody,
             }
