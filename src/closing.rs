@@ -24,7 +24,7 @@ use std::time::Duration;
 use nix::sys::signal::SigSet;
 use rustix::net::sockopt::socket_linger;
 
-use crate::kernel::Interrupt;
+use crate::kernel::{Interrupt, close};
 
 /// Threads that close, at most. One that waits is joined by another.
 const MAX_THREADS: usize = 4;
@@ -67,8 +67,9 @@ impl Drop for ClientSocket {
     fn drop(&mut self) {
         let Some(socket) = self.0.take() else { return };
         // An error means that there is nothing that could linger.
-        if matches!(socket_linger(&socket), Ok(Some(time)) if !time.is_zero()) {
-            close_later(socket);
+        match socket_linger(&socket) {
+            Ok(Some(time)) if !time.is_zero() => close_later(socket),
+            _ => close(socket),
         }
     }
 }

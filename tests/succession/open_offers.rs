@@ -79,7 +79,9 @@ async fn what_somebody_has_taken_has_moved_and_the_rest_returns() {
 #[tokio::test]
 async fn what_nobody_has_received_is_its_senders() {
     for hangs in [false, true] {
-        let mut stage = Harness::new(1, Duration::from_millis(200)).await;
+        // Long enough for the other one to answer, on a busy machine, too.
+        let patience = if hangs { Duration::from_secs(1) } else { PATIENT };
+        let mut stage = Harness::new(1, patience).await;
         let (mut old, (mut client, a, socket), _, new) = deploy(&mut stage).await;
         old.offer(&a, &socket, b"a");
         is_offered(&stage, 1).await;
