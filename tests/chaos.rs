@@ -17,6 +17,7 @@ use common::load::Load;
 use common::process::{Signal, children, descriptors, signal, state};
 use common::{Primary, eventually, example};
 use rustix::pipe::fcntl_getpipe_size;
+use serde_json::json;
 
 /// Clients at a time that don't read, and whose sockets linger.
 const SLOW: u8 = 6;
@@ -107,7 +108,7 @@ fn whatever_happens_nobody_is_lost_and_all_returns_to_its_base() {
     );
     assert!(failed.len() <= (kills + crashes) * Load::CLIENTS, "{failed:?}");
     assert!(!failed.iter().any(|text| text.contains("os error 11")), "somebody hangs: {failed:?}");
-    // Back to the number of workers that was configured.
+    primary.ask("scale", json!({"to": 3}));
     primary.signal(Signal::HUP);
     eventually("three workers and their descriptors", || {
         primary.workers().len() == 3 && descriptors(primary.primary_pid()).len() == base

@@ -46,9 +46,7 @@ fn the_address_of_a_load_test_is_named_with_its_slot() {
         let mut lines = said.lines().skip_while(|line| *line != expected);
         assert!(lines.next().is_some(), "{expected} is not in {said}");
         let chapter = lines.next().unwrap_or_default();
-        let path = chapter.strip_prefix("  load tests: ").unwrap_or_default();
-        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-        assert!(root.join(path).is_file(), "{said}");
+        assert_eq!(chapter, "  see the guide's chapter \"Load tests\"", "{said}");
         // It is over when they have gone.
         drop(connections);
         eventually("no connections", || !text(&primary).contains("sticks to slot"));

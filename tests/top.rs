@@ -227,8 +227,7 @@ fn one_address_with_nearly_all_connections_is_named() {
     let client = primary.client_of(1);
     let connect = |_| connect_from(client, primary.address()).expect("room");
     let _held: Vec<_> = (0..40).map(connect).collect();
-    let said =
-        format!("{client} has 100% of connections and sticks to slot 1\nload tests: src/guide");
+    let said = format!("{client} has 100% of connections and sticks to slot 1\nsee the guide");
     terminal.wait_for(&said);
 }
 

@@ -117,7 +117,7 @@ fn refused(reader: &Reader, text: &str) -> Vec<(String, String)> {
 
 /// One primary runs one app.
 fn choose<'a>(apps: &'a [App], name: Option<&str>, source: &Path) -> Result<&'a App, String> {
-    let names: Vec<_> = apps.iter().map(|app| app.get("name")?.as_str()).collect();
+    let names: Vec<_> = apps.iter().map(name_of).collect();
     let found = match (apps, name) {
         ([only], None) => Some(only),
         (_, None) => None,
@@ -129,6 +129,13 @@ fn choose<'a>(apps: &'a [App], name: Option<&str>, source: &Path) -> Result<&'a 
         let source = source.display();
         format!("{wanted}{source} describes {known}: choose by --app, one for each primary")
     })
+}
+
+/// An app's name: one without is called by its script, as in PM2.
+fn name_of(app: &App) -> Option<&str> {
+    let text = |key: &str| app.get(key).and_then(Json::as_str);
+    let script = || Path::new(text("script").or_else(|| text("exec"))?).file_stem()?.to_str();
+    text("name").or_else(script)
 }
 
 /// Whether its owner alone can read it.

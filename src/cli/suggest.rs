@@ -31,6 +31,13 @@ pub(super) fn suggest(error: &clap::Error, words: &[OsString]) -> Option<String>
             joined(rest)
         ));
     }
+    if word == "start" && at == 1 {
+        return Some(
+            "sticky-lb starts in the foreground, without a word for it: `sticky-lb -- COMMAND` for a worker's \
+             command, `sticky-lb init --from-pm2 FILE` for a file of PM2"
+                .to_owned(),
+        );
+    }
     let command = nearest(word).filter(|_| at == 1);
     Some(match command {
         Some(command) => {
@@ -77,6 +84,7 @@ mod tests {
     #[test]
     fn a_word_that_is_no_command_is_explained() {
         for (line, expected) in [
+            ("start app.js", Some("init --from-pm2 FILE")),
             ("statsu", Some("did you mean `sticky-lb status`?")),
             ("Worker --json", Some("did you mean `sticky-lb workers --json`?")),
             ("node server.js", Some("after --: sticky-lb -- node server.js")),

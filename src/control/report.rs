@@ -149,7 +149,7 @@ pub struct DominantClient {
     pub share: f64,
     /// The slot of its next connection.
     pub slot: u16,
-    /// The page of the guide about it, in the source; the admin listener has it, too, as `/guide/load-tests`.
+    /// The chapter of the guide about it, in words; the admin listener has it as `/guide/load-tests`.
     pub guide: String,
 }
 
@@ -266,6 +266,14 @@ pub struct Rollout {
     /// The last line that this worker has printed on standard error, if it is still in memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_line: Option<String>,
+}
+
+impl Rollout {
+    /// Whether it has failed.
+    #[must_use]
+    pub fn is_aborted(&self) -> bool {
+        self.result.as_deref() == Some("aborted")
+    }
 }
 
 /// A setting that an order has left as it was.

@@ -27,7 +27,7 @@ mod workers;
 pub(super) use status::{millis, placement_name, rollout};
 
 /// The page of the guide about connections that all come from one address.
-const LOAD_TESTS: &str = "src/guide/load-tests.md";
+const LOAD_TESTS: &str = "the guide's chapter \"Load tests\"";
 
 /// Lines among which the last one of a worker is looked for: the slot's other worker prints, too.
 const LAST_LINES: usize = 1000;

@@ -63,11 +63,13 @@ pub(super) struct Reload<Read> {
     pool: PoolContext,
     /// Those that apply when the rolling restart that is under way is done.
     output: Option<OutputSettings>,
+    /// The words of the command that workers run when the rolling restart is done.
+    command: Option<Vec<String>>,
 }
 
 impl<Read> Reload<Read> {
     pub(super) fn new(reread: Read, pool: PoolContext) -> Self {
-        Self { reread, pool, output: None }
+        Self { reread, pool, output: None, command: None }
     }
 }
 
@@ -145,6 +147,7 @@ where
                 }
                 if ended.outcome == Outcome::Done {
                     self.change_output();
+                    self.operators.set_command(self.reload.command.take());
                 }
                 self.report(StatusEvent::RolledOut(ended));
             }
@@ -254,6 +257,7 @@ where
         self.triggers.change(&config).map_err(|error| chain(&error))?;
         self.log.configure(&config.log.levels);
         self.reload.output = Some(config.output.clone());
+        self.reload.command = Some(config.workers.command.words());
         self.journal.update(|snapshot| snapshot.source.clone_from(&config.source));
         self.operators.set_config(&config);
         self.operators.renew();

@@ -83,8 +83,13 @@ impl Operators {
         self.notes.send_modify(|notes| {
             notes.not_renewed.clear();
             notes.configuration.clone_from(&config.file);
-            notes.command = config.workers.command.words();
         });
+    }
+
+    /// The command that workers run, if it has changed.
+    pub(super) fn set_command(&self, words: Option<Vec<String>>) {
+        let Some(words) = words else { return };
+        self.notes.send_modify(|notes| notes.command = words);
     }
 
     /// The descriptors, for a successor.

@@ -81,22 +81,38 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// What stands before the value in that line, which may be a secret.
-    fn name_at(&self, at: usize) -> &str {
+    fn line_at(&self, at: usize) -> &str {
         let before = self.text.get(..at).unwrap_or_default();
         let start = before.rfind('\n').map_or(0, |end| end + 1);
-        let line = self.text[start..].lines().next().unwrap_or_default();
+        self.text[start..].lines().next().unwrap_or_default()
+    }
+
+    fn value_at(&self, at: usize) -> &str {
+        self.line_at(at).split_once('=').map_or("", |(_, value)| value.trim())
+    }
+
+    /// What stands before the value in that line, which may be a secret.
+    fn name_at(&self, at: usize) -> &str {
         let is_name =
             |text: &str| !text.is_empty() && text.len() < 60 && !text.contains(['"', '\'']);
-        let name = line.split('=').next().unwrap_or_default().trim();
+        let name = self.line_at(at).split('=').next().unwrap_or_default().trim();
         if is_name(name) { name } else { "" }
     }
 
     fn file(mut self) -> Result<File, SettingsError> {
         let (document, errors) = DeTable::parse_recoverable(self.text);
+        // What follows in the same line are riddles.
+        let mut said = Vec::new();
         for error in errors {
             let at = error.span().map_or(0, |span| span.start);
-            let message = error.message().trim();
+            if said.contains(&line(self.text, at)) {
+                continue;
+            }
+            said.push(line(self.text, at));
+            let message = match self.value_at(at) {
+                value if is_bare(value) => "a text has to be in quotes",
+                _ => error.message().trim(),
+            };
             match self.name_at(at) {
                 "" => self.problem(at, message),
                 name => self.problem(at, &format!("{name}: {message}")),
@@ -238,6 +254,12 @@ impl Reading<'_> {
         let text = text.replace('\n', ", ");
         self.lines.push(format!("{}:{}: {text}", self.name, line(self.text, at)));
     }
+}
+
+/// Whether this begins no value that TOML knows: a text without quotes.
+fn is_bare(value: &str) -> bool {
+    let is_text = |first: char| first.is_alphabetic() || ['.', '/', '~', '$'].contains(&first);
+    value.starts_with(is_text) && !["true", "false", "inf", "nan"].contains(&value)
 }
 
 /// The values of a setting as on the command line.
@@ -434,6 +456,10 @@ mod tests {
         assert!(lines[1].starts_with("x.toml:4: "), "{lines:?}");
         let twice = read("workers = 2\nworkers = 3\n").unwrap_err().lines;
         assert_eq!(twice, ["x.toml:2: workers: duplicate key"]);
+        for bare in ["./server", "node app.js", "/srv/run", "~/x"] {
+            let lines = read(&format!("command = {bare}\n")).unwrap_err().lines;
+            assert_eq!(lines, ["x.toml:1: command: a text has to be in quotes"], "{bare}");
+        }
         let broken = read("env = { TOKEN = \"a\" \n").unwrap_err().lines;
         assert!(broken.iter().all(|line| !line.contains("\"a\"")), "{broken:?}");
     }

@@ -6,11 +6,18 @@
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// The terminal that controls this process, if one does.
 const CONTROLLING: &str = "/dev/tty";
+
+/// How often is looked whether it is there, and how long its end is news.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The meaning of a SIGHUP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,47 +36,69 @@ pub struct Terminal {
     start: Start,
     /// It has ended and that was said: several signals come for one end.
     has_ended: Cell<bool>,
+    /// It has ended a while ago: what comes now comes from elsewhere.
+    is_past: Arc<AtomicBool>,
 }
 
 /// What was so at the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Start {
+    /// A service has no terminal, nor has what `setsid` starts.
     is_controlled: bool,
-    is_input: bool,
     /// SIGHUP was ignored, as by `nohup`.
     is_ignored: bool,
 }
 
 impl Terminal {
-    /// To be called before SIGHUP has a handler.
+    /// To be called before SIGHUP has a handler. Where there is a terminal, a thread looks each second whether
+    /// it is still there.
     #[must_use]
     pub fn find() -> Self {
-        let start = Start {
-            is_controlled: File::open(CONTROLLING).is_ok(),
-            is_input: io::stdin().is_terminal(),
-            is_ignored: is_hangup_ignored(),
-        };
-        Self { start, has_ended: Cell::new(false) }
+        let is_controlled = File::open(CONTROLLING).is_ok();
+        let start = Start { is_controlled, is_ignored: is_hangup_ignored() };
+        let is_past = Arc::<AtomicBool>::default();
+        if is_controlled {
+            let flag = Arc::clone(&is_past);
+            let look = thread::Builder::new().name("terminal".to_owned());
+            // Without one, every HUP after the end is taken for that of the end.
+            let _ = look.spawn(move || note_end(&flag));
+        }
+        Self { start, has_ended: Cell::new(false), is_past }
     }
 
     /// The meaning of a SIGHUP that has come now.
     #[must_use]
     pub fn hangup(&self) -> Hangup {
-        let meaning = self.start.meaning(is_input_hung_up(), File::open(CONTROLLING).is_err());
+        let is_end = has_ended() && !self.is_past.load(Ordering::Relaxed);
+        let meaning = self.start.meaning(is_end);
         let is_again = meaning != Hangup::Reload && self.has_ended.replace(true);
         if is_again && meaning == Hangup::Stop { Hangup::Stay } else { meaning }
     }
 }
 
 impl Start {
-    fn meaning(self, is_input_gone: bool, is_controlling_gone: bool) -> Hangup {
+    fn meaning(self, is_end: bool) -> Hangup {
         match self {
-            Self { is_controlled: false, .. } => Hangup::Reload,
-            Self { is_ignored: true, .. } if is_controlling_gone => Hangup::Stay,
-            Self { is_ignored: false, is_input: true, .. } if is_input_gone => Hangup::Stop,
+            Self { is_controlled: true, is_ignored: true } if is_end => Hangup::Stay,
+            Self { is_controlled: true, is_ignored: false } if is_end => Hangup::Stop,
             _ => Hangup::Reload,
         }
     }
+}
+
+/// Waits for the end of the terminal, and then as long as signals of it may come.
+fn note_end(is_past: &AtomicBool) {
+    while !has_ended() {
+        thread::sleep(INTERVAL);
+    }
+    thread::sleep(INTERVAL);
+    is_past.store(true, Ordering::Relaxed);
+}
+
+/// Whether the controlling terminal has ended, or the session whose it was. The shell may be faster than the
+/// kernel: then standard input shows it first, if that is the terminal.
+fn has_ended() -> bool {
+    File::open(CONTROLLING).is_err() || io::stdin().is_terminal() && is_input_hung_up()
 }
 
 /// Whether the terminal that is standard input has ended.
@@ -95,25 +124,19 @@ mod tests {
     #[test]
     fn a_terminals_end_stops_whom_a_person_has_started_in_it() {
         use Hangup::{Reload, Stay, Stop};
-        let start =
-            |is_controlled, is_input, is_ignored| Start { is_controlled, is_input, is_ignored };
-        for (start, is_input_gone, is_controlling_gone, expected) in [
-            (start(true, true, false), true, true, Stop),
-            // The shell may be faster than the kernel.
-            (start(true, true, false), true, false, Stop),
-            (start(true, true, false), false, false, Reload),
+        let start = |is_controlled, is_ignored| Start { is_controlled, is_ignored };
+        for (start, is_end, expected) in [
+            (start(true, false), true, Stop),
+            // An order.
+            (start(true, false), false, Reload),
             // nohup
-            (start(true, false, true), false, true, Stay),
-            (start(true, true, true), true, true, Stay),
-            (start(true, false, true), false, false, Reload),
-            // setsid
-            (start(false, true, false), true, true, Reload),
-            // A service.
-            (start(false, false, false), false, true, Reload),
-            // Its input is a file.
-            (start(true, false, false), false, true, Reload),
+            (start(true, true), true, Stay),
+            (start(true, true), false, Reload),
+            // A service, or setsid.
+            (start(false, false), true, Reload),
+            (start(false, true), true, Reload),
         ] {
-            assert_eq!(start.meaning(is_input_gone, is_controlling_gone), expected, "{start:?}");
+            assert_eq!(start.meaning(is_end), expected, "{start:?}");
         }
     }
 }

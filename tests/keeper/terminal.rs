@@ -152,7 +152,13 @@ fn has_ended(pid: u32) -> bool {
 
 #[test]
 fn a_terminal_that_is_closed_ends_what_was_started_in_it() {
-    for (flag, count) in [("", 2), ("--no-keeper", 1)] {
+    for (flag, count) in [
+        ("", 2),
+        ("--no-keeper", 1),
+        ("</dev/null", 2),
+        ("--no-keeper </dev/null", 1),
+        ("</dev/null &", 2),
+    ] {
         let mut terminal = Terminal::open();
         let binary = env!("CARGO_BIN_EXE_sticky-lb");
         terminal.press(&format!("{binary} --workers 1 --port 0 {flag}\n"));
@@ -163,6 +169,46 @@ fn a_terminal_that_is_closed_ends_what_was_started_in_it() {
         terminal.close();
         eventually("all have ended", || all.iter().all(|pid| has_ended(*pid)));
         assert_eq!(all.iter().take(count).filter(|pid| has_ended(**pid)).count(), count, "{flag}");
+    }
+}
+
+/// The kernel tells those in front of the shell's end, and the terminal is still open then.
+#[test]
+fn a_shell_that_is_killed_ends_what_it_has_in_front() {
+    for flag in ["", "--no-keeper"] {
+        let mut terminal = Terminal::open();
+        let binary = env!("CARGO_BIN_EXE_sticky-lb");
+        terminal.press(&format!("{binary} --workers 1 --port 0 {flag}\n"));
+        terminal.wait_for(" 1 worker ready ");
+        let first = children(terminal.shell.id())[0];
+        let all = [vec![first], children(first)].concat();
+        signal(terminal.shell.id(), Signal::KILL);
+        eventually("all have ended", || all.iter().all(|pid| has_ended(*pid)));
+    }
+}
+
+/// One that stays when its terminal has ended, by `disown`, is reloaded by whoever signals it later.
+#[test]
+fn a_hangup_long_after_the_end_of_the_terminal_is_an_order() {
+    for flag in ["", "--no-keeper"] {
+        let mut terminal = Terminal::open();
+        let binary = env!("CARGO_BIN_EXE_sticky-lb");
+        let log = own_directory().join("log");
+        let said = |text: &str| std::fs::read_to_string(&log).unwrap_or_default().contains(text);
+        let name = log.display();
+        let command = format!("{binary} --workers 1 --port 0 {flag} </dev/null >{name} 2>&1 &");
+        terminal.press(&format!("exec bash -i\n{command}\ndisown -a\n"));
+        eventually("the worker is ready", || said("worker ready"));
+        let (shell, first) = (terminal.shell.id(), children(terminal.shell.id())[0]);
+        terminal.close();
+        eventually("the shell has ended", || has_ended(shell));
+        // It is an order as soon as the end is past.
+        std::thread::park_timeout(std::time::Duration::from_secs(3));
+        assert!(!has_ended(first), "it has stopped");
+        signal(first, Signal::HUP);
+        eventually("a reload, as ordered", || said("rolling restart done"));
+        signal(first, Signal::TERM);
+        eventually("it has ended", || has_ended(first));
     }
 }
 

@@ -3,12 +3,13 @@
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::client::ControlClient;
+use crate::cli::commands::show::more_of_failure;
 use crate::cli::failure::Failure;
 use crate::cli::screen::{Look, complain};
 use crate::cli::units::{clean, counted};
 use crate::control::client::ClientError;
 use crate::control::protocol::{Line, Request};
-use crate::control::report::{NotApplied, Rollout};
+use crate::control::report::{NotApplied, Rollout, Status};
 
 const GOES_ON: &str =
     "not followed any more: the rolling restart goes on, `sticky-lb status` says how far it is";
@@ -48,7 +49,16 @@ pub(super) fn reload(client: &mut ControlClient) -> Result<(), Failure> {
     if !client.json {
         complain_of(&rollout.not_applied);
     }
-    failure_reason(&rollout).map_or(Ok(()), |reason| Err(Failure::Failed(reason)))
+    let Some(reason) = failure_reason(&rollout) else { return Ok(()) };
+    let more = if client.json { None } else { more(client, rollout.number) };
+    Err(Failure::Failed(reason + &more.unwrap_or_default()))
+}
+
+/// The status knows more of one that was aborted.
+fn more(client: &ControlClient, number: u64) -> Option<String> {
+    let status: Status = client.ask(&Request::Status {}).ok()?;
+    let failed = status.last_rollout.filter(|it| it.number == number && it.is_aborted())?;
+    Some(more_of_failure(&status.name, &failed))
 }
 
 /// Says which changed settings were not applied, and what applies them.

@@ -16,7 +16,7 @@ use crate::cli::units::{
     NOTHING, bytes, clean, clock, counted, maybe, millis, percent, rate, seconds,
 };
 use crate::control::protocol::Request;
-use crate::control::report::{Slot, Status, Worker};
+use crate::control::report::{Rollout, Slot, Status, Worker};
 
 /// Slots that are listed by number.
 const LISTED: usize = 8;
@@ -188,15 +188,25 @@ fn runs(command: &[String], status: &Status) -> String {
 /// A rolling restart that has failed and was not followed by another one: when, why, and where to look.
 fn failed_rollout(status: &Status) -> Option<String> {
     let failed = status.last_rollout.as_ref().filter(|_| status.rollout.is_none())?;
-    if failed.result.as_deref() != Some("aborted") {
+    if !failed.is_aborted() {
         return None;
     }
     let time = maybe(failed.ended_ms, |at| clock(at, Timestamp::now(), &TimeZone::system()));
     let reason = failed.reason.as_deref().map_or_else(|| "no reason known".to_owned(), clean);
-    let words = failed.last_line.as_deref().map(|line| format!(", its last line: {}", clean(line)));
-    let logs = failed.failed_slot.map(|slot| format!("; `sticky-lb logs --slot {slot}` has more"));
-    let (words, logs) = (words.unwrap_or_default(), logs.unwrap_or_default());
-    Some(format!("{}, aborted at {time}: {reason}{words}{logs}", progress(failed)))
+    let more = more_of_failure(&status.name, failed);
+    Some(format!("{}, aborted at {time}: {reason}{more}", progress(failed)))
+}
+
+/// The last words of the worker for which a rolling restart was aborted, and what to do.
+pub(super) fn more_of_failure(name: &str, failed: &Rollout) -> String {
+    let last_line = failed.last_line.as_deref().map(clean);
+    let words = last_line.map(|line| format!(", its last line: {line}")).unwrap_or_default();
+    let command = format!("sticky-lb --name {}", clean(name));
+    let logs = match failed.failed_slot.filter(|_| failed.last_line.is_some()) {
+        Some(slot) => format!(" (`{command} logs --slot {slot}` has more)"),
+        None => String::new(),
+    };
+    format!("{words}{logs}; the workers of before go on: mend it, then `{command} reload`")
 }
 
 /// Where a browser finds the admin listener.
@@ -263,7 +273,7 @@ fn warnings(status: &Status, workers: &[Worker]) -> Vec<(Tone, String)> {
     }
     if let Some(client) = &status.dominant_client {
         // On a line of its own, the address of the page is whole.
-        let text = format!("{}\n  load tests: {}", sentence(client), clean(&client.guide));
+        let text = format!("{}\n  see {}", sentence(client), clean(&client.guide));
         warnings.push((Tone::Warn, text));
     }
     warnings.extend(failed_rollout(status).map(|text| (Tone::Bad, text)));
@@ -443,11 +453,12 @@ mod tests {
             last_line: Some("boom".into()),
             ..Rollout::default()
         };
-        let status = Status { last_rollout: Some(failed), ..status() };
+        let status = Status { name: "app".into(), last_rollout: Some(failed), ..status() };
         let text = failed_rollout(&status).unwrap();
         assert!(text.starts_with("rolling restart 2 by command: 0 of 4 slots replaced"), "{text}");
-        let end = "new worker in slot 3 exited with status 1, its last line: boom; `sticky-lb logs \
-                   --slot 3` has more";
+        let end = "new worker in slot 3 exited with status 1, its last line: boom (`sticky-lb --name app \
+                   logs --slot 3` has more); the workers of before go on: mend it, then `sticky-lb \
+                   --name app reload`";
         assert!(text.ends_with(end), "{text}");
         let next = Status { rollout: Some(Rollout::default()), ..status };
         assert_eq!(failed_rollout(&next), None);

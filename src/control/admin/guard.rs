@@ -86,6 +86,10 @@ impl Guard {
 
     /// Logs a wrong token, with a limited rate.
     fn warn(&self, request: &Request) {
+        // A page that is opened has none yet.
+        if !request.headers().contains_key(AUTHORIZATION) {
+            return;
+        }
         let (now, peer) = (Timestamp::now(), request.extensions().get::<Peer>());
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         warned.1 += 1;

@@ -11,6 +11,7 @@ use crate::cli::dominance::sentence;
 use crate::cli::top::format::{count, duration};
 use crate::cli::top::state::State;
 use crate::cli::top::theme::Look;
+use crate::cli::units::clean;
 use crate::control::report::{Rollout, Status};
 
 /// Snapshots come each second; if none has come for so many, it is said.
@@ -30,8 +31,14 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, look: Look)
 pub(super) fn notes(status: &Status, width: u16) -> Vec<String> {
     let rollout = status.rollout.iter().map(progress);
     let dominant = status.dominant_client.iter();
-    let dominant = dominant.flat_map(|it| [sentence(it), format!("load tests: {}", it.guide)]);
-    rollout.chain(dominant).flat_map(|note| wrapped(&note, width.into())).collect()
+    let dominant = dominant.flat_map(|it| [sentence(it), format!("see {}", clean(&it.guide))]);
+    let failed = status.last_rollout.iter();
+    let failed = failed.filter(|it| status.rollout.is_none() && it.is_aborted());
+    let failed = failed.map(|it| {
+        let reason = it.reason.as_deref().map_or_else(|| "no reason known".to_owned(), clean);
+        format!("rolling restart {} aborted: {reason}; `sticky-lb status` has more", it.number)
+    });
+    rollout.chain(failed).chain(dominant).flat_map(|note| wrapped(&note, width.into())).collect()
 }
 
 fn who(status: &Status) -> Line<'_> {
