@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// The terminal that controls this process, if one does.
@@ -59,9 +60,12 @@ impl Terminal {
         let is_past = Arc::<AtomicBool>::default();
         if is_controlled {
             let flag = Arc::clone(&is_past);
+            // Signals are for threads that handle them.
+            let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
             let look = thread::Builder::new().name("terminal".to_owned());
             // Without one, every HUP after the end is taken for that of the end.
             let _ = look.spawn(move || note_end(&flag));
+            before.into_iter().for_each(|mask| _ = mask.thread_set_mask());
         }
         Self { start, has_ended: Cell::new(false), is_past }
     }

@@ -157,10 +157,12 @@ fn a_terminal_that_is_closed_ends_what_was_started_in_it() {
         ("--no-keeper", 1),
         ("</dev/null", 2),
         ("--no-keeper </dev/null", 1),
+        // A shell that tells its jobs; others let go on what is behind.
         ("</dev/null &", 2),
     ] {
         let mut terminal = Terminal::open();
         let binary = env!("CARGO_BIN_EXE_sticky-lb");
+        terminal.press("exec bash -i\n");
         terminal.press(&format!("{binary} --workers 1 --port 0 {flag}\n"));
         terminal.wait_for(" 1 worker ready ");
         let first = children(terminal.shell.id())[0];

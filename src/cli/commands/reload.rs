@@ -3,7 +3,6 @@
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::client::ControlClient;
-use crate::cli::commands::show::more_of_failure;
 use crate::cli::failure::Failure;
 use crate::cli::screen::{Look, complain};
 use crate::cli::units::{clean, counted};
@@ -59,6 +58,18 @@ fn more(client: &ControlClient, number: u64) -> Option<String> {
     let status: Status = client.ask(&Request::Status {}).ok()?;
     let failed = status.last_rollout.filter(|it| it.number == number && it.is_aborted())?;
     Some(more_of_failure(&status.name, &failed))
+}
+
+/// The last words of the worker for which a rolling restart was aborted, and what to do.
+pub(super) fn more_of_failure(name: &str, failed: &Rollout) -> String {
+    let last_line = failed.last_line.as_deref().map(clean);
+    let words = last_line.map(|line| format!(", its last line: {line}")).unwrap_or_default();
+    let command = format!("sticky-lb --name {}", clean(name));
+    let logs = match failed.failed_slot.filter(|_| failed.last_line.is_some()) {
+        Some(slot) => format!(" (`{command} logs --slot {slot}` has more)"),
+        None => String::new(),
+    };
+    format!("{words}{logs}; the workers of before go on: mend it, then `{command} reload`")
 }
 
 /// Says which changed settings were not applied, and what applies them.

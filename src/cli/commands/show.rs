@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 
 use crate::cli::client::ControlClient;
 use crate::cli::commands::follow::event_line;
-use crate::cli::commands::reload::progress;
+use crate::cli::commands::reload::{more_of_failure, progress};
 use crate::cli::dominance::sentence;
 use crate::cli::failure::Failure;
 use crate::cli::screen::{Look, Tone};
@@ -16,7 +16,7 @@ use crate::cli::units::{
     NOTHING, bytes, clean, clock, counted, maybe, millis, percent, rate, seconds,
 };
 use crate::control::protocol::Request;
-use crate::control::report::{Rollout, Slot, Status, Worker};
+use crate::control::report::{Slot, Status, Worker};
 
 /// Slots that are listed by number.
 const LISTED: usize = 8;
@@ -195,18 +195,6 @@ fn failed_rollout(status: &Status) -> Option<String> {
     let reason = failed.reason.as_deref().map_or_else(|| "no reason known".to_owned(), clean);
     let more = more_of_failure(&status.name, failed);
     Some(format!("{}, aborted at {time}: {reason}{more}", progress(failed)))
-}
-
-/// The last words of the worker for which a rolling restart was aborted, and what to do.
-pub(super) fn more_of_failure(name: &str, failed: &Rollout) -> String {
-    let last_line = failed.last_line.as_deref().map(clean);
-    let words = last_line.map(|line| format!(", its last line: {line}")).unwrap_or_default();
-    let command = format!("sticky-lb --name {}", clean(name));
-    let logs = match failed.failed_slot.filter(|_| failed.last_line.is_some()) {
-        Some(slot) => format!(" (`{command} logs --slot {slot}` has more)"),
-        None => String::new(),
-    };
-    format!("{words}{logs}; the workers of before go on: mend it, then `{command} reload`")
 }
 
 /// Where a browser finds the admin listener.
