@@ -198,7 +198,7 @@ fn a_hangup_long_after_the_end_of_the_terminal_is_an_order() {
         let log = own_directory().join("log");
         let said = |text: &str| std::fs::read_to_string(&log).unwrap_or_default().contains(text);
         let name = log.display();
-        let command = format!("{binary} --workers 1 --port 0 {flag} </dev/null >{name} 2>&1 &");
+        let command = format!("{binary} --workers 1 --port 0 {flag} >{name} 2>&1 &");
         terminal.press(&format!("exec bash -i\n{command}\ndisown -a\n"));
         eventually("the worker is ready", || said("worker ready"));
         let (shell, first) = (terminal.shell.id(), children(terminal.shell.id())[0]);
