@@ -7,7 +7,7 @@
 use std::ffi::CString;
 use std::io;
 use std::mem::{MaybeUninit, offset_of};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr::NonNull;
@@ -28,9 +28,11 @@ use tokio::io::unix::AsyncFd;
 
 /// Closes a descriptor. That of the standard library is a cancellation point of libc, which costs two atomic
 /// operations in a process with threads, at every connection.
+#[cfg(feature = "cli")]
 pub(crate) fn close(descriptor: OwnedFd) {
+    let number = std::os::fd::IntoRawFd::into_raw_fd(descriptor);
     // SAFETY: it was owned, so nobody else uses its number.
-    unsafe { rustix::io::close(descriptor.into_raw_fd()) }
+    unsafe { rustix::io::close(number) }
 }
 
 /// Takes over a descriptor that this process was started with, by its number, and marks it
