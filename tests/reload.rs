@@ -138,6 +138,28 @@ fn what_only_a_new_primary_can_change_is_said() {
 }
 
 #[test]
+fn a_reload_that_fails_says_why_and_what_runs_on() {
+    let (builder, file) = configured("workers = 1\nname = \"app\"\n");
+    let primary = builder.start();
+    let before = primary.status()["command"].clone();
+    let failing = "command = [\"sh\", \"-c\", \"echo no database >&2; exit 3\"]\n";
+    fs::write(&file, format!("workers = 1\nname = \"app\"\n{failing}")).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sticky-lb"));
+    let output = command.args(["reload", "--control"]).arg(primary.control()).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    for expected in [
+        "exited with status 3, its last line: no database",
+        "`sticky-lb --name app logs --slot 0` has more",
+        "the workers of before go on: mend it, then `sticky-lb --name app reload`",
+    ] {
+        assert!(error.contains(expected), "{expected}: {error}");
+    }
+    assert_eq!(primary.status()["command"], before, "what runs is what ran");
+    primary.stop();
+}
+
+#[test]
 fn the_command_says_what_was_not_applied_and_what_applies_it() {
     let (builder, file) = configured("workers = 1\n");
     let primary = builder.start();

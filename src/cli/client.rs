@@ -92,6 +92,19 @@ impl ControlClient {
         Ok(begun.finish(|_| Ok::<_, ClientError>(()))?)
     }
 
+    /// As [`Self::ask`], after something that has taken its time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::ask`].
+    pub(super) fn ask_later<T: DeserializeOwned>(
+        &mut self,
+        request: &Request,
+    ) -> Result<T, Failure> {
+        self.deadline = Deadline::after(TIMEOUT);
+        self.ask(request)
+    }
+
     /// Asks, and prints the answer as text or as JSON.
     ///
     /// # Errors

@@ -157,8 +157,8 @@ impl Search {
         self.folders.push(folder);
     }
 
-    /// Asks whoever listens on a socket. It is passed over if nobody does, as it is left from a primary that
-    /// was killed, or another user.
+    /// Asks the program that listens on a socket. It is passed over if nobody does, as it is left from a
+    /// primary that was killed, or another user.
     fn probe(&mut self, path: PathBuf, until: Timestamp) {
         let deadline = Deadline::after(TIMEOUT.min(until.since(Timestamp::now())));
         let begun = Conversation::begin(&path, &Request::Status {}, deadline);

@@ -1,5 +1,7 @@
 //! `reload`: follows a rolling restart to its end.
 
+use std::time::Duration;
+
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::client::ControlClient;
@@ -12,6 +14,10 @@ use crate::control::report::{NotApplied, Rollout, Status};
 
 const GOES_ON: &str =
     "not followed any more: the rolling restart goes on, `sticky-lb status` says how far it is";
+
+/// Looks for more about a failure, and the pause between two.
+const LOOKS: u32 = 6;
+const PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) fn reload(client: &mut ControlClient) -> Result<(), Failure> {
     let mut waiting = client.begin(&Request::Reload {}, GOES_ON)?;
@@ -39,7 +45,13 @@ pub(super) fn reload(client: &mut ControlClient) -> Result<(), Failure> {
                 }
             }
             Line::Done(done) => break done,
-            Line::Error(problem) => return Err(ClientError::Problem(problem).into()),
+            Line::Error(problem) => {
+                let more = number.filter(|_| !client.json).and_then(|it| more(client, it));
+                return Err(match more {
+                    Some(more) => Failure::Failed(clean(&problem.message) + &more),
+                    None => ClientError::Problem(problem).into(),
+                });
+            }
         }
     };
     drop(progress);
@@ -48,16 +60,25 @@ pub(super) fn reload(client: &mut ControlClient) -> Result<(), Failure> {
     if !client.json {
         complain_of(&rollout.not_applied);
     }
-    let Some(reason) = failure_reason(&rollout) else { return Ok(()) };
-    let more = if client.json { None } else { more(client, rollout.number) };
-    Err(Failure::Failed(reason + &more.unwrap_or_default()))
+    failure_reason(&rollout).map_or(Ok(()), |reason| Err(Failure::Failed(reason)))
 }
 
-/// The status knows more of one that was aborted.
-fn more(client: &ControlClient, number: u64) -> Option<String> {
-    let status: Status = client.ask(&Request::Status {}).ok()?;
-    let failed = status.last_rollout.filter(|it| it.number == number && it.is_aborted())?;
-    Some(more_of_failure(&status.name, &failed))
+/// The status knows more of one that was aborted, a moment later: it is made a few times a second, and the
+/// worker's last words may still be on their way.
+fn more(client: &mut ControlClient, number: u64) -> Option<String> {
+    let mut found = None;
+    for _ in 0..LOOKS {
+        let status: Status = client.ask_later(&Request::Status {}).ok()?;
+        let last = status.last_rollout.filter(|it| it.number == number && it.is_aborted());
+        if let Some(failed) = last {
+            found = Some(more_of_failure(&status.name, &failed));
+            if failed.last_line.is_some() {
+                break;
+            }
+        }
+        std::thread::sleep(PAUSE);
+    }
+    found
 }
 
 /// The last words of the worker for which a rolling restart was aborted, and what to do.

@@ -72,7 +72,7 @@ impl Chunk {
         let worker = WorkerId { slot, generation: Generation(u32::from_le_bytes(*generation)) };
         let stream = if flags & 1 == 0 { Stream::Out } else { Stream::Err };
         let time = Timestamp::from_microsecond(i64::from_le_bytes(*time)).ok()?;
-        // Whoever reads lines counts on their ends.
+        // A reader of lines counts on their ends.
         let is_whole = bytes.last().is_none_or(|last| *last == b'\n');
         is_whole.then(|| Self {
             origin: Origin { worker, pid: i32::from_le_bytes(*pid), stream },

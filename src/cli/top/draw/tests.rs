@@ -182,6 +182,19 @@ fn what_a_rollout_waits_for_is_read_to_the_end() {
 }
 
 #[test]
+fn a_rolling_restart_that_has_failed_is_named() {
+    let mut state = state(4);
+    let reason = Some("new worker in slot 0 exited with status 3".to_owned());
+    let result = Some("aborted".to_owned());
+    state.status.last_rollout = Some(Rollout { number: 2, result, reason, ..Rollout::default() });
+    let screen = lines(&state, (120, 24));
+    let said = "rolling restart 2 aborted: new worker in slot 0 exited with status 3; `sticky-lb status` has more";
+    assert_eq!(screen[2], said);
+    state.status.last_rollout.as_mut().unwrap().result = Some("done".to_owned());
+    assert_ne!(lines(&state, (120, 24))[2], said);
+}
+
+#[test]
 fn an_address_that_has_nearly_all_connections_is_named() {
     let mut state = state(4);
     state.status.dominant_client = Some(DominantClient {

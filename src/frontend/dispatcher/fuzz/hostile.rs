@@ -27,7 +27,7 @@ const FLOOD: usize = 300;
 #[derive(Default)]
 struct Loot {
     records: Vec<ConnectionRecord>,
-    /// Whoever closes one that lingers would wait for it.
+    /// Closing one that lingers means to wait for it.
     sockets: Vec<Deferred>,
     /// Numbers of questions that it was asked.
     resyncs: Vec<u64>,
