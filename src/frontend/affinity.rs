@@ -3,7 +3,7 @@
 //! Pure: no I/O, no allocation, no state. The key is the same on every machine and in every run,
 //! as long as digest, secret and prefix lengths are.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use md5::Md5;
@@ -90,7 +90,10 @@ impl Affinity {
         let mut text = [0; LONGEST];
         let mut rest = &mut text[..];
         // The longest address fits, so that this cannot fail.
-        let _ = write!(rest, "{}", self.counts(address));
+        let _ = match self.counts(address) {
+            IpAddr::V4(v4) => write_v4(&mut rest, v4),
+            IpAddr::V6(v6) => write!(rest, "{v6}"),
+        };
         let unused = rest.len();
         let text = &text[..LONGEST - unused];
         match &self.seeded {
@@ -128,6 +131,19 @@ fn cut(address: IpAddr, prefixes: Prefixes) -> IpAddr {
             Ipv6Addr::from_bits(v6.to_bits() & mask).into()
         }
     }
+}
+
+/// As `Display` does, which takes a tenth of a microsecond more a connection.
+fn write_v4(text: &mut impl Write, address: Ipv4Addr) -> io::Result<()> {
+    let mut dot: &[u8] = b"";
+    for octet in address.octets() {
+        text.write_all(dot)?;
+        dot = b".";
+        let digits = [octet / 100, octet / 10 % 10, octet % 10].map(|digit| b'0' + digit);
+        let leading_zeros = usize::from(octet < 100) + usize::from(octet < 10);
+        text.write_all(&digits[leading_zeros..])?;
+    }
+    Ok(())
 }
 
 fn first_eight(digest: &[u8]) -> u64 {
@@ -201,6 +217,17 @@ mod tests {
         let with = |secret| Affinity::new(DigestKind::Md5, secret, WHOLE).key([10, 0, 0, 1].into());
         assert_ne!(with(b"a"), with(b"b"));
         assert_ne!(with(b"a"), with(b""));
+    }
+
+    #[test]
+    fn an_ipv4_address_is_written_as_everybody_writes_it() {
+        for octet in 0..=u8::MAX {
+            for address in [Ipv4Addr::new(octet, 0, 10, 255), Ipv4Addr::new(1, 99, 100, octet)] {
+                let mut text = Vec::new();
+                write_v4(&mut text, address).unwrap();
+                assert_eq!(String::from_utf8(text).unwrap(), address.to_string());
+            }
+        }
     }
 
     proptest! {
