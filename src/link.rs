@@ -29,6 +29,7 @@ pub mod connection;
 pub mod dialect;
 pub mod error;
 pub mod event;
+pub mod evidence;
 pub mod image_budget;
 pub mod in_flight;
 pub mod inherit;

@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod drain;
 pub mod ids;
 pub mod message;
+pub mod peer;
 #[cfg(test)]
 pub(crate) mod random;
 pub mod scm_rights;

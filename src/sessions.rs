@@ -10,6 +10,7 @@ pub mod host;
 pub mod lines;
 pub mod open_offers;
 pub mod pace;
+mod proofs;
 mod protected;
 pub mod rebalance;
 pub mod recovery;

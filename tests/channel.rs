@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use sticky_lb::internals::link::Link;
 use sticky_lb::internals::link::connection::PendingConnection;
 use sticky_lb::internals::link::event::LinkEvent;
+use sticky_lb::internals::link::evidence::Evidence;
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use sticky_lb::protocol::message::{
     ConnectionRecord, HELLO, MAX_IDS, MAX_TO_WORKER, ToWorker, decode_to_worker, encode_refuse,
@@ -159,7 +160,12 @@ impl Model {
         for connection in recovered.untouched {
             assert!(self.returned.insert(connection.record.id.0), "given back twice");
         }
-        assert_eq!(recovered.lost.len(), 0, "nobody has read anything");
+        for connection in recovered.in_flight {
+            let PendingConnection { record, socket, .. } = &connection;
+            let evidence = Evidence::of(socket, record.client, false);
+            assert!(connection.is_untouched(&evidence), "nobody has read anything");
+            assert!(self.returned.insert(record.id.0), "given back twice");
+        }
         let acknowledged = self.acknowledged + recovered.acknowledged.len() as u64;
         assert_eq!(acknowledged, self.acknowledged_by_worker);
         assert_eq!(acknowledged + self.returned.len() as u64, self.next);

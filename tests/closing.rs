@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use common::client::{ask, connect_from};
 use common::{Primary, eventually};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
+use serde_json::json;
 
 /// Clients that don't read.
 const CLIENTS: usize = 100;
@@ -70,5 +71,52 @@ fn a_socket_that_lingers_within_another_keeps_nobody() {
     let _slow = slow_clients(primary.clients_of(0, 1), primary.address());
     primary.wait_for_log("worker killed: it breaks the protocol");
     assert!(time_of(&primary, primary.client_of(1)) < Duration::from_secs(10));
+    primary.stop();
+}
+
+/// A worker of slot 0 holds the lock of its client's socket for seconds, in which the kernel tells nobody about
+/// the socket. Those of the other slots play another role.
+fn locked(role: &str, others: &str) -> (Primary, TcpStream) {
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/workers/lock_holder.py");
+    let script = format!(
+        "if [ $STICKY_LB_SLOT = 0 ]; then exec python3 {program} {role}; fi; exec python3 {program} {others}"
+    );
+    let primary = Primary::with_workers(3).arguments(&["--protect"]).worker(&["sh", "-c", &script]);
+    let primary = primary.start();
+    let client = connect_from(primary.client_of(0), primary.address()).unwrap();
+    primary.wait_for_log("holds");
+    (primary, client)
+}
+
+/// Others are served, if their worker had to be started meanwhile.
+fn serves_on(primary: &Primary) {
+    for slot in [1, 2] {
+        let time = time_of(primary, primary.client_of(slot));
+        assert!(time < Duration::from_secs(4), "a client of slot {slot} has waited for {time:?}");
+    }
+}
+
+#[test]
+fn an_offer_is_taken_while_its_socket_is_in_use() {
+    let (primary, _client) = locked("offers", "dies");
+    serves_on(&primary);
+    primary.stop();
+}
+
+#[test]
+fn a_session_in_use_whose_taker_has_died_is_not_waited_for() {
+    let (primary, _client) = locked("leaves", "dies");
+    primary.begin("drain", json!({"slot": 0}));
+    primary.wait_for_log("kernel does not tell what a dead worker has done with its sockets");
+    serves_on(&primary);
+    primary.stop();
+}
+
+#[test]
+fn a_protected_session_in_use_is_not_waited_for() {
+    let (primary, _client) = locked("leaves", "protects");
+    primary.begin("drain", json!({"slot": 0}));
+    primary.wait_for_log("kernel does not tell what a dead worker has done with its sockets");
+    serves_on(&primary);
     primary.stop();
 }

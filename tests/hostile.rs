@@ -94,9 +94,18 @@ fn a_session_with_another_address() {
     forges("offers-another-address", "is of no connection that was accepted");
 }
 
+/// Only its taker can look without waiting for those who use the socket.
 #[test]
-fn a_session_with_a_socket_of_another() {
-    forges("offers-another-socket", "carries a socket of another client, which it may not");
+fn a_session_with_a_socket_of_another_is_taken_by_nobody() {
+    let primary = Primary::with_workers(3).slot_zero_plays("offers-another-socket").start();
+    let client = primary.client_of(0);
+    let mut unanswered = common::client::connect_from(client, primary.address()).unwrap();
+    common::client::send_get(&mut unanswered, "/").unwrap();
+    common::eventually("it has come", || primary.status()["acknowledged"] == 1);
+    primary.begin("drain", serde_json::json!({"slot": 0}));
+    primary.wait_for_log("another worker offers it with the socket of another client");
+    assert_ne!(ask(primary.client_of(1), primary.address()).slot(), 0);
+    assert_eq!(primary.stop()["lost"], 0);
 }
 
 #[test]

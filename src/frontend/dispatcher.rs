@@ -35,7 +35,7 @@ use crate::link::error::ChannelError;
 use crate::link::event::{LinkEvent, SessionEvent};
 use crate::link::seam::{CommandReceiver, SlotCommand, SlotEventKind, WorkerId};
 use crate::protocol::ids::{SlotId, Timestamp};
-use crate::sessions::broker::{Broker, BrokerSettings, BrokerState};
+use crate::sessions::broker::{Broker, BrokerSettings, BrokerState, Proven};
 use crate::sessions::close_requests::PaceSettings;
 use crate::sessions::host::Host;
 
@@ -154,6 +154,13 @@ impl Dispatcher {
         }
         router.resume(before.router);
         let tally = Tally { counters: before.counters, stats: before.stats, shared: before.page };
+        let broker = Broker::resume(
+            &BrokerSettings { max_protected, pace, report_timeout, record_key },
+            state,
+            queued,
+        );
+        let broker = broker.map_err(DispatchError::Wait)?;
+        poller.add(Source::Proofs, broker.proven()).map_err(DispatchError::Wait)?;
         let mut routing = Routing::new(slots, router, tally, before.unroutable, max_held);
         routing.close_unroutable(arrivals.is_closed());
         Ok(Self {
@@ -163,11 +170,7 @@ impl Dispatcher {
             now: routing.begin_turn(),
             arrivals,
             routing,
-            broker: Broker::resume(
-                &BrokerSettings { max_protected, pace, report_timeout, record_key },
-                state,
-                queued,
-            ),
+            broker,
             mode: Mode::Waiting,
             restored: RestoredFlags::new(before.slots.quarantined, before.slots.stalled),
         })
@@ -212,13 +215,17 @@ impl Dispatcher {
         match self.mode {
             Mode::Ended => true,
             Mode::HandingOver { deadline } => {
-                self.routing.slots().in_flight() == 0 || self.now >= deadline
+                let is_idle = self.routing.slots().in_flight() == 0 && !self.broker.is_proving();
+                is_idle || self.now >= deadline
             }
             _ => false,
         }
     }
 
-    fn into_handover(self) -> FrontendHandover {
+    fn into_handover(mut self) -> FrontendHandover {
+        while let Some(proven) = self.broker.take_all_proven(&mut self.routing) {
+            self.settle(proven);
+        }
         let (listener, accept_errors) = self.arrivals.into_parts();
         let (slots, router, tally, unroutable) = self.routing.into_parts();
         let record_key = self.broker.record_key();
@@ -253,12 +260,16 @@ impl Dispatcher {
             match source {
                 Source::Commands => self.handle_commands(),
                 Source::Queries => self.handle_queries(),
+                Source::Proofs => self.broker.clear_proven(),
                 Source::Worker(worker) => drop(self.listen_to(worker)),
                 Source::Listener => backlog = true,
             }
         }
         if backlog && !matches!(self.mode, Mode::HandingOver { .. }) {
             self.accept()?;
+        }
+        while let Some(proven) = self.broker.take_proven(&mut self.routing) {
+            self.settle(proven);
         }
         if self.routing.take_tick() {
             self.tick()?;
@@ -573,7 +584,7 @@ impl Dispatcher {
         if self.broker.is_recovering() {
             self.routing.count_acknowledged(recovered.uncounted);
         }
-        self.broker.worker_died(&mut self.routing, worker, &mut recovered);
+        self.broker.worker_died(&mut self.routing, worker, has_stalled, &mut recovered);
         for connection in recovered.acknowledged {
             if connection.transfer.is_some() {
                 self.broker.acknowledged(&mut self.routing, worker, &connection);
@@ -581,11 +592,20 @@ impl Dispatcher {
                 self.routing.complete_one(worker, &connection.record);
             }
         }
-        self.close_used(worker, recovered.lost);
         for connection in recovered.untouched {
             self.redispatch_after_crash(worker.slot, connection, has_stalled);
         }
         self.broker.restore(&mut self.routing, worker, recovered.offered);
+    }
+
+    /// What was on its way to a dead worker goes to others, if that has not used it.
+    fn settle(&mut self, proven: Proven) {
+        let Proven { worker, has_stalled, untouched, used } = proven;
+        self.close_used(worker, used);
+        for connection in untouched {
+            self.redispatch_after_crash(worker.slot, connection, has_stalled);
+        }
+        self.finish_stopping();
     }
 
     /// Closes connections that a dead worker has used and not acknowledged.
@@ -614,7 +634,8 @@ impl Dispatcher {
     /// Ends a stop when the last connections are handed over or have had their time.
     fn finish_stopping(&mut self) {
         let Mode::Stopping { deadline, .. } = self.mode else { return };
-        let is_done = self.arrivals.is_closed() && self.routing.is_idle();
+        let is_idle = self.routing.is_idle() && !self.broker.is_proving();
+        let is_done = self.arrivals.is_closed() && is_idle;
         if !is_done && self.now < deadline {
             return;
         }

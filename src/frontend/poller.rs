@@ -26,6 +26,8 @@ pub enum Source {
     Commands,
     /// An operator has asked something.
     Queries,
+    /// It is proven what a dead worker has done with what it leaves.
+    Proofs,
     /// A worker has sent a message.
     Worker(WorkerId),
 }
@@ -109,12 +111,14 @@ impl Poller {
 const LISTENER: u64 = u64::MAX;
 const COMMANDS: u64 = u64::MAX - 1;
 const QUERIES: u64 = u64::MAX - 2;
+const PROOFS: u64 = u64::MAX - 3;
 
 fn data(source: Source) -> EventData {
     EventData::new_u64(match source {
         Source::Listener => LISTENER,
         Source::Commands => COMMANDS,
         Source::Queries => QUERIES,
+        Source::Proofs => PROOFS,
         Source::Worker(WorkerId { slot, generation }) => {
             u64::from(slot.0) << 32 | u64::from(generation.0)
         }
@@ -127,6 +131,7 @@ fn source(data: u64) -> Source {
         LISTENER => Source::Listener,
         COMMANDS => Source::Commands,
         QUERIES => Source::Queries,
+        PROOFS => Source::Proofs,
         worker => Source::Worker(WorkerId {
             slot: SlotId((worker >> 32) as u16),
             generation: Generation(worker as u32),
@@ -144,7 +149,13 @@ mod tests {
     fn sources_are_told_apart_and_can_be_ignored() {
         let (mut poller, mut ready) = (Poller::new().unwrap(), Vec::new());
         let worker = WorkerId { slot: SlotId(u16::MAX), generation: Generation(u32::MAX) };
-        let sources = [Source::Listener, Source::Commands, Source::Queries, Source::Worker(worker)];
+        let sources = [
+            Source::Listener,
+            Source::Commands,
+            Source::Queries,
+            Source::Proofs,
+            Source::Worker(worker),
+        ];
         let pipes: Vec<_> = sources.iter().map(|_| io::pipe().unwrap()).collect();
         for (source, (reader, _)) in sources.iter().zip(&pipes) {
             poller.add(*source, reader.as_fd()).unwrap();

@@ -4,19 +4,16 @@
 //! Never looks into the bytes that a session travels with.
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use rustix::net::getpeername;
-
 use crate::closing::{ClientSocket, Deferred};
+use crate::link::evidence::Evidence;
 use crate::link::image_budget::{ImageBudget, ImageShare};
 use crate::protocol::checkpoint::{Checkpoint, Entry};
 use crate::protocol::ids::{SlotId, WorkerId};
 use crate::protocol::message::{ConnectionRecord, MAX_INLINE_IMAGE};
 use crate::protocol::sealed::seal;
-use crate::protocol::tcp_progress::{TcpProgress, is_untouched, is_untouched_since};
+use crate::protocol::tcp_progress::TcpProgress;
 
 /// An accepted connection that no worker owns yet. Dropping it closes it, without waiting.
 #[derive(Debug)]
@@ -32,14 +29,13 @@ pub struct PendingConnection {
 }
 
 impl PendingConnection {
-    /// Whether no worker has used its socket since the primary has it.
+    /// Whether no worker has used its socket since the primary has it, as its evidence shows.
     #[must_use]
-    pub fn is_untouched(&self) -> bool {
-        let untouched = match &self.transfer {
-            None => is_untouched(&self.socket),
-            Some(transfer) => is_untouched_since(&self.socket, transfer.usage),
-        };
-        untouched.unwrap_or(false)
+    pub fn is_untouched(&self, evidence: &Evidence) -> bool {
+        let Some(transfer) = &self.transfer else { return evidence.is_unused };
+        transfer
+            .usage
+            .is_some_and(|usage| matches!(evidence.progress, Ok(Some(now)) if now == usage))
     }
 }
 
@@ -53,8 +49,8 @@ pub struct SessionTransfer {
     pub sender: Option<WorkerId>,
     /// The bytes for the next worker.
     pub content: Content,
-    /// How far the socket had been used when the primary got it.
-    pub usage: TcpProgress,
+    /// How far the socket had been used when the primary got it, as its sender says; none if that says nothing.
+    pub usage: Option<TcpProgress>,
     /// Slots whose workers should have taken it and refused, stalled or died.
     pub failed: Vec<SlotId>,
     /// Room for its image, if it has survived its worker and is on its way.
@@ -109,17 +105,17 @@ pub struct Offer {
     record: ConnectionRecord,
     socket: ClientSocket,
     content: Content,
-    usage: TcpProgress,
+    usage: Option<TcpProgress>,
 }
 
 impl Offer {
-    /// Of a session whose socket had been used so far when the offer came.
+    /// Of a session whose socket had been used so far when it was offered, if its sender says so.
     #[must_use]
     pub fn new(
         record: ConnectionRecord,
         socket: ClientSocket,
         content: Content,
-        usage: TcpProgress,
+        usage: Option<TcpProgress>,
     ) -> Self {
         Self { record, socket, content, usage }
     }
@@ -148,12 +144,4 @@ impl Offer {
             SessionTransfer { from, sender, content, usage, failed: Vec::new(), room: None };
         PendingConnection { record, socket, crashes: 0, transfer: Some(Box::new(transfer)) }
     }
-}
-
-/// Whether a socket is that of a client of this address; none if its client is gone.
-#[must_use]
-pub fn is_of(socket: impl AsFd, client: SocketAddr) -> Option<bool> {
-    let peer = getpeername(socket).ok().flatten()?;
-    let peer = SocketAddr::try_from(peer).ok()?;
-    Some((peer.ip().to_canonical(), peer.port()) == (client.ip().to_canonical(), client.port()))
 }

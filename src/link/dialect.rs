@@ -174,7 +174,7 @@ pub trait Dialect: Sized {
         recovered.uncounted = self.uncounted();
         // It may have died between a refusal and its count: then there is nothing to wait for.
         let _ = self.complete(|connection| recovered.acknowledged.push(connection));
-        recovered.add_in_flight(self.in_flight_mut().drain());
+        recovered.in_flight.extend(self.in_flight_mut().drain());
         recovered
     }
 

@@ -10,8 +10,8 @@ pub struct Recovered {
     pub untouched: Vec<PendingConnection>,
     /// These were acknowledged before the end, and the primary had not seen it yet.
     pub acknowledged: Vec<PendingConnection>,
-    /// These were used without an acknowledgement, or ended by their clients: to be closed.
-    pub lost: Vec<PendingConnection>,
+    /// These were neither acknowledged nor taken back: whether the worker has used them is to be proven.
+    pub in_flight: Vec<PendingConnection>,
     /// The worker had offered these.
     pub offered: Vec<Offer>,
     /// Sessions that were on their way to it, unread, when the primary that had sent them died.
@@ -20,17 +20,4 @@ pub struct Recovered {
     pub uncounted: u64,
     /// Its last messages about protected sessions, in order.
     pub last_words: Vec<ProtectionEvent>,
-}
-
-impl Recovered {
-    /// Sorts what was on its way and neither acknowledged nor taken back.
-    pub fn add_in_flight(&mut self, connections: impl Iterator<Item = PendingConnection>) {
-        for connection in connections {
-            if connection.is_untouched() {
-                self.untouched.push(connection);
-            } else {
-                self.lost.push(connection);
-            }
-        }
-    }
 }

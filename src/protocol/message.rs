@@ -75,8 +75,9 @@
 //! | `0x8e` | protect: if this worker dies, this session is to go on | one of 80 bytes, then the page of its entry (8) |
 //! | `0x8f` | unprotect: these sessions are protected no more | `count` (1 to 64) ids of 8 bytes |
 //! | `0x90` | migration-failed: its handlers have closed these sessions, which it had just taken | as `0x8f` |
+//! | `0x91` | session: as `0x86`, with how far its socket had been used when it was offered | one of 80 bytes; bytes read (8), bytes written and what the handshake counts (8); then its image |
 //!
-//! Descriptors come with `0x86`, with `0x8d` (the checkpoint's memfd) and `0x8e` (the socket) alone.
+//! Descriptors come with `0x86` and `0x91`, with `0x8d` (the checkpoint's memfd) and `0x8e` (the socket) alone.
 //! Acknowledgements take no message: they are
 //! a counter on the [scoreboard](crate::protocol::scoreboard), which costs neither side a system
 //! call.
@@ -100,8 +101,14 @@
 //! record in the message; a longer one, to 16 MiB and some, is the content of a sealed memfd, the
 //! message's second descriptor, and nothing follows the record. A worker that offers a session keeps a copy
 //! of both until it receives `moved` or `returned`; 256 offers may wait for an answer at a time. A worker that
-//! receives one from the primary completes it as it does a connection, in the same order. One that hasn't
+//! receives one from the primary completes it as it does a connection, in the same order; one whose socket isn't
+//! that of the client in its record it closes, and sends `migration-failed`. One that hasn't
 //! migrated within `STICKY_LB_MIGRATE_TIMEOUT` milliseconds is closed instead.
+//!
+//! A worker that finds `STICKY_LB_OFFER_PROGRESS=1` may offer by `0x91`: if the next worker dies before it has
+//! completed the session, the primary compares the numbers with the
+//! [kernel's counters](crate::protocol::tcp_progress), and gives an untouched session to another worker. One that
+//! was offered by `0x86` is closed then.
 //!
 //! # Protected sessions
 //!
@@ -146,6 +153,7 @@
 use std::time::Duration;
 
 use crate::protocol::drain::DrainOrder;
+use crate::protocol::tcp_progress::TcpProgress;
 
 mod error;
 mod ids;
@@ -160,7 +168,7 @@ pub use protect::{PROTECT, encode_protect, encode_unprotect};
 
 pub use migration::{
     Keys, encode_close_grant, encode_close_request, encode_drain, encode_move, encode_moved,
-    encode_offer, encode_returned, encode_session, encode_session_list,
+    encode_offer, encode_offer_with_progress, encode_returned, encode_session, encode_session_list,
 };
 pub use record::{ConnectionRecord, Records};
 pub use resync::{
@@ -169,7 +177,9 @@ pub use resync::{
 };
 
 use ids::{decode_ids, encode_ids};
-use migration::{decode_drain, decode_session, decode_session_list, pair};
+use migration::{
+    decode_drain, decode_offer_with_progress, decode_session, decode_session_list, pair,
+};
 use protect::decode_protect;
 use record::{decode_record, encode_record};
 use resync::{decode_accepted, decode_number, decode_open_offers};
@@ -202,8 +212,11 @@ pub const MAX_ACCEPTED: usize = 1024;
 /// Bytes of the longest message to a worker: a session.
 pub const MAX_TO_WORKER: usize = HEADER + RECORD + MAX_INLINE_IMAGE;
 
-/// Bytes of the longest message to the primary: a session.
-pub const MAX_TO_PRIMARY: usize = MAX_TO_WORKER;
+/// Bytes of the longest message to the primary: a session, and how far its socket has been used.
+pub const MAX_TO_PRIMARY: usize = MAX_TO_WORKER + PROGRESS;
+
+/// Bytes that say how far a socket has been used.
+const PROGRESS: usize = 16;
 
 /// Bytes of the longest message of ids.
 pub const MAX_IDS: usize = HEADER + BATCH * 8;
@@ -250,8 +263,9 @@ pub enum ToPrimary<'a> {
     Pong,
     /// The worker asks to be drained and replaced.
     ReplaceMe,
-    /// An offer to migrate a session: its connection and its image, empty if that is a memfd.
-    Session(ConnectionRecord, &'a [u8]),
+    /// An offer to migrate a session: its connection, how far its socket has been used, if the worker says so,
+    /// and its image, empty if that is a memfd.
+    Session(ConnectionRecord, Option<TcpProgress>, &'a [u8]),
     /// The worker can migrate sessions and take them.
     Sessions,
     /// Sessions that could migrate; none ends the list.
@@ -301,6 +315,7 @@ mod kind {
     pub(super) const PROTECT: u8 = 0x8e;
     pub(super) const UNPROTECT: u8 = 0x8f;
     pub(super) const MIGRATION_FAILED: u8 = 0x90;
+    pub(super) const OFFER_WITH_PROGRESS: u8 = 0x91;
 }
 
 /// A ping.
@@ -384,7 +399,9 @@ pub fn decode_to_primary(bytes: &[u8]) -> Result<ToPrimary<'_>, MessageError> {
         kind::REPLACE_ME => bare(ToPrimary::ReplaceMe),
         kind::REFUSE => decode_ids(kind, count, body).map(ToPrimary::Refuse),
         kind::OFFER => decode_session(kind, count, body)
-            .map(|(record, image)| ToPrimary::Session(record, image)),
+            .map(|(record, image)| ToPrimary::Session(record, None, image)),
+        kind::OFFER_WITH_PROGRESS => decode_offer_with_progress(kind, count, body)
+            .map(|(record, progress, image)| ToPrimary::Session(record, Some(progress), image)),
         kind::SESSIONS => bare(ToPrimary::Sessions),
         kind::SESSION_LIST => decode_session_list(count, body).map(ToPrimary::SessionList),
         kind::CLOSE_REQUEST => pair(kind, count, body).map(|(count, within)| {

@@ -8,6 +8,8 @@
 //! Owns all state of sessions; slots, links and the router are the [`Host`]'s.
 
 use std::collections::HashSet;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -27,7 +29,8 @@ use crate::sessions::close_requests::{CloseRequests, Grant, PaceSettings};
 use crate::sessions::host::{Host, Sender};
 use crate::sessions::lines;
 use crate::sessions::open_offers::OfferOutcome;
-use crate::sessions::protected::Protected;
+use crate::sessions::proofs::{Estate, Proofs};
+use crate::sessions::protected::{Protected, Recovery as RecoveryResult, recover};
 use crate::sessions::rebalance::{Rebalance, RebalanceReplies, Rebalanced, choose};
 use crate::sessions::recovery::Recovery;
 use crate::sessions::recovery_outcome::RecoveryFailure;
@@ -57,6 +60,19 @@ pub struct BrokerState {
     pub recovery: Option<Recovery>,
 }
 
+/// What was on its way to a dead worker.
+#[derive(Debug)]
+pub struct Proven {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Whether it had stalled.
+    pub has_stalled: bool,
+    /// No worker has used these.
+    pub untouched: Vec<PendingConnection>,
+    /// These were used, or it can't be proven that they were not.
+    pub used: Vec<PendingConnection>,
+}
+
 /// Moves sessions between workers.
 #[derive(Debug)]
 pub struct Broker {
@@ -74,6 +90,7 @@ pub struct Broker {
     rebalance: Rebalance,
     rebalance_replies: RebalanceReplies,
     recovery: Option<Recovery>,
+    proofs: Proofs,
     report_timeout: Duration,
     record_key: RecordKey,
     image_budget: ImageBudget,
@@ -82,12 +99,15 @@ pub struct Broker {
 impl Broker {
     /// Resumes from the state of another broker; beside it, so many sessions wait in slots' queues.
     /// Sessions on links are counted as these are attached.
-    #[must_use]
-    pub fn resume(settings: &BrokerSettings, state: BrokerState, queued: u64) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no descriptor left.
+    pub fn resume(settings: &BrokerSettings, state: BrokerState, queued: u64) -> io::Result<Self> {
         let BrokerState { close_requests, waiting, recovery } = state;
         let held = recovery.iter().flat_map(|recovery| &recovery.held);
         let sessions = held.chain(&waiting).filter(|one| one.transfer.is_some()).count() as u64;
-        Self {
+        Ok(Self {
             in_progress: queued + sessions,
             recovered: 0,
             waiting,
@@ -97,10 +117,11 @@ impl Broker {
             rebalance: Rebalance::new(settings.pace.rebalance_rate),
             rebalance_replies: RebalanceReplies::default(),
             recovery,
+            proofs: Proofs::new()?,
             report_timeout: settings.report_timeout,
             record_key: settings.record_key,
             image_budget: ImageBudget::default(),
-        }
+        })
     }
 
     /// The state for a successor. An unfinished rebalance is given up: the operator that waits for it
@@ -164,7 +185,9 @@ impl Broker {
 
     /// When [`Self::run_due`] has something to do.
     pub fn next_due(&self) -> impl Iterator<Item = Timestamp> + use<> {
-        [self.close_requests.next_due(), self.rebalance.next_due()].into_iter().flatten()
+        let due =
+            [self.close_requests.next_due(), self.rebalance.next_due(), self.proofs.next_due()];
+        due.into_iter().flatten()
     }
 
     /// A worker's link is attached with so many sessions on their way.
@@ -269,7 +292,7 @@ impl Broker {
     fn holds(&self, host: &impl Host, id: ConnectionId) -> bool {
         let held = self.recovery.iter().flat_map(|recovery| &recovery.held);
         let mut waiting = self.waiting.iter().chain(held);
-        host.holds(id) || waiting.any(|one| one.record.id == id)
+        host.holds(id) || waiting.any(|one| one.record.id == id) || self.proofs.hold(id)
     }
 
     /// Finds a target for a session.
@@ -439,11 +462,13 @@ impl Broker {
     }
 
     /// A worker is dead. Its last messages count; sessions that it has left on their way are not those
-    /// that it left at rest. [`Self::restore`] follows when all that it left is placed.
+    /// that it left at rest. What it has done with all of them is proven from now on: see
+    /// [`Self::take_proven`]. [`Self::restore`] follows when the rest is placed.
     pub fn worker_died(
         &mut self,
         host: &mut impl Host,
         worker: WorkerId,
+        has_stalled: bool,
         recovered: &mut Recovered,
     ) {
         self.forget(worker);
@@ -454,37 +479,94 @@ impl Broker {
                 self.protection(host, worker, event);
             }
         }
-        let Recovered { untouched, lost, offered, .. } = recovered;
-        let pending = untouched.iter().chain(&*lost).map(|session| session.record.id);
+        let Recovered { untouched, in_flight, offered, .. } = recovered;
+        let pending = untouched.iter().chain(&*in_flight).map(|session| session.record.id);
         let offered = offered.iter().map(|offer| offer.record().id);
         for id in pending.chain(offered).collect::<HashSet<_>>() {
             self.protected.unprotect(worker, id);
         }
+        let in_flight = std::mem::take(in_flight);
+        let protected = self.protected.take(worker).filter(|(_, copies)| !copies.is_empty());
+        let estate = Estate { worker, has_stalled, in_flight, protected };
+        self.in_progress += estate.protected_count();
+        self.recovered += estate.protected_count();
+        if !estate.is_empty() {
+            self.proofs.ask(estate, host.now());
+        }
     }
 
-    /// Places what a dead worker had offered, and its protected sessions that were at rest; the other
-    /// protected ones are closed.
+    /// Places what a dead worker had offered.
     pub fn restore(&mut self, host: &mut impl Host, worker: WorkerId, offered: Vec<Offer>) {
         for offer in offered {
             if self.is_own(host, offer.record()) && !self.holds(host, offer.record().id) {
                 self.begin(host, worker, offer);
             }
         }
-        let sessions = self.protected.recover(worker);
-        if sessions.is_empty() {
-            return;
+    }
+
+    /// Readable when [`Self::take_proven`] has something.
+    pub fn proven(&self) -> BorrowedFd<'_> {
+        self.proofs.as_fd()
+    }
+
+    /// Hears that something is proven.
+    pub fn clear_proven(&self) {
+        self.proofs.clear_wake();
+    }
+
+    /// Whether something that a dead worker has left is not proven yet.
+    #[must_use]
+    pub fn is_proving(&self) -> bool {
+        !self.proofs.is_empty()
+    }
+
+    /// What was on its way to a dead worker, once it is proven what that has done with it, or can't be in time. Its
+    /// protected sessions that were at rest are placed; the others are closed.
+    pub fn take_proven(&mut self, host: &mut impl Host) -> Option<Proven> {
+        self.take_proven_until(host, host.now())
+    }
+
+    /// The same for everything that is left: whatever is not proven yet isn't.
+    pub fn take_all_proven(&mut self, host: &mut impl Host) -> Option<Proven> {
+        self.take_proven_until(host, Timestamp(u64::MAX))
+    }
+
+    fn take_proven_until(&mut self, host: &mut impl Host, until: Timestamp) -> Option<Proven> {
+        let (estate, mut answers) = self.proofs.take(until)?;
+        let Estate { worker, has_stalled, in_flight, protected } = estate;
+        let mut proven = Proven { worker, has_stalled, untouched: Vec::new(), used: Vec::new() };
+        for connection in in_flight {
+            let evidence = answers.pop_front();
+            let is_untouched = evidence.is_some_and(|evidence| connection.is_untouched(&evidence));
+            let side = if is_untouched { &mut proven.untouched } else { &mut proven.used };
+            side.push(connection);
         }
+        if let Some((checkpoint, copies)) = protected {
+            let sessions = recover(worker, &checkpoint, copies, answers.into_iter());
+            self.place_recovered(host, worker, sessions);
+        }
+        Some(proven)
+    }
+
+    fn place_recovered(
+        &mut self,
+        host: &mut impl Host,
+        worker: WorkerId,
+        sessions: Vec<RecoveryResult>,
+    ) {
         let (mut at_rest, all) = (0, sessions.len());
         for (id, session) in sessions {
             match session {
                 Ok(session) => {
                     at_rest += 1;
                     lines::step(worker, id, "restored");
-                    self.in_progress += 1;
-                    self.recovered += 1;
                     self.place(host, session);
                 }
-                Err(failure) => recovery_failed(host, worker, id, failure),
+                Err(failure) => {
+                    self.in_progress -= 1;
+                    self.recovered -= 1;
+                    recovery_failed(host, worker, id, failure);
+                }
             }
         }
         tracing::info!(
@@ -549,6 +631,10 @@ impl Broker {
         let Some(recovery) = &mut self.recovery else { return false };
         if now >= *recovery.until.get_or_insert(now + timeout) {
             recovery.expire();
+        }
+        // Those may belong to it.
+        if !self.proofs.is_empty() {
+            return false;
         }
         let open_offers = &recovery.open_offers;
         if !open_offers.pending().is_empty() {

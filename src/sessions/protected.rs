@@ -8,13 +8,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::closing::{ClientSocket, Deferred};
-use crate::link::connection::{Content, PendingConnection, SessionTransfer, is_of};
+use crate::link::connection::{Content, PendingConnection, SessionTransfer};
+use crate::link::evidence::Evidence;
 use crate::link::protection::ProtectedSession;
 use crate::link::seam::WorkerId;
 use crate::protocol::checkpoint::Checkpoint;
 use crate::protocol::ids::ConnectionId;
 use crate::protocol::message::ConnectionRecord;
-use crate::protocol::tcp_progress::TcpProgress;
 use crate::sessions::recovery_outcome::{RecoveryFailure, RecoveryOutcome, recovery_outcome};
 
 /// All copies, by worker.
@@ -37,10 +37,11 @@ struct ProtectedByWorker {
     noted: usize,
 }
 
+/// A copy of a protected session's socket.
 #[derive(Debug)]
-struct ProtectedCopy {
-    record: ConnectionRecord,
-    socket: ClientSocket,
+pub(super) struct ProtectedCopy {
+    pub(super) record: ConnectionRecord,
+    pub(super) socket: ClientSocket,
     /// The page of its entry.
     page: u64,
     /// How many workers have died with it before it came to rest.
@@ -137,20 +138,35 @@ impl Protected {
         }
     }
 
-    /// Takes out all sessions of a dead worker: those that were at rest, and why the others end.
-    pub(super) fn recover(&mut self, worker: WorkerId) -> Vec<Recovery> {
-        let Some(by_worker) = self.workers.remove(&worker) else { return Vec::new() };
+    /// Takes out the checkpoint of a dead worker, and all copies.
+    pub(super) fn take(
+        &mut self,
+        worker: WorkerId,
+    ) -> Option<(Arc<Deferred<Checkpoint>>, Vec<ProtectedCopy>)> {
+        let by_worker = self.workers.remove(&worker)?;
         self.count -= by_worker.sessions.len() as u64;
-        let Some(checkpoint) = by_worker.checkpoint else { return Vec::new() };
-        // Images that overlap, or that were never written, would be more bytes here than there.
-        let mut bytes = checkpoint.allocated();
-        let copies = by_worker.sessions.into_values();
-        copies.map(|copy| (copy.record.id, copy.recover(worker, &checkpoint, &mut bytes))).collect()
+        Some((by_worker.checkpoint?, by_worker.sessions.into_values().collect()))
     }
 }
 
 /// A session of a dead worker that was at rest, or why it ends.
 pub(super) type Recovery = (ConnectionId, Result<PendingConnection, RecoveryFailure>);
+
+/// The outcome for the protected sessions of a dead worker, by the answers about their sockets.
+pub(super) fn recover(
+    worker: WorkerId,
+    checkpoint: &Arc<Deferred<Checkpoint>>,
+    copies: Vec<ProtectedCopy>,
+    answers: impl Iterator<Item = Evidence>,
+) -> Vec<Recovery> {
+    // Images that overlap, or that were never written, would be more bytes here than there.
+    let mut bytes = checkpoint.allocated();
+    let answers = answers.chain(std::iter::repeat_with(Evidence::none));
+    let recover = |(copy, evidence): (ProtectedCopy, Evidence)| {
+        (copy.record.id, copy.recover(worker, evidence, checkpoint, &mut bytes))
+    };
+    copies.into_iter().zip(answers).map(recover).collect()
+}
 
 impl ProtectedCopy {
     /// Without a result, the last copy of the socket is closed by being dropped. `bytes` are left of those
@@ -158,16 +174,17 @@ impl ProtectedCopy {
     fn recover(
         self,
         worker: WorkerId,
+        evidence: Evidence,
         checkpoint: &Arc<Deferred<Checkpoint>>,
         bytes: &mut u64,
     ) -> Result<PendingConnection, RecoveryFailure> {
         let Self { record, socket, page, crashes } = self;
-        // Its worker may have protected a socket that had no peer then.
-        if is_of(&socket, record.client) == Some(false) {
+        // Its worker may have protected any socket.
+        if evidence.is_of_client == Some(false) {
             return Err(RecoveryFailure::Unverified);
         }
         let entry = checkpoint.entry(page, record.id);
-        let outcome = recovery_outcome(entry.map(|entry| entry.usage), TcpProgress::of(&socket));
+        let outcome = recovery_outcome(entry.map(|entry| entry.usage), evidence.progress);
         if let RecoveryOutcome::Failed(failure) = outcome {
             return Err(failure);
         }
@@ -181,7 +198,7 @@ impl ProtectedCopy {
         let transfer = SessionTransfer {
             from: worker.slot,
             sender: Some(worker),
-            usage: entry.usage,
+            usage: Some(entry.usage),
             content: Content::Checkpoint(Arc::clone(checkpoint), entry),
             failed: Vec::new(),
             room: None,

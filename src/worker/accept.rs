@@ -111,8 +111,16 @@ impl Worker {
     /// If the process wasn't started by a primary, or has attached before; the first worker is
     /// unharmed then.
     pub fn attach() -> Result<Self, AttachError> {
-        let Inheritance { channel, scoreboard, slot, generation, orphan, migrate_timeout, protect } =
-            Inheritance::take()?;
+        let Inheritance {
+            channel,
+            scoreboard,
+            slot,
+            generation,
+            orphan,
+            migrate_timeout,
+            offer_progress,
+            protect,
+        } = Inheritance::take()?;
         let own = Own {
             channel: Some(channel.try_clone().map_err(AttachError::Channel)?),
             scoreboard,
@@ -120,6 +128,7 @@ impl Worker {
             generation,
             orphan,
             migrate_timeout,
+            offer_progress,
             protect,
         };
         let (sessions, returned) = Sessions::new(Shared::new(own));

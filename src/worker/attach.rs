@@ -32,6 +32,8 @@ const ORPHAN_TIMEOUT: &str = "STICKY_LB_ORPHAN_TIMEOUT";
 const KILL_TIMEOUT: &str = "STICKY_LB_KILL_TIMEOUT";
 /// How long a session may take to migrate, in milliseconds; [`DEFAULT_MIGRATE_TIMEOUT`] if unset.
 const MIGRATE_TIMEOUT: &str = "STICKY_LB_MIGRATE_TIMEOUT";
+/// 1 if offers may say how far a socket has been used.
+const OFFER_PROGRESS: &str = "STICKY_LB_OFFER_PROGRESS";
 /// 1 if sessions may be protected.
 const PROTECT: &str = "STICKY_LB_PROTECT";
 
@@ -53,6 +55,7 @@ pub struct Inheritance {
     pub(crate) generation: Generation,
     pub(crate) orphan: OrphanTimes,
     pub(crate) migrate_timeout: Duration,
+    pub(crate) offer_progress: bool,
     pub(crate) protect: bool,
 }
 
@@ -74,7 +77,8 @@ impl Inheritance {
             Some(_) => millis(MIGRATE_TIMEOUT)?,
             None => DEFAULT_MIGRATE_TIMEOUT,
         };
-        let protect = std::env::var_os(PROTECT).is_some_and(|value| value == "1");
+        let offer_progress = is_set(OFFER_PROGRESS);
+        let protect = is_set(PROTECT);
         if ATTACHED.swap(true, Ordering::Relaxed) {
             return Err(AttachError::AlreadyAttached);
         }
@@ -87,7 +91,16 @@ impl Inheritance {
             number,
             source,
         })?;
-        Ok(Self { channel, scoreboard, slot, generation, orphan, migrate_timeout, protect })
+        Ok(Self {
+            channel,
+            scoreboard,
+            slot,
+            generation,
+            orphan,
+            migrate_timeout,
+            offer_progress,
+            protect,
+        })
     }
 }
 
@@ -96,6 +109,10 @@ fn is_channel(descriptor: BorrowedFd<'_>) -> io::Result<()> {
         SocketType::SEQPACKET => Ok(()),
         _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "a socket of another type")),
     }
+}
+
+fn is_set(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| value == "1")
 }
 
 fn millis(name: &'static str) -> Result<Duration, AttachError> {

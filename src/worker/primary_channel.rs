@@ -30,6 +30,7 @@ use crate::protocol::message::{
     ToWorker, decode_to_worker, encode_protect, encode_refuse, encode_session_list,
     encode_unprotect,
 };
+use crate::protocol::peer::is_of;
 use crate::protocol::scm_rights::{self, Received, Sent};
 use crate::protocol::scoreboard::Counter;
 use crate::worker::connection::Connection;
@@ -58,6 +59,8 @@ pub(crate) struct PrimaryChannel {
     /// Room for a message; taken out while one is read.
     message: Vec<u8>,
     descriptors: Vec<OwnedFd>,
+    /// A warning was logged that a session has the socket of another client.
+    has_warned: bool,
 }
 
 /// A message to the primary.
@@ -91,6 +94,7 @@ impl PrimaryChannel {
             arrived: VecDeque::with_capacity(BATCH),
             message: vec![0; MAX_TO_WORKER],
             descriptors: Vec::with_capacity(BATCH),
+            has_warned: false,
         })
     }
 
@@ -248,7 +252,8 @@ impl PrimaryChannel {
         self.note(records.len() as u64, &refused)
     }
 
-    /// One that cannot be read, or is open here, is refused, too: another worker may be able to.
+    /// One that cannot be read, or is open here, is refused, too: another worker may be able to. So is one whose
+    /// socket is that of another client than its record says: no handler is told a wrong address.
     fn take_session(&mut self, record: &ConnectionRecord, inline: &[u8]) -> io::Result<()> {
         let mut descriptors = self.descriptors.drain(..);
         let (socket, memory) = (descriptors.next(), descriptors.next());
@@ -259,7 +264,17 @@ impl PrimaryChannel {
         };
         // A session that is open here has not migrated: its place is not another's.
         let is_open = self.sessions.find(record.id).is_some_and(|open| !open.has_migrated());
-        let opened = socket.zip(image).filter(|_| !is_open).and_then(|(socket, image)| {
+        let is_foreign =
+            socket.as_ref().is_some_and(|socket| is_of(socket, record.client) == Some(false));
+        if is_foreign && !std::mem::replace(&mut self.has_warned, true) {
+            tracing::warn!(
+                connection = record.id.0,
+                client = %record.client,
+                "session refused, another worker offers it with the socket of another client",
+            );
+        }
+        let is_taken = !is_open && !is_foreign;
+        let opened = socket.zip(image).filter(|_| is_taken).and_then(|(socket, image)| {
             let pause = Timestamp::now().since(image.left_at);
             tracing::debug!(connection = record.id.0, ?pause, "session arrived");
             open(socket, record, Some(image), &self.sessions)

@@ -28,6 +28,8 @@ pub(crate) struct Own {
     pub(crate) orphan: OrphanTimes,
     /// How long a session may take to migrate.
     pub(crate) migrate_timeout: Duration,
+    /// Whether offers may say how far a socket has been used.
+    pub(crate) offer_progress: bool,
     /// Whether sessions may be protected.
     pub(crate) protect: bool,
 }
@@ -43,6 +45,7 @@ impl Own {
             generation: Generation(0),
             orphan: OrphanTimes::default(),
             migrate_timeout: Duration::ZERO,
+            offer_progress: false,
             protect: false,
         })
     }

@@ -16,10 +16,12 @@ use sticky_lb::protocol::ids::{ConnectionId, Timestamp};
 use sticky_lb::protocol::message::{
     BATCH, ConnectionRecord, HELLO, MAX_ACCEPTED_SESSIONS, MAX_IDS, MAX_OPEN_OFFERS,
     MAX_TO_PRIMARY, MAX_TO_WORKER, READY, SESSIONS, ToWorker, decode_to_worker, encode_offer,
-    encode_refuse, encode_resync_accepted, encode_resync_done, encode_resync_offers,
+    encode_offer_with_progress, encode_refuse, encode_resync_accepted, encode_resync_done,
+    encode_resync_offers,
 };
 use sticky_lb::protocol::scm_rights::{Received, Sent, receive, send};
 use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
+use sticky_lb::protocol::tcp_progress::TcpProgress;
 
 use super::TIMEOUT;
 use super::frontend::Frontend;
@@ -105,10 +107,20 @@ impl FakeWorker {
         });
     }
 
-    /// Offers a session with a short image.
+    /// Offers a session with a short image, and says how far its socket has been used, if it has a client.
     pub fn offer(&self, record: &ConnectionRecord, socket: &OwnedFd, image: &[u8]) {
         let mut buffer = [0; MAX_TO_PRIMARY];
-        self.say_with(encode_offer(&mut buffer, record, image), &[socket.as_fd()]);
+        let message = match TcpProgress::of(socket) {
+            Ok(Some(progress)) => encode_offer_with_progress(&mut buffer, record, progress, image),
+            _ => encode_offer(&mut buffer, record, image),
+        };
+        self.say_with(message, &[socket.as_fd()]);
+    }
+
+    /// Offers a session as workers did that couldn't say how far its socket has been used.
+    pub fn offer_without_progress(&self, record: &ConnectionRecord, socket: &OwnedFd) {
+        let mut buffer = [0; MAX_TO_PRIMARY];
+        self.say_with(encode_offer(&mut buffer, record, b"state"), &[socket.as_fd()]);
     }
 
     /// Offers a session whose image is a file.

@@ -256,7 +256,7 @@ fn take(
     shared: &Shared,
 ) {
     match decode_to_primary(message) {
-        Ok(ToPrimary::Session(record, image)) => {
+        Ok(ToPrimary::Session(record, _, image)) => {
             let mut buffer = [0; MAX_TO_WORKER];
             let message = encode_session(&mut buffer, &record, image);
             sides[1 - side].say(message, descriptors);

@@ -13,7 +13,7 @@ mod survival;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use common::client::{connect_from, ends_within, nth};
 use common::fake_worker::{FakeWorker, FromPrimary, parcel_file, sealed};
@@ -86,7 +86,7 @@ pub(crate) async fn ends(frontend: &Running) -> (u64, u64, u64) {
 
 /// Waits until that became of sessions.
 pub(crate) async fn ends_as(frontend: &Running, expected: (u64, u64, u64)) {
-    let start = std::time::SystemTime::now();
+    let start = SystemTime::now();
     while ends(frontend).await != expected {
         let ends = ends(frontend).await;
         assert!(start.elapsed().unwrap() < common::TIMEOUT, "{ends:?} and not {expected:?}");
@@ -223,6 +223,15 @@ async fn clients_and_sessions_stand_in_one_queue() {
     frontend.end().await.unwrap();
 }
 
+/// Waits until a session waits for slot 0, which may have to be proven first.
+async fn is_queued(frontend: &Running) {
+    let start = SystemTime::now();
+    while facts(frontend).await.slots[0].queued != 1 {
+        assert!(start.elapsed().unwrap() < PATIENT, "nothing is queued");
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn a_refused_session_goes_on_and_after_three_refusals_back() {
     let mut frontend = frontend(4, PATIENT, PaceSettings::default()).await;
@@ -272,6 +281,22 @@ async fn a_taker_that_dies_is_followed_by_the_next() {
     frontend.end().await.unwrap();
 }
 
+/// What it was told by an older worker proves nothing: its client comes again.
+#[tokio::test]
+async fn one_whose_use_is_not_known_ends_with_its_taker() {
+    let mut frontend = frontend(2, PATIENT, PaceSettings::default()).await;
+    let _other = FakeWorker::serve(&mut frontend, worker(1, 0), true).await;
+    let (mut old, (mut client, record, socket), mut new) = deploy(&mut frontend).await;
+    old.offer_without_progress(&record, &socket);
+    new.receive_session();
+    drop((socket, new));
+    order(&frontend, SlotCommand::Gone(worker(0, 1))).await;
+    assert_eq!(old.answers(1).0, [record.id.0]);
+    assert_eq!(ends(&frontend).await, (0, 0, 1));
+    assert!(ends_within(&mut client, PATIENT));
+    frontend.end().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_session_whose_sender_is_dead_waits_for_the_successor() {
     let mut frontend = frontend(1, PATIENT, PaceSettings::default()).await;
@@ -283,7 +308,7 @@ async fn a_session_whose_sender_is_dead_waits_for_the_successor() {
     drop((old, socket, new));
     order(&frontend, SlotCommand::Gone(worker(0, 0))).await;
     order(&frontend, SlotCommand::Gone(worker(0, 1))).await;
-    assert_eq!(facts(&frontend).await.slots[0].queued, 1);
+    is_queued(&frontend).await;
     let mut last = FakeWorker::serve(&mut frontend, worker(0, 2), true).await;
     let (_, arrived, image) = last.receive_session();
     assert_eq!(image, b"state");
@@ -391,7 +416,7 @@ async fn a_successor_that_takes_none_leaves_them_to_others() {
     order(&frontend, SlotCommand::Drain(worker(1, 0), ORDER)).await;
     assert!(matches!(other.receive(), FromPrimary::Drain(_)));
     order(&frontend, SlotCommand::Gone(worker(0, 1))).await;
-    assert_eq!(facts(&frontend).await.slots[0].queued, 1);
+    is_queued(&frontend).await;
     let mut plain = FakeWorker::serve(&mut frontend, worker(0, 2), false).await;
     assert!(plain.receive_within(Duration::from_millis(50)).is_none());
     let mut able = FakeWorker::serve(&mut frontend, worker(1, 1), true).await;

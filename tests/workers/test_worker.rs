@@ -125,6 +125,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                     let listener = TcpListener::bind("127.0.0.1:0")?;
                     let own = TcpStream::connect(listener.local_addr()?)?;
                     let (_open, _) = listener.accept()?;
+                    channel.wait_for_drain()?;
                     channel.offer(record, &own.into())?;
                     // Until it is killed.
                     std::thread::park();
@@ -257,6 +258,24 @@ impl Channel {
         self.scoreboard.increment(Counter::Refused);
         self.scoreboard.increment(Counter::Completed);
         Ok(())
+    }
+
+    /// Nothing else may come before.
+    fn wait_for_drain(&self) -> Result<(), Box<dyn Error>> {
+        let (mut bytes, mut descriptors) = ([0; MAX_TO_WORKER], Vec::new());
+        loop {
+            wait_for(&self.socket)?;
+            let Received::Message { length, .. } =
+                receive(&self.socket, &mut bytes, &mut descriptors)?
+            else {
+                return Err("closed before an order to drain".into());
+            };
+            match decode_to_worker(&bytes[..length])? {
+                ToWorker::Drain(_) => return Ok(()),
+                ToWorker::Ping => self.say(&PONG)?,
+                other => return Err(format!("unexpected: {other:?}").into()),
+            }
+        }
     }
 
     fn offer(&self, record: &ConnectionRecord, socket: &OwnedFd) -> Result<(), Box<dyn Error>> {

@@ -507,8 +507,8 @@ impl<'a> Scenario<'a> {
     fn upgrade(&mut self) {
         // What was ordered comes before, and what is ordered of that.
         self.turn(Duration::ZERO);
-        while std::mem::take(&mut self.is_ordered) {
-            self.turn(Duration::ZERO);
+        while std::mem::take(&mut self.is_ordered) || self.dispatcher.broker.is_proving() {
+            self.turn(Duration::from_millis(1));
         }
         let plan = self.plan;
         let memory = measure(|| {

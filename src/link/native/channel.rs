@@ -194,7 +194,9 @@ impl Channel {
             self.ask_again();
         }
         match message {
-            ToPrimary::Session(record, inline) => self.sessions.receive_offer(*record, inline, fds),
+            ToPrimary::Session(record, usage, inline) => {
+                self.sessions.receive_offer(*record, *usage, inline, fds)
+            }
             ToPrimary::CloseRequest(count, within) => {
                 Ok(SessionEvent::CloseRequest(*count, *within))
             }
@@ -274,7 +276,8 @@ impl Channel {
         let Some(slot) = self.resync.pending_slot() else {
             return self.in_flight.withdraw(record.id);
         };
-        let offer = transfer::open(*record, inline, fds).ok().flatten();
+        // How far its socket had been used, its sender has told the primary that died.
+        let offer = transfer::open(*record, None, inline, fds).ok().flatten();
         self.resync.found.extend(offer.map(|offer| offer.found(slot)));
         None
     }

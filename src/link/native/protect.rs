@@ -3,7 +3,6 @@
 //! Never looks into a checkpoint: its content counts when its worker is dead.
 
 use crate::closing::Deferred;
-use crate::link::connection::is_of;
 use crate::link::error::ChannelError;
 use crate::link::native::transfer::is_tcp;
 use crate::link::native::transport::ReceivedFds;
@@ -39,9 +38,6 @@ pub(super) fn open(
                 None if lost => Ok(ProtectionEvent::NotProtectable(record.id)),
                 None => Err(fault("no socket")),
                 Some(socket) if !is_tcp(&socket) => Err(fault("a socket that is not TCP")),
-                Some(socket) if is_of(&socket, record.client) == Some(false) => {
-                    Err(fault("a socket of another client"))
-                }
                 Some(socket) => Ok(ProtectionEvent::Protect(Box::new(ProtectedSession {
                     record: *record,
                     socket: socket.into(),

@@ -8,6 +8,7 @@ use crate::link::native::transfer;
 use crate::link::native::transport::ReceivedFds;
 use crate::protocol::ids::ConnectionId;
 use crate::protocol::message::{ConnectionRecord, Keys, MAX_SESSIONS, ToWorker};
+use crate::protocol::tcp_progress::TcpProgress;
 
 /// The session half of a channel.
 #[derive(Debug, Default)]
@@ -40,6 +41,7 @@ impl Sessions {
     pub(super) fn receive_offer(
         &mut self,
         record: ConnectionRecord,
+        usage: Option<TcpProgress>,
         inline: &[u8],
         fds: ReceivedFds,
     ) -> Result<SessionEvent, ChannelError> {
@@ -50,7 +52,7 @@ impl Sessions {
         if self.offered.len() >= MAX_SESSIONS {
             return Err(ChannelError::TooManySessions);
         }
-        let offer = transfer::open(record, inline, fds)?;
+        let offer = transfer::open(record, usage, inline, fds)?;
         self.offered.push(id);
         Ok(match offer {
             Some(offer) => SessionEvent::Offered(Box::new(offer)),

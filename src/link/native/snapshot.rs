@@ -133,7 +133,8 @@ fn session_snapshot(
             None
         }
     };
-    SessionSnapshot { from, sender, inline, progress: usage.counts(), failed }
+    let progress = usage.unwrap_or(UNKNOWN).counts();
+    SessionSnapshot { from, sender, inline, progress, failed }
 }
 
 fn restored_session(
@@ -149,15 +150,12 @@ fn restored_session(
             Content::Inline(bytes.map_err(|_| RestoreError::Malformed("a session"))?)
         }
     };
-    Ok(SessionTransfer {
-        from,
-        sender,
-        content,
-        usage: TcpProgress::new(consumed, written),
-        failed,
-        room: None,
-    })
+    let usage = Some(TcpProgress::new(consumed, written)).filter(|usage| *usage != UNKNOWN);
+    Ok(SessionTransfer { from, sender, content, usage, failed, room: None })
 }
+
+/// As a snapshot says that it isn't known how far a socket has been used: no socket is used so far.
+const UNKNOWN: TcpProgress = TcpProgress::new(u64::MAX, u64::MAX);
 
 fn in_flight_name(worker: WorkerId, number: usize) -> String {
     format!("in-flight.{}.{}.{number}", worker.slot, worker.generation)

@@ -4,19 +4,23 @@
 
 use std::os::fd::AsFd;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
 use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
+use rustix::time::Timespec;
 
-use crate::link::connection::{Content, Offer, is_of};
+use crate::link::connection::{Content, Offer};
 use crate::link::error::ChannelError;
 use crate::link::native::transport::ReceivedFds;
 use crate::protocol::message::{ConnectionRecord, MAX_IMAGE};
 use crate::protocol::tcp_progress::TcpProgress;
 
-/// Checks an offer. None if the session cannot migrate now: a descriptor has not arrived, its image is too
+/// Checks an offer, by questions that no lock of the socket holds up: that it is its client's, its taker looks.
+/// None if the session cannot migrate now: a descriptor has not arrived, its image is too
 /// long, or its client is gone.
 pub(super) fn open(
     record: ConnectionRecord,
+    usage: Option<TcpProgress>,
     inline: &[u8],
     fds: ReceivedFds,
 ) -> Result<Option<Offer>, ChannelError> {
@@ -33,10 +37,8 @@ pub(super) fn open(
     if !is_tcp(&socket) {
         return Err(fault("a socket that is not TCP"));
     }
-    match is_of(&socket, record.client) {
-        Some(true) => {}
-        Some(false) => return Err(fault("a socket of another client")),
-        None => return Ok(None),
+    if is_gone(&socket) {
+        return Ok(None);
     }
     let content = match descriptors.next() {
         None => Content::Inline(inline.to_vec()),
@@ -47,8 +49,7 @@ pub(super) fn open(
     };
     // Its next worker must not wait for it, whatever this one has set.
     let _ = rustix::io::ioctl_fionbio(&socket, true);
-    let usage = TcpProgress::of(&socket).ok().flatten();
-    Ok(usage.map(|usage| Offer::new(record, socket.into(), content, usage)))
+    Ok(Some(Offer::new(record, socket.into(), content, usage)))
 }
 
 pub(super) fn is_tcp(socket: impl AsFd + Copy) -> bool {
@@ -56,6 +57,17 @@ pub(super) fn is_tcp(socket: impl AsFd + Copy) -> bool {
     sockopt::socket_type(socket) == Ok(SocketType::STREAM)
         && sockopt::socket_domain(socket).is_ok_and(|domain| internet.contains(&domain))
         && sockopt::socket_protocol(socket) == Ok(Some(ipproto::TCP))
+}
+
+/// Whether it has no client, or none any more.
+fn is_gone(socket: impl AsFd) -> bool {
+    if sockopt::socket_acceptconn(&socket) != Ok(false) {
+        return true;
+    }
+    let mut look = [PollFd::new(&socket, PollFlags::empty())];
+    let looked = poll(&mut look, Some(&Timespec::default()));
+    let [look] = look;
+    looked.is_err() || look.revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 /// Its reader can rely on its length and content.

@@ -6,8 +6,10 @@ use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::protocol::ids::{AffinityKey, ConnectionId};
 use crate::protocol::message::{
     BATCH, ConnectionRecord, HEADER, MAX_IDS, MAX_INLINE_IMAGE, MAX_TO_PRIMARY, MAX_TO_WORKER,
-    MessageError, RECORD, body_of, decode_record, encode_ids, encode_record, header, kind, u64_at,
+    MessageError, PROGRESS, RECORD, body_of, decode_record, encode_ids, encode_record, header,
+    kind, u64_at,
 };
+use crate::protocol::tcp_progress::TcpProgress;
 
 /// Bytes of a session's id and key.
 const KEY: usize = 16;
@@ -40,7 +42,7 @@ pub fn encode_session<'a>(
     record: &ConnectionRecord,
     image: &[u8],
 ) -> &'a [u8] {
-    encode_parcel(buffer, kind::SESSION, record, image)
+    encode_parcel(buffer, kind::SESSION, record, &[], image)
 }
 
 /// Writes an offer of a session, as [`encode_session`].
@@ -49,20 +51,35 @@ pub fn encode_offer<'a>(
     record: &ConnectionRecord,
     image: &[u8],
 ) -> &'a [u8] {
-    encode_parcel(buffer, kind::OFFER, record, image)
+    encode_parcel(buffer, kind::OFFER, record, &[], image)
+}
+
+/// Writes an offer of a session whose socket has been used so far, as [`encode_session`].
+pub fn encode_offer_with_progress<'a>(
+    buffer: &'a mut [u8; MAX_TO_PRIMARY],
+    record: &ConnectionRecord,
+    progress: TcpProgress,
+    image: &[u8],
+) -> &'a [u8] {
+    let (read, written) = progress.counts();
+    let progress = [read.to_le_bytes(), written.to_le_bytes()];
+    encode_parcel(buffer, kind::OFFER_WITH_PROGRESS, record, progress.as_flattened(), image)
 }
 
 fn encode_parcel<'a>(
-    buffer: &'a mut [u8; MAX_TO_WORKER],
+    buffer: &'a mut [u8],
     kind: u8,
     record: &ConnectionRecord,
+    progress: &[u8],
     image: &[u8],
 ) -> &'a [u8] {
     let image = if image.len() > MAX_INLINE_IMAGE { &[] } else { image };
-    let end = HEADER + RECORD + image.len();
+    let image_at = HEADER + RECORD + progress.len();
+    let end = image_at + image.len();
     buffer[..HEADER].copy_from_slice(&header(kind, 1));
     encode_record(&mut buffer[HEADER..HEADER + RECORD], record);
-    buffer[HEADER + RECORD..end].copy_from_slice(image);
+    buffer[HEADER + RECORD..image_at].copy_from_slice(progress);
+    buffer[image_at..end].copy_from_slice(image);
     &buffer[..end]
 }
 
@@ -75,6 +92,24 @@ pub(super) fn decode_session(
     match body.split_at_checked(RECORD) {
         Some((record, image)) if count == 1 && image.len() <= MAX_INLINE_IMAGE => {
             Ok((decode_record(record)?, image))
+        }
+        _ => Err(MessageError::Length { kind, count, length }),
+    }
+}
+
+pub(super) fn decode_offer_with_progress(
+    kind: u8,
+    count: u16,
+    body: &[u8],
+) -> Result<(ConnectionRecord, TcpProgress, &[u8]), MessageError> {
+    let length = HEADER + body.len();
+    let after_record = body.split_at_checked(RECORD);
+    let parts =
+        after_record.and_then(|(record, rest)| Some((record, rest.split_at_checked(PROGRESS)?)));
+    match parts {
+        Some((record, (progress, image))) if count == 1 && image.len() <= MAX_INLINE_IMAGE => {
+            let progress = TcpProgress::new(u64_at(progress, 0), u64_at(progress, 8));
+            Ok((decode_record(record)?, progress, image))
         }
         _ => Err(MessageError::Length { kind, count, length }),
     }
@@ -216,11 +251,21 @@ mod tests {
                 panic!("not a session")
             };
             prop_assert_eq!((got, same), (record(), &image[..]));
+            let mut buffer = [0xff; MAX_TO_PRIMARY];
             let bytes = encode_offer(&mut buffer, &record(), &image);
-            let ToPrimary::Session(got, same) = decode_to_primary(bytes).unwrap() else {
+            let ToPrimary::Session(got, None, same) = decode_to_primary(bytes).unwrap() else {
                 panic!("not a session")
             };
             prop_assert_eq!((got, same), (record(), &image[..]));
+            let progress = TcpProgress::new(image.len() as u64, 7);
+            let bytes = encode_offer_with_progress(&mut buffer, &record(), progress, &image);
+            let ToPrimary::Session(got, said, same) = decode_to_primary(bytes).unwrap() else {
+                panic!("not a session")
+            };
+            prop_assert_eq!((got, said, same), (record(), Some(progress), &image[..]));
+            let cut = &bytes[..HEADER + RECORD + PROGRESS - 1];
+            let is_too_short = matches!(decode_to_primary(cut), Err(MessageError::Length { .. }));
+            prop_assert!(is_too_short);
         }
 
         #[test]

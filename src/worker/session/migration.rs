@@ -14,7 +14,9 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::protocol::ids::{ConnectionId, Timestamp};
-use crate::protocol::message::{ConnectionRecord, MAX_INLINE_IMAGE, MAX_TO_PRIMARY, encode_offer};
+use crate::protocol::message::{
+    ConnectionRecord, MAX_INLINE_IMAGE, MAX_TO_PRIMARY, encode_offer, encode_offer_with_progress,
+};
 use crate::protocol::sealed::seal;
 use crate::protocol::tcp_progress::{TcpProgress, is_untouched_since};
 use crate::worker::guard::{ConnectionGuard, Ending};
@@ -270,7 +272,7 @@ fn give_up(session: &Arc<Inner>) {
 /// Offers it, and waits for the outcome.
 async fn send(sessions: &Arc<Sessions>, session: &Arc<Inner>, mut transfer: SessionTransfer) {
     let usage = TcpProgress::of(&transfer.stream).ok().flatten();
-    let outcome = offer(sessions, session, &transfer.stream, &transfer.image).await;
+    let outcome = offer(sessions, session, &transfer, usage).await;
     if outcome.is_ok()
         && let Some(checkpoint) = transfer.checkpoint.take()
     {
@@ -322,12 +324,13 @@ async fn take_back(sessions: &Arc<Sessions>, transfer: SessionTransfer) {
 async fn offer(
     sessions: &Sessions,
     session: &Inner,
-    socket: &impl AsFd,
-    image: &SessionImage,
+    transfer: &SessionTransfer,
+    usage: Option<TcpProgress>,
 ) -> io::Result<OfferOutcome> {
     let record = session.info.record();
-    let (message, memory) = encode(&record, image)?;
-    let mut descriptors = vec![socket.as_fd()];
+    let usage = usage.filter(|_| sessions.shared.own.offer_progress);
+    let (message, memory) = encode(&record, usage, &transfer.image)?;
+    let mut descriptors = vec![transfer.stream.as_fd()];
     descriptors.extend(memory.as_ref().map(AsFd::as_fd));
     sessions.offer(&record, &message, &descriptors).await
 }
@@ -335,11 +338,15 @@ async fn offer(
 /// The message, and the memory that holds an image that is too long for it.
 fn encode(
     record: &ConnectionRecord,
+    usage: Option<TcpProgress>,
     image: &SessionImage,
 ) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
     let bytes = image.encode();
     let memory = (bytes.len() > MAX_INLINE_IMAGE).then(|| seal(&bytes)).transpose()?;
     let mut buffer = Box::new([0; MAX_TO_PRIMARY]);
-    let message = encode_offer(&mut buffer, record, &bytes);
+    let message = match usage {
+        Some(usage) => encode_offer_with_progress(&mut buffer, record, usage, &bytes),
+        None => encode_offer(&mut buffer, record, &bytes),
+    };
     Ok((message.to_vec(), memory))
 }

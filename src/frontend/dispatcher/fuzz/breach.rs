@@ -40,7 +40,7 @@ impl Honest {
             1 => (plain(b"XL\x01\x84\0\0\0\0"), "expected \"SL\""),
             2 => (plain(b"SL\x02\x84\0\0\0\0"), "speaks version 2"),
             3 => (plain(&PING), "unknown kind 0x02"),
-            4 => (plain(b"SL\x01\x91\0\0\0\0"), "unknown kind 0x91"),
+            4 => (plain(b"SL\x01\x92\0\0\0\0"), "unknown kind 0x92"),
             5 => (plain(b"SL\x01\x84\x01\0\0\0"), "says 1 records"),
             6 => (plain(&[0; MAX_TO_PRIMARY + 1]), "longer than"),
             7 => ((PONG.to_vec(), vec![unix()]), "carries descriptors"),
@@ -123,12 +123,11 @@ impl Honest {
                 let image = descriptors::image(b"x", seals);
                 (offer(record, b"", vec![socket(), image]), "an image that is not sealed")
             }
-            26 => {
-                let is_other = |other: &&&Held| {
-                    other.record.id != record.id && getpeername(&other.socket).is_ok()
-                };
-                let other = all.iter().find(is_other)?.socket.try_clone().unwrap();
-                (offer(record, b"x", vec![other]), "a socket of another client")
+            26 if is_there => {
+                let mut bytes = offer(record, b"", vec![]).0;
+                // Then how far its socket has been used follows, and nothing does.
+                bytes[3] = 0x91;
+                ((bytes, vec![socket()]), "says 1 records and is 88 bytes long")
             }
             27 if is_there => {
                 let forged = ConnectionRecord { tag: record.tag ^ 1, ..*record };

@@ -20,10 +20,11 @@ use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::protocol::message::{
     BATCH, CHECKPOINT, ConnectionRecord, HELLO, MAX_ACCEPTED_SESSIONS, MAX_IDS, MAX_INLINE_IMAGE,
     MAX_OPEN_OFFERS, MAX_TO_PRIMARY, PONG, READY, REPLACE_ME, SESSIONS, ToWorker, decode_to_worker,
-    encode_close_request, encode_migration_failed, encode_offer, encode_protect, encode_refuse,
-    encode_resync_accepted, encode_resync_done, encode_resync_offers, encode_session_list,
-    encode_unprotect,
+    encode_close_request, encode_migration_failed, encode_offer, encode_offer_with_progress,
+    encode_protect, encode_refuse, encode_resync_accepted, encode_resync_done,
+    encode_resync_offers, encode_session_list, encode_unprotect,
 };
+use crate::protocol::peer::is_of;
 use crate::protocol::random::Random;
 use crate::protocol::scoreboard::Counter;
 use crate::protocol::tcp_progress::TcpProgress;
@@ -152,8 +153,12 @@ impl Honest {
         is_refused: bool,
     ) {
         let count = all.len() as u64;
-        // A hostile worker may give away twice what it has: one that is here has not migrated.
+        // A hostile worker may give away twice what it has: one that is here has not migrated. Or another socket.
         let is_here = |id: &u64| self.own.contains_key(id) || self.offered.contains_key(id);
+        let is_foreign = |(record, socket): &(ConnectionRecord, OwnedFd)| {
+            is_of(socket, record.client) == Some(false)
+        };
+        let is_refused = is_refused || image.is_some() && all.iter().any(is_foreign);
         if is_refused || all.iter().any(|(record, _)| is_here(&record.id.0)) {
             let ids = all.iter().map(|(record, _)| record.id);
             self.end.say(encode_refuse(&mut [0; MAX_IDS], ids), Vec::new());
@@ -279,7 +284,15 @@ impl Honest {
             &image
         };
         let mut buffer = [0; MAX_TO_PRIMARY];
-        self.end.say(encode_offer(&mut buffer, &held.record, inline), descriptors);
+        let progress =
+            TcpProgress::of(&held.socket).ok().flatten().filter(|_| !id.is_multiple_of(4));
+        let message = match progress {
+            Some(progress) => {
+                encode_offer_with_progress(&mut buffer, &held.record, progress, inline)
+            }
+            None => encode_offer(&mut buffer, &held.record, inline),
+        };
+        self.end.say(message, descriptors);
         let client = clients.of(&held.record);
         client.owner = Owner::Primary;
         client.session = Some((image, self.end.id));
