@@ -532,17 +532,18 @@ impl Broker {
     }
 
     fn take_proven_until(&mut self, host: &mut impl Host, until: Timestamp) -> Option<Proven> {
-        let (estate, mut answers) = self.proofs.take(until)?;
+        let (estate, answers) = self.proofs.take(until)?;
+        let mut answers = answers.into_iter();
         let Estate { worker, has_stalled, in_flight, protected } = estate;
         let mut proven = Proven { worker, has_stalled, untouched: Vec::new(), used: Vec::new() };
         for connection in in_flight {
-            let evidence = answers.pop_front();
+            let evidence = answers.next().flatten();
             let is_untouched = evidence.is_some_and(|evidence| connection.is_untouched(&evidence));
             let side = if is_untouched { &mut proven.untouched } else { &mut proven.used };
             side.push(connection);
         }
         if let Some((checkpoint, copies)) = protected {
-            let sessions = recover(worker, &checkpoint, copies, answers.into_iter());
+            let sessions = recover(worker, &checkpoint, copies, answers);
             self.place_recovered(host, worker, sessions);
         }
         Some(proven)

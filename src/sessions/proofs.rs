@@ -1,11 +1,10 @@
 //! What dead workers leave, while the kernel is asked what they have done with it.
 //!
-//! Each worker's sockets are asked about on a thread of their own: the kernel answers under a socket's lock, and
-//! a process that has a copy of the socket can hold that for as long as it likes. The accept loop never waits:
-//! what has no answer in time is not proven. Bounded: so many threads at a time, and what comes while all of them
-//! wait is not proven.
+//! The kernel answers under a socket's lock, and a process that has a copy of the socket can hold that for as long
+//! as it likes. So a thread asks, and the accept loop never waits: what has no answer in time is not proven. A
+//! thread that waits for long is joined by another, so that one socket keeps no others from being proven; so many
+//! at most.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -25,9 +24,12 @@ use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::sessions::protected::ProtectedCopy;
 
 /// How long the kernel may take to tell about all that a worker has left: usually some milliseconds.
-const TIMEOUT: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Threads that wait for an answer, at most.
+/// How long threads may be without an answer before another one joins them.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Threads, at most.
 const MAX_THREADS: usize = 8;
 
 /// Everything that a dead worker leaves and about which the kernel is asked.
@@ -91,31 +93,54 @@ struct Question<S> {
 }
 
 /// The answers, in the order of [`Estate::question`]; where there is none, nothing is proven.
-pub(super) type Answers = VecDeque<Evidence>;
+pub(super) type Answers = Vec<Option<Evidence>>;
 
 /// Estates about which the kernel is asked.
 pub(super) struct Proofs {
-    asked: Vec<Asked>,
+    shared: Arc<Shared>,
+    /// How many there are: only the accept loop brings and takes them, and usually there is none.
+    count: usize,
+    /// When to look whether the threads get answers.
+    look_at: Timestamp,
+    /// Answers that had come when that was looked at.
+    seen: u64,
+}
+
+/// What the threads and the accept loop share.
+#[derive(Debug)]
+struct Shared {
+    work: Mutex<Work>,
     /// Readable when an estate has all its answers.
-    wake: Arc<OwnedFd>,
+    wake: OwnedFd,
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    estates: Vec<OpenEstate>,
+    threads: usize,
+    /// Of all estates since the start.
+    answered: u64,
 }
 
 #[derive(Debug)]
-struct Asked {
+struct OpenEstate {
+    estate: Estate,
     until: Timestamp,
-    shared: Arc<Shared>,
+    /// The number of the next question.
+    next: usize,
+    answers: Answers,
+    /// How many answers have come.
+    answered: usize,
 }
 
-/// An estate that its thread and the accept loop share. The loop takes it out of there in the end, however far the
-/// thread is.
-#[derive(Debug, Default)]
-struct Shared(Mutex<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    estate: Option<Estate>,
-    answers: Answers,
-    is_done: bool,
+/// A question on its way to the kernel.
+#[derive(Debug)]
+struct Asked {
+    worker: WorkerId,
+    number: usize,
+    /// The socket is a copy of its own, as the accept loop may close the other one meanwhile; none of a socket of
+    /// which there can't be a copy.
+    question: Question<Option<ClientSocket>>,
 }
 
 impl Proofs {
@@ -124,109 +149,239 @@ impl Proofs {
     /// If the kernel has no descriptor left.
     pub(super) fn new() -> io::Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { asked: Vec::new(), wake: Arc::new(wake) })
+        let shared = Arc::new(Shared { work: Mutex::default(), wake });
+        Ok(Self { shared, count: 0, look_at: Timestamp(0), seen: 0 })
     }
 
     /// Readable when there is something to take.
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
-    }
-
-    /// Has the kernel asked.
-    pub(super) fn ask(&mut self, estate: Estate, now: Timestamp) {
-        let shared =
-            Arc::new(Shared(Mutex::new(State { estate: Some(estate), ..State::default() })));
-        let (theirs, wake) = (Arc::clone(&shared), Arc::clone(&self.wake));
-        // One that waits has a share of the wake of its own.
-        let has_room = Arc::strong_count(&self.wake) <= MAX_THREADS + 1;
-        let ask = move || {
-            theirs.answer_all();
-            // It is full only if it wakes already.
-            let _ = rustix::io::write(&wake, &1_u64.to_ne_bytes());
-        };
-        let thread = thread::Builder::new().name("proofs".to_owned());
-        let is_asked = has_room && thread.spawn(ask).is_ok();
-        self.asked.push(Asked { until: if is_asked { now + TIMEOUT } else { now }, shared });
-    }
-
-    /// An estate with all its answers, or whose time is over.
-    pub(super) fn take(&mut self, now: Timestamp) -> Option<(Estate, Answers)> {
-        let position = self
-            .asked
-            .iter()
-            .position(|asked| now >= asked.until || asked.shared.lock().is_done)?;
-        let mut state = self.asked.swap_remove(position).shared.take();
-        let estate = state.estate.take()?;
-        let open = estate.len().saturating_sub(state.answers.len());
-        if open > 0 {
-            tracing::warn!(
-                slot = estate.worker.slot.0,
-                sockets = open,
-                "kernel does not tell what a dead worker has done with its sockets, another process \
-                 uses them: they are closed",
-            );
-        }
-        Some((estate, state.answers))
+        self.shared.wake.as_fd()
     }
 
     /// Hears what has woken it.
     pub(super) fn clear_wake(&self) {
         // It is empty only if nothing has woken it.
-        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+        let _ = rustix::io::read(&self.shared.wake, &mut [0; 8]);
     }
 
-    /// When [`Self::take`] has something that it has not now, unless it is woken before.
+    /// Has the kernel asked about all of a worker's.
+    pub(super) fn ask(&mut self, estate: Estate, now: Timestamp) {
+        let mut work = self.shared.lock();
+        self.count += 1;
+        if work.estates.is_empty() {
+            self.look_at = now + PATIENCE;
+        }
+        let answers = std::iter::repeat_with(|| None).take(estate.len()).collect();
+        let until = now + TIMEOUT;
+        work.estates.push(OpenEstate { estate, until, next: 0, answers, answered: 0 });
+        if work.threads == 0 {
+            self.start_thread(&mut work);
+        }
+    }
+
+    /// An estate with all its answers, or whose time is over.
+    pub(super) fn take(&mut self, now: Timestamp) -> Option<(Estate, Answers)> {
+        if self.count == 0 {
+            return None;
+        }
+        let mut work = self.shared.lock();
+        if now >= self.look_at {
+            if work.answered == self.seen {
+                self.start_thread(&mut work);
+            }
+            (self.seen, self.look_at) = (work.answered, now + PATIENCE);
+        }
+        let is_over = |open: &OpenEstate| open.is_answered() || now >= open.until;
+        let position = work.estates.iter().position(is_over)?;
+        let OpenEstate { estate, answers, answered, .. } = work.estates.remove(position);
+        self.count -= 1;
+        if answered < answers.len() {
+            tracing::warn!(
+                slot = estate.worker.slot.0,
+                sockets = answers.len() - answered,
+                "kernel does not tell what a dead worker has done with its sockets, another process \
+                 uses them: they are closed",
+            );
+        }
+        Some((estate, answers))
+    }
+
+    /// When [`Self::take`] has something to do, unless it is woken before.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
-        self.asked.iter().map(|asked| asked.until).min()
+        if self.count == 0 {
+            return None;
+        }
+        let work = self.shared.lock();
+        work.estates.iter().map(|open| open.until.min(self.look_at)).min()
     }
 
     /// Whether there is none.
     pub(super) fn is_empty(&self) -> bool {
-        self.asked.is_empty()
+        self.count == 0
     }
 
     /// Whether a connection is among them.
     pub(super) fn hold(&self, id: ConnectionId) -> bool {
-        let has = |asked: &Asked| asked.shared.lock().estate.as_ref().is_some_and(|it| it.has(id));
-        self.asked.iter().any(has)
+        self.count > 0 && self.shared.lock().estates.iter().any(|open| open.estate.has(id))
+    }
+
+    /// Without one more, those that are there go on, or the time passes.
+    fn start_thread(&self, work: &mut Work) {
+        if work.threads == MAX_THREADS {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        let thread = thread::Builder::new().name("proofs".to_owned());
+        work.threads += usize::from(thread.spawn(move || shared.answer_all()).is_ok());
     }
 }
 
 impl fmt::Debug for Proofs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Proofs").field("asked", &self.asked.len()).finish_non_exhaustive()
+        f.debug_struct("Proofs").field("look_at", &self.look_at).finish_non_exhaustive()
+    }
+}
+
+impl OpenEstate {
+    fn next(&mut self) -> Option<Asked> {
+        let (worker, number) = (self.estate.worker, self.next);
+        let Question { socket, client, is_session } = self.estate.question(number)?;
+        let copy = socket.as_fd().try_clone_to_owned().ok().map(ClientSocket::from);
+        self.next += 1;
+        Some(Asked { worker, number, question: Question { socket: copy, client, is_session } })
+    }
+
+    fn is_answered(&self) -> bool {
+        self.answered == self.answers.len()
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // A thread that panics has left a state that is whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Work> {
+        // A thread that panics has left everything whole.
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes everything out: the thread finds nothing more.
-    fn take(&self) -> State {
-        std::mem::take(&mut *self.lock())
-    }
-
+    /// Until no question is left.
     fn answer_all(&self) {
-        while let Some(Question { socket, client, is_session }) = self.next() {
+        while let Some(Asked { worker, number, question }) = self.next() {
+            let Question { socket, client, is_session } = question;
             let evidence = match &socket {
                 Some(socket) => Evidence::of(socket, client, is_session),
                 None => Evidence::none(),
             };
-            self.lock().answers.push_back(evidence);
+            self.answer(worker, number, evidence);
         }
-        self.lock().is_done = true;
     }
 
-    /// The next one to ask about, by a copy of its own: the loop may close the other one meanwhile. None of a
-    /// socket of which there can't be a copy.
-    fn next(&self) -> Option<Question<Option<ClientSocket>>> {
-        let state = self.lock();
-        let next = state.estate.as_ref()?.question(state.answers.len())?;
-        let copy = next.socket.as_fd().try_clone_to_owned().ok();
-        let Question { client, is_session, .. } = next;
-        Some(Question { socket: copy.map(ClientSocket::from), client, is_session })
+    /// The next question; without one the thread ends.
+    fn next(&self) -> Option<Asked> {
+        let mut work = self.lock();
+        let asked = work.estates.iter_mut().find_map(OpenEstate::next);
+        work.threads -= usize::from(asked.is_none());
+        asked
+    }
+
+    fn answer(&self, worker: WorkerId, number: usize, evidence: Evidence) {
+        let mut work = self.lock();
+        let open = work.estates.iter_mut().find(|open| open.estate.worker == worker);
+        // Its time may be over.
+        let Some(open) = open else { return };
+        open.answers[number] = Some(evidence);
+        open.answered += 1;
+        if open.is_answered() {
+            // It is full only if it wakes already.
+            let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        }
+        work.answered += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::OwnedFd;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::*;
+    use crate::protocol::ids::{AffinityKey, Generation, SlotId};
+    use crate::protocol::message::ConnectionRecord;
+
+    /// A connection that nobody has used, and its client.
+    fn connection(listener: &TcpListener, id: u64) -> (PendingConnection, TcpStream) {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, address) = listener.accept().unwrap();
+        let record = ConnectionRecord {
+            id: ConnectionId(id),
+            accepted_at: Timestamp(1),
+            key: AffinityKey(1),
+            client: address,
+            local: listener.local_addr().unwrap(),
+            tag: 0,
+        };
+        let socket = OwnedFd::from(socket).into();
+        (PendingConnection { record, socket, crashes: 0, transfer: None }, client)
+    }
+
+    fn wait(proofs: &Proofs) {
+        let mut look = [PollFd::new(proofs, PollFlags::IN)];
+        let time = Timespec { tv_sec: 10, tv_nsec: 0 };
+        assert_eq!(poll(&mut look, Some(&time)), Ok(1), "nothing is proven");
+    }
+
+    impl AsFd for Proofs {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.as_fd()
+        }
+    }
+
+    /// Three times as many workers at once as there may be threads.
+    #[test]
+    fn all_that_many_workers_leave_is_proven() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (mut proofs, mut clients) = (Proofs::new().unwrap(), Vec::new());
+        let now = Timestamp::now();
+        assert!(proofs.take(now).is_none() && proofs.next_due().is_none());
+        for generation in 0..24 {
+            let worker = WorkerId { slot: SlotId(1), generation: Generation(generation) };
+            let connection = |number| connection(&listener, u64::from(generation) * 10 + number);
+            let (in_flight, some): (Vec<_>, Vec<_>) = (0..3).map(connection).unzip();
+            clients.extend(some);
+            proofs.ask(Estate { worker, has_stalled: false, in_flight, protected: None }, now);
+        }
+        assert!(proofs.hold(ConnectionId(12)) && !proofs.hold(ConnectionId(13)));
+        let mut workers = 0;
+        while !proofs.is_empty() {
+            wait(&proofs);
+            proofs.clear_wake();
+            while let Some((estate, answers)) = proofs.take(now) {
+                workers += 1;
+                assert_eq!(answers.len(), 3);
+                for (connection, evidence) in estate.in_flight.iter().zip(answers) {
+                    assert!(connection.is_untouched(&evidence.unwrap()));
+                }
+            }
+        }
+        assert_eq!(workers, 24);
+        assert!(!proofs.hold(ConnectionId(12)));
+    }
+
+    #[test]
+    fn what_has_no_answer_in_time_is_given_back_without() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (one, _client) = connection(&listener, 1);
+        let mut proofs = Proofs::new().unwrap();
+        // As if all were waiting.
+        proofs.shared.lock().threads = MAX_THREADS;
+        let worker = WorkerId { slot: SlotId(1), generation: Generation(1) };
+        let (now, in_flight) = (Timestamp::now(), vec![one]);
+        proofs.ask(Estate { worker, has_stalled: false, in_flight, protected: None }, now);
+        assert_eq!(proofs.next_due(), Some(now + PATIENCE));
+        assert!(proofs.take(now + PATIENCE).is_none());
+        assert!(proofs.next_due() > Some(now + PATIENCE));
+        let (estate, answers) = proofs.take(now + TIMEOUT).unwrap();
+        assert_eq!((estate.in_flight.len(), answers.len()), (1, 1));
+        assert!(answers[0].is_none() && proofs.is_empty());
     }
 }

@@ -157,11 +157,11 @@ pub(super) fn recover(
     worker: WorkerId,
     checkpoint: &Arc<Deferred<Checkpoint>>,
     copies: Vec<ProtectedCopy>,
-    answers: impl Iterator<Item = Evidence>,
+    answers: impl Iterator<Item = Option<Evidence>>,
 ) -> Vec<Recovery> {
     // Images that overlap, or that were never written, would be more bytes here than there.
     let mut bytes = checkpoint.allocated();
-    let answers = answers.chain(std::iter::repeat_with(Evidence::none));
+    let answers = answers.map(|answer| answer.unwrap_or_else(Evidence::none));
     let recover = |(copy, evidence): (ProtectedCopy, Evidence)| {
         (copy.record.id, copy.recover(worker, evidence, checkpoint, &mut bytes))
     };
