@@ -14,5 +14,6 @@ pub mod place;
 pub mod program;
 pub mod ring;
 pub mod store;
+pub mod tasks;
 pub mod tcp_clients;
 pub mod terminal;

@@ -120,3 +120,27 @@ fn a_protected_session_in_use_is_not_waited_for() {
     serves_on(&primary);
     primary.stop();
 }
+
+/// A thread of the primary waits for that socket then, and a process doesn't end, nor become its successor, before
+/// its last thread does.
+#[test]
+fn a_crash_of_the_primary_waits_for_no_socket_in_use() {
+    let (primary, _client) = locked("leaves", "dies");
+    primary.begin("drain", json!({"slot": 0}));
+    primary.wait_for_log("kernel does not tell what a dead worker has done with its sockets");
+    serves_on(&primary);
+    primary.crash();
+    serves_on(&primary);
+    primary.stop();
+}
+
+#[test]
+fn an_upgrade_waits_for_no_socket_in_use() {
+    let (primary, _client) = locked("leaves", "dies");
+    primary.begin("drain", json!({"slot": 0}));
+    primary.wait_for_log("kernel does not tell what a dead worker has done with its sockets");
+    let (_, said) = primary.ask_in_vain("upgrade", json!({}));
+    assert!(said.contains("restart that worker, then upgrade again"), "{said}");
+    serves_on(&primary);
+    primary.stop();
+}

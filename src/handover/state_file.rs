@@ -74,6 +74,12 @@ pub enum StateError {
         #[source]
         source: io::Error,
     },
+    /// The process cannot become another one now.
+    #[error(
+        "a thread of the primary waits in the kernel for a socket or a file that a worker uses, and can't be \
+         ended: restart that worker, then upgrade again"
+    )]
+    Busy,
     /// It cannot be read or written.
     #[error("cannot carry over the state of the running primary")]
     Memory(#[from] io::Error),

@@ -11,6 +11,10 @@ use rustix::process::{
 };
 
 use crate::protocol::ids::Timestamp;
+use crate::system::tasks::main_thread_has_ended;
+
+/// How often to look whether its main thread has ended: the kernel tells of the end of the whole process only.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The exit code of a Rust program that has panicked.
 const PANIC: i32 = 101;
@@ -21,7 +25,12 @@ pub(super) struct Process {
     pid: Pid,
     pidfd: OwnedFd,
     started: Timestamp,
+    /// When it was seen first that its main thread has ended.
+    ended: Option<Timestamp>,
 }
+
+/// Other threads of a process may take so long to end after its main thread.
+const END_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How a primary exited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +39,9 @@ pub(super) enum Exit {
     Status(i32),
     /// By this signal.
     Signal(i32),
+    /// It runs no more, but one of its threads waits in the kernel where no signal wakes it, and so long it isn't
+    /// known how it exits.
+    Unfinished,
 }
 
 impl Process {
@@ -43,7 +55,7 @@ impl Process {
         let mut child = command.spawn()?;
         let pid = Pid::from_child(&child);
         match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => Ok(Self { pid, pidfd, started: Timestamp::now() }),
+            Ok(pidfd) => Ok(Self { pid, pidfd, started: Timestamp::now(), ended: None }),
             Err(error) => {
                 child.kill()?;
                 child.wait()?;
@@ -66,10 +78,24 @@ impl Process {
         let _ = pidfd_send_signal(&self.pidfd, signal);
     }
 
+    /// When to look whether it has exited, as nothing may tell: a primary is alone with its keeper then.
+    pub(super) fn next_look(&self) -> Timestamp {
+        let pause = if self.ended.is_some() { END_TIMEOUT } else { LOOK_INTERVAL };
+        Timestamp::now() + pause
+    }
+
     /// How it exited, if it has. To be asked once then.
-    pub(super) fn exit(&self) -> Option<Exit> {
+    pub(super) fn exit(&mut self) -> Option<Exit> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let status = waitid(WaitId::PidFd(self.pidfd.as_fd()), options).ok().flatten()?;
+        let status = waitid(WaitId::PidFd(self.pidfd.as_fd()), options).ok().flatten();
+        let Some(status) = status else {
+            if !main_thread_has_ended(self.pid) {
+                return None;
+            }
+            let now = Timestamp::now();
+            let is_over = now.since(*self.ended.get_or_insert(now)) >= END_TIMEOUT;
+            return is_over.then_some(Exit::Unfinished);
+        };
         Some(match status.terminating_signal() {
             Some(signal) => Exit::Signal(signal),
             None => Exit::Status(status.exit_status().unwrap_or(-1)),
@@ -86,7 +112,7 @@ impl AsFd for Process {
 impl Exit {
     /// Whether it crashed.
     pub(super) fn is_crash(self) -> bool {
-        matches!(self, Self::Signal(_) | Self::Status(PANIC))
+        matches!(self, Self::Signal(_) | Self::Status(PANIC) | Self::Unfinished)
     }
 
     /// The exit code, as a shell has it.
@@ -94,6 +120,7 @@ impl Exit {
         let code = match self {
             Self::Status(status) => status,
             Self::Signal(signal) => 128 + signal,
+            Self::Unfinished => 1,
         };
         u8::try_from(code).unwrap_or(1)
     }
@@ -104,6 +131,9 @@ impl fmt::Display for Exit {
         match self {
             Self::Status(status) => write!(f, "exited with status {status}"),
             Self::Signal(signal) => write!(f, "was killed by signal {signal}"),
+            Self::Unfinished => {
+                f.write_str("ended, but for a thread that waits for a socket or file of a worker")
+            }
         }
     }
 }
@@ -122,6 +152,7 @@ mod tests {
             (Exit::Signal(9), true, 137),
             (Exit::Signal(6), true, 134),
             (Exit::Status(-1), false, 1),
+            (Exit::Unfinished, true, 1),
         ] {
             assert_eq!((exit.is_crash(), exit.code()), (is_crash, code), "{exit}");
         }

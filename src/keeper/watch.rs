@@ -129,9 +129,9 @@ impl Watch {
     ///
     /// If the kernel refuses.
     pub(super) fn wait(&self) -> io::Result<()> {
-        let until = if self.primary.is_none() { Some(self.due) } else { self.stop.kill_at };
-        let pause = until.map(|until| until.since(Timestamp::now()));
-        let pause = pause.and_then(|pause| Timespec::try_from(pause).ok());
+        let next = self.primary.as_ref().map_or(self.due, Process::next_look);
+        let until = next.min(self.stop.kill_at.unwrap_or(next));
+        let pause = Timespec::try_from(until.since(Timestamp::now())).ok();
         let mut polled = vec![PollFd::new(&self.signals, PollFlags::IN)];
         polled.extend(self.socket.as_ref().map(|socket| PollFd::new(socket, PollFlags::IN)));
         polled.extend(self.primary.as_ref().map(|primary| PollFd::new(primary, PollFlags::IN)));
@@ -146,7 +146,7 @@ impl Watch {
     /// If primaries keep crashing.
     pub(super) fn turn(&mut self) -> Result<Option<u8>, KeeperError> {
         self.receive(MAX_DATAGRAMS);
-        if let Some(exit) = self.primary.as_ref().and_then(Process::exit)
+        if let Some(exit) = self.primary.as_mut().and_then(Process::exit)
             && let Some(code) = self.handle_exit(exit)?
         {
             return Ok(Some(code));

@@ -9,12 +9,13 @@ use tokio::task::JoinHandle;
 use crate::control::report::Upgrading;
 use crate::error::chain;
 use crate::frontend::listener::{Listener, ListenerSettings};
-use crate::handover::StateFile;
+use crate::handover::{StateError, StateFile};
 use crate::primary::handover::example;
 use crate::primary::journal::PrimaryJournal;
 use crate::supervisor::pool::handle::{Refusal, Reply};
 use crate::system::journal::Journal;
 use crate::system::program;
+use crate::system::tasks::waits_in_the_kernel;
 use crate::upgrade::check;
 use crate::upgrade::exec::Successor;
 
@@ -86,6 +87,10 @@ impl Upgrade {
         });
         let wait = move || {
             check?.wait().map_err(|error| chain(&error))?;
+            // The same is asked again when it is done: here it costs nobody anything.
+            if waits_in_the_kernel() {
+                return Err(chain(&StateError::Busy));
+            }
             let Some(settings) = next else { return Ok(None) };
             let listener = Listener::bind(&settings).map_err(|error| chain(&error))?;
             Ok(Some(NextListener { listener, settings }))

@@ -2,7 +2,8 @@
 //!
 //! # Pitfalls
 //!
-//! * All other threads end with it, and nothing is dropped: buffers must be empty before.
+//! * All other threads end with it, and nothing is dropped: buffers must be empty before. One that waits in the
+//!   kernel where no signal wakes it would hold it up: then it is not done.
 //! * A signal that comes between it and the successor's handlers would end the process. So signals are
 //!   blocked before, stay so in the successor, and wait there until it has its handlers.
 //! * `/proc/self/exe` would run this very program again, also after its file was replaced: the
@@ -24,6 +25,7 @@ use crate::handover::descriptors::{Descriptors, MORE_NAMES};
 use crate::handover::{StateError, StateFile};
 use crate::system::directory::{self, current_directory};
 use crate::system::keeper;
+use crate::system::tasks::waits_in_the_kernel;
 use crate::upgrade::VARIABLE;
 
 /// Signals that the primary handles.
@@ -115,6 +117,10 @@ fn attempt(
         set_inherited(socket, true)?;
     }
     set_inherited(&memory, true)?;
+    // It would wait for that thread, and all clients with it.
+    if waits_in_the_kernel() {
+        return Err(StateError::Busy);
+    }
     Ok(execve(&program, &arguments?, &environment).map_err(io::Error::from)?)
 }
 

@@ -16,14 +16,15 @@ import sys
 import threading
 import time
 
-HELD = 8.0  # seconds, far longer than anybody may wait
+HELD = 12.0  # seconds, far longer than anybody may wait
 PAGE = 4096
 USERFAULTFD = {"x86_64": 323, "aarch64": 282}[os.uname().machine]
 UFFDIO_API, UFFDIO_REGISTER, UFFDIO_ZEROPAGE = 0xC018AA3F, 0xC020AA00, 0xC020AA04
 
 HEADER, RECORD = struct.Struct("<2sBBHH"), 80
-CONNECTIONS, PING, SESSION, DRAIN = 0x01, 0x02, 0x03, 0x04
-HELLO, READY, PONG, OFFER, SESSIONS, CHECKPOINT, PROTECT = 0x81, 0x82, 0x84, 0x86, 0x87, 0x8D, 0x8E
+CONNECTIONS, PING, SESSION, DRAIN, RESYNC = 0x01, 0x02, 0x03, 0x04, 0x0A
+HELLO, READY, PONG, OFFER, SESSIONS, RESYNC_DONE = 0x81, 0x82, 0x84, 0x86, 0x87, 0x8C
+CHECKPOINT, PROTECT = 0x8D, 0x8E
 COMPLETED = 32  # on the scoreboard, in words of 8 bytes
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -102,6 +103,8 @@ while True:
     record = data[HEADER.size :][:RECORD]
     if kind == PING:
         say(PONG)
+    elif kind == RESYNC:
+        say(RESYNC_DONE, data[HEADER.size :])
     elif kind == CONNECTIONS:
         take_client(record, descriptors[0])
     elif kind == SESSION:
