@@ -129,8 +129,11 @@ fn a_crash_of_the_primary_waits_for_no_socket_in_use() {
     primary.begin("drain", json!({"slot": 0}));
     primary.wait_for_log("kernel does not tell what a dead worker has done with its sockets");
     serves_on(&primary);
+    let start = SystemTime::now();
     primary.crash();
     serves_on(&primary);
+    let took = start.elapsed().unwrap();
+    assert!(took < Duration::from_secs(6), "served again after {took:?}");
     primary.stop();
 }
 

@@ -223,7 +223,7 @@ impl Dispatcher {
     }
 
     fn into_handover(mut self) -> FrontendHandover {
-        while let Some(proven) = self.broker.take_all_proven(&mut self.routing) {
+        while let Some(proven) = self.broker.take_any_proven(&mut self.routing) {
             self.settle(proven);
         }
         let (listener, accept_errors) = self.arrivals.into_parts();

@@ -29,7 +29,7 @@ use crate::sessions::close_requests::{CloseRequests, Grant, PaceSettings};
 use crate::sessions::host::{Host, Sender};
 use crate::sessions::lines;
 use crate::sessions::open_offers::OfferOutcome;
-use crate::sessions::proofs::{Estate, Proofs};
+use crate::sessions::proofs::{Answers, Estate, Proofs};
 use crate::sessions::protected::{Protected, Recovery as RecoveryResult, recover};
 use crate::sessions::rebalance::{Rebalance, RebalanceReplies, Rebalanced, choose};
 use crate::sessions::recovery::Recovery;
@@ -523,16 +523,17 @@ impl Broker {
     /// What was on its way to a dead worker, once it is proven what that has done with it, or can't be in time. Its
     /// protected sessions that were at rest are placed; the others are closed.
     pub fn take_proven(&mut self, host: &mut impl Host) -> Option<Proven> {
-        self.take_proven_until(host, host.now())
+        let (estate, answers) = self.proofs.take(host.now())?;
+        Some(self.decide(host, estate, answers))
     }
 
     /// The same for everything that is left: whatever is not proven yet isn't.
-    pub fn take_all_proven(&mut self, host: &mut impl Host) -> Option<Proven> {
-        self.take_proven_until(host, Timestamp(u64::MAX))
+    pub fn take_any_proven(&mut self, host: &mut impl Host) -> Option<Proven> {
+        let (estate, answers) = self.proofs.take_any()?;
+        Some(self.decide(host, estate, answers))
     }
 
-    fn take_proven_until(&mut self, host: &mut impl Host, until: Timestamp) -> Option<Proven> {
-        let (estate, answers) = self.proofs.take(until)?;
+    fn decide(&mut self, host: &mut impl Host, estate: Estate, answers: Answers) -> Proven {
         let mut answers = answers.into_iter();
         let Estate { worker, has_stalled, in_flight, protected } = estate;
         let mut proven = Proven { worker, has_stalled, untouched: Vec::new(), used: Vec::new() };
@@ -546,7 +547,7 @@ impl Broker {
             let sessions = recover(worker, &checkpoint, copies, answers);
             self.place_recovered(host, worker, sessions);
         }
-        Some(proven)
+        proven
     }
 
     fn place_recovered(

@@ -23,11 +23,12 @@ use crate::protocol::checkpoint::Checkpoint;
 use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::sessions::protected::ProtectedCopy;
 
-/// How long the kernel may take to tell about all that a worker has left: usually some milliseconds.
-const TIMEOUT: Duration = Duration::from_secs(2);
+/// How often to look whether the threads get answers, and whether there have been enough looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long threads may be without an answer before another one joins them.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// Looks until what has no answer is not proven: two seconds, where usually it takes some milliseconds. A machine
+/// that stands still meanwhile has looked once.
+const MAX_LOOKS: u32 = 20;
 
 /// Threads, at most.
 const MAX_THREADS: usize = 8;
@@ -125,7 +126,7 @@ struct Work {
 #[derive(Debug)]
 struct OpenEstate {
     estate: Estate,
-    until: Timestamp,
+    looks: u32,
     /// The number of the next question.
     next: usize,
     answers: Answers,
@@ -169,17 +170,16 @@ impl Proofs {
         let mut work = self.shared.lock();
         self.count += 1;
         if work.estates.is_empty() {
-            self.look_at = now + PATIENCE;
+            self.look_at = now + LOOK_INTERVAL;
         }
         let answers = std::iter::repeat_with(|| None).take(estate.len()).collect();
-        let until = now + TIMEOUT;
-        work.estates.push(OpenEstate { estate, until, next: 0, answers, answered: 0 });
+        work.estates.push(OpenEstate { estate, looks: 0, next: 0, answers, answered: 0 });
         if work.threads == 0 {
             self.start_thread(&mut work);
         }
     }
 
-    /// An estate with all its answers, or whose time is over.
+    /// An estate with all its answers, or that was looked at often enough.
     pub(super) fn take(&mut self, now: Timestamp) -> Option<(Estate, Answers)> {
         if self.count == 0 {
             return None;
@@ -189,10 +189,22 @@ impl Proofs {
             if work.answered == self.seen {
                 self.start_thread(&mut work);
             }
-            (self.seen, self.look_at) = (work.answered, now + PATIENCE);
+            (self.seen, self.look_at) = (work.answered, now + LOOK_INTERVAL);
+            work.estates.iter_mut().for_each(|open| open.looks += 1);
         }
-        let is_over = |open: &OpenEstate| open.is_answered() || now >= open.until;
+        let is_over = |open: &OpenEstate| open.is_answered() || open.looks >= MAX_LOOKS;
         let position = work.estates.iter().position(is_over)?;
+        drop(work);
+        Some(self.take_out(position))
+    }
+
+    /// The same for any that is left, with the answers that it has.
+    pub(super) fn take_any(&mut self) -> Option<(Estate, Answers)> {
+        (self.count > 0).then(|| self.take_out(0))
+    }
+
+    fn take_out(&mut self, position: usize) -> (Estate, Answers) {
+        let mut work = self.shared.lock();
         let OpenEstate { estate, answers, answered, .. } = work.estates.remove(position);
         self.count -= 1;
         if answered < answers.len() {
@@ -203,16 +215,12 @@ impl Proofs {
                  uses them: they are closed",
             );
         }
-        Some((estate, answers))
+        (estate, answers)
     }
 
     /// When [`Self::take`] has something to do, unless it is woken before.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
-        if self.count == 0 {
-            return None;
-        }
-        let work = self.shared.lock();
-        work.estates.iter().map(|open| open.until.min(self.look_at)).min()
+        (self.count > 0).then_some(self.look_at)
     }
 
     /// Whether there is none.
@@ -225,7 +233,7 @@ impl Proofs {
         self.count > 0 && self.shared.lock().estates.iter().any(|open| open.estate.has(id))
     }
 
-    /// Without one more, those that are there go on, or the time passes.
+    /// Without one more, those that are there go on, or what they ask is given up.
     fn start_thread(&self, work: &mut Work) {
         if work.threads == MAX_THREADS {
             return;
@@ -285,7 +293,7 @@ impl Shared {
     fn answer(&self, worker: WorkerId, number: usize, evidence: Evidence) {
         let mut work = self.lock();
         let open = work.estates.iter_mut().find(|open| open.estate.worker == worker);
-        // Its time may be over.
+        // It may be given up.
         let Some(open) = open else { return };
         open.answers[number] = Some(evidence);
         open.answered += 1;
@@ -377,10 +385,15 @@ mod tests {
         let worker = WorkerId { slot: SlotId(1), generation: Generation(1) };
         let (now, in_flight) = (Timestamp::now(), vec![one]);
         proofs.ask(Estate { worker, has_stalled: false, in_flight, protected: None }, now);
-        assert_eq!(proofs.next_due(), Some(now + PATIENCE));
-        assert!(proofs.take(now + PATIENCE).is_none());
-        assert!(proofs.next_due() > Some(now + PATIENCE));
-        let (estate, answers) = proofs.take(now + TIMEOUT).unwrap();
+        assert_eq!(proofs.next_due(), Some(now + LOOK_INTERVAL));
+        // The machine has stood still.
+        let mut late = now + Duration::from_secs(3_600);
+        for _ in 1..MAX_LOOKS {
+            assert!(proofs.take(late).is_none());
+            assert_eq!(proofs.next_due(), Some(late + LOOK_INTERVAL));
+            late = late + LOOK_INTERVAL;
+        }
+        let (estate, answers) = proofs.take(late).unwrap();
         assert_eq!((estate.in_flight.len(), answers.len()), (1, 1));
         assert!(answers[0].is_none() && proofs.is_empty());
     }
