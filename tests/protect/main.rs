@@ -294,6 +294,19 @@ fn a_successor_that_dies_too_costs_no_session_at_rest_anything() {
 }
 
 #[test]
+fn those_that_end_with_their_worker_and_the_primary_are_counted_as_cut() {
+    let primary = sessions(1).start();
+    let clients = clients(&primary, 20, "/talk");
+    let worker = primary.worker(0);
+    for pid in [primary.primary_pid(), worker] {
+        process::signal(pid, Signal::KILL);
+    }
+    clients.into_iter().for_each(Client::end);
+    wait_for(&primary, "connections_cut", 20);
+    assert_eq!(status(&primary, "connections_protected"), 0);
+}
+
+#[test]
 fn a_session_that_moves_is_kept_by_its_new_worker_and_forgotten_for_the_old() {
     let primary = sessions(2).start();
     let mut clients = clients(&primary, 20, "/talk?bytes=20000");

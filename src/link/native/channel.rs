@@ -91,8 +91,15 @@ impl Channel {
         let mut channel = Self::new(transport, InFlight::new(credits));
         channel.handshake = HandshakeFlags::noted(channel.board());
         channel.resync = Resync::after_crash(worker.slot, channel.board());
+        channel.note_no_copies();
         channel.ask();
         Ok(channel)
+    }
+
+    /// Copies of protected sessions have gone with the primary that had them, until the worker sends others: who
+    /// ends before is not protected.
+    pub(super) fn note_no_copies(&self) {
+        self.board().set(Counter::Protected, 0);
     }
 
     pub(super) fn new(transport: Transport, in_flight: InFlight) -> Self {

@@ -70,6 +70,7 @@ pub fn restore(
     let in_flight = InFlight::restore(snapshot.credits, counts, entries);
     let mut channel = Channel::new(Transport::take_over(worker, descriptors)?, in_flight);
     channel.handshake = Carry::restore(snapshot.handshake);
+    channel.note_no_copies();
     channel.pings = snapshot.pings;
     channel.sessions = Sessions {
         offered: snapshot.offered,

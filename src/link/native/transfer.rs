@@ -37,9 +37,6 @@ pub(super) fn open(
     if !is_tcp(&socket) {
         return Err(fault("a socket that is not TCP"));
     }
-    if is_gone(&socket) {
-        return Ok(None);
-    }
     let content = match descriptors.next() {
         None => Content::Inline(inline.to_vec()),
         Some(_) if !inline.is_empty() => return Err(fault("two images")),
@@ -47,6 +44,9 @@ pub(super) fn open(
         Some(memory) if !is_short(&memory) => return Ok(None),
         Some(memory) => Content::Memory(memory),
     };
+    if is_gone(&socket) {
+        return Ok(None);
+    }
     // Its next worker must not wait for it, whatever this one has set.
     let _ = rustix::io::ioctl_fionbio(&socket, true);
     Ok(Some(Offer::new(record, socket.into(), content, usage)))

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::SealFlags;
 use rustix::net::{Shutdown, getpeername, shutdown};
 
@@ -100,7 +101,10 @@ impl Honest {
         let record = &held.record;
         let socket = || held.socket.as_fd().try_clone_to_owned().unwrap();
         // A client that has gone is nobody's mistake.
-        let is_there = getpeername(&held.socket).is_ok();
+        let mut look = [PollFd::new(&held.socket, PollFlags::empty())];
+        poll(&mut look, Some(&Timespec::default())).unwrap();
+        let is_shut = look[0].revents().intersects(PollFlags::HUP | PollFlags::ERR);
+        let is_there = getpeername(&held.socket).is_ok() && !is_shut;
         let offer = |record: &ConnectionRecord, image: &[u8], descriptors| {
             (encode_offer(&mut [0; MAX_TO_PRIMARY], record, image).to_vec(), descriptors)
         };
