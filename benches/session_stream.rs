@@ -27,9 +27,10 @@ use sticky_lb::internals::link::inherit::Numbered;
 use sticky_lb::internals::link::protection::ProtectionEvent;
 use sticky_lb::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use sticky_lb::protocol::message::ConnectionRecord;
-use sticky_lb::worker::{Connection, Worker};
+use sticky_lb::worker::{Connection, READ_BUFFER_SIZE, Worker};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_tungstenite::accept_async;
+use tokio_tungstenite::accept_async_with_config;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -195,7 +196,8 @@ async fn serve(connection: Connection) -> Result<()> {
 }
 
 async fn echo(stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<()> {
-    let mut socket = accept_async(stream).await?;
+    let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_SIZE);
+    let mut socket = accept_async_with_config(stream, Some(config)).await?;
     let start = used();
     while let Some(message) = socket.next().await.transpose()? {
         if message.is_binary() {

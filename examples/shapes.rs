@@ -17,7 +17,7 @@ use axum::extract::ws::{Message, WebSocketUpgrade};
 use axum::response::Response;
 use axum::routing::any;
 use futures_util::{SinkExt, StreamExt};
-use sticky_lb::worker::{self, PendingWrite, ServeError, Session};
+use sticky_lb::worker::{self, PendingWrite, READ_BUFFER_SIZE, ServeError, Session};
 use tokio::sync::{broadcast, mpsc};
 
 /// What members of each room are sent.
@@ -49,7 +49,7 @@ async fn echo(session: Session, upgrade: WebSocketUpgrade) -> Response {
     let count = number(&session);
     let state = Arc::clone(&count);
     session.on_migrate(move || bytes(&state));
-    upgrade.on_upgrade(async move |mut socket| {
+    upgrade.read_buffer_size(READ_BUFFER_SIZE).on_upgrade(async move |mut socket| {
         while let Some(Ok(message)) = socket.recv().await {
             let Message::Text(text) = message else { continue };
             let number = count.fetch_add(1, Ordering::Relaxed) + 1;
@@ -65,7 +65,7 @@ async fn push(session: Session, upgrade: WebSocketUpgrade) -> Response {
     let sent = number(&session);
     let state = Arc::clone(&sent);
     session.on_migrate(move || bytes(&state));
-    upgrade.on_upgrade(async move |mut socket| {
+    upgrade.read_buffer_size(READ_BUFFER_SIZE).on_upgrade(async move |mut socket| {
         let mut turns = tokio::time::interval(Duration::from_millis(5));
         loop {
             tokio::select! {
@@ -90,7 +90,7 @@ async fn two_tasks(session: Session, upgrade: WebSocketUpgrade) -> Response {
     let count = number(&session);
     let state = Arc::clone(&count);
     let session = session.on_migrate(move || bytes(&state));
-    upgrade.on_upgrade(async move |socket| {
+    upgrade.read_buffer_size(READ_BUFFER_SIZE).on_upgrade(async move |socket| {
         let (mut sink, mut stream) = socket.split();
         let (answers, mut queue) = mpsc::channel::<(String, PendingWrite)>(64);
         let sender = tokio::spawn(async move {
@@ -123,7 +123,7 @@ async fn room(session: Session, Path(name): Path<String>, upgrade: WebSocketUpgr
     };
     let mut heard = said.subscribe();
     let mut migrating = session.migrating();
-    upgrade.on_upgrade(async move |mut socket| {
+    upgrade.read_buffer_size(READ_BUFFER_SIZE).on_upgrade(async move |mut socket| {
         loop {
             tokio::select! {
                 message = socket.recv() => match message {
@@ -152,7 +152,7 @@ async fn room(session: Session, Path(name): Path<String>, upgrade: WebSocketUpgr
 /// Requests are worked on beside each other, and answered in any order.
 async fn requests(session: Session, upgrade: WebSocketUpgrade) -> Response {
     let session = session.on_migrate(Vec::new);
-    upgrade.on_upgrade(async move |mut socket| {
+    upgrade.read_buffer_size(READ_BUFFER_SIZE).on_upgrade(async move |mut socket| {
         let (answers, mut queue) = mpsc::channel::<(String, PendingWrite)>(64);
         loop {
             tokio::select! {

@@ -71,8 +71,8 @@ pub use handler_result::HandlerResult;
 pub use http_limits::HttpLimits;
 pub use serve::serve_or_listen;
 pub use session::{
-    MAX_STATE_BYTES, Migratable, Migrating, Migration, PendingWrite, RequestGuard, Session,
-    SessionStream,
+    MAX_STATE_BYTES, Migratable, Migrating, Migration, PendingWrite, READ_BUFFER_SIZE,
+    RequestGuard, Session, SessionStream,
 };
 
 #[doc(hidden)]

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use serde_json::json;
-use sticky_lb::worker::{Migrating, Migration, Session};
+use sticky_lb::worker::{Migrating, Migration, READ_BUFFER_SIZE, Session};
 use tokio::sync::watch;
 
 use super::history::{Cursor, History, Line};
@@ -84,6 +84,7 @@ impl Rooms {
             name: cut(or(&member.name, "somebody"), LONGEST_NAME).to_owned(),
         };
         upgrade
+            .read_buffer_size(READ_BUFFER_SIZE)
             .max_message_size(LARGEST_MESSAGE)
             .max_frame_size(LARGEST_MESSAGE)
             .on_upgrade(|socket| self.serve(socket, member, session))

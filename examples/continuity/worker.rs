@@ -12,16 +12,13 @@ use axum::extract::{ConnectInfo, Query, State};
 use axum::response::{Html, Response};
 use axum::routing::{any, get};
 use axum::{Extension, Router};
-use sticky_lb::worker::{ConnectionInfo, Drain, Migratable, Session, Worker};
+use sticky_lb::worker::{ConnectionInfo, Drain, Migratable, READ_BUFFER_SIZE, Session, Worker};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::wire::{Place, Progress, Said, Told};
 
 /// The interval of pushes for those who have asked for none.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3_600);
-
-/// Bytes that a connection reads at a time. There are thousands of them, and messages are small.
-const READ_AT_ONCE: usize = 4 * 1_024;
 
 /// How the worker is to behave.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -90,7 +87,7 @@ async fn echo(
         true => session.protect(Vec::new),
         false => session.on_migrate(Vec::new),
     });
-    upgrade.read_buffer_size(READ_AT_ONCE).on_upgrade(async move |mut socket| {
+    upgrade.read_buffer_size(READ_BUFFER_SIZE).on_upgrade(async move |mut socket| {
         tokio::select! {
             () = send_back(&mut socket) => {}
             () = app.closing(session.as_ref()) => send_close(socket).await,
@@ -122,7 +119,7 @@ async fn count(
     upgrade: WebSocketUpgrade,
 ) -> Response {
     let session = app.session(session);
-    let upgrade = upgrade.read_buffer_size(READ_AT_ONCE);
+    let upgrade = upgrade.read_buffer_size(READ_BUFFER_SIZE);
     let state = session.as_ref().and_then(Session::restored);
     let progress = state.map_or_else(|| Some(Progress::default()), Progress::resume);
     let (resumed, Some(progress)) = (state.is_some(), progress) else {

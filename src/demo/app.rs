@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::demo::rooms::{Member, Rooms};
-use crate::worker::{Drain, Session};
+use crate::worker::{Drain, READ_BUFFER_SIZE, Session};
 
 const PAGE: &str = include_str!("../../examples/chat/page.html");
 
@@ -142,7 +142,7 @@ fn burn(time: Duration) -> (u64, Duration) {
 async fn echo(session: Option<Session>, upgrade: WebSocketUpgrade) -> Response {
     // It remembers nothing, so it can migrate with an empty state, and survive a crash with one.
     session.map(|session| session.protect(Vec::new));
-    upgrade.on_upgrade(serve_echo)
+    upgrade.read_buffer_size(READ_BUFFER_SIZE).on_upgrade(serve_echo)
 }
 
 async fn serve_echo(mut socket: WebSocket) {

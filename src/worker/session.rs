@@ -40,7 +40,7 @@ pub use api::{Migratable, Migrating, Migration, Session};
 pub use image::MAX_STATE_BYTES;
 pub use pending_write::PendingWrite;
 pub use request_guard::RequestGuard;
-pub use stream::SessionStream;
+pub use stream::{READ_BUFFER_SIZE, SessionStream};
 
 #[cfg(feature = "axum")]
 #[cfg(test)]

@@ -32,6 +32,28 @@ use crate::worker::session::reading;
 use crate::worker::session::state::{Stage, State, park};
 use crate::worker::session::writing;
 
+/// A size for the buffer that a WebSocket library reads into: what axum's `WebSocketUpgrade::read_buffer_size`
+/// and tungstenite's `WebSocketConfig::read_buffer_size` take.
+///
+/// Each WebSocket has such a buffer for as long as it is open. By default those two make it 128 KiB, all of
+/// which is memory in use from the first read on; most messages have less than 200 bytes. A longer message
+/// than the buffer takes more memory until it is handled.
+///
+/// # Examples
+///
+/// ```
+/// use axum::extract::ws::WebSocketUpgrade;
+/// use axum::response::Response;
+/// use sticky_lb::worker::READ_BUFFER_SIZE;
+///
+/// async fn listen(upgrade: WebSocketUpgrade) -> Response {
+///     upgrade.read_buffer_size(READ_BUFFER_SIZE).on_upgrade(async |mut socket| {
+///         while let Some(Ok(_)) = socket.recv().await {}
+///     })
+/// }
+/// ```
+pub const READ_BUFFER_SIZE: usize = 2 * 1_024;
+
 /// A connection's socket as hyper, axum or tungstenite get it: followed, so that it can migrate.
 ///
 /// See [`Session`].
