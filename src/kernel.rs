@@ -285,6 +285,14 @@ impl SharedPage {
     }
 }
 
+/// Gives memory that is free back to the kernel, wherever in the heap it is. Does nothing where the C library
+/// has no way to.
+pub(crate) fn trim_memory() {
+    // SAFETY: it takes no pointer, and may be called by any thread at any time.
+    #[cfg(target_env = "gnu")]
+    let _ = unsafe { libc::malloc_trim(0) };
+}
+
 /// A part of a file as 64-bit cells that several processes share.
 #[derive(Debug)]
 pub struct SharedMemory {

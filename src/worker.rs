@@ -59,6 +59,7 @@ mod serve;
 mod session;
 mod session_sender;
 mod shared;
+mod trim;
 
 pub use accept::Worker;
 pub use connection::Connection;

@@ -192,7 +192,8 @@ impl Worker {
         while let Some(connection) = self.accept().await? {
             let span = connection.span().clone();
             let (stream, session) = connection.into_session();
-            let handling = handler(stream, session);
+            // Boxed, as a future that is moved into another one takes its room twice.
+            let handling = Box::pin(handler(stream, session));
             tokio::spawn(async move { handling.await.log() }.instrument(span));
         }
         drain.completed().await;

@@ -16,6 +16,7 @@ use crate::protocol::scoreboard::{Counter, Scoreboard};
 use crate::worker::misuse::Reported;
 use crate::worker::orphan::OrphanTimes;
 use crate::worker::session::checkpoint::CheckpointStore;
+use crate::worker::trim::Trim;
 
 /// A worker's inheritance, and its settings.
 #[derive(Debug)]
@@ -76,6 +77,7 @@ pub(crate) struct Shared {
     is_left: AtomicBool,
     /// Open connections whose sockets are the app's own.
     pub(crate) bare: AtomicUsize,
+    trim: Arc<Trim>,
 }
 
 impl Shared {
@@ -96,6 +98,7 @@ impl Shared {
             is_awaited: AtomicBool::new(false),
             is_left: AtomicBool::new(false),
             bare: AtomicUsize::new(0),
+            trim: Arc::default(),
         })
     }
 
@@ -145,9 +148,16 @@ impl Shared {
 
     pub(crate) fn connection_closed(&self) {
         self.own.scoreboard.decrement(Counter::Connections);
-        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+        let open = self.open.fetch_sub(1, Ordering::AcqRel) - 1;
+        if open == 0 {
             self.changed.notify_waiters();
         }
+        self.trim.note_released(open);
+    }
+
+    /// What a connection needed for a while is freed.
+    pub(crate) fn note_settled(&self) {
+        self.trim.note_released(self.open.load(Ordering::Relaxed));
     }
 
     pub(crate) async fn wait_for_zero(&self, counter: &AtomicUsize) {

@@ -128,11 +128,30 @@ pub(crate) fn reject_state(session: Arc<Inner>) {
 /// handler may not know that it isn't the first, or close it at once.
 pub(crate) async fn see_resumed(sessions: Arc<Sessions>, session: Arc<Inner>) {
     let resumed_at = Instant::now();
-    tokio::select! {
-        () = session.handle.ended() => {}
-        () = close_if_undeclared(&session) => {}
+    // There is one of these for each session that comes: it is short, and what is seldom needed is boxed.
+    let watched = async {
+        sleep(DECLARE_TIMEOUT).await;
+        while session.handle.is_replaying() {
+            sleep(DECLARE_TIMEOUT).await;
+        }
+        let has_state = session.restored.as_ref().is_some_and(|state| !state.is_empty());
+        if has_state && !session.is_declared() {
+            Box::pin(close_undeclared(&session)).await;
+        }
+        sleep_until(resumed_at + FAILURE_WINDOW).await;
+    };
+    let has_ended = tokio::select! {
+        () = session.handle.ended() => true,
+        () = watched => session.handle.is_rejected(),
+    };
+    match has_ended {
+        true => Box::pin(see_ended(sessions, session, resumed_at)).await,
+        false => sessions.shared.note_settled(),
     }
-    session.handle.ended().await;
+}
+
+/// A session has ended that came a while ago.
+async fn see_ended(sessions: Arc<Sessions>, session: Arc<Inner>, resumed_at: Instant) {
     let is_closed_here = session.handle.is_closed_here() && !sessions.shared.is_draining();
     if session.restored.is_some() && is_closed_here && resumed_at.elapsed() < FAILURE_WINDOW {
         report_failed(&sessions, &session).await;
@@ -166,18 +185,12 @@ async fn report_failed(sessions: &Sessions, session: &Inner) {
     }
 }
 
-async fn close_if_undeclared(session: &Arc<Inner>) {
-    sleep(DECLARE_TIMEOUT).await;
-    while session.handle.is_replaying() {
-        sleep(DECLARE_TIMEOUT).await;
-    }
-    let has_state = session.restored.as_ref().is_some_and(|state| !state.is_empty());
-    if has_state && !session.is_declared() {
-        let shared = session.shared.iter();
-        shared.for_each(|it| it.reported.fault(HandlerFault::Undeclared, session.route()));
-        session.handle.note_closing();
-        close(Arc::clone(session), DrainReason::Restart).await;
-    }
+/// Its handler can't go on from the state that was left to it, as it doesn't know of it.
+async fn close_undeclared(session: &Arc<Inner>) {
+    let shared = session.shared.iter();
+    shared.for_each(|it| it.reported.fault(HandlerFault::Undeclared, session.route()));
+    session.handle.note_closing();
+    close(Arc::clone(session), DrainReason::Restart).await;
 }
 
 /// At a boundary if it comes to one in time, else as it is.

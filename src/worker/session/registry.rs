@@ -29,6 +29,9 @@ use crate::worker::shared::Shared;
 /// none waits long for those before it.
 pub(crate) const WINDOW: usize = 16;
 
+/// Sessions for which there may always be room.
+const MIN_ROOM: usize = 256;
+
 /// The outcome of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OfferOutcome {
@@ -375,6 +378,11 @@ impl Residents for Sessions {
         let mut open = lock(&self.open);
         let is_it = open.get(&id).is_some_and(|it| it.residency == residency);
         let gone = is_it.then(|| open.remove(&id));
+        // After a crowd it doesn't keep the room for one.
+        if open.capacity() > MIN_ROOM.max(8 * open.len()) {
+            let room = 2 * open.len();
+            open.shrink_to(room);
+        }
         // Not under the lock: dropping it may need the lock.
         drop(open);
         drop(gone);

@@ -1,0 +1,76 @@
+//! Gives memory back to the kernel once many connections have gone: the C library keeps what is free
+//! between what isn't.
+//!
+//! Costs nothing for each connection but a count, and no more than a walk through the heap for as many
+//! connections as are left.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::sleep;
+
+use crate::kernel;
+
+/// What fewer connections have taken isn't worth a look.
+const MIN_RELEASED: usize = 100;
+
+/// The same, when none is left.
+const MIN_LAST: usize = 10;
+
+/// Time for what goes together to go.
+const DELAY: Duration = Duration::from_secs(1);
+
+/// The connections whose memory was freed since it was last given back.
+#[derive(Debug, Default)]
+pub(crate) struct Trim {
+    released: AtomicUsize,
+    is_due: AtomicBool,
+}
+
+impl Trim {
+    /// The memory of a connection, or what it needed for a while, is about to be freed; so many are open.
+    pub(crate) fn note_released(self: &Arc<Self>, open: usize) {
+        let released = self.released.fetch_add(1, Ordering::Relaxed) + 1;
+        let enough = if open == 0 { MIN_LAST } else { MIN_RELEASED.max(open) };
+        if released < enough || self.is_due.load(Ordering::Relaxed) {
+            return;
+        }
+        // Outside of a runtime the next one that goes within one is soon enough.
+        if let Ok(runtime) = Handle::try_current()
+            && !self.is_due.swap(true, Ordering::Relaxed)
+        {
+            runtime.spawn(Arc::clone(self).give_back());
+        }
+    }
+
+    async fn give_back(self: Arc<Self>) {
+        sleep(DELAY).await;
+        self.released.store(0, Ordering::Relaxed);
+        self.is_due.store(false, Ordering::Relaxed);
+        kernel::trim_memory();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn memory_is_given_back_once_as_many_have_gone_as_are_left() {
+        let trim = Arc::new(Trim::default());
+        let release = |count: usize, open: usize| {
+            (0..count).for_each(|_| trim.note_released(open));
+            trim.is_due.load(Ordering::Relaxed)
+        };
+        assert!(!release(MIN_RELEASED - 1, 1), "too few");
+        assert!(!release(500, 1_000), "most are left");
+        assert!(release(500, 900));
+        while trim.is_due.load(Ordering::Relaxed) {
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert!(!release(1, 0), "it begins again");
+        assert!(release(MIN_LAST, 0), "none is left");
+    }
+}
