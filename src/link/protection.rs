@@ -12,8 +12,8 @@ pub struct ProtectedSession {
     pub record: ConnectionRecord,
     /// A copy of its socket.
     pub socket: ClientSocket,
-    /// The page of its entry in the worker's checkpoint.
-    pub page: u64,
+    /// The place of its entry in the worker's checkpoint.
+    pub place: u64,
 }
 
 /// A message about protected sessions.

@@ -8,18 +8,19 @@
 //! # Layout
 //!
 //! A memfd, sealed against shrinking, that may grow. Numbers are of 64 bits, in the machine's byte
-//! order, each written as a whole. A session's entry is one page of 4096 bytes, named by how many
-//! pages stand before it:
+//! order, each written as a whole. A session's entry begins at a multiple of 256 bytes, and is named by
+//! how many times 256 bytes stand before it:
 //!
 //! | offset | what |
 //! |---|---|
-//! | 0 | the session's id; 0 for a page that is no entry |
+//! | 0 | the session's id; 0 where no entry is |
 //! | 8 | version: how often the entry was published. Even: the first record holds; odd: the second |
-//! | 64 | first record |
-//! | 128 | second record |
-//! | 192 | the unchanging part of the image: its offset in the file |
-//! | 200 | its length in bytes |
-//! | 256 | room for the states and the unchanging part, as far as they fit |
+//! | 16 | first record |
+//! | 48 | second record |
+//! | 80 | the unchanging part of the image: its offset in the file |
+//! | 88 | its length in bytes |
+//!
+//! Behind it there may be room for the states and the unchanging part.
 //!
 //! A record, written when the session was at rest:
 //!
@@ -30,8 +31,7 @@
 //! | 16 | the state: its offset in the file |
 //! | 24 | its length in bytes |
 //!
-//! The image is the unchanging part and the state, one behind the other. A part that doesn't fit into the
-//! entry's page is elsewhere in the file.
+//! The image is the unchanging part and the state, one behind the other; either may be anywhere in the file.
 //!
 //! # Publishing
 //!
@@ -46,7 +46,6 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, memfd_create};
 
-use crate::kernel::PAGE;
 use crate::protocol::ids::ConnectionId;
 use crate::protocol::message::MAX_IMAGE;
 use crate::protocol::tcp_progress::TcpProgress;
@@ -59,10 +58,13 @@ pub use entry::{EntryWriter, copy_into};
 mod place {
     pub(super) const ID: usize = 0;
     pub(super) const VERSION: usize = 8;
-    pub(super) const RECORDS: [usize; 2] = [64, 128];
-    pub(super) const FIXED: usize = 192;
-    pub(super) const ROOM: usize = 256;
+    pub(super) const RECORDS: [usize; 2] = [16, 48];
+    pub(super) const FIXED: usize = 80;
+    pub(super) const ROOM: usize = 96;
 }
+
+/// Entries begin at multiples of so many bytes.
+pub const UNIT: usize = 256;
 
 /// Some bytes of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,11 +133,11 @@ impl Checkpoint {
         blocks.ok().and_then(Result::ok).unwrap_or(0) * 512
     }
 
-    /// What the entry at `page` says of the session; none if that is nothing, or nonsense.
+    /// What the entry behind so many units says of the session; none if that is nothing, or nonsense.
     #[must_use]
-    pub fn entry(&self, page: u64, id: ConnectionId) -> Option<Entry> {
-        let mut bytes = [0; PAGE];
-        self.file.read_exact_at(&mut bytes, page.checked_mul(PAGE as u64)?).ok()?;
+    pub fn entry(&self, place: u64, id: ConnectionId) -> Option<Entry> {
+        let mut bytes = [0; place::ROOM];
+        self.file.read_exact_at(&mut bytes, place.checked_mul(UNIT as u64)?).ok()?;
         let (words, _) = bytes.as_chunks::<8>();
         let number = |offset: usize| u64::from_ne_bytes(words[offset / 8]);
         let extent = |offset| Extent { offset: number(offset), length: number(offset + 8) };

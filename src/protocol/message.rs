@@ -72,7 +72,7 @@
 //! | `0x8b` | resync-accepted: sessions that it took, of the last 1,024 | `count` (1 to 64) of 16 bytes: id, tag of its record |
 //! | `0x8c` | resync-done: the end of the answer | one of 8 bytes: the question's number |
 //! | `0x8d` | checkpoint: the memory of protected sessions | none |
-//! | `0x8e` | protect: if this worker dies, this session is to go on | one of 80 bytes, then the page of its entry (8) |
+//! | `0x8e` | protect: if this worker dies, this session is to go on | one of 80 bytes, then the place of its entry (8) |
 //! | `0x8f` | unprotect: these sessions are protected no more | `count` (1 to 64) ids of 8 bytes |
 //! | `0x90` | migration-failed: its handlers have closed these sessions, which it had just taken | as `0x8f` |
 //! | `0x91` | session: as `0x86`, with how far its socket had been used when it was offered | one of 80 bytes; bytes read (8), bytes written and what the handshake counts (8); then its image |
@@ -113,7 +113,7 @@
 //! # Protected sessions
 //!
 //! A worker that finds `STICKY_LB_PROTECT=1` and migrates sessions may have some protected. It sends its
-//! [checkpoint](crate::protocol::checkpoint) once, then a copy of each such session's socket with the page of
+//! [checkpoint](crate::protocol::checkpoint) once, then a copy of each such session's socket with the place of
 //! its entry. When the worker dies, the primary compares the entry with the kernel's counters of the
 //! socket. If both agree, nothing was read or written since the entry was published: the session
 //! goes to another worker, with the image of the entry, as a session that migrates. Else it is closed.
@@ -280,7 +280,7 @@ pub enum ToPrimary<'a> {
     ResyncDone(u64),
     /// The memory of the worker's protected sessions.
     Checkpoint,
-    /// Protect a session: its connection, and the page of its entry.
+    /// Protect a session: its connection, and the place of its entry.
     Protect(ConnectionRecord, u64),
     /// Protect these sessions no more.
     Unprotect(Ids<'a>),
@@ -412,7 +412,7 @@ pub fn decode_to_primary(bytes: &[u8]) -> Result<ToPrimary<'_>, MessageError> {
         kind::RESYNC_DONE => decode_number(kind, count, body).map(ToPrimary::ResyncDone),
         kind::CHECKPOINT => bare(ToPrimary::Checkpoint),
         kind::PROTECT => {
-            decode_protect(count, body).map(|(record, page)| ToPrimary::Protect(record, page))
+            decode_protect(count, body).map(|(record, place)| ToPrimary::Protect(record, place))
         }
         kind::UNPROTECT => decode_ids(kind, count, body).map(ToPrimary::Unprotect),
         kind::MIGRATION_FAILED => decode_ids(kind, count, body).map(ToPrimary::MigrationFailed),

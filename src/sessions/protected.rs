@@ -42,8 +42,8 @@ struct ProtectedByWorker {
 pub(super) struct ProtectedCopy {
     pub(super) record: ConnectionRecord,
     pub(super) socket: ClientSocket,
-    /// The page of its entry.
-    page: u64,
+    /// The place of its entry.
+    place: u64,
     /// How many workers have died with it before it came to rest.
     crashes: u8,
 }
@@ -87,10 +87,10 @@ impl Protected {
     }
 
     fn insert(&mut self, worker: WorkerId, keep: ProtectedSession) {
-        let ProtectedSession { record, socket, page } = keep;
+        let ProtectedSession { record, socket, place } = keep;
         let by_worker = self.workers.entry(worker).or_default();
         let crashes = by_worker.crashes.remove(&record.id).unwrap_or(0);
-        let copy = ProtectedCopy { record, socket, page, crashes };
+        let copy = ProtectedCopy { record, socket, place, crashes };
         if by_worker.sessions.insert(record.id, copy).is_none() {
             self.count += 1;
         }
@@ -178,12 +178,12 @@ impl ProtectedCopy {
         checkpoint: &Arc<Deferred<Checkpoint>>,
         bytes: &mut u64,
     ) -> Result<PendingConnection, RecoveryFailure> {
-        let Self { record, socket, page, crashes } = self;
+        let Self { record, socket, place, crashes } = self;
         // Its worker may have protected any socket.
         if evidence.is_of_client == Some(false) {
             return Err(RecoveryFailure::Unverified);
         }
-        let entry = checkpoint.entry(page, record.id);
+        let entry = checkpoint.entry(place, record.id);
         let outcome = recovery_outcome(entry.map(|entry| entry.usage), evidence.progress);
         if let RecoveryOutcome::Failed(failure) = outcome {
             return Err(failure);

@@ -124,8 +124,8 @@ impl PrimaryChannel {
                 Update::File(file) => {
                     Answer { message: CHECKPOINT.to_vec(), descriptor: Some(file), sent: None }
                 }
-                Update::Protect { record, page, socket, sent } => {
-                    let message = encode_protect(&record, page).to_vec();
+                Update::Protect { record, place, socket, sent } => {
+                    let message = encode_protect(&record, place).to_vec();
                     Answer { message, descriptor: Some(socket), sent: Some(sent) }
                 }
                 Update::Unprotect(id) => {

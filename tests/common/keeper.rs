@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::ftruncate;
 use sticky_lb::internals::kernel::{PAGE, SharedMemory};
-use sticky_lb::protocol::checkpoint::{EntryWriter, Extent, copy_into, create};
+use sticky_lb::protocol::checkpoint::{EntryWriter, Extent, UNIT, copy_into, create};
 use sticky_lb::protocol::message::{
     CHECKPOINT, ConnectionRecord, MAX_IDS, encode_protect, encode_unprotect,
 };
@@ -32,17 +32,20 @@ impl Keeper {
         Self { memory, taken: 0 }
     }
 
-    /// The next page that nobody has.
-    pub fn page(&mut self) -> u64 {
+    /// The place of the next entry, which has a page of its own.
+    pub fn place(&mut self) -> u64 {
         self.taken += 1;
-        self.taken as u64
+        (self.taken * PAGE / UNIT) as u64
+    }
+
+    fn writer(&self, place: u64) -> EntryWriter<'_> {
+        let start = usize::try_from(place).expect("few entries") * UNIT / 8;
+        EntryWriter::new(&self.memory.cells()[start..start + PAGE / 8], place)
     }
 
     /// Writes a session down.
-    pub fn write(&self, page: u64, record: &ConnectionRecord, usage: TcpProgress, image: &[u8]) {
-        let cells = PAGE / 8;
-        let start = usize::try_from(page).expect("few pages") * cells;
-        let writer = EntryWriter::new(&self.memory.cells()[start..start + cells], page);
+    pub fn write(&self, place: u64, record: &ConnectionRecord, usage: TcpProgress, image: &[u8]) {
+        let writer = self.writer(place);
         let (fixed, offset) = writer.room(0, image.len().next_multiple_of(8));
         copy_into(fixed, image);
         writer.begin(record.id, Extent { offset, length: image.len() as u64 });
@@ -57,22 +60,20 @@ impl Keeper {
         socket: &OwnedFd,
         image: Extent,
     ) {
-        let page = self.page();
+        let place = self.place();
         let usage = TcpProgress::of(socket).expect("the kernel tells").expect("a client");
-        let cells = PAGE / 8;
-        let start = usize::try_from(page).expect("few pages") * cells;
-        let writer = EntryWriter::new(&self.memory.cells()[start..start + cells], page);
+        let writer = self.writer(place);
         writer.begin(record.id, image);
         writer.publish(usage, Extent { offset: image.offset, length: 0 });
-        mover.say_with(&encode_protect(record, page), &[socket.as_fd()]);
+        mover.say_with(&encode_protect(record, place), &[socket.as_fd()]);
     }
 
     /// Writes a session down as it is, and has it kept.
     pub fn keep(&mut self, mover: &FakeWorker, record: &ConnectionRecord, socket: &OwnedFd) {
-        let page = self.page();
+        let place = self.place();
         let usage = TcpProgress::of(socket).expect("the kernel tells").expect("a client");
-        self.write(page, record, usage, &record.id.0.to_le_bytes());
-        mover.say_with(&encode_protect(record, page), &[socket.as_fd()]);
+        self.write(place, record, usage, &record.id.0.to_le_bytes());
+        mover.say_with(&encode_protect(record, place), &[socket.as_fd()]);
     }
 
     /// Has it forgotten.

@@ -187,19 +187,19 @@ async fn a_ledger_full_of_lies_costs_its_own_sessions_alone() {
     let mut mover = FakeWorker::serve(&mut frontend, worker(0, 0), true).await;
     let mut keeper = Keeper::introduce(&mover);
     let mut clients = Vec::new();
-    let mut lie = async |frontend: &Running, number, page: Option<u64>, says: Option<u64>| {
+    let mut lie = async |frontend: &Running, number, place: Option<u64>, says: Option<u64>| {
         let (stream, record, socket) = client(frontend, &mut mover, number).await;
-        let own = keeper.page();
+        let own = keeper.place();
         if let Some(id) = says {
             let usage = TcpProgress::of(&socket).unwrap().unwrap();
             keeper.write(own, &ConnectionRecord { id: ConnectionId(id), ..record }, usage, b"x");
         }
-        mover.say_with(&encode_protect(&record, page.unwrap_or(own)), &[socket.as_fd()]);
+        mover.say_with(&encode_protect(&record, place.unwrap_or(own)), &[socket.as_fd()]);
         clients.push((stream, socket));
     };
     // Nothing written; behind the end; far behind it; somebody else's.
     lie(&frontend, 0, None, None).await;
-    lie(&frontend, 1, Some(64), None).await;
+    lie(&frontend, 1, Some(64 * 16), None).await;
     lie(&frontend, 2, Some(u64::MAX), None).await;
     lie(&frontend, 3, None, Some(9_999)).await;
     wait_for_retained(&frontend, 4).await;
@@ -358,13 +358,13 @@ async fn a_socket_that_was_connected_since_is_nobodys_client() {
     let mut keeper = Keeper::introduce(&mover);
     let forged = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
     let forged = forged.unwrap();
-    let page = keeper.page();
-    mover.say_with(&encode_protect(&record, page), &[forged.as_fd()]);
+    let place = keeper.place();
+    mover.say_with(&encode_protect(&record, place), &[forged.as_fd()]);
     wait_for_retained(&frontend, 1).await;
     let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
     connect(&forged, &elsewhere.local_addr().unwrap()).unwrap();
     let usage = TcpProgress::of(&forged).unwrap().expect("it is connected");
-    keeper.write(page, &record, usage, b"image");
+    keeper.write(place, &record, usage, b"image");
     die(&frontend, mover, vec![socket, forged]).await;
     wait_for(&frontend, Survival { unverified: 1, ..Survival::default() }).await;
     frontend.end().await.unwrap();

@@ -32,7 +32,7 @@ pub(super) fn open(
             Some(Some(checkpoint)) => Ok(ProtectionEvent::Checkpoint(Some(checkpoint))),
             None | Some(None) => Err(ChannelError::NoCheckpoint),
         },
-        ToPrimary::Protect(record, page) => {
+        ToPrimary::Protect(record, place) => {
             let fault = |what| ChannelError::Session(record.id, what);
             match descriptor {
                 None if lost => Ok(ProtectionEvent::NotProtectable(record.id)),
@@ -41,7 +41,7 @@ pub(super) fn open(
                 Some(socket) => Ok(ProtectionEvent::Protect(Box::new(ProtectedSession {
                     record: *record,
                     socket: socket.into(),
-                    page: *page,
+                    place: *place,
                 }))),
             }
         }

@@ -2,11 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
-use crate::kernel::PAGE;
-use crate::protocol::checkpoint::{ConnectionId, Extent, place};
+use crate::protocol::checkpoint::{ConnectionId, Extent, UNIT, place};
 use crate::protocol::tcp_progress::TcpProgress;
 
-/// Writes one session's entry: the cells of its page, and where that is in the file.
+/// Writes one session's entry: its cells, and where they are in the file.
 #[derive(Clone, Copy, Debug)]
 pub struct EntryWriter<'a> {
     cells: &'a [AtomicU64],
@@ -14,14 +13,20 @@ pub struct EntryWriter<'a> {
 }
 
 impl<'a> EntryWriter<'a> {
-    /// Bytes of an entry's page that are free for its image.
-    pub const ROOM: usize = PAGE - place::ROOM;
+    /// Bytes of an entry without its image.
+    pub const LENGTH: usize = place::ROOM;
 
-    /// For the entry at `page`. `cells` are those of its page, exactly.
+    /// For the entry behind so many units. `cells` are its own, with the room behind it.
     #[must_use]
-    pub fn new(cells: &'a [AtomicU64], page: u64) -> Self {
-        debug_assert_eq!(size_of_val(cells), PAGE);
-        Self { cells, offset: page * PAGE as u64 }
+    pub fn new(cells: &'a [AtomicU64], place: u64) -> Self {
+        debug_assert!(size_of_val(cells) >= Self::LENGTH);
+        Self { cells, offset: place * UNIT as u64 }
+    }
+
+    /// Bytes of the room behind it.
+    #[must_use]
+    pub fn room_length(&self) -> usize {
+        size_of_val(self.cells) - Self::LENGTH
     }
 
     /// The part of the room from `start`, in the file. Starts and lengths are multiples of 8.
@@ -31,12 +36,12 @@ impl<'a> EntryWriter<'a> {
         (&self.cells[start / 8..(start + length) / 8], self.offset + start as u64)
     }
 
-    /// Makes the page no entry.
+    /// Makes it no entry.
     pub fn clear(&self) {
         self.cell(place::ID).store(0, Ordering::Release);
     }
 
-    /// Makes the page the entry of a session that has published nothing yet.
+    /// Makes it the entry of a session that has published nothing yet.
     pub fn begin(&self, id: ConnectionId, fixed: Extent) {
         self.clear();
         // The primary reads when the worker is dead, and sees everything written up to some instruction: only

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use rustix::fs::ftruncate;
 
 use super::*;
-use crate::kernel::SharedMemory;
+use crate::kernel::{PAGE, SharedMemory};
 
 /// A checkpoint of so many pages, its memory, and its reader.
 fn checkpoint(pages: usize) -> (SharedMemory, Checkpoint) {
@@ -14,12 +14,13 @@ fn checkpoint(pages: usize) -> (SharedMemory, Checkpoint) {
 
 fn page(memory: &SharedMemory, page: usize) -> EntryWriter<'_> {
     const CELLS: usize = PAGE / 8;
-    EntryWriter::new(&memory.cells()[page * CELLS..(page + 1) * CELLS], page as u64)
+    let place = (page * PAGE / UNIT) as u64;
+    EntryWriter::new(&memory.cells()[page * CELLS..(page + 1) * CELLS], place)
 }
 
 /// Writes a state into its place in the page, and doesn't publish it.
 fn prepare(writer: &EntryWriter<'_>, fixed: usize, state: &[u8]) -> Extent {
-    let each = (EntryWriter::ROOM - fixed) / 16 * 8;
+    let each = (writer.room_length() - fixed) / 16 * 8;
     let (cells, offset) = writer.room(fixed + writer.free_state() * each, each);
     copy_into(cells, state);
     Extent { offset, length: state.len() as u64 }
@@ -44,10 +45,10 @@ fn an_entry_stands_where_the_documentation_says() {
         memory.cells()[(2 * PAGE + offset) / 8].load(std::sync::atomic::Ordering::Relaxed)
     };
     assert_eq!([at(0), at(8)], [7, 1]);
-    assert_eq!([at(128), at(136), at(152)], [10, 20, 5]);
-    assert_eq!([at(192), at(200)], [2 * PAGE as u64 + 256, 4]);
-    assert_eq!(at(256).to_ne_bytes(), *b"head\0\0\0\0");
-    let entry = checkpoint.entry(2, ConnectionId(7)).unwrap();
+    assert_eq!([at(48), at(56), at(72)], [10, 20, 5]);
+    assert_eq!([at(80), at(88)], [2 * PAGE as u64 + 96, 4]);
+    assert_eq!(at(96).to_ne_bytes(), *b"head\0\0\0\0");
+    let entry = checkpoint.entry(2 * (PAGE / UNIT) as u64, ConnectionId(7)).unwrap();
     assert_eq!((entry.usage, entry.version), (TcpProgress::new(10, 20), 1));
     assert_eq!(checkpoint.image(&entry).unwrap(), b"headstate");
 }
@@ -63,7 +64,7 @@ fn an_entry_of_nobody_of_somebody_else_or_unpublished_is_none() {
     writer.publish(TcpProgress::new(1, 2), prepare(&writer, room, b""));
     assert!(checkpoint.entry(0, id).is_some());
     assert_eq!(checkpoint.entry(0, ConnectionId(8)), None, "another session's");
-    assert_eq!(checkpoint.entry(1, id), None, "behind the end");
+    assert_eq!(checkpoint.entry((PAGE / UNIT) as u64, id), None, "behind the end");
     assert_eq!(checkpoint.entry(u64::MAX, id), None, "far behind the end");
     writer.clear();
     assert_eq!(checkpoint.entry(0, id), None, "cleared");

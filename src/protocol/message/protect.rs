@@ -9,13 +9,13 @@ use crate::protocol::message::{
 /// Bytes of a message that protects a session.
 pub const PROTECT: usize = HEADER + RECORD + 8;
 
-/// Writes a request to protect a session whose entry is at `page` of the checkpoint.
+/// Writes a request to protect a session whose entry is at `place` in the checkpoint.
 #[must_use]
-pub fn encode_protect(record: &ConnectionRecord, page: u64) -> [u8; PROTECT] {
+pub fn encode_protect(record: &ConnectionRecord, place: u64) -> [u8; PROTECT] {
     let mut bytes = [0; PROTECT];
     bytes[..HEADER].copy_from_slice(&header(kind::PROTECT, 1));
     encode_record(&mut bytes[HEADER..HEADER + RECORD], record);
-    bytes[HEADER + RECORD..].copy_from_slice(&page.to_le_bytes());
+    bytes[HEADER + RECORD..].copy_from_slice(&place.to_le_bytes());
     bytes
 }
 
@@ -58,8 +58,8 @@ mod tests {
         let bytes = encode_protect(&record, 0x0102);
         assert_eq!(bytes[..8], *b"SL\x01\x8e\x01\0\0\0");
         assert_eq!(bytes[88..], *b"\x02\x01\0\0\0\0\0\0");
-        let ToPrimary::Protect(got, page) = decode_to_primary(&bytes).unwrap() else { panic!() };
-        assert_eq!((got, page), (record, 0x0102));
+        let ToPrimary::Protect(got, place) = decode_to_primary(&bytes).unwrap() else { panic!() };
+        assert_eq!((got, place), (record, 0x0102));
         for end in HEADER..PROTECT {
             assert!(decode_to_primary(&bytes[..end]).is_err());
         }

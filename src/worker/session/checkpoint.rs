@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
+use crate::kernel::PAGE;
 use crate::protocol::checkpoint::{EntryWriter, Extent, copy_into};
 use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::protocol::message::ConnectionRecord;
@@ -25,6 +26,9 @@ mod updates;
 use pages::{Pages, Run};
 use updates::Updates;
 pub(crate) use updates::{SentFlag, Update};
+
+/// Room for a state of which nothing is known but that it is short.
+const MIN_STATE_ROOM: usize = 32;
 
 /// All checkpoints of a worker, and what the primary is to be told of them.
 #[derive(Debug, Default)]
@@ -41,11 +45,11 @@ pub(crate) struct Checkpoint {
     record: ConnectionRecord,
     /// Before the first byte that its stream has read or written.
     base: TcpProgress,
-    page: Run,
-    /// How much of the page's room the unchanging part of the image takes; or where else that is.
+    entry: Run,
+    /// How much of the entry's room the unchanging part of the image takes; or where else that is.
     fixed: usize,
     _elsewhere: Option<Run>,
-    /// The two states that are too long for the page.
+    /// The two states that are too long for the room.
     states: [Option<Run>; 2],
     sent: SentFlag,
     is_released: bool,
@@ -95,35 +99,36 @@ impl CheckpointStore {
         let base = usage.and(rest.read.wrapping_neg(), rest.written.wrapping_neg());
         let copy = socket.try_clone_to_owned()?;
         let fixed = unchanging(head, negotiated);
-        let mut checkpoint = self.entry(record, base, &fixed)?;
+        let mut checkpoint = self.entry(record, base, &fixed, rest.state.len())?;
         checkpoint.publish(rest)?;
-        let (page, sent) = (checkpoint.page.first(), Arc::clone(&checkpoint.sent));
+        let (place, sent) = (checkpoint.entry.place(), Arc::clone(&checkpoint.sent));
         let mut updates = lock(&self.updates);
         if !updates.has_file()
             && let Some(file) = self.pages.file()?
         {
             updates.push(Update::File(file));
         }
-        updates.push(Update::Protect { record: *record, page, socket: copy, sent });
+        updates.push(Update::Protect { record: *record, place, socket: copy, sent });
         drop(updates);
         Ok(Some(checkpoint))
     }
 
-    /// A checkpoint that says nothing yet.
+    /// A checkpoint that says nothing yet, for states of about this length.
     fn entry(
         self: &Arc<Self>,
         record: &ConnectionRecord,
         base: TcpProgress,
         fixed: &[u8],
+        state: usize,
     ) -> io::Result<Checkpoint> {
-        let page = self.pages.take(1)?;
-        let writer = EntryWriter::new(page.cells(), page.first());
-        let elsewhere = if fixed.len() > EntryWriter::ROOM {
+        let entry = self.pages.take(entry_length(fixed.len(), state))?;
+        let writer = EntryWriter::new(entry.cells(), entry.place());
+        let elsewhere = if fixed.len() > writer.room_length() {
             Some(self.pages.take(fixed.len())?)
         } else {
             None
         };
-        let (in_page, (cells, offset)) = match &elsewhere {
+        let (in_room, (cells, offset)) = match &elsewhere {
             Some(run) => (0, (run.cells(), run.offset())),
             None => {
                 let length = fixed.len().next_multiple_of(8);
@@ -136,8 +141,8 @@ impl CheckpointStore {
             store: Arc::clone(self),
             record: *record,
             base,
-            page,
-            fixed: in_page,
+            entry,
+            fixed: in_room,
             _elsewhere: elsewhere,
             states: [None, None],
             sent: SentFlag::default(),
@@ -178,10 +183,10 @@ impl Checkpoint {
     /// If there is no memory for the state; the checkpoint is out of date then.
     pub(crate) fn publish(&mut self, rest: AtRest<'_>) -> io::Result<()> {
         let AtRest { read, written, state } = rest;
-        let writer = EntryWriter::new(self.page.cells(), self.page.first());
+        let writer = EntryWriter::new(self.entry.cells(), self.entry.place());
         let which = writer.free_state();
         // Room for two.
-        let each = (EntryWriter::ROOM - self.fixed) / 16 * 8;
+        let each = (writer.room_length() - self.fixed) / 16 * 8;
         let (cells, offset) = if state.len() <= each {
             writer.room(self.fixed + which * each, each)
         } else {
@@ -212,8 +217,9 @@ impl Checkpoint {
     /// If there is no descriptor left.
     pub(crate) fn resend_protect(&self, socket: impl AsFd) -> io::Result<()> {
         let socket = socket.as_fd().try_clone_to_owned()?;
-        let (page, sent) = (self.page.first(), Arc::clone(&self.sent));
-        lock(&self.store.updates).push(Update::Protect { record: self.record, page, socket, sent });
+        let (place, sent) = (self.entry.place(), Arc::clone(&self.sent));
+        let update = Update::Protect { record: self.record, place, socket, sent };
+        lock(&self.store.updates).push(update);
         Ok(())
     }
 
@@ -229,11 +235,18 @@ impl Checkpoint {
 
 impl Drop for Checkpoint {
     fn drop(&mut self) {
-        EntryWriter::new(self.page.cells(), self.page.first()).clear();
+        EntryWriter::new(self.entry.cells(), self.entry.place()).clear();
         if !self.is_released {
             lock(&self.store.updates).unprotect(self.record.id);
         }
     }
+}
+
+/// Bytes of an entry with its unchanging part and two states of this length, which may grow a little. What
+/// doesn't fit into a page has a place of its own.
+fn entry_length(fixed: usize, state: usize) -> usize {
+    let parts = fixed.next_multiple_of(8) + 2 * state.next_multiple_of(8).max(MIN_STATE_ROOM);
+    (EntryWriter::LENGTH + parts).min(PAGE)
 }
 
 /// The part of a session's image that stays as it is.

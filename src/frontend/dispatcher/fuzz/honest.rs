@@ -15,7 +15,7 @@ use crate::frontend::dispatcher::fuzz::clients::{Clients, Owner};
 use crate::frontend::dispatcher::fuzz::descriptors::{self, Identity, identity};
 use crate::frontend::dispatcher::fuzz::worker::End;
 use crate::kernel::{PAGE, SharedMemory};
-use crate::protocol::checkpoint::{self, EntryWriter, Extent, copy_into};
+use crate::protocol::checkpoint::{self, EntryWriter, Extent, UNIT, copy_into};
 use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::protocol::message::{
     BATCH, CHECKPOINT, ConnectionRecord, HELLO, MAX_ACCEPTED_SESSIONS, MAX_IDS, MAX_INLINE_IMAGE,
@@ -322,7 +322,7 @@ impl Honest {
             self.end.say(&CHECKPOINT, vec![file.try_clone().unwrap()]);
         }
         let socket = held.socket.try_clone().unwrap();
-        self.end.say(&encode_protect(&held.record, page), vec![socket]);
+        self.end.say(&encode_protect(&held.record, place(page)), vec![socket]);
         held.page = Some((page, image));
     }
 
@@ -350,7 +350,7 @@ impl Honest {
         for held in self.own.values() {
             if let Some((page, _)) = &held.page {
                 let socket = held.socket.try_clone().unwrap();
-                self.end.say(&encode_protect(&held.record, *page), vec![socket]);
+                self.end.say(&encode_protect(&held.record, place(*page)), vec![socket]);
             }
         }
         let offer = |held: &Held| (held.record.id, held.offered_at, held.record.tag);
@@ -431,11 +431,16 @@ impl Honest {
     }
 }
 
+/// The place of the entry that has this page.
+fn place(page: u64) -> u64 {
+    page * (PAGE / UNIT) as u64
+}
+
 /// Not for the first time: it has been at rest.
 fn publish(memory: &SharedMemory, page: u64, id: u64, usage: TcpProgress, image: &[u8]) {
     const CELLS: usize = PAGE / 8;
     let start = usize::try_from(page).unwrap() * CELLS;
-    let writer = EntryWriter::new(&memory.cells()[start..start + CELLS], page);
+    let writer = EntryWriter::new(&memory.cells()[start..start + CELLS], place(page));
     writer.begin(ConnectionId(id), Extent { offset: 0, length: 0 });
     for _ in 0..2 {
         let (cells, offset) = writer.room(1_024 * writer.free_state(), 1_024);

@@ -20,8 +20,8 @@ pub(crate) type SentFlag = Arc<AtomicBool>;
 pub(crate) enum Update {
     /// The file of all checkpoints.
     File(OwnedFd),
-    /// This session's checkpoint begins at that page.
-    Protect { record: ConnectionRecord, page: u64, socket: OwnedFd, sent: SentFlag },
+    /// This session's entry is at that place.
+    Protect { record: ConnectionRecord, place: u64, socket: OwnedFd, sent: SentFlag },
     /// This session is not to be protected any more.
     Unprotect(ConnectionId),
 }
