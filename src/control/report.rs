@@ -119,6 +119,8 @@ pub struct Status {
     pub top_client: Option<TopClient>,
     /// The address that has nearly all connections now, if there is one: its slot alone serves.
     pub dominant_client: Option<DominantClient>,
+    /// The worker whose WebSockets take far more memory than they need, if there is one.
+    pub heavy_connections: Option<HeavyConnections>,
     /// The rolling restart in progress.
     pub rollout: Option<Rollout>,
     /// The last one that has ended.
@@ -150,6 +152,18 @@ pub struct DominantClient {
     /// The slot of its next connection.
     pub slot: u16,
     /// The chapter of the guide about it, in words; the admin listener has it as `/guide/load-tests`.
+    pub guide: String,
+}
+
+/// A worker whose WebSockets take far more memory than they need: their library's buffers are large.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HeavyConnections {
+    /// Its slot.
+    pub slot: u16,
+    /// Its memory for each connection.
+    pub memory_per_connection: u64,
+    /// Where the guide says more.
     pub guide: String,
 }
 
@@ -192,6 +206,9 @@ pub struct Worker {
     pub stalls: u64,
     /// Memory of the worker and its child processes.
     pub memory: Option<u64>,
+    /// The part of it that came since the worker was ready, by connections; null below 100 connections, and
+    /// for a worker that was ready before the primary started.
+    pub memory_per_connection: Option<u64>,
     /// Recent CPU time, in percent of one CPU.
     pub cpu: Option<f64>,
     /// Its share of all established connections, 0 to 1.

@@ -105,6 +105,7 @@ impl Snapshots {
         let workers = workers::workers(&pool, &frontend, &usage);
         let mut status = status::status(&self.links, &pool, &frontend);
         status.dominant_client = self.dominant_client(&status).await;
+        status.heavy_connections = workers::heavy_connections(&workers);
         status.last_rollout = self.last_rollout();
         Ok(Snapshot { at: Timestamp::now(), pool, frontend, usage, cpu_time, status, workers })
     }

@@ -8,8 +8,8 @@ use jiff::tz::TimeZone;
 use crate::cli::client::ControlClient;
 use crate::cli::commands::follow::event_line;
 use crate::cli::commands::reload::{more_of_failure, progress};
-use crate::cli::dominance::sentence;
 use crate::cli::failure::Failure;
+use crate::cli::notices::{dominance, heaviness};
 use crate::cli::screen::{Look, Tone};
 use crate::cli::table::{Column, Value, pairs, table};
 use crate::cli::units::{
@@ -21,7 +21,7 @@ use crate::control::report::{Slot, Status, Worker};
 /// Slots that are listed by number.
 const LISTED: usize = 8;
 
-const WORKERS: [Column; 16] = [
+const WORKERS: [Column; 17] = [
     Column::number("slot"),
     Column::number("gen").spare(6),
     Column::number("pid"),
@@ -36,6 +36,7 @@ const WORKERS: [Column; 16] = [
     Column::number("p99").spare(7),
     Column::number("stalls").spare(8),
     Column::number("mem").spare(2),
+    Column::number("mem/conn").spare(6),
     Column::number("cpu").spare(3),
     Column::number("share").spare(1),
 ];
@@ -261,7 +262,11 @@ fn warnings(status: &Status, workers: &[Worker]) -> Vec<(Tone, String)> {
     }
     if let Some(client) = &status.dominant_client {
         // On a line of its own, the address of the page is whole.
-        let text = format!("{}\n  see {}", sentence(client), clean(&client.guide));
+        let text = format!("{}\n  see {}", dominance(client), clean(&client.guide));
+        warnings.push((Tone::Warn, text));
+    }
+    if let Some(heavy) = &status.heavy_connections {
+        let text = format!("{}\n  see {}", heaviness(heavy), clean(&heavy.guide));
         warnings.push((Tone::Warn, text));
     }
     warnings.extend(failed_rollout(status).map(|text| (Tone::Bad, text)));
@@ -306,6 +311,7 @@ fn worker_row(worker: &Worker) -> Vec<Value> {
         maybe(worker.handoff_p99_ms, millis).into(),
         worker.stalls.into(),
         maybe(worker.memory, bytes).into(),
+        maybe(worker.memory_per_connection, bytes).into(),
         maybe(worker.cpu, percent).into(),
         own(percent(worker.share * 100.0)).into(),
     ]
@@ -337,7 +343,7 @@ fn slot_text(slot: &Slot, look: Look) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::report::{Event, Rollout, TopClient};
+    use crate::control::report::{Event, HeavyConnections, Rollout, TopClient};
 
     fn worker(slot: u16, state: &str) -> Worker {
         Worker { slot, state: state.to_owned(), ..Worker::default() }
@@ -356,6 +362,7 @@ mod tests {
             handoffs_per_second: 1_234.5,
             handoff_p99_ms: Some(0.41),
             memory: Some(85 << 20),
+            memory_per_connection: Some(7_100),
             cpu: Some(99.9),
             share: 0.25,
             ..worker(slot, "serving")
@@ -376,8 +383,7 @@ mod tests {
         };
         let heads: Vec<_> = WORKERS.iter().map(|column| Value::from(column.head())).collect();
         assert_eq!(heads.len(), cells(0).len(), "{text}");
-        let expected =
-            "0 12 4194304 serving 2d_14h 3 12345 12345678 12001 42 1234 0.41_ms 0 85_MiB 100% 25%";
+        let expected = "0 12 4194304 serving 2d_14h 3 12345 12345678 12001 42 1234 0.41_ms 0 85_MiB 6.9_KiB 100% 25%";
         let expected: Vec<_> = expected.split(' ').map(|it| it.replace('_', " ")).collect();
         assert_eq!(cells(1), expected, "{text}");
         assert_eq!(cells(2)[..6], ["1", "-", "-", "errored", "-", "0"], "{text}");
@@ -426,6 +432,17 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected}: {text}");
         }
+    }
+
+    #[test]
+    fn connections_that_are_far_too_heavy_are_named() {
+        let guide = "the guide".to_owned();
+        let heavy = HeavyConnections { slot: 2, memory_per_connection: 135_000, guide };
+        let status = Status { heavy_connections: Some(heavy), ..status() };
+        let text = status_text(&status, &[worker(0, "serving")], Look::default());
+        let expected = "! a connection takes 132 KiB of slot 2's worker, far more than a WebSocket \
+                        needs\n  see the guide\n";
+        assert!(text.starts_with(expected), "{text}");
     }
 
     #[test]

@@ -78,6 +78,7 @@ pub(super) fn status(links: &Links, pool: &PoolStatus, frontend: &FrontendFacts)
             share: top_client.share,
         }),
         dominant_client: None,
+        heavy_connections: None,
         rollout: pool.rollout.as_ref().map(rollout),
         last_rollout: None,
         log_levels: links.log.levels().to_string(),

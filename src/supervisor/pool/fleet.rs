@@ -147,6 +147,11 @@ impl Fleet {
             WorkerMessage::Leave => return self.replacement_requested(worker).await,
             WorkerMessage::Violation => Fact::Kill(generation, KillReason::Violation),
         };
+        if matches!(fact, Fact::Ready(_))
+            && let Some(running) = self.workers.get(worker)
+        {
+            running.sample_start();
+        }
         self.on(worker.slot, fact).await
     }
 

@@ -96,6 +96,7 @@ fn worker_status(
         sessions: stats.sessions.unwrap_or(0),
         requests: stats.requests.unwrap_or(0),
         requests_total: stats.requests_total.unwrap_or(0),
+        memory_at_start: running.memory_at_start(),
         lag: running.health.watchdog.last_lag(now),
     })
 }

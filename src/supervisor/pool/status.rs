@@ -123,6 +123,8 @@ pub struct WorkerStatus {
     pub requests: u64,
     /// Requests that it has finished.
     pub requests_total: u64,
+    /// Bytes of memory that it had as it became ready, if this primary has seen that.
+    pub memory_at_start: Option<u64>,
     /// How long its event loop took to answer last, where it is asked.
     pub lag: Option<Duration>,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::process::Signal;
 use tokio::sync::mpsc;
@@ -16,6 +16,7 @@ use crate::supervisor::lifecycle::{KillReason, LifecycleSettings};
 use crate::supervisor::pool::stats::Crash;
 use crate::supervisor::pool::worker_health::WorkerHealth;
 use crate::supervisor::process::{Exit, Process};
+use crate::supervisor::sample;
 use crate::system::limits::oom_kills;
 
 /// Ends of workers that may wait to be handled. Further ones wait in their tasks.
@@ -43,6 +44,8 @@ pub(super) struct Running {
     /// Why it was killed or aborted, if it was.
     pub(super) killed: Option<KillReason>,
     stats: StatsSource,
+    /// Bytes, read as it became ready.
+    memory_at_start: Arc<OnceLock<u64>>,
     /// Waits for its end.
     _watched: AbortOnDropHandle<()>,
 }
@@ -73,6 +76,18 @@ impl Running {
     pub(super) fn stats(&self) -> WorkerStats {
         self.stats.read()
     }
+
+    /// Bytes of memory that it had as it became ready, before any connection; none if that was before an
+    /// upgrade or a crash of the primary.
+    pub(super) fn memory_at_start(&self) -> Option<u64> {
+        self.memory_at_start.get().copied()
+    }
+
+    /// It is ready. Its memory is read on a thread of its own: the kernel walks all of its pages.
+    pub(super) fn sample_start(&self) {
+        let (pid, start) = (self.process.pid(), Arc::clone(&self.memory_at_start));
+        tokio::task::spawn_blocking(move || sample::memory(pid).map(|memory| start.set(memory)));
+    }
 }
 
 impl Workers {
@@ -101,6 +116,7 @@ impl Workers {
             jitter,
             killed,
             stats,
+            memory_at_start: Arc::default(),
             _watched: AbortOnDropHandle::new(watching),
         };
         self.running.insert(worker, running);

@@ -1,5 +1,6 @@
 //! The first lines: which primary it is, how it is, and what there is to know beside it: a rolling
-//! restart that is under way, an address that has nearly all connections.
+//! restart that is under way, an address that has nearly all connections,
+//! connections that take far too much memory.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -7,7 +8,7 @@ use ratatui::style::Stylize;
 use ratatui::text::{Line, Span, Text};
 
 use super::wrap::wrapped;
-use crate::cli::dominance::sentence;
+use crate::cli::notices::{dominance, heaviness};
 use crate::cli::top::format::{count, duration};
 use crate::cli::top::state::State;
 use crate::cli::top::theme::Look;
@@ -31,14 +32,17 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, look: Look)
 pub(super) fn notes(status: &Status, width: u16) -> Vec<String> {
     let rollout = status.rollout.iter().map(progress);
     let dominant = status.dominant_client.iter();
-    let dominant = dominant.flat_map(|it| [sentence(it), format!("see {}", clean(&it.guide))]);
+    let dominant = dominant.flat_map(|it| [dominance(it), format!("see {}", clean(&it.guide))]);
+    let heavy = status.heavy_connections.iter();
+    let heavy = heavy.flat_map(|it| [heaviness(it), format!("see {}", clean(&it.guide))]);
     let failed = status.last_rollout.iter();
     let failed = failed.filter(|it| status.rollout.is_none() && it.is_aborted());
     let failed = failed.map(|it| {
         let reason = it.reason.as_deref().map_or_else(|| "no reason known".to_owned(), clean);
         format!("rolling restart {} aborted: {reason}; `sticky-lb status` has more", it.number)
     });
-    rollout.chain(failed).chain(dominant).flat_map(|note| wrapped(&note, width.into())).collect()
+    let notes = rollout.chain(failed).chain(dominant).chain(heavy);
+    notes.flat_map(|note| wrapped(&note, width.into())).collect()
 }
 
 fn who(status: &Status) -> Line<'_> {
