@@ -42,6 +42,7 @@ use crate::worker::session::writing;
 /// # Examples
 ///
 /// ```
+/// # #[cfg(feature = "axum")] {
 /// use axum::extract::ws::WebSocketUpgrade;
 /// use axum::response::Response;
 /// use sticky_lb::worker::READ_BUFFER_SIZE;
@@ -51,6 +52,7 @@ use crate::worker::session::writing;
 ///         while let Some(Ok(_)) = socket.recv().await {}
 ///     })
 /// }
+/// # }
 /// ```
 pub const READ_BUFFER_SIZE: usize = 2 * 1_024;
 
