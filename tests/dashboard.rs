@@ -203,6 +203,8 @@ fn workers_are_compact_on_a_phone_and_orders_are_behind_their_slot() {
     let height = tab.evaluate(&height).as_f64().expect("a number");
     assert!(height < 130.0, "a worker is {height} pixels high");
     tab.click(&format!("{} [data-order=about]", row(1)));
+    // They move down when the facts come.
+    tab.wait_for_text("#slot dl", "For new clients");
     tab.click("#slot-orders [data-order=drain]:not([hidden])");
     tab.wait_for_text("#confirm", "Drain slot 1?");
     tab.click("#confirm .main");
