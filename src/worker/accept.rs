@@ -27,7 +27,7 @@ use crate::worker::connection::Connection;
 use crate::worker::drain::Drain;
 use crate::worker::ending;
 use crate::worker::error::{AttachError, ChannelError, ServeError};
-use crate::worker::handler_result::HandlerResult;
+use crate::worker::handler_result::{HandlerResult, Logged};
 #[cfg(feature = "hyper")]
 use crate::worker::http_limits::HttpLimits;
 use crate::worker::listen::OwnListener;
@@ -192,9 +192,7 @@ impl Worker {
         while let Some(connection) = self.accept().await? {
             let span = connection.span().clone();
             let (stream, session) = connection.into_session();
-            // Boxed, as a future that is moved into another one takes its room twice.
-            let handling = Box::pin(handler(stream, session));
-            tokio::spawn(async move { handling.await.log() }.instrument(span));
+            tokio::spawn(Logged::new(handler(stream, session)).instrument(span));
         }
         drain.completed().await;
         Ok(())
