@@ -48,9 +48,9 @@ pub(crate) struct Checkpoint {
     entry: Run,
     /// How much of the entry's room the unchanging part of the image takes; or where else that is.
     fixed: usize,
-    _elsewhere: Option<Run>,
+    _elsewhere: Option<Box<Run>>,
     /// The two states that are too long for the room.
-    states: [Option<Run>; 2],
+    states: [Option<Box<Run>>; 2],
     sent: SentFlag,
     is_released: bool,
 }
@@ -124,7 +124,7 @@ impl CheckpointStore {
         let entry = self.pages.take(entry_length(fixed.len(), state))?;
         let writer = EntryWriter::new(entry.cells(), entry.place());
         let elsewhere = if fixed.len() > writer.room_length() {
-            Some(self.pages.take(fixed.len())?)
+            Some(Box::new(self.pages.take(fixed.len())?))
         } else {
             None
         };
@@ -194,7 +194,7 @@ impl Checkpoint {
             if place.as_ref().is_none_or(|run| run.length() < state.len()) {
                 // In this order, so that the old one may be the new one's neighbour.
                 *place = None;
-                *place = Some(self.store.pages.take(state.len())?);
+                *place = Some(Box::new(self.store.pages.take(state.len())?));
             }
             let Some(run) = place else { return Err(io::ErrorKind::OutOfMemory.into()) };
             (run.cells(), run.offset())
