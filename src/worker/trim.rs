@@ -4,8 +4,10 @@
 //! Costs nothing for each connection but a count, and no more than a walk through the heap for as many
 //! connections as are left.
 
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -21,6 +23,14 @@ const MIN_LAST: usize = 10;
 
 /// Time for what goes together to go.
 const DELAY: Duration = Duration::from_secs(1);
+
+/// The C library keeps so many freed pieces of each size for each thread: any of them may be all that is left
+/// of a page, which stays for it.
+const CACHED: usize = 16;
+
+/// These are multiples of so many bytes, up to so many of them.
+const CACHED_STEP: usize = 16;
+const CACHED_SIZES: usize = 64;
 
 /// The connections whose memory was freed since it was last given back.
 #[derive(Debug, Default)]
@@ -49,8 +59,21 @@ impl Trim {
         sleep(DELAY).await;
         self.released.store(0, Ordering::Relaxed);
         self.is_due.store(false, Ordering::Relaxed);
+        empty_cache();
         kernel::trim_memory();
     }
+}
+
+/// Takes what the C library keeps for this thread, and has it freed by one that ends, with which its cache does.
+fn empty_cache() {
+    // 8 bytes of each are the library's.
+    let sizes = (1..=CACHED_SIZES).map(|count| count * CACHED_STEP + 8);
+    let pieces: Vec<_> = sizes
+        .flat_map(|size| iter::repeat_with(move || Vec::<u8>::with_capacity(size)).take(CACHED))
+        .collect();
+    let freeing = thread::Builder::new().name("trim".to_owned()).spawn(move || drop(pieces));
+    // Without a thread they are as before.
+    let _ = freeing.map(thread::JoinHandle::join);
 }
 
 #[cfg(test)]
