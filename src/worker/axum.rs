@@ -153,12 +153,12 @@ impl axum::serve::Listener for Listener {
 
 impl Connected<IncomingStream<'_, Listener>> for ConnectionInfo {
     fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
-        stream.io().session().info()
+        stream.io().inner().info
     }
 }
 
 impl Connected<IncomingStream<'_, Listener>> for Session {
     fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
-        stream.io().session().clone()
+        stream.io().session()
     }
 }

@@ -19,11 +19,11 @@ use crate::worker::guard::{ConnectionGuard, Ending, Residency};
 use crate::worker::misuse::Misuse;
 use crate::worker::session::api::Session;
 use crate::worker::session::checkpoint::{AtRest, Checkpoint};
-use crate::worker::session::closing;
 use crate::worker::session::image::SessionImage;
 use crate::worker::session::image::{ConnectionState, Kind};
 use crate::worker::session::inner::Inner;
 use crate::worker::session::registry::{Returned, Sessions};
+use crate::worker::session::resumed;
 use crate::worker::session::stream::SessionStream;
 
 /// A client's connection: a TCP stream that the primary accepted and never read.
@@ -90,7 +90,7 @@ impl Connection {
 
     /// Whether a WebSocket's handshake was done in another worker.
     pub(crate) fn is_websocket(&self) -> bool {
-        self.stream.session().inner().handle.kind() == Kind::WebSocket
+        self.stream.inner().handle.kind() == Kind::WebSocket
     }
 
     /// For HTTP/1.1 and WebSockets: a stream that is followed, so that it can migrate to another
@@ -99,7 +99,7 @@ impl Connection {
     #[must_use]
     pub fn into_session(mut self) -> (SessionStream, Session) {
         self.serve();
-        let session = self.stream.session().clone();
+        let session = self.stream.session();
         (self.stream, session)
     }
 
@@ -108,11 +108,10 @@ impl Connection {
         if std::mem::replace(&mut self.is_served, true) {
             return;
         }
-        let session = self.stream.session().inner();
+        let session = self.stream.inner();
         self.sessions.insert(self.residency, session);
         if self.is_resumed {
-            let sessions = Arc::clone(&self.sessions);
-            tokio::spawn(closing::see_resumed(sessions, Arc::clone(session)));
+            resumed::watch(&self.sessions, session);
         }
     }
 
@@ -124,7 +123,7 @@ impl Connection {
     /// The facts about it.
     #[must_use]
     pub fn info(&self) -> ConnectionInfo {
-        self.stream.session().info()
+        self.stream.inner().info
     }
 
     /// The address that the client connected to, by the socket.
@@ -162,7 +161,7 @@ impl Connection {
     /// As [`Connection::into_parts`], to close it.
     pub(crate) fn split(self) -> Option<(TcpStream, ConnectionGuard)> {
         // Its checkpoint is dropped: nothing is known of it from here on.
-        let detached = self.stream.session().inner().handle.force_detach()?;
+        let detached = self.stream.inner().handle.force_detach()?;
         let mut guard = detached.guard?;
         guard.used();
         guard.note_ending(Ending::Finished);

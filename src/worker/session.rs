@@ -18,6 +18,7 @@ mod protection;
 mod reading;
 pub(crate) mod registry;
 mod request_guard;
+pub(crate) mod resumed;
 pub(crate) mod resync;
 mod shape;
 #[cfg(feature = "hyper")]

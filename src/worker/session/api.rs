@@ -74,13 +74,16 @@ use crate::worker::session::request_guard::RequestGuard;
 #[derive(Clone)]
 pub struct Session {
     inner: Arc<Inner>,
+    restored: Option<Arc<Vec<u8>>>,
 }
 
 impl Session {
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
-        Self { inner }
+        let restored = inner.restored();
+        Self { inner, restored }
     }
 
+    #[cfg(feature = "axum")]
     pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.inner
     }
@@ -92,10 +95,11 @@ impl Session {
     }
 
     /// The state that the handler in the worker before has left; `None` for a client that has just
-    /// come.
+    /// come. It takes memory as long as a `Session` lives that was made before the handler declared how it
+    /// goes on, and not as long as the connection.
     #[must_use]
     pub fn restored(&self) -> Option<&[u8]> {
-        self.inner.restored.as_deref()
+        self.restored.as_ref().map(|state| state.as_slice())
     }
 
     /// Declares that this WebSocket can migrate at any time. `state` makes the state for its next
@@ -108,7 +112,7 @@ impl Session {
     /// it has handled all that came. If another of its tasks sends, see [`Migratable::pending_write`].
     pub fn on_migrate(self, state: impl FnMut() -> Vec<u8> + Send + 'static) -> Migratable {
         self.inner.declare(MigrationMode::OnDemand(Box::new(state)));
-        Migratable { session: self }
+        Migratable { inner: self.inner }
     }
 
     /// Declares that this WebSocket can migrate, as [`Session::on_migrate`], and that it goes on in
@@ -127,7 +131,7 @@ impl Session {
     /// [`Session::on_migrate`].
     pub fn protect(self, state: impl FnMut() -> Vec<u8> + Send + 'static) -> Migratable {
         let migratable = self.on_migrate(state);
-        let inner = &migratable.session.inner;
+        let inner = &migratable.inner;
         if inner.handle.can_protect() {
             let source: Weak<dyn StateSource> = Arc::<Inner>::downgrade(inner);
             inner.handle.protect(source);
@@ -167,8 +171,8 @@ impl Session {
     #[must_use = "it is the future that tells when to migrate"]
     pub fn migrating(self) -> Migrating {
         self.inner.declare(MigrationMode::Deferred);
-        let asked = Box::pin(self.inner.asked.clone().cancelled_owned());
-        Migrating { session: self, asked }
+        let asked = Box::pin(self.inner.asked().clone().cancelled_owned());
+        Migrating { inner: self.inner, asked }
     }
 
     /// Whether the socket has ended here since it goes on in another worker, and not since its
@@ -196,20 +200,20 @@ impl Session {
 /// A session that makes its state on demand; see [`Session::on_migrate`].
 #[derive(Clone, Debug)]
 pub struct Migratable {
-    session: Session,
+    inner: Arc<Inner>,
 }
 
 impl Migratable {
     /// The facts about the connection.
     #[must_use]
     pub fn info(&self) -> ConnectionInfo {
-        self.session.info()
+        self.inner.info
     }
 
     /// See [`Session::has_migrated`].
     #[must_use]
     pub fn has_migrated(&self) -> bool {
-        self.session.has_migrated()
+        self.inner.has_migrated()
     }
 
     /// A message is still to be sent, until the guard is dropped: the session doesn't migrate before.
@@ -232,7 +236,7 @@ impl Migratable {
     /// }
     /// ```
     pub fn pending_write(&self) -> PendingWrite {
-        self.session.inner.handle.pending_write()
+        self.inner.handle.pending_write()
     }
 }
 
@@ -240,7 +244,7 @@ impl Migratable {
 /// polled by reference, `&mut migrating`, beside other futures.
 #[derive(Debug)]
 pub struct Migrating {
-    session: Session,
+    inner: Arc<Inner>,
     asked: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
@@ -248,13 +252,13 @@ impl Migrating {
     /// The facts about the connection.
     #[must_use]
     pub fn info(&self) -> ConnectionInfo {
-        self.session.info()
+        self.inner.info
     }
 
     /// See [`Session::has_migrated`].
     #[must_use]
     pub fn has_migrated(&self) -> bool {
-        self.session.has_migrated()
+        self.inner.has_migrated()
     }
 }
 
@@ -263,7 +267,7 @@ impl Future for Migrating {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Migration> {
         let asked = self.asked.as_mut().poll(cx);
-        asked.map(|()| Migration { inner: Arc::clone(&self.session.inner) })
+        asked.map(|()| Migration { inner: Arc::clone(&self.inner) })
     }
 }
 

@@ -4,7 +4,6 @@
 //! of one of its frames. The primary grants turns, so that clients that come back at once never are
 //! too many.
 
-use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,12 +14,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::protocol::drain::{DrainMode, DrainReason};
-use crate::protocol::message::{MAX_IDS, encode_close_request, encode_migration_failed};
+use crate::protocol::message::encode_close_request;
 use crate::worker::guard::{ConnectionGuard, Ending};
 use crate::worker::linger;
-use crate::worker::misuse::{HandlerFault, Misuse};
-use crate::worker::session::follow::negotiated::Obstacle;
-use crate::worker::session::handle::DECLARE_TIMEOUT;
+use crate::worker::misuse::Misuse;
 use crate::worker::session::inner::Inner;
 use crate::worker::session::registry::{Draining, Sessions};
 use crate::worker::shared::Shared;
@@ -30,9 +27,6 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often to look for WebSockets that weren't there before.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// A session that its handler closes within this time after it has come has not gone on.
-const FAILURE_WINDOW: Duration = Duration::from_secs(5);
 
 /// Closes all WebSockets, as ordered, until the worker ends.
 pub(crate) async fn close_all(sessions: Arc<Sessions>) {
@@ -124,77 +118,8 @@ pub(crate) fn reject_state(session: Arc<Inner>) {
     tokio::spawn(close(session, DrainReason::Restart));
 }
 
-/// Watches whether a session goes on in its new worker: its request may get another answer now, its
-/// handler may not know that it isn't the first, or close it at once.
-pub(crate) async fn see_resumed(sessions: Arc<Sessions>, session: Arc<Inner>) {
-    let resumed_at = Instant::now();
-    // There is one of these for each session that comes: it is short, and what is seldom needed is boxed.
-    let watched = async {
-        sleep(DECLARE_TIMEOUT).await;
-        while session.handle.is_replaying() {
-            sleep(DECLARE_TIMEOUT).await;
-        }
-        let has_state = session.restored.as_ref().is_some_and(|state| !state.is_empty());
-        if has_state && !session.is_declared() {
-            Box::pin(close_undeclared(&session)).await;
-        }
-        sleep_until(resumed_at + FAILURE_WINDOW).await;
-    };
-    let has_ended = tokio::select! {
-        () = session.handle.ended() => true,
-        () = watched => session.handle.is_rejected(),
-    };
-    match has_ended {
-        true => Box::pin(see_ended(sessions, session, resumed_at)).await,
-        false => sessions.shared.note_settled(),
-    }
-}
-
-/// A session has ended that came a while ago.
-async fn see_ended(sessions: Arc<Sessions>, session: Arc<Inner>, resumed_at: Instant) {
-    let is_closed_here = session.handle.is_closed_here() && !sessions.shared.is_draining();
-    if session.restored.is_some() && is_closed_here && resumed_at.elapsed() < FAILURE_WINDOW {
-        report_failed(&sessions, &session).await;
-    }
-    if session.handle.is_rejected() {
-        let connection = session.info.id.0;
-        tracing::debug!(connection, "session's request has another answer than before");
-        // It has had its close frame.
-        if let Some(detached) = session.handle.force_detach() {
-            linger::close(detached.stream).await;
-            drop((detached.guard, detached.checkpoint));
-        }
-    }
-}
-
-/// The migration counts as failed, though this worker has taken the session.
-async fn report_failed(sessions: &Sessions, session: &Inner) {
-    let id = session.info.id;
-    tracing::debug!(connection = id.0, "session doesn't go on in this worker");
-    let by_library = !session.handle.is_rejected() && !session.handle.is_detached();
-    let obstacle =
-        session.handle.obstacle().or_else(|| by_library.then_some(Obstacle::ClosedAtOnce));
-    if let Some(obstacle) = obstacle {
-        sessions.shared.reported.obstacle(session.route(), obstacle.hint());
-    }
-    if let Some(sender) = sessions.sender.get() {
-        let mut buffer = [0; MAX_IDS];
-        let message = encode_migration_failed(&mut buffer, iter::once(id));
-        // Without a primary nobody counts.
-        let _ = sender.send(message, &[]).await;
-    }
-}
-
-/// Its handler can't go on from the state that was left to it, as it doesn't know of it.
-async fn close_undeclared(session: &Arc<Inner>) {
-    let shared = session.shared.iter();
-    shared.for_each(|it| it.reported.fault(HandlerFault::Undeclared, session.route()));
-    session.handle.note_closing();
-    close(Arc::clone(session), DrainReason::Restart).await;
-}
-
 /// At a boundary if it comes to one in time, else as it is.
-async fn close(session: Arc<Inner>, reason: DrainReason) {
+pub(crate) async fn close(session: Arc<Inner>, reason: DrainReason) {
     session.handle.ask_to_stop();
     tokio::select! {
         () = session.handle.drained() => {}

@@ -204,8 +204,12 @@ impl Handle {
         RequestGuard::new(&self.cell, shared)
     }
 
-    /// Waits until the library has dropped its end, the socket was detached, or a replay was
-    /// rejected.
+    /// Whether the library has dropped its end, the socket was detached, or a replay was rejected.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.cell.lock().has_ended()
+    }
+
+    /// Waits until [`Handle::has_ended`].
     pub(crate) async fn ended(&self) {
         self.cell.wait(State::has_ended).await;
     }

@@ -67,7 +67,7 @@ mod tests {
     async fn stream() -> (Handle, RequestGuard) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let handle = SessionStream::standalone(stream).session().inner().handle.clone();
+        let handle = SessionStream::standalone(stream).inner().handle.clone();
         let in_flight = handle.request_started(None);
         (handle, in_flight)
     }

@@ -23,12 +23,15 @@ use crate::worker::shared::Shared;
 pub(crate) struct Inner {
     pub(crate) info: ConnectionInfo,
     pub(crate) handle: Handle,
-    pub(crate) restored: Option<Vec<u8>>,
+    /// It came from another worker's handler, with a state.
+    pub(crate) is_restored: bool,
+    /// That state, until its handler here declares how it goes on.
+    restored: Mutex<Option<Arc<Vec<u8>>>>,
     /// That of its worker, if there is one.
     pub(crate) shared: Option<Arc<Shared>>,
     pub(crate) mode: Mutex<MigrationMode>,
-    /// Cancelled when a session whose handler decides is to migrate.
-    pub(crate) asked: CancellationToken,
+    /// Cancelled when a session whose handler decides is to migrate. Others have none.
+    asked: OnceLock<CancellationToken>,
     /// The state that its handler has decided to migrate with.
     pub(crate) departure: Mutex<Option<Vec<u8>>>,
     pub(crate) departed: Notify,
@@ -65,10 +68,11 @@ impl Inner {
         Self {
             info,
             handle,
-            restored,
+            is_restored: restored.is_some(),
+            restored: Mutex::new(restored.map(Arc::new)),
             shared,
             mode: Mutex::new(MigrationMode::Undeclared),
-            asked: CancellationToken::new(),
+            asked: OnceLock::new(),
             departure: Mutex::new(None),
             departed: Notify::new(),
             has_migrated: AtomicBool::new(false),
@@ -87,6 +91,9 @@ impl Inner {
             // Not under the lock: it is the app's.
             drop(before);
         }
+        // Whoever has it keeps it.
+        let restored = lock(&self.restored).take();
+        drop(restored);
         self.handle.note_declared();
         if let Some(shared) = &self.shared {
             if is_other {
@@ -95,6 +102,16 @@ impl Inner {
                 shared.reported.misuse(Misuse::MigrationNotEnabled);
             }
         }
+    }
+
+    /// The state that it came with, until its handler here declares how it goes on.
+    pub(crate) fn restored(&self) -> Option<Arc<Vec<u8>>> {
+        lock(&self.restored).clone()
+    }
+
+    /// Cancelled when it is to migrate.
+    pub(crate) fn asked(&self) -> &CancellationToken {
+        self.asked.get_or_init(CancellationToken::new)
     }
 
     pub(crate) fn is_declared(&self) -> bool {

@@ -247,7 +247,7 @@ fn pause(session: &Arc<Inner>, departure: Option<Vec<u8>>) -> Pause {
 /// Tells the handler, and waits until it migrates, with this state. From then on it can't go on: one that
 /// is late, or leaves too much, is closed.
 async fn let_handler_decide(session: &Arc<Inner>, deadline: &mut Deadline) -> Option<Vec<u8>> {
-    session.asked.cancel();
+    session.asked().cancel();
     let in_time = tokio::select! {
         () = session.departed.notified() => true,
         () = session.handle.ended() => return None,

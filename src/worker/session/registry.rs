@@ -138,6 +138,15 @@ pub(crate) struct Returned {
     pub(crate) image: SessionImage,
 }
 
+/// A session that has come from another worker a moment ago.
+#[derive(Debug)]
+pub(crate) struct Resumed {
+    pub(crate) session: Arc<Inner>,
+    pub(crate) since: Instant,
+    /// Its handler had time to declare how it goes on.
+    pub(crate) is_checked: bool,
+}
+
 #[derive(Debug)]
 struct Open {
     residency: Residency,
@@ -158,6 +167,8 @@ pub(crate) struct Sessions {
     /// The last sessions that came from other workers, and didn't go on to others, the oldest first, with
     /// the tags of their records.
     accepted: Mutex<VecDeque<(ConnectionId, u64)>>,
+    /// Those that are watched, as they have just come.
+    resumed: Mutex<Vec<Resumed>>,
     /// Turns to close a WebSocket that the primary was asked for, and hasn't granted.
     pub(crate) asked: AtomicU32,
     /// Set once migration is enabled.
@@ -182,6 +193,7 @@ impl Sessions {
             busy: Mutex::default(),
             offered: Mutex::default(),
             accepted: Mutex::default(),
+            resumed: Mutex::default(),
             asked: AtomicU32::new(0),
             sender: OnceLock::new(),
             window: Arc::new(Semaphore::new(WINDOW)),
@@ -341,6 +353,28 @@ impl Sessions {
     /// The last sessions that have, with their tags.
     pub(crate) fn accepted(&self) -> Vec<(ConnectionId, u64)> {
         lock(&self.accepted).iter().copied().collect()
+    }
+
+    /// A session that has come is to be watched. Whether it is the only one: nothing watches any then.
+    pub(crate) fn note_resumed(&self, session: &Arc<Inner>) -> bool {
+        let mut resumed = lock(&self.resumed);
+        let session = Arc::clone(session);
+        resumed.push(Resumed { session, since: Instant::now(), is_checked: false });
+        resumed.len() == 1
+    }
+
+    /// Takes those that need not be watched any more. Whether others are left.
+    pub(crate) fn take_resumed(
+        &self,
+        is_seen: impl FnMut(&mut Resumed) -> bool,
+    ) -> (Vec<Resumed>, bool) {
+        let mut resumed = lock(&self.resumed);
+        let seen = resumed.extract_if(.., is_seen).collect();
+        let is_any_left = !resumed.is_empty();
+        if !is_any_left {
+            *resumed = Vec::new();
+        }
+        (seen, is_any_left)
     }
 
     /// There is no primary any more: no answer will come, and none is waited for.

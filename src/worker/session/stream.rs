@@ -61,7 +61,7 @@ pub const READ_BUFFER_SIZE: usize = 2 * 1_024;
 /// See [`Session`].
 pub struct SessionStream {
     cell: Arc<StreamCell>,
-    session: Session,
+    session: Arc<Inner>,
 }
 
 impl SessionStream {
@@ -77,7 +77,7 @@ impl SessionStream {
             state.restore(connection, checkpoint);
         }
         let cell = Arc::new(StreamCell::new(state));
-        let session = Session::new(Arc::new(make(Handle::new(&cell))));
+        let session = Arc::new(make(Handle::new(&cell)));
         Self { cell, session }
     }
 
@@ -100,7 +100,11 @@ impl SessionStream {
 
     /// Its session.
     #[must_use]
-    pub fn session(&self) -> &Session {
+    pub fn session(&self) -> Session {
+        Session::new(Arc::clone(&self.session))
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.session
     }
 }

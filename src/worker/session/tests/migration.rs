@@ -81,7 +81,7 @@ fn with(stream: TcpStream, restored: Option<ConnectionState>) -> (SessionStream,
     let restored = restored.map(|connection| (connection, None));
     let stream =
         SessionStream::new(stream, None, restored, |handle| Inner::new(info, handle, None, None));
-    let handle = stream.session().inner().handle.clone();
+    let handle = stream.inner().handle.clone();
     (stream, handle)
 }
 
