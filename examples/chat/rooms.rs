@@ -16,7 +16,7 @@ use serde_json::json;
 use sticky_lb::worker::{Migrating, Migration, READ_BUFFER_SIZE, Session};
 use tokio::sync::watch;
 
-use super::history::{Cursor, History, Line};
+use super::history::{Cursor, History, Line, Origin};
 
 /// Characters of a name or a room.
 const LONGEST_NAME: usize = 64;
@@ -26,7 +26,7 @@ const LONGEST_TEXT: usize = 4_096;
 const LARGEST_MESSAGE: usize = 64 * 1_024;
 
 /// The version of a member's state.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Variables of the environment of each worker.
 const SLOT: &str = "STICKY_LB_SLOT";
@@ -87,10 +87,11 @@ impl Rooms {
             .read_buffer_size(READ_BUFFER_SIZE)
             .max_message_size(LARGEST_MESSAGE)
             .max_frame_size(LARGEST_MESSAGE)
-            .on_upgrade(|socket| self.serve(socket, member, session))
+            // It has them by reference, as a future that is given something by value keeps room for it twice.
+            .on_upgrade(|mut socket| async move { self.serve(&mut socket, &member, session).await })
     }
 
-    async fn serve(self, mut socket: WebSocket, member: Member, session: Option<Session>) {
+    async fn serve(&self, socket: &mut WebSocket, member: &Member, session: Option<Session>) {
         let state = match session.as_ref().and_then(Session::restored).map(MemberState::decode) {
             // Another version's: the client comes back as a new one.
             Some(None) => return session.iter().for_each(Session::reject_state),
@@ -111,7 +112,7 @@ impl Rooms {
         // Its own "joined" is still to be read, so the newcomer has the welcome before it.
         if socket.send(Message::Text(greeting)).await.is_ok() {
             let mut seat = Seat { room: &room, heard: &mut heard, cursor: &mut cursor, members };
-            member.talk(&mut socket, &mut seat, migrating.as_mut()).await;
+            member.talk(socket, &mut seat, migrating.as_mut()).await;
         }
         drop(heard);
         if !migrating.is_some_and(|migrating| migrating.has_migrated()) {
@@ -140,7 +141,7 @@ impl Room {
     }
 
     fn say(&self, text: String) {
-        lock(&self.history).say(&origin(), text);
+        lock(&self.history).say(origin(), text);
         self.heard.send_replace(());
     }
 
@@ -181,7 +182,7 @@ impl Member {
         let room = seat.room;
         loop {
             while let Some(line) = room.next(seat.cursor) {
-                if socket.send(Message::text(line.text.clone())).await.is_err() {
+                if socket.send(Message::text(line.text.as_ref())).await.is_err() {
                     return;
                 }
                 seat.cursor.pass(&line);
@@ -233,9 +234,9 @@ async fn migration(migrating: Option<&mut Migrating>) -> Migration {
     }
 }
 
-/// A name for this worker that no other has had.
-fn origin() -> String {
-    format!("{:?}.{:?}.{}", number(SLOT), number(GENERATION), std::process::id())
+/// What names this worker, as no other.
+fn origin() -> Origin {
+    Origin(number(SLOT).unwrap_or(0), number(GENERATION).unwrap_or(0), std::process::id())
 }
 
 fn number(variable: &str) -> Option<u32> {

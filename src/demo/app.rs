@@ -142,10 +142,12 @@ fn burn(time: Duration) -> (u64, Duration) {
 async fn echo(session: Option<Session>, upgrade: WebSocketUpgrade) -> Response {
     // It remembers nothing, so it can migrate with an empty state, and survive a crash with one.
     session.map(|session| session.protect(Vec::new));
-    upgrade.read_buffer_size(READ_BUFFER_SIZE).on_upgrade(serve_echo)
+    // By reference, as a future that is given something by value keeps room for it twice.
+    let upgrade = upgrade.read_buffer_size(READ_BUFFER_SIZE);
+    upgrade.on_upgrade(|mut socket| async move { serve_echo(&mut socket).await })
 }
 
-async fn serve_echo(mut socket: WebSocket) {
+async fn serve_echo(socket: &mut WebSocket) {
     while let Some(Ok(message)) = socket.recv().await {
         let answer = matches!(message, Message::Text(_) | Message::Binary(_));
         if answer && socket.send(message).await.is_err() {
