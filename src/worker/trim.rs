@@ -4,10 +4,11 @@
 //! Costs nothing for each connection but a count, and no more than a walk through the heap for as many
 //! connections as are left.
 
+use std::io;
 use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -59,21 +60,28 @@ impl Trim {
         sleep(DELAY).await;
         self.released.store(0, Ordering::Relaxed);
         self.is_due.store(false, Ordering::Relaxed);
-        empty_cache();
-        kernel::trim_memory();
+        let cached = take_cached();
+        // A large heap takes its time, which is nobody's who serves. Without a thread all stays as it is.
+        let _ = start_thread(move || {
+            // With the end of a thread its own cache ends, too.
+            let freeing = start_thread(move || drop(cached));
+            let _ = freeing.map(JoinHandle::join);
+            kernel::trim_memory();
+        });
     }
 }
 
-/// Takes what the C library keeps for this thread, and has it freed by one that ends, with which its cache does.
-fn empty_cache() {
+/// Takes what the C library keeps for this thread.
+fn take_cached() -> Vec<Vec<u8>> {
     // 8 bytes of each are the library's.
     let sizes = (1..=CACHED_SIZES).map(|count| count * CACHED_STEP + 8);
-    let pieces: Vec<_> = sizes
-        .flat_map(|size| iter::repeat_with(move || Vec::<u8>::with_capacity(size)).take(CACHED))
-        .collect();
-    let freeing = thread::Builder::new().name("trim".to_owned()).spawn(move || drop(pieces));
-    // Without a thread they are as before.
-    let _ = freeing.map(thread::JoinHandle::join);
+    sizes
+        .flat_map(|size| iter::repeat_with(move || Vec::with_capacity(size)).take(CACHED))
+        .collect()
+}
+
+fn start_thread(work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name("trim".to_owned()).spawn(work)
 }
 
 #[cfg(test)]
