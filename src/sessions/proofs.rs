@@ -79,9 +79,10 @@ impl Estate {
         })
     }
 
-    fn has(&self, id: ConnectionId) -> bool {
-        let in_flight = self.in_flight.iter().map(|one| one.record.id);
-        in_flight.chain(self.copies().iter().map(|copy| copy.record.id)).any(|one| one == id)
+    /// Whether a connection was on its way. That a session is protected, only its worker has said: another one may
+    /// have it since.
+    fn had_in_flight(&self, id: ConnectionId) -> bool {
+        self.in_flight.iter().any(|one| one.record.id == id)
     }
 }
 
@@ -228,9 +229,10 @@ impl Proofs {
         self.count == 0
     }
 
-    /// Whether a connection is among them.
+    /// Whether a connection is among them that was on its way.
     pub(super) fn hold(&self, id: ConnectionId) -> bool {
-        self.count > 0 && self.shared.lock().estates.iter().any(|open| open.estate.has(id))
+        self.count > 0
+            && self.shared.lock().estates.iter().any(|open| open.estate.had_in_flight(id))
     }
 
     /// Without one more, those that are there go on, or what they ask is given up.
@@ -313,6 +315,7 @@ mod tests {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     use super::*;
+    use crate::protocol::checkpoint;
     use crate::protocol::ids::{AffinityKey, Generation, SlotId};
     use crate::protocol::message::ConnectionRecord;
 
@@ -373,6 +376,21 @@ mod tests {
         }
         assert_eq!(workers, 24);
         assert!(!proofs.hold(ConnectionId(12)));
+    }
+
+    /// It may have given it away since, and who has it now may offer it.
+    #[test]
+    fn a_session_that_a_dead_worker_has_had_protected_is_not_held() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (PendingConnection { record, socket, .. }, _client) = connection(&listener, 1);
+        let checkpoint = Checkpoint::open(checkpoint::create().unwrap()).unwrap();
+        let copy = ProtectedCopy { record, socket, place: 1, crashes: 0 };
+        let protected = Some((Arc::new(Deferred::from(checkpoint)), vec![copy]));
+        let worker = WorkerId { slot: SlotId(1), generation: Generation(1) };
+        let mut proofs = Proofs::new().unwrap();
+        let now = Timestamp::now();
+        proofs.ask(Estate { worker, has_stalled: false, in_flight: Vec::new(), protected }, now);
+        assert!(!proofs.is_empty() && !proofs.hold(record.id));
     }
 
     #[test]

@@ -43,9 +43,9 @@ pub(super) struct ProtectedCopy {
     pub(super) record: ConnectionRecord,
     pub(super) socket: ClientSocket,
     /// The place of its entry.
-    place: u64,
+    pub(super) place: u64,
     /// How many workers have died with it before it came to rest.
-    crashes: u8,
+    pub(super) crashes: u8,
 }
 
 impl Protected {
