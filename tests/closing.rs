@@ -103,32 +103,31 @@ fn an_offer_is_taken_while_its_socket_is_in_use() {
     primary.stop();
 }
 
-#[test]
-fn a_session_in_use_whose_taker_has_died_is_not_waited_for() {
-    let (primary, _client) = locked("leaves", "dies");
+/// The session of such a client was given to a worker that has died on it, and the primary has given up asking what
+/// that has done with it.
+fn given_up(others: &str) -> (Primary, TcpStream) {
+    let (primary, client) = locked("leaves", others);
     primary.begin("drain", json!({"slot": 0}));
     primary.wait_for_log("kernel does not tell what a dead worker has done with its sockets");
     serves_on(&primary);
-    primary.stop();
+    (primary, client)
+}
+
+#[test]
+fn a_session_in_use_whose_taker_has_died_is_not_waited_for() {
+    given_up("dies").0.stop();
 }
 
 #[test]
 fn a_protected_session_in_use_is_not_waited_for() {
-    let (primary, _client) = locked("leaves", "protects");
-    primary.begin("drain", json!({"slot": 0}));
-    primary.wait_for_log("kernel does not tell what a dead worker has done with its sockets");
-    serves_on(&primary);
-    primary.stop();
+    given_up("protects").0.stop();
 }
 
 /// A thread of the primary waits for that socket then, and a process doesn't end, nor become its successor, before
 /// its last thread does.
 #[test]
 fn a_crash_of_the_primary_waits_for_no_socket_in_use() {
-    let (primary, _client) = locked("leaves", "dies");
-    primary.begin("drain", json!({"slot": 0}));
-    primary.wait_for_log("kernel does not tell what a dead worker has done with its sockets");
-    serves_on(&primary);
+    let (primary, _client) = given_up("dies");
     let start = SystemTime::now();
     primary.crash();
     serves_on(&primary);
@@ -139,9 +138,7 @@ fn a_crash_of_the_primary_waits_for_no_socket_in_use() {
 
 #[test]
 fn an_upgrade_waits_for_no_socket_in_use() {
-    let (primary, _client) = locked("leaves", "dies");
-    primary.begin("drain", json!({"slot": 0}));
-    primary.wait_for_log("kernel does not tell what a dead worker has done with its sockets");
+    let (primary, _client) = given_up("dies");
     let (_, said) = primary.ask_in_vain("upgrade", json!({}));
     assert!(said.contains("restart that worker, then upgrade again"), "{said}");
     serves_on(&primary);

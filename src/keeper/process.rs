@@ -11,7 +11,7 @@ use rustix::process::{
 };
 
 use crate::protocol::ids::Timestamp;
-use crate::system::tasks::main_thread_has_ended;
+use crate::system::tasks::end_of_main_thread;
 
 /// How often to look whether its main thread has ended: the kernel tells of the end of the whole process only.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -39,9 +39,9 @@ pub(super) enum Exit {
     Status(i32),
     /// By this signal.
     Signal(i32),
-    /// It runs no more, but one of its threads waits in the kernel where no signal wakes it, and so long it isn't
-    /// known how it exits.
-    Unfinished,
+    /// It runs no more, though one of its threads waits in the kernel where no signal wakes it. Its main thread has
+    /// ended so, in the form of waitpid(2); 0 may also mean that the kernel doesn't tell.
+    Unfinished(i32),
 }
 
 impl Process {
@@ -89,12 +89,10 @@ impl Process {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         let status = waitid(WaitId::PidFd(self.pidfd.as_fd()), options).ok().flatten();
         let Some(status) = status else {
-            if !main_thread_has_ended(self.pid) {
-                return None;
-            }
+            let end = end_of_main_thread(self.pid)?;
             let now = Timestamp::now();
             let is_over = now.since(*self.ended.get_or_insert(now)) >= END_TIMEOUT;
-            return is_over.then_some(Exit::Unfinished);
+            return is_over.then_some(Exit::Unfinished(end));
         };
         Some(match status.terminating_signal() {
             Some(signal) => Exit::Signal(signal),
@@ -112,7 +110,16 @@ impl AsFd for Process {
 impl Exit {
     /// Whether it crashed.
     pub(super) fn is_crash(self) -> bool {
-        matches!(self, Self::Signal(_) | Self::Status(PANIC) | Self::Unfinished)
+        matches!(self, Self::Signal(_) | Self::Status(PANIC) | Self::Unfinished(_))
+    }
+
+    /// How it will have exited.
+    pub(super) fn finished(self) -> Self {
+        match self {
+            Self::Unfinished(end) if end & 0x7f != 0 => Self::Signal(end & 0x7f),
+            Self::Unfinished(end) => Self::Status(end >> 8),
+            finished => finished,
+        }
     }
 
     /// The exit code, as a shell has it.
@@ -120,7 +127,7 @@ impl Exit {
         let code = match self {
             Self::Status(status) => status,
             Self::Signal(signal) => 128 + signal,
-            Self::Unfinished => 1,
+            Self::Unfinished(_) => 1,
         };
         u8::try_from(code).unwrap_or(1)
     }
@@ -131,7 +138,7 @@ impl fmt::Display for Exit {
         match self {
             Self::Status(status) => write!(f, "exited with status {status}"),
             Self::Signal(signal) => write!(f, "was killed by signal {signal}"),
-            Self::Unfinished => {
+            Self::Unfinished(_) => {
                 f.write_str("ended, but for a thread that waits for a socket or file of a worker")
             }
         }
@@ -152,7 +159,12 @@ mod tests {
             (Exit::Signal(9), true, 137),
             (Exit::Signal(6), true, 134),
             (Exit::Status(-1), false, 1),
-            (Exit::Unfinished, true, 1),
+            (Exit::Unfinished(0), true, 1),
+            (Exit::Unfinished(0).finished(), false, 0),
+            (Exit::Unfinished(2 << 8).finished(), false, 2),
+            (Exit::Unfinished(101 << 8).finished(), true, 101),
+            (Exit::Unfinished(9).finished(), true, 137),
+            (Exit::Unfinished(6 | 0x80).finished(), true, 134),
         ] {
             assert_eq!((exit.is_crash(), exit.code()), (is_crash, code), "{exit}");
         }

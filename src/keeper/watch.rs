@@ -272,6 +272,8 @@ impl Watch {
     fn handle_exit(&mut self, exit: Exit) -> Result<Option<u8>, KeeperError> {
         self.receive(MAX_LAST_DATAGRAMS);
         self.socket = None;
+        // One that was told to stop has done so.
+        let exit = if self.stop.has_begun { exit.finished() } else { exit };
         let uptime = self.primary.take().map_or(Duration::ZERO, |primary| primary.uptime());
         let uptime_ms = u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX);
         if exit.is_crash() && !self.stop.has_begun {

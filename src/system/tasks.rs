@@ -3,6 +3,7 @@
 //! in all but name, as no code of it runs any more.
 
 use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -15,13 +16,23 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The kernel's letters of states, from proc_pid_stat(5).
-const UNINTERRUPTIBLE: char = 'D';
-const ZOMBIE: char = 'Z';
+const UNINTERRUPTIBLE: &str = "D";
+const ZOMBIE: &str = "Z";
 
-/// Whether the main thread of a process has ended and its parent can't be told, as another one hasn't.
+/// The place of a thread's exit code among the fields that begin with its state: the 52nd of all.
+const EXIT_CODE: usize = 49;
+
+/// How the main thread of a process has ended, if it has, as waitpid(2) would say it: that says so when all threads
+/// have.
 #[must_use]
-pub fn main_thread_has_ended(pid: Pid) -> bool {
-    fs::read(format!("/proc/{pid}/stat")).is_ok_and(|stat| state(&stat) == Some(ZOMBIE))
+pub fn end_of_main_thread(pid: Pid) -> Option<i32> {
+    end(&read(format!("/proc/{pid}/stat"))?)
+}
+
+fn end(stat: &str) -> Option<i32> {
+    let mut fields = fields(stat);
+    let is_ended = fields.next() == Some(ZOMBIE);
+    is_ended.then(|| fields.nth(EXIT_CODE - 1)?.parse().ok())?
 }
 
 /// Whether a thread of this process keeps it from becoming another program. Looks for a moment before it says so.
@@ -39,14 +50,18 @@ pub fn waits_in_the_kernel() -> bool {
 
 fn any_waits() -> bool {
     let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let mut stats = threads.filter_map(|thread| fs::read(thread.path().join("stat")).ok());
-    stats.any(|stat| state(&stat) == Some(UNINTERRUPTIBLE))
+    let mut stats = threads.filter_map(|thread| read(thread.path().join("stat")));
+    stats.any(|stat| fields(&stat).next() == Some(UNINTERRUPTIBLE))
 }
 
-/// The letter behind the name, which may have any letters itself.
-fn state(stat: &[u8]) -> Option<char> {
-    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
-    stat.get(name_end + 2).map(|letter| char::from(*letter))
+/// A name may be no text.
+fn read(stat: impl AsRef<Path>) -> Option<String> {
+    Some(String::from_utf8_lossy(&fs::read(stat).ok()?).into_owned())
+}
+
+/// The fields from the state on: behind the name, which may have anything in it.
+fn fields(stat: &str) -> impl Iterator<Item = &str> {
+    stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_ascii_whitespace()
 }
 
 #[cfg(test)]
@@ -56,20 +71,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_state_stands_behind_the_name_whatever_that_is() {
-        for (stat, expected) in [
-            ("1 (init) S 0 1", Some('S')),
-            ("2 (a) D b) Z 1 1", Some('Z')),
-            ("3 (never", None),
-            ("4 (never)", None),
-        ] {
-            assert_eq!(state(stat.as_bytes()), expected, "{stat}");
+    fn the_state_and_the_end_stand_behind_the_name_whatever_that_is() {
+        let with = |state: &str| format!("2 (a) D b) {state} {}9 7", "0 ".repeat(EXIT_CODE - 1));
+        assert_eq!((end(&with("Z")), end(&with("S"))), (Some(9), None));
+        for cut in ["3 (never", "4 (never)", "5 (never) Z 0 0"] {
+            assert_eq!(end(cut), None, "{cut}");
         }
     }
 
     #[test]
     fn threads_that_can_be_woken_keep_nothing_up() {
-        assert!(!main_thread_has_ended(getpid()));
+        assert_eq!(end_of_main_thread(getpid()), None);
         assert!(!waits_in_the_kernel());
     }
 }

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 
-HELD = 12.0  # seconds, far longer than anybody may wait
+HELD = 30.0  # seconds, far longer than anybody may wait
 PAGE = 4096
 USERFAULTFD = {"x86_64": 323, "aarch64": 282}[os.uname().machine]
 UFFDIO_API, UFFDIO_REGISTER, UFFDIO_ZEROPAGE = 0xC018AA3F, 0xC020AA00, 0xC020AA04

@@ -301,12 +301,6 @@ impl Honest {
 
     fn protect(&mut self, random: &mut Random) {
         let Some(id) = self.any(random) else { return };
-        let has_checkpoint = self.checkpoint.is_some();
-        let (memory, file) = self.checkpoint.get_or_insert_with(|| {
-            let file = checkpoint::create().unwrap();
-            ftruncate(&file, (PAGES * PAGE) as u64).unwrap();
-            (SharedMemory::map(file.as_fd(), 0, PAGES * PAGE).unwrap(), file)
-        });
         let held = self.own.get_mut(&id).unwrap();
         // Its client may be gone.
         let Ok(Some(usage)) = TcpProgress::of(&held.socket) else { return };
@@ -314,6 +308,13 @@ impl Honest {
         if page == PAGES as u64 {
             return;
         }
+        // Once it is there, the primary is told.
+        let has_checkpoint = self.checkpoint.is_some();
+        let (memory, file) = self.checkpoint.get_or_insert_with(|| {
+            let file = checkpoint::create().unwrap();
+            ftruncate(&file, (PAGES * PAGE) as u64).unwrap();
+            (SharedMemory::map(file.as_fd(), 0, PAGES * PAGE).unwrap(), file)
+        });
         self.next_page = self.next_page.max(page + 1);
         let image = random_bytes(random);
         let image = image[..image.len().min(1_000)].to_vec();
