@@ -85,7 +85,7 @@ def take_client(record, descriptor):
 
 
 def take_session(record, descriptor):
-    # Whoever asks its socket anything waits, as does socket.socket().
+    # Each question about its socket waits, that of socket.socket() as well.
     if role == "protects":
         board[COMPLETED] += 1
         protect(record, descriptor)

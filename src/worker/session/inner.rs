@@ -91,7 +91,7 @@ impl Inner {
             // Not under the lock: it is the app's.
             drop(before);
         }
-        // Whoever has it keeps it.
+        // Who has it keeps it.
         let restored = lock(&self.restored).take();
         drop(restored);
         self.handle.note_declared();
