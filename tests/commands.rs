@@ -242,8 +242,7 @@ fn workers_are_listed_line_by_line() {
     assert_eq!(workers.len(), 2);
     let table = said(folder, &["workers"]);
     let lines: Vec<Vec<&str>> = table.lines().map(|it| it.split_whitespace().collect()).collect();
-    let heads =
-        "slot gen pid state uptime crashes conns total ws req hand/s p99 stalls mem cpu share";
+    let heads = "slot gen pid state uptime crashes conns total ws req hand/s p99 stalls mem mem/conn cpu share";
     assert_eq!(lines[0].join(" "), heads);
     assert_eq!(lines.len(), 3, "{table}");
     for slot in 0..2_u16 {
