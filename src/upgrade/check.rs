@@ -150,6 +150,8 @@ fn all(pipe: OwnedFd) -> Vec<u8> {
             0 => Ok(0),
             _ => pipe.read(&mut buffer),
         }) {
+            // By a signal to the primary, which this thread may be the one to get.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Ok(0) | Err(_) => return found,
             Ok(count) if found.len() < 64 * 1024 => found.extend_from_slice(&buffer[..count]),
             Ok(_) => {}
