@@ -29,7 +29,7 @@ use crate::sessions::close_requests::{CloseRequests, Grant, PaceSettings};
 use crate::sessions::host::{Host, Sender};
 use crate::sessions::lines;
 use crate::sessions::open_offers::OfferOutcome;
-use crate::sessions::proofs::{Answers, Estate, Proofs};
+use crate::sessions::proofs::{Answers, Proofs, Remains};
 use crate::sessions::protected::{Protected, Recovery as RecoveryResult, recover};
 use crate::sessions::rebalance::{Rebalance, RebalanceReplies, Rebalanced, choose};
 use crate::sessions::recovery::Recovery;
@@ -487,11 +487,11 @@ impl Broker {
         }
         let in_flight = std::mem::take(in_flight);
         let protected = self.protected.take(worker).filter(|(_, copies)| !copies.is_empty());
-        let estate = Estate { worker, has_stalled, in_flight, protected };
-        self.in_progress += estate.protected_count();
-        self.recovered += estate.protected_count();
-        if !estate.is_empty() {
-            self.proofs.ask(estate, host.now());
+        let remains = Remains { worker, has_stalled, in_flight, protected };
+        self.in_progress += remains.protected_count();
+        self.recovered += remains.protected_count();
+        if !remains.is_empty() {
+            self.proofs.ask(remains, host.now());
         }
     }
 
@@ -523,19 +523,19 @@ impl Broker {
     /// What was on its way to a dead worker, once it is proven what that has done with it, or can't be in time. Its
     /// protected sessions that were at rest are placed; the others are closed.
     pub fn take_proven(&mut self, host: &mut impl Host) -> Option<Proven> {
-        let (estate, answers) = self.proofs.take(host.now())?;
-        Some(self.decide(host, estate, answers))
+        let (remains, answers) = self.proofs.take(host.now())?;
+        Some(self.decide(host, remains, answers))
     }
 
     /// The same for everything that is left: whatever is not proven yet isn't.
     pub fn take_any_proven(&mut self, host: &mut impl Host) -> Option<Proven> {
-        let (estate, answers) = self.proofs.take_any()?;
-        Some(self.decide(host, estate, answers))
+        let (remains, answers) = self.proofs.take_any()?;
+        Some(self.decide(host, remains, answers))
     }
 
-    fn decide(&mut self, host: &mut impl Host, estate: Estate, answers: Answers) -> Proven {
+    fn decide(&mut self, host: &mut impl Host, remains: Remains, answers: Answers) -> Proven {
         let mut answers = answers.into_iter();
-        let Estate { worker, has_stalled, in_flight, protected } = estate;
+        let Remains { worker, has_stalled, in_flight, protected } = remains;
         let mut proven = Proven { worker, has_stalled, untouched: Vec::new(), used: Vec::new() };
         for connection in in_flight {
             let evidence = answers.next().flatten();

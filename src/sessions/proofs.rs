@@ -35,7 +35,7 @@ const MAX_THREADS: usize = 8;
 
 /// Everything that a dead worker leaves and about which the kernel is asked.
 #[derive(Debug)]
-pub(super) struct Estate {
+pub(super) struct Remains {
     /// The worker.
     pub worker: WorkerId,
     /// Whether it had stalled.
@@ -46,7 +46,7 @@ pub(super) struct Estate {
     pub(super) protected: Option<(Arc<Deferred<Checkpoint>>, Vec<ProtectedCopy>)>,
 }
 
-impl Estate {
+impl Remains {
     fn copies(&self) -> &[ProtectedCopy] {
         self.protected.as_ref().map_or(&[], |(_, copies)| copies)
     }
@@ -94,10 +94,10 @@ struct Question<S> {
     is_session: bool,
 }
 
-/// The answers, in the order of [`Estate::question`]; where there is none, nothing is proven.
+/// The answers, in the order of [`Remains::question`]; where there is none, nothing is proven.
 pub(super) type Answers = Vec<Option<Evidence>>;
 
-/// Estates about which the kernel is asked.
+/// The remains of dead workers about which the kernel is asked.
 pub(super) struct Proofs {
     shared: Arc<Shared>,
     /// How many there are: only the accept loop brings and takes them, and usually there is none.
@@ -112,21 +112,21 @@ pub(super) struct Proofs {
 #[derive(Debug)]
 struct Shared {
     work: Mutex<Work>,
-    /// Readable when an estate has all its answers.
+    /// Readable when the remains of a worker have all their answers.
     wake: OwnedFd,
 }
 
 #[derive(Debug, Default)]
 struct Work {
-    estates: Vec<OpenEstate>,
+    remains: Vec<OpenRemains>,
     threads: usize,
-    /// Of all estates since the start.
+    /// Of all workers since the start.
     answered: u64,
 }
 
 #[derive(Debug)]
-struct OpenEstate {
-    estate: Estate,
+struct OpenRemains {
+    remains: Remains,
     looks: u32,
     /// The number of the next question.
     next: usize,
@@ -167,21 +167,21 @@ impl Proofs {
     }
 
     /// Has the kernel asked about all of a worker's.
-    pub(super) fn ask(&mut self, estate: Estate, now: Timestamp) {
+    pub(super) fn ask(&mut self, remains: Remains, now: Timestamp) {
         let mut work = self.shared.lock();
         self.count += 1;
-        if work.estates.is_empty() {
+        if work.remains.is_empty() {
             self.look_at = now + LOOK_INTERVAL;
         }
-        let answers = std::iter::repeat_with(|| None).take(estate.len()).collect();
-        work.estates.push(OpenEstate { estate, looks: 0, next: 0, answers, answered: 0 });
+        let answers = std::iter::repeat_with(|| None).take(remains.len()).collect();
+        work.remains.push(OpenRemains { remains, looks: 0, next: 0, answers, answered: 0 });
         if work.threads == 0 {
             self.start_thread(&mut work);
         }
     }
 
-    /// An estate with all its answers, or that was looked at often enough.
-    pub(super) fn take(&mut self, now: Timestamp) -> Option<(Estate, Answers)> {
+    /// The remains of a worker with all answers, or that were looked at often enough.
+    pub(super) fn take(&mut self, now: Timestamp) -> Option<(Remains, Answers)> {
         if self.count == 0 {
             return None;
         }
@@ -191,32 +191,32 @@ impl Proofs {
                 self.start_thread(&mut work);
             }
             (self.seen, self.look_at) = (work.answered, now + LOOK_INTERVAL);
-            work.estates.iter_mut().for_each(|open| open.looks += 1);
+            work.remains.iter_mut().for_each(|open| open.looks += 1);
         }
-        let is_over = |open: &OpenEstate| open.is_answered() || open.looks >= MAX_LOOKS;
-        let position = work.estates.iter().position(is_over)?;
+        let is_over = |open: &OpenRemains| open.is_answered() || open.looks >= MAX_LOOKS;
+        let position = work.remains.iter().position(is_over)?;
         drop(work);
         Some(self.take_out(position))
     }
 
     /// The same for any that is left, with the answers that it has.
-    pub(super) fn take_any(&mut self) -> Option<(Estate, Answers)> {
+    pub(super) fn take_any(&mut self) -> Option<(Remains, Answers)> {
         (self.count > 0).then(|| self.take_out(0))
     }
 
-    fn take_out(&mut self, position: usize) -> (Estate, Answers) {
+    fn take_out(&mut self, position: usize) -> (Remains, Answers) {
         let mut work = self.shared.lock();
-        let OpenEstate { estate, answers, answered, .. } = work.estates.remove(position);
+        let OpenRemains { remains, answers, answered, .. } = work.remains.remove(position);
         self.count -= 1;
         if answered < answers.len() {
             tracing::warn!(
-                slot = estate.worker.slot.0,
+                slot = remains.worker.slot.0,
                 sockets = answers.len() - answered,
                 "kernel does not tell what a dead worker has done with its sockets, another process \
                  uses them: they are closed",
             );
         }
-        (estate, answers)
+        (remains, answers)
     }
 
     /// When [`Self::take`] has something to do, unless it is woken before.
@@ -232,7 +232,7 @@ impl Proofs {
     /// Whether a connection is among them that was on its way.
     pub(super) fn hold(&self, id: ConnectionId) -> bool {
         self.count > 0
-            && self.shared.lock().estates.iter().any(|open| open.estate.had_in_flight(id))
+            && self.shared.lock().remains.iter().any(|open| open.remains.had_in_flight(id))
     }
 
     /// Without one more, those that are there go on, or what they ask is given up.
@@ -252,10 +252,10 @@ impl fmt::Debug for Proofs {
     }
 }
 
-impl OpenEstate {
+impl OpenRemains {
     fn next(&mut self) -> Option<Asked> {
-        let (worker, number) = (self.estate.worker, self.next);
-        let Question { socket, client, is_session } = self.estate.question(number)?;
+        let (worker, number) = (self.remains.worker, self.next);
+        let Question { socket, client, is_session } = self.remains.question(number)?;
         let copy = socket.as_fd().try_clone_to_owned().ok().map(ClientSocket::from);
         self.next += 1;
         Some(Asked { worker, number, question: Question { socket: copy, client, is_session } })
@@ -287,14 +287,14 @@ impl Shared {
     /// The next question; without one the thread ends.
     fn next(&self) -> Option<Asked> {
         let mut work = self.lock();
-        let asked = work.estates.iter_mut().find_map(OpenEstate::next);
+        let asked = work.remains.iter_mut().find_map(OpenRemains::next);
         work.threads -= usize::from(asked.is_none());
         asked
     }
 
     fn answer(&self, worker: WorkerId, number: usize, evidence: Evidence) {
         let mut work = self.lock();
-        let open = work.estates.iter_mut().find(|open| open.estate.worker == worker);
+        let open = work.remains.iter_mut().find(|open| open.remains.worker == worker);
         // It may be given up.
         let Some(open) = open else { return };
         open.answers[number] = Some(evidence);
@@ -359,17 +359,17 @@ mod tests {
             let connection = |number| connection(&listener, u64::from(generation) * 10 + number);
             let (in_flight, some): (Vec<_>, Vec<_>) = (0..3).map(connection).unzip();
             clients.extend(some);
-            proofs.ask(Estate { worker, has_stalled: false, in_flight, protected: None }, now);
+            proofs.ask(Remains { worker, has_stalled: false, in_flight, protected: None }, now);
         }
         assert!(proofs.hold(ConnectionId(12)) && !proofs.hold(ConnectionId(13)));
         let mut workers = 0;
         while !proofs.is_empty() {
             wait(&proofs);
             proofs.clear_wake();
-            while let Some((estate, answers)) = proofs.take(now) {
+            while let Some((remains, answers)) = proofs.take(now) {
                 workers += 1;
                 assert_eq!(answers.len(), 3);
-                for (connection, evidence) in estate.in_flight.iter().zip(answers) {
+                for (connection, evidence) in remains.in_flight.iter().zip(answers) {
                     assert!(connection.is_untouched(&evidence.unwrap()));
                 }
             }
@@ -389,7 +389,7 @@ mod tests {
         let worker = WorkerId { slot: SlotId(1), generation: Generation(1) };
         let mut proofs = Proofs::new().unwrap();
         let now = Timestamp::now();
-        proofs.ask(Estate { worker, has_stalled: false, in_flight: Vec::new(), protected }, now);
+        proofs.ask(Remains { worker, has_stalled: false, in_flight: Vec::new(), protected }, now);
         assert!(!proofs.is_empty() && !proofs.hold(record.id));
     }
 
@@ -402,7 +402,7 @@ mod tests {
         proofs.shared.lock().threads = MAX_THREADS;
         let worker = WorkerId { slot: SlotId(1), generation: Generation(1) };
         let (now, in_flight) = (Timestamp::now(), vec![one]);
-        proofs.ask(Estate { worker, has_stalled: false, in_flight, protected: None }, now);
+        proofs.ask(Remains { worker, has_stalled: false, in_flight, protected: None }, now);
         assert_eq!(proofs.next_due(), Some(now + LOOK_INTERVAL));
         // The machine has stood still.
         let mut late = now + Duration::from_secs(3_600);
@@ -411,8 +411,8 @@ mod tests {
             assert_eq!(proofs.next_due(), Some(late + LOOK_INTERVAL));
             late = late + LOOK_INTERVAL;
         }
-        let (estate, answers) = proofs.take(late).unwrap();
-        assert_eq!((estate.in_flight.len(), answers.len()), (1, 1));
+        let (remains, answers) = proofs.take(late).unwrap();
+        assert_eq!((remains.in_flight.len(), answers.len()), (1, 1));
         assert!(answers[0].is_none() && proofs.is_empty());
     }
 }
