@@ -155,8 +155,11 @@ impl Bench {
         loop {
             match self.channel.receive()? {
                 LinkEvent::Nothing => return Ok(kept),
-                LinkEvent::Session(SessionEvent::Protection(ProtectionEvent::Protect(keep))) => {
-                    self.kept.push(keep.socket.into());
+                LinkEvent::Session(SessionEvent::Protection(ProtectionEvent::Protect {
+                    sessions,
+                    ..
+                })) => {
+                    self.kept.extend(sessions.into_iter().map(|session| session.socket.into()));
                     kept = true;
                 }
                 LinkEvent::Session(SessionEvent::Protection(_)) => self.kept.clear(),

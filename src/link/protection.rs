@@ -21,10 +21,13 @@ pub struct ProtectedSession {
 pub enum ProtectionEvent {
     /// The worker's checkpoint; none if its descriptor has not arrived.
     Checkpoint(Option<Deferred<Checkpoint>>),
-    /// Protect this session.
-    Protect(Box<ProtectedSession>),
-    /// The socket of this session has not arrived: it can't be protected.
-    NotProtectable(ConnectionId),
+    /// Protect these sessions.
+    Protect {
+        /// Those whose sockets have arrived.
+        sessions: Vec<ProtectedSession>,
+        /// Those whose sockets have not: they can't be protected.
+        without_socket: Vec<ConnectionId>,
+    },
     /// Protect these sessions no more.
     Unprotect(Vec<ConnectionId>),
 }

@@ -72,12 +72,12 @@
 //! | `0x8b` | resync-accepted: sessions that it took, of the last 1,024 | `count` (1 to 64) of 16 bytes: id, tag of its record |
 //! | `0x8c` | resync-done: the end of the answer | one of 8 bytes: the question's number |
 //! | `0x8d` | checkpoint: the memory of protected sessions | none |
-//! | `0x8e` | protect: if this worker dies, this session is to go on | one of 80 bytes, then the place of its entry (8) |
+//! | `0x8e` | protect: if this worker dies, these sessions are to go on | `count` (1 to 64) of 88 bytes: a connection's 80, then the place of its entry (8) |
 //! | `0x8f` | unprotect: these sessions are protected no more | `count` (1 to 64) ids of 8 bytes |
 //! | `0x90` | migration-failed: its handlers have closed these sessions, which it had just taken | as `0x8f` |
 //! | `0x91` | session: as `0x86`, with how far its socket had been used when it was offered | one of 80 bytes; bytes read (8), bytes written and what the handshake counts (8); then its image |
 //!
-//! Descriptors come with `0x86` and `0x91`, with `0x8d` (the checkpoint's memfd) and `0x8e` (the socket) alone.
+//! Descriptors come with `0x86` and `0x91`, with `0x8d` (the checkpoint's memfd) and `0x8e` (the sockets) alone.
 //! Acknowledgements take no message: they are
 //! a counter on the [scoreboard](crate::protocol::scoreboard), which costs neither side a system
 //! call.
@@ -122,6 +122,7 @@
 //!   protected again before it is completed.
 //! * As the primary has a copy, closing ends nothing: a worker that closes such a session ends it by
 //!   `shutdown(2)`, and sends `unprotect`.
+//! * Only a worker that finds `STICKY_LB_PROTECT_SEVERAL=1` may protect more than one by a message.
 //! * `protect` of a protected session replaces the earlier one. A session for which the primary has no
 //!   descriptors is not protected, without an answer.
 //!
@@ -164,7 +165,9 @@ mod resync;
 
 pub use error::MessageError;
 pub use ids::{Ids, encode_migration_failed, encode_refuse};
-pub use protect::{PROTECT, encode_protect, encode_unprotect};
+pub use protect::{
+    MAX_PROTECT, PROTECT, PlacedSessions, encode_protect, encode_protect_several, encode_unprotect,
+};
 
 pub use migration::{
     Keys, encode_close_grant, encode_close_request, encode_drain, encode_move, encode_moved,
@@ -280,8 +283,8 @@ pub enum ToPrimary<'a> {
     ResyncDone(u64),
     /// The memory of the worker's protected sessions.
     Checkpoint,
-    /// Protect a session: its connection, and the place of its entry.
-    Protect(ConnectionRecord, u64),
+    /// Protect these sessions: as many descriptors beside them.
+    Protect(PlacedSessions<'a>),
     /// Protect these sessions no more.
     Unprotect(Ids<'a>),
     /// The worker's handlers have closed these sessions, which it had just taken.
@@ -411,9 +414,7 @@ pub fn decode_to_primary(bytes: &[u8]) -> Result<ToPrimary<'_>, MessageError> {
         kind::RESYNC_ACCEPTED => decode_accepted(count, body).map(ToPrimary::ResyncAccepted),
         kind::RESYNC_DONE => decode_number(kind, count, body).map(ToPrimary::ResyncDone),
         kind::CHECKPOINT => bare(ToPrimary::Checkpoint),
-        kind::PROTECT => {
-            decode_protect(count, body).map(|(record, place)| ToPrimary::Protect(record, place))
-        }
+        kind::PROTECT => decode_protect(count, body).map(ToPrimary::Protect),
         kind::UNPROTECT => decode_ids(kind, count, body).map(ToPrimary::Unprotect),
         kind::MIGRATION_FAILED => decode_ids(kind, count, body).map(ToPrimary::MigrationFailed),
         unknown => Err(MessageError::Kind(unknown)),

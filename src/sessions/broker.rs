@@ -7,7 +7,7 @@
 //!
 //! Owns all state of sessions; slots, links and the router are the [`Host`]'s.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -73,6 +73,18 @@ pub struct Proven {
     pub used: Vec<PendingConnection>,
 }
 
+/// A dead worker whose protected sessions are being proven, one part after the other.
+#[derive(Debug)]
+struct Recovering {
+    /// Parts that are not decided.
+    parts: usize,
+    /// What is left of the bytes that all images may have: images that overlap, or that were never written, would
+    /// be more bytes here than there.
+    bytes: u64,
+    at_rest: usize,
+    closed: usize,
+}
+
 /// Moves sessions between workers.
 #[derive(Debug)]
 pub struct Broker {
@@ -91,6 +103,8 @@ pub struct Broker {
     rebalance_replies: RebalanceReplies,
     recovery: Option<Recovery>,
     proofs: Proofs,
+    /// Workers whose protected sessions are being proven.
+    recovering: HashMap<WorkerId, Recovering>,
     report_timeout: Duration,
     record_key: RecordKey,
     image_budget: ImageBudget,
@@ -118,6 +132,7 @@ impl Broker {
             rebalance_replies: RebalanceReplies::default(),
             recovery,
             proofs: Proofs::new()?,
+            recovering: HashMap::new(),
             report_timeout: settings.report_timeout,
             record_key: settings.record_key,
             image_budget: ImageBudget::default(),
@@ -244,13 +259,12 @@ impl Broker {
                 self.protected.unprotect(worker, id);
                 Self::returned(host, worker, id);
             }
-            SessionEvent::Protection(ProtectionEvent::Protect(keep)) => {
-                if !self.is_own(host, &keep.record) {
-                    return Err(ChannelError::UnknownSession(keep.record.id));
+            SessionEvent::Protection(event) => {
+                if let Some(foreign) = self.foreign(host, &event) {
+                    return Err(ChannelError::UnknownSession(foreign));
                 }
-                self.protection(host, worker, ProtectionEvent::Protect(keep));
+                self.protection(host, worker, event);
             }
-            SessionEvent::Protection(event) => self.protection(host, worker, event),
             SessionEvent::Listed { keys, complete } => {
                 self.rebalance.add(worker, keys.into_iter(), complete);
             }
@@ -432,19 +446,26 @@ impl Broker {
         }
     }
 
+    /// A session that is to be protected and that this primary hasn't accepted.
+    fn foreign(&self, host: &mut impl Host, event: &ProtectionEvent) -> Option<ConnectionId> {
+        let ProtectionEvent::Protect { sessions, .. } = event else { return None };
+        let foreign = sessions.iter().find(|session| !self.is_own(host, &session.record));
+        foreign.map(|session| session.record.id)
+    }
+
     fn protection(&mut self, host: &mut impl Host, worker: WorkerId, event: ProtectionEvent) {
         match event {
             ProtectionEvent::Checkpoint(checkpoint) => {
                 self.protected.set_checkpoint(worker, checkpoint)
             }
-            ProtectionEvent::Protect(keep) => {
-                if !self.protected.protect(worker, *keep, self.recovered) {
-                    host.counters().survival.not_protected += 1;
+            ProtectionEvent::Protect { sessions, without_socket } => {
+                let mut not_protected = without_socket.len() as u64;
+                for session in sessions {
+                    let is_kept = self.protected.protect(worker, session, self.recovered);
+                    not_protected += u64::from(!is_kept);
                 }
-            }
-            ProtectionEvent::NotProtectable(id) => {
-                self.protected.unprotect(worker, id);
-                host.counters().survival.not_protected += 1;
+                without_socket.iter().for_each(|id| self.protected.unprotect(worker, *id));
+                host.counters().survival.not_protected += not_protected;
             }
             ProtectionEvent::Unprotect(ids) => {
                 ids.iter().for_each(|id| self.protected.unprotect(worker, *id));
@@ -474,8 +495,7 @@ impl Broker {
         self.forget(worker);
         self.hold_found(host, std::mem::take(&mut recovered.found));
         for event in std::mem::take(&mut recovered.last_words) {
-            let is_foreign = matches!(&event, ProtectionEvent::Protect(keep) if !self.is_own(host, &keep.record));
-            if !is_foreign {
+            if self.foreign(host, &event).is_none() {
                 self.protection(host, worker, event);
             }
         }
@@ -490,8 +510,14 @@ impl Broker {
         let remains = Remains { worker, has_stalled, in_flight, protected };
         self.in_progress += remains.protected_count();
         self.recovered += remains.protected_count();
-        if !remains.is_empty() {
-            self.proofs.ask(remains, host.now());
+        let bytes = remains.protected.as_ref().map(|(checkpoint, _)| checkpoint.allocated());
+        let parts = remains.into_parts();
+        if let Some(bytes) = bytes {
+            let recovering = Recovering { parts: parts.len(), bytes, at_rest: 0, closed: 0 };
+            self.recovering.insert(worker, recovering);
+        }
+        for part in parts {
+            self.proofs.ask(part, host.now());
         }
     }
 
@@ -543,41 +569,52 @@ impl Broker {
             let side = if is_untouched { &mut proven.untouched } else { &mut proven.used };
             side.push(connection);
         }
-        if let Some((checkpoint, copies)) = protected {
-            let sessions = recover(worker, &checkpoint, copies, answers);
-            self.place_recovered(host, worker, sessions);
+        if let Some((checkpoint, copies)) = protected
+            && let Some(mut recovering) = self.recovering.remove(&worker)
+        {
+            let sessions = recover(worker, &checkpoint, copies, answers, &mut recovering.bytes);
+            self.place_recovered(host, worker, sessions, &mut recovering);
+            if recovering.parts > 0 {
+                self.recovering.insert(worker, recovering);
+            }
         }
         proven
     }
 
+    /// A part of them.
     fn place_recovered(
         &mut self,
         host: &mut impl Host,
         worker: WorkerId,
         sessions: Vec<RecoveryResult>,
+        recovering: &mut Recovering,
     ) {
-        let (mut at_rest, all) = (0, sessions.len());
         for (id, session) in sessions {
             match session {
                 Ok(session) => {
-                    at_rest += 1;
+                    recovering.at_rest += 1;
                     lines::step(worker, id, "restored");
                     self.place(host, session);
                 }
                 Err(failure) => {
+                    recovering.closed += 1;
                     self.in_progress -= 1;
                     self.recovered -= 1;
                     recovery_failed(host, worker, id, failure);
                 }
             }
         }
-        tracing::info!(
-            slot = worker.slot.0,
-            generation = worker.generation.0,
-            at_rest,
-            closed = all - at_rest,
-            "worker crashed with protected sessions",
-        );
+        recovering.parts -= 1;
+        let Recovering { parts, at_rest, closed, .. } = *recovering;
+        if parts == 0 {
+            tracing::info!(
+                slot = worker.slot.0,
+                generation = worker.generation.0,
+                at_rest,
+                closed,
+                "worker crashed with protected sessions",
+            );
+        }
     }
 
     /// Takes a worker's report. One of a worker whose state was carried over has nothing new.

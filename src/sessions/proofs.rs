@@ -4,6 +4,9 @@
 //! as it likes. So a thread asks, and the accept loop never waits: what has no answer in time is not proven. A
 //! thread that waits for long is joined by another, so that one socket keeps no others from being proven; so many
 //! at most.
+//!
+//! The protected sessions of a worker are proven in parts, so that the first ones go on while the others are asked
+//! about.
 
 use std::fmt;
 use std::io;
@@ -33,7 +36,10 @@ const MAX_LOOKS: u32 = 20;
 /// Threads, at most.
 const MAX_THREADS: usize = 8;
 
-/// Everything that a dead worker leaves and about which the kernel is asked.
+/// Protected sessions that are proven together.
+const PART: usize = 64;
+
+/// What a dead worker leaves and about which the kernel is asked: everything, or a part of it.
 #[derive(Debug)]
 pub(super) struct Remains {
     /// The worker.
@@ -56,9 +62,21 @@ impl Remains {
         self.copies().len() as u64
     }
 
-    /// Whether there is nothing.
-    pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// What was on its way comes with the first part. None if there is nothing.
+    pub(super) fn into_parts(self) -> Vec<Self> {
+        let Self { worker, has_stalled, mut in_flight, protected } = self;
+        let (checkpoint, mut copies) = match protected {
+            Some((checkpoint, copies)) => (Some(checkpoint), copies),
+            None => (None, Vec::new()),
+        };
+        let mut parts = Vec::new();
+        while !(in_flight.is_empty() && copies.is_empty()) {
+            let some = copies.split_off(copies.len().saturating_sub(PART));
+            let protected = checkpoint.clone().map(|checkpoint| (checkpoint, some));
+            let in_flight = std::mem::take(&mut in_flight);
+            parts.push(Self { worker, has_stalled, in_flight, protected });
+        }
+        parts
     }
 
     fn len(&self) -> usize {
@@ -102,6 +120,8 @@ pub(super) struct Proofs {
     shared: Arc<Shared>,
     /// How many there are: only the accept loop brings and takes them, and usually there is none.
     count: usize,
+    /// The number of those that come next.
+    next: u64,
     /// When to look whether the threads get answers.
     look_at: Timestamp,
     /// Answers that had come when that was looked at.
@@ -112,7 +132,7 @@ pub(super) struct Proofs {
 #[derive(Debug)]
 struct Shared {
     work: Mutex<Work>,
-    /// Readable when the remains of a worker have all their answers.
+    /// Readable when some remains have all their answers.
     wake: OwnedFd,
 }
 
@@ -126,6 +146,7 @@ struct Work {
 
 #[derive(Debug)]
 struct OpenRemains {
+    number: u64,
     remains: Remains,
     looks: u32,
     /// The number of the next question.
@@ -138,7 +159,7 @@ struct OpenRemains {
 /// A question on its way to the kernel.
 #[derive(Debug)]
 struct Asked {
-    worker: WorkerId,
+    remains: u64,
     number: usize,
     /// The socket is a copy of its own, as the accept loop may close the other one meanwhile; none of a socket of
     /// which there can't be a copy.
@@ -152,7 +173,7 @@ impl Proofs {
     pub(super) fn new() -> io::Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let shared = Arc::new(Shared { work: Mutex::default(), wake });
-        Ok(Self { shared, count: 0, look_at: Timestamp(0), seen: 0 })
+        Ok(Self { shared, count: 0, next: 0, look_at: Timestamp(0), seen: 0 })
     }
 
     /// Readable when there is something to take.
@@ -166,7 +187,7 @@ impl Proofs {
         let _ = rustix::io::read(&self.shared.wake, &mut [0; 8]);
     }
 
-    /// Has the kernel asked about all of a worker's.
+    /// Has the kernel asked about all of these.
     pub(super) fn ask(&mut self, remains: Remains, now: Timestamp) {
         let mut work = self.shared.lock();
         self.count += 1;
@@ -174,13 +195,15 @@ impl Proofs {
             self.look_at = now + LOOK_INTERVAL;
         }
         let answers = std::iter::repeat_with(|| None).take(remains.len()).collect();
-        work.remains.push(OpenRemains { remains, looks: 0, next: 0, answers, answered: 0 });
+        let number = self.next;
+        self.next += 1;
+        work.remains.push(OpenRemains { number, remains, looks: 0, next: 0, answers, answered: 0 });
         if work.threads == 0 {
             self.start_thread(&mut work);
         }
     }
 
-    /// The remains of a worker with all answers, or that were looked at often enough.
+    /// Remains with all answers, or that were looked at often enough.
     pub(super) fn take(&mut self, now: Timestamp) -> Option<(Remains, Answers)> {
         if self.count == 0 {
             return None;
@@ -254,11 +277,11 @@ impl fmt::Debug for Proofs {
 
 impl OpenRemains {
     fn next(&mut self) -> Option<Asked> {
-        let (worker, number) = (self.remains.worker, self.next);
+        let (remains, number) = (self.number, self.next);
         let Question { socket, client, is_session } = self.remains.question(number)?;
         let copy = socket.as_fd().try_clone_to_owned().ok().map(ClientSocket::from);
         self.next += 1;
-        Some(Asked { worker, number, question: Question { socket: copy, client, is_session } })
+        Some(Asked { remains, number, question: Question { socket: copy, client, is_session } })
     }
 
     fn is_answered(&self) -> bool {
@@ -274,13 +297,13 @@ impl Shared {
 
     /// Until no question is left.
     fn answer_all(&self) {
-        while let Some(Asked { worker, number, question }) = self.next() {
+        while let Some(Asked { remains, number, question }) = self.next() {
             let Question { socket, client, is_session } = question;
             let evidence = match &socket {
                 Some(socket) => Evidence::of(socket, client, is_session),
                 None => Evidence::none(),
             };
-            self.answer(worker, number, evidence);
+            self.answer(remains, number, evidence);
         }
     }
 
@@ -292,9 +315,9 @@ impl Shared {
         asked
     }
 
-    fn answer(&self, worker: WorkerId, number: usize, evidence: Evidence) {
+    fn answer(&self, remains: u64, number: usize, evidence: Evidence) {
         let mut work = self.lock();
-        let open = work.remains.iter_mut().find(|open| open.remains.worker == worker);
+        let open = work.remains.iter_mut().find(|open| open.number == remains);
         // It may be given up.
         let Some(open) = open else { return };
         open.answers[number] = Some(evidence);
@@ -414,5 +437,30 @@ mod tests {
         let (remains, answers) = proofs.take(late).unwrap();
         assert_eq!((remains.in_flight.len(), answers.len()), (1, 1));
         assert!(answers[0].is_none() && proofs.is_empty());
+    }
+
+    #[test]
+    fn the_first_part_has_what_was_on_its_way_and_each_some_sessions() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let worker = WorkerId { slot: SlotId(1), generation: Generation(1) };
+        let parts = |clients: u64, sessions: u64| {
+            let connection = |id| connection(&listener, id).0;
+            let copy = |id| {
+                let PendingConnection { record, socket, .. } = connection(id);
+                ProtectedCopy { record, socket, place: 1, crashes: 0 }
+            };
+            let checkpoint = Checkpoint::open(checkpoint::create().unwrap()).unwrap();
+            let copies: Vec<_> = (0..sessions).map(copy).collect();
+            let protected = (sessions > 0).then(|| (Arc::new(Deferred::from(checkpoint)), copies));
+            let in_flight = (0..clients).map(connection).collect();
+            let parts = Remains { worker, has_stalled: false, in_flight, protected }.into_parts();
+            let lengths = parts.iter().map(|part| (part.in_flight.len(), part.copies().len()));
+            lengths.collect::<Vec<_>>()
+        };
+        assert_eq!(parts(0, 0), []);
+        assert_eq!(parts(2, 0), [(2, 0)]);
+        assert_eq!(parts(2, 64), [(2, 64)]);
+        assert_eq!(parts(2, 130), [(2, 64), (0, 64), (0, 2)]);
+        assert_eq!(parts(0, 3), [(0, 3)]);
     }
 }

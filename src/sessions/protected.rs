@@ -152,18 +152,18 @@ impl Protected {
 /// A session of a dead worker that was at rest, or why it ends.
 pub(super) type Recovery = (ConnectionId, Result<PendingConnection, RecoveryFailure>);
 
-/// The outcome for the protected sessions of a dead worker, by the answers about their sockets.
+/// The outcome for some protected sessions of a dead worker, by the answers about their sockets. `bytes` are left of
+/// those that all images of the worker may have.
 pub(super) fn recover(
     worker: WorkerId,
     checkpoint: &Arc<Deferred<Checkpoint>>,
     copies: Vec<ProtectedCopy>,
     answers: impl Iterator<Item = Option<Evidence>>,
+    bytes: &mut u64,
 ) -> Vec<Recovery> {
-    // Images that overlap, or that were never written, would be more bytes here than there.
-    let mut bytes = checkpoint.allocated();
     let answers = answers.map(|answer| answer.unwrap_or_else(Evidence::none));
     let recover = |(copy, evidence): (ProtectedCopy, Evidence)| {
-        (copy.record.id, copy.recover(worker, evidence, checkpoint, &mut bytes))
+        (copy.record.id, copy.recover(worker, evidence, checkpoint, bytes))
     };
     copies.into_iter().zip(answers).map(recover).collect()
 }

@@ -44,6 +44,10 @@ use crate::worker::shared::{Own, Shared};
 /// A worker that is ready and hasn't called accept after this time is reported.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Connections that are yielded one after the other, before their handlers have a turn: where thousands come at
+/// once, the first ones would else be answered with the last.
+const MAX_STREAK: usize = 16;
+
 /// A process that serves connections under a primary.
 ///
 /// It answers SIGTERM and SIGINT by asking the primary to be drained, so that a signal to the whole
@@ -82,6 +86,8 @@ pub struct Worker {
     http_limits: HttpLimits,
     /// The address that the primary listens on, as the last connection says.
     local: Option<SocketAddr>,
+    /// Connections that were yielded one after the other.
+    streak: usize,
 }
 
 /// The source of connections.
@@ -111,16 +117,8 @@ impl Worker {
     /// If the process wasn't started by a primary, or has attached before; the first worker is
     /// unharmed then.
     pub fn attach() -> Result<Self, AttachError> {
-        let Inheritance {
-            channel,
-            scoreboard,
-            slot,
-            generation,
-            orphan,
-            migrate_timeout,
-            offer_progress,
-            protect,
-        } = Inheritance::take()?;
+        let Inheritance { channel, scoreboard, slot, generation, orphan, migrate_timeout, allowed } =
+            Inheritance::take()?;
         let own = Own {
             channel: Some(channel.try_clone().map_err(AttachError::Channel)?),
             scoreboard,
@@ -128,8 +126,7 @@ impl Worker {
             generation,
             orphan,
             migrate_timeout,
-            offer_progress,
-            protect,
+            allowed,
         };
         let (sessions, returned) = Sessions::new(Shared::new(own));
         let mut channel = PrimaryChannel::new(channel, &sessions).map_err(AttachError::Channel)?;
@@ -170,6 +167,7 @@ impl Worker {
             #[cfg(feature = "hyper")]
             http_limits: HttpLimits::new(),
             local: None,
+            streak: 0,
         })
     }
 
@@ -296,9 +294,20 @@ impl Worker {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Connection>, ChannelError>> {
         self.note_accepting();
-        let accepted = ready!(self.poll_source(cx));
+        if self.streak == MAX_STREAK {
+            self.streak = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let Poll::Ready(accepted) = self.poll_source(cx) else {
+            self.streak = 0;
+            return Poll::Pending;
+        };
         match &accepted {
-            Ok(Some(connection)) => self.local = Some(connection.info().local),
+            Ok(Some(connection)) => {
+                self.local = Some(connection.info().local);
+                self.streak += 1;
+            }
             Ok(None) => {}
             Err(_) => self.source = Source::Ended,
         }

@@ -17,6 +17,7 @@ use crate::protocol::ids::{Generation, SlotId};
 use crate::protocol::scoreboard::Scoreboard;
 use crate::worker::error::AttachError;
 use crate::worker::orphan::OrphanTimes;
+use crate::worker::shared::Allowed;
 
 /// The descriptor of the channel.
 const CHANNEL: &str = "STICKY_LB_CHANNEL";
@@ -36,6 +37,8 @@ const MIGRATE_TIMEOUT: &str = "STICKY_LB_MIGRATE_TIMEOUT";
 const OFFER_PROGRESS: &str = "STICKY_LB_OFFER_PROGRESS";
 /// 1 if sessions may be protected.
 const PROTECT: &str = "STICKY_LB_PROTECT";
+/// 1 if a message may protect several.
+const PROTECT_SEVERAL: &str = "STICKY_LB_PROTECT_SEVERAL";
 
 /// How long a session may take to migrate by default.
 const DEFAULT_MIGRATE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,8 +58,7 @@ pub struct Inheritance {
     pub(crate) generation: Generation,
     pub(crate) orphan: OrphanTimes,
     pub(crate) migrate_timeout: Duration,
-    pub(crate) offer_progress: bool,
-    pub(crate) protect: bool,
+    pub(crate) allowed: Allowed,
 }
 
 impl Inheritance {
@@ -77,8 +79,11 @@ impl Inheritance {
             Some(_) => millis(MIGRATE_TIMEOUT)?,
             None => DEFAULT_MIGRATE_TIMEOUT,
         };
-        let offer_progress = is_set(OFFER_PROGRESS);
-        let protect = is_set(PROTECT);
+        let allowed = Allowed {
+            offer_progress: is_set(OFFER_PROGRESS),
+            protect: is_set(PROTECT),
+            protect_several: is_set(PROTECT_SEVERAL),
+        };
         if ATTACHED.swap(true, Ordering::Relaxed) {
             return Err(AttachError::AlreadyAttached);
         }
@@ -91,16 +96,7 @@ impl Inheritance {
             number,
             source,
         })?;
-        Ok(Self {
-            channel,
-            scoreboard,
-            slot,
-            generation,
-            orphan,
-            migrate_timeout,
-            offer_progress,
-            protect,
-        })
+        Ok(Self { channel, scoreboard, slot, generation, orphan, migrate_timeout, allowed })
     }
 }
 

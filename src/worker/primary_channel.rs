@@ -26,9 +26,9 @@ use crate::kernel;
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::protocol::message::{
-    BATCH, CHECKPOINT, ConnectionRecord, MAX_IDS, MAX_IMAGE, MAX_TO_WORKER, PONG, Records,
-    ToWorker, decode_to_worker, encode_protect, encode_refuse, encode_session_list,
-    encode_unprotect,
+    BATCH, CHECKPOINT, ConnectionRecord, MAX_IDS, MAX_IMAGE, MAX_PROTECT, MAX_TO_WORKER, PONG,
+    Records, ToWorker, decode_to_worker, encode_protect_several, encode_refuse,
+    encode_session_list, encode_unprotect,
 };
 use crate::protocol::peer::is_of;
 use crate::protocol::scm_rights::{self, Received, Sent};
@@ -36,9 +36,10 @@ use crate::protocol::scoreboard::Counter;
 use crate::worker::connection::Connection;
 use crate::worker::ending::begin_drain;
 use crate::worker::error::ChannelError;
-use crate::worker::session::checkpoint::{SentFlag, Update};
+use crate::worker::session::checkpoint::{Protect, SentFlag, Update};
 use crate::worker::session::closing::close_unserved;
 use crate::worker::session::image::SessionImage;
+use crate::worker::session::inner::Inner;
 use crate::worker::session::migration::migrate_some;
 use crate::worker::session::registry::{OfferOutcome, Sessions};
 use crate::worker::session::resync::resync;
@@ -51,11 +52,16 @@ pub(crate) struct PrimaryChannel {
     sessions: Arc<Sessions>,
     /// Answers that the channel had no room for. While there are any, nothing is acknowledged.
     answers: VecDeque<Answer>,
+    /// Protected sessions that another primary doesn't know of yet: it is told when there is nothing else to
+    /// do, as new connections come first.
+    unsent: Vec<Arc<Inner>>,
     /// Connections to be acknowledged, and of those the refused ones.
     completed: u64,
     refused: u64,
     /// Not yet yielded.
     arrived: VecDeque<Connection>,
+    /// An order that came after those.
+    order: Option<DrainOrder>,
     /// Room for a message; taken out while one is read.
     message: Vec<u8>,
     descriptors: Vec<OwnedFd>,
@@ -67,9 +73,34 @@ pub(crate) struct PrimaryChannel {
 #[derive(Debug)]
 struct Answer {
     message: Vec<u8>,
-    descriptor: Option<OwnedFd>,
+    descriptors: Vec<OwnedFd>,
     /// Set when it is sent.
-    sent: Option<SentFlag>,
+    sent: Vec<SentFlag>,
+}
+
+impl Answer {
+    fn new(message: &[u8]) -> Self {
+        Self { message: message.to_vec(), descriptors: Vec::new(), sent: Vec::new() }
+    }
+
+    /// No more than [`BATCH`].
+    fn protect(sessions: Vec<Protect>) -> Self {
+        let placed = sessions.iter().map(|session| (&session.record, session.place));
+        let mut answer = Self::new(encode_protect_several(&mut [0; MAX_PROTECT], placed));
+        for Protect { socket, sent, .. } in sessions {
+            answer.descriptors.push(socket);
+            answer.sent.push(sent);
+        }
+        answer
+    }
+}
+
+/// What a look at the channel has brought.
+#[derive(Clone, Copy, Debug)]
+enum Read {
+    Something,
+    /// Nothing comes any more.
+    Closed,
 }
 
 /// An event on the channel.
@@ -89,9 +120,11 @@ impl PrimaryChannel {
             channel: kernel::watch(channel, Interest::READABLE | Interest::WRITABLE)?,
             sessions: Arc::clone(sessions),
             answers: VecDeque::new(),
+            unsent: Vec::new(),
             completed: 0,
             refused: 0,
             arrived: VecDeque::with_capacity(BATCH),
+            order: None,
             message: vec![0; MAX_TO_WORKER],
             descriptors: Vec::with_capacity(BATCH),
             has_warned: false,
@@ -105,7 +138,7 @@ impl PrimaryChannel {
 
     /// Sends now, or as soon as there is room, in order.
     pub(crate) fn answer(&mut self, message: &[u8]) -> io::Result<()> {
-        self.send(Answer { message: message.to_vec(), descriptor: None, sent: None })
+        self.send(Answer::new(message))
     }
 
     fn send(&mut self, answer: Answer) -> io::Result<()> {
@@ -119,23 +152,36 @@ impl PrimaryChannel {
     /// Passes on what there is to tell of checkpoints.
     fn take_updates(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let Some(checkpoints) = self.sessions.shared.checkpoints.clone() else { return Ok(()) };
-        while let Poll::Ready(update) = checkpoints.poll_update(cx) {
-            self.send(match update {
-                Update::File(file) => {
-                    Answer { message: CHECKPOINT.to_vec(), descriptor: Some(file), sent: None }
+        let mut protect = Vec::new();
+        loop {
+            let update = checkpoints.poll_update(cx);
+            let update = match update {
+                Poll::Ready(Update::Protect(session)) if protect.len() < self.protect_at_once() => {
+                    protect.push(session);
+                    continue;
                 }
-                Update::Protect { record, place, socket, sent } => {
-                    let message = encode_protect(&record, place).to_vec();
-                    Answer { message, descriptor: Some(socket), sent: Some(sent) }
+                update => update,
+            };
+            // In order.
+            if !protect.is_empty() {
+                self.send(Answer::protect(std::mem::take(&mut protect)))?;
+            }
+            match update {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Update::Protect(session)) => protect.push(session),
+                Poll::Ready(Update::File(file)) => {
+                    self.send(Answer { descriptors: vec![file], ..Answer::new(&CHECKPOINT) })?;
                 }
-                Update::Unprotect(id) => {
-                    let mut buffer = [0; MAX_IDS];
-                    let message = encode_unprotect(&mut buffer, [id].into_iter()).to_vec();
-                    Answer { message, descriptor: None, sent: None }
+                Poll::Ready(Update::Unprotect(id)) => {
+                    self.answer(encode_unprotect(&mut [0; MAX_IDS], [id].into_iter()))?;
                 }
-            })?;
+            }
         }
-        Ok(())
+    }
+
+    /// How many sessions a message may protect.
+    fn protect_at_once(&self) -> usize {
+        if self.sessions.shared.own.allowed.protect_several { BATCH } else { 1 }
     }
 
     /// The next event.
@@ -152,26 +198,71 @@ impl PrimaryChannel {
                 connection.accepted();
                 return Poll::Ready(Ok(ChannelEvent::Connection(Box::new(connection))));
             }
-            let mut ready = ready!(self.channel.poll_read_ready(cx)).map_err(ChannelError::Io)?;
-            let channel = ready.get_inner();
-            let received = scm_rights::receive(channel, &mut self.message, &mut self.descriptors);
-            match received.map_err(|errno| ChannelError::Io(errno.into()))? {
-                Received::Empty => ready.clear_ready(),
-                Received::Closed => {
+            if let Some(order) = self.order.take() {
+                return Poll::Ready(Ok(ChannelEvent::Drain(order)));
+            }
+            match self.poll_read(cx)? {
+                Poll::Ready(Read::Something) => {}
+                Poll::Ready(Read::Closed) => {
                     self.sessions.give_up_offers();
                     return Poll::Ready(Ok(ChannelEvent::Closed));
                 }
+                Poll::Pending if self.unsent.is_empty() => return Poll::Pending,
+                Poll::Pending => {
+                    ready!(self.poll_unsent(cx)).map_err(ChannelError::Io)?;
+                    // Handlers go first.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Takes what has come: all of it, so that sessions are protected and acknowledged together, but no more
+    /// connections than fit into a message and those of one more, and nothing after an order.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Read, ChannelError>> {
+        let mut has_read = false;
+        while self.arrived.len() < BATCH && self.order.is_none() {
+            let Poll::Ready(ready) = self.channel.poll_read_ready(cx) else { break };
+            let mut ready = ready.map_err(ChannelError::Io)?;
+            let channel = ready.get_inner();
+            let received = scm_rights::receive(channel, &mut self.message, &mut self.descriptors);
+            match received.map_err(|errno| ChannelError::Io(errno.into()))? {
+                Received::Empty => {
+                    ready.clear_ready();
+                    continue;
+                }
+                // It is closed the next time, too.
+                Received::Closed if has_read => break,
+                Received::Closed => return Poll::Ready(Ok(Read::Closed)),
                 Received::Message { length, .. } => {
+                    has_read = true;
                     let message = std::mem::take(&mut self.message);
                     let taken = self.take(&message[..length]);
                     self.message = message;
                     // Those of a message that should have none would be taken for the next one's.
                     self.descriptors.clear();
-                    if let Some(order) = taken? {
-                        return Poll::Ready(Ok(ChannelEvent::Drain(order)));
-                    }
+                    self.order = taken?;
                 }
             }
+        }
+        if has_read { Poll::Ready(Ok(Read::Something)) } else { Poll::Pending }
+    }
+
+    /// Has another primary protect some more of the sessions that it doesn't know.
+    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut ready = ready!(self.channel.poll_write_ready(cx))?;
+            let left = self.unsent.len().saturating_sub(self.protect_at_once());
+            let some =
+                self.unsent[left..].iter().filter_map(|session| session.handle.protect_again());
+            let some: Vec<_> = some.collect();
+            // Not kept if there is no room: they may end until then.
+            if some.is_empty() || self.try_send(&Answer::protect(some))? {
+                self.unsent.truncate(left);
+                return Poll::Ready(Ok(()));
+            }
+            ready.clear_ready();
         }
     }
 
@@ -225,8 +316,9 @@ impl PrimaryChannel {
             }
             ToWorker::ListSessions => self.answer_list_sessions(),
             ToWorker::Resync(number) => {
-                if let Err(error) = sessions.resend_protect() {
-                    tracing::warn!(%error, "sessions are not protected any more");
+                match sessions.protect_again() {
+                    Ok(unsent) => self.unsent = unsent,
+                    Err(error) => tracing::warn!(%error, "sessions are not protected any more"),
                 }
                 let messages = resync(&self.sessions, number);
                 messages.iter().try_for_each(|message| self.answer(message))
@@ -328,13 +420,13 @@ impl PrimaryChannel {
 
     /// Whether it is sent, or never can be: without a primary, no other worker gets the connections.
     fn try_send(&self, answer: &Answer) -> io::Result<bool> {
-        let Answer { message, descriptor, sent: flag } = answer;
-        let descriptors = descriptor.as_ref().map(AsFd::as_fd);
-        let sent = scm_rights::send(self.channel.get_ref(), message, descriptors.as_slice())?;
+        let Answer { message, descriptors, sent: flags } = answer;
+        let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        let sent = scm_rights::send(self.channel.get_ref(), message, &descriptors)?;
         if sent == Sent::Full {
             return Ok(false);
         }
-        flag.iter().for_each(|flag| flag.store(true, Ordering::Release));
+        flags.iter().for_each(|flag| flag.store(true, Ordering::Release));
         Ok(true)
     }
 }

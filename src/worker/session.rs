@@ -26,6 +26,7 @@ pub(crate) mod slow_clients;
 mod state;
 pub(crate) mod stream;
 mod waiting;
+mod window;
 mod writing;
 
 mod follow {

@@ -29,10 +29,18 @@ pub(crate) struct Own {
     pub(crate) orphan: OrphanTimes,
     /// How long a session may take to migrate.
     pub(crate) migrate_timeout: Duration,
-    /// Whether offers may say how far a socket has been used.
+    pub(crate) allowed: Allowed,
+}
+
+/// What the primary that started this process understands, and what it allows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Allowed {
+    /// Offers may say how far a socket has been used.
     pub(crate) offer_progress: bool,
-    /// Whether sessions may be protected.
+    /// Sessions may be protected.
     pub(crate) protect: bool,
+    /// A message may protect several.
+    pub(crate) protect_several: bool,
 }
 
 impl Own {
@@ -46,8 +54,7 @@ impl Own {
             generation: Generation(0),
             orphan: OrphanTimes::default(),
             migrate_timeout: Duration::ZERO,
-            offer_progress: false,
-            protect: false,
+            allowed: Allowed::default(),
         })
     }
 }
@@ -82,7 +89,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(own: Own) -> Arc<Self> {
-        let checkpoints = own.protect.then(Arc::default);
+        let checkpoints = own.allowed.protect.then(Arc::default);
         Arc::new(Self {
             own,
             expired: CancellationToken::new(),

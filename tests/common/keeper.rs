@@ -13,7 +13,7 @@ use sticky_lb::protocol::tcp_progress::TcpProgress;
 use super::fake_worker::FakeWorker;
 
 /// Pages of the checkpoint.
-const PAGES: usize = 64;
+const PAGES: usize = 128;
 
 /// The checkpoint, of which the primary has heard.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! Crash-safe sessions between workers that are played by hand: who goes on when they die, and what
 //! comes of lies.
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,7 +17,8 @@ use sticky_lb::internals::sessions::close_requests::PaceSettings;
 use sticky_lb::protocol::checkpoint::{self, Extent};
 use sticky_lb::protocol::ids::ConnectionId;
 use sticky_lb::protocol::message::{
-    CHECKPOINT, ConnectionRecord, HELLO, READY, SESSIONS, encode_protect,
+    BATCH, CHECKPOINT, ConnectionRecord, HELLO, MAX_PROTECT, READY, SESSIONS, encode_protect,
+    encode_protect_several,
 };
 use sticky_lb::protocol::tcp_progress::TcpProgress;
 
@@ -207,6 +209,40 @@ async fn a_ledger_full_of_lies_costs_its_own_sessions_alone() {
     die(&frontend, mover, sockets).await;
     wait_for(&frontend, Survival { unverified: 4, ..Survival::default() }).await;
     assert!(streams.iter_mut().all(|stream| ends_within(stream, TIMEOUT)));
+    frontend.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hundred_that_two_messages_protect_go_on_as_if_each_had_its_own() {
+    let mut frontend = frontend(1, PATIENT, PaceSettings::default()).await;
+    let mut mover = FakeWorker::serve(&mut frontend, worker(0, 0), true).await;
+    let mut keeper = Keeper::introduce(&mover);
+    let (mut streams, mut placed, mut sockets) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 0..100 {
+        let (stream, record, socket) = client(&frontend, &mut mover, number).await;
+        let (place, usage) = (keeper.place(), TcpProgress::of(&socket).unwrap().unwrap());
+        keeper.write(place, &record, usage, &record.id.0.to_le_bytes());
+        placed.push((record, place));
+        streams.push(stream);
+        sockets.push(socket);
+    }
+    for (placed, sockets) in placed.chunks(BATCH).zip(sockets.chunks(BATCH)) {
+        let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+        let placed = placed.iter().map(|(record, place)| (record, *place));
+        mover.say_with(encode_protect_several(&mut [0; MAX_PROTECT], placed), &sockets);
+    }
+    wait_for_retained(&frontend, 100).await;
+    die(&frontend, mover, sockets).await;
+    let mut new = successor(&mut frontend, 1).await;
+    let mut left: HashSet<_> = placed.iter().map(|(record, _)| record.id).collect();
+    while !left.is_empty() {
+        let (record, _, image) = new.receive_session();
+        assert!(left.remove(&record.id), "twice, or another's");
+        assert_eq!(image, record.id.0.to_le_bytes());
+        new.settle(1);
+    }
+    wait_for(&frontend, Survival { recovered: 100, ..Survival::default() }).await;
+    drop(streams);
     frontend.end().await.unwrap();
 }
 

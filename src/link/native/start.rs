@@ -25,4 +25,5 @@ fn describe(facts: &WorkerFacts, inherit: &mut Inherit) {
     inherit.set("STICKY_LB_MIGRATE_TIMEOUT", migrate_timeout.as_millis());
     inherit.set("STICKY_LB_OFFER_PROGRESS", 1);
     inherit.set("STICKY_LB_PROTECT", u8::from(protect));
+    inherit.set("STICKY_LB_PROTECT_SEVERAL", 1);
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::Notify;
 
 use crate::worker::lock::lock;
-use crate::worker::session::checkpoint::{AtRest, Checkpoint};
+use crate::worker::session::checkpoint::{AtRest, Checkpoint, Protect};
 use crate::worker::session::protection::RestPoint;
 use crate::worker::session::state::{Phase, State, UpgradeRequest, Wake, park};
 
@@ -105,12 +105,22 @@ impl StreamCell {
         drop(given_up);
     }
 
-    /// Another primary has come: it must protect the session, too. Without a descriptor it can't.
-    pub(super) fn resend_protect(&self) {
+    /// Another primary has come. Says whether the session is protected; it doesn't migrate then before
+    /// [`Self::protect_again`], as that ends the protection.
+    pub(super) fn note_unsent(&self) -> bool {
         let state = self.lock();
-        if let (Some(stream), Some(checkpoint)) = (&state.stream, &state.protection.checkpoint) {
-            let _ = checkpoint.resend_protect(stream);
-        }
+        let checkpoint = state.protection.checkpoint.as_ref().filter(|_| state.stream.is_some());
+        checkpoint.inspect(|checkpoint| checkpoint.note_sent(false)).is_some()
+    }
+
+    /// What another primary must protect, too. Without a descriptor it can't, and the session may migrate
+    /// all the same.
+    pub(super) fn protect_again(&self) -> Option<Protect> {
+        let state = self.lock();
+        let stream = state.stream.as_ref()?;
+        let checkpoint = state.protection.checkpoint.as_ref()?;
+        let protect = checkpoint.protect_again(stream);
+        protect.inspect_err(|_| checkpoint.note_sent(true)).ok()
     }
 }
 

@@ -25,7 +25,7 @@ mod updates;
 
 use pages::{Pages, Run};
 use updates::Updates;
-pub(crate) use updates::{SentFlag, Update};
+pub(crate) use updates::{Protect, SentFlag, Update};
 
 /// Room for a state of which nothing is known but that it is short.
 const MIN_STATE_ROOM: usize = 32;
@@ -108,7 +108,7 @@ impl CheckpointStore {
         {
             updates.push(Update::File(file));
         }
-        updates.push(Update::Protect { record: *record, place, socket: copy, sent });
+        updates.push(Update::Protect(Protect { record: *record, place, socket: copy, sent }));
         drop(updates);
         Ok(Some(checkpoint))
     }
@@ -162,7 +162,7 @@ impl CheckpointStore {
     }
 
     /// Another primary has come, which knows nothing yet: it is sent the file. The sessions follow by
-    /// [`Checkpoint::resend_protect`].
+    /// [`Checkpoint::protect_again`].
     ///
     /// # Errors
     ///
@@ -210,17 +210,20 @@ impl Checkpoint {
         self.sent.load(Ordering::Acquire)
     }
 
-    /// Another primary has come: it must protect the session, too.
+    /// Whether there is nothing of it that is still to be sent, as another primary has come.
+    pub(crate) fn note_sent(&self, is_sent: bool) {
+        self.sent.store(is_sent, Ordering::Release);
+    }
+
+    /// For another primary: it must protect the session, too.
     ///
     /// # Errors
     ///
     /// If there is no descriptor left.
-    pub(crate) fn resend_protect(&self, socket: impl AsFd) -> io::Result<()> {
+    pub(crate) fn protect_again(&self, socket: impl AsFd) -> io::Result<Protect> {
         let socket = socket.as_fd().try_clone_to_owned()?;
         let (place, sent) = (self.entry.place(), Arc::clone(&self.sent));
-        let update = Update::Protect { record: self.record, place, socket, sent };
-        lock(&self.store.updates).push(update);
-        Ok(())
+        Ok(Protect { record: self.record, place, socket, sent })
     }
 
     /// The session was offered, by which the primary has ended its protection.

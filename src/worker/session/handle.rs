@@ -18,6 +18,7 @@ use crate::worker::guard::ConnectionGuard;
 #[cfg(feature = "hyper")]
 use crate::worker::http_limits::HttpLimits;
 use crate::worker::session::cell::StreamCell;
+use crate::worker::session::checkpoint::Protect;
 use crate::worker::session::follow::negotiated::Obstacle;
 use crate::worker::session::image::Kind;
 use crate::worker::session::parts::{Detached, ForceDetached};
@@ -74,9 +75,25 @@ impl Handle {
         self.cell.lock().guard.as_ref().is_some_and(ConnectionGuard::can_protect)
     }
 
-    /// Another primary is told to protect it, if it is protected.
-    pub(crate) fn resend_protect(&self) {
-        self.cell.resend_protect();
+    /// Another primary has come. Says whether it is protected: then [`Self::protect_again`] follows.
+    pub(crate) fn note_unsent(&self) -> bool {
+        self.cell.note_unsent()
+    }
+
+    /// Whether the primary knows that it is protected.
+    #[cfg(test)]
+    pub(crate) fn is_known(&self) -> bool {
+        self.cell
+            .lock()
+            .protection
+            .checkpoint
+            .as_ref()
+            .is_some_and(|checkpoint| checkpoint.is_sent())
+    }
+
+    /// What another primary must protect, too; none if it has ended or migrated meanwhile.
+    pub(crate) fn protect_again(&self) -> Option<Protect> {
+        self.cell.protect_again()
     }
 
     /// Whether the library waits for more, and has nothing half done.

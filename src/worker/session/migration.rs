@@ -9,13 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::protocol::message::{
-    ConnectionRecord, MAX_INLINE_IMAGE, MAX_TO_PRIMARY, encode_offer, encode_offer_with_progress,
+    ConnectionRecord, MAX_INLINE_IMAGE, encode_offer, encode_offer_with_progress,
 };
 use crate::protocol::sealed::seal;
 use crate::protocol::tcp_progress::{TcpProgress, is_untouched_since};
@@ -29,6 +28,7 @@ use crate::worker::session::inner::Inner;
 use crate::worker::session::parts::Detached;
 use crate::worker::session::protection::StateSource;
 use crate::worker::session::registry::{Deadline, OfferOutcome, Returned, Sessions};
+use crate::worker::session::window::Place;
 
 /// A session that was at rest and takes longer to stop makes room for others.
 const STOP_TIMEOUT: Duration = Duration::from_millis(100);
@@ -51,7 +51,7 @@ pub(crate) async fn migrate_all(sessions: &Arc<Sessions>) {
         for session in sessions.migratable() {
             let place = match free.take() {
                 Some(place) => place,
-                None => match place(sessions).await {
+                None => match sessions.window.place().await {
                     Some(place) => place,
                     None => return,
                 },
@@ -87,7 +87,7 @@ fn start(
     migrations: &mut JoinSet<()>,
     sessions: &Arc<Sessions>,
     session: Arc<Inner>,
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
     deadline: &Deadline,
 ) {
     if sessions.mark_busy(session.info.id) {
@@ -105,16 +105,11 @@ pub(crate) fn migrate_some(sessions: &Arc<Sessions>, ids: impl Iterator<Item = C
     }
 }
 
-/// A place among those that are on their way.
-async fn place(sessions: &Sessions) -> Option<OwnedSemaphorePermit> {
-    Arc::clone(&sessions.window).acquire_owned().await.ok()
-}
-
 /// Tries to migrate one. One with a place is at rest.
 async fn migrate(
     sessions: Arc<Sessions>,
     session: Arc<Inner>,
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
     mut deadline: Deadline,
 ) {
     let id = session.info.id;
@@ -135,7 +130,7 @@ struct SessionTransfer {
     /// Its checkpoint, until it is offered.
     checkpoint: Option<Box<Checkpoint>>,
     /// Its place among those that are on their way.
-    _place: OwnedSemaphorePermit,
+    place: Place,
 }
 
 impl SessionTransfer {
@@ -150,7 +145,7 @@ impl SessionTransfer {
 async fn stop_and_detach(
     sessions: &Sessions,
     session: &Arc<Inner>,
-    mut place: Option<OwnedSemaphorePermit>,
+    mut place: Option<Place>,
     deadline: &mut Deadline,
 ) -> Option<SessionTransfer> {
     loop {
@@ -177,14 +172,14 @@ async fn stop_and_detach(
         };
         let held = match place.take() {
             Some(place) => place,
-            None => self::place(sessions).await?,
+            None => sessions.window.place().await?,
         };
         if let Pause::Held(state) = pause(session, state)
             && let Some(Detached { stream, guard, connection, checkpoint }) = detach(session).await
         {
             let (left_at, protect) = (Timestamp::now(), checkpoint.is_some());
             let image = SessionImage { connection, state, left_at, protect };
-            return Some(SessionTransfer { stream, guard, image, checkpoint, _place: held });
+            return Some(SessionTransfer { stream, guard, image, checkpoint, place: held });
         }
         drop(held);
         if !session.can_migrate() {
@@ -272,6 +267,7 @@ fn give_up(session: &Arc<Inner>) {
 /// Offers it, and waits for the outcome.
 async fn send(sessions: &Arc<Sessions>, session: &Arc<Inner>, mut transfer: SessionTransfer) {
     let usage = TcpProgress::of(&transfer.stream).ok().flatten();
+    let offered = Instant::now();
     let outcome = offer(sessions, session, &transfer, usage).await;
     if outcome.is_ok()
         && let Some(checkpoint) = transfer.checkpoint.take()
@@ -282,6 +278,7 @@ async fn send(sessions: &Arc<Sessions>, session: &Arc<Inner>, mut transfer: Sess
     match outcome {
         Ok(OfferOutcome::Migrated) => {
             transfer.note_ending(Ending::Migrated);
+            sessions.window.migrated(transfer.place, offered.elapsed());
             tracing::debug!(connection, "session migrated");
         }
         Ok(OfferOutcome::ReturnedUnverified) if !is_unused(&transfer.stream, usage) => {
@@ -328,8 +325,8 @@ async fn offer(
     usage: Option<TcpProgress>,
 ) -> io::Result<OfferOutcome> {
     let record = session.info.record();
-    let usage = usage.filter(|_| sessions.shared.own.offer_progress);
-    let (message, memory) = encode(&record, usage, &transfer.image)?;
+    let usage = usage.filter(|_| sessions.shared.own.allowed.offer_progress);
+    let (message, memory) = encode(sessions, &record, usage, &transfer.image)?;
     let mut descriptors = vec![transfer.stream.as_fd()];
     descriptors.extend(memory.as_ref().map(AsFd::as_fd));
     sessions.offer(&record, &message, &descriptors).await
@@ -337,13 +334,14 @@ async fn offer(
 
 /// The message, and the memory that holds an image that is too long for it.
 fn encode(
+    sessions: &Sessions,
     record: &ConnectionRecord,
     usage: Option<TcpProgress>,
     image: &SessionImage,
 ) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
     let bytes = image.encode();
     let memory = (bytes.len() > MAX_INLINE_IMAGE).then(|| seal(&bytes)).transpose()?;
-    let mut buffer = Box::new([0; MAX_TO_PRIMARY]);
+    let mut buffer = lock(&sessions.buffer);
     let message = match usage {
         Some(usage) => encode_offer_with_progress(&mut buffer, record, usage, &bytes),
         None => encode_offer(&mut buffer, record, &bytes),

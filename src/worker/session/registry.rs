@@ -14,7 +14,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
-use crate::protocol::message::{ConnectionRecord, MAX_ACCEPTED};
+use crate::protocol::message::{ConnectionRecord, MAX_ACCEPTED, MAX_TO_PRIMARY};
 use crate::worker::guard::{ConnectionGuard, Residency, Residents};
 #[cfg(feature = "hyper")]
 use crate::worker::http_limits::HttpLimits;
@@ -22,12 +22,9 @@ use crate::worker::lock::lock;
 use crate::worker::session::image::Kind;
 use crate::worker::session::image::SessionImage;
 use crate::worker::session::inner::Inner;
+use crate::worker::session::window::{self, Window};
 use crate::worker::session_sender::SessionSender;
 use crate::worker::shared::Shared;
-
-/// Sessions that may be on their way at a time: enough to keep the primary busy, and few enough that
-/// none waits long for those before it.
-pub(crate) const WINDOW: usize = 16;
 
 /// Sessions for which there may always be room.
 const MIN_ROOM: usize = 256;
@@ -143,6 +140,8 @@ pub(crate) struct Returned {
 pub(crate) struct Resumed {
     pub(crate) session: Arc<Inner>,
     pub(crate) since: Instant,
+    /// The age at which it is looked at next.
+    pub(crate) look_at: Duration,
     /// Its handler had time to declare how it goes on.
     pub(crate) is_checked: bool,
 }
@@ -164,6 +163,8 @@ pub(crate) struct Sessions {
     /// Offers without an answer. The message is sent under this lock: under it, either both or none
     /// are seen.
     offered: Mutex<HashMap<ConnectionId, Offered>>,
+    /// Room for the message of an offer.
+    pub(crate) buffer: Mutex<Box<[u8; MAX_TO_PRIMARY]>>,
     /// The last sessions that came from other workers, and didn't go on to others, the oldest first, with
     /// the tags of their records.
     accepted: Mutex<VecDeque<(ConnectionId, u64)>>,
@@ -173,7 +174,7 @@ pub(crate) struct Sessions {
     pub(crate) asked: AtomicU32,
     /// Set once migration is enabled.
     pub(crate) sender: OnceLock<SessionSender>,
-    pub(crate) window: Arc<Semaphore>,
+    pub(crate) window: Window,
     /// WebSockets that may be closed now.
     pub(crate) granted: Semaphore,
     /// The newest order.
@@ -185,18 +186,19 @@ impl Sessions {
     /// None yet; and where those arrive that no other worker has taken. As many wait there as may be
     /// on their way.
     pub(crate) fn new(shared: Arc<Shared>) -> (Arc<Self>, mpsc::Receiver<Returned>) {
-        let (returned, arrived) = mpsc::channel(WINDOW);
+        let (returned, arrived) = mpsc::channel(window::MAX);
         let sessions = Self {
             shared,
             open: Mutex::default(),
             next_residency: AtomicU64::new(0),
             busy: Mutex::default(),
             offered: Mutex::default(),
+            buffer: Mutex::new(Box::new([0; MAX_TO_PRIMARY])),
             accepted: Mutex::default(),
             resumed: Mutex::default(),
             asked: AtomicU32::new(0),
             sender: OnceLock::new(),
-            window: Arc::new(Semaphore::new(WINDOW)),
+            window: Window::new(),
             granted: Semaphore::new(0),
             draining: watch::Sender::new(None),
             returned,
@@ -326,7 +328,11 @@ impl Sessions {
             return;
         };
         if outcome == OfferOutcome::Migrated {
-            lock(&self.accepted).retain(|(accepted, _)| *accepted != id);
+            let mut accepted = lock(&self.accepted);
+            // The oldest ones are the first to go on.
+            if let Some(position) = accepted.iter().position(|(accepted, _)| *accepted == id) {
+                accepted.remove(position);
+            }
         }
         let _ = answer.send(match outcome {
             OfferOutcome::Returned if is_reported => OfferOutcome::ReturnedUnverified,
@@ -359,7 +365,8 @@ impl Sessions {
     pub(crate) fn note_resumed(&self, session: &Arc<Inner>) -> bool {
         let mut resumed = lock(&self.resumed);
         let session = Arc::clone(session);
-        resumed.push(Resumed { session, since: Instant::now(), is_checked: false });
+        let (since, look_at) = (Instant::now(), Duration::ZERO);
+        resumed.push(Resumed { session, since, look_at, is_checked: false });
         resumed.len() == 1
     }
 
@@ -384,17 +391,16 @@ impl Sessions {
     }
 
     /// Another primary has come on the same channel: it is sent the checkpoints, and is to protect
-    /// the sessions.
+    /// these sessions.
     ///
     /// # Errors
     ///
     /// If there is no descriptor left.
-    pub(crate) fn resend_protect(&self) -> io::Result<()> {
-        let Some(checkpoints) = &self.shared.checkpoints else { return Ok(()) };
+    pub(crate) fn protect_again(&self) -> io::Result<Vec<Arc<Inner>>> {
+        let Some(checkpoints) = &self.shared.checkpoints else { return Ok(Vec::new()) };
         checkpoints.resend_file()?;
         let all: Vec<_> = lock(&self.open).values().map(|open| Arc::clone(&open.session)).collect();
-        all.iter().for_each(|session| session.handle.resend_protect());
-        Ok(())
+        Ok(all.into_iter().filter(|session| session.handle.note_unsent()).collect())
     }
 
     /// Gives a session back to the accept loop.

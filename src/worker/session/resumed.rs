@@ -19,7 +19,7 @@ use crate::worker::session::handle::DECLARE_TIMEOUT;
 use crate::worker::session::inner::Inner;
 use crate::worker::session::registry::{Resumed, Sessions};
 
-/// How often to look at them.
+/// How long after it has come to look at one first, and how exact all looks are.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A session that its handler closes within this time after it has come has not gone on.
@@ -38,7 +38,7 @@ async fn watch_all(sessions: Arc<Sessions>) {
     let mut is_any_left = true;
     while is_any_left {
         sleep(LOOK_INTERVAL).await;
-        let (seen, left) = sessions.take_resumed(is_seen);
+        let (seen, left) = sessions.take_resumed(look);
         is_any_left = left;
         for Resumed { session, since, .. } in seen {
             if session.handle.has_ended() {
@@ -50,20 +50,32 @@ async fn watch_all(sessions: Arc<Sessions>) {
     }
 }
 
-/// Whether it has ended, or has gone on for long enough.
-fn is_seen(resumed: &mut Resumed) -> bool {
-    let Resumed { session, since, is_checked } = resumed;
-    let time = since.elapsed();
+/// Looks at it if it is time to. Says whether it has ended, or has gone on for long enough.
+fn look(resumed: &mut Resumed) -> bool {
+    let Resumed { session, since, look_at, is_checked } = resumed;
+    let age = since.elapsed();
+    if age < *look_at {
+        return false;
+    }
     if session.handle.has_ended() {
         return true;
     }
-    if !*is_checked && time >= DECLARE_TIMEOUT && !session.handle.is_replaying() {
+    if !*is_checked && age >= DECLARE_TIMEOUT && !session.handle.is_replaying() {
         *is_checked = true;
         if session.restored().is_some_and(|state| !state.is_empty()) && !session.is_declared() {
             close_undeclared(session);
         }
     }
-    *is_checked && time >= FAILURE_WINDOW
+    *look_at = next_look(age, *is_checked);
+    *is_checked && age >= FAILURE_WINDOW
+}
+
+/// The age at which to look again: soon while it is young, as most that fail do so at once, and when
+/// something is decided. There may be thousands.
+fn next_look(age: Duration, is_checked: bool) -> Duration {
+    let decided = if is_checked { FAILURE_WINDOW } else { DECLARE_TIMEOUT };
+    let next = age.max(LOOK_INTERVAL / 2) * 2;
+    if age < decided { next.min(decided) } else { age + LOOK_INTERVAL }
 }
 
 /// Its handler can't go on from the state that was left to it, as it doesn't know of it.
@@ -77,7 +89,8 @@ fn close_undeclared(session: &Arc<Inner>) {
 /// A session has ended that came at this time.
 async fn see_ended(sessions: Arc<Sessions>, session: Arc<Inner>, since: Instant) {
     let is_closed_here = session.handle.is_closed_here() && !sessions.shared.is_draining();
-    if session.is_restored && is_closed_here && since.elapsed() < FAILURE_WINDOW + LOOK_INTERVAL {
+    if session.is_restored && is_closed_here && since.elapsed() < FAILURE_WINDOW + 2 * LOOK_INTERVAL
+    {
         report_failed(&sessions, &session).await;
     }
     if session.handle.is_rejected() {
@@ -106,5 +119,22 @@ async fn report_failed(sessions: &Sessions, session: &Inner) {
         let message = encode_migration_failed(&mut buffer, iter::once(id));
         // Without a primary nobody counts.
         let _ = sender.send(message, &[]).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_looked_at_soon_then_seldom_and_when_something_is_decided() {
+        let mut age = Duration::ZERO;
+        let looks = iter::from_fn(|| {
+            age = next_look(age, age >= DECLARE_TIMEOUT);
+            (age <= FAILURE_WINDOW).then_some(age.as_millis())
+        });
+        assert_eq!(looks.collect::<Vec<_>>(), [100, 200, 400, 800, 1_600, 2_000, 4_000, 5_000]);
+        let replaying = next_look(DECLARE_TIMEOUT, false);
+        assert_eq!(replaying, DECLARE_TIMEOUT + LOOK_INTERVAL);
     }
 }

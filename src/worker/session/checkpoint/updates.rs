@@ -20,10 +20,22 @@ pub(crate) type SentFlag = Arc<AtomicBool>;
 pub(crate) enum Update {
     /// The file of all checkpoints.
     File(OwnedFd),
-    /// This session's entry is at that place.
-    Protect { record: ConnectionRecord, place: u64, socket: OwnedFd, sent: SentFlag },
+    /// This session is to be protected.
+    Protect(Protect),
     /// This session is not to be protected any more.
     Unprotect(ConnectionId),
+}
+
+/// That a session is to be protected.
+#[derive(Debug)]
+pub(crate) struct Protect {
+    pub(crate) record: ConnectionRecord,
+    /// Of its entry.
+    pub(crate) place: u64,
+    /// A copy of its socket.
+    pub(crate) socket: OwnedFd,
+    /// Set when it is sent.
+    pub(crate) sent: SentFlag,
 }
 
 /// Everything to tell, in order.
@@ -51,8 +63,7 @@ impl Updates {
     }
 
     pub(super) fn unprotect(&mut self, id: ConnectionId) {
-        let is_its =
-            |update: &Update| matches!(update, Update::Protect { record, .. } if record.id == id);
+        let is_its = |update: &Update| matches!(update, Update::Protect(it) if it.record.id == id);
         match self.waiting.iter().rposition(is_its) {
             Some(position) => drop(self.waiting.remove(position)),
             None => self.push(Update::Unprotect(id)),
