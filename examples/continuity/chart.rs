@@ -76,11 +76,14 @@ impl Chart<'_> {
     /// The unit at the left, and the names of the lines with their colours.
     fn draw_names(&self, svg: &mut String) {
         text(svg, (20.0, 56.0), "", self.up);
+        if self.lines.len() < 2 {
+            return;
+        }
         let mut x = RIGHT;
         for (number, line) in self.lines.iter().enumerate().rev() {
             text(svg, (x, 56.0), "text-anchor=\"end\"", line.name);
             // About as wide as it is drawn.
-            x -= line.name.chars().count() as f64 * 6.6 + 12.0;
+            x -= line.name.chars().count() as f64 * 7.4 + 12.0;
             let _ =
                 writeln!(svg, "<circle class=\"f{number}\" cx=\"{x:.1}\" cy=\"51.5\" r=\"5\"/>");
             x -= 20.0;
@@ -125,7 +128,7 @@ impl Chart<'_> {
         let values = self.lines.iter().flat_map(|line| line.points.iter().map(|(_, it)| *it));
         let least = values.fold(1e-9, f64::max) / f64::from(STEPS);
         let power = 10_f64.powf(least.log10().floor());
-        let round = [1.0, 2.0, 2.5, 5.0, 10.0].map(|it| it * power);
+        let round = [1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 10.0].map(|it| it * power);
         round.into_iter().find(|it| *it >= least).unwrap_or(10.0 * power)
     }
 }

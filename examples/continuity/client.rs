@@ -69,10 +69,12 @@ impl Shared {
 pub(crate) async fn live(number: u32, shared: Rc<Shared>) {
     let mut again = false;
     while !shared.finishing.is_cancelled() {
+        let room = shared.opening.acquire().await;
         // A handshake takes more memory than a connection.
         let opened = timeout(TIMEOUT, Box::pin(open(number, &shared))).await;
         let opened =
             opened.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+        drop(room);
         let socket = match opened {
             Ok(socket) => socket,
             Err(error) => {
@@ -102,7 +104,6 @@ pub(crate) async fn live(number: u32, shared: Rc<Shared>) {
 }
 
 async fn open(number: u32, shared: &Shared) -> Result<Socket, WebSocketError> {
-    let _room = shared.opening.acquire().await;
     let socket = TcpSocket::new_v4()?;
     let source = Ipv4Addr::new(127, 78, 0, 0).to_bits() + 1 + number % shared.options.sources;
     socket.bind((Ipv4Addr::from_bits(source), 0).into())?;

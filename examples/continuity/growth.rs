@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use clap::Args;
@@ -151,7 +151,7 @@ const PAUSE: Duration = Duration::from_secs(3);
 /// How long nothing may be settled.
 const SETTLE: Duration = Duration::from_secs(60);
 
-async fn take_over(binary: &PathBuf, sessions: u32) -> Result<TakeOver, Box<dyn Error>> {
+async fn take_over(binary: &Path, sessions: u32) -> Result<TakeOver, Box<dyn Error>> {
     let primary = start(binary, WORKERS, true).await?;
     // A few say something: the others are at rest, as most are at most times.
     let options = LoadOptions { connections: sessions, opening: 10_000, ..LoadOptions::silent() };
@@ -182,7 +182,7 @@ const AT_ONCE: u32 = 16;
 const ROUNDS: u32 = 7;
 const ROUND: Duration = Duration::from_secs(2);
 
-async fn hand_off(binary: &PathBuf, slots: u16) -> Result<HandOff, Box<dyn Error>> {
+async fn hand_off(binary: &Path, slots: u16) -> Result<HandOff, Box<dyn Error>> {
     eprintln!("{slots} workers are started");
     let primary = start(binary, slots, false).await?;
     // The first ones need more.

@@ -4,7 +4,7 @@
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -171,7 +171,7 @@ pub(crate) fn own_binary() -> Result<PathBuf, Box<dyn Error>> {
 
 /// The flags of all primaries here, and the command of their workers.
 pub(crate) async fn start(
-    binary: &PathBuf,
+    binary: &Path,
     workers: u16,
     protect: bool,
 ) -> Result<Primary, Box<dyn Error>> {
@@ -186,7 +186,7 @@ pub(crate) async fn start(
 }
 
 /// Plays everything, from the first connection to the last.
-pub(crate) async fn measure(binary: &PathBuf, plan: &Plan) -> Result<Findings, Box<dyn Error>> {
+pub(crate) async fn measure(binary: &Path, plan: &Plan) -> Result<Findings, Box<dyn Error>> {
     let primary = start(binary, plan.workers, false).await?;
     let mut first = Load::start(
         primary.address(),
