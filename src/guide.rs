@@ -33,6 +33,16 @@ pub mod getting_started {
 
 pub mod how_it_works {
     #![doc = include_str!("guide/links.md")]
+    #![doc = concat!(
+        "[growth-memory]: data:image/svg+xml;base64,",
+        include_str!("guide/images/growth-memory.svg.base64"),
+        "[growth-pause]: data:image/svg+xml;base64,",
+        include_str!("guide/images/growth-pause.svg.base64"),
+        "[growth-take-over]: data:image/svg+xml;base64,",
+        include_str!("guide/images/growth-take-over.svg.base64"),
+        "[growth-hand-off]: data:image/svg+xml;base64,",
+        include_str!("guide/images/growth-hand-off.svg.base64"),
+    )]
     #![doc = include_str!("guide/how-it-works.md")]
 }
 

@@ -1,5 +1,6 @@
 //! What `scripts/demo-continuity` shows, in a smaller share: hundreds of WebSockets that count with
-//! their workers, both ways, while workers are replaced, added and taken away.
+//! their workers, both ways, while workers are replaced, added and taken away. And what
+//! `scripts/prove-scale` does with 100,000.
 
 #![allow(clippy::print_stdout, reason = "what the demo shows is seen if a test fails")]
 
@@ -12,8 +13,13 @@ use serde_json::Value;
 
 /// The demo with its shortest row of acts, and whether all was as expected.
 fn demo(arguments: &[&str]) -> (Value, bool) {
+    run(&[&["demo", "--quick", "--rate", "5", "--push", "200"], arguments].concat())
+}
+
+/// A role that tells what it found as a line of JSON.
+fn run(arguments: &[&str]) -> (Value, bool) {
     let mut command = Command::new(example("continuity"));
-    command.args(["demo", "--quick", "--json", "--rate", "5", "--push", "200"]).args(arguments);
+    command.args(arguments).arg("--json");
     let Output { status, stdout, stderr } = command.output().expect("it starts");
     let (said, shown) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     let report = serde_json::from_str(&said);
@@ -81,4 +87,18 @@ fn workers_that_send_close_frames_close_their_clients_properly() {
         .concat(),
     );
     assert!(!as_expected && report["most_reconnects_in_a_second"].as_u64() > Some(5), "{report}");
+}
+
+#[test]
+fn thousands_of_silent_websockets_take_little_and_none_is_cut() {
+    let arguments = ["scale", "--connections", "2000", "--silence", "5"];
+    let (found, as_expected) = run(&arguments);
+    assert!(as_expected, "{}", found["complaints"]);
+    assert_eq!((&found["disconnects"], &found["wrong_messages"]), (&0.into(), &0.into()));
+    // Each restart migrates all clients, and more and fewer workers some.
+    assert!(found["migrations"].as_u64() > Some(3 * 2_000), "{found}");
+    assert!(found["answered"].as_u64() > Some(2_000), "{found}");
+    // A build without optimization takes several times as much as one with it.
+    assert!(found["silent_cpu_percent"].as_f64() < Some(1.0), "{found}");
+    assert!(found["memory"]["front"].as_f64() < Some(300.0), "{found}");
 }

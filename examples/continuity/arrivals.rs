@@ -50,7 +50,12 @@ async fn come(number: u32, shared: Rc<Shared>) {
     }
 }
 
-async fn page(number: u32, address: SocketAddr, sources: u32) -> std::io::Result<Vec<u8>> {
+/// Asks for a page. The answer.
+pub(crate) async fn page(
+    number: u32,
+    address: SocketAddr,
+    sources: u32,
+) -> std::io::Result<Vec<u8>> {
     let socket = TcpSocket::new_v4()?;
     let source = Ipv4Addr::new(127, 79, 0, 0).to_bits() + 1 + number % sources;
     socket.bind((Ipv4Addr::from_bits(source), 0).into())?;

@@ -1,6 +1,6 @@
 //! One client: counts with whoever serves it, and comes back when it is cut.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -29,8 +30,11 @@ const GOODBYE: Duration = Duration::from_secs(5);
 /// How long to wait after an attempt to connect that came to nothing.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// Clients that come at the same time, so that none waits for too long when they are many.
+const AT_ONCE: usize = 64;
+
 /// Bytes that a connection reads at a time. There are thousands of them, and messages are small.
-const READ_AT_ONCE: usize = 4 * 1_024;
+const READ_AT_ONCE: usize = 1_024;
 
 type Socket = WebSocketStream<TcpStream>;
 
@@ -40,17 +44,37 @@ pub(crate) struct Shared {
     pub(crate) address: SocketAddr,
     pub(crate) options: LoadOptions,
     pub(crate) stats: RefCell<Stats>,
+    /// Nobody says anything new until this is over.
+    pub(crate) held: Cell<bool>,
+    /// Has room for those that come at the same time.
+    opening: Semaphore,
     /// Nobody says anything new; when all is answered, everybody goes.
     pub(crate) finishing: CancellationToken,
+}
+
+impl Shared {
+    pub(crate) fn new(address: SocketAddr, options: LoadOptions) -> Self {
+        Self {
+            address,
+            options,
+            stats: RefCell::default(),
+            held: Cell::new(false),
+            opening: Semaphore::new(AT_ONCE),
+            finishing: CancellationToken::new(),
+        }
+    }
 }
 
 /// Lives until all are to finish.
 pub(crate) async fn live(number: u32, shared: Rc<Shared>) {
     let mut again = false;
     while !shared.finishing.is_cancelled() {
-        let opened = timeout(TIMEOUT, open(number, &shared)).await;
+        let room = shared.opening.acquire().await;
+        // A handshake takes more memory than a connection.
+        let opened = timeout(TIMEOUT, Box::pin(open(number, &shared))).await;
         let opened =
             opened.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+        drop(room);
         let socket = match opened {
             Ok(socket) => socket,
             Err(error) => {
@@ -129,7 +153,7 @@ impl<'a> Conversation<'a> {
 
     /// Says numbers and hears answers until all are to finish.
     async fn talk(&mut self, number: u32) -> Result<(), Ending> {
-        let every = self.shared.options.period();
+        let every = self.shared.options.period(number);
         // Spread over the period, whatever time clients came at.
         let offset = every.mul_f64((f64::from(number) * 0.618_034).fract());
         let mut turns = interval_at(Instant::now() + offset, every);
@@ -140,7 +164,9 @@ impl<'a> Conversation<'a> {
         loop {
             tokio::select! {
                 heard = self.socket.next() => self.hear(heard)?,
-                _ = turns.tick(), if sendable => sendable = self.say().await.is_ok(),
+                _ = turns.tick(), if sendable => {
+                    sendable = self.shared.held.get() || self.say().await.is_ok();
+                }
                 () = &mut finishing => return Ok(()),
             }
         }

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::{Duration, Instant};
 
 /// How a number came.
@@ -56,7 +57,7 @@ impl Sequence {
 }
 
 /// What is wrong with messages: how many.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Wrong {
     /// Answers and pushes that have not come.
     pub(crate) lost: u64,

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! scripts/demo-continuity                  everything at once, with live counters
+//! scripts/prove-scale                      100,000 WebSockets, what each takes, and that none is cut
 //! ```
 //!
 //! Or by hand:
@@ -26,14 +27,19 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod arrivals;
+mod chart;
 mod client;
 mod demo;
 mod faults;
+mod growth;
 mod ledger;
 mod load;
+mod load_processes;
+mod memory;
 mod newer_state;
 mod primary;
 mod resource_usage;
+mod scale;
 mod scenario;
 mod stats;
 mod times;
@@ -59,6 +65,10 @@ enum Role {
     Client(load::ClientOptions),
     /// A primary with workers, many clients, and a row of acts that would cut them.
     Demo(demo::Options),
+    /// Many idle WebSockets, what each takes, and a row of acts that would cut them.
+    Scale(scale::Options),
+    /// The same at several numbers of sessions and of slots, as pictures.
+    Growth(growth::Options),
     /// A successor's view of a state of another version.
     #[command(hide = true)]
     NewerState(newer_state::Options),
@@ -84,6 +94,8 @@ async fn run(role: Role) -> Result<bool, Box<dyn Error>> {
         Role::Worker(options) => worker::run(options).await.map(|()| true),
         Role::Client(options) => load::run(options).await,
         Role::Demo(options) => demo::run(options).await,
+        Role::Scale(options) => scale::run(options).await,
+        Role::Growth(options) => growth::run(options).await,
         Role::NewerState(options) => newer_state::run(&options),
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use crate::times::Durations;
 use crate::wire::Place;
 
 /// How a connection ended that its client had not ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 pub(crate) enum Ending {
     /// With a close frame of this code.
     Closed(u16),
@@ -38,7 +39,7 @@ impl fmt::Display for Ending {
 }
 
 /// Counts that only grow.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Counts {
     /// WebSockets that were opened.
     pub(crate) opened: u64,
@@ -56,19 +57,35 @@ pub(crate) struct Counts {
     pub(crate) cut: u64,
 }
 
-/// What all clients have seen.
-#[derive(Debug, Default)]
+impl Counts {
+    fn add(&mut self, other: Self) {
+        self.opened += other.opened;
+        self.said += other.said;
+        self.answered += other.answered;
+        self.pushes += other.pushes;
+        self.moves += other.moves;
+        self.disconnects += other.disconnects;
+        self.reconnects += other.reconnects;
+        self.failed += other.failed;
+        self.cut += other.cut;
+    }
+}
+
+/// What all clients have seen; a process tells another one, but for what belongs to its own clock.
+#[derive(Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Stats {
     pub(crate) counts: Counts,
     /// WebSockets that are open now.
     pub(crate) open: u64,
     pub(crate) wrong: Wrong,
+    #[serde(serialize_with = "to_pairs", deserialize_with = "from_pairs")]
     pub(crate) endings: BTreeMap<Ending, u64>,
     /// From a number to its answer.
     pub(crate) round_trips: Durations,
     /// The same, of those that were on their way while their connection moved.
     pub(crate) across_moves: Durations,
     /// The longest round trip since somebody asked last.
+    #[serde(skip)]
     lately: Duration,
     /// From a page's request to its answer, of clients that come once.
     pub(crate) arrivals: Durations,
@@ -79,6 +96,7 @@ pub(crate) struct Stats {
     /// Those that were cut as a worker was killed meanwhile: a page is a session to nobody.
     pub(crate) cut_off: u64,
     /// When a worker was killed last.
+    #[serde(skip)]
     pub(crate) killed: Option<Instant>,
     /// From the death of a worker until its clients hear of the next one.
     pub(crate) after_deaths: Durations,
@@ -88,10 +106,20 @@ pub(crate) struct Stats {
     pub(crate) orphaned: u64,
     workers: BTreeSet<(u16, u32, u32)>,
     /// Of the last second.
+    #[serde(skip)]
     reconnected: VecDeque<Instant>,
     most_reconnects: usize,
     /// Why the last attempt came to nothing.
     pub(crate) last_failure: Option<String>,
+}
+
+/// Keys that are no texts.
+fn to_pairs<S: Serializer>(map: &BTreeMap<Ending, u64>, into: S) -> Result<S::Ok, S::Error> {
+    into.collect_seq(map)
+}
+
+fn from_pairs<'a, D: Deserializer<'a>>(from: D) -> Result<BTreeMap<Ending, u64>, D::Error> {
+    Ok(Vec::deserialize(from)?.into_iter().collect())
 }
 
 /// The window in which reconnects are counted together.
@@ -164,6 +192,29 @@ impl Stats {
         grown(&mut self.wrong.reordered, before.reordered, after.reordered);
         grown(&mut self.wrong.invented, before.invented, after.invented);
         grown(&mut self.wrong.breaches, before.breaches, after.breaches);
+    }
+
+    /// What the clients of another process have seen.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.counts.add(other.counts);
+        self.open += other.open;
+        self.account(Wrong::default(), other.wrong);
+        for (ending, count) in other.endings {
+            *self.endings.entry(ending).or_default() += count;
+        }
+        self.round_trips.add(&other.round_trips);
+        self.across_moves.add(&other.across_moves);
+        self.arrivals.add(&other.arrivals);
+        for (during, count) in other.turned_away {
+            *self.turned_away.entry(during).or_default() += count;
+        }
+        self.cut_off += other.cut_off;
+        self.after_deaths.add(&other.after_deaths);
+        self.after_crashes.add(&other.after_crashes);
+        self.orphaned += other.orphaned;
+        self.workers.extend(other.workers);
+        self.most_reconnects = self.most_reconnects.max(other.most_reconnects);
+        self.last_failure = self.last_failure.take().or(other.last_failure);
     }
 
     pub(crate) fn served_by(&mut self, place: Place) {
@@ -260,5 +311,20 @@ mod tests {
         stats.account(Wrong::default(), gap);
         stats.account(gap, late);
         assert_eq!(stats.wrong, late);
+    }
+
+    #[test]
+    fn what_two_processes_have_seen_is_added_up() {
+        let (mut stats, now) = (Stats::default(), Instant::now());
+        stats.opened(false, now);
+        stats.cut(Ending::Closed(1012), 3);
+        stats.account(Wrong::default(), Wrong { lost: 2, ..Wrong::default() });
+        stats.round_trip(Duration::from_millis(5), true);
+        let text = serde_json::to_string(&stats).expect("text");
+        let mut both: Stats = serde_json::from_str(&text).expect("the same");
+        assert_eq!(both.report(), stats.report());
+        both.add(stats);
+        assert_eq!((both.counts.opened, both.wrong.lost, both.across_moves.count()), (2, 4, 2));
+        assert_eq!(both.endings, [(Ending::Closed(1012), 2)].into());
     }
 }

@@ -42,9 +42,11 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Migrates all sessions that can, until none is left that could, or time is over.
 ///
 /// Those at rest go first, each in its turn. The others are waited for beside them: they hold no place,
-/// and read on to the end of what they have begun.
+/// and read on to the end of what they have begun. A session's time begins with its turn, however many
+/// have theirs before it.
 pub(crate) async fn migrate_all(sessions: &Arc<Sessions>) {
-    let deadline = sessions.deadline();
+    let mut deadline = sessions.deadline();
+    let mut has_turned = false;
     let mut migrations = JoinSet::new();
     while !deadline.is_over() {
         let (mut busy, mut free) = (Vec::new(), None);
@@ -56,6 +58,9 @@ pub(crate) async fn migrate_all(sessions: &Arc<Sessions>) {
                     None => return,
                 },
             };
+            if !has_turned {
+                deadline = sessions.deadline();
+            }
             if session.handle.is_at_rest() {
                 start(&mut migrations, sessions, session, Some(place), &deadline);
             } else {
@@ -64,6 +69,7 @@ pub(crate) async fn migrate_all(sessions: &Arc<Sessions>) {
             }
         }
         drop(free);
+        has_turned = true;
         for session in busy {
             start(&mut migrations, sessions, session, None, &deadline);
         }
