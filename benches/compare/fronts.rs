@@ -19,9 +19,22 @@ pub(crate) struct Front {
     pub(crate) pids: Vec<u32>,
     /// The port that watchers look at during a turn, if any are to.
     pub(crate) admin: Option<u16>,
-    /// The front comes first and so stops first: without its workers it would
+    /// Its workers, too. The front comes first and so stops first: without its workers it would
     /// only complain.
-    _processes: Vec<Process>,
+    processes: Vec<Process>,
+}
+
+impl Front {
+    /// All processes that a connection may cost CPU: the front, its workers,
+    /// and this one, which is the load.
+    pub(crate) fn all_pids(&self) -> Vec<u32> {
+        let mut pids = vec![std::process::id()];
+        for process in &self.processes {
+            pids.push(process.pid());
+            pids.extend(procfs::descendants(process.pid()));
+        }
+        pids
+    }
 }
 
 /// What became of starting one.
@@ -63,7 +76,7 @@ fn start_direct(workers: u16, folder: &RunFolder) -> Result<Front> {
         processes.push(start_app(&format!("direct-{number}"), port, folder)?);
     }
     wait_for_listeners(port, workers.into(), &mut processes)?;
-    Ok(Front { port, pids: Vec::new(), admin: None, _processes: processes })
+    Ok(Front { port, pids: Vec::new(), admin: None, processes })
 }
 
 fn start_bare(workers: u16, folder: &RunFolder) -> Result<Front> {
@@ -105,7 +118,7 @@ fn start_sticky_lb(workers: u16, admin: Option<u16>, folder: &RunFolder) -> Resu
     let mut pids = vec![process.pid()];
     pids.extend(procfs::descendants(process.pid()));
     pids.retain(|pid| !procfs::has_variable(*pid, "STICKY_LB_SLOT"));
-    Ok(Front { port, pids, admin, _processes: vec![process] })
+    Ok(Front { port, pids, admin, processes: vec![process] })
 }
 
 /// HAProxy or nginx in front of workers that listen on ports of their own.
@@ -125,7 +138,7 @@ fn start_proxy(name: &str, workers: u16, folder: &RunFolder) -> Result<Front> {
         _ => proxies::nginx(port, &ports, folder)?,
     };
     let mut front = alone(name, command, port, folder)?;
-    front._processes.extend(processes);
+    front.processes.extend(processes);
     Ok(front)
 }
 
@@ -140,7 +153,7 @@ fn alone(name: &str, mut command: Command, port: u16, folder: &RunFolder) -> Res
         wait_until("nginx's process", || Ok(!procfs::descendants(pid).is_empty()))?;
         pids.extend(procfs::descendants(pid));
     }
-    Ok(Front { port, pids, admin: None, _processes: processes })
+    Ok(Front { port, pids, admin: None, processes })
 }
 
 fn start_app(name: &str, port: u16, folder: &RunFolder) -> Result<Process> {

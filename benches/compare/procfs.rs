@@ -4,22 +4,23 @@
 use std::fs;
 use std::time::Duration;
 
+use nix::time::ClockId;
+use nix::unistd::Pid;
+
 use crate::Result;
 
-/// CPU time so far of all threads of these processes. Threads that ended
-/// meanwhile are missing; none of the fronts ends threads under load.
+/// CPU time so far of these processes, of their ended threads, too. An error
+/// if one of them is gone, as what it used is not known any more.
 pub(crate) fn cpu_time(pids: &[u32]) -> Result<Duration> {
-    let mut nanoseconds = 0;
+    let mut total = Duration::ZERO;
     for pid in pids {
-        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-            let schedstat = fs::read_to_string(task?.path().join("schedstat"))?;
-            let on_cpu = schedstat.split_whitespace().next();
-            nanoseconds += on_cpu
-                .and_then(|number| number.parse::<u64>().ok())
-                .ok_or_else(|| format!("no CPU time of process {pid}: {schedstat:?}"))?;
-        }
+        let of_process = Pid::from_raw(i32::try_from(*pid)?);
+        let now = ClockId::pid_cpu_clock_id(of_process)
+            .and_then(ClockId::now)
+            .map_err(|error| format!("no CPU time of process {pid}: {error}"))?;
+        total += Duration::from(now);
     }
-    Ok(Duration::from_nanos(nanoseconds))
+    Ok(total)
 }
 
 /// Bytes of memory of their own. Pages of the program file aren't counted:

@@ -7,11 +7,13 @@ use crate::rounds::{Findings, Outcome, Row};
 use crate::statistics::Samples;
 use crate::targets::Target;
 
-const HEADINGS: [&str; 8] = [
+const HEADINGS: [&str; 10] = [
     "front",
     "connections/s (min..max)",
     "of direct",
     "front CPU us/conn (min..max)",
+    "all CPU us/conn (min..max)",
+    "of direct",
     "WS round trips/s (min..max)",
     "of direct",
     "bytes/idle conn",
@@ -22,6 +24,7 @@ const NOTES: &str = "\
 direct: the workers listen themselves (SO_REUSEPORT), nobody is in front: clients don't stick.
 bare hand-off: the limit; accepts, hands over, closes, and cares for nothing else.
 watched: with a scrape of the metrics a second and the dashboard open during each turn.
+All CPU is that of load, front and workers together, with what the kernel does on their behalf.
 HAProxy, nginx: one thread or process, TCP mode, consistent hash of the client's address.
 Node has a Node app behind it: only its front's CPU, memory and descriptors compare directly.
 Idle bytes are the front process's own memory; a proxy's two kernel sockets come on top.
@@ -54,7 +57,7 @@ pub(crate) fn text(options: &Options, findings: &Findings, targets: &[Target]) -
             None => "not measured".to_owned(),
         };
         let limit = target.limit.map(|limit| format!("  (bare hand-off: {limit:.3})"));
-        text += &format!("  {:<52}  {verdict}{}\n", target.promise, limit.unwrap_or_default());
+        text += &format!("  {:<59}  {verdict}{}\n", target.promise, limit.unwrap_or_default());
     }
     text
 }
@@ -79,7 +82,7 @@ fn table(rows: &[Row]) -> String {
     text
 }
 
-fn cells(row: &Row, rows: &[Row]) -> [String; 8] {
+fn cells(row: &Row, rows: &[Row]) -> [String; 10] {
     let direct = rows.iter().find(|row| row.name == FrontName::Direct);
     let share = |figure: fn(&Row) -> &Samples| {
         let share = direct.and_then(|direct| figure(row).share_of(figure(direct)));
@@ -90,6 +93,8 @@ fn cells(row: &Row, rows: &[Row]) -> [String; 8] {
         with_spread(&row.connections, 0),
         share(|row| &row.connections),
         with_spread(&row.cpu, 1),
+        with_spread(&row.all_cpu, 1),
+        share(|row| &row.all_cpu),
         with_spread(&row.echoes, 0),
         share(|row| &row.echoes),
         or_dash(row.idle.map(|idle| idle.bytes), 0),
@@ -164,6 +169,7 @@ fn row_json(row: &Row) -> Value {
         "reason": reason,
         "connections_per_second": figure(&row.connections),
         "front_cpu_us_per_connection": figure(&row.cpu),
+        "all_cpu_us_per_connection": figure(&row.all_cpu),
         "websocket_round_trips_per_second": figure(&row.echoes),
         "bytes_per_idle_connection": row.idle.map(|idle| idle.bytes),
         "descriptors_per_idle_connection": row.idle.map(|idle| idle.descriptors),

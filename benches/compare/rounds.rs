@@ -32,6 +32,8 @@ pub(crate) struct Row {
     pub(crate) connections: Samples,
     /// CPU µs of the front per connection; empty for `direct`.
     pub(crate) cpu: Samples,
+    /// CPU µs of all processes per connection: load, front and workers.
+    pub(crate) all_cpu: Samples,
     pub(crate) echoes: Samples,
     pub(crate) idle: Option<Idle>,
     pub(crate) failed_connections: u64,
@@ -52,6 +54,7 @@ impl Row {
             outcome: Outcome::Measured,
             connections: Samples::default(),
             cpu: Samples::default(),
+            all_cpu: Samples::default(),
             echoes: Samples::default(),
             idle: None,
             failed_connections: 0,
@@ -130,8 +133,10 @@ impl Entry {
 
 fn take_turn(row: &mut Row, front: &Front, length: Duration) -> Result<()> {
     let watchers = front.admin.map(Watchers::start).transpose()?;
-    let before = procfs::cpu_time(&front.pids)?;
+    let all_pids = front.all_pids();
+    let (before, all_before) = (procfs::cpu_time(&front.pids)?, procfs::cpu_time(&all_pids)?);
     let turn = connection_load::run(front.port, length)?;
+    let all_spent = procfs::cpu_time(&all_pids)?.saturating_sub(all_before);
     let spent = procfs::cpu_time(&front.pids)?.saturating_sub(before);
     row.failed_connections += turn.failed;
     row.first_failure = row.first_failure.take().or(turn.first_failure);
@@ -144,6 +149,7 @@ fn take_turn(row: &mut Row, front: &Front, length: Duration) -> Result<()> {
     if !front.pids.is_empty() {
         row.cpu.push(spent.as_secs_f64() * 1e6 / served);
     }
+    row.all_cpu.push(all_spent.as_secs_f64() * 1e6 / served);
     row.echoes.push(echo_load::round_trips(front.port, length)?);
     drop(watchers);
     Ok(())

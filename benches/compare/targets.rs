@@ -34,9 +34,14 @@ pub(crate) fn check(rows: &[Row]) -> Vec<Target> {
     };
     vec![
         Target {
-            promise: "front CPU per connection at most 1.3 x bare hand-off",
-            result: share(FrontName::Bare, |row| &row.cpu).map(at_most(1.3)),
+            promise: "front CPU per connection at most 0.8 x bare hand-off",
+            result: share(FrontName::Bare, |row| &row.cpu).map(at_most(0.8)),
             limit: None,
+        },
+        Target {
+            promise: "CPU of all processes per connection at most 1.10 x direct's",
+            result: share(FrontName::Direct, |row| &row.all_cpu).map(at_most(1.10)),
+            limit: limit(|row| &row.all_cpu),
         },
         Target {
             promise: "connections/s at least 0.90 of direct",
