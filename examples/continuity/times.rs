@@ -116,7 +116,9 @@ mod tests {
     #[test]
     fn times_of_two_processes_are_added_up() {
         let mut times = Durations::default();
-        [1, 7, 90, 90, 40_000].map(|micros| times.record(Duration::from_micros(micros)));
+        for micros in [1, 7, 90, 90, 40_000] {
+            times.record(Duration::from_micros(micros));
+        }
         let text = serde_json::to_string(&times).expect("text");
         let mut both: Durations = serde_json::from_str(&text).expect("the same");
         assert_eq!(both.report(), times.report());
