@@ -4,20 +4,23 @@ use std::future::poll_fn;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use tokio::io::AsyncReadExt;
 
 use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 use crate::protocol::message::{
-    ConnectionRecord, MAX_TO_WORKER, ToPrimary, decode_to_primary, encode_connections,
-    encode_drain, encode_resync, encode_session,
+    ConnectionRecord, MAX_IDS, MAX_TO_WORKER, ToPrimary, decode_to_primary, encode_connections,
+    encode_drain, encode_moved, encode_resync, encode_session,
 };
 use crate::protocol::scm_rights::{self, Received};
 use crate::worker::connection::Connection;
 use crate::worker::primary_channel::{ChannelEvent, PrimaryChannel};
 use crate::worker::session::image::{ConnectionState, Kind, SessionImage};
+use crate::worker::session::migration::migrate_all;
 use crate::worker::session::registry::Sessions;
 use crate::worker::session::stream::SessionStream;
 use crate::worker::shared::{Allowed, Own, Shared};
@@ -60,10 +63,13 @@ fn send_session(primary: &OwnedFd, id: ConnectionId, protect: bool) -> TcpStream
 
 /// The primary's end of a channel, and all of the worker's.
 fn attached(allowed: Allowed) -> (OwnedFd, Arc<Sessions>, PrimaryChannel) {
+    attached_with(Own { allowed, ..Own::standalone().unwrap() })
+}
+
+fn attached_with(own: Own) -> (OwnedFd, Arc<Sessions>, PrimaryChannel) {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (primary, worker) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
-    let own = Own { allowed, ..Own::standalone().unwrap() };
     let (sessions, _returned) = Sessions::new(Shared::new(own));
     let channel = PrimaryChannel::new(worker, &sessions).unwrap();
     assert!(sessions.sender.set(channel.sender().unwrap()).is_ok());
@@ -193,4 +199,47 @@ async fn who_came_before_an_order_to_drain_is_yielded_before_it() {
     }
     let event = poll_fn(|cx| channel.poll_next(cx)).await.unwrap();
     assert!(matches!(event, ChannelEvent::Drain(_)), "{event:?}");
+}
+
+/// Has all offers of a worker migrated, one after the other, each after this time.
+fn take_all(primary: &OwnedFd, count: usize, each: Duration) {
+    let (mut bytes, mut fds) = (vec![0; MAX_TO_WORKER], Vec::new());
+    let mut left = count;
+    while left > 0 {
+        thread::sleep(each);
+        let received = scm_rights::receive(primary, &mut bytes, &mut fds);
+        fds.clear();
+        let Ok(Received::Message { length, .. }) = received else { return };
+        if let Ok(ToPrimary::Session(record, ..)) = decode_to_primary(&bytes[..length]) {
+            let mut buffer = [0; MAX_IDS];
+            let moved = encode_moved(&mut buffer, [record.id].into_iter());
+            scm_rights::send(primary, moved, &[]).unwrap();
+            left -= 1;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_has_its_time_to_migrate_from_its_turn_on_however_many_are_before_it() {
+    const COUNT: usize = 60;
+    let own = Own { migrate_timeout: Duration::from_millis(200), ..Own::standalone().unwrap() };
+    let (primary, sessions, mut channel) = attached_with(own);
+    let mut clients = Vec::new();
+    for id in 1..=COUNT as u64 {
+        clients.push(send_connection(&primary, ConnectionId(id)));
+        let (mut stream, _) = next(&mut channel).await.expect("a client").into_session();
+        tokio::spawn(async move { stream.read(&mut [0; 16]).await });
+    }
+    tokio::spawn(channel.wait_for_exit());
+    // All of them take three times as long.
+    let each = Duration::from_millis(10);
+    let taking = thread::spawn(move || {
+        take_all(&primary, COUNT, each);
+        primary
+    });
+    migrate_all(&sessions).await;
+    let left = sessions.migratable().len();
+    drop(sessions);
+    assert_eq!(left, 0, "sessions whose turn has not come");
+    drop(taking.join());
 }
