@@ -433,12 +433,13 @@ pub fn tcp_counters(socket: impl AsFd) -> io::Result<TcpCounters> {
     Ok(TcpCounters { received, written, acknowledged, state })
 }
 
-/// Bytes that were written to a TCP socket and that its peer hasn't acknowledged (`SIOCOUTQ`).
+/// What was written to a socket and hasn't arrived (`SIOCOUTQ`): bytes that the peer of a TCP socket hasn't
+/// acknowledged; bytes of memory of what the reader of a Unix socket hasn't read.
 ///
 /// # Errors
 ///
 /// If it is no such socket.
-pub fn tcp_unacknowledged(socket: impl AsFd) -> io::Result<u64> {
+pub fn unacknowledged(socket: impl AsFd) -> io::Result<u64> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the kernel writes one int, and `bytes` is one. SIOCOUTQ has the number of TIOCOUTQ.
     let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };

@@ -19,7 +19,9 @@ fn demo(arguments: &[&str]) -> (Value, bool) {
 /// A role that tells what it found as a line of JSON.
 fn run(arguments: &[&str]) -> (Value, bool) {
     let mut command = Command::new(example("continuity"));
-    command.args(arguments).arg("--json");
+    // Before arguments that are sticky-lb's.
+    let (role, arguments) = arguments.split_first().expect("a role");
+    command.args([role, "--json"]).args(arguments);
     let Output { status, stdout, stderr } = command.output().expect("it starts");
     let (said, shown) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     let report = serde_json::from_str(&said);

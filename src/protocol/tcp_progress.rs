@@ -15,7 +15,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use crate::kernel::{TcpState, tcp_counters, tcp_unacknowledged};
+use crate::kernel::{TcpState, tcp_counters, unacknowledged};
 
 /// How often to ask until nothing changes meanwhile. Twice is rare.
 const ATTEMPTS: usize = 1_000;
@@ -60,7 +60,7 @@ impl TcpProgress {
         for _ in 0..ATTEMPTS {
             let counters = tcp_counters(&socket)?;
             let unread = rustix::io::ioctl_fionread(&socket)?;
-            let unacknowledged = tcp_unacknowledged(&socket)?;
+            let unacknowledged = unacknowledged(&socket)?;
             if tcp_counters(&socket)? != counters {
                 continue;
             }

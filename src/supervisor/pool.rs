@@ -133,6 +133,7 @@ impl Pool {
         if snapshot.accepting {
             pool.fleet.hints.attached();
         }
+        pool.fleet.hints.resumed();
         pool.fleet.history = History {
             stats: Carry::restore(snapshot.stats),
             summary: Carry::restore(snapshot.summary),

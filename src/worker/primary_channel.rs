@@ -21,6 +21,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
+use tokio::time::{Duration, sleep};
 
 use crate::kernel;
 use crate::protocol::drain::DrainOrder;
@@ -44,6 +45,13 @@ use crate::worker::session::migration::migrate_some;
 use crate::worker::session::registry::{OfferOutcome, Sessions};
 use crate::worker::session::resync::resync;
 use crate::worker::session_sender::SessionSender;
+
+/// Bytes of messages that the primary hasn't read, with which sessions wait to be protected again: fewer than those
+/// of a message that protects [`BATCH`].
+const MAX_UNREAD: u64 = 4_096;
+
+/// How long to wait until the primary may have read them.
+const READ_WAIT: Duration = Duration::from_millis(1);
 
 /// The channel and what is on its way through it.
 #[derive(Debug)]
@@ -249,8 +257,17 @@ impl PrimaryChannel {
         if has_read { Poll::Ready(Ok(Read::Something)) } else { Poll::Pending }
     }
 
-    /// Has another primary protect some more of the sessions that it doesn't know.
+    /// Has another primary protect some more of the sessions that it doesn't know, once it has read the ones before:
+    /// the kernel limits how many descriptors are on their way for all processes of a user.
     fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if kernel::unacknowledged(self.channel.get_ref())? >= MAX_UNREAD {
+            let waker = cx.waker().clone();
+            tokio::spawn(async move {
+                sleep(READ_WAIT).await;
+                waker.wake();
+            });
+            return Poll::Pending;
+        }
         loop {
             let mut ready = ready!(self.channel.poll_write_ready(cx))?;
             let left = self.unsent.len().saturating_sub(self.protect_at_once());

@@ -220,8 +220,8 @@ fn sessions(status: &Status) -> String {
     let safe = match sessions_protected + sessions_recovered + session_recovery_failures {
         0 => String::new(),
         _ => format!(
-            "; {sessions_protected} protected, {sessions_recovered} recovered their worker, \
-             {session_recovery_failures} not"
+            "; {sessions_protected} protected, {sessions_recovered} survived the crash of their worker, \
+             {session_recovery_failures} did not"
         ),
     };
     format!(

@@ -71,14 +71,18 @@ fn row(
     }
 }
 
+/// The phase of a worker that serves.
+const SERVING: &str = "serving";
+
 /// Fewer connections say little: an app has other things in memory, too.
 const MIN_CONNECTIONS: u64 = 100;
 
 /// The memory that has come with its connections. If its app keeps anything else in memory that it hadn't at its
-/// start, that is part of it.
+/// start, that is part of it. One that drains gives its memory back later than its connections.
 fn per_connection(memory: u64, worker: &WorkerStatus) -> Option<u64> {
     let since = memory.saturating_sub(worker.memory_at_start?);
-    (worker.connections >= MIN_CONNECTIONS).then(|| since / worker.connections)
+    let is_told = worker.connections >= MIN_CONNECTIONS && worker.phase == SERVING;
+    is_told.then(|| since / worker.connections)
 }
 
 /// Far more than a WebSocket needs: 4 to 20 KiB, by the library. Buffers of 128 KiB are what makes it more.
@@ -128,6 +132,8 @@ mod tests {
     fn memory_since_the_start_is_the_connections() {
         assert_eq!(per_connection(15_000, &worker(1_000, Some(10_000))), Some(5));
         assert_eq!(per_connection(9_000, &worker(1_000, Some(10_000))), Some(0));
+        let draining = WorkerStatus { phase: "draining", ..worker(1_000, Some(10_000)) };
+        assert_eq!(per_connection(15_000, &draining), None);
         assert_eq!(per_connection(15_000, &worker(99, Some(10_000))), None, "too few");
         assert_eq!(per_connection(15_000, &worker(1_000, None)), None, "before this primary");
     }

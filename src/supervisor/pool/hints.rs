@@ -20,6 +20,12 @@ impl Hints {
         self.has_attached = true;
     }
 
+    /// The primary follows another one, whose copies of protected sessions may be gone: that a worker has none says
+    /// nothing of its app.
+    pub(super) fn resumed(&mut self) {
+        self.is_protection_hinted = true;
+    }
+
     /// The rest of the reason why no worker became ready, if it is that the command is none.
     pub(super) fn no_worker(&self) -> &'static str {
         if self.has_attached { "" } else { NO_WORKER }
