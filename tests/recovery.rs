@@ -287,7 +287,8 @@ fn a_worker_that_stands_still_keeps_no_session_of_others_waiting() {
     let (leaves, stands) = (primary.worker(0), primary.worker(1));
     process::signal(leaves, Signal::TERM);
     let in_flight = || primary.ask("describe", json!({"slot": 0}))["in_flight"].clone();
-    eventually("all are offered", || in_flight() == clients.len());
+    // As many as may be on their way to a worker that doesn't answer.
+    eventually("two are offered", || in_flight() == 2);
     let before = primary.status();
     let takes = primary.worker(0);
     assert_ne!(takes, leaves);

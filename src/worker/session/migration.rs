@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::protocol::message::{
-    ConnectionRecord, MAX_INLINE_IMAGE, encode_offer, encode_offer_with_progress,
+    ConnectionRecord, MAX_INLINE_IMAGE, MAX_TO_PRIMARY, encode_offer, encode_offer_with_progress,
 };
 use crate::protocol::sealed::seal;
 use crate::protocol::tcp_progress::{TcpProgress, is_untouched_since};
@@ -332,7 +332,7 @@ async fn offer(
 ) -> io::Result<OfferOutcome> {
     let record = session.info.record();
     let usage = usage.filter(|_| sessions.shared.own.allowed.offer_progress);
-    let (message, memory) = encode(sessions, &record, usage, &transfer.image)?;
+    let (message, memory) = encode(&record, usage, &transfer.image)?;
     let mut descriptors = vec![transfer.stream.as_fd()];
     descriptors.extend(memory.as_ref().map(AsFd::as_fd));
     sessions.offer(&record, &message, &descriptors).await
@@ -340,14 +340,13 @@ async fn offer(
 
 /// The message, and the memory that holds an image that is too long for it.
 fn encode(
-    sessions: &Sessions,
     record: &ConnectionRecord,
     usage: Option<TcpProgress>,
     image: &SessionImage,
 ) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
     let bytes = image.encode();
     let memory = (bytes.len() > MAX_INLINE_IMAGE).then(|| seal(&bytes)).transpose()?;
-    let mut buffer = lock(&sessions.buffer);
+    let mut buffer = Box::new([0; MAX_TO_PRIMARY]);
     let message = match usage {
         Some(usage) => encode_offer_with_progress(&mut buffer, record, usage, &bytes),
         None => encode_offer(&mut buffer, record, &bytes),

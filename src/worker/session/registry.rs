@@ -14,7 +14,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
-use crate::protocol::message::{ConnectionRecord, MAX_ACCEPTED, MAX_TO_PRIMARY};
+use crate::protocol::message::{ConnectionRecord, MAX_ACCEPTED};
 use crate::worker::guard::{ConnectionGuard, Residency, Residents};
 #[cfg(feature = "hyper")]
 use crate::worker::http_limits::HttpLimits;
@@ -163,8 +163,6 @@ pub(crate) struct Sessions {
     /// Offers without an answer. The message is sent under this lock: under it, either both or none
     /// are seen.
     offered: Mutex<HashMap<ConnectionId, Offered>>,
-    /// Room for the message of an offer.
-    pub(crate) buffer: Mutex<Box<[u8; MAX_TO_PRIMARY]>>,
     /// The last sessions that came from other workers, and didn't go on to others, the oldest first, with
     /// the tags of their records.
     accepted: Mutex<VecDeque<(ConnectionId, u64)>>,
@@ -193,7 +191,6 @@ impl Sessions {
             next_residency: AtomicU64::new(0),
             busy: Mutex::default(),
             offered: Mutex::default(),
-            buffer: Mutex::new(Box::new([0; MAX_TO_PRIMARY])),
             accepted: Mutex::default(),
             resumed: Mutex::default(),
             asked: AtomicU32::new(0),

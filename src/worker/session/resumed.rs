@@ -102,6 +102,9 @@ async fn see_ended(sessions: Arc<Sessions>, session: Arc<Inner>, since: Instant)
             drop((detached.guard, detached.checkpoint));
         }
     }
+    // What is left of it was kept until here.
+    drop(session);
+    sessions.shared.note_settled();
 }
 
 /// The migration counts as failed, though this worker has taken the session.
