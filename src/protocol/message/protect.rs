@@ -25,7 +25,7 @@ pub fn encode_protect(record: &ConnectionRecord, place: u64) -> [u8; PROTECT] {
 }
 
 /// Writes a request to protect several, each with the place of its entry. Those beyond
-/// [`BATCH`](crate::protocol::message::BATCH) are left out.
+/// [`BATCH`] are left out.
 pub fn encode_protect_several<'a>(
     buffer: &mut [u8; MAX_PROTECT],
     sessions: impl Iterator<Item = (&'a ConnectionRecord, u64)>,
@@ -58,7 +58,7 @@ pub(super) fn decode_protect(count: u16, body: &[u8]) -> Result<PlacedSessions<'
 pub struct PlacedSessions<'a>(&'a [u8]);
 
 impl<'a> PlacedSessions<'a> {
-    /// How many there are, 1 to [`BATCH`](crate::protocol::message::BATCH).
+    /// How many there are, 1 to [`BATCH`].
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(self) -> usize {
@@ -74,7 +74,7 @@ impl<'a> PlacedSessions<'a> {
 }
 
 /// Writes which sessions are protected no more. Ids beyond
-/// [`BATCH`](crate::protocol::message::BATCH) are left out.
+/// [`BATCH`] are left out.
 pub fn encode_unprotect(
     buffer: &mut [u8; MAX_IDS],
     ids: impl Iterator<Item = ConnectionId>,
