@@ -133,7 +133,9 @@ impl Pool {
         if snapshot.accepting {
             pool.fleet.hints.attached();
         }
-        pool.fleet.hints.resumed();
+        if after == After::Crash {
+            pool.fleet.hints.crashed();
+        }
         pool.fleet.history = History {
             stats: Carry::restore(snapshot.stats),
             summary: Carry::restore(snapshot.summary),

@@ -304,6 +304,9 @@ fn those_that_end_with_their_worker_and_the_primary_are_counted_as_cut() {
     clients.into_iter().for_each(Client::end);
     wait_for(&primary, "connections_cut", 20);
     assert_eq!(status(&primary, "connections_protected"), 0);
+    // Its app has protected them.
+    let log = primary.log();
+    assert!(!log.contains("none of its connections was protected"), "{log}");
 }
 
 #[test]

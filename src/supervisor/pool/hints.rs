@@ -20,9 +20,9 @@ impl Hints {
         self.has_attached = true;
     }
 
-    /// The primary follows another one, whose copies of protected sessions may be gone: that a worker has none says
-    /// nothing of its app.
-    pub(super) fn resumed(&mut self) {
+    /// The primary follows one that has crashed, whose copies of protected sessions are gone: that a worker has none
+    /// says nothing of its app.
+    pub(super) fn crashed(&mut self) {
         self.is_protection_hinted = true;
     }
 

@@ -46,6 +46,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// have theirs before it.
 pub(crate) async fn migrate_all(sessions: &Arc<Sessions>) {
     let mut deadline = sessions.deadline();
+    sessions.window.forget_least();
     let mut has_turned = false;
     let mut migrations = JoinSet::new();
     while !deadline.is_over() {

@@ -40,6 +40,11 @@ impl Window {
         Arc::clone(&self.places).acquire_owned().await.ok()
     }
 
+    /// Others follow, perhaps to another worker, whose answers may take longer by themselves.
+    pub(crate) fn forget_least(&self) {
+        lock(&self.size).least = Duration::MAX;
+    }
+
     /// One has migrated: so long after it was offered its sender has heard of it.
     pub(crate) fn migrated(&self, place: Place, took: Duration) {
         match lock(&self.size).after(took) {
@@ -146,5 +151,11 @@ mod tests {
             window.migrated(place, Duration::from_millis(40));
         }
         assert_eq!(window.places.available_permits(), MIN);
+        window.forget_least();
+        for _ in 0..200 {
+            let place = window.place().await.unwrap();
+            window.migrated(place, Duration::from_millis(40));
+        }
+        assert_eq!(window.places.available_permits(), MAX);
     }
 }
