@@ -636,17 +636,23 @@ fn requests_that_last_keep_no_health_check_out() {
     let primary = with_admin(1).start();
     let admin = primary.admin();
     let begun = format!(
-        "POST /api/scale HTTP/1.1\r\nHost: localhost\r\n{JSON}\r\nContent-Length: 9\r\n\r\n{{"
+        "POST /api/scale HTTP/1.1\r\nHost: localhost\r\n{JSON}\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"
     );
-    // Each waits for its body.
-    let slow: Vec<_> = (0..300)
-        .map(|_| {
-            let mut stream = connect(admin);
-            stream.write_all(begun.as_bytes()).unwrap();
-            stream
-        })
-        .collect();
-    eventually("all places are taken", || get(admin, "/api/status", &[]).status() == 503);
+    // Each waits for its body: one that was told to go on has its place, which an idle one hasn't.
+    let mut slow = Vec::new();
+    loop {
+        let mut stream = connect(admin);
+        stream.write_all(begun.as_bytes()).unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        match &answer {
+            b"HTTP/1.1 100" => slow.push(stream),
+            b"HTTP/1.1 503" => break,
+            other => panic!("{}", String::from_utf8_lossy(other)),
+        }
+        assert!(slow.len() < 300, "there is always another place");
+    }
+    assert_eq!(get(admin, "/api/status", &[]).status(), 503);
     assert_eq!(get(admin, "/livez", &[]).status(), 200);
     assert_eq!(get(admin, "/readyz", &[]).status(), 200);
     drop(slow);
