@@ -8,6 +8,8 @@ use crate::frontend::affinity::{DigestKind, Prefixes};
 use crate::frontend::listener::ListenerSettings;
 use crate::frontend::router::RouterSettings;
 use crate::frontend::slot_table::SlotSettings;
+use crate::link::interface::InterfaceChoice;
+use crate::link::node::settings::NodeSettings;
 use crate::log::LogSettings;
 use crate::sessions::close_requests::PaceSettings;
 use crate::supervisor::autoscale::AutoscaleSettings;
@@ -79,8 +81,14 @@ pub struct WorkersConfig {
     pub credits: usize,
     /// Timeouts of each phase of a worker, and restarts.
     pub lifecycle: LifecycleSettings,
-    /// Whether a worker serves only when it says that it is ready.
+    /// The number of the signal by which workers end that get no order.
+    pub stop_signal: i32,
+    /// Whether a native worker serves only when it says that it is ready.
     pub wait_ready: bool,
+    /// What workers may speak.
+    pub interface: InterfaceChoice,
+    /// How Node workers are spoken to.
+    pub node: NodeSettings,
     /// Rolling restarts.
     pub rollout: RolloutSettings,
     /// Limits at which a worker is replaced.

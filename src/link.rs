@@ -5,12 +5,15 @@
 //! | file | what it is |
 //! |---|---|
 //! | [`native`] | the dialect of [`crate::protocol`] |
+//! | [`node`] | the dialect of Node's cluster |
+//! | `undecided` | both, until the worker has written to one of them |
 //! | [`dialect`] | the interface that a dialect implements, and its [`Capabilities`] |
 //! | [`in_flight`] | connections on their way: credits, order, take-back; common to all dialects |
 //! | [`connection`], [`protection`], [`recovered`] | connections and sessions that the primary owns |
 //! | [`image_budget`] | room for images of recovered sessions |
 //! | [`record_key`] | which records are the primary's own |
 //! | [`event`], [`error`] | a worker's messages, and its breaches |
+//! | [`interface`] | the names of the dialects |
 //! | [`inherit`], [`stats`], [`stats_source`] | what the supervisor hands over to a worker, and knows of its load |
 //! | [`seam`] | commands from the supervisor to the frontend, and events back |
 //!
@@ -19,6 +22,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
@@ -33,9 +37,11 @@ pub mod evidence;
 pub mod image_budget;
 pub mod in_flight;
 pub mod inherit;
+pub mod interface;
 #[cfg(test)]
 pub mod json_lines;
 pub mod native;
+pub mod node;
 pub mod protection;
 pub mod record_key;
 pub mod recovered;
@@ -45,6 +51,7 @@ pub mod stats;
 pub mod stats_source;
 #[cfg(test)]
 mod tests;
+pub mod undecided;
 
 pub use dialect::Capabilities;
 
@@ -53,15 +60,21 @@ use dialect::Dialect;
 use error::ChannelError;
 use event::LinkEvent;
 use in_flight::InFlight;
-use inherit::{Inherit, WorkerFacts};
+use inherit::{AdoptedFacts, Inherit, WorkerFacts};
+use interface::{Interface, InterfaceChoice};
 use recovered::Recovered;
+use undecided::Undecided;
 
 /// The primary's end to one worker.
 #[derive(Debug)]
-#[cfg_attr(test, expect(clippy::large_enum_variant, reason = "the dialect for tests is small"))]
+#[expect(clippy::large_enum_variant, reason = "the native one is on the hot path")]
 pub enum Link {
     /// A worker that speaks [`crate::protocol`].
     Native(native::Channel),
+    /// A worker that speaks as those of Node's cluster do.
+    Node(Box<node::Channel>),
+    /// A worker that has said nothing yet.
+    Undecided(Box<Undecided>),
     /// A worker that speaks lines of JSON: the proof that another dialect fits.
     #[cfg(test)]
     JsonLines(json_lines::JsonLines),
@@ -72,6 +85,8 @@ macro_rules! each {
     ($link:expr, $dialect:ident => $call:expr) => {
         match $link {
             Link::Native($dialect) => $call,
+            Link::Node($dialect) => $call,
+            Link::Undecided($dialect) => $call,
             #[cfg(test)]
             Link::JsonLines($dialect) => $call,
         }
@@ -107,6 +122,12 @@ impl From<native::Channel> for Link {
     }
 }
 
+impl From<node::Channel> for Link {
+    fn from(channel: node::Channel) -> Self {
+        Self::Node(Box::new(channel))
+    }
+}
+
 impl Link {
     /// Makes a link for a new native worker, and what the worker inherits of it. At most `credits`
     /// connections will be unacknowledged at a time.
@@ -124,20 +145,75 @@ impl Link {
     ///
     /// If the kernel has no memory or no descriptor left.
     pub fn start(facts: &WorkerFacts) -> io::Result<(Self, Inherit)> {
-        native::start(facts).map(|(channel, inherit)| (channel.into(), inherit))
+        match facts.interface {
+            InterfaceChoice::Only(Interface::Native) => {
+                native::start(facts).map(|(channel, inherit)| (channel.into(), inherit))
+            }
+            InterfaceChoice::Only(Interface::Node) => {
+                let mut inherit = Inherit::default();
+                Ok((node::start(facts, None, &mut inherit)?.into(), inherit))
+            }
+            InterfaceChoice::Auto => {
+                let (native, mut inherit) = native::start(facts)?;
+                let node = node::start(facts, Some(native.page()), &mut inherit)?;
+                Ok((Self::undecided(native, node)?, inherit))
+            }
+        }
     }
 
-    /// The link of a native worker whose primary has died, from the descriptors that were kept.
+    fn undecided(native: native::Channel, node: node::Channel) -> io::Result<Self> {
+        Ok(Self::Undecided(Box::new(Undecided::new(native, node)?)))
+    }
+
+    /// The link of a worker whose primary has died, from the descriptors that were kept.
     ///
     /// # Errors
     ///
     /// If one of them is missing or is not what it should be.
     pub fn adopt(
+        facts: &AdoptedFacts,
         worker: WorkerId,
         descriptors: &mut Descriptors,
-        credits: usize,
     ) -> Result<Self, RestoreError> {
-        native::Channel::adopt(worker, descriptors, credits).map(Self::Native)
+        let has = |part: WorkerPart| descriptors.contains(&part.name(worker));
+        let (has_native, has_node) = (has(native::PARTS[0]), has(node::PARTS[0]));
+        if !has_node {
+            return native::Channel::adopt(worker, descriptors, facts.credits).map(Self::Native);
+        }
+        let page = snapshot::copy_of_page(worker, descriptors)?;
+        let node = Arc::clone(&facts.node);
+        let node = node::snapshot::adopt(worker, descriptors, facts.credits, facts.port, node)?;
+        if !has_native || node.is_online() {
+            return Ok(node.into());
+        }
+        descriptors.insert(native::PAGE.name(worker), page);
+        let native = native::Channel::adopt(worker, descriptors, facts.credits)?;
+        if native.is_attached() {
+            return Ok(native.into());
+        }
+        Self::undecided(native, node).map_err(|source| snapshot::unusable(worker, source))
+    }
+
+    /// What the worker speaks, if that is known.
+    #[must_use]
+    pub fn interface(&self) -> Option<Interface> {
+        match self {
+            Self::Native(_) => Some(Interface::Native),
+            Self::Node(_) => Some(Interface::Node),
+            _ => None,
+        }
+    }
+
+    /// Goes on with the channel that the worker has written to.
+    fn decide(&mut self) -> Option<Interface> {
+        let Self::Undecided(both) = self else { return None };
+        let spoken = both.spoken()?;
+        let (native, node) = both.take()?;
+        *self = match spoken {
+            Interface::Native => native.into(),
+            Interface::Node => node.into(),
+        };
+        Some(spoken)
     }
 
     /// What its dialect and its worker can do.
@@ -211,6 +287,9 @@ impl Link {
     /// If the worker breaks the protocol or has closed its end. Its connections are kept for
     /// [`Link::recover`].
     pub fn receive(&mut self) -> Result<LinkEvent, ChannelError> {
+        if let Some(interface) = self.decide() {
+            return Ok(LinkEvent::Speaks(interface));
+        }
         each!(self, it => it.receive())
     }
 

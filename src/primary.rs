@@ -38,6 +38,7 @@ use crate::supervisor::orphans::Orphans;
 use crate::supervisor::output::{LINES, Output};
 use crate::supervisor::pool::handle::PoolHandle;
 use crate::supervisor::pool::snapshot::{AdoptedWorker, After, PoolEnd, PoolHandover};
+use crate::link::node::settings::TicketKeys;
 use crate::supervisor::pool::{Pool, PoolError, PoolLinks, PoolSettings, Progress, Summary};
 use crate::supervisor::rollout::Report;
 use crate::system::journal::Journal;
@@ -395,10 +396,21 @@ impl PoolStart {
 
     fn start(self, settings: PoolSettings, links: PoolLinks) -> Pool {
         match self {
-            Self::New => Pool::new(settings, links),
+            Self::New => Pool::new(with_ticket_keys(settings), links),
             Self::Resumed(snapshot, workers, after) => {
                 Pool::resume(*snapshot, workers, after, links)
             }
+        }
+    }
+}
+
+/// Workers' TLS sessions resume in other workers. Without random numbers they don't.
+fn with_ticket_keys(settings: PoolSettings) -> PoolSettings {
+    match TicketKeys::random() {
+        Ok(keys) => settings.with_ticket_keys(keys),
+        Err(error) => {
+            tracing::warn!(%error, "no keys for TLS sessions of Node workers");
+            settings
         }
     }
 }

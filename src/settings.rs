@@ -12,6 +12,7 @@ pub mod general;
 #[cfg(test)]
 mod guide;
 pub mod hand_off;
+pub mod interface;
 pub mod layers;
 pub mod lifecycle;
 pub mod limits;

@@ -9,6 +9,7 @@ pub mod limits;
 pub mod restart;
 pub mod rollout;
 pub mod slot_life;
+pub mod sockets;
 pub mod watchdog;
 
 // Carried out: one owner, and its tools.

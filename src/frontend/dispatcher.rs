@@ -29,7 +29,8 @@ use crate::frontend::router::{Explanation, Router};
 use crate::frontend::routing::{Routing, Tally};
 use crate::frontend::slot_table::{Completion, Overdue, SlotTable};
 use crate::frontend::snapshot::FrontendHandover;
-use crate::link::Attached;
+use crate::link::interface::Interface;
+use crate::link::{Attached, Link};
 use crate::link::connection::PendingConnection;
 use crate::link::error::ChannelError;
 use crate::link::event::{LinkEvent, SessionEvent};
@@ -422,12 +423,25 @@ impl Dispatcher {
             Ok(LinkEvent::ReplaceMe) => self.commands.send_event(worker, SlotEventKind::ReplaceMe),
             Ok(LinkEvent::Refused(connections)) => self.refused(worker, connections),
             Ok(LinkEvent::Session(event)) => self.session_event(worker, event),
+            Ok(LinkEvent::Speaks(interface)) => self.decided(worker, interface),
+            Ok(LinkEvent::Note(note)) => self.commands.send_event(worker, SlotEventKind::Note(note)),
+            Ok(LinkEvent::App(message)) => {
+                self.commands.send_event(worker, SlotEventKind::App(message));
+            }
             Err(error) => self.quarantine(worker, error),
         }
         self.broker.resume_link(&mut self.routing, worker);
         // It is not stalled, so that what waits for it can be sent.
         self.routing.flush_later(worker.slot);
         true
+    }
+
+    /// The link has gone on with one of its two channels: that is watched from now on.
+    fn decided(&mut self, worker: WorkerId, interface: Interface) {
+        if let Some(link) = self.routing.slots().any_link(worker) {
+            watch(&self.poller, worker, link);
+        }
+        self.commands.send_event(worker, SlotEventKind::Speaks(interface));
     }
 
     fn session_event(&mut self, worker: WorkerId, event: SessionEvent) {
@@ -503,10 +517,7 @@ impl Dispatcher {
                 self.routing.flush_later(worker.slot);
             }
             SlotCommand::Ping(worker) => {
-                if let Some(link) = self.routing.slots().any_link(worker) {
-                    // A worker whose link is full has more to do than to answer, and doesn't.
-                    let _ = link.ping();
-                }
+                self.ping(worker);
             }
             SlotCommand::Gone(worker) => self.remove(worker),
             SlotCommand::GiveUp(slot) => {
@@ -529,6 +540,18 @@ impl Dispatcher {
         }
     }
 
+    /// One that can't be asked counts as alive, as long as it acknowledges what it gets.
+    fn ping(&mut self, worker: WorkerId) {
+        let Some(link) = self.routing.slots().any_link(worker) else { return };
+        if link.capabilities().ping {
+            // A worker whose link is full has more to do than to answer, and doesn't.
+            let _ = link.ping();
+            return;
+        }
+        let overdue = self.routing.slots().is_overdue(worker, self.now);
+        self.commands.send_event(worker, SlotEventKind::Pong { overdue });
+    }
+
     fn rank(&mut self, ranked: &[(SlotId, f64)]) {
         let count = ranked.iter().map(|(slot, _)| slot.index() + 1).max();
         self.routing.slots().grow(count.unwrap_or(0));
@@ -548,10 +571,7 @@ impl Dispatcher {
             self.routing.slots().attach(worker, attached);
             return self.routing.slots().quarantine(worker, self.now);
         }
-        if let Err(error) = self.poller.add(Source::Worker(worker), link.as_fd()) {
-            // It will not get ready in time, and be started again.
-            tracing::error!(slot = worker.slot.0, %error, "cannot watch a worker's link");
-        }
+        watch(&self.poller, worker, link);
         if link.is_resyncing() {
             self.broker.expect_report(worker);
         }
@@ -686,6 +706,14 @@ impl Dispatcher {
         let Explanation { ranking, remembered, target, why } = router.explain(key, slots, self.now);
         let placement = router.placement();
         RouteExplanation { counts, digest, key, placement, ranking, remembered, target, why }
+    }
+}
+
+/// Watches a worker's link.
+fn watch(poller: &Poller, worker: WorkerId, link: &Link) {
+    if let Err(error) = poller.add(Source::Worker(worker), link.as_fd()) {
+        // It will not get ready in time, and be started again.
+        tracing::error!(slot = worker.slot.0, %error, "cannot watch a worker's link");
     }
 }
 

@@ -95,6 +95,12 @@ impl Descriptors {
         self.take(name).ok_or_else(|| RestoreError::Missing(name.to_owned()))
     }
 
+    /// Whether one is there.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.named.contains_key(name)
+    }
+
     /// All of them, in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, impl AsFd + '_)> {
         self.named.iter().map(|(name, descriptor)| (name.as_str(), descriptor))

@@ -14,6 +14,65 @@ use crate::protocol::message::ConnectionRecord;
 pub enum LinkSnapshot {
     /// Of the native dialect.
     Native(Box<ChannelSnapshot>),
+    /// Of Node's.
+    Node(Box<NodeChannelSnapshot>),
+    /// Of a worker that has said nothing yet.
+    Undecided(Box<ChannelSnapshot>, Box<NodeChannelSnapshot>),
+}
+
+/// What a worker speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum InterfaceSnapshot {
+    Native,
+    Node,
+}
+
+/// What workers may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum InterfaceChoiceSnapshot {
+    Auto,
+    Only(InterfaceSnapshot),
+}
+
+/// How Node workers are spoken to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeSettingsSnapshot {
+    pub wait_ready: bool,
+    pub hand_over_by: HandOverBySnapshot,
+    pub shutdown_message: Option<String>,
+    pub ticket_keys: String,
+}
+
+/// How a Node worker gets a connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum HandOverBySnapshot {
+    Listening,
+    Message(String),
+}
+
+/// A link of Node's dialect.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeChannelSnapshot {
+    pub in_flight: NodeInFlightSnapshot,
+    /// The beginning of a line, in base64.
+    pub begun: String,
+    /// Lines that wait for room, in base64.
+    pub outgoing: String,
+    pub settings: NodeSettingsSnapshot,
+    pub port: u16,
+    pub seq: u64,
+}
+
+/// Connections on their way to a Node worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeInFlightSnapshot {
+    pub counts: CountsSnapshot,
+    pub credits: usize,
+    pub connections: Vec<InFlightSnapshot>,
+    pub completed: u64,
+    pub acknowledged: usize,
+    /// The connection, none for a ping; the number of its message; whether it is done.
+    pub handed: Vec<(Option<ConnectionId>, Option<u64>, bool)>,
 }
 
 /// A link of the native dialect.

@@ -89,7 +89,7 @@ pub enum StoppingSnapshot {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SlotLifeSnapshot {
     pub settings: LifecycleSettingsSnapshot,
-    pub workers: Vec<(Generation, PhaseSnapshot)>,
+    pub workers: PhasesSnapshot,
     pub next_generation: u32,
     pub desired: DesiredStateSnapshot,
     pub crashes: CrashesSnapshot,
@@ -97,6 +97,13 @@ pub struct SlotLifeSnapshot {
     pub stable_at: Option<Timestamp>,
     pub ever_ready: bool,
     pub spare: SpareSnapshot,
+}
+
+/// A slot's workers, and those that end by a signal, with its time if it is to be sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PhasesSnapshot {
+    pub workers: Vec<(Generation, PhaseSnapshot)>,
+    pub by_signal: Vec<(Generation, Option<Timestamp>)>,
 }
 
 /// A worker's phase.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::handover::link::{InterfaceChoiceSnapshot, NodeSettingsSnapshot};
 use crate::handover::{carry, text};
 use crate::protocol::drain::DrainMode;
 
@@ -18,10 +19,13 @@ pub struct PoolSettingsSnapshot {
     pub weights: Vec<f64>,
     pub command: WorkerCommandSnapshot,
     pub port: u16,
+    pub interface: InterfaceChoiceSnapshot,
+    pub node: NodeSettingsSnapshot,
     pub credits: usize,
     pub slot_wait: Duration,
     pub wait_ready: bool,
     pub lifecycle: LifecycleSettingsSnapshot,
+    pub stop_signal: i32,
     pub rollout: RolloutSettingsSnapshot,
     pub autoscale: Option<AutoscaleSettingsSnapshot>,
     pub contiguous: bool,
@@ -78,6 +82,7 @@ pub struct LifecycleSettingsSnapshot {
     pub listen_timeout: Duration,
     pub kill_timeout: Duration,
     pub drain_timeout: Duration,
+    pub signal_drain_timeout: Duration,
     pub drain: DrainModeSnapshot,
     pub max_draining: u16,
     pub spare: bool,

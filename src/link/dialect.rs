@@ -49,6 +49,8 @@ impl Capabilities {
 pub enum LoadSource {
     /// The worker counts those that it has, and the primary those on their way.
     Worker,
+    /// The kernel says now and then how many its process has, and the primary counts those on their way.
+    Kernel,
     /// Only those on their way are known.
     InFlight,
 }

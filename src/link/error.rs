@@ -16,6 +16,9 @@ pub enum ChannelError {
     /// A message is longer than any kind.
     #[error("message is longer than {MAX_TO_PRIMARY} bytes")]
     Long,
+    /// A line is longer than this many bytes.
+    #[error("line is longer than {0} bytes")]
+    LongLine(usize),
     /// A message with unexpected descriptors.
     #[error("message carries descriptors, expected none")]
     Descriptors,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::handover::carry;
 use crate::handover::link::SessionReportSnapshot;
 use crate::link::connection::{Offer, PendingConnection};
+use crate::link::interface::Interface;
 use crate::link::protection::ProtectionEvent;
 use crate::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 
@@ -27,6 +28,25 @@ pub enum LinkEvent {
     ReplaceMe,
     /// A message about sessions.
     Session(SessionEvent),
+    /// It is known now what the worker speaks. The descriptor to watch is another one since.
+    Speaks(Interface),
+    /// Something that the operator should know.
+    Note(WorkerNote),
+    /// A message of the worker's program, as it was sent.
+    App(Vec<u8>),
+}
+
+/// Something about a worker's program that the operator should know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WorkerNote {
+    /// It listens on another TCP port than the front's.
+    OtherPort(u16),
+    /// It opens a server that is no TCP server on an address, which was refused.
+    OtherServer,
+    /// It has sent a line that is no JSON.
+    Malformed,
+    /// It has ignored so many messages that further ones were dropped.
+    Dropped,
 }
 
 /// The sessions of a worker, as it has reported them to a primary that follows another.

@@ -4,8 +4,11 @@
 //! A dialect fills it; the supervisor hands over whatever it holds and knows none of the names.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::link::interface::InterfaceChoice;
+use crate::link::node::settings::NodeSettings;
 use crate::protocol::ids::WorkerId;
 
 /// The number of the first descriptor in the worker. Those below belong to standard streams and to
@@ -13,7 +16,7 @@ use crate::protocol::ids::WorkerId;
 const FIRST_DESCRIPTOR: i32 = 10;
 
 /// The facts about a worker that is about to start, for every dialect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerFacts {
     /// Its slot and generation.
     pub worker: WorkerId,
@@ -27,6 +30,23 @@ pub struct WorkerFacts {
     pub migrate_timeout: Duration,
     /// Whether sessions may be protected.
     pub protect: bool,
+    /// What it may speak.
+    pub interface: InterfaceChoice,
+    /// The port that the primary listens on.
+    pub port: u16,
+    /// How it is spoken to if it is a Node worker.
+    pub node: Arc<NodeSettings>,
+}
+
+/// What the link of a worker has to know whose primary has died.
+#[derive(Clone, Debug)]
+pub struct AdoptedFacts {
+    /// Connections that it may have unacknowledged.
+    pub credits: usize,
+    /// The port that the primary listens on.
+    pub port: u16,
+    /// How it is spoken to if it is a Node worker.
+    pub node: Arc<NodeSettings>,
 }
 
 /// Descriptors and variables for a worker, beside its command and the environment that every worker

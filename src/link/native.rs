@@ -17,6 +17,6 @@ mod transport;
 
 pub use channel::Channel;
 pub use stats::NativeStats;
-pub use transport::PARTS;
+pub use transport::{PAGE, PARTS};
 
 pub(in crate::link) use start::start;

@@ -19,6 +19,8 @@ use crate::handover::carry;
 use crate::handover::pool::{CountersSnapshot, SurvivalSnapshot};
 use crate::link::Attached;
 use crate::link::error::ChannelError;
+use crate::link::event::WorkerNote;
+use crate::link::interface::Interface;
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::SlotId;
 pub use crate::protocol::ids::WorkerId;
@@ -82,6 +84,12 @@ pub enum SlotEventKind {
     ReplaceMe,
     /// It broke the protocol; nothing goes to it any more.
     Violation(ChannelError),
+    /// It is known what it speaks.
+    Speaks(Interface),
+    /// Something that the operator should know.
+    Note(WorkerNote),
+    /// A message of its program, as it was sent.
+    App(Vec<u8>),
 }
 
 /// Counters of connections since the start.

@@ -1,20 +1,24 @@
 //! A link as plain data, for a successor.
 
+use std::io;
+use std::os::fd::OwnedFd;
+
 use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
 use crate::handover::link::LinkSnapshot;
 use crate::link::Link;
 use crate::link::native::{self, snapshot as channel};
+use crate::link::node;
 use crate::protocol::ids::WorkerId;
 
 /// The descriptors of links, of all dialects that are carried over.
 pub fn parts() -> impl Iterator<Item = WorkerPart> {
-    native::PARTS.into_iter()
+    native::PARTS.into_iter().chain(node::PARTS)
 }
 
 /// The workers that have a link among these descriptors, perhaps an incomplete one.
 #[must_use]
 pub fn workers(descriptors: &Descriptors) -> Vec<WorkerId> {
-    descriptors.workers_with(native::PARTS[0])
+    descriptors.workers_with(native::PAGE)
 }
 
 /// As plain data; its descriptors go to `descriptors`. None if its dialect isn't carried over.
@@ -27,6 +31,16 @@ pub fn into_snapshot(
         Link::Native(link) => {
             let snapshot = channel::into_snapshot(link, worker, descriptors);
             Some(LinkSnapshot::Native(Box::new(snapshot)))
+        }
+        Link::Node(link) => {
+            let snapshot = node::snapshot::into_snapshot(*link, worker, descriptors);
+            Some(LinkSnapshot::Node(Box::new(snapshot)))
+        }
+        Link::Undecided(mut link) => {
+            let (native, node) = link.take()?;
+            let native = channel::into_snapshot(native, worker, descriptors);
+            let node = node::snapshot::into_snapshot(node, worker, descriptors);
+            Some(LinkSnapshot::Undecided(Box::new(native), Box::new(node)))
         }
         #[cfg(test)]
         Link::JsonLines(_) => None,
@@ -47,5 +61,31 @@ pub fn restore(
         LinkSnapshot::Native(snapshot) => {
             channel::restore(*snapshot, worker, descriptors).map(Link::Native)
         }
+        LinkSnapshot::Node(snapshot) => {
+            node::snapshot::restore(*snapshot, worker, descriptors).map(Link::from)
+        }
+        LinkSnapshot::Undecided(native, node) => {
+            let page = copy_of_page(worker, descriptors)?;
+            let native = channel::restore(*native, worker, descriptors)?;
+            descriptors.insert(native::PAGE.name(worker), page);
+            let node = node::snapshot::restore(*node, worker, descriptors)?;
+            Link::undecided(native, node).map_err(|source| unusable(worker, source))
+        }
     }
+}
+
+/// Both channels of a worker that has said nothing yet have the same scoreboard.
+pub(super) fn copy_of_page(
+    worker: WorkerId,
+    descriptors: &mut Descriptors,
+) -> Result<OwnedFd, RestoreError> {
+    let name = native::PAGE.name(worker);
+    let page = descriptors.require(&name)?;
+    let copy = page.try_clone().map_err(|source| unusable(worker, source));
+    descriptors.insert(name, page);
+    copy
+}
+
+pub(super) fn unusable(worker: WorkerId, source: io::Error) -> RestoreError {
+    RestoreError::Unusable { name: native::PAGE.name(worker), source }
 }

@@ -24,7 +24,12 @@ impl StatsSource {
     /// If its memory cannot be mapped.
     pub fn new(link: &Link) -> io::Result<Self> {
         match link {
-            Link::Native(channel) => channel.stats().map(Self::Native),
+            Link::Native(channel) => NativeStats::open(channel.page()).map(Self::Native),
+            Link::Node(channel) => NativeStats::open(channel.page()).map(Self::Native),
+            Link::Undecided(both) => match both.page() {
+                Some(page) => NativeStats::open(page).map(Self::Native),
+                None => Ok(Self::None),
+            },
             #[cfg(test)]
             Link::JsonLines(_) => Ok(Self::None),
         }
@@ -44,6 +49,14 @@ impl StatsSource {
     pub fn note_stopping(&self) {
         match self {
             Self::Native(native) => native.note_stopping(),
+            Self::None => {}
+        }
+    }
+
+    /// Notes how many clients a worker has that doesn't say so itself.
+    pub fn note_clients(&self, count: u64) {
+        match self {
+            Self::Native(native) => native.note_clients(count),
             Self::None => {}
         }
     }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::control::history::EVENTS;
 use crate::frontend::listener::Listener;
@@ -18,6 +19,7 @@ use crate::handover::output::OutputSnapshot;
 use crate::handover::pool::PoolSnapshot;
 use crate::handover::primary::PrimarySnapshot;
 use crate::handover::{Carry, StateError, StateFile, decode};
+use crate::link::inherit::AdoptedFacts;
 use crate::link::{Link, snapshot as links};
 use crate::primary::journal::PrimaryJournal;
 use crate::protocol::ids::WorkerId;
@@ -182,9 +184,13 @@ impl Handover {
         let page = kept.require(COUNTERS)?;
         let listener = Listener::handed_over(listener)?;
         let frontend = FrontendHandover::after_crash(listener, SharedCounters::open(page)?);
-        let credits = pool.settings.credits;
+        let facts = AdoptedFacts {
+            credits: pool.settings.credits,
+            port: pool.settings.port,
+            node: Arc::new(Carry::restore(pool.settings.node.clone())),
+        };
         let workers = links::workers(kept).into_iter();
-        let workers = workers.filter_map(|id| adopt(id, kept, credits)).collect();
+        let workers = workers.filter_map(|id| adopt(id, kept, &facts)).collect();
         Ok(Self {
             after: After::Crash,
             workers,
@@ -225,8 +231,8 @@ fn read<T: serde::de::DeserializeOwned>(journal: &Journal, name: &str) -> Result
 }
 
 /// A worker as far as it was kept. One whose channel is incomplete had not been started.
-fn adopt(id: WorkerId, kept: &mut Descriptors, credits: usize) -> Option<AdoptedWorker> {
-    let channel = Link::adopt(id, kept, credits);
+fn adopt(id: WorkerId, kept: &mut Descriptors, facts: &AdoptedFacts) -> Option<AdoptedWorker> {
+    let channel = Link::adopt(facts, id, kept);
     let mut part = |part: WorkerPart| kept.take(&part.name(id));
     let (process, stdout, stderr) =
         (part(WorkerPart::Process), part(WorkerPart::Stdout), part(WorkerPart::Stderr));

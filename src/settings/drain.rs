@@ -8,6 +8,11 @@ use crate::protocol::drain::DrainMode;
 use crate::sessions::close_requests::PaceSettings;
 use crate::settings::units::{above_zero, duration, interval};
 
+/// The grace period of a worker whose sessions migrate or are closed with a close frame.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(600);
+/// The grace period of one that can only be waited for.
+const SIGNAL_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How established connections end. In a file, the second names form a table: `[drain]`.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Drain")]
@@ -21,9 +26,8 @@ pub struct Drain {
     pub drain: DrainArg,
     /// Give a worker that is replaced or removed this long to drain, then kill it. Also `reload` of
     /// `[drain]`.
-    #[arg(long, alias = "drain-reload", value_name = "TIME", default_value = "10m")]
-    #[arg(value_parser = duration)]
-    pub drain_timeout: Duration,
+    #[arg(long, alias = "drain-reload", value_name = "TIME", value_parser = duration)]
+    pub drain_timeout: Option<Duration>,
     /// Give workers this long to drain when the primary stops, then kill them. Also `shutdown` of
     /// `[drain]`.
     #[arg(long, alias = "drain-shutdown", value_name = "TIME", default_value = "10s")]
@@ -66,6 +70,14 @@ impl Drain {
             DrainArg::Close => DrainMode::Close,
             DrainArg::Migrate => DrainMode::Migrate,
         }
+    }
+
+    pub(super) fn drain_timeout(&self) -> Duration {
+        self.drain_timeout.unwrap_or(DRAIN_TIMEOUT)
+    }
+
+    pub(super) fn signal_drain_timeout(&self) -> Duration {
+        self.drain_timeout.unwrap_or(SIGNAL_DRAIN_TIMEOUT)
     }
 
     pub(super) fn pace(&self) -> PaceSettings {

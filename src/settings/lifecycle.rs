@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::link::interface::{Interface, InterfaceChoice};
 use crate::settings::drain::Drain;
 use crate::settings::problems::Problems;
 use crate::settings::units::{Memory, duration, interval, memory, within};
@@ -11,17 +12,24 @@ use crate::supervisor::lifecycle::LifecycleSettings;
 use crate::supervisor::restart::RestartPolicy;
 use crate::supervisor::rollout::RolloutSettings;
 
+/// How long the start of a native worker may take.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(3);
+/// And one of a program for Node, which may have to compile much first.
+const NODE_LISTEN_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// Start and end of workers.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Start and stop of workers")]
 pub struct Lifecycle {
-    /// Wait until a worker says that it is ready; if false, it serves as soon as it has attached.
+    /// Wait until a worker says that it is ready; if false, it serves as soon as it has attached, and a Node
+    /// worker as soon as it listens [default: true, for Node workers false].
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "true", default_value = "true", action = clap::ArgAction::Set)]
-    pub wait_ready: bool,
-    /// Treat a start as failed if the worker is not ready by then.
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = interval)]
-    pub listen_timeout: Duration,
+    #[arg(default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub wait_ready: Option<bool>,
+    /// Treat a start as failed if the worker is not ready by then [default: 3s, 15s for workers that may
+    /// be Node workers].
+    #[arg(long, value_name = "TIME", value_parser = interval)]
+    pub listen_timeout: Option<Duration>,
     /// Let at most this many replaced workers of a slot drain at the same time.
     #[arg(long, value_name = "N", default_value = "2", value_parser = within(1..=1024_u16))]
     pub max_draining: u16,
@@ -76,11 +84,19 @@ pub struct Restarts {
 }
 
 impl Lifecycle {
-    pub(super) fn lifecycle(&self, drain: &Drain, restart: RestartPolicy) -> LifecycleSettings {
+    pub(super) fn lifecycle(
+        &self,
+        drain: &Drain,
+        restart: RestartPolicy,
+        interface: InterfaceChoice,
+    ) -> LifecycleSettings {
+        let is_native = interface == InterfaceChoice::Only(Interface::Native);
+        let usual = if is_native { LISTEN_TIMEOUT } else { NODE_LISTEN_TIMEOUT };
         LifecycleSettings {
-            listen_timeout: self.listen_timeout,
+            listen_timeout: self.listen_timeout.unwrap_or(usual),
             kill_timeout: drain.kill_timeout,
-            drain_timeout: drain.drain_timeout,
+            drain_timeout: drain.drain_timeout(),
+            signal_drain_timeout: drain.signal_drain_timeout(),
             drain: drain.mode(),
             max_draining: self.max_draining,
             spare: self.spares > 0,

@@ -32,6 +32,8 @@ pub(super) fn resolve(
     let given = (workers_given, table.general.workers);
     let (count, autoscale) = table.scaling.autoscale(given, problems);
     let max = autoscale.map_or(count, |autoscale| autoscale.max_workers);
+    let interface = table.interface.interface(table.worker.command.is_empty());
+    let restart = table.restarts.policy(problems);
     let command = table.worker.command(here, environment, before, problems);
     let user = command.user.clone();
     let guarded = user::is_other(user.as_ref());
@@ -57,8 +59,11 @@ pub(super) fn resolve(
             autoscale,
             command,
             credits: usize::from(table.hand_off.credits),
-            lifecycle: table.lifecycle.lifecycle(&table.drain, table.restarts.policy(problems)),
-            wait_ready: table.lifecycle.wait_ready,
+            lifecycle: table.lifecycle.lifecycle(&table.drain, restart, interface),
+            stop_signal: table.interface.stop_signal,
+            wait_ready: table.lifecycle.wait_ready.unwrap_or(true),
+            interface,
+            node: table.interface.node(table.lifecycle.wait_ready, problems),
             rollout: table.lifecycle.rollout(memory),
             limits: table.limits.limits(memory, problems),
             watchdog_timeout: table.limits.watchdog_timeout(),

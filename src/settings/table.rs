@@ -13,6 +13,7 @@ use crate::settings::control::Control;
 use crate::settings::drain::Drain;
 use crate::settings::general::General;
 use crate::settings::hand_off::HandOff;
+use crate::settings::interface::InterfaceArgs;
 use crate::settings::lifecycle::{Lifecycle, Restarts};
 use crate::settings::limits::Limits;
 use crate::settings::output::Output;
@@ -50,6 +51,8 @@ pub struct Table {
     pub general: General,
     #[command(flatten)]
     pub worker: Worker,
+    #[command(flatten)]
+    pub interface: InterfaceArgs,
     #[command(flatten)]
     pub lifecycle: Lifecycle,
     #[command(flatten)]

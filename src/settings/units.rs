@@ -48,6 +48,22 @@ where
     }
 }
 
+/// The number of a signal, by its number, or by its name with or without `SIG`.
+///
+/// # Errors
+///
+/// If there is no such signal.
+pub fn signal(text: &str) -> Result<i32, String> {
+    let named = || {
+        let name = text.to_uppercase();
+        let name = format!("SIG{}", name.strip_prefix("SIG").unwrap_or(&name));
+        name.parse::<nix::sys::signal::Signal>().ok()
+    };
+    let number = |number: i32| nix::sys::signal::Signal::try_from(number).ok();
+    let signal = text.parse().ok().and_then(number).or_else(named);
+    signal.map(|signal| signal as i32).ok_or_else(|| "expected a signal such as INT, SIGTERM or 12".to_owned())
+}
+
 /// A number above 0.
 ///
 /// # Errors

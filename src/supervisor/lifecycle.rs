@@ -21,6 +21,8 @@ pub struct LifecycleSettings {
     pub kill_timeout: Duration,
     /// The grace period of a worker that is replaced, drained or removed while others go on.
     pub drain_timeout: Duration,
+    /// The same for a worker that ends by a signal, if that is shorter.
+    pub signal_drain_timeout: Duration,
     /// How its established WebSockets end then.
     pub drain: DrainMode,
     /// Generations of a slot that may drain at a time; with one more, the oldest has only
@@ -32,7 +34,7 @@ pub struct LifecycleSettings {
     pub restart: RestartPolicy,
 }
 
-carry!(struct LifecycleSettings => LifecycleSettingsSnapshot { listen_timeout, kill_timeout, drain_timeout, drain, max_draining, spare, restart });
+carry!(struct LifecycleSettings => LifecycleSettingsSnapshot { listen_timeout, kill_timeout, drain_timeout, signal_drain_timeout, drain, max_draining, spare, restart });
 
 /// Where a worker stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +151,10 @@ pub enum Fact {
         /// From 0 to 1.
         jitter: f64,
     },
+    /// A worker gets no order to drain, but a signal.
+    EndsBySignal(Generation),
+    /// A draining worker's last client has gone.
+    Idle(Generation),
     /// Time has passed.
     Time,
     /// The whole is to end.
@@ -168,6 +174,8 @@ pub enum Action {
     Drain(Generation, DrainOrder),
     /// It drains already: tell it that it has less time, or that everything ends.
     ShortenDeadline(Generation, DrainOrder),
+    /// Send it the signal by which it ends.
+    Stop(Generation),
     /// Send it SIGTERM: it hasn't attached, so that it cannot be told otherwise.
     Terminate(Generation),
     /// Give it no more, and send it SIGABRT.

@@ -23,6 +23,7 @@ use crate::supervisor::rollout::{Outcome, Report, Step, Trigger};
 use crate::supervisor::slot_life::SlotLife;
 
 mod adoption;
+mod client_counts;
 mod crash_record;
 pub mod error;
 mod fleet;
@@ -267,6 +268,9 @@ impl Pool {
         self.accept_when_started().await?;
         self.show_progress();
         if may_differ {
+            self.health.count_clients(&self.fleet);
+        }
+        if may_differ {
             self.fleet.record.mark_outdated();
         }
         let is_idle = self.events.is_empty() && self.orders.is_empty();
@@ -492,6 +496,19 @@ async fn receive(fleet: &mut Fleet, event: SlotEvent) -> Result<(), PoolError> {
     }
     if let Some(message) = WorkerMessage::new(&kind) {
         return fleet.receive(worker, message).await;
+    }
+    match kind {
+        SlotEventKind::Speaks(interface) => {
+            tracing::debug!(
+                slot = worker.slot.0,
+                generation = worker.generation.0,
+                interface = interface.name(),
+                "worker has written to the channel of this interface first",
+            );
+            return fleet.speaks(worker, interface).await;
+        }
+        SlotEventKind::Note(note) => fleet.hints.noted(worker, note, fleet.settings.port),
+        _ => {}
     }
     if let Some(running) = fleet.workers.get_mut(worker)
         && let SlotEventKind::Pong { overdue } = kind

@@ -118,6 +118,11 @@ impl SlotLife {
             Fact::Exited { generation, status, jitter } => {
                 self.exited(generation, status, jitter, now)
             }
+            Fact::EndsBySignal(generation) => {
+                self.workers.end_by_signal(generation);
+                Vec::new()
+            }
+            Fact::Idle(generation) => ending::signal(&mut self.workers, generation),
             Fact::Time => self.time(now),
             Fact::Stop => self.end(when_everything_ends(&self.settings), now),
             Fact::StopNow => self.end_at_once(),
@@ -190,6 +195,12 @@ impl SlotLife {
     /// Its workers and where they stand, the oldest first.
     pub fn workers(&self) -> impl Iterator<Item = (Generation, Phase)> {
         self.workers.iter()
+    }
+
+    /// Whether a draining worker waits for its last client before it gets its signal.
+    #[must_use]
+    pub fn waits_for_signal(&self, generation: Generation) -> bool {
+        self.workers.signal_at(generation).is_some()
     }
 
     /// When the next worker is started, if that takes a pause.
@@ -374,6 +385,9 @@ impl SlotLife {
 
     fn time(&mut self, now: Timestamp) -> Vec<Action> {
         let mut actions = self.drain_standby(now);
+        for generation in self.workers.due_signals(now) {
+            actions.extend(ending::signal(&mut self.workers, generation));
+        }
         for (generation, reason) in self.workers.overdue(now) {
             actions.extend(self.kill(generation, reason));
         }

@@ -25,7 +25,7 @@ const FLOORS: [(&str, &str); 21] = [
     ("triggers", "triggers"),
     ("log", "protocol log"),
     ("control", "kernel protocol handover link sessions frontend system supervisor log control"),
-    ("config", "sessions frontend supervisor triggers control log"),
+    ("config", "link sessions frontend supervisor triggers control log"),
     ("upgrade", "kernel protocol closing handover link system upgrade"),
     (
         "primary",

@@ -30,7 +30,6 @@ use crate::link::native::outbox::{Outgoing, Question};
 use crate::link::native::protect;
 use crate::link::native::resync::Resync;
 use crate::link::native::sessions::Sessions;
-use crate::link::native::stats::NativeStats;
 use crate::link::native::transfer;
 use crate::link::native::transport::{ReceivedFds, Transport};
 use crate::protocol::drain::DrainOrder;
@@ -66,13 +65,14 @@ impl Channel {
         Ok((Self::new(transport, InFlight::new(credits)), inherit))
     }
 
-    /// Where the worker's counts come from.
-    ///
-    /// # Errors
-    ///
-    /// If its scoreboard cannot be mapped.
-    pub(in crate::link) fn stats(&self) -> io::Result<NativeStats> {
-        NativeStats::open(self.transport.page())
+    /// Its scoreboard.
+    pub(in crate::link) fn page(&self) -> BorrowedFd<'_> {
+        self.transport.page()
+    }
+
+    /// Whether the worker has sent something that was not received.
+    pub(in crate::link) fn has_input(&self) -> bool {
+        rustix::io::ioctl_fionread(self.transport.socket()).is_ok_and(|unread| unread > 0)
     }
 
     /// The channel of a worker whose primary has died, from the descriptors that were kept. Messages that the

@@ -9,7 +9,7 @@ use crate::handover::link::{
     ChannelSnapshot, ConnectionSnapshot, InFlightSnapshot, ResyncSnapshot, SessionSnapshot,
 };
 use crate::link::connection::{Content, PendingConnection, SessionTransfer};
-use crate::link::in_flight::InFlight;
+use crate::link::in_flight::{EntryParts, InFlight};
 use crate::link::native::Channel;
 use crate::link::native::resync::Resync;
 use crate::link::native::sessions::Sessions;
@@ -28,16 +28,10 @@ pub fn into_snapshot(
         descriptors.insert(part.name(worker), descriptor);
     }
     let (counts, credits) = (in_flight.counts(), in_flight.credits());
-    let entries = in_flight.into_entries().enumerate();
-    let entries = entries.map(|(number, (id, sent_at, connection))| {
-        let name = in_flight_name(worker, number);
-        let connection = connection.map(|it| connection_snapshot(it, &name, descriptors));
-        InFlightSnapshot { id, sent_at, connection }
-    });
     let Resync { is_lost, pending, asked, report, finishes, .. } = resync;
     let (pending, report) = (pending.snapshot(), report.snapshot());
     ChannelSnapshot {
-        in_flight: entries.collect(),
+        in_flight: in_flight_snapshot(in_flight, worker, descriptors),
         counts: counts.snapshot(),
         credits,
         handshake: handshake.snapshot(),
@@ -60,12 +54,7 @@ pub fn restore(
     worker: WorkerId,
     descriptors: &mut Descriptors,
 ) -> Result<Channel, RestoreError> {
-    let entries = snapshot.in_flight.into_iter().enumerate().map(|(number, one)| {
-        let name = in_flight_name(worker, number);
-        let restore = |it| restore_connection(it, &name, descriptors);
-        Ok((one.id, one.sent_at, one.connection.map(restore).transpose()?))
-    });
-    let entries = entries.collect::<Result<Vec<_>, RestoreError>>()?;
+    let entries = restore_in_flight(snapshot.in_flight, worker, descriptors)?;
     let counts = Carry::restore(snapshot.counts);
     let in_flight = InFlight::restore(snapshot.credits, counts, entries);
     let mut channel = Channel::new(Transport::take_over(worker, descriptors)?, in_flight);
@@ -84,6 +73,39 @@ pub fn restore(
         channel.ask();
     }
     Ok(channel)
+}
+
+/// Connections on their way to a worker as plain data; their descriptors go to `descriptors`.
+pub fn in_flight_snapshot(
+    in_flight: InFlight,
+    worker: WorkerId,
+    descriptors: &mut Descriptors,
+) -> Vec<InFlightSnapshot> {
+    let entries = in_flight.into_entries().enumerate();
+    let entries = entries.map(|(number, (id, sent_at, connection))| {
+        let name = in_flight_name(worker, number);
+        let connection = connection.map(|it| connection_snapshot(it, &name, descriptors));
+        InFlightSnapshot { id, sent_at, connection }
+    });
+    entries.collect()
+}
+
+/// As they were.
+///
+/// # Errors
+///
+/// If a descriptor is missing, or the snapshot is malformed.
+pub fn restore_in_flight(
+    snapshot: Vec<InFlightSnapshot>,
+    worker: WorkerId,
+    descriptors: &mut Descriptors,
+) -> Result<Vec<EntryParts>, RestoreError> {
+    let entries = snapshot.into_iter().enumerate().map(|(number, one)| {
+        let name = in_flight_name(worker, number);
+        let restore = |it| restore_connection(it, &name, descriptors);
+        Ok((one.id, one.sent_at, one.connection.map(restore).transpose()?))
+    });
+    entries.collect()
 }
 
 /// As plain data; its descriptors go to `descriptors`, under this name.

@@ -46,6 +46,10 @@ impl NativeStats {
         self.scoreboard.increment(Counter::Stop);
     }
 
+    pub(in crate::link) fn note_clients(&self, count: u64) {
+        self.scoreboard.set(Counter::Connections, count);
+    }
+
     pub(in crate::link) fn has_attached(&self) -> bool {
         self.scoreboard.has_flag(SharedFlag::Hello)
     }

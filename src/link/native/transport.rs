@@ -29,7 +29,8 @@ use crate::protocol::scoreboard::Scoreboard;
 
 const SOCKET: WorkerPart = WorkerPart::Link("channel");
 const WORKER_END: WorkerPart = WorkerPart::Link("worker-end");
-const PAGE: WorkerPart = WorkerPart::Link("scoreboard");
+/// Every worker has one.
+pub const PAGE: WorkerPart = WorkerPart::Link("scoreboard");
 
 /// The descriptors of a link of this dialect.
 pub const PARTS: [WorkerPart; 3] = [SOCKET, WORKER_END, PAGE];

@@ -103,7 +103,7 @@ async fn attach(
 ) -> Result<Option<Adopted>, PoolError> {
     let AdoptedWorker { id, channel, stdout, stderr, .. } = worker;
     let is_ready = channel.is_ready() || channel.is_attached() && !fleet.settings.wait_ready;
-    let stats = StatsSource::new(&channel);
+    let (stats, interface) = (StatsSource::new(&channel), channel.interface());
     fleet.frontend.send(SlotCommand::Attach(id, Box::new(channel.into()))).await?;
     let gone = process.is_none();
     for (descriptor, stream) in [(stdout, Stream::Out), (stderr, Stream::Err)] {
@@ -115,6 +115,9 @@ async fn attach(
     let (Some(process), Ok(stats)) = (process, stats) else { return Ok(None) };
     let drains = stats.is_drain_ordered();
     fleet.workers.watch(start, process, stats);
+    if let Some(interface) = interface {
+        fleet.speaks(id, interface).await?;
+    }
     Ok(Some(Adopted { worker: id, is_ready, drains }))
 }
 

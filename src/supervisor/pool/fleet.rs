@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::error::chain;
+use crate::link::interface::Interface;
 use crate::link::seam::{CommandSender, SlotCommand, WorkerId};
 use crate::link::stats_source::StatsSource;
 use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
@@ -93,6 +94,7 @@ impl Fleet {
             Action::ShortenDeadline(generation, order) => {
                 self.shorten_deadline(worker(generation), order).await?;
             }
+            Action::Stop(generation) => self.stop(worker(generation)),
             Action::Terminate(generation) => {
                 self.workers.signal(worker(generation), Signal::TERM);
             }
@@ -213,7 +215,36 @@ impl Fleet {
     /// The error of a pool whose workers never became ready.
     pub(super) fn never_ready(&mut self) -> PoolError {
         let (slot, reason) = self.history.last_failure.take().unwrap_or_default();
-        PoolError::NeverReady { slot, reason: reason + self.hints.no_worker() }
+        PoolError::NeverReady { slot, reason: reason + &self.hints.no_worker() }
+    }
+
+    fn stop(&self, worker: WorkerId) {
+        let signal = self.settings.stop_signal;
+        tracing::debug!(slot = worker.slot.0, generation = worker.generation.0, signal, "signal sent");
+        if let Some(signal) = Signal::from_named_raw(signal) {
+            self.workers.signal(worker, signal);
+        }
+    }
+
+    /// Whether a worker drains and gets its signal when its last client has gone.
+    pub(super) fn waits_for_signal(&self, worker: WorkerId) -> bool {
+        let slot = self.slots.get(worker.slot);
+        slot.is_some_and(|slot| slot.life.waits_for_signal(worker.generation))
+    }
+
+    /// It is known what a worker speaks.
+    pub(super) async fn speaks(
+        &mut self,
+        worker: WorkerId,
+        interface: Interface,
+    ) -> Result<(), PoolError> {
+        if let Some(running) = self.workers.get_mut(worker) {
+            running.interface = Some(interface);
+        }
+        match interface {
+            Interface::Native => Ok(()),
+            Interface::Node => self.on(worker.slot, Fact::EndsBySignal(worker.generation)).await,
+        }
     }
 
     /// Handles the end of a worker's process.

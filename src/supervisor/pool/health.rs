@@ -12,6 +12,7 @@ use crate::protocol::ids::Timestamp;
 use crate::supervisor::autoscale::LoadMeasure;
 use crate::supervisor::lifecycle::{Fact, KillReason, Phase};
 use crate::supervisor::limits::{LimitSettings, LimitVerdict, WorkerUse, judge};
+use crate::supervisor::pool::client_counts::{self, ClientCounts, ClientLook};
 use crate::supervisor::pool::error::PoolError;
 use crate::supervisor::pool::fleet::Fleet;
 use crate::supervisor::pool::settings::PoolSettings;
@@ -35,6 +36,7 @@ pub(super) struct Health {
     /// Not before this time are counts compared again.
     compare_after: Option<Timestamp>,
     comparing: Option<JoinHandle<Vec<Comparison>>>,
+    clients: ClientCounts,
 }
 
 /// The next thing to look at.
@@ -44,6 +46,7 @@ pub(super) enum Look {
     Sample,
     Sampled(Vec<Sample>),
     Compared(Vec<Comparison>),
+    Clients(ClientLook),
 }
 
 /// The connections that a worker counts, and the descriptors that it has open.
@@ -88,7 +91,13 @@ impl Health {
                 self.comparing = None;
                 Look::Compared(compared)
             }
+            look = self.clients.next() => Look::Clients(look),
         }
+    }
+
+    /// Counts the clients of workers that don't do so themselves, from now on or no longer.
+    pub(super) fn count_clients(&mut self, fleet: &Fleet) {
+        self.clients.plan(fleet, Timestamp::now());
     }
 
     /// Looks at it.
@@ -107,6 +116,11 @@ impl Health {
                 compared.iter().for_each(|compared| take_comparison(fleet, compared));
                 Ok(())
             }
+            Look::Clients(ClientLook::Due) => {
+                self.clients.count(fleet);
+                Ok(())
+            }
+            Look::Clients(ClientLook::Counted(counts)) => client_counts::take(fleet, &counts).await,
         }
     }
 

@@ -1,5 +1,9 @@
 //! Hints for the operator, each said once: the command is no worker, nothing is protected.
 
+use std::collections::HashSet;
+
+use crate::link::event::WorkerNote;
+use crate::link::seam::WorkerId;
 use crate::supervisor::ended::EndedConnections;
 
 /// What follows the reason why no worker became ready.
@@ -12,6 +16,8 @@ pub(super) struct Hints {
     has_attached: bool,
     protects: bool,
     is_protection_hinted: bool,
+    noted: HashSet<WorkerNote>,
+    other_port: Option<u16>,
 }
 
 impl Hints {
@@ -26,9 +32,44 @@ impl Hints {
         self.is_protection_hinted = true;
     }
 
-    /// The rest of the reason why no worker became ready, if it is that the command is none.
-    pub(super) fn no_worker(&self) -> &'static str {
-        if self.has_attached { "" } else { NO_WORKER }
+    /// The rest of the reason why no worker became ready: the command is none, or listens elsewhere.
+    pub(super) fn no_worker(&self) -> String {
+        match self.other_port {
+            Some(port) => format!(
+                ": its program listens on port {port}, and clients come by another; start with --port {port}, or \
+                 let the program listen on the port in its variable PORT"
+            ),
+            None if self.has_attached => String::new(),
+            None => NO_WORKER.to_owned(),
+        }
+    }
+
+    /// Something that the operator should know: said once, not by each worker.
+    pub(super) fn noted(&mut self, worker: WorkerId, note: WorkerNote, front: u16) {
+        if !self.noted.insert(note) {
+            return;
+        }
+        let slot = worker.slot.0;
+        match note {
+            WorkerNote::OtherPort(port) => {
+                self.other_port.get_or_insert(port);
+                tracing::warn!(
+                    slot, port, front,
+                    "worker's program was refused a port: workers get clients by the primary's port alone",
+                );
+            }
+            WorkerNote::OtherServer => tracing::warn!(
+                slot,
+                "worker's program was refused a server that is no TCP server on a port",
+            ),
+            WorkerNote::Malformed => {
+                tracing::warn!(slot, "worker has sent a line that is no JSON: ignored");
+            }
+            WorkerNote::Dropped => tracing::warn!(
+                slot,
+                "worker doesn't read what is sent to it: further messages are dropped",
+            ),
+        }
     }
 
     /// A worker has ended; by a crash that sessions could have been protected from, or not.

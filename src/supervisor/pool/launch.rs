@@ -67,6 +67,9 @@ impl Launcher<'_> {
             kill_timeout: self.settings.lifecycle.kill_timeout,
             migrate_timeout: self.settings.migrate_timeout,
             protect: self.settings.protect,
+            interface: self.settings.interface,
+            port: self.settings.port,
+            node: Arc::clone(&self.settings.node),
         }
     }
 }

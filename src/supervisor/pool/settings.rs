@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::handover::carry;
 use crate::handover::settings::PoolSettingsSnapshot;
+use crate::link::interface::InterfaceChoice;
+use crate::link::node::settings::{NodeSettings, TicketKeys};
 use crate::supervisor::autoscale::AutoscaleSettings;
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::lifecycle::LifecycleSettings;
@@ -27,6 +29,10 @@ pub struct PoolSettings {
     pub command: Arc<WorkerCommand>,
     /// The port that the primary listens on, as `PORT`.
     pub port: u16,
+    /// What workers may speak.
+    pub interface: InterfaceChoice,
+    /// How Node workers are spoken to.
+    pub node: Arc<NodeSettings>,
     /// Connections that a worker may have unacknowledged.
     pub credits: usize,
     /// How long a slot's clients wait for a successor; they don't wait for a later one.
@@ -35,6 +41,8 @@ pub struct PoolSettings {
     pub wait_ready: bool,
     /// How long each phase may take.
     pub lifecycle: LifecycleSettings,
+    /// The number of the signal by which workers end that get no order.
+    pub stop_signal: i32,
     /// How replacements are done.
     pub rollout: RolloutSettings,
     /// When to have more workers and when fewer, if load decides that.
@@ -57,7 +65,7 @@ pub struct PoolSettings {
     pub lameduck: Duration,
 }
 
-carry!(struct PoolSettings => PoolSettingsSnapshot { workers, configured_workers, weights, command, port, credits, slot_wait, wait_ready, lifecycle, rollout, autoscale, contiguous, limits, watchdog_timeout, orphan_timeout, heartbeat, migrate_timeout, protect, lameduck });
+carry!(struct PoolSettings => PoolSettingsSnapshot { workers, configured_workers, weights, command, port, interface, node, credits, slot_wait, wait_ready, lifecycle, stop_signal, rollout, autoscale, contiguous, limits, watchdog_timeout, orphan_timeout, heartbeat, migrate_timeout, protect, lameduck });
 
 impl PoolSettings {
     /// As they follow others: the number that was ordered stays unless another one is configured, or load
@@ -67,6 +75,13 @@ impl PoolSettings {
         if !self.is_resized(before) {
             self.workers = before.workers;
         }
+        self.with_ticket_keys(before.node.ticket_keys.clone())
+    }
+
+    /// With these keys of TLS session tickets.
+    #[must_use]
+    pub fn with_ticket_keys(mut self, ticket_keys: TicketKeys) -> Self {
+        self.node = Arc::new(NodeSettings { ticket_keys, ..(*self.node).clone() });
         self
     }
 

@@ -23,7 +23,10 @@ impl WorkerMessage {
             SlotEventKind::Ready => Some(Self::Ready),
             SlotEventKind::ReplaceMe => Some(Self::Leave),
             SlotEventKind::Violation(_) => Some(Self::Violation),
-            SlotEventKind::Pong { .. } => None,
+            SlotEventKind::Pong { .. }
+            | SlotEventKind::Speaks(_)
+            | SlotEventKind::Note(_)
+            | SlotEventKind::App(_) => None,
         }
     }
 }

@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::link::interface::Interface;
 use crate::link::seam::WorkerId;
 use crate::link::stats::WorkerStats;
 use crate::link::stats_source::StatsSource;
@@ -43,6 +44,10 @@ pub(super) struct Running {
     pub(super) jitter: f64,
     /// Why it was killed or aborted, if it was.
     pub(super) killed: Option<KillReason>,
+    /// What it speaks, once that is known.
+    pub(super) interface: Option<Interface>,
+    /// So often in a row it was seen without clients while it drains.
+    pub(super) empty_looks: u8,
     stats: StatsSource,
     /// Bytes, read as it became ready.
     memory_at_start: Arc<OnceLock<u64>>,
@@ -70,6 +75,11 @@ impl Running {
     /// Whether it has ever attached.
     pub(super) fn has_attached(&self) -> bool {
         self.stats.has_attached()
+    }
+
+    /// Notes how many clients the worker has, which it doesn't say itself.
+    pub(super) fn note_clients(&self, count: u64) {
+        self.stats.note_clients(count);
     }
 
     /// The worker's own counts.
@@ -115,6 +125,8 @@ impl Workers {
             health: WorkerHealth::default(),
             jitter,
             killed,
+            interface: None,
+            empty_looks: 0,
             stats,
             memory_at_start: Arc::default(),
             _watched: AbortOnDropHandle::new(watching),

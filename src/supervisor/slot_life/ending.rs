@@ -1,5 +1,7 @@
 //! How a slot's workers end: they drain, or are killed.
 
+use std::time::Duration;
+
 use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::protocol::ids::{Generation, Timestamp};
 use crate::supervisor::lifecycle::{Action, KillReason, LifecycleSettings, Phase};
@@ -29,6 +31,7 @@ pub(super) fn drain(
     order: DrainOrder,
     now: Timestamp,
 ) -> Vec<Action> {
+    let order = order_for(phases, settings, generation, order);
     let (since, told, action) = match phases.get(generation) {
         Some(Phase::Serving { since } | Phase::Standby { since }) => {
             (Some(since), Some(order), Action::Drain(generation, order))
@@ -36,11 +39,15 @@ pub(super) fn drain(
         Some(Phase::Spare { .. }) => (None, Some(order), Action::Drain(generation, order)),
         Some(Phase::Spawning { .. }) => (None, None, Action::Terminate(generation)),
         Some(Phase::Draining { .. }) => {
-            return shorten_deadline_to(phases, generation, order, now);
+            return shorten_deadline_to(phases, settings, generation, order, now);
         }
         None | Some(Phase::Killed { .. } | Phase::Aborted { .. }) => return Vec::new(),
     };
     phases.set(generation, Phase::Draining { since, deadline: now + order.window, told });
+    if told.is_some() {
+        let at = now + (order.window - time_after_signal(settings, order.window));
+        phases.set_signal_at(generation, Some(at));
+    }
     let mut actions = vec![action];
     actions.extend(bound_draining(phases, settings, now));
     actions
@@ -70,13 +77,42 @@ pub(super) fn shorten_deadline(
 ) -> Vec<Action> {
     let window = settings.kill_timeout;
     let order = DrainOrder { window, ..while_others_go_on(settings) };
-    shorten_deadline_to(phases, generation, order, now)
+    shorten_deadline_to(phases, settings, generation, order, now)
+}
+
+/// A worker that ends by a signal has no session that could migrate: its clients are waited for, and not for as
+/// long.
+fn order_for(
+    phases: &Phases,
+    settings: &LifecycleSettings,
+    generation: Generation,
+    order: DrainOrder,
+) -> DrainOrder {
+    if !phases.ends_by_signal(generation) {
+        return order;
+    }
+    DrainOrder { window: order.window.min(settings.signal_drain_timeout), ..order }
+}
+
+/// How much of the time that a worker has is left to it after its signal.
+fn time_after_signal(settings: &LifecycleSettings, window: Duration) -> Duration {
+    settings.kill_timeout.min(window / 2)
+}
+
+/// A draining worker's last client has gone, or its signal is due.
+pub(super) fn signal(phases: &mut Phases, generation: Generation) -> Vec<Action> {
+    if phases.signal_at(generation).is_none() {
+        return Vec::new();
+    }
+    phases.set_signal_at(generation, None);
+    vec![Action::Stop(generation)]
 }
 
 /// A worker that drains never has more time than before. Only the end of everything changes how its
 /// clients go.
 fn shorten_deadline_to(
     phases: &mut Phases,
+    settings: &LifecycleSettings,
     generation: Generation,
     order: DrainOrder,
     now: Timestamp,
@@ -95,6 +131,10 @@ fn shorten_deadline_to(
         return Vec::new();
     }
     phases.set(generation, Phase::Draining { since, deadline, told: again });
+    if let Some(at) = phases.signal_at(generation) {
+        let sooner = now + (window - time_after_signal(settings, window));
+        phases.set_signal_at(generation, Some(at.min(sooner)));
+    }
     again.map(|order| Action::ShortenDeadline(generation, order)).into_iter().collect()
 }
 

@@ -1,7 +1,7 @@
 //! A slot's workers, the oldest first, and where each stands.
 
-use crate::handover::Carry;
-use crate::handover::pool::PhaseSnapshot;
+use crate::handover::carry;
+use crate::handover::pool::PhasesSnapshot;
 use crate::protocol::ids::{Generation, Timestamp};
 use crate::supervisor::lifecycle::{KillReason, Phase};
 
@@ -9,19 +9,11 @@ use crate::supervisor::lifecycle::{KillReason, Phase};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Phases {
     workers: Vec<(Generation, Phase)>,
+    /// Those that end by a signal, and when it is sent if it is to be.
+    by_signal: Vec<(Generation, Option<Timestamp>)>,
 }
 
-impl Carry for Phases {
-    type Snapshot = Vec<(Generation, PhaseSnapshot)>;
-
-    fn snapshot(&self) -> Self::Snapshot {
-        self.workers.snapshot()
-    }
-
-    fn restore(snapshot: Self::Snapshot) -> Self {
-        Self { workers: Carry::restore(snapshot) }
-    }
-}
+carry!(struct Phases => PhasesSnapshot { workers, by_signal });
 
 impl Phases {
     pub(super) fn add(&mut self, generation: Generation, phase: Phase) {
@@ -30,6 +22,7 @@ impl Phases {
 
     pub(super) fn remove(&mut self, generation: Generation) {
         self.workers.retain(|(worker, _)| *worker != generation);
+        self.by_signal.retain(|(worker, _)| *worker != generation);
     }
 
     pub(super) fn get(&self, generation: Generation) -> Option<Phase> {
@@ -41,6 +34,36 @@ impl Phases {
         if let Some(worker) = self.workers.iter_mut().find(|(worker, _)| *worker == generation) {
             worker.1 = phase;
         }
+    }
+
+    /// This worker ends by a signal, and gets no order.
+    pub(super) fn end_by_signal(&mut self, generation: Generation) {
+        if self.get(generation).is_some() && !self.ends_by_signal(generation) {
+            self.by_signal.push((generation, None));
+        }
+    }
+
+    pub(super) fn ends_by_signal(&self, generation: Generation) -> bool {
+        self.by_signal.iter().any(|(worker, _)| *worker == generation)
+    }
+
+    /// When its signal is due, if it is to be sent.
+    pub(super) fn signal_at(&self, generation: Generation) -> Option<Timestamp> {
+        self.by_signal.iter().find(|(worker, _)| *worker == generation)?.1
+    }
+
+    /// Sets that. Nothing for a worker that doesn't end by a signal.
+    pub(super) fn set_signal_at(&mut self, generation: Generation, at: Option<Timestamp>) {
+        let mut by_signal = self.by_signal.iter_mut();
+        if let Some(worker) = by_signal.find(|(worker, _)| *worker == generation) {
+            worker.1 = at;
+        }
+    }
+
+    /// The workers whose signal is due.
+    pub(super) fn due_signals(&self, now: Timestamp) -> Vec<Generation> {
+        let due = self.by_signal.iter().filter(|(_, at)| at.is_some_and(|at| now >= at));
+        due.map(|(worker, _)| *worker).collect()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Generation, Phase)> {
@@ -82,7 +105,8 @@ impl Phases {
 
     /// The next time at which a worker is overdue.
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
-        self.iter().filter_map(|(_, phase)| limit(phase)).map(|(deadline, _)| deadline).min()
+        let deadlines = self.iter().filter_map(|(_, phase)| limit(phase)).map(|(at, _)| at);
+        deadlines.chain(self.by_signal.iter().filter_map(|(_, at)| *at)).min()
     }
 
     /// The workers that have taken too long, and for what.

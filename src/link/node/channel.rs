@@ -1,0 +1,433 @@
+//! The primary's end of the channel to one Node worker.
+//!
+//! Never waits and never decides where a connection goes; it reports what happened.
+//!
+//! # Promises
+//!
+//! * A connection that is sent stays in the sender's queue or is kept here until the worker has answered it.
+//! * The primary's copy is closed as soon as the answer is seen: a copy kept longer would withhold the FIN
+//!   from the client.
+//! * A program that wants to listen is answered, at once and always: Node waits for the answer for ever.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::handover::descriptors::WorkerPart;
+use crate::link::connection::PendingConnection;
+use crate::link::dialect::{Capabilities, Dialect, LoadSource};
+use crate::link::error::ChannelError;
+use crate::link::event::{LinkEvent, SessionEvent, WorkerNote};
+use crate::link::in_flight::InFlight;
+use crate::link::native::PAGE;
+use crate::link::node::handed::{Answered, Handed};
+use crate::link::node::memo::{Known, Memo};
+use crate::link::node::message::{self, Line};
+use crate::link::node::query::{self, Query, Refusal};
+use crate::link::node::settings::{HandOverBy, NodeSettings};
+use crate::link::node::transport::{MEMO, SOCKET, Transport, WORKER_END};
+use crate::protocol::drain::DrainOrder;
+use crate::protocol::ids::{ConnectionId, Timestamp};
+use crate::protocol::scoreboard::{Counter, Scoreboard, SharedFlag};
+
+/// The primary's side of one worker's channel.
+#[derive(Debug)]
+pub struct Channel {
+    pub(super) transport: Transport,
+    pub(super) in_flight: InFlight,
+    pub(super) handed: Handed,
+    pub(super) known: Known,
+    pub(super) memo: Memo,
+    /// What the supervisor reads of the worker; the primary writes it, since the worker doesn't.
+    pub(super) board: Scoreboard,
+    /// The memory of the scoreboard.
+    pub(super) page: OwnedFd,
+    pub(super) settings: Arc<NodeSettings>,
+    /// The front's port.
+    pub(super) port: u16,
+    /// The number of the next message. No primary before has used it.
+    pub(super) seq: u64,
+    /// The line that hands a connection over: what comes before its number, and after; none if no server is open.
+    handover: Option<(Vec<u8>, &'static [u8])>,
+}
+
+/// What a link of this dialect begins with, beside its descriptors.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    pub(super) settings: Arc<NodeSettings>,
+    pub(super) port: u16,
+    pub(super) credits: usize,
+}
+
+impl Channel {
+    pub(super) fn new(
+        transport: Transport,
+        memo: Memo,
+        (board, page): (Scoreboard, OwnedFd),
+        facts: Facts,
+    ) -> Self {
+        let Facts { settings, port, credits } = facts;
+        let known = memo.read();
+        let mut channel = Self {
+            transport,
+            in_flight: InFlight::new(credits),
+            handed: Handed::default(),
+            known,
+            memo,
+            board,
+            page,
+            settings,
+            port,
+            // Microseconds since the machine's start: numbers of a primary before are smaller, and all of
+            // them are exact in JavaScript.
+            seq: Timestamp::now().0 / 1_000,
+            handover: None,
+        };
+        channel.prepare_handover();
+        channel
+    }
+
+    /// Whether the worker has said that it is one of this dialect.
+    pub(in crate::link) fn is_online(&self) -> bool {
+        self.known.is_online
+    }
+
+    /// Whether the worker has written something.
+    pub(in crate::link) fn has_input(&self) -> bool {
+        rustix::io::ioctl_fionread(self.transport.socket()).is_ok_and(|unread| unread > 0)
+    }
+
+    /// Its scoreboard.
+    pub(in crate::link) fn page(&self) -> BorrowedFd<'_> {
+        self.page.as_fd()
+    }
+
+    fn next_seq(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+
+    fn prepare_handover(&mut self) {
+        self.handover = match &self.settings.hand_over_by {
+            HandOverBy::Listening => {
+                self.known.servers.serving().map(|key| message::new_connection(&key))
+            }
+            HandOverBy::Message(message) => Some((message::socket(message), b"")),
+        };
+        if let Some((begin, _)) = self.handover.as_mut().filter(|_| self.known.is_bun) {
+            begin.insert(0, message::BUN_MARK);
+        }
+    }
+
+    /// Sends a line of Node's own kind. There is always room: these are answers, and few.
+    fn answer(&mut self, line: &[u8]) {
+        if self.known.is_bun {
+            let marked = [&[message::BUN_MARK], line].concat();
+            self.transport.push(&marked);
+        } else {
+            self.transport.push(line);
+        }
+    }
+
+    /// Changes what is known of the worker, for a successor, too.
+    fn learn(&mut self, change: impl FnOnce(&mut Known)) {
+        let before = self.known.clone();
+        change(&mut self.known);
+        if self.known != before {
+            self.memo.write(&self.known);
+        }
+    }
+
+    fn take(&mut self, line: Line) -> Option<LinkEvent> {
+        match line {
+            Line::HandleAck => {
+                let answered = self.handed.ack();
+                self.answered(answered)
+            }
+            Line::HandleNack => {
+                // The answer to the question whether it answers pings at all.
+                if self.handed.is_empty() && !self.known.answers_pings {
+                    self.learn(|known| known.answers_pings = true);
+                }
+                let answered = self.handed.nack();
+                self.answered(answered)
+            }
+            Line::Accepted { ack, accepted } => {
+                let answered = self.handed.answer(ack, accepted);
+                self.answered(answered)
+            }
+            Line::Online { is_bun } => {
+                self.learn(|known| (known.is_online, known.is_bun) = (true, is_bun));
+                self.board.set_flag(SharedFlag::Hello);
+                self.prepare_handover();
+                self.answer(message::PING);
+                None
+            }
+            Line::Query(query) => self.query(&query),
+            Line::Listening { port } => self.listening(port),
+            Line::Close(key) => {
+                self.learn(|known| {
+                    known.servers.close(&key);
+                });
+                self.prepare_handover();
+                None
+            }
+            Line::Leaving { seq } => {
+                let number = self.next_seq();
+                self.answer(&message::acknowledged(seq, number));
+                Some(LinkEvent::ReplaceMe)
+            }
+            Line::Handle => {
+                self.answer(message::ACK_OF_HANDLE);
+                None
+            }
+            Line::App(bytes) => self.app(bytes),
+            Line::Other => None,
+            Line::Malformed => Some(LinkEvent::Note(WorkerNote::Malformed)),
+        }
+    }
+
+    /// Counts an answer to a line with a descriptor.
+    fn answered(&mut self, answered: Answered) -> Option<LinkEvent> {
+        match answered {
+            Answered::Nothing => None,
+            Answered::Taken => {
+                self.board.increment(Counter::ConnectionsTotal);
+                None
+            }
+            Answered::Refused(id) => {
+                Some(LinkEvent::Refused(self.in_flight.refuse(id).into_iter().collect()))
+            }
+            Answered::Pong => Some(LinkEvent::Pong),
+        }
+    }
+
+    fn query(&mut self, query: &Query) -> Option<LinkEvent> {
+        let seq = self.next_seq();
+        match query::answer(query, self.port, self.settings.ticket_keys.as_str()) {
+            query::Answer::Front { data } => {
+                let mut key = String::new();
+                self.learn(|known| key = known.servers.open());
+                self.prepare_handover();
+                self.answer(&message::opened(query, &key, data, seq));
+                None
+            }
+            query::Answer::Refused(errno, why) => {
+                self.answer(&message::refused(query, errno.raw_os_error(), seq));
+                Some(LinkEvent::Note(match why {
+                    Refusal::Port(port) => WorkerNote::OtherPort(port),
+                    Refusal::Kind | Refusal::Descriptor => WorkerNote::OtherServer,
+                }))
+            }
+        }
+    }
+
+    /// The program has a server open. The front's port counts; where connections come as messages, any.
+    fn listening(&mut self, port: Option<i64>) -> Option<LinkEvent> {
+        let is_front = port == Some(i64::from(self.port));
+        if is_front || self.settings.hand_over_by != HandOverBy::Listening {
+            self.learn(|known| known.listens = true);
+        }
+        self.become_ready()
+    }
+
+    fn app(&mut self, bytes: Vec<u8>) -> Option<LinkEvent> {
+        if is_ready_message(&bytes) && !self.known.said_ready {
+            self.learn(|known| known.said_ready = true);
+            if let Some(ready) = self.become_ready() {
+                return Some(ready);
+            }
+        }
+        Some(LinkEvent::App(bytes))
+    }
+
+    /// Says once that the worker takes connections. `ready` in the callback of `listen` comes before
+    /// `listening`: both are waited for.
+    fn become_ready(&mut self) -> Option<LinkEvent> {
+        let Known { listens, said_ready, is_ready, .. } = self.known;
+        let takes = match self.settings.hand_over_by {
+            HandOverBy::Listening => listens,
+            HandOverBy::Message(_) => listens || said_ready,
+        };
+        if is_ready || !takes || self.settings.wait_ready && !said_ready {
+            return None;
+        }
+        self.learn(|known| known.is_ready = true);
+        self.board.set_flag(SharedFlag::Ready);
+        Some(LinkEvent::Ready)
+    }
+
+    /// A line that the worker has not received; its connection, if it has one.
+    fn take_back_line(&mut self, line: &[u8]) -> Option<PendingConnection> {
+        let id = self.connection_of(line)?;
+        self.handed.withdraw(id);
+        self.in_flight.withdraw(id)
+    }
+
+    /// The connection that was sent with this line. In cluster lines the number says it; lines with a message of the
+    /// program's own are all alike, and those that come last were sent last.
+    fn connection_of(&self, line: &[u8]) -> Option<ConnectionId> {
+        let (begin, end) = self.handover.as_ref()?;
+        let number = line.strip_prefix(begin.as_slice())?.strip_suffix(*end)?;
+        match self.settings.hand_over_by {
+            HandOverBy::Listening => {
+                let number = std::str::from_utf8(number).ok()?.parse().ok()?;
+                self.handed.connection(number)
+            }
+            HandOverBy::Message(_) => self.handed.last_connection().filter(|_| number.is_empty()),
+        }
+    }
+}
+
+/// Whether the program says that it is ready, as PM2 and others have it.
+fn is_ready_message(bytes: &[u8]) -> bool {
+    bytes == b"\"ready\""
+}
+
+impl Dialect for Channel {
+    fn capabilities(&self) -> Capabilities {
+        let ping = self.known.answers_pings;
+        Capabilities { ping, load: LoadSource::Kernel, ..Capabilities::HAND_OFF }
+    }
+
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.transport.socket()
+    }
+
+    fn descriptors(&self) -> Vec<(WorkerPart, BorrowedFd<'_>)> {
+        vec![
+            (SOCKET, self.transport.socket()),
+            (WORKER_END, self.transport.worker_end()),
+            (MEMO, self.memo.as_fd()),
+            (PAGE, self.page.as_fd()),
+        ]
+    }
+
+    fn in_flight(&self) -> &InFlight {
+        &self.in_flight
+    }
+
+    fn in_flight_mut(&mut self) -> &mut InFlight {
+        &mut self.in_flight
+    }
+
+    fn is_attached(&self) -> bool {
+        self.known.is_ready
+    }
+
+    fn is_ready(&self) -> bool {
+        self.known.is_ready
+    }
+
+    fn established(&self) -> u64 {
+        self.board.get(Counter::Connections)
+    }
+
+    fn send(&mut self, queue: &VecDeque<PendingConnection>, _: usize) -> Result<bool, ChannelError> {
+        let Some(first) = queue.front() else { return Ok(false) };
+        let seq = self.next_seq();
+        let Some((line, end)) = &mut self.handover else { return Ok(false) };
+        let begin = line.len();
+        let number = match self.settings.hand_over_by {
+            HandOverBy::Listening => {
+                // Memory can always be written.
+                let _ = write!(line, "{seq}");
+                Some(seq)
+            }
+            HandOverBy::Message(_) => None,
+        };
+        line.extend_from_slice(end);
+        line.push(b'\n');
+        let sent = self.transport.send_with(line, first.socket.as_fd());
+        line.truncate(begin);
+        let sent = sent?;
+        if sent {
+            self.handed.sent(first.record.id, number);
+        }
+        Ok(sent)
+    }
+
+    /// Answers are taken together; anything else comes alone.
+    fn receive(&mut self) -> Result<LinkEvent, ChannelError> {
+        let completed = self.handed.completed();
+        let mut event = None;
+        while event.is_none()
+            && let Some(line) = self.transport.next_line()?
+        {
+            event = self.take(line);
+        }
+        if event.is_none() && self.transport.has_beginning() {
+            if !self.known.is_in_line {
+                self.learn(|known| known.is_in_line = true);
+            }
+            self.transport.keep_beginning()?;
+        }
+        let has_read = self.transport.has_read();
+        self.transport.consume()?;
+        if self.known.is_in_line && !self.transport.is_in_line() {
+            self.learn(|known| known.is_in_line = false);
+        }
+        if let Some(event) = event {
+            return Ok(event);
+        }
+        let more = self.handed.completed() - completed;
+        Ok(match (more, has_read) {
+            (0, false) => LinkEvent::Nothing,
+            (0, true) => SessionEvent::Ignored.into(),
+            (more, _) => LinkEvent::Acknowledged(more),
+        })
+    }
+
+    fn complete(
+        &mut self,
+        acknowledged: impl FnMut(PendingConnection),
+    ) -> Result<Option<usize>, ChannelError> {
+        let refused = self.in_flight.counts().refused;
+        self.in_flight.complete(self.handed.completed(), refused, acknowledged)
+    }
+
+    /// The rest of a line that the worker has begun to read is sent again, as is every line that hands over no
+    /// connection.
+    fn take_back(&mut self) -> Vec<PendingConnection> {
+        let unread = self.transport.take_back();
+        let (mut taken, mut again) = (Vec::new(), Vec::new());
+        // From the last to the first: of lines that are all alike, the last ones are in the channel.
+        for line in unread.split_inclusive(|byte| *byte == b'\n').rev() {
+            match self.take_back_line(line.strip_suffix(b"\n").unwrap_or(line)) {
+                Some(connection) => taken.push(connection),
+                None => again.push(line),
+            }
+        }
+        taken.reverse();
+        again.reverse();
+        self.transport.push_front(again.concat());
+        taken
+    }
+
+    /// How a program ends is a matter of signals: the supervisor sends them.
+    fn drain(&mut self, order: DrainOrder) {
+        let is_first = self.board.get(Counter::Drain) == 0;
+        self.board.set_drain_order(order);
+        if let Some(message) = self.settings.shutdown_message.as_ref().filter(|_| is_first) {
+            self.transport.push(message.as_bytes());
+        }
+    }
+
+    fn ping(&mut self) -> Result<(), ChannelError> {
+        if self.known.answers_pings && !self.transport.has_outgoing() {
+            self.answer(message::PING);
+            self.handed.ping_sent();
+            self.transport.send_outgoing()?;
+        }
+        Ok(())
+    }
+
+    fn has_outgoing(&self) -> bool {
+        self.transport.has_outgoing()
+    }
+
+    fn send_outgoing(&mut self) -> Result<(), ChannelError> {
+        self.transport.send_outgoing()
+    }
+}

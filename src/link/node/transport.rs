@@ -1,0 +1,282 @@
+//! The socket pair of a Node worker: lines, and descriptors that travel with them.
+//!
+//! Knows lines, and nothing of what they mean.
+//!
+//! # Pitfalls
+//!
+//! * The primary keeps the worker's end open too, to take back lines that a stalled or dead worker never
+//!   received. So the channel doesn't end when the worker dies; the supervisor reports that.
+//! * A line is looked at, acted on and then consumed: if the primary dies in between, its successor reads it
+//!   again. The beginning of a line whose end has not come is consumed, or the poller would report it for ever.
+//! * What waits to be sent is bounded: then the worker reads nothing, and what its program is to be told is dropped.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags,
+    SocketType, recvmsg, sendmsg, socketpair,
+};
+
+use crate::closing::Deferred;
+use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
+use crate::link::error::ChannelError;
+use crate::link::node::message::{Line, parse};
+use crate::protocol::ids::WorkerId;
+use crate::protocol::scm_rights::{self, Received, Sent};
+
+pub(super) const SOCKET: WorkerPart = WorkerPart::Link("node-channel");
+pub(super) const WORKER_END: WorkerPart = WorkerPart::Link("node-worker-end");
+pub(super) const MEMO: WorkerPart = WorkerPart::Link("node-memo");
+
+/// The descriptors of a link of this dialect, beside the scoreboard.
+pub const PARTS: [WorkerPart; 3] = [SOCKET, WORKER_END, MEMO];
+
+/// Bytes that are looked at together.
+const PIECE: usize = 64 * 1024;
+
+/// The limit of a line.
+const MAX_LINE: usize = 32 << 20;
+
+/// The limit of what waits to be sent.
+pub(super) const MAX_WAITING: usize = 32 << 20;
+
+/// The descriptors of one channel, and its buffers.
+#[derive(Debug)]
+pub(super) struct Transport {
+    socket: Deferred,
+    worker_end: Deferred,
+    /// Bytes that were looked at and not consumed, from `read` on.
+    piece: Box<[u8]>,
+    read: usize,
+    looked_at: usize,
+    /// The beginning of a line, consumed.
+    begun: Vec<u8>,
+    /// Whether that is the end of a line that another primary has begun to read.
+    skips: bool,
+    /// Whole lines, or the rest of one, that wait for room.
+    outgoing: Vec<u8>,
+}
+
+impl Transport {
+    /// A new pair, and the worker's own copy of its end.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no memory or no descriptor left.
+    pub(super) fn create() -> io::Result<(Self, OwnedFd)> {
+        let kind = SocketType::STREAM;
+        let (socket, far) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+        let end = far.try_clone()?;
+        Ok((Self::new(socket, far), end))
+    }
+
+    fn new(socket: OwnedFd, worker_end: OwnedFd) -> Self {
+        Self {
+            socket: socket.into(),
+            worker_end: worker_end.into(),
+            piece: vec![0; PIECE].into(),
+            read: 0,
+            looked_at: 0,
+            begun: Vec::new(),
+            skips: false,
+            outgoing: Vec::new(),
+        }
+    }
+
+    /// From the descriptors of `worker`.
+    pub(super) fn take_over(
+        worker: WorkerId,
+        descriptors: &mut Descriptors,
+    ) -> Result<Self, RestoreError> {
+        let mut take = |part: WorkerPart| descriptors.require(&part.name(worker));
+        Ok(Self::new(take(SOCKET)?, take(WORKER_END)?))
+    }
+
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    pub(super) fn worker_end(&self) -> BorrowedFd<'_> {
+        self.worker_end.as_fd()
+    }
+
+    /// For a successor: the descriptors, the beginning of a line, and what waits.
+    pub(super) fn into_parts(self) -> (OwnedFd, OwnedFd, Vec<u8>, Vec<u8>) {
+        (self.socket.into_inner(), self.worker_end.into_inner(), self.begun, self.outgoing)
+    }
+
+    /// As a primary before has left it.
+    pub(super) fn restore(&mut self, begun: Vec<u8>, outgoing: Vec<u8>) {
+        (self.begun, self.outgoing) = (begun, outgoing);
+    }
+
+    /// The beginning of a line has gone with the primary that had read it: its end is skipped.
+    pub(super) fn skip_line(&mut self) {
+        self.skips = true;
+    }
+
+    /// Whether the beginning of a line was consumed.
+    pub(super) fn is_in_line(&self) -> bool {
+        self.skips || !self.begun.is_empty()
+    }
+
+    /// The next line, if there is a whole one. It is looked at and not consumed.
+    ///
+    /// # Errors
+    ///
+    /// If the worker has closed its end, or the kernel failed.
+    pub(super) fn next_line(&mut self) -> Result<Option<Line>, ChannelError> {
+        if self.looked_at == 0 {
+            self.look()?;
+        }
+        let found = &self.piece[self.read..self.looked_at];
+        let Some(length) = found.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
+        self.read += length + 1;
+        if std::mem::take(&mut self.skips) {
+            return Ok(Some(Line::Other));
+        }
+        if self.begun.is_empty() {
+            return Ok(Some(parse(&found[..length])));
+        }
+        let mut line = std::mem::take(&mut self.begun);
+        line.extend_from_slice(&found[..length]);
+        Ok(Some(parse(&line)))
+    }
+
+    /// Whether something was read and not consumed.
+    pub(super) fn has_read(&self) -> bool {
+        self.read > 0
+    }
+
+    /// Whether the beginning of a line is left after the last whole one.
+    pub(super) fn has_beginning(&self) -> bool {
+        self.read < self.looked_at
+    }
+
+    /// Keeps the beginning of a line, which is consumed with the rest.
+    ///
+    /// # Errors
+    ///
+    /// If the line is too long.
+    pub(super) fn keep_beginning(&mut self) -> Result<(), ChannelError> {
+        let found = &self.piece[self.read..self.looked_at];
+        if self.begun.len() + found.len() > MAX_LINE {
+            return Err(ChannelError::LongLine(MAX_LINE));
+        }
+        if !self.skips {
+            self.begun.extend_from_slice(found);
+        }
+        self.read = self.looked_at;
+        Ok(())
+    }
+
+    fn look(&mut self) -> Result<(), ChannelError> {
+        let mut control = RecvAncillaryBuffer::default();
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK | RecvFlags::CMSG_CLOEXEC;
+        let mut into = [IoSliceMut::new(&mut self.piece)];
+        self.looked_at = match recvmsg(&self.socket, &mut into, &mut control, flags) {
+            Ok(message) if message.bytes == 0 => return Err(ChannelError::Closed),
+            Ok(message) => message.bytes,
+            Err(Errno::AGAIN) => 0,
+            Err(Errno::CONNRESET) => return Err(ChannelError::Closed),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(())
+    }
+
+    /// Consumes what was read; the rest is looked at again. Descriptors that a worker sends are closed
+    /// elsewhere, since that can wait.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel failed.
+    pub(super) fn consume(&mut self) -> Result<(), ChannelError> {
+        let mut left = std::mem::take(&mut self.read);
+        self.looked_at = 0;
+        while left > 0 {
+            let take = |descriptor: OwnedFd| drop(Deferred::from(descriptor));
+            match scm_rights::receive_all(&self.socket, &mut self.piece[..left], take)? {
+                Received::Message { length, .. } => left -= length,
+                Received::Empty | Received::Closed => return Err(ChannelError::Closed),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a line with a descriptor; false if there is no room, or something waits already.
+    ///
+    /// # Errors
+    ///
+    /// If the worker has closed its end or the kernel failed; nothing was sent.
+    pub(super) fn send_with(
+        &mut self,
+        line: &[u8],
+        descriptor: BorrowedFd<'_>,
+    ) -> Result<bool, ChannelError> {
+        self.send_outgoing()?;
+        if self.has_outgoing() {
+            return Ok(false);
+        }
+        // A line this short is sent whole or not at all.
+        match scm_rights::send(&self.socket, line, &[descriptor])? {
+            Sent::Queued => Ok(true),
+            Sent::Full => Ok(false),
+            Sent::Closed => Err(ChannelError::Closed),
+        }
+    }
+
+    /// Adds a line to what is sent as soon as there is room; false if too much waits already.
+    pub(super) fn push(&mut self, line: &[u8]) -> bool {
+        if self.outgoing.len() + line.len() > MAX_WAITING {
+            return false;
+        }
+        self.outgoing.extend_from_slice(line);
+        self.outgoing.push(b'\n');
+        true
+    }
+
+    /// Adds bytes that go before everything else: what the worker had not received.
+    pub(super) fn push_front(&mut self, mut bytes: Vec<u8>) {
+        bytes.append(&mut self.outgoing);
+        self.outgoing = bytes;
+    }
+
+    pub(super) fn has_outgoing(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// Sends what waits, as far as there is room.
+    ///
+    /// # Errors
+    ///
+    /// If the worker has closed its end or the kernel failed.
+    pub(super) fn send_outgoing(&mut self) -> Result<(), ChannelError> {
+        while !self.outgoing.is_empty() {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            let mut control = SendAncillaryBuffer::default();
+            let bytes = [io::IoSlice::new(&self.outgoing)];
+            match sendmsg(&self.socket, &bytes, &mut control, flags) {
+                Ok(sent) => drop(self.outgoing.drain(..sent)),
+                Err(Errno::AGAIN | Errno::NOBUFS) => return Ok(()),
+                Err(Errno::PIPE | Errno::CONNRESET) => return Err(ChannelError::Closed),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.outgoing.shrink_to(PIECE);
+        Ok(())
+    }
+
+    /// Takes back everything that the worker has not received; its descriptors are closed.
+    pub(super) fn take_back(&self) -> Vec<u8> {
+        let (mut unread, mut bytes) = (Vec::new(), [0; 4096]);
+        let take = |descriptor: OwnedFd| drop(Deferred::from(descriptor));
+        while let Ok(Received::Message { length, .. }) =
+            scm_rights::receive_all(&self.worker_end, &mut bytes, take)
+        {
+            unread.extend_from_slice(&bytes[..length]);
+        }
+        unread
+    }
+}

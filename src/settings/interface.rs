@@ -1,0 +1,111 @@
+//! What workers speak, and how Node workers are spoken to.
+
+use clap::{Args, ValueEnum};
+
+use crate::link::interface::{Interface, InterfaceChoice};
+use crate::link::node::settings::{HandOverBy, NodeSettings, TicketKeys};
+use crate::settings::problems::Problems;
+use crate::settings::units::signal;
+
+/// The interface to workers.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Interface")]
+pub struct InterfaceArgs {
+    /// Choose how workers get their connections. `native`: by the protocol of this project's library. `node`: as
+    /// workers of Node's cluster, with nothing changed in the program. `auto`: as the worker does first.
+    #[arg(long, value_enum, value_name = "NAME", default_value = "auto")]
+    pub interface: InterfaceArg,
+    /// Hand connections to Node workers as a message of the program's own: `sticky-session`, `sticky-balance`,
+    /// `socket.io`, any text, or an object in JSON [default: to the server that listens on the port].
+    #[arg(long, value_name = "MESSAGE")]
+    pub node_message: Option<String>,
+    /// End Node workers by this signal, once their clients have gone or their time is up.
+    #[arg(long, value_name = "SIGNAL", default_value = "INT", value_parser = signal)]
+    pub stop_signal: i32,
+    /// Send Node workers this message when they are to end, before the signal: `true` for PM2's "shutdown", a text,
+    /// or an object in JSON.
+    #[arg(long, value_name = "MESSAGE", num_args = 0..=1)]
+    #[arg(default_missing_value = "true", default_value = "false")]
+    pub shutdown_with_message: String,
+}
+
+/// How workers get their connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InterfaceArg {
+    /// As the worker does first.
+    Auto,
+    /// By the protocol of the library.
+    Native,
+    /// As workers of Node's cluster.
+    Node,
+}
+
+impl InterfaceArgs {
+    pub(super) fn interface(&self, is_demo: bool) -> InterfaceChoice {
+        match self.interface {
+            InterfaceArg::Auto if is_demo => InterfaceChoice::Only(Interface::Native),
+            InterfaceArg::Auto => InterfaceChoice::Auto,
+            InterfaceArg::Native => InterfaceChoice::Only(Interface::Native),
+            InterfaceArg::Node => InterfaceChoice::Only(Interface::Node),
+        }
+    }
+
+    pub(super) fn node(&self, wait_ready: Option<bool>, problems: &mut Problems) -> NodeSettings {
+        if self.interface == InterfaceArg::Native && self.node_message.is_some() {
+            let text = "is for Node workers, and interface is native".to_owned();
+            problems.note("node_message", text);
+        }
+        let shutdown_message = match self.shutdown_with_message.as_str() {
+            "false" => None,
+            "true" => Some(json("shutdown")),
+            text => Some(json(text)),
+        };
+        NodeSettings {
+            wait_ready: wait_ready == Some(true),
+            hand_over_by: self.node_message.as_deref().map_or(HandOverBy::Listening, hand_over_by),
+            shutdown_message,
+            ticket_keys: TicketKeys::default(),
+        }
+    }
+}
+
+/// The message for a program that takes its connections itself.
+fn hand_over_by(text: &str) -> HandOverBy {
+    HandOverBy::Message(match text {
+        // The message of tutorials, and guides that follow them.
+        "sticky-session" => json("sticky-session:connection"),
+        // The package sticky-session.
+        "sticky-balance" => json("sticky:balance"),
+        // The package @socket.io/sticky. Without `data` version 1 ends with an error.
+        "socket.io" => r#"{"type":"sticky:connection","data":""}"#.to_owned(),
+        text => json(text),
+    })
+}
+
+/// An object stays as it is; anything else is a text.
+fn json(text: &str) -> String {
+    match serde_json::from_str::<serde_json::Value>(text) {
+        Ok(object @ serde_json::Value::Object(_)) => object.to_string(),
+        _ => serde_json::Value::from(text).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_texts_objects_or_those_of_packages() {
+        for (text, expected) in [
+            ("sticky-session", "\"sticky-session:connection\""),
+            ("sticky-balance", "\"sticky:balance\""),
+            ("socket.io", r#"{"type":"sticky:connection","data":""}"#),
+            ("own", "\"own\""),
+            ("5", "\"5\""),
+            (r#"{ "type": "socket" }"#, r#"{"type":"socket"}"#),
+            ("a \"quoted\" text", r#""a \"quoted\" text""#),
+        ] {
+            assert_eq!(hand_over_by(text), HandOverBy::Message(expected.to_owned()), "{text}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Counts the clients of workers that don't do so themselves: now and then for placement and status, and often while
+//! one drains, whose signal waits for its last client.
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::link::interface::Interface;
+use crate::link::seam::WorkerId;
+use crate::protocol::ids::Timestamp;
+use crate::supervisor::lifecycle::Fact;
+use crate::supervisor::pool::error::PoolError;
+use crate::supervisor::pool::fleet::Fleet;
+use crate::supervisor::pool::timer::sleep_until;
+use crate::supervisor::sockets::ClientSockets;
+
+/// While workers only serve.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// While one drains.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(50);
+/// A draining worker is seen without clients so often in a row before it is stopped: a client may be on its way.
+const EMPTY_LOOKS: u8 = 3;
+
+/// When to count next, and the count under way.
+#[derive(Debug, Default)]
+pub(super) struct ClientCounts {
+    at: Option<Timestamp>,
+    counting: Option<JoinHandle<Vec<ClientCount>>>,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(super) enum ClientLook {
+    /// A count is due.
+    Due,
+    /// It is done.
+    Counted(Vec<ClientCount>),
+}
+
+/// The clients that a worker has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ClientCount {
+    worker: WorkerId,
+    clients: u64,
+}
+
+impl ClientCounts {
+    /// When to count next.
+    pub(super) fn plan(&mut self, fleet: &Fleet, now: Timestamp) {
+        let mut counted = counted(fleet).peekable();
+        if counted.peek().is_none() {
+            self.at = None;
+            return;
+        }
+        let interval =
+            if counted.any(|worker| fleet.waits_for_signal(worker)) { DRAIN_INTERVAL } else { INTERVAL };
+        let at = now + interval;
+        self.at = Some(self.at.map_or(at, |planned| planned.min(at)));
+    }
+
+    /// Waits until something is to be done. May be dropped and called again.
+    pub(super) async fn next(&mut self) -> ClientLook {
+        if let Some(counting) = &mut self.counting {
+            let counts = counting.await.unwrap_or_default();
+            self.counting = None;
+            return ClientLook::Counted(counts);
+        }
+        sleep_until(self.at).await;
+        ClientLook::Due
+    }
+
+    /// Counts on a thread of its own.
+    pub(super) fn count(&mut self, fleet: &Fleet) {
+        self.at = None;
+        let port = fleet.settings.port;
+        let workers: Vec<_> = counted(fleet).map(|id| (id, fleet.workers.pid(id))).collect();
+        self.counting = Some(tokio::task::spawn_blocking(move || {
+            let Some(sockets) = ClientSockets::of_port(port) else { return Vec::new() };
+            let count = |(worker, pid)| {
+                let clients = sockets.of_process(pid)?;
+                Some(ClientCount { worker, clients })
+            };
+            workers.into_iter().filter_map(count).collect()
+        }));
+    }
+}
+
+/// The workers that don't count.
+fn counted(fleet: &Fleet) -> impl Iterator<Item = WorkerId> {
+    let workers = fleet.workers.iter();
+    workers.filter(|(_, it)| it.interface == Some(Interface::Node)).map(|(worker, _)| worker)
+}
+
+/// Notes the counts. A draining worker without clients is stopped.
+pub(super) async fn take(fleet: &mut Fleet, counts: &[ClientCount]) -> Result<(), PoolError> {
+    for ClientCount { worker, clients } in counts {
+        let waits = fleet.waits_for_signal(*worker);
+        let Some(running) = fleet.workers.get_mut(*worker) else { continue };
+        running.note_clients(*clients);
+        running.empty_looks =
+            if *clients == 0 && waits { running.empty_looks.saturating_add(1) } else { 0 };
+        if running.empty_looks >= EMPTY_LOOKS {
+            fleet.on(worker.slot, Fact::Idle(worker.generation)).await?;
+        }
+    }
+    Ok(())
+}
