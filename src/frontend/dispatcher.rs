@@ -29,12 +29,12 @@ use crate::frontend::router::{Explanation, Router};
 use crate::frontend::routing::{Routing, Tally};
 use crate::frontend::slot_table::{Completion, Overdue, SlotTable};
 use crate::frontend::snapshot::FrontendHandover;
-use crate::link::interface::Interface;
-use crate::link::{Attached, Link};
 use crate::link::connection::PendingConnection;
 use crate::link::error::ChannelError;
 use crate::link::event::{LinkEvent, SessionEvent};
+use crate::link::interface::Interface;
 use crate::link::seam::{CommandReceiver, SlotCommand, SlotEventKind, WorkerId};
+use crate::link::{Attached, Link};
 use crate::protocol::ids::{SlotId, Timestamp};
 use crate::sessions::broker::{Broker, BrokerSettings, BrokerState, Proven};
 use crate::sessions::close_requests::PaceSettings;
@@ -424,7 +424,9 @@ impl Dispatcher {
             Ok(LinkEvent::Refused(connections)) => self.refused(worker, connections),
             Ok(LinkEvent::Session(event)) => self.session_event(worker, event),
             Ok(LinkEvent::Speaks(interface)) => self.decided(worker, interface),
-            Ok(LinkEvent::Note(note)) => self.commands.send_event(worker, SlotEventKind::Note(note)),
+            Ok(LinkEvent::Note(note)) => {
+                self.commands.send_event(worker, SlotEventKind::Note(note))
+            }
             Ok(LinkEvent::App(message)) => {
                 self.commands.send_event(worker, SlotEventKind::App(message));
             }

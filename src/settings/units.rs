@@ -61,7 +61,9 @@ pub fn signal(text: &str) -> Result<i32, String> {
     };
     let number = |number: i32| nix::sys::signal::Signal::try_from(number).ok();
     let signal = text.parse().ok().and_then(number).or_else(named);
-    signal.map(|signal| signal as i32).ok_or_else(|| "expected a signal such as INT, SIGTERM or 12".to_owned())
+    signal
+        .map(|signal| signal as i32)
+        .ok_or_else(|| "expected a signal such as INT, SIGTERM or 12".to_owned())
 }
 
 /// A number above 0.

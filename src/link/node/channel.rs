@@ -139,6 +139,14 @@ impl Channel {
         }
     }
 
+    /// Asks whether the event loop is alive, if the worker answers that.
+    fn push_ping(&mut self) {
+        if self.known.answers_pings {
+            self.answer(message::PING);
+            self.handed.ping_sent();
+        }
+    }
+
     fn take(&mut self, line: Line) -> Option<LinkEvent> {
         match line {
             Line::HandleAck => {
@@ -324,7 +332,11 @@ impl Dialect for Channel {
         self.board.get(Counter::Connections)
     }
 
-    fn send(&mut self, queue: &VecDeque<PendingConnection>, _: usize) -> Result<bool, ChannelError> {
+    fn send(
+        &mut self,
+        queue: &VecDeque<PendingConnection>,
+        _: usize,
+    ) -> Result<bool, ChannelError> {
         let Some(first) = queue.front() else { return Ok(false) };
         let seq = self.next_seq();
         let Some((line, end)) = &mut self.handover else { return Ok(false) };
@@ -402,6 +414,8 @@ impl Dialect for Channel {
         taken.reverse();
         again.reverse();
         self.transport.push_front(again.concat());
+        // Its answer shows that the worker goes on.
+        self.push_ping();
         taken
     }
 
@@ -415,9 +429,8 @@ impl Dialect for Channel {
     }
 
     fn ping(&mut self) -> Result<(), ChannelError> {
-        if self.known.answers_pings && !self.transport.has_outgoing() {
-            self.answer(message::PING);
-            self.handed.ping_sent();
+        if !self.transport.has_outgoing() {
+            self.push_ping();
             self.transport.send_outgoing()?;
         }
         Ok(())

@@ -49,7 +49,8 @@ impl Memo {
     ///
     /// If there is no memory or no descriptor left.
     pub(super) fn create() -> io::Result<Self> {
-        let memory = memfd_create("sticky-lb node", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        let memory =
+            memfd_create("sticky-lb node", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         rustix::fs::ftruncate(&memory, SIZE as u64)?;
         fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW)?;
         Ok(Self { file: memory.into() })

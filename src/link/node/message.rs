@@ -35,24 +35,17 @@ pub(super) enum Line {
     /// A server is to be opened.
     Query(Box<Query>),
     /// The server is open.
-    Listening {
-        port: Option<i64>,
-    },
+    Listening { port: Option<i64> },
     /// The server with this key is closed.
     Close(String),
     /// The worker has asked to leave, and waits for an answer.
-    Leaving {
-        seq: u64,
-    },
+    Leaving { seq: u64 },
     /// A descriptor has come.
     HandleAck,
     /// A descriptor should have come.
     HandleNack,
     /// The connection of this message was taken, or not.
-    Accepted {
-        ack: u64,
-        accepted: bool,
-    },
+    Accepted { ack: u64, accepted: bool },
     /// The worker sends a descriptor.
     Handle,
     /// The program's own, as bytes.
@@ -244,7 +237,10 @@ mod tests {
                 Line::Listening { port: Some(3000) },
             ),
             (r#"{"cmd":"NODE_CLUSTER","act":"close","key":"a","seq":2}"#, Line::Close("a".into())),
-            (r#"{"cmd":"NODE_CLUSTER","act":"exitedAfterDisconnect","seq":4}"#, Line::Leaving { seq: 4 }),
+            (
+                r#"{"cmd":"NODE_CLUSTER","act":"exitedAfterDisconnect","seq":4}"#,
+                Line::Leaving { seq: 4 },
+            ),
             (r#"{"cmd":"NODE_DEBUG_ENABLED"}"#, Line::Other),
             (r#"{"cmd":"NODE_CLUSTER","act":"#, Line::Malformed),
             (r#""ready""#, Line::App(br#""ready""#.to_vec())),
@@ -305,7 +301,10 @@ mod tests {
         let (mut line, end) = new_connection("a\"b");
         line.extend(b"7");
         line.extend(end);
-        assert_eq!(text(&line)["msg"], json!({"cmd": "NODE_CLUSTER", "act": "newconn", "key": "a\"b", "seq": 7}));
+        assert_eq!(
+            text(&line)["msg"],
+            json!({"cmd": "NODE_CLUSTER", "act": "newconn", "key": "a\"b", "seq": 7})
+        );
         assert_eq!(text(&socket(r#"{"type":"x"}"#))["msg"]["type"], "x");
         for line in [acknowledged(1, 2), PING.to_vec(), ACK_OF_HANDLE.to_vec()] {
             assert!(text(&line)["cmd"].is_string());

@@ -63,7 +63,9 @@ pub(super) fn answer(query: &Query, port: u16, ticket_keys: &str) -> Answer {
         return Answer::Refused(Errno::OPNOTSUPP, Refusal::Kind);
     }
     match query.port.and_then(|asked| u16::try_from(asked).ok()) {
-        Some(asked) if asked == port => Answer::Front { data: shared_data(&query.data, ticket_keys) },
+        Some(asked) if asked == port => {
+            Answer::Front { data: shared_data(&query.data, ticket_keys) }
+        }
         Some(asked) => Answer::Refused(Errno::ADDRNOTAVAIL, Refusal::Port(asked)),
         None => Answer::Refused(Errno::INVAL, Refusal::Kind),
     }

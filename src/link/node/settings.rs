@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
 
-use crate::handover::{Carry, carry};
 use crate::handover::link::{HandOverBySnapshot, NodeSettingsSnapshot};
+use crate::handover::{Carry, carry};
 
 /// How Node workers are spoken to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -30,11 +30,8 @@ pub(in crate::link) fn start(
         Some(page) => (Scoreboard::open(page)?, page.try_clone_to_owned()?),
         None => Scoreboard::create()?,
     };
-    let of_channel = Facts {
-        settings: Arc::clone(&facts.node),
-        port: facts.port,
-        credits: facts.credits,
-    };
+    let of_channel =
+        Facts { settings: Arc::clone(&facts.node), port: facts.port, credits: facts.credits };
     Ok(Channel::new(transport, Memo::create()?, page, of_channel))
 }
 

@@ -52,8 +52,11 @@ impl ClientCounts {
             self.at = None;
             return;
         }
-        let interval =
-            if counted.any(|worker| fleet.waits_for_signal(worker)) { DRAIN_INTERVAL } else { INTERVAL };
+        let interval = if counted.any(|worker| fleet.waits_for_signal(worker)) {
+            DRAIN_INTERVAL
+        } else {
+            INTERVAL
+        };
         let at = now + interval;
         self.at = Some(self.at.map_or(at, |planned| planned.min(at)));
     }

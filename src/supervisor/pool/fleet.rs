@@ -220,7 +220,12 @@ impl Fleet {
 
     fn stop(&self, worker: WorkerId) {
         let signal = self.settings.stop_signal;
-        tracing::debug!(slot = worker.slot.0, generation = worker.generation.0, signal, "signal sent");
+        tracing::debug!(
+            slot = worker.slot.0,
+            generation = worker.generation.0,
+            signal,
+            "signal sent"
+        );
         if let Some(signal) = Signal::from_named_raw(signal) {
             self.workers.signal(worker, signal);
         }

@@ -54,7 +54,9 @@ impl Hints {
             WorkerNote::OtherPort(port) => {
                 self.other_port.get_or_insert(port);
                 tracing::warn!(
-                    slot, port, front,
+                    slot,
+                    port,
+                    front,
                     "worker's program was refused a port: workers get clients by the primary's port alone",
                 );
             }
