@@ -28,6 +28,8 @@ pub enum LinkEvent {
     ReplaceMe,
     /// A message about sessions.
     Session(SessionEvent),
+    /// The worker has ended its channel and goes on with the connections that it has.
+    Left,
     /// It is known now what the worker speaks. The descriptor to watch is another one since.
     Speaks(Interface),
     /// Something that the operator should know.
@@ -43,6 +45,8 @@ pub enum WorkerNote {
     OtherPort(u16),
     /// It opens a server that is no TCP server on an address, which was refused.
     OtherServer,
+    /// It runs on Bun, whose servers take no connections from a primary.
+    Bun,
     /// It has sent a line that is no JSON.
     Malformed,
     /// It has ignored so many messages that further ones were dropped.

@@ -14,6 +14,8 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use crate::handover::descriptors::WorkerPart;
 use crate::link::connection::PendingConnection;
 use crate::link::dialect::{Capabilities, Dialect, LoadSource};
@@ -139,12 +141,35 @@ impl Channel {
         }
     }
 
-    /// Asks whether the event loop is alive, if the worker answers that.
-    fn push_ping(&mut self) {
-        if self.known.answers_pings {
-            self.answer(message::PING);
-            self.handed.ping_sent();
+    /// Answers are taken together; anything else comes alone.
+    fn receive_lines(&mut self) -> Result<LinkEvent, ChannelError> {
+        let completed = self.handed.completed();
+        let mut event = None;
+        while event.is_none()
+            && let Some(line) = self.transport.next_line()?
+        {
+            event = self.take(line);
         }
+        if event.is_none() && self.transport.has_beginning() {
+            if !self.known.is_in_line {
+                self.learn(|known| known.is_in_line = true);
+            }
+            self.transport.keep_beginning()?;
+        }
+        let has_read = self.transport.has_read();
+        self.transport.consume()?;
+        if self.known.is_in_line && !self.transport.is_in_line() {
+            self.learn(|known| known.is_in_line = false);
+        }
+        if let Some(event) = event {
+            return Ok(event);
+        }
+        let more = self.handed.completed() - completed;
+        Ok(match (more, has_read) {
+            (0, false) => LinkEvent::Nothing,
+            (0, true) => SessionEvent::Ignored.into(),
+            (more, _) => LinkEvent::Acknowledged(more),
+        })
     }
 
     fn take(&mut self, line: Line) -> Option<LinkEvent> {
@@ -213,6 +238,11 @@ impl Channel {
 
     fn query(&mut self, query: &Query) -> Option<LinkEvent> {
         let seq = self.next_seq();
+        if self.known.is_bun && self.settings.hand_over_by == HandOverBy::Listening {
+            // It would end with the first connection (1.4).
+            self.answer(&message::refused(query, Errno::OPNOTSUPP.raw_os_error(), seq));
+            return Some(LinkEvent::Note(WorkerNote::Bun));
+        }
         match query::answer(query, self.port, self.settings.ticket_keys.as_str()) {
             query::Answer::Front { data } => {
                 let mut key = String::new();
@@ -360,35 +390,12 @@ impl Dialect for Channel {
         Ok(sent)
     }
 
-    /// Answers are taken together; anything else comes alone.
     fn receive(&mut self) -> Result<LinkEvent, ChannelError> {
-        let completed = self.handed.completed();
-        let mut event = None;
-        while event.is_none()
-            && let Some(line) = self.transport.next_line()?
-        {
-            event = self.take(line);
+        match self.receive_lines() {
+            // A program may leave its primary, and a runtime does so when it ends.
+            Err(ChannelError::Closed) => Ok(LinkEvent::Left),
+            received => received,
         }
-        if event.is_none() && self.transport.has_beginning() {
-            if !self.known.is_in_line {
-                self.learn(|known| known.is_in_line = true);
-            }
-            self.transport.keep_beginning()?;
-        }
-        let has_read = self.transport.has_read();
-        self.transport.consume()?;
-        if self.known.is_in_line && !self.transport.is_in_line() {
-            self.learn(|known| known.is_in_line = false);
-        }
-        if let Some(event) = event {
-            return Ok(event);
-        }
-        let more = self.handed.completed() - completed;
-        Ok(match (more, has_read) {
-            (0, false) => LinkEvent::Nothing,
-            (0, true) => SessionEvent::Ignored.into(),
-            (more, _) => LinkEvent::Acknowledged(more),
-        })
     }
 
     fn complete(
@@ -414,8 +421,6 @@ impl Dialect for Channel {
         taken.reverse();
         again.reverse();
         self.transport.push_front(again.concat());
-        // Its answer shows that the worker goes on.
-        self.push_ping();
         taken
     }
 
@@ -429,11 +434,11 @@ impl Dialect for Channel {
     }
 
     fn ping(&mut self) -> Result<(), ChannelError> {
-        if !self.transport.has_outgoing() {
-            self.push_ping();
-            self.transport.send_outgoing()?;
+        if self.known.answers_pings && !self.handed.has_ping() {
+            self.answer(message::PING);
+            self.handed.ping_sent();
         }
-        Ok(())
+        self.transport.send_outgoing()
     }
 
     fn has_outgoing(&self) -> bool {

@@ -65,6 +65,11 @@ impl Handed {
         self.lines.is_empty()
     }
 
+    /// Whether a ping waits for its answer.
+    pub(super) fn has_ping(&self) -> bool {
+        self.lines.iter().any(|line| line.what == What::Ping)
+    }
+
     /// The connection of the message with this number.
     pub(super) fn connection(&self, number: u64) -> Option<ConnectionId> {
         self.connections().find(|(_, it)| *it == Some(number)).map(|(id, _)| id)
