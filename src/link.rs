@@ -38,8 +38,6 @@ pub mod image_budget;
 pub mod in_flight;
 pub mod inherit;
 pub mod interface;
-#[cfg(test)]
-pub mod json_lines;
 pub mod native;
 pub mod node;
 pub mod protection;
@@ -75,9 +73,6 @@ pub enum Link {
     Node(Box<node::Channel>),
     /// A worker that has said nothing yet.
     Undecided(Box<Undecided>),
-    /// A worker that speaks lines of JSON: the proof that another dialect fits.
-    #[cfg(test)]
-    JsonLines(json_lines::JsonLines),
 }
 
 /// Calls the dialect.
@@ -87,8 +82,6 @@ macro_rules! each {
             Link::Native($dialect) => $call,
             Link::Node($dialect) => $call,
             Link::Undecided($dialect) => $call,
-            #[cfg(test)]
-            Link::JsonLines($dialect) => $call,
         }
     };
 }

@@ -42,8 +42,6 @@ pub fn into_snapshot(
             let node = node::snapshot::into_snapshot(node, worker, descriptors);
             Some(LinkSnapshot::Undecided(Box::new(native), Box::new(node)))
         }
-        #[cfg(test)]
-        Link::JsonLines(_) => None,
     }
 }
 

@@ -30,8 +30,6 @@ impl StatsSource {
                 Some(page) => NativeStats::open(page).map(Self::Native),
                 None => Ok(Self::None),
             },
-            #[cfg(test)]
-            Link::JsonLines(_) => Ok(Self::None),
         }
     }
 

@@ -10,8 +10,10 @@ use std::time::{Duration, SystemTime};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::*;
+use crate::link::event::SessionEvent;
 use crate::link::evidence::Evidence;
-use crate::protocol::ids::AffinityKey;
+use crate::link::node::settings::{HandOverBy, NodeSettings};
+use crate::protocol::ids::{AffinityKey, Generation, SlotId};
 use crate::protocol::message::ConnectionRecord;
 
 mod worker;
@@ -25,7 +27,10 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Native,
-    JsonLines,
+    /// To the server that its program has open.
+    Node,
+    /// By messages of its program.
+    NodeByMessage,
 }
 
 /// Makes each test one of each dialect.
@@ -34,8 +39,11 @@ macro_rules! table {
         mod native {
             $(#[test] fn $test() { super::$test(super::Kind::Native); })*
         }
-        mod json {
-            $(#[test] fn $test() { super::$test(super::Kind::JsonLines); })*
+        mod node {
+            $(#[test] fn $test() { super::$test(super::Kind::Node); })*
+        }
+        mod node_by_message {
+            $(#[test] fn $test() { super::$test(super::Kind::NodeByMessage); })*
         }
     };
 }
@@ -84,10 +92,10 @@ impl Harness {
                 let mut take = |name| inherit.take(name).unwrap();
                 (link, take("channel"), take("scoreboard"))
             }
-            Kind::JsonLines => {
-                let (link, end) = json_lines::JsonLines::create(credits).unwrap();
+            Kind::Node | Kind::NodeByMessage => {
+                let (link, mut inherit) = Link::start(&facts(kind, credits)).unwrap();
                 let none = std::fs::File::open("/dev/null").unwrap();
-                (Link::JsonLines(link), OwnedFd::from(end), none.into())
+                (link, inherit.take("node-channel").unwrap(), none.into())
             }
         };
         let mut worker = Command::new(std::env::current_exe().unwrap())
@@ -112,15 +120,18 @@ impl Harness {
             acknowledged,
             refused,
         };
-        let attached = harness.next_event();
-        assert!(matches!(attached, LinkEvent::Attached), "{attached:?}");
-        let ready = harness.next_event();
-        assert!(matches!(ready, LinkEvent::Ready), "{ready:?}");
-        harness
+        loop {
+            match harness.next_event() {
+                LinkEvent::Attached | LinkEvent::Session(SessionEvent::Ignored) => {}
+                LinkEvent::Ready => return harness,
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     fn next_event(&mut self) -> LinkEvent {
         loop {
+            self.link.send_outgoing().unwrap();
             match self.link.receive().unwrap() {
                 LinkEvent::Nothing => {
                     let mut polled = [PollFd::from_borrowed_fd(self.link.as_fd(), PollFlags::IN)];
@@ -173,7 +184,7 @@ impl Harness {
         loop {
             match self.link.receive().unwrap() {
                 LinkEvent::Refused(connections) => self.refused.extend(connections),
-                LinkEvent::Acknowledged(_) => {}
+                LinkEvent::Acknowledged(_) | LinkEvent::Session(SessionEvent::Ignored) => {}
                 LinkEvent::Nothing => break,
                 other => panic!("{other:?}"),
             }
@@ -201,6 +212,27 @@ impl Harness {
     fn kill(mut self) -> (Recovered, Vec<TcpStream>) {
         self.worker.0.kill().unwrap();
         self.wait_for_death()
+    }
+}
+
+/// A Node worker that ends when it gets a message.
+fn facts(kind: Kind, credits: usize) -> WorkerFacts {
+    let hand_over_by = match kind {
+        Kind::NodeByMessage => HandOverBy::Message("\"take\"".to_owned()),
+        _ => HandOverBy::Listening,
+    };
+    let shutdown_message = Some("\"shutdown\"".to_owned());
+    let node = NodeSettings { hand_over_by, shutdown_message, ..NodeSettings::default() };
+    WorkerFacts {
+        worker: WorkerId { slot: SlotId(0), generation: Generation(0) },
+        credits,
+        orphan_timeout: TIMEOUT,
+        kill_timeout: TIMEOUT,
+        migrate_timeout: TIMEOUT,
+        protect: false,
+        interface: InterfaceChoice::Only(Interface::Node),
+        port: worker::PORT,
+        node: Arc::new(node),
     }
 }
 

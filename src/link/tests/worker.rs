@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::str::FromStr;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use serde_json::Value;
 
-use crate::link::json_lines::{Line, PIECE, encode};
 use crate::protocol::ids::ConnectionId;
 use crate::protocol::message::{
     HELLO, MAX_IDS, MAX_TO_WORKER, READY, ToWorker, decode_to_worker, encode_refuse,
@@ -70,7 +70,8 @@ fn process() {
         behave(Native { channel, scoreboard, received: VecDeque::new() }, behaviour);
     } else {
         let (bytes, descriptors) = (Vec::new(), VecDeque::new());
-        behave(JsonLines { channel, bytes, descriptors }, behaviour);
+        let by_message = kind == "NodeByMessage";
+        behave(Node { channel, bytes, descriptors, by_message, seq: 0, arrived: 0 }, behaviour);
     }
 }
 
@@ -161,17 +162,38 @@ impl Worker for Native {
     }
 }
 
-struct JsonLines {
+/// The front's port, as the worker asks for it.
+pub(super) const PORT: u16 = 3000;
+
+/// Bytes that are written at a time, and two more than are read.
+const PIECE: usize = 7;
+
+struct Node {
     channel: OwnedFd,
     bytes: Vec<u8>,
     descriptors: VecDeque<OwnedFd>,
+    by_message: bool,
+    /// The number of the message of the connection that came last, and how many have come.
+    seq: u64,
+    arrived: u64,
 }
 
-impl JsonLines {
+impl Node {
     /// In pieces, too.
-    fn write(&self, line: &Line) {
-        for piece in encode(line).chunks(PIECE) {
+    fn write(&self, line: &str) {
+        for piece in format!("{line}\n").as_bytes().chunks(PIECE) {
             send(&self.channel, piece, &[]).unwrap();
+        }
+    }
+
+    fn answer(&self, accepted: bool) {
+        let seq = self.seq;
+        match (self.by_message, accepted) {
+            (true, true) => self.write(r#"{"cmd":"NODE_HANDLE_ACK"}"#),
+            (true, false) => self.write(r#"{"cmd":"NODE_HANDLE_NACK"}"#),
+            (false, _) => self.write(&format!(
+                r#"{{"cmd":"NODE_CLUSTER","ack":{seq},"accepted":{accepted},"seq":9}}"#
+            )),
         }
     }
 
@@ -184,35 +206,55 @@ impl JsonLines {
         self.bytes.extend(&piece[..length]);
         true
     }
-}
 
-impl Worker for JsonLines {
-    fn announce(&mut self) {
-        self.write(&Line::Attached);
-        self.write(&Line::Ready);
-    }
-
-    fn next(&mut self) -> Option<(u64, OwnedFd)> {
+    fn line(&mut self) -> Value {
         while !self.bytes.contains(&b'\n') {
             if !self.read() {
                 wait(&self.channel);
             }
         }
-        // It may begin to read the next line.
-        self.read();
         let end = self.bytes.iter().position(|byte| *byte == b'\n').unwrap();
         let line: Vec<_> = self.bytes.drain(..=end).collect();
-        match serde_json::from_slice(&line).unwrap() {
-            Line::Connection(id) => Some((id, self.descriptors.pop_front().unwrap())),
-            _ => None,
+        serde_json::from_slice(&line).unwrap()
+    }
+}
+
+impl Worker for Node {
+    fn announce(&mut self) {
+        self.write(r#"{"cmd":"NODE_CLUSTER","act":"online","seq":0}"#);
+        // It is asked whether it answers pings.
+        assert_eq!(self.line()["cmd"], "NODE_HANDLE");
+        self.write(r#"{"cmd":"NODE_HANDLE_NACK"}"#);
+        if self.by_message {
+            return self.write("\"ready\"");
         }
+        let asked = format!(r#""port":{PORT},"addressType":4,"backlog":0,"seq":1"#);
+        self.write(&format!(r#"{{"cmd":"NODE_CLUSTER","act":"queryServer","index":0,{asked}}}"#));
+        let reply = self.line();
+        assert_eq!((&reply["ack"], &reply["sockname"]["port"]), (&1.into(), &PORT.into()));
+        self.write(&format!(r#"{{"cmd":"NODE_CLUSTER","act":"listening","port":{PORT},"seq":2}}"#));
+    }
+
+    fn next(&mut self) -> Option<(u64, OwnedFd)> {
+        let line = self.line();
+        // It may begin to read the next line.
+        self.read();
+        if line == "shutdown" {
+            return None;
+        }
+        if !self.by_message {
+            self.write(r#"{"cmd":"NODE_HANDLE_ACK"}"#);
+            self.seq = line["msg"]["seq"].as_u64().unwrap();
+        }
+        self.arrived += 1;
+        Some((self.arrived, self.descriptors.pop_front().unwrap()))
     }
 
     fn acknowledge(&mut self) {
-        self.write(&Line::Acknowledged(1));
+        self.answer(true);
     }
 
-    fn refuse(&mut self, id: u64) {
-        self.write(&Line::Refused(id));
+    fn refuse(&mut self, _: u64) {
+        self.answer(false);
     }
 }
