@@ -28,6 +28,8 @@ mod servers;
 pub mod settings;
 pub mod snapshot;
 mod start;
+#[cfg(test)]
+mod tests;
 mod transport;
 
 pub use channel::Channel;

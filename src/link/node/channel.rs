@@ -24,7 +24,7 @@ use crate::link::event::{LinkEvent, SessionEvent, WorkerNote};
 use crate::link::in_flight::InFlight;
 use crate::link::native::PAGE;
 use crate::link::node::handed::{Answered, Handed};
-use crate::link::node::memo::{Known, Memo};
+use crate::link::node::memo::{Beginning, Known, Memo};
 use crate::link::node::message::{self, Line};
 use crate::link::node::query::{self, Query, Refusal};
 use crate::link::node::settings::{HandOverBy, NodeSettings};
@@ -151,15 +151,14 @@ impl Channel {
             event = self.take(line);
         }
         if event.is_none() && self.transport.has_beginning() {
-            if !self.known.is_in_line {
-                self.learn(|known| known.is_in_line = true);
-            }
             self.transport.keep_beginning()?;
         }
         let has_read = self.transport.has_read();
-        self.transport.consume()?;
-        if self.known.is_in_line && !self.transport.is_in_line() {
-            self.learn(|known| known.is_in_line = false);
+        if has_read {
+            // Answers first: if the primary dies now, its successor reads the questions again.
+            self.transport.send_outgoing()?;
+            self.note_beginning();
+            self.transport.consume()?;
         }
         if let Some(event) = event {
             return Ok(event);
@@ -234,6 +233,16 @@ impl Channel {
             }
             Answered::Pong => Some(LinkEvent::Pong),
         }
+    }
+
+    /// Writes down the beginning of a line, before it is consumed.
+    fn note_beginning(&mut self) {
+        let begun = self.transport.begun();
+        if begun.is_empty() && self.known.beginning == Beginning::None {
+            return;
+        }
+        let beginning = Beginning::new(begun);
+        self.learn(|known| known.beginning = beginning);
     }
 
     fn query(&mut self, query: &Query) -> Option<LinkEvent> {

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
+use data_encoding::BASE64;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use serde::{Deserialize, Serialize};
 
@@ -31,9 +32,43 @@ pub(super) struct Known {
     pub(super) said_ready: bool,
     /// The supervisor was told that it takes connections.
     pub(super) is_ready: bool,
-    /// The end of a line of which the beginning was read has not come yet.
-    pub(super) is_in_line: bool,
+    /// The beginning of a line whose end has not come yet.
+    pub(super) beginning: Beginning,
     pub(super) servers: Servers,
+}
+
+/// The beginning of a line that was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Beginning {
+    /// There is none.
+    #[default]
+    None,
+    /// These bytes, in base64: lines of Node's own kind are short, and none is lost.
+    Short(String),
+    /// Of a line of the program's own, too long to be written down: its end is skipped.
+    Long,
+}
+
+/// The longest beginning that is written down, in bytes.
+const MAX_BEGINNING: usize = 1024;
+
+impl Beginning {
+    pub(super) fn new(bytes: &[u8]) -> Self {
+        match bytes.len() {
+            0 => Self::None,
+            length if length <= MAX_BEGINNING => Self::Short(BASE64.encode(bytes)),
+            _ => Self::Long,
+        }
+    }
+
+    /// The bytes; none if the end is to be skipped.
+    pub(super) fn bytes(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::None => Some(Vec::new()),
+            Self::Short(text) => BASE64.decode(text.as_bytes()).ok(),
+            Self::Long => None,
+        }
+    }
 }
 
 /// The memory.
@@ -97,13 +132,16 @@ mod tests {
     fn what_is_written_is_read_by_another() {
         let memo = Memo::create().unwrap();
         assert_eq!(memo.read(), Known::default());
-        let mut known = Known { is_online: true, is_in_line: true, ..Known::default() };
+        let beginning = Beginning::new(&[b'x'; MAX_BEGINNING]);
+        let mut known = Known { is_online: true, beginning, ..Known::default() };
         // Numbers of servers only grow, and all of them fit.
         for _ in 0..10_000 {
             known.servers.open();
         }
         memo.write(&known);
-        known.is_in_line = false;
+        assert_eq!(memo.read().beginning.bytes(), Some(vec![b'x'; MAX_BEGINNING]));
+        known.beginning = Beginning::new(&[b'x'; MAX_BEGINNING + 1]);
+        assert_eq!(known.beginning.bytes(), None);
         memo.write(&known);
         let other = Memo::open(memo.as_fd().try_clone_to_owned().unwrap());
         assert_eq!(other.read(), known);

@@ -90,8 +90,9 @@ pub(in crate::link) fn adopt(
     settings: Arc<NodeSettings>,
 ) -> Result<Channel, RestoreError> {
     let mut channel = take_over(worker, descriptors, Facts { settings, port, credits })?;
-    if channel.known.is_in_line {
-        channel.transport.skip_line();
+    match channel.known.beginning.bytes() {
+        Some(begun) => channel.transport.restore(begun, Vec::new()),
+        None => channel.transport.skip_line(),
     }
     Ok(channel)
 }

@@ -117,9 +117,9 @@ impl Transport {
         self.skips = true;
     }
 
-    /// Whether the beginning of a line was consumed.
-    pub(super) fn is_in_line(&self) -> bool {
-        self.skips || !self.begun.is_empty()
+    /// The beginning of a line, as far as it has come.
+    pub(super) fn begun(&self) -> &[u8] {
+        &self.begun
     }
 
     /// The next line, if there is a whole one. It is looked at and not consumed.
