@@ -245,3 +245,21 @@ fn wrappers_are_refused_with_what_to_write_instead() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("write -- node --import tsx"), "{said}");
 }
+
+#[test]
+fn pings_take_no_connection_its_descriptor() {
+    // A ping each quarter of a second.
+    let primary =
+        with(NODE, 2, &["apps/http.js"]).arguments(&["--watchdog-timeout", "1s"]).start();
+    let mut fresh = client("fresh.js", primary.address(), &["--rate", "300"]);
+    fresh.wait_until_ready();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let seen = fresh.finish();
+    assert_eq!((&seen["failed"], &seen["moved"]), (&json!({}), &json!(0)), "{seen}");
+    let stopped = primary.stop();
+    assert_eq!(
+        (&stopped["refused"], &stopped["redispatched"]),
+        (&json!(0), &json!(0)),
+        "{stopped}"
+    );
+}

@@ -122,7 +122,9 @@ impl Harness {
         };
         loop {
             match harness.next_event() {
-                LinkEvent::Attached | LinkEvent::Session(SessionEvent::Ignored) => {}
+                LinkEvent::Attached
+                | LinkEvent::Pong
+                | LinkEvent::Session(SessionEvent::Ignored) => {}
                 LinkEvent::Ready => return harness,
                 other => panic!("{other:?}"),
             }

@@ -178,11 +178,10 @@ impl Channel {
                 self.answered(answered)
             }
             Line::HandleNack => {
-                // The answer to the question whether it answers pings at all.
-                if self.handed.is_empty() && !self.known.answers_pings {
+                let answered = self.handed.nack();
+                if answered == Answered::Pong && !self.known.answers_pings {
                     self.learn(|known| known.answers_pings = true);
                 }
-                let answered = self.handed.nack();
                 self.answered(answered)
             }
             Line::Accepted { ack, accepted } => {
@@ -193,7 +192,10 @@ impl Channel {
                 self.learn(|known| (known.is_online, known.is_bun) = (true, is_bun));
                 self.board.set_flag(SharedFlag::Hello);
                 self.prepare_handover();
-                self.answer(message::PING);
+                // Whether it answers pings shows before it listens, as it reads this before the answer to its query.
+                if self.settings.hand_over_by == HandOverBy::Listening {
+                    self.push_ping();
+                }
                 None
             }
             Line::Query(query) => self.query(&query),
@@ -235,6 +237,11 @@ impl Channel {
         }
     }
 
+    fn push_ping(&mut self) {
+        self.answer(message::PING);
+        self.handed.ping_sent(Timestamp::now());
+    }
+
     /// Writes down the beginning of a line, before it is consumed.
     fn note_beginning(&mut self) {
         let begun = self.transport.begun();
@@ -273,6 +280,7 @@ impl Channel {
     /// The program has a server open. The front's port counts; where connections come as messages, any.
     fn listening(&mut self, port: Option<i64>) -> Option<LinkEvent> {
         let is_front = port == Some(i64::from(self.port));
+        self.handed.forget_ping();
         if is_front || self.settings.hand_over_by != HandOverBy::Listening {
             self.learn(|known| known.listens = true);
         }
@@ -367,6 +375,12 @@ impl Dialect for Channel {
         self.known.is_ready
     }
 
+    /// A ping that isn't answered holds up connections, too.
+    fn waits_since(&self) -> Option<Timestamp> {
+        let ping = self.handed.ping_since().filter(|_| self.known.is_ready);
+        self.in_flight.oldest().into_iter().chain(ping).min()
+    }
+
     fn established(&self) -> u64 {
         self.board.get(Counter::Connections)
     }
@@ -376,7 +390,9 @@ impl Dialect for Channel {
         queue: &VecDeque<PendingConnection>,
         _: usize,
     ) -> Result<bool, ChannelError> {
-        let Some(first) = queue.front() else { return Ok(false) };
+        let Some(first) = queue.front().filter(|_| !self.handed.has_ping()) else {
+            return Ok(false);
+        };
         let seq = self.next_seq();
         let Some((line, end)) = &mut self.handover else { return Ok(false) };
         let begin = line.len();
@@ -443,9 +459,10 @@ impl Dialect for Channel {
     }
 
     fn ping(&mut self) -> Result<(), ChannelError> {
-        if self.known.answers_pings && !self.handed.has_ping() {
-            self.answer(message::PING);
-            self.handed.ping_sent();
+        let may_answer =
+            self.known.answers_pings || self.settings.hand_over_by != HandOverBy::Listening;
+        if may_answer && !self.handed.has_ping() {
+            self.push_ping();
         }
         self.transport.send_outgoing()
     }

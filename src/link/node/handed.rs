@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::protocol::ids::ConnectionId;
+use crate::protocol::ids::{ConnectionId, Timestamp};
 
 /// Lines with a descriptor that wait for an answer, the oldest first.
 #[derive(Debug, Default)]
@@ -15,6 +15,8 @@ pub(super) struct Handed {
     acknowledged: usize,
     /// Connections that are answered, since the worker's start.
     completed: u64,
+    /// When the ping was sent that waits for its answer.
+    ping_since: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,22 +54,33 @@ impl Handed {
     }
 
     /// A ping was sent.
-    pub(super) fn ping_sent(&mut self) {
+    pub(super) fn ping_sent(&mut self, now: Timestamp) {
+        self.ping_since = Some(now);
         self.push(What::Ping);
+    }
+
+    /// Since when a ping has waited for its answer.
+    pub(super) fn ping_since(&self) -> Option<Timestamp> {
+        self.ping_since
     }
 
     fn push(&mut self, what: What) {
         self.lines.push_back(Handover { what, is_done: false });
     }
 
-    /// Whether nothing waits for an answer.
-    pub(super) fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+    /// Whether a ping waits for its answer. No descriptor may be sent meanwhile: a stream glues a line without one and
+    /// the next line with one together, and Node gives the descriptor to the first of them.
+    pub(super) fn has_ping(&self) -> bool {
+        self.ping_since.is_some()
     }
 
-    /// Whether a ping waits for its answer.
-    pub(super) fn has_ping(&self) -> bool {
-        self.lines.iter().any(|line| line.what == What::Ping)
+    /// The worker has gone on without an answer to its ping: it answers none.
+    pub(super) fn forget_ping(&mut self) {
+        if self.ping_since.take().is_some() {
+            // It is the last line, since nothing follows it.
+            self.lines.pop_back();
+            self.acknowledged = self.acknowledged.min(self.lines.len());
+        }
     }
 
     /// The connection of the message with this number.
@@ -145,7 +158,10 @@ impl Handed {
     /// Those at the front that are done leave. One that is done before an older one waits for that.
     fn complete(&mut self) {
         while let Some(line) = self.lines.front().filter(|line| line.is_done) {
-            self.completed += u64::from(line.what != What::Ping);
+            match line.what {
+                What::Ping => self.ping_since = None,
+                What::Connection(..) => self.completed += 1,
+            }
             self.lines.pop_front();
             // It was answered without an ACK: Deno's answers may overtake.
             self.acknowledged = self.acknowledged.saturating_sub(1);
@@ -153,7 +169,12 @@ impl Handed {
     }
 
     /// As a primary before has left it: the connections with their numbers, and the count.
-    pub(super) fn restore(completed: u64, acknowledged: usize, lines: Vec<HandedLine>) -> Self {
+    pub(super) fn restore(
+        completed: u64,
+        acknowledged: usize,
+        lines: Vec<HandedLine>,
+        now: Timestamp,
+    ) -> Self {
         let lines: VecDeque<_> = lines
             .into_iter()
             .map(|(id, number, is_done)| Handover {
@@ -161,7 +182,8 @@ impl Handed {
                 is_done,
             })
             .collect();
-        Self { acknowledged: acknowledged.min(lines.len()), lines, completed }
+        let ping_since = lines.back().filter(|line| line.what == What::Ping).map(|_| now);
+        Self { acknowledged: acknowledged.min(lines.len()), lines, completed, ping_since }
     }
 
     /// For [`Handed::restore`].
@@ -205,12 +227,25 @@ mod tests {
     fn a_program_has_a_connection_with_the_ack() {
         let mut handed = Handed::default();
         handed.sent(id(1), None);
-        handed.ping_sent();
-        handed.sent(id(2), None);
+        handed.ping_sent(Timestamp(5));
         assert_eq!(handed.ack(), Answered::Taken);
+        assert_eq!((handed.has_ping(), handed.ping_since()), (true, Some(Timestamp(5))));
         assert_eq!(handed.nack(), Answered::Pong);
+        assert!(!handed.has_ping());
+        handed.sent(id(2), None);
         assert_eq!(handed.nack(), Answered::Refused(id(2)));
         assert_eq!((handed.completed(), handed.ack()), (2, Answered::Nothing));
+    }
+
+    #[test]
+    fn a_ping_that_is_not_answered_is_forgotten() {
+        let mut handed = Handed::default();
+        handed.ping_sent(Timestamp(5));
+        handed.forget_ping();
+        handed.forget_ping();
+        handed.sent(id(1), Some(1));
+        assert_eq!((handed.has_ping(), handed.ack()), (false, Answered::Nothing));
+        assert_eq!(handed.answer(1, true), Answered::Taken);
     }
 
     #[test]
@@ -225,7 +260,7 @@ mod tests {
         assert_eq!(handed.completed(), 2);
         handed.sent(id(3), Some(9));
         let (completed, acknowledged, lines) = handed.into_parts();
-        let mut handed = Handed::restore(completed, acknowledged, lines);
+        let mut handed = Handed::restore(completed, acknowledged, lines, Timestamp(7));
         handed.ack();
         assert_eq!(handed.answer(9, true), Answered::Taken);
         assert_eq!(handed.completed(), 3);

@@ -222,12 +222,12 @@ impl Node {
 impl Worker for Node {
     fn announce(&mut self) {
         self.write(r#"{"cmd":"NODE_CLUSTER","act":"online","seq":0}"#);
-        // It is asked whether it answers pings.
-        assert_eq!(self.line()["cmd"], "NODE_HANDLE");
-        self.write(r#"{"cmd":"NODE_HANDLE_NACK"}"#);
         if self.by_message {
             return self.write("\"ready\"");
         }
+        // It is asked whether it answers pings.
+        assert_eq!(self.line()["cmd"], "NODE_HANDLE");
+        self.write(r#"{"cmd":"NODE_HANDLE_NACK"}"#);
         let asked = format!(r#""port":{PORT},"addressType":4,"backlog":0,"seq":1"#);
         self.write(&format!(r#"{{"cmd":"NODE_CLUSTER","act":"queryServer","index":0,{asked}}}"#));
         let reply = self.line();
