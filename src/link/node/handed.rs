@@ -30,6 +30,10 @@ enum What {
     Connection(ConnectionId, Option<u64>),
     /// The question whether the event loop is alive, which is answered by NACK.
     Ping,
+    /// A socket that workers share, for the query with this number.
+    Shared(u64),
+    /// A connection of the primary's own.
+    Probe,
 }
 
 /// What an answer means.
@@ -43,6 +47,10 @@ pub(super) enum Answered {
     Refused(ConnectionId),
     /// The event loop is alive.
     Pong,
+    /// The worker has the socket for the query with this number.
+    Shares(u64),
+    /// The worker has not got the socket for the query with this number.
+    SharesNot(u64),
 }
 
 impl Handed {
@@ -54,6 +62,16 @@ impl Handed {
     /// A ping was sent.
     pub(super) fn ping_sent(&mut self) {
         self.push(What::Ping);
+    }
+
+    /// A socket that workers share was sent, for the query with this number.
+    pub(super) fn shared_sent(&mut self, query: u64) {
+        self.push(What::Shared(query));
+    }
+
+    /// A connection of the primary's own was sent.
+    pub(super) fn probe_sent(&mut self) {
+        self.push(What::Probe);
     }
 
     fn push(&mut self, what: What) {
@@ -78,7 +96,7 @@ impl Handed {
     fn connections(&self) -> impl Iterator<Item = (ConnectionId, Option<u64>)> {
         self.lines.iter().filter_map(|line| match line.what {
             What::Connection(id, number) => Some((id, number)),
-            What::Ping => None,
+            What::Ping | What::Shared(_) | What::Probe => None,
         })
     }
 
@@ -91,11 +109,14 @@ impl Handed {
     pub(super) fn ack(&mut self) -> Answered {
         let Some(line) = self.lines.get_mut(self.acknowledged) else { return Answered::Nothing };
         self.acknowledged += 1;
-        match line.what {
+        let answered = match line.what {
             What::Connection(_, Some(_)) => return Answered::Nothing,
-            What::Connection(_, None) | What::Ping => line.is_done = true,
-        }
-        let answered = if line.what == What::Ping { Answered::Pong } else { Answered::Taken };
+            What::Connection(_, None) => Answered::Taken,
+            What::Ping => Answered::Pong,
+            What::Shared(query) => Answered::Shares(query),
+            What::Probe => Answered::Nothing,
+        };
+        line.is_done = true;
         self.complete();
         answered
     }
@@ -108,6 +129,8 @@ impl Handed {
         let answered = match line.what {
             What::Connection(id, _) => Answered::Refused(id),
             What::Ping => Answered::Pong,
+            What::Shared(query) => Answered::SharesNot(query),
+            What::Probe => Answered::Nothing,
         };
         self.complete();
         answered
@@ -130,8 +153,16 @@ impl Handed {
 
     /// The worker has never received this connection.
     pub(super) fn withdraw(&mut self, id: ConnectionId) {
-        let is_it = |line: &Handover| matches!(line.what, What::Connection(it, _) if it == id);
-        if let Some(position) = self.lines.iter().rposition(is_it) {
+        self.remove(|what| matches!(what, What::Connection(it, _) if *it == id));
+    }
+
+    /// The worker has never received the socket for the query with this number.
+    pub(super) fn withdraw_shared(&mut self, query: u64) {
+        self.remove(|what| *what == What::Shared(query));
+    }
+
+    fn remove(&mut self, is_it: impl Fn(&What) -> bool) {
+        if let Some(position) = self.lines.iter().rposition(|line| is_it(&line.what)) {
             self.lines.remove(position);
             self.acknowledged -= usize::from(position < self.acknowledged);
         }
@@ -140,7 +171,7 @@ impl Handed {
     /// Those at the front that are done leave. One that is done before an older one waits for that.
     fn complete(&mut self) {
         while let Some(line) = self.lines.front().filter(|line| line.is_done) {
-            self.completed += u64::from(line.what != What::Ping);
+            self.completed += u64::from(matches!(line.what, What::Connection(..)));
             self.lines.pop_front();
             // It was answered without an ACK: Deno's answers may overtake.
             self.acknowledged = self.acknowledged.saturating_sub(1);
@@ -152,7 +183,11 @@ impl Handed {
         let lines: VecDeque<_> = lines
             .into_iter()
             .map(|(id, number, is_done)| Handover {
-                what: id.map_or(What::Ping, |id| What::Connection(id, number)),
+                what: match (id, number) {
+                    (Some(id), number) => What::Connection(id, number),
+                    (None, Some(query)) => What::Shared(query),
+                    (None, None) => What::Ping,
+                },
                 is_done,
             })
             .collect();
@@ -163,13 +198,16 @@ impl Handed {
     pub(super) fn into_parts(self) -> (u64, usize, Vec<HandedLine>) {
         let line = |line: Handover| match line.what {
             What::Connection(id, number) => (Some(id), number, line.is_done),
-            What::Ping => (None, None, line.is_done),
+            What::Shared(query) => (None, Some(query), line.is_done),
+            // The connection of a probe ends with this primary.
+            What::Ping | What::Probe => (None, None, line.is_done),
         };
         (self.completed, self.acknowledged, self.lines.into_iter().map(line).collect())
     }
 }
 
-/// A line as plain data: the connection, none for a ping; the number of its message; whether it is done.
+/// A line as plain data: the connection, none for a ping or a shared socket; the number of its message, or of the
+/// query that a shared socket is for; whether it is done.
 pub(super) type HandedLine = (Option<ConnectionId>, Option<u64>, bool);
 
 #[cfg(test)]
@@ -224,5 +262,23 @@ mod tests {
         handed.ack();
         assert_eq!(handed.answer(9, true), Answered::Taken);
         assert_eq!(handed.completed(), 3);
+    }
+
+    #[test]
+    fn a_shared_socket_is_there_with_the_ack_and_no_connection() {
+        let mut handed = Handed::default();
+        handed.shared_sent(5);
+        handed.probe_sent();
+        handed.shared_sent(6);
+        handed.sent(id(1), None);
+        handed.shared_sent(7);
+        handed.withdraw_shared(7);
+        assert_eq!(handed.ack(), Answered::Shares(5));
+        assert_eq!(handed.ack(), Answered::Nothing);
+        let (completed, acknowledged, lines) = handed.into_parts();
+        let mut handed = Handed::restore(completed, acknowledged, lines);
+        assert_eq!(handed.nack(), Answered::SharesNot(6));
+        assert_eq!((handed.ack(), handed.completed()), (Answered::Taken, 1));
+        assert!(handed.is_empty());
     }
 }

@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use serde::{Deserialize, Serialize};
 
+use crate::link::node::ports::Rights;
 use crate::link::node::servers::Servers;
 
 /// Its size in bytes.
@@ -34,6 +35,9 @@ pub(super) struct Known {
     /// The end of a line of which the beginning was read has not come yet.
     pub(super) is_in_line: bool,
     pub(super) servers: Servers,
+    /// What it may do.
+    #[serde(default)]
+    pub(super) rights: Rights,
 }
 
 /// The memory.
@@ -101,6 +105,12 @@ mod tests {
         // Numbers of servers only grow, and all of them fit.
         for _ in 0..10_000 {
             known.servers.open();
+        }
+        for number in 0..1000 {
+            let name = format!("{number}{}", "-".repeat(170));
+            if known.servers.can_share(&name, u64::MAX).is_ok() {
+                known.servers.share(&name, u64::MAX);
+            }
         }
         memo.write(&known);
         known.is_in_line = false;

@@ -20,10 +20,11 @@ use crate::protocol::scoreboard::Scoreboard;
 
 /// As plain data; its descriptors go to `descriptors`.
 pub fn into_snapshot(
-    channel: Channel,
+    mut channel: Channel,
     worker: WorkerId,
     descriptors: &mut Descriptors,
 ) -> NodeChannelSnapshot {
+    channel.refuse_unsent();
     let Channel { transport, in_flight, handed, memo, page, settings, port, seq, .. } = channel;
     let (socket, worker_end, begun, outgoing) = transport.into_parts();
     for (part, descriptor) in
