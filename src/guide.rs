@@ -13,6 +13,7 @@
 //! | [Metrics and alerts](metrics_and_alerts) | every metric |
 //! | [Load tests](load_tests) | many clients from one machine, and figures that mislead |
 //! | [systemd and containers](systemd_and_containers) | units, images, probes |
+//! | [Node programs](node_programs) | unmodified servers for Node as workers |
 //! | [Workers in Rust](workers_in_rust) | the library |
 //! | [Workers in any language](protocol) | the protocol |
 //! | [Coming from PM2](coming_from_pm2) | keys and commands |
@@ -95,6 +96,11 @@ pub mod load_tests {
 pub mod systemd_and_containers {
     #![doc = include_str!("guide/links.md")]
     #![doc = include_str!("guide/systemd-and-containers.md")]
+}
+
+pub mod node_programs {
+    #![doc = include_str!("guide/links.md")]
+    #![doc = include_str!("guide/node-programs.md")]
 }
 
 pub mod workers_in_rust {

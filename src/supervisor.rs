@@ -11,6 +11,7 @@ pub mod rollout;
 pub mod slot_life;
 pub mod sockets;
 pub mod watchdog;
+pub mod wrappers;
 
 // Carried out: one owner, and its tools.
 pub mod command;

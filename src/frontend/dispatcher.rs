@@ -448,6 +448,7 @@ impl Dispatcher {
             Ok(LinkEvent::Refused(connections)) => self.refused(worker, connections),
             Ok(LinkEvent::Session(event)) => self.session_event(worker, event),
             Ok(LinkEvent::Speaks(interface)) => self.decided(worker, interface),
+            Ok(LinkEvent::Left) => self.left(worker),
             Ok(LinkEvent::Note(note)) => {
                 self.commands.send_event(worker, SlotEventKind::Note(note))
             }
@@ -477,6 +478,16 @@ impl Dispatcher {
             self.programs.decided(worker, link, self.now);
         }
         self.commands.send_event(worker, SlotEventKind::Speaks(interface));
+    }
+
+    /// A worker has ended its channel: nothing more goes to it, and another one follows it.
+    fn left(&mut self, worker: WorkerId) {
+        if let Some(link) = self.routing.slots().any_link(worker) {
+            self.poller.remove(link.as_fd());
+        }
+        self.routing.slots().retire(worker, self.now);
+        self.routing.schedule_tick();
+        self.commands.send_event(worker, SlotEventKind::ReplaceMe);
     }
 
     fn session_event(&mut self, worker: WorkerId, event: SessionEvent) {

@@ -23,15 +23,15 @@ use crate::sessions::host::Sender;
 mod slot;
 mod snapshot;
 
-pub use slot::Overdue;
+pub use slot::{AckTimeout, Overdue};
 use slot::{Slot, SlotWorker, State};
 pub use snapshot::SlotsHandover;
 
 /// Timeouts and limits of slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotSettings {
-    /// A worker that hasn't acknowledged for so long is stalled.
-    pub ack_timeout: Duration,
+    /// How long workers may take to acknowledge.
+    pub ack_timeout: AckTimeout,
     /// Connections wait so long for the successor of a worker that died.
     pub slot_wait: Duration,
     /// Connections that wait for a slot, at most.
@@ -70,10 +70,10 @@ impl SlotTable {
         Self { slots: Vec::new(), settings, in_flight: 0, awaited_until: None }
     }
 
-    /// A worker that hasn't acknowledged for so long is stalled.
+    /// A native worker that hasn't acknowledged for so long is stalled.
     #[must_use]
     pub fn ack_timeout(&self) -> Duration {
-        self.settings.ack_timeout
+        self.settings.ack_timeout.native
     }
 
     /// Makes slots until there are so many; new ones are closed until a worker serves.
@@ -448,7 +448,8 @@ mod tests {
     #[test]
     fn workers_that_count_anything_make_no_slot_look_idle() {
         let second = Duration::from_secs(1);
-        let settings = SlotSettings { ack_timeout: second, slot_wait: second, queue: 4 };
+        let settings =
+            SlotSettings { ack_timeout: AckTimeout::same(second), slot_wait: second, queue: 4 };
         let mut slots = SlotTable::new(settings);
         for generation in 0..2 {
             let worker = WorkerId { slot: SlotId(0), generation: Generation(generation) };
@@ -463,7 +464,8 @@ mod tests {
     #[test]
     fn a_quarantined_worker_is_not_heard_though_its_message_was_reported_before() {
         let second = Duration::from_secs(1);
-        let settings = SlotSettings { ack_timeout: second, slot_wait: second, queue: 4 };
+        let settings =
+            SlotSettings { ack_timeout: AckTimeout::same(second), slot_wait: second, queue: 4 };
         let (mut slots, now) = (SlotTable::new(settings), Timestamp::now());
         let worker = WorkerId { slot: SlotId(0), generation: Generation(0) };
         let (link, mut inherit) = Link::native(1).unwrap();
@@ -479,7 +481,8 @@ mod tests {
     #[test]
     fn a_quarantined_worker_is_not_put_into_service_by_a_command_on_its_way() {
         let second = Duration::from_secs(1);
-        let settings = SlotSettings { ack_timeout: second, slot_wait: second, queue: 4 };
+        let settings =
+            SlotSettings { ack_timeout: AckTimeout::same(second), slot_wait: second, queue: 4 };
         let mut slots = SlotTable::new(settings);
         let worker = |generation| WorkerId { slot: SlotId(0), generation: Generation(generation) };
         for generation in 0..2 {

@@ -161,7 +161,7 @@ pub trait Dialect: Sized {
         // Messages that it sent before it died count.
         loop {
             match self.receive() {
-                Ok(LinkEvent::Nothing) | Err(_) => break,
+                Ok(LinkEvent::Nothing | LinkEvent::Left) | Err(_) => break,
                 Ok(LinkEvent::Refused(connections)) => recovered.untouched.extend(connections),
                 Ok(LinkEvent::Session(SessionEvent::Offered(offer))) => {
                     recovered.offered.push(*offer);

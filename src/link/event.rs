@@ -29,6 +29,8 @@ pub enum LinkEvent {
     ReplaceMe,
     /// A message about sessions.
     Session(SessionEvent),
+    /// The worker has ended its channel and goes on with the connections that it has.
+    Left,
     /// It is known now what the worker speaks. The descriptor to watch is another one since.
     Speaks(Interface),
     /// Something that the operator should know.
@@ -56,6 +58,8 @@ pub enum WorkerNote {
     NotAllowed,
     /// It was refused an address, since too many are open.
     TooManyPorts,
+    /// It runs on Bun, whose servers take no connections from a primary.
+    Bun,
     /// It has sent a line that is no JSON.
     Malformed,
     /// It has ignored so many messages that further ones were dropped.

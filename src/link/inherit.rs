@@ -42,7 +42,7 @@ pub struct WorkerFacts {
 }
 
 /// What the link of a worker has to know whose primary has died.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct AdoptedFacts {
     /// Connections that it may have unacknowledged.
     pub credits: usize,

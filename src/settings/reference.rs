@@ -11,7 +11,7 @@ pub(super) const FIRST_GROUP: &str = "General";
 const DEFAULT: &str = "[default: ";
 
 /// A value for each setting, in the syntax of a file, that differs from the default.
-const EXAMPLES: [(&str, &str); 87] = [
+const EXAMPLES: [(&str, &str); 91] = [
     ("name", "\"shop\""),
     ("workers", "8"),
     ("port", "8080"),
@@ -38,6 +38,10 @@ const EXAMPLES: [(&str, &str); 87] = [
     ("parallel", "2"),
     ("lameduck", "\"5s\""),
     ("orphan_timeout", "\"2m\""),
+    ("interface", "\"node\""),
+    ("node_message", "\"socket.io\""),
+    ("stop_signal", "\"TERM\""),
+    ("shutdown_with_message", "true"),
     ("drain", "\"close\""),
     ("drain_timeout", "\"1h\""),
     ("kill_timeout", "\"30s\""),

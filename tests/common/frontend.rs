@@ -13,7 +13,7 @@ use sticky_lb::internals::frontend::listener::{Listener, ListenerSettings};
 use sticky_lb::internals::frontend::placement::Placement;
 use sticky_lb::internals::frontend::query::{FrontendHandle, queries};
 use sticky_lb::internals::frontend::router::{Router, RouterSettings};
-use sticky_lb::internals::frontend::slot_table::{SlotSettings, SlotTable};
+use sticky_lb::internals::frontend::slot_table::{AckTimeout, SlotSettings, SlotTable};
 use sticky_lb::internals::frontend::snapshot::FrontendHandover;
 use sticky_lb::internals::link::Link;
 use sticky_lb::internals::link::inherit::Inherit;
@@ -94,7 +94,7 @@ impl<T: Send + 'static> Frontend<T> {
                 memory_capacity: NonZeroUsize::new(100).expect("a part of the frontend"),
                 memory_lifetime: Duration::from_secs(3_600),
             });
-            let (ack_timeout, slot_wait) = (patience, patience);
+            let (ack_timeout, slot_wait) = (AckTimeout::same(patience), patience);
             let table = SlotTable::new(SlotSettings { ack_timeout, slot_wait, queue: 256 });
             let settings = DispatcherSettings { max_held: 10_000, max_protected: 1_000, pace };
             let dispatcher =

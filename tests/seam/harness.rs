@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use sticky_lb::internals::link::interface::{Interface, InterfaceChoice};
 use sticky_lb::internals::link::seam::WorkerId;
 use sticky_lb::internals::supervisor::command::WorkerCommand;
 use sticky_lb::internals::supervisor::event::{Event, WorkerChange};
@@ -69,7 +70,11 @@ pub(crate) fn settings(workers: u16, directory: &Path) -> PoolSettings {
         credits: 1,
         slot_wait: Duration::from_secs(1),
         wait_ready: true,
+        interface: InterfaceChoice::Only(Interface::Native),
+        node: Arc::default(),
+        stop_signal: 2,
         lifecycle: LifecycleSettings {
+            signal_drain_timeout: TIMEOUT,
             listen_timeout: TIMEOUT,
             kill_timeout: Duration::from_secs(10),
             drain_timeout: TIMEOUT,

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use sticky_lb::internals::link::inherit::AdoptedFacts;
 use sticky_lb::internals::link::seam::{SlotCommand, SlotEventKind};
 use sticky_lb::protocol::message::{HELLO, PONG, READY, SESSIONS};
 use sticky_lb::protocol::scoreboard::{Counter, Scoreboard};
@@ -295,12 +296,13 @@ fn a_channel_of_something_else_is_none() {
     let id = worker(0, 0);
     let (_mover, channel) = FakeWorker::alone(id);
     let parts = channel.descriptors();
+    let facts = AdoptedFacts { credits: 1, ..AdoptedFacts::default() };
     for wrong in 0..3 {
         let mut descriptors = Descriptors::default();
         for (_, (part, fd)) in parts.iter().enumerate().filter(|(number, _)| *number != wrong) {
             descriptors.insert(part.name(id), fd.try_clone_to_owned().unwrap());
         }
-        let error = Link::adopt(id, &mut descriptors, 1).unwrap_err();
+        let error = Link::adopt(&facts, id, &mut descriptors).unwrap_err();
         assert!(matches!(error, RestoreError::Missing(_)), "{error}");
     }
     let mut descriptors = Descriptors::default();
@@ -308,6 +310,6 @@ fn a_channel_of_something_else_is_none() {
     parts.iter().for_each(|(part, _)| {
         descriptors.insert(part.name(id), null.as_fd().try_clone_to_owned().unwrap());
     });
-    let error = Link::adopt(id, &mut descriptors, 1).unwrap_err();
+    let error = Link::adopt(&facts, id, &mut descriptors).unwrap_err();
     assert!(matches!(error, RestoreError::Unusable { .. }), "{error}");
 }

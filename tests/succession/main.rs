@@ -29,6 +29,7 @@ use sticky_lb::internals::frontend::snapshot::FrontendHandover;
 use sticky_lb::internals::handover::descriptors::{Descriptors, WorkerPart};
 use sticky_lb::internals::handover::{decode, encode};
 use sticky_lb::internals::link::Link;
+use sticky_lb::internals::link::inherit::AdoptedFacts;
 use sticky_lb::internals::link::seam::{Counters, SlotCommand, SlotEvent, SlotEventKind, WorkerId};
 use sticky_lb::internals::link::snapshot::workers;
 use sticky_lb::internals::sessions::close_requests::PaceSettings;
@@ -197,8 +198,9 @@ impl Harness {
             descriptors.insert(name.clone(), copy(fd));
         }
         assert_eq!(workers(&descriptors).len(), found.len());
+        let facts = AdoptedFacts { credits: CREDITS, ..AdoptedFacts::default() };
         let adopt =
-            |worker: &WorkerId| (*worker, Link::adopt(*worker, &mut descriptors, CREDITS).unwrap());
+            |worker: &WorkerId| (*worker, Link::adopt(&facts, *worker, &mut descriptors).unwrap());
         let channels = found.iter().map(adopt).collect();
         self.succeed(FrontendHandover::after_crash(listener, page), channels).await;
     }

@@ -31,7 +31,7 @@ use crate::frontend::listener::{Listener, ListenerSettings};
 use crate::frontend::placement::Placement;
 use crate::frontend::query::queries;
 use crate::frontend::router::RouterSettings;
-use crate::frontend::slot_table::SlotSettings;
+use crate::frontend::slot_table::{AckTimeout, SlotSettings};
 use crate::handover::descriptors::Descriptors;
 use crate::handover::{decode, encode};
 use crate::link::Link;
@@ -187,7 +187,8 @@ fn dispatcher(
     });
     // Nobody is given up whose successor is slow to start.
     let slot_wait = 2 * TIMEOUT;
-    let slots = SlotSettings { ack_timeout: plan.ack_timeout, slot_wait, queue: 256 };
+    let ack_timeout = AckTimeout::same(plan.ack_timeout);
+    let slots = SlotSettings { ack_timeout, slot_wait, queue: 256 };
     let pace = PaceSettings { close_rate: 1_000.0, rebalance_rate: 1_000.0 };
     let settings = DispatcherSettings { max_held: 2_000, max_protected: 500, pace };
     let (_, queries) = queries().unwrap();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::link::connection::PendingConnection;
 use crate::link::error::ChannelError;
+use crate::link::interface::Interface;
 use crate::link::seam::WorkerId;
 use crate::link::{Delivery, Link};
 use crate::protocol::ids::{ConnectionId, SlotId, Timestamp};
@@ -43,6 +44,30 @@ pub(super) enum State {
     Closed,
 }
 
+/// A worker that hasn't acknowledged for so long is stalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AckTimeout {
+    /// A native worker, which acknowledges on a task of its own.
+    pub native: Duration,
+    /// A Node worker, which acknowledges in the event loop that its program computes in.
+    pub node: Duration,
+}
+
+impl AckTimeout {
+    /// The same for all.
+    #[must_use]
+    pub fn same(time: Duration) -> Self {
+        Self { native: time, node: time }
+    }
+
+    fn of(self, link: &Link) -> Duration {
+        match link.interface() {
+            Some(Interface::Node) => self.node,
+            _ => self.native,
+        }
+    }
+}
+
 /// A change that only time has made to a slot.
 #[derive(Debug)]
 pub enum Overdue {
@@ -70,8 +95,8 @@ impl SlotWorker {
     }
 
     /// Whether it has something that it should have acknowledged by now.
-    pub(super) fn is_overdue(&self, now: Timestamp, ack_timeout: Duration) -> bool {
-        self.link.waiting(now) >= Some(ack_timeout)
+    pub(super) fn is_overdue(&self, now: Timestamp, ack_timeout: AckTimeout) -> bool {
+        self.link.waiting(now) >= Some(ack_timeout.of(&self.link))
     }
 }
 
@@ -103,7 +128,7 @@ impl Slot {
     }
 
     /// A worker has answered: it is not stalled any more, unless it still has something that is overdue.
-    pub(super) fn answered(&mut self, worker: WorkerId, now: Timestamp, ack_timeout: Duration) {
+    pub(super) fn answered(&mut self, worker: WorkerId, now: Timestamp, ack_timeout: AckTimeout) {
         if self.state == State::Stalled(worker)
             && self.worker(worker).is_some_and(|found| !found.is_overdue(now, ack_timeout))
         {
@@ -150,7 +175,7 @@ impl Slot {
         &mut self,
         id: SlotId,
         now: Timestamp,
-        ack_timeout: Duration,
+        ack_timeout: AckTimeout,
     ) -> Vec<Overdue> {
         let mut overdue = self.left_behind(now, ack_timeout);
         overdue.extend(self.overdue(id, now, ack_timeout));
@@ -159,7 +184,7 @@ impl Slot {
 
     /// Connections that workers which no longer serve have not received: one that was replaced since it
     /// had stalled has years to drain, and its last clients haven't.
-    fn left_behind(&mut self, now: Timestamp, ack_timeout: Duration) -> Vec<Overdue> {
+    fn left_behind(&mut self, now: Timestamp, ack_timeout: AckTimeout) -> Vec<Overdue> {
         let serving = self.state.worker();
         let others =
             self.workers.iter_mut().filter(|one| Some(one.id) != serving && !one.quarantined);
@@ -168,7 +193,7 @@ impl Slot {
         freed.filter(|it| matches!(it, Overdue::Stalled(_, freed) if !freed.is_empty())).collect()
     }
 
-    fn overdue(&mut self, id: SlotId, now: Timestamp, ack_timeout: Duration) -> Option<Overdue> {
+    fn overdue(&mut self, id: SlotId, now: Timestamp, ack_timeout: AckTimeout) -> Option<Overdue> {
         match self.state {
             State::Vacant { until } if now >= until => {
                 self.state = State::Closed;
@@ -187,7 +212,7 @@ impl Slot {
         &mut self,
         worker: WorkerId,
         now: Timestamp,
-        ack_timeout: Duration,
+        ack_timeout: AckTimeout,
     ) -> Option<Overdue> {
         let serving = self.worker(worker)?;
         if !serving.is_overdue(now, ack_timeout) {

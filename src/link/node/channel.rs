@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::handover::descriptors::WorkerPart;
 use crate::link::connection::PendingConnection;
@@ -151,6 +152,19 @@ impl Channel {
         }
     }
 
+    /// Asks whether the event loop is alive, if there is room: by a connection that is none, to a server that there
+    /// is not, which the worker refuses and closes. Without a descriptor, such a line would be given that of the
+    /// next line, where the worker reads both at once.
+    fn send_ping(&mut self) -> Result<(), ChannelError> {
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+        let seq = self.next_seq();
+        if self.transport.send_with(&message::ping(seq), socket.as_fd())? {
+            self.handed.ping_sent();
+        }
+        Ok(())
+    }
+
     /// Says that a server is not opened.
     fn refuse(&mut self, query: u64, reason: Errno) {
         let seq = self.next_seq();
@@ -166,12 +180,38 @@ impl Channel {
         }
     }
 
-    /// Asks whether the event loop is alive, if the worker answers that.
-    fn push_ping(&mut self) {
-        if self.known.answers_pings {
-            self.answer(message::PING);
-            self.handed.ping_sent();
+    /// Answers are taken together; anything else comes alone.
+    fn receive_lines(&mut self) -> Result<LinkEvent, ChannelError> {
+        if self.asked.take().is_some() {
+            // Nobody answers it: its worker is dead.
+            self.consume()?;
         }
+        let completed = self.handed.completed();
+        let mut event = None;
+        while event.is_none()
+            && let Some(line) = self.transport.next_line()?
+        {
+            event = self.take(line);
+        }
+        if event.is_none() && self.transport.has_beginning() {
+            if !self.known.is_in_line {
+                self.learn(|known| known.is_in_line = true);
+            }
+            self.transport.keep_beginning()?;
+        }
+        let has_read = self.transport.has_read();
+        if self.asked.is_none() {
+            self.consume()?;
+        }
+        if let Some(event) = event {
+            return Ok(event);
+        }
+        let more = self.handed.completed() - completed;
+        Ok(match (more, has_read) {
+            (0, false) => LinkEvent::Nothing,
+            (0, true) => SessionEvent::Ignored.into(),
+            (more, _) => LinkEvent::Acknowledged(more),
+        })
     }
 
     fn take(&mut self, line: Line) -> Option<LinkEvent> {
@@ -181,14 +221,14 @@ impl Channel {
                 self.answered(answered)
             }
             Line::HandleNack => {
-                // The answer to the question whether it answers pings at all.
-                if self.handed.is_empty() && !self.known.answers_pings {
-                    self.learn(|known| known.answers_pings = true);
-                }
                 let answered = self.handed.nack();
                 self.answered(answered)
             }
             Line::Accepted { ack, accepted } => {
+                // No connection has this number: it answers pings.
+                if !accepted && !self.known.answers_pings && self.handed.connection(ack).is_none() {
+                    self.learn(|known| known.answers_pings = true);
+                }
                 let answered = self.handed.answer(ack, accepted);
                 self.answered(answered)
             }
@@ -196,7 +236,10 @@ impl Channel {
                 self.learn(|known| (known.is_online, known.is_bun) = (true, is_bun));
                 self.board.set_flag(SharedFlag::Hello);
                 self.prepare_handover();
-                self.answer(message::PING);
+                if !is_bun {
+                    // To see whether it answers. If the channel has ended, its reader says so.
+                    let _ = self.send_ping();
+                }
                 self.probes.begin(Timestamp::now());
                 None
             }
@@ -249,6 +292,11 @@ impl Channel {
     }
 
     fn query(&mut self, query: Box<Query>) -> Option<LinkEvent> {
+        if self.known.is_bun && self.settings.hand_over_by == HandOverBy::Listening {
+            // It would end with the first connection (1.4).
+            self.refuse(query.seq, Errno::OPNOTSUPP);
+            return Some(LinkEvent::Note(WorkerNote::Bun));
+        }
         match query::answer(&query, self.port, self.settings.ticket_keys.as_str()) {
             query::Answer::Front { data } => {
                 let seq = self.next_seq();
@@ -419,14 +467,26 @@ impl Channel {
         self.in_flight.withdraw(id)
     }
 
-    /// Whether this line, which the worker has not received, was one with a shared socket. That is sent again.
-    fn take_back_shared(&mut self, line: &[u8]) -> bool {
-        let Some(query) = message::answered_by(line) else { return false };
-        self.handed.withdraw_shared(query);
-        if !self.openings.send_again(query) {
-            self.refuse(query, Errno::MFILE);
+    /// Whether this line, which the worker has not received, had a descriptor of the primary's own. A shared socket is
+    /// sent again.
+    fn take_back_own(&mut self, line: &[u8]) -> bool {
+        if let Some(query) = message::answered_by(line) {
+            self.handed.withdraw_shared(query);
+            if !self.openings.send_again(query) {
+                self.refuse(query, Errno::MFILE);
+            }
+            return true;
         }
-        true
+        if message::is_ping(line) {
+            self.handed.withdraw_ping();
+            return true;
+        }
+        let by_message = self.settings.hand_over_by != HandOverBy::Listening;
+        let is_probe = by_message && self.handover.as_ref().is_some_and(|(begin, _)| begin == line);
+        if is_probe {
+            self.handed.withdraw_probe();
+        }
+        is_probe
     }
 
     /// The connection that was sent with this line. In cluster lines the number says it; lines with a message of the
@@ -516,38 +576,12 @@ impl Dialect for Channel {
         Ok(sent)
     }
 
-    /// Answers are taken together; anything else comes alone.
     fn receive(&mut self) -> Result<LinkEvent, ChannelError> {
-        if self.asked.take().is_some() {
-            // Nobody answers it: its worker is dead.
-            self.consume()?;
+        match self.receive_lines() {
+            // A program may leave its primary, and a runtime does so when it ends.
+            Err(ChannelError::Closed) => Ok(LinkEvent::Left),
+            received => received,
         }
-        let completed = self.handed.completed();
-        let mut event = None;
-        while event.is_none()
-            && let Some(line) = self.transport.next_line()?
-        {
-            event = self.take(line);
-        }
-        if event.is_none() && self.transport.has_beginning() {
-            if !self.known.is_in_line {
-                self.learn(|known| known.is_in_line = true);
-            }
-            self.transport.keep_beginning()?;
-        }
-        let has_read = self.transport.has_read();
-        if self.asked.is_none() {
-            self.consume()?;
-        }
-        if let Some(event) = event {
-            return Ok(event);
-        }
-        let more = self.handed.completed() - completed;
-        Ok(match (more, has_read) {
-            (0, false) => LinkEvent::Nothing,
-            (0, true) => SessionEvent::Ignored.into(),
-            (more, _) => LinkEvent::Acknowledged(more),
-        })
     }
 
     fn complete(
@@ -568,15 +602,13 @@ impl Dialect for Channel {
             let whole = line.strip_suffix(b"\n").unwrap_or(line);
             match self.take_back_line(whole) {
                 Some(connection) => taken.push(connection),
-                None if self.take_back_shared(whole) => {}
+                None if self.take_back_own(whole) => {}
                 None => again.push(line),
             }
         }
         taken.reverse();
         again.reverse();
         self.transport.push_front(again.concat());
-        // Its answer shows that the worker goes on.
-        self.push_ping();
         taken
     }
 
@@ -590,11 +622,10 @@ impl Dialect for Channel {
     }
 
     fn ping(&mut self) -> Result<(), ChannelError> {
-        if !self.transport.has_outgoing() {
-            self.push_ping();
-            self.transport.send_outgoing()?;
+        if self.known.answers_pings && !self.handed.has_ping() {
+            self.send_ping()?;
         }
-        Ok(())
+        self.send_outgoing()
     }
 
     fn has_outgoing(&self) -> bool {

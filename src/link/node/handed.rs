@@ -28,7 +28,7 @@ struct Handover {
 enum What {
     /// A connection with the number of its message; one that its program takes has none and is done with the ACK.
     Connection(ConnectionId, Option<u64>),
-    /// The question whether the event loop is alive, which is answered by NACK.
+    /// The question whether the event loop is alive.
     Ping,
     /// A socket that workers share, for the query with this number.
     Shared(u64),
@@ -79,8 +79,14 @@ impl Handed {
     }
 
     /// Whether nothing waits for an answer.
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.lines.is_empty()
+    }
+
+    /// Whether a ping waits for its answer.
+    pub(super) fn has_ping(&self) -> bool {
+        self.lines.iter().any(|line| line.what == What::Ping)
     }
 
     /// The connection of the message with this number.
@@ -159,6 +165,16 @@ impl Handed {
     /// The worker has never received the socket for the query with this number.
     pub(super) fn withdraw_shared(&mut self, query: u64) {
         self.remove(|what| *what == What::Shared(query));
+    }
+
+    /// The worker has never received the last ping.
+    pub(super) fn withdraw_ping(&mut self) {
+        self.remove(|what| *what == What::Ping);
+    }
+
+    /// The worker has never received the last connection of the primary's own.
+    pub(super) fn withdraw_probe(&mut self) {
+        self.remove(|what| *what == What::Probe);
     }
 
     fn remove(&mut self, is_it: impl Fn(&What) -> bool) {

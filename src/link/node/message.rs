@@ -20,10 +20,10 @@ const HANDLE_ACK: &[u8] = b"{\"cmd\":\"NODE_HANDLE_ACK\"}";
 /// A line to a worker that sends a descriptor upwards: until then it withholds everything else.
 pub(super) const ACK_OF_HANDLE: &[u8] = HANDLE_ACK;
 
-/// A line without a descriptor, though its kind carries one: every Node answers with a NACK, which shows
-/// that its event loop is alive.
-pub(super) const PING: &[u8] =
-    b"{\"cmd\":\"NODE_HANDLE\",\"type\":\"net.Native\",\"msg\":{\"cmd\":\"NODE_CLUSTER\"}}";
+/// How a line begins that hands a connection to a server that no worker has: every Node refuses and closes it, which
+/// shows that its event loop is alive.
+const PING: &str = "{\"cmd\":\"NODE_HANDLE\",\"type\":\"net.Native\",\"msg\":{\"cmd\":\"NODE_CLUSTER\",\
+     \"act\":\"newconn\",\"key\":\"ping\",\"seq\":";
 
 /// A line of a worker.
 #[derive(Debug, PartialEq)]
@@ -251,6 +251,16 @@ pub(super) fn new_connection(key: &str) -> (Vec<u8>, &'static [u8]) {
     (begin.into_bytes(), b"}}")
 }
 
+/// A ping with this number, with the end of its line. A socket that nobody is connected to goes with it.
+pub(super) fn ping(seq: u64) -> Vec<u8> {
+    format!("{PING}{seq}}}}}\n").into_bytes()
+}
+
+/// Whether this is a line of [`ping`].
+pub(super) fn is_ping(line: &[u8]) -> bool {
+    line.starts_with(PING.as_bytes())
+}
+
 /// A line that hands a connection to the program itself, with its own message, which is JSON.
 pub(super) fn socket(message: &str) -> Vec<u8> {
     format!("{{\"cmd\":\"NODE_HANDLE\",\"type\":\"net.Socket\",\"msg\":{message}}}").into_bytes()
@@ -368,7 +378,8 @@ mod tests {
             })
         );
         assert_eq!(answered_by(&line), Some(5));
-        assert_eq!(answered_by(PING), None);
+        assert_eq!(answered_by(&ping(3)), None);
+        assert!(is_ping(&ping(3)) && !is_ping(&line));
         let (mut line, end) = new_connection("a\"b");
         line.extend(b"7");
         line.extend(end);
@@ -377,7 +388,7 @@ mod tests {
             json!({"cmd": "NODE_CLUSTER", "act": "newconn", "key": "a\"b", "seq": 7})
         );
         assert_eq!(text(&socket(r#"{"type":"x"}"#))["msg"]["type"], "x");
-        for line in [acknowledged(1, 2), PING.to_vec(), ACK_OF_HANDLE.to_vec()] {
+        for line in [acknowledged(1, 2), ping(3), ACK_OF_HANDLE.to_vec()] {
             assert!(text(&line)["cmd"].is_string());
         }
     }

@@ -215,7 +215,8 @@ impl Fleet {
     /// The error of a pool whose workers never became ready.
     pub(super) fn never_ready(&mut self) -> PoolError {
         let (slot, reason) = self.history.last_failure.take().unwrap_or_default();
-        PoolError::NeverReady { slot, reason: reason + &self.hints.no_worker() }
+        let words = self.settings.command.words();
+        PoolError::NeverReady { slot, reason: reason + &self.hints.no_worker(&words) }
     }
 
     fn stop(&self, worker: WorkerId) {

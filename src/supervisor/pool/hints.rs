@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crate::link::event::WorkerNote;
 use crate::link::seam::WorkerId;
 use crate::supervisor::ended::EndedConnections;
+use crate::supervisor::wrappers;
 
 /// What follows the reason why no worker became ready.
 const NO_WORKER: &str = ", and no worker ever attached: COMMAND has to be a worker, which takes its connections from sticky-lb \
@@ -35,14 +36,15 @@ impl Hints {
     }
 
     /// The rest of the reason why no worker became ready: the command is none, or listens elsewhere.
-    pub(super) fn no_worker(&self) -> String {
-        match self.other_port {
-            Some(port) => format!(
+    pub(super) fn no_worker(&self, command: &[String]) -> String {
+        match (wrappers::advice(command), self.other_port) {
+            (Some(advice), _) => format!(": {advice}"),
+            (None, Some(port)) => format!(
                 ": its program listens on port {port}, and clients come by another; start with --port {port}, or \
                  let the program listen on the port in its variable PORT"
             ),
-            None if self.has_attached => String::new(),
-            None => NO_WORKER.to_owned(),
+            (None, None) if self.has_attached => String::new(),
+            (None, None) => NO_WORKER.to_owned(),
         }
     }
 
@@ -75,6 +77,10 @@ impl Hints {
             WorkerNote::TooManyPorts => tracing::warn!(
                 slot,
                 "worker's program was refused an address: workers share too many beside the primary's port",
+            ),
+            WorkerNote::Bun => tracing::warn!(
+                slot,
+                "worker's program was refused its server: Bun's servers take no connections from a primary",
             ),
             WorkerNote::Malformed => {
                 tracing::warn!(slot, "worker has sent a line that is no JSON: ignored");

@@ -11,6 +11,7 @@ mod spare;
 mod walk;
 
 const SETTINGS: LifecycleSettings = LifecycleSettings {
+    signal_drain_timeout: Duration::from_secs(30),
     listen_timeout: Duration::from_secs(3),
     kill_timeout: Duration::from_secs(10),
     drain_timeout: Duration::from_secs(60),

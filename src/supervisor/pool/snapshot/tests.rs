@@ -1,11 +1,14 @@
 //! Everything that a pool knows is in its snapshot, and comes back from it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
 use crate::handover::pool::WorkerMessageSnapshot;
-use crate::handover::{assert_is_format, decode, encode};
+use crate::handover::{Carry, assert_is_format, decode, encode};
+use crate::link::interface::{Interface, InterfaceChoice};
+use crate::link::node::settings::{HandOverBy, NodeSettings, TicketKeys};
 use crate::protocol::drain::DrainMode;
 use crate::protocol::ids::Generation;
 use crate::supervisor::autoscale::{AutoscaleSettings, LoadMeasure};
@@ -47,6 +50,7 @@ fn command(release: &str) -> WorkerCommand {
 
 fn lifecycle() -> LifecycleSettings {
     LifecycleSettings {
+        signal_drain_timeout: Duration::from_secs(7),
         listen_timeout: Duration::from_secs(3),
         kill_timeout: Duration::from_secs(10),
         drain_timeout: Duration::from_secs(60),
@@ -59,6 +63,14 @@ fn lifecycle() -> LifecycleSettings {
 
 fn settings(release: &str) -> PoolSettings {
     PoolSettings {
+        interface: InterfaceChoice::Only(Interface::Node),
+        node: Arc::new(NodeSettings {
+            wait_ready: true,
+            hand_over_by: HandOverBy::Message("\"x\"".to_owned()),
+            shutdown_message: Some("\"shutdown\"".to_owned()),
+            ticket_keys: TicketKeys::restore("00ff".to_owned()),
+        }),
+        stop_signal: 2,
         workers: 6,
         configured_workers: 5,
         weights: vec![1.0, 0.1 + 0.2],
