@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use common::{Builder, Primary, TIMEOUT, eventually, process};
@@ -20,9 +21,13 @@ fn node(workers: u16, name: &str, arguments: &[&str]) -> Builder {
     Primary::with_workers(workers).worker(&[&["node", program.as_str()], arguments].concat())
 }
 
-/// A port that is free now.
+/// A port that is free now, of those that the kernel gives to no client.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + (std::process::id() % 500) as u16 * 20;
+    let ports = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed));
+    let mut free = ports.take(20).filter(|port| TcpListener::bind(("::", *port)).is_ok());
+    free.next().expect("a free port")
 }
 
 /// The body of the answer to a request.
@@ -190,15 +195,15 @@ fn a_program_that_listens_elsewhere_alone_is_told_which_port() {
 
 #[test]
 fn a_program_that_says_nothing_is_ready_when_it_takes_a_connection() {
-    for (delay, most) in [("0", 2), ("700", 5)] {
+    for (delay, most) in [("0", 1), ("700", 4)] {
         let primary = node(2, "by-message.js", &[delay, "sticky:connection"])
             .arguments(&["--node-message", "socket.io"])
             .start();
         for _ in 0..20 {
             let found = found(&primary);
-            // Its channel, the client, and the probes that came too early.
+            // Its two channels, the client, and the probes that came too early.
             let left = found["sockets"].as_u64().unwrap();
-            assert!(left <= 2 + most, "{left} sockets after {delay} ms");
+            assert!(left <= 3 + most, "{left} sockets after {delay} ms");
         }
         primary.stop();
     }
@@ -213,7 +218,7 @@ fn a_program_that_takes_no_connection_is_not_ready() {
             "--listen-timeout",
             "1s",
             "--max-restarts",
-            "0",
+            "1",
         ])
         .run();
     assert_ne!(code, Some(0));
