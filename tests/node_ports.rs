@@ -226,7 +226,7 @@ fn a_program_that_takes_no_connection_is_not_ready() {
 }
 
 #[test]
-fn a_probe_is_sent_after_an_upgrade_and_a_crash_too() {
+fn a_program_is_probed_by_the_next_primary_after_a_crash_too() {
     let primary = node(1, "by-message.js", &["2500", "sticky:balance"])
         .arguments(&["--node-message", "sticky-balance"])
         .start_listening();
