@@ -184,7 +184,7 @@ fn a_worker_of_another_user_gets_what_that_may_have() {
 fn a_program_that_listens_elsewhere_alone_is_told_which_port() {
     let other = free_port();
     let (code, log) = node(1, "elsewhere.js", &[&other.to_string()])
-        .arguments(&["--listen-timeout", "1s", "--max-restarts", "1"])
+        .arguments(&["--listen-timeout", "4s", "--max-restarts", "1"])
         .run();
     assert_ne!(code, Some(0));
     let hint = format!(
