@@ -12,6 +12,7 @@ pub mod listener;
 pub mod memory;
 pub mod placement;
 pub mod poller;
+mod programs;
 pub mod query;
 mod restored;
 pub mod router;

@@ -25,6 +25,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::{ConnectionId, Timestamp, WorkerId};
@@ -60,6 +62,7 @@ use event::LinkEvent;
 use in_flight::InFlight;
 use inherit::{AdoptedFacts, Inherit, WorkerFacts};
 use interface::{Interface, InterfaceChoice};
+use node::ports::SharedSocket;
 use recovered::Recovered;
 use undecided::Undecided;
 
@@ -405,6 +408,49 @@ impl Link {
     /// Sessions that [`Link::take_back`] has found, which another primary had sent.
     pub fn take_found(&mut self) -> Vec<PendingConnection> {
         each!(self, it => it.take_found())
+    }
+
+    /// Answers a [`LinkEvent::Listen`]: with the socket, or the reason why there is none. To be called before
+    /// anything else is received.
+    ///
+    /// # Errors
+    ///
+    /// If the worker has closed its end or the kernel failed.
+    pub fn opened(&mut self, socket: Result<SharedSocket, Errno>) -> Result<(), ChannelError> {
+        match self {
+            Self::Node(node) => node.opened(socket),
+            _ => Ok(()),
+        }
+    }
+
+    /// The names of the shared sockets that its program has open.
+    #[must_use]
+    pub fn shared_ports(&self) -> Vec<String> {
+        match self {
+            Self::Node(node) => node.shared_ports(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// When [`Link::probe`] is to be called, if its program may have to be probed.
+    #[must_use]
+    pub fn next_probe(&self, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            Self::Node(node) => node.next_probe(now),
+            _ => None,
+        }
+    }
+
+    /// Looks whether its program has taken a connection of the primary's own, and sends the next one if it is due.
+    ///
+    /// # Errors
+    ///
+    /// If the worker has closed its end or the kernel failed.
+    pub fn probe(&mut self, now: Timestamp) -> Result<Option<LinkEvent>, ChannelError> {
+        match self {
+            Self::Node(node) => node.probe(now),
+            _ => Ok(None),
+        }
     }
 
     /// Notes how many of its sessions are protected. No system call.

@@ -291,7 +291,11 @@ impl Primary {
         let (frontend_handle, queries) =
             queries().map_err(start("make the way in for questions"))?;
         let slots = pool.slots(&config);
-        let frontend = frontend::start(self.frontend, &config, slots, commands, queries)
+        let mut before = self.frontend;
+        if let Some(store) = &store {
+            before.keep_ports_in(Box::new(store.clone()));
+        }
+        let frontend = frontend::start(before, &config, slots, commands, queries)
             .map_err(start("start the frontend's thread"))?;
 
         let (pool_handle, pool_orders) = PoolHandle::new();

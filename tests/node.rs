@@ -249,8 +249,7 @@ fn wrappers_are_refused_with_what_to_write_instead() {
 #[test]
 fn pings_take_no_connection_its_descriptor() {
     // A ping each quarter of a second.
-    let primary =
-        with(NODE, 2, &["apps/http.js"]).arguments(&["--watchdog-timeout", "1s"]).start();
+    let primary = with(NODE, 2, &["apps/http.js"]).arguments(&["--watchdog-timeout", "1s"]).start();
     let mut fresh = client("fresh.js", primary.address(), &["--rate", "300"]);
     fresh.wait_until_ready();
     std::thread::sleep(std::time::Duration::from_secs(3));

@@ -23,6 +23,7 @@ use crate::frontend::arrivals::{Arrivals, Taken};
 use crate::frontend::lines::{self, RedispatchReason};
 use crate::frontend::placement::Slots;
 use crate::frontend::poller::{Poller, Source};
+use crate::frontend::programs::Programs;
 use crate::frontend::query::{Client, FrontendFacts, Queries, Query, RouteExplanation};
 use crate::frontend::restored::RestoredFlags;
 use crate::frontend::router::{Explanation, Router};
@@ -33,6 +34,7 @@ use crate::link::connection::PendingConnection;
 use crate::link::error::ChannelError;
 use crate::link::event::{LinkEvent, SessionEvent};
 use crate::link::interface::Interface;
+use crate::link::node::ports::PortRequest;
 use crate::link::seam::{CommandReceiver, SlotCommand, SlotEventKind, WorkerId};
 use crate::link::{Attached, Link};
 use crate::protocol::ids::{SlotId, Timestamp};
@@ -103,6 +105,7 @@ pub struct Dispatcher {
     arrivals: Arrivals,
     routing: Routing,
     broker: Broker,
+    programs: Programs,
     mode: Mode,
     restored: RestoredFlags,
     /// The time of this turn.
@@ -172,6 +175,7 @@ impl Dispatcher {
             arrivals,
             routing,
             broker,
+            programs: Programs::new(before.ports),
             mode: Mode::Waiting,
             restored: RestoredFlags::new(before.slots.quarantined, before.slots.stalled),
         })
@@ -188,6 +192,9 @@ impl Dispatcher {
             self.step(self.timeout(), &mut ready)?;
         }
         let has_ended = matches!(self.mode, Mode::Ended);
+        if has_ended {
+            self.programs.end();
+        }
         Ok((!has_ended).then(|| Box::new(self.into_handover())))
     }
 
@@ -245,11 +252,13 @@ impl Dispatcher {
             page: tally.shared,
             is_successor: true,
             record_key,
+            ports: self.programs.into_ports(),
         }
     }
 
     fn timeout(&self) -> Option<Duration> {
         let due = self.routing.next_due().chain(self.broker.next_due());
+        let due = due.chain(self.programs.next_due());
         let next = due.chain(self.arrivals.paused_until()).min()?;
         Some(next.since(self.now))
     }
@@ -276,6 +285,9 @@ impl Dispatcher {
             self.tick()?;
         }
         self.broker.run_due(&mut self.routing);
+        for (worker, event) in self.programs.run_due(self.routing.slots(), self.now) {
+            self.handle(worker, event);
+        }
         // That connections are accepted also says that all workers are attached that are left.
         if self.mode.accepts() && self.broker.finish_recovery(&mut self.routing) {
             self.routing.count_lost();
@@ -410,8 +422,20 @@ impl Dispatcher {
     /// Reads one message of a worker, and says whether there was one. The poller reports the worker again
     /// if there are more.
     fn listen_to(&mut self, worker: WorkerId) -> bool {
-        match self.routing.slots().receive(worker, self.now) {
-            Ok(LinkEvent::Nothing) => return false,
+        let event = self.routing.slots().receive(worker, self.now);
+        if matches!(event, Ok(LinkEvent::Nothing)) {
+            return false;
+        }
+        self.handle(worker, event);
+        self.broker.resume_link(&mut self.routing, worker);
+        // It is not stalled, so that what waits for it can be sent.
+        self.routing.flush_later(worker.slot);
+        true
+    }
+
+    fn handle(&mut self, worker: WorkerId, event: Result<LinkEvent, ChannelError>) {
+        match event {
+            Ok(LinkEvent::Nothing) => {}
             // The next look at the slot completes them.
             Ok(LinkEvent::Acknowledged(_)) => {}
             Ok(LinkEvent::Attached) => self.commands.send_event(worker, SlotEventKind::Attached),
@@ -431,18 +455,27 @@ impl Dispatcher {
             Ok(LinkEvent::App(message)) => {
                 self.commands.send_event(worker, SlotEventKind::App(message));
             }
+            Ok(LinkEvent::Listen(request)) => self.listen(worker, &request),
+            Ok(LinkEvent::StoppedListening(name)) => {
+                self.programs.stopped_listening(worker, &name);
+            }
             Err(error) => self.quarantine(worker, error),
         }
-        self.broker.resume_link(&mut self.routing, worker);
-        // It is not stalled, so that what waits for it can be sent.
-        self.routing.flush_later(worker.slot);
-        true
+    }
+
+    fn listen(&mut self, worker: WorkerId, request: &PortRequest) {
+        match self.programs.listen(self.routing.slots(), worker, request) {
+            Ok(None) => {}
+            Ok(Some(note)) => self.commands.send_event(worker, SlotEventKind::Note(note)),
+            Err(error) => self.quarantine(worker, error),
+        }
     }
 
     /// The link has gone on with one of its two channels: that is watched from now on.
     fn decided(&mut self, worker: WorkerId, interface: Interface) {
         if let Some(link) = self.routing.slots().any_link(worker) {
             watch(&self.poller, worker, link);
+            self.programs.decided(worker, link, self.now);
         }
         self.commands.send_event(worker, SlotEventKind::Speaks(interface));
     }
@@ -521,7 +554,10 @@ impl Dispatcher {
 
     fn handle_command(&mut self, command: SlotCommand) {
         match command {
-            SlotCommand::Accept => self.mode.accept(),
+            SlotCommand::Accept => {
+                self.mode.accept();
+                self.programs.all_attached();
+            }
             SlotCommand::Rank(slots) => self.rank(&slots),
             SlotCommand::Attach(worker, attached) => self.attach(worker, *attached),
             SlotCommand::Serve(worker) => self.serve(worker),
@@ -585,6 +621,7 @@ impl Dispatcher {
             return self.routing.slots().quarantine(worker, self.now);
         }
         watch(&self.poller, worker, link);
+        self.programs.attached(worker, link, self.now);
         if link.is_resyncing() {
             self.broker.expect_report(worker);
         }
@@ -612,6 +649,7 @@ impl Dispatcher {
     fn remove(&mut self, worker: WorkerId) {
         let has_stalled = self.routing.slots().is_overdue(worker, self.now);
         let Some(link) = self.routing.slots().remove(worker, self.now) else { return };
+        self.programs.gone(worker);
         self.poller.remove(link.as_fd());
         let mut recovered = link.recover();
         if self.broker.is_recovering() {

@@ -15,13 +15,14 @@ use crate::frontend::measure::stats::Stats;
 use crate::frontend::shared_counters::{COUNTERS, SharedCounters};
 use crate::frontend::slot_table::SlotsHandover;
 use crate::handover::Carry;
-use crate::handover::descriptors::{Descriptors, LISTENER, RestoreError};
+use crate::handover::descriptors::{DescriptorKeeper, Descriptors, LISTENER, RestoreError};
 use crate::handover::frontend::{
     CloseRequestsSnapshot, FrontendSnapshot, RecoverySnapshot, RouterSnapshot,
 };
 use crate::handover::link::ConnectionSnapshot;
 use crate::link::connection::PendingConnection;
 use crate::link::native::snapshot::{connection_snapshot, restore_connection};
+use crate::link::node::ports::Ports;
 use crate::link::record_key::RecordKey;
 use crate::link::seam::{Counters, WorkerId};
 use crate::link::{Link, snapshot as link};
@@ -45,6 +46,7 @@ pub struct FrontendHandover {
     pub(super) page: Option<SharedCounters>,
     pub(super) is_successor: bool,
     pub(super) record_key: RecordKey,
+    pub(super) ports: Ports,
 }
 
 impl From<Listener> for FrontendHandover {
@@ -73,6 +75,17 @@ impl FrontendHandover {
     pub fn with_page(self, page: SharedCounters) -> Self {
         page.set_record_key(self.record_key);
         Self { page: Some(page), ..self }
+    }
+
+    /// With the sockets that workers share, among what was left.
+    #[must_use]
+    pub fn with_ports(self, left: &mut Descriptors) -> Self {
+        Self { ports: Ports::adopt(left), ..self }
+    }
+
+    /// Sockets that workers share are stored from now on, for a successor after a crash.
+    pub fn keep_ports_in(&mut self, keeper: Box<dyn DescriptorKeeper>) {
+        self.ports.keep_in(keeper);
     }
 
     /// The listener, unless it is closed.
@@ -138,6 +151,7 @@ impl FrontendHandover {
             Some((worker, link::into_snapshot(link, worker, descriptors)?))
         });
         let links = links.collect();
+        self.ports.hand_over(descriptors);
         let mut waiting = Waiting { descriptors, number: 0 };
         let queues = self.slots.queues.into_iter();
         FrontendSnapshot {
@@ -178,6 +192,7 @@ impl FrontendHandover {
         let links =
             links.map(|(worker, link)| Ok((worker, link::restore(link, worker, descriptors)?)));
         let channels = links.collect::<Result<_, RestoreError>>()?;
+        let ports = Ports::adopt(descriptors);
         let mut waiting = Waiting { descriptors, number: 0 };
         let queues = snapshot.queues.into_iter();
         let queues = queues.map(|(slot, queue)| Ok((slot, waiting.restored(queue)?)));
@@ -205,6 +220,7 @@ impl FrontendHandover {
             close_requests: snapshot.close_requests,
             is_successor: true,
             record_key: <[u64; 2]>::from(snapshot.record_key).into(),
+            ports,
         })
     }
 }

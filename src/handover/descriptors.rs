@@ -5,8 +5,8 @@
 //! Only names and holds them. The parts that own them convert themselves.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::{fmt, io};
 
 use crate::closing::Deferred;
 use crate::protocol::ids::{Generation, SlotId, WorkerId};
@@ -67,6 +67,15 @@ pub enum RestoreError {
     /// A snapshot contradicts itself.
     #[error("snapshot of {0} is malformed")]
     Malformed(&'static str),
+}
+
+/// The store for copies of descriptors that a successor gets after a crash. Never fails and never waits.
+pub trait DescriptorKeeper: fmt::Debug + Send {
+    /// Stores a copy of `descriptor`. A name is to be used once, unless it was removed.
+    fn keep(&self, name: &str, descriptor: BorrowedFd<'_>);
+
+    /// Removes the descriptor of that name.
+    fn remove(&self, name: &str);
 }
 
 /// Descriptors by their names. Dropping it closes them.

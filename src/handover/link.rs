@@ -71,7 +71,8 @@ pub struct NodeInFlightSnapshot {
     pub connections: Vec<InFlightSnapshot>,
     pub completed: u64,
     pub acknowledged: usize,
-    /// The connection, none for a ping; the number of its message; whether it is done.
+    /// The connection, none for a ping or a shared socket; the number of its message, or of the query that a shared
+    /// socket is for; whether it is done.
     pub handed: Vec<(Option<ConnectionId>, Option<u64>, bool)>,
 }
 

@@ -6,6 +6,7 @@ use crate::handover::carry;
 use crate::handover::link::SessionReportSnapshot;
 use crate::link::connection::{Offer, PendingConnection};
 use crate::link::interface::Interface;
+use crate::link::node::ports::PortRequest;
 use crate::link::protection::ProtectionEvent;
 use crate::protocol::ids::{AffinityKey, ConnectionId, Timestamp};
 
@@ -36,15 +37,27 @@ pub enum LinkEvent {
     Note(WorkerNote),
     /// A message of the worker's program, as it was sent.
     App(Vec<u8>),
+    /// The worker's program asks for an address beside the front's port, and waits for [`Link::opened`].
+    ///
+    /// [`Link::opened`]: crate::link::Link::opened
+    Listen(Box<PortRequest>),
+    /// The worker's program has closed the shared socket of this name.
+    StoppedListening(String),
 }
 
 /// Something about a worker's program that the operator should know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WorkerNote {
-    /// It listens on another TCP port than the front's.
+    /// It listens on another TCP port than the front's, and not on that.
     OtherPort(u16),
-    /// It opens a server that is no TCP server on an address, which was refused.
+    /// It listens on the front's port.
+    FrontPort,
+    /// It opens a server on a descriptor of the primary's, or on no address, which was refused.
     OtherServer,
+    /// It was refused an address that its user may not have.
+    NotAllowed,
+    /// It was refused an address, since too many are open.
+    TooManyPorts,
     /// It runs on Bun, whose servers take no connections from a primary.
     Bun,
     /// It has sent a line that is no JSON.

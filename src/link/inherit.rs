@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::link::interface::InterfaceChoice;
+use crate::link::node::ports::Rights;
 use crate::link::node::settings::NodeSettings;
 use crate::protocol::ids::WorkerId;
 
@@ -36,6 +37,8 @@ pub struct WorkerFacts {
     pub port: u16,
     /// How it is spoken to if it is a Node worker.
     pub node: Arc<NodeSettings>,
+    /// What it may do.
+    pub rights: Rights,
 }
 
 /// What the link of a worker has to know whose primary has died.

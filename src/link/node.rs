@@ -9,7 +9,10 @@
 //! | [`handed`] | descriptors on their way, in the order in which the worker answers |
 //! | [`message`] | lines of JSON, read and written |
 //! | [`query`] | the answer to a program that wants to listen |
-//! | [`servers`] | the servers that a worker has open on the front's port |
+//! | [`ports`] | sockets beside the front's port, which workers share |
+//! | [`openings`] | answers that such a socket goes with |
+//! | [`probes`] | connections of the primary's own, which show that a program takes some |
+//! | [`servers`] | the servers that a worker has open |
 //! | [`memo`] | what a successor has to know after a crash of the primary |
 //! | [`transport`] | the socket pair: lines, descriptors, take-back |
 //!
@@ -23,6 +26,9 @@ mod channel;
 mod handed;
 mod memo;
 mod message;
+mod openings;
+pub mod ports;
+mod probes;
 mod query;
 mod servers;
 pub mod settings;

@@ -184,6 +184,7 @@ impl Handover {
         let page = kept.require(COUNTERS)?;
         let listener = Listener::handed_over(listener)?;
         let frontend = FrontendHandover::after_crash(listener, SharedCounters::open(page)?);
+        let frontend = frontend.with_ports(kept);
         let facts = AdoptedFacts {
             credits: pool.settings.credits,
             port: pool.settings.port,

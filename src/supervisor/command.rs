@@ -5,8 +5,11 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use rustix::process::geteuid;
+
 use crate::handover::carry;
 use crate::handover::settings::{InheritedVariablesSnapshot, UserSnapshot, WorkerCommandSnapshot};
+use crate::link::node::ports::Rights;
 
 /// The command of a worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +37,23 @@ pub struct WorkerCommand {
 }
 
 carry!(struct WorkerCommand => WorkerCommandSnapshot { program, arguments, directory, environment, inherited, user, umask, nice, no_new_privs, drop_capabilities });
+
+impl WorkerCommand {
+    /// What a worker may do that this process might do for it.
+    #[must_use]
+    pub fn rights(&self) -> Rights {
+        let own = geteuid();
+        self.rights_under(own.as_raw())
+    }
+
+    /// The same, for a process of this user.
+    fn rights_under(&self, own: u32) -> Rights {
+        let is_own = self.user.as_ref().is_none_or(|user| user.uid == own);
+        // Without capabilities, root is a user whose files are its own.
+        let is_less = self.drop_capabilities;
+        Rights { low_ports: is_own && !is_less, files: is_own && !(is_less && own == 0) }
+    }
+}
 
 /// This program itself, as a worker's.
 pub const OWN_PROGRAM: &str = "/proc/self/exe";
@@ -81,3 +101,27 @@ pub struct User {
 }
 
 carry!(struct User => UserSnapshot { name, home, uid, gid, groups });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_of_another_user_has_its_own_rights_alone() {
+        let user = |uid| Some(User { name: None, home: None, uid, gid: uid, groups: Vec::new() });
+        for (user, drop_capabilities, own, low_ports, files) in [
+            (None, false, 0, true, true),
+            (user(0), false, 0, true, true),
+            (user(33), false, 0, false, false),
+            (user(33), true, 0, false, false),
+            (None, true, 0, false, false),
+            (None, true, 1000, false, true),
+            (None, false, 1000, true, true),
+            (user(33), false, 1000, false, false),
+        ] {
+            let command = WorkerCommand { user, drop_capabilities, ..WorkerCommand::default() };
+            let expected = Rights { low_ports, files };
+            assert_eq!(command.rights_under(own), expected, "{command:?} {own}");
+        }
+    }
+}

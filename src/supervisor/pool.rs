@@ -507,7 +507,7 @@ async fn receive(fleet: &mut Fleet, event: SlotEvent) -> Result<(), PoolError> {
             );
             return fleet.speaks(worker, interface).await;
         }
-        SlotEventKind::Note(note) => fleet.hints.noted(worker, note, fleet.settings.port),
+        SlotEventKind::Note(note) => fleet.hints.noted(worker, note),
         _ => {}
     }
     if let Some(running) = fleet.workers.get_mut(worker)

@@ -6,10 +6,11 @@
 
 use std::env;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use crate::handover::descriptors::DescriptorKeeper;
 use crate::system::datagrams::DatagramSender;
 pub use crate::system::notify::is_systemd;
 use crate::system::{keeper, notify};
@@ -81,6 +82,16 @@ impl Store {
         if !self.sender.flush(timeout) {
             tracing::warn!("descriptor store is slow: a crash of the next primary may lose some");
         }
+    }
+}
+
+impl DescriptorKeeper for Store {
+    fn keep(&self, name: &str, descriptor: BorrowedFd<'_>) {
+        Self::keep(self, name, descriptor);
+    }
+
+    fn remove(&self, name: &str) {
+        Self::remove(self, name);
     }
 }
 

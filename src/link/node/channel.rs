@@ -7,14 +7,17 @@
 //! * A connection that is sent stays in the sender's queue or is kept here until the worker has answered it.
 //! * The primary's copy is closed as soon as the answer is seen: a copy kept longer would withhold the FIN
 //!   from the client.
-//! * A program that wants to listen is answered, at once and always: Node waits for the answer for ever.
+//! * A program that wants to listen is answered, at once and always: Node waits for the answer for ever. A query for
+//!   a shared socket is consumed when its answer is sent, so that a successor after a crash answers it again.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::handover::descriptors::WorkerPart;
 use crate::link::connection::PendingConnection;
@@ -26,7 +29,10 @@ use crate::link::native::PAGE;
 use crate::link::node::handed::{Answered, Handed};
 use crate::link::node::memo::{Beginning, Known, Memo};
 use crate::link::node::message::{self, Line};
-use crate::link::node::query::{self, Query, Refusal};
+use crate::link::node::openings::Openings;
+use crate::link::node::ports::{PortRequest, SharedSocket};
+use crate::link::node::probes::{LOOK_INTERVAL, Probes};
+use crate::link::node::query::{self, Query};
 use crate::link::node::settings::{HandOverBy, NodeSettings};
 use crate::link::node::transport::{MEMO, SOCKET, Transport, WORKER_END};
 use crate::protocol::drain::DrainOrder;
@@ -52,6 +58,10 @@ pub struct Channel {
     pub(super) seq: u64,
     /// The line that hands a connection over: what comes before its number, and after; none if no server is open.
     handover: Option<(Vec<u8>, &'static [u8])>,
+    /// The query for a shared socket that was read and neither answered nor consumed, and the socket's name.
+    asked: Option<(Box<Query>, String)>,
+    openings: Openings,
+    probes: Probes,
 }
 
 /// What a link of this dialect begins with, beside its descriptors.
@@ -85,7 +95,13 @@ impl Channel {
             // them are exact in JavaScript.
             seq: Timestamp::now().0 / 1_000,
             handover: None,
+            asked: None,
+            openings: Openings::default(),
+            probes: Probes::default(),
         };
+        if channel.known.is_online {
+            channel.probes.begin(Timestamp::now());
+        }
         channel.prepare_handover();
         channel
     }
@@ -124,12 +140,35 @@ impl Channel {
 
     /// Sends a line of Node's own kind. There is always room: these are answers, and few.
     fn answer(&mut self, line: &[u8]) {
-        if self.known.is_bun {
-            let marked = [&[message::BUN_MARK], line].concat();
-            self.transport.push(&marked);
-        } else {
-            self.transport.push(line);
+        let marked = self.marked(line);
+        self.transport.push(&marked);
+    }
+
+    /// A line of Node's own kind, as the worker wants it.
+    fn marked<'a>(&self, line: &'a [u8]) -> Cow<'a, [u8]> {
+        match self.known.is_bun {
+            true => [&[message::BUN_MARK], line].concat().into(),
+            false => line.into(),
         }
+    }
+
+    /// Asks whether the event loop is alive, if there is room: by a connection that is none, to a server that there
+    /// is not, which the worker refuses and closes. Without a descriptor, such a line would be given that of the
+    /// next line, where the worker reads both at once.
+    fn send_ping(&mut self) -> Result<(), ChannelError> {
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+        let seq = self.next_seq();
+        if self.transport.send_with(&message::ping(seq), socket.as_fd())? {
+            self.handed.ping_sent();
+        }
+        Ok(())
+    }
+
+    /// Says that a server is not opened.
+    fn refuse(&mut self, query: u64, reason: Errno) {
+        let seq = self.next_seq();
+        self.answer(&message::refused(query, reason.raw_os_error(), seq));
     }
 
     /// Changes what is known of the worker, for a successor, too.
@@ -143,6 +182,10 @@ impl Channel {
 
     /// Answers are taken together; anything else comes alone.
     fn receive_lines(&mut self) -> Result<LinkEvent, ChannelError> {
+        if self.asked.take().is_some() {
+            // Nobody answers it: its worker is dead.
+            self.consume()?;
+        }
         let completed = self.handed.completed();
         let mut event = None;
         while event.is_none()
@@ -154,11 +197,8 @@ impl Channel {
             self.transport.keep_beginning()?;
         }
         let has_read = self.transport.has_read();
-        if has_read {
-            // Answers first: if the primary dies now, its successor reads the questions again.
-            self.transport.send_outgoing()?;
-            self.note_beginning();
-            self.transport.consume()?;
+        if self.asked.is_none() {
+            self.consume()?;
         }
         if let Some(event) = event {
             return Ok(event);
@@ -179,12 +219,13 @@ impl Channel {
             }
             Line::HandleNack => {
                 let answered = self.handed.nack();
-                if answered == Answered::Pong && !self.known.answers_pings {
-                    self.learn(|known| known.answers_pings = true);
-                }
                 self.answered(answered)
             }
             Line::Accepted { ack, accepted } => {
+                // No connection has this number: it answers pings.
+                if !accepted && !self.known.answers_pings && self.handed.connection(ack).is_none() {
+                    self.learn(|known| known.answers_pings = true);
+                }
                 let answered = self.handed.answer(ack, accepted);
                 self.answered(answered)
             }
@@ -192,21 +233,16 @@ impl Channel {
                 self.learn(|known| (known.is_online, known.is_bun) = (true, is_bun));
                 self.board.set_flag(SharedFlag::Hello);
                 self.prepare_handover();
-                // Whether it answers pings shows before it listens, as it reads this before the answer to its query.
-                if self.settings.hand_over_by == HandOverBy::Listening {
-                    self.push_ping();
+                if !is_bun {
+                    // To see whether it answers. If the channel has ended, its reader says so.
+                    let _ = self.send_ping();
                 }
+                self.probes.begin(Timestamp::now());
                 None
             }
-            Line::Query(query) => self.query(&query),
-            Line::Listening { port } => self.listening(port),
-            Line::Close(key) => {
-                self.learn(|known| {
-                    known.servers.close(&key);
-                });
-                self.prepare_handover();
-                None
-            }
+            Line::Query(query) => self.query(query),
+            Line::Listening { port, is_tcp } => self.listening(port, is_tcp),
+            Line::Close(key) => self.closed(key),
             Line::Leaving { seq } => {
                 let number = self.next_seq();
                 self.answer(&message::acknowledged(seq, number));
@@ -234,12 +270,13 @@ impl Channel {
                 Some(LinkEvent::Refused(self.in_flight.refuse(id).into_iter().collect()))
             }
             Answered::Pong => Some(LinkEvent::Pong),
+            Answered::Shares(query) => {
+                self.openings.remove(query);
+                None
+            }
+            // The worker has no descriptor left.
+            Answered::SharesNot(query) => self.not_shared(query),
         }
-    }
-
-    fn push_ping(&mut self) {
-        self.answer(message::PING);
-        self.handed.ping_sent(Timestamp::now());
     }
 
     /// Writes down the beginning of a line, before it is consumed.
@@ -252,39 +289,158 @@ impl Channel {
         self.learn(|known| known.beginning = beginning);
     }
 
-    fn query(&mut self, query: &Query) -> Option<LinkEvent> {
-        let seq = self.next_seq();
+    /// The answer to a query has not come, and can't be sent again.
+    fn not_shared(&mut self, query: u64) -> Option<LinkEvent> {
+        self.openings.remove(query);
+        self.refuse(query, Errno::MFILE);
+        let mut name = None;
+        self.learn(|known| name = known.servers.unshare_query(query));
+        name.map(LinkEvent::StoppedListening)
+    }
+
+    fn query(&mut self, query: Box<Query>) -> Option<LinkEvent> {
         if self.known.is_bun && self.settings.hand_over_by == HandOverBy::Listening {
             // It would end with the first connection (1.4).
-            self.answer(&message::refused(query, Errno::OPNOTSUPP.raw_os_error(), seq));
+            self.refuse(query.seq, Errno::OPNOTSUPP);
             return Some(LinkEvent::Note(WorkerNote::Bun));
         }
-        match query::answer(query, self.port, self.settings.ticket_keys.as_str()) {
+        match query::answer(&query, self.port, self.settings.ticket_keys.as_str()) {
             query::Answer::Front { data } => {
+                let seq = self.next_seq();
                 let mut key = String::new();
                 self.learn(|known| key = known.servers.open());
                 self.prepare_handover();
-                self.answer(&message::opened(query, &key, data, seq));
+                self.answer(&message::opened(&query, &key, data, seq));
                 None
             }
-            query::Answer::Refused(errno, why) => {
-                self.answer(&message::refused(query, errno.raw_os_error(), seq));
-                Some(LinkEvent::Note(match why {
-                    Refusal::Port(port) => WorkerNote::OtherPort(port),
-                    Refusal::Kind | Refusal::Descriptor => WorkerNote::OtherServer,
-                }))
+            query::Answer::Shared(key) => {
+                let name = key.name();
+                if let Err(reason) = self.known.servers.can_share(&name, query.seq) {
+                    self.refuse(query.seq, reason);
+                    return None;
+                }
+                let request = PortRequest { key, flags: query.flags, rights: self.known.rights };
+                self.asked = Some((query, name));
+                Some(LinkEvent::Listen(Box::new(request)))
+            }
+            query::Answer::Refused(reason) => {
+                self.refuse(query.seq, reason);
+                Some(LinkEvent::Note(WorkerNote::OtherServer))
             }
         }
     }
 
-    /// The program has a server open. The front's port counts; where connections come as messages, any.
-    fn listening(&mut self, port: Option<i64>) -> Option<LinkEvent> {
-        let is_front = port == Some(i64::from(self.port));
-        self.handed.forget_ping();
-        if is_front || self.settings.hand_over_by != HandOverBy::Listening {
-            self.learn(|known| known.listens = true);
+    /// Answers the query that was read last, and consumes it.
+    pub(in crate::link) fn opened(
+        &mut self,
+        socket: Result<SharedSocket, Errno>,
+    ) -> Result<(), ChannelError> {
+        let Some((query, name)) = self.asked.take() else { return Ok(()) };
+        match socket {
+            Ok(socket) => {
+                let seq = self.next_seq();
+                let data = query::shared_data(&query.data, self.settings.ticket_keys.as_str());
+                let line = message::shared(&query, &name, data, seq);
+                self.learn(|known| known.servers.share(&name, query.seq));
+                let line = self.marked(&line).into_owned();
+                self.openings.add(query.seq, line, socket);
+            }
+            Err(reason) => self.refuse(query.seq, reason),
         }
-        self.become_ready()
+        self.send_outgoing()?;
+        self.consume()
+    }
+
+    /// The names of the shared sockets that the program has open.
+    pub(in crate::link) fn shared_ports(&self) -> Vec<String> {
+        self.known.servers.shared_names().map(str::to_owned).collect()
+    }
+
+    /// A socket that was not sent before an upgrade isn't any more: the program is told that there was no descriptor.
+    pub(super) fn refuse_unsent(&mut self) {
+        for query in self.openings.unsent() {
+            self.not_shared(query);
+        }
+    }
+
+    fn closed(&mut self, key: String) -> Option<LinkEvent> {
+        if self.known.servers.shared_names().any(|name| name == key) {
+            self.learn(|known| {
+                known.servers.unshare(&key);
+            });
+            return Some(LinkEvent::StoppedListening(key));
+        }
+        self.learn(|known| {
+            known.servers.close(&key);
+        });
+        self.prepare_handover();
+        None
+    }
+
+    /// The program has a server open. The front's port counts; where connections come as messages, any TCP port.
+    fn listening(&mut self, port: Option<i64>, is_tcp: bool) -> Option<LinkEvent> {
+        if !is_tcp {
+            return None;
+        }
+        let by_listening = self.settings.hand_over_by == HandOverBy::Listening;
+        let is_front = port == Some(i64::from(self.port));
+        if is_front || !by_listening {
+            let is_first = !self.known.listens;
+            self.learn(|known| known.listens = true);
+            let note = (is_first && by_listening).then_some(LinkEvent::Note(WorkerNote::FrontPort));
+            return self.become_ready().or(note);
+        }
+        let other = port.and_then(|port| u16::try_from(port).ok());
+        let other =
+            other.filter(|port| !self.known.listens && self.known.servers.shares_tcp(*port));
+        other.map(|port| LinkEvent::Note(WorkerNote::OtherPort(port)))
+    }
+
+    /// Whether a connection of the primary's own may be what shows that the program takes some.
+    fn may_probe(&self) -> bool {
+        let by_message = self.settings.hand_over_by != HandOverBy::Listening;
+        by_message && !self.settings.wait_ready && !self.known.is_ready
+    }
+
+    /// When [`Self::probe`] is to be called.
+    pub(in crate::link) fn next_probe(&self, now: Timestamp) -> Option<Timestamp> {
+        (self.may_probe() || self.probes.are_open()).then(|| now + LOOK_INTERVAL)
+    }
+
+    /// Looks whether the program has taken a probe, and sends the next one if it is due.
+    pub(in crate::link) fn probe(
+        &mut self,
+        now: Timestamp,
+    ) -> Result<Option<LinkEvent>, ChannelError> {
+        let has_answered = self.probes.look(now);
+        if !self.may_probe() {
+            self.probes.end(now);
+            return Ok(None);
+        }
+        if has_answered {
+            self.probes.end(now);
+            self.learn(|known| known.listens = true);
+            return Ok(self.become_ready());
+        }
+        let Some((line, _)) = &self.handover else { return Ok(None) };
+        let Some(probe) = self.probes.take_due(now) else { return Ok(None) };
+        let line = [line.as_slice(), b"\n"].concat();
+        if self.transport.send_with(&line, probe.server.as_fd())? {
+            self.handed.probe_sent();
+            self.probes.sent(probe, now);
+        }
+        Ok(None)
+    }
+
+    /// Consumes what was read.
+    fn consume(&mut self) -> Result<(), ChannelError> {
+        if self.transport.has_read() {
+            // Answers first: if the primary dies now, its successor reads the questions again.
+            self.transport.send_outgoing()?;
+            self.note_beginning();
+            self.transport.consume()?;
+        }
+        Ok(())
     }
 
     fn app(&mut self, bytes: Vec<u8>) -> Option<LinkEvent> {
@@ -318,6 +474,28 @@ impl Channel {
         let id = self.connection_of(line)?;
         self.handed.withdraw(id);
         self.in_flight.withdraw(id)
+    }
+
+    /// Whether this line, which the worker has not received, had a descriptor of the primary's own. A shared socket is
+    /// sent again.
+    fn take_back_own(&mut self, line: &[u8]) -> bool {
+        if let Some(query) = message::answered_by(line) {
+            self.handed.withdraw_shared(query);
+            if !self.openings.send_again(query) {
+                self.refuse(query, Errno::MFILE);
+            }
+            return true;
+        }
+        if message::is_ping(line) {
+            self.handed.withdraw_ping();
+            return true;
+        }
+        let by_message = self.settings.hand_over_by != HandOverBy::Listening;
+        let is_probe = by_message && self.handover.as_ref().is_some_and(|(begin, _)| begin == line);
+        if is_probe {
+            self.handed.withdraw_probe();
+        }
+        is_probe
     }
 
     /// The connection that was sent with this line. In cluster lines the number says it; lines with a message of the
@@ -373,12 +551,6 @@ impl Dialect for Channel {
 
     fn is_ready(&self) -> bool {
         self.known.is_ready
-    }
-
-    /// A ping that isn't answered holds up connections, too.
-    fn waits_since(&self) -> Option<Timestamp> {
-        let ping = self.handed.ping_since().filter(|_| self.known.is_ready);
-        self.in_flight.oldest().into_iter().chain(ping).min()
     }
 
     fn established(&self) -> u64 {
@@ -438,8 +610,10 @@ impl Dialect for Channel {
         let (mut taken, mut again) = (Vec::new(), Vec::new());
         // From the last to the first: of lines that are all alike, the last ones are in the channel.
         for line in unread.split_inclusive(|byte| *byte == b'\n').rev() {
-            match self.take_back_line(line.strip_suffix(b"\n").unwrap_or(line)) {
+            let whole = line.strip_suffix(b"\n").unwrap_or(line);
+            match self.take_back_line(whole) {
                 Some(connection) => taken.push(connection),
+                None if self.take_back_own(whole) => {}
                 None => again.push(line),
             }
         }
@@ -459,19 +633,18 @@ impl Dialect for Channel {
     }
 
     fn ping(&mut self) -> Result<(), ChannelError> {
-        let may_answer =
-            self.known.answers_pings || self.settings.hand_over_by != HandOverBy::Listening;
-        if may_answer && !self.handed.has_ping() {
-            self.push_ping();
+        if self.known.answers_pings && !self.handed.has_ping() {
+            self.send_ping()?;
         }
-        self.transport.send_outgoing()
+        self.send_outgoing()
     }
 
     fn has_outgoing(&self) -> bool {
-        self.transport.has_outgoing()
+        self.transport.has_outgoing() || self.openings.has_unsent()
     }
 
     fn send_outgoing(&mut self) -> Result<(), ChannelError> {
-        self.transport.send_outgoing()
+        self.transport.send_outgoing()?;
+        self.openings.send(&mut self.transport, &mut self.handed)
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::protocol::ids::{ConnectionId, Timestamp};
+use crate::protocol::ids::ConnectionId;
 
 /// Lines with a descriptor that wait for an answer, the oldest first.
 #[derive(Debug, Default)]
@@ -15,8 +15,6 @@ pub(super) struct Handed {
     acknowledged: usize,
     /// Connections that are answered, since the worker's start.
     completed: u64,
-    /// When the ping was sent that waits for its answer.
-    ping_since: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +28,12 @@ struct Handover {
 enum What {
     /// A connection with the number of its message; one that its program takes has none and is done with the ACK.
     Connection(ConnectionId, Option<u64>),
-    /// The question whether the event loop is alive, which is answered by NACK.
+    /// The question whether the event loop is alive.
     Ping,
+    /// A socket that workers share, for the query with this number.
+    Shared(u64),
+    /// A connection of the primary's own.
+    Probe,
 }
 
 /// What an answer means.
@@ -45,6 +47,10 @@ pub(super) enum Answered {
     Refused(ConnectionId),
     /// The event loop is alive.
     Pong,
+    /// The worker has the socket for the query with this number.
+    Shares(u64),
+    /// The worker has not got the socket for the query with this number.
+    SharesNot(u64),
 }
 
 impl Handed {
@@ -54,33 +60,33 @@ impl Handed {
     }
 
     /// A ping was sent.
-    pub(super) fn ping_sent(&mut self, now: Timestamp) {
-        self.ping_since = Some(now);
+    pub(super) fn ping_sent(&mut self) {
         self.push(What::Ping);
     }
 
-    /// Since when a ping has waited for its answer.
-    pub(super) fn ping_since(&self) -> Option<Timestamp> {
-        self.ping_since
+    /// A socket that workers share was sent, for the query with this number.
+    pub(super) fn shared_sent(&mut self, query: u64) {
+        self.push(What::Shared(query));
+    }
+
+    /// A connection of the primary's own was sent.
+    pub(super) fn probe_sent(&mut self) {
+        self.push(What::Probe);
     }
 
     fn push(&mut self, what: What) {
         self.lines.push_back(Handover { what, is_done: false });
     }
 
-    /// Whether a ping waits for its answer. No descriptor may be sent meanwhile: a stream glues a line without one and
-    /// the next line with one together, and Node gives the descriptor to the first of them.
-    pub(super) fn has_ping(&self) -> bool {
-        self.ping_since.is_some()
+    /// Whether nothing waits for an answer.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.lines.is_empty()
     }
 
-    /// The worker has gone on without an answer to its ping: it answers none.
-    pub(super) fn forget_ping(&mut self) {
-        if self.ping_since.take().is_some() {
-            // It is the last line, since nothing follows it.
-            self.lines.pop_back();
-            self.acknowledged = self.acknowledged.min(self.lines.len());
-        }
+    /// Whether a ping waits for its answer.
+    pub(super) fn has_ping(&self) -> bool {
+        self.lines.iter().any(|line| line.what == What::Ping)
     }
 
     /// The connection of the message with this number.
@@ -96,7 +102,7 @@ impl Handed {
     fn connections(&self) -> impl Iterator<Item = (ConnectionId, Option<u64>)> {
         self.lines.iter().filter_map(|line| match line.what {
             What::Connection(id, number) => Some((id, number)),
-            What::Ping => None,
+            What::Ping | What::Shared(_) | What::Probe => None,
         })
     }
 
@@ -109,11 +115,14 @@ impl Handed {
     pub(super) fn ack(&mut self) -> Answered {
         let Some(line) = self.lines.get_mut(self.acknowledged) else { return Answered::Nothing };
         self.acknowledged += 1;
-        match line.what {
+        let answered = match line.what {
             What::Connection(_, Some(_)) => return Answered::Nothing,
-            What::Connection(_, None) | What::Ping => line.is_done = true,
-        }
-        let answered = if line.what == What::Ping { Answered::Pong } else { Answered::Taken };
+            What::Connection(_, None) => Answered::Taken,
+            What::Ping => Answered::Pong,
+            What::Shared(query) => Answered::Shares(query),
+            What::Probe => Answered::Nothing,
+        };
+        line.is_done = true;
         self.complete();
         answered
     }
@@ -126,6 +135,8 @@ impl Handed {
         let answered = match line.what {
             What::Connection(id, _) => Answered::Refused(id),
             What::Ping => Answered::Pong,
+            What::Shared(query) => Answered::SharesNot(query),
+            What::Probe => Answered::Nothing,
         };
         self.complete();
         answered
@@ -148,8 +159,26 @@ impl Handed {
 
     /// The worker has never received this connection.
     pub(super) fn withdraw(&mut self, id: ConnectionId) {
-        let is_it = |line: &Handover| matches!(line.what, What::Connection(it, _) if it == id);
-        if let Some(position) = self.lines.iter().rposition(is_it) {
+        self.remove(|what| matches!(what, What::Connection(it, _) if *it == id));
+    }
+
+    /// The worker has never received the socket for the query with this number.
+    pub(super) fn withdraw_shared(&mut self, query: u64) {
+        self.remove(|what| *what == What::Shared(query));
+    }
+
+    /// The worker has never received the last ping.
+    pub(super) fn withdraw_ping(&mut self) {
+        self.remove(|what| *what == What::Ping);
+    }
+
+    /// The worker has never received the last connection of the primary's own.
+    pub(super) fn withdraw_probe(&mut self) {
+        self.remove(|what| *what == What::Probe);
+    }
+
+    fn remove(&mut self, is_it: impl Fn(&What) -> bool) {
+        if let Some(position) = self.lines.iter().rposition(|line| is_it(&line.what)) {
             self.lines.remove(position);
             self.acknowledged -= usize::from(position < self.acknowledged);
         }
@@ -158,10 +187,7 @@ impl Handed {
     /// Those at the front that are done leave. One that is done before an older one waits for that.
     fn complete(&mut self) {
         while let Some(line) = self.lines.front().filter(|line| line.is_done) {
-            match line.what {
-                What::Ping => self.ping_since = None,
-                What::Connection(..) => self.completed += 1,
-            }
+            self.completed += u64::from(matches!(line.what, What::Connection(..)));
             self.lines.pop_front();
             // It was answered without an ACK: Deno's answers may overtake.
             self.acknowledged = self.acknowledged.saturating_sub(1);
@@ -169,34 +195,35 @@ impl Handed {
     }
 
     /// As a primary before has left it: the connections with their numbers, and the count.
-    pub(super) fn restore(
-        completed: u64,
-        acknowledged: usize,
-        lines: Vec<HandedLine>,
-        now: Timestamp,
-    ) -> Self {
+    pub(super) fn restore(completed: u64, acknowledged: usize, lines: Vec<HandedLine>) -> Self {
         let lines: VecDeque<_> = lines
             .into_iter()
             .map(|(id, number, is_done)| Handover {
-                what: id.map_or(What::Ping, |id| What::Connection(id, number)),
+                what: match (id, number) {
+                    (Some(id), number) => What::Connection(id, number),
+                    (None, Some(query)) => What::Shared(query),
+                    (None, None) => What::Ping,
+                },
                 is_done,
             })
             .collect();
-        let ping_since = lines.back().filter(|line| line.what == What::Ping).map(|_| now);
-        Self { acknowledged: acknowledged.min(lines.len()), lines, completed, ping_since }
+        Self { acknowledged: acknowledged.min(lines.len()), lines, completed }
     }
 
     /// For [`Handed::restore`].
     pub(super) fn into_parts(self) -> (u64, usize, Vec<HandedLine>) {
         let line = |line: Handover| match line.what {
             What::Connection(id, number) => (Some(id), number, line.is_done),
-            What::Ping => (None, None, line.is_done),
+            What::Shared(query) => (None, Some(query), line.is_done),
+            // The connection of a probe ends with this primary.
+            What::Ping | What::Probe => (None, None, line.is_done),
         };
         (self.completed, self.acknowledged, self.lines.into_iter().map(line).collect())
     }
 }
 
-/// A line as plain data: the connection, none for a ping; the number of its message; whether it is done.
+/// A line as plain data: the connection, none for a ping or a shared socket; the number of its message, or of the
+/// query that a shared socket is for; whether it is done.
 pub(super) type HandedLine = (Option<ConnectionId>, Option<u64>, bool);
 
 #[cfg(test)]
@@ -227,25 +254,12 @@ mod tests {
     fn a_program_has_a_connection_with_the_ack() {
         let mut handed = Handed::default();
         handed.sent(id(1), None);
-        handed.ping_sent(Timestamp(5));
-        assert_eq!(handed.ack(), Answered::Taken);
-        assert_eq!((handed.has_ping(), handed.ping_since()), (true, Some(Timestamp(5))));
-        assert_eq!(handed.nack(), Answered::Pong);
-        assert!(!handed.has_ping());
+        handed.ping_sent();
         handed.sent(id(2), None);
+        assert_eq!(handed.ack(), Answered::Taken);
+        assert_eq!(handed.nack(), Answered::Pong);
         assert_eq!(handed.nack(), Answered::Refused(id(2)));
         assert_eq!((handed.completed(), handed.ack()), (2, Answered::Nothing));
-    }
-
-    #[test]
-    fn a_ping_that_is_not_answered_is_forgotten() {
-        let mut handed = Handed::default();
-        handed.ping_sent(Timestamp(5));
-        handed.forget_ping();
-        handed.forget_ping();
-        handed.sent(id(1), Some(1));
-        assert_eq!((handed.has_ping(), handed.ack()), (false, Answered::Nothing));
-        assert_eq!(handed.answer(1, true), Answered::Taken);
     }
 
     #[test]
@@ -260,9 +274,27 @@ mod tests {
         assert_eq!(handed.completed(), 2);
         handed.sent(id(3), Some(9));
         let (completed, acknowledged, lines) = handed.into_parts();
-        let mut handed = Handed::restore(completed, acknowledged, lines, Timestamp(7));
+        let mut handed = Handed::restore(completed, acknowledged, lines);
         handed.ack();
         assert_eq!(handed.answer(9, true), Answered::Taken);
         assert_eq!(handed.completed(), 3);
+    }
+
+    #[test]
+    fn a_shared_socket_is_there_with_the_ack_and_no_connection() {
+        let mut handed = Handed::default();
+        handed.shared_sent(5);
+        handed.probe_sent();
+        handed.shared_sent(6);
+        handed.sent(id(1), None);
+        handed.shared_sent(7);
+        handed.withdraw_shared(7);
+        assert_eq!(handed.ack(), Answered::Shares(5));
+        assert_eq!(handed.ack(), Answered::Nothing);
+        let (completed, acknowledged, lines) = handed.into_parts();
+        let mut handed = Handed::restore(completed, acknowledged, lines);
+        assert_eq!(handed.nack(), Answered::SharesNot(6));
+        assert_eq!((handed.ack(), handed.completed()), (Answered::Taken, 1));
+        assert!(handed.is_empty());
     }
 }

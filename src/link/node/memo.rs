@@ -12,6 +12,7 @@ use data_encoding::BASE64;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use serde::{Deserialize, Serialize};
 
+use crate::link::node::ports::Rights;
 use crate::link::node::servers::Servers;
 
 /// Its size in bytes.
@@ -35,6 +36,9 @@ pub(super) struct Known {
     /// The beginning of a line whose end has not come yet.
     pub(super) beginning: Beginning,
     pub(super) servers: Servers,
+    /// What it may do.
+    #[serde(default)]
+    pub(super) rights: Rights,
 }
 
 /// The beginning of a line that was read.
@@ -137,6 +141,12 @@ mod tests {
         // Numbers of servers only grow, and all of them fit.
         for _ in 0..10_000 {
             known.servers.open();
+        }
+        for number in 0..1000 {
+            let name = format!("{number}{}", "-".repeat(170));
+            if known.servers.can_share(&name, u64::MAX).is_ok() {
+                known.servers.share(&name, u64::MAX);
+            }
         }
         memo.write(&known);
         assert_eq!(memo.read().beginning.bytes(), Some(vec![b'x'; MAX_BEGINNING]));

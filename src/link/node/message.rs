@@ -5,7 +5,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::link::node::query::{AddressType, Query};
+use crate::link::node::ports::AddressType;
+use crate::link::node::query::Query;
 
 /// Bun puts this byte before lines of Node's own kind, and wants it before the answers.
 pub(super) const BUN_MARK: u8 = 2;
@@ -19,10 +20,10 @@ const HANDLE_ACK: &[u8] = b"{\"cmd\":\"NODE_HANDLE_ACK\"}";
 /// A line to a worker that sends a descriptor upwards: until then it withholds everything else.
 pub(super) const ACK_OF_HANDLE: &[u8] = HANDLE_ACK;
 
-/// A line without a descriptor, though its kind carries one: every Node answers with a NACK, which shows
-/// that its event loop is alive.
-pub(super) const PING: &[u8] =
-    b"{\"cmd\":\"NODE_HANDLE\",\"type\":\"net.Native\",\"msg\":{\"cmd\":\"NODE_CLUSTER\"}}";
+/// How a line begins that hands a connection to a server that no worker has: every Node refuses and closes it, which
+/// shows that its event loop is alive.
+const PING: &str = "{\"cmd\":\"NODE_HANDLE\",\"type\":\"net.Native\",\"msg\":{\"cmd\":\"NODE_CLUSTER\",\
+     \"act\":\"newconn\",\"key\":\"ping\",\"seq\":";
 
 /// A line of a worker.
 #[derive(Debug, PartialEq)]
@@ -35,7 +36,11 @@ pub(super) enum Line {
     /// A server is to be opened.
     Query(Box<Query>),
     /// The server is open.
-    Listening { port: Option<i64> },
+    Listening {
+        port: Option<i64>,
+        /// It is a TCP server.
+        is_tcp: bool,
+    },
     /// The server with this key is closed.
     Close(String),
     /// The worker has asked to leave, and waits for an answer.
@@ -81,6 +86,10 @@ struct Internal {
     fd: Option<i64>,
     #[serde(default)]
     data: Value,
+    #[serde(default)]
+    index: Option<u64>,
+    #[serde(default)]
+    flags: Option<u64>,
 }
 
 /// Reads one line, without its end.
@@ -105,7 +114,9 @@ impl Internal {
             ("NODE_HANDLE", _) => Line::Handle,
             ("NODE_CLUSTER", Some("online")) => Line::Online { is_bun },
             ("NODE_CLUSTER", Some("queryServer")) => Line::Query(Box::new(self.query())),
-            ("NODE_CLUSTER", Some("listening")) => Line::Listening { port: self.port },
+            ("NODE_CLUSTER", Some("listening")) => {
+                Line::Listening { port: self.port, is_tcp: self.address_type().is_tcp() }
+            }
             ("NODE_CLUSTER", Some("close")) => match self.key {
                 Some(Value::String(key)) => Line::Close(key),
                 _ => Line::Other,
@@ -121,20 +132,26 @@ impl Internal {
         }
     }
 
-    fn query(self) -> Query {
-        let address_type = match &self.address_type {
-            Value::String(text) if text.starts_with("udp") => AddressType::Udp,
+    fn address_type(&self) -> AddressType {
+        match &self.address_type {
+            Value::String(text) if text == "udp6" => AddressType::Udp6,
+            Value::String(text) if text.starts_with("udp") => AddressType::Udp4,
             Value::Number(number) if number.as_i64() == Some(-1) => AddressType::Path,
             Value::Number(number) if number.as_i64() == Some(6) => AddressType::Ipv6,
             _ => AddressType::Ipv4,
-        };
+        }
+    }
+
+    fn query(self) -> Query {
         Query {
             seq: self.seq.unwrap_or(0),
+            address_type: self.address_type(),
             address: self.address,
             port: self.port,
-            address_type,
             descriptor: self.fd.filter(|fd| *fd >= 0),
             data: self.data,
+            index: self.index.unwrap_or(0),
+            flags: self.flags.unwrap_or(0),
         }
     }
 }
@@ -162,6 +179,15 @@ struct SockName<'a> {
     port: i64,
 }
 
+/// A line of Node's own that a descriptor comes with.
+#[derive(Serialize)]
+struct WithDescriptor<T> {
+    cmd: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    msg: T,
+}
+
 /// The server is open, and its connections come with `key`.
 pub(super) fn opened(query: &Query, key: &str, data: Value, seq: u64) -> Vec<u8> {
     let any = if query.address_type == AddressType::Ipv6 { "::" } else { "0.0.0.0" };
@@ -172,11 +198,36 @@ pub(super) fn opened(query: &Query, key: &str, data: Value, seq: u64) -> Vec<u8>
     encode(&Reply { cmd: "NODE_CLUSTER", ack: query.seq, key, errno: None, data, sockname, seq })
 }
 
+/// The server is open, and its socket, shared with other workers, comes with this line. Its own address is the
+/// program's to read from it.
+pub(super) fn shared(query: &Query, key: &str, data: Value, seq: u64) -> Vec<u8> {
+    let key = Some(key);
+    let (ack, errno, sockname) = (query.seq, None, None);
+    let msg = Reply { cmd: "NODE_CLUSTER", ack, key, errno, data, sockname, seq };
+    let kind = match query.address_type {
+        AddressType::Udp4 | AddressType::Udp6 => "dgram.Native",
+        AddressType::Ipv4 | AddressType::Ipv6 | AddressType::Path => "net.Native",
+    };
+    encode(&WithDescriptor { cmd: "NODE_HANDLE", kind, msg })
+}
+
+/// The number of the query that a line of [`shared`] answers.
+pub(super) fn answered_by(line: &[u8]) -> Option<u64> {
+    let line = if line.first() == Some(&BUN_MARK) { &line[1..] } else { line };
+    if !line.starts_with(INTERNAL) {
+        return None;
+    }
+    let value: Value = serde_json::from_slice(line).ok()?;
+    let msg = value.get("msg")?;
+    msg.get("key")?;
+    msg.get("ack")?.as_u64()
+}
+
 /// The server cannot be opened, for this reason, a positive number.
-pub(super) fn refused(query: &Query, errno: i32, seq: u64) -> Vec<u8> {
+pub(super) fn refused(ack: u64, errno: i32, seq: u64) -> Vec<u8> {
     encode(&Reply {
         cmd: "NODE_CLUSTER",
-        ack: query.seq,
+        ack,
         key: None,
         errno: Some(-errno),
         data: Value::Null,
@@ -198,6 +249,16 @@ pub(super) fn new_connection(key: &str) -> (Vec<u8>, &'static [u8]) {
         Value::from(key),
     );
     (begin.into_bytes(), b"}}")
+}
+
+/// A ping with this number, with the end of its line. A socket that nobody is connected to goes with it.
+pub(super) fn ping(seq: u64) -> Vec<u8> {
+    format!("{PING}{seq}}}}}\n").into_bytes()
+}
+
+/// Whether this is a line of [`ping`].
+pub(super) fn is_ping(line: &[u8]) -> bool {
+    line.starts_with(PING.as_bytes())
 }
 
 /// A line that hands a connection to the program itself, with its own message, which is JSON.
@@ -234,7 +295,15 @@ mod tests {
             ),
             (
                 r#"{"cmd":"NODE_CLUSTER","act":"listening","index":0,"port":3000,"seq":2}"#,
-                Line::Listening { port: Some(3000) },
+                Line::Listening { port: Some(3000), is_tcp: true },
+            ),
+            (
+                r#"{"cmd":"NODE_CLUSTER","act":"listening","port":3000,"addressType":"udp4"}"#,
+                Line::Listening { port: Some(3000), is_tcp: false },
+            ),
+            (
+                r#"{"cmd":"NODE_CLUSTER","act":"listening","port":-1,"addressType":-1}"#,
+                Line::Listening { port: Some(-1), is_tcp: false },
             ),
             (r#"{"cmd":"NODE_CLUSTER","act":"close","key":"a","seq":2}"#, Line::Close("a".into())),
             (
@@ -268,7 +337,7 @@ mod tests {
         );
         assert_eq!(
             of(r#","port":5353,"addressType":"udp4","fd":-1"#),
-            (AddressType::Udp, Some(5353), None)
+            (AddressType::Udp4, Some(5353), None)
         );
         assert_eq!(
             of(r#","port":null,"addressType":null,"fd":3"#),
@@ -285,6 +354,8 @@ mod tests {
             address_type: AddressType::Ipv4,
             descriptor: None,
             data: Value::Null,
+            index: 0,
+            flags: 0,
         };
         assert_eq!(
             text(&opened(&query, "1", json!({"ticketKeys": "00"}), 9)),
@@ -295,9 +366,20 @@ mod tests {
             })
         );
         assert_eq!(
-            text(&refused(&query, 98, 9)),
+            text(&refused(query.seq, 98, 9)),
             json!({"cmd": "NODE_CLUSTER", "ack": 5, "errno": -98, "seq": 9})
         );
+        let line = shared(&query, "k", Value::Null, 9);
+        assert_eq!(
+            text(&line),
+            json!({
+                "cmd": "NODE_HANDLE", "type": "net.Native",
+                "msg": {"cmd": "NODE_CLUSTER", "ack": 5, "key": "k", "errno": null, "seq": 9},
+            })
+        );
+        assert_eq!(answered_by(&line), Some(5));
+        assert_eq!(answered_by(&ping(3)), None);
+        assert!(is_ping(&ping(3)) && !is_ping(&line));
         let (mut line, end) = new_connection("a\"b");
         line.extend(b"7");
         line.extend(end);
@@ -306,7 +388,7 @@ mod tests {
             json!({"cmd": "NODE_CLUSTER", "act": "newconn", "key": "a\"b", "seq": 7})
         );
         assert_eq!(text(&socket(r#"{"type":"x"}"#))["msg"]["type"], "x");
-        for line in [acknowledged(1, 2), PING.to_vec(), ACK_OF_HANDLE.to_vec()] {
+        for line in [acknowledged(1, 2), ping(3), ACK_OF_HANDLE.to_vec()] {
             assert!(text(&line)["cmd"].is_string());
         }
     }

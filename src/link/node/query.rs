@@ -1,10 +1,11 @@
-//! The answer to a program that wants to listen: the front's port, or a reason why not.
+//! The answer to a program that wants to listen: the front's port, a socket that workers share, or a reason why not.
 //!
 //! Pure.
 
+use rustix::io::Errno;
 use serde_json::{Value, json};
 
-use rustix::io::Errno;
+use crate::link::node::ports::{AddressType, PortKey};
 
 /// A server that a program wants to open.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,16 +20,10 @@ pub(super) struct Query {
     pub(super) descriptor: Option<i64>,
     /// What servers of one kind have in common: keys of TLS session tickets.
     pub(super) data: Value,
-}
-
-/// The kind of an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AddressType {
-    Ipv4,
-    Ipv6,
-    /// A Unix socket.
-    Path,
-    Udp,
+    /// Of those servers that the program has open on the same address, the number of this one.
+    pub(super) index: u64,
+    /// How the address is to be bound, in Node's numbers.
+    pub(super) flags: u64,
 }
 
 /// What becomes of a query.
@@ -39,40 +34,40 @@ pub(super) enum Answer {
         /// What the program gets back as `data`.
         data: Value,
     },
-    /// It is not opened.
-    Refused(Errno, Refusal),
-}
-
-/// Why a server is not opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// It is another TCP port than the front's.
-    Port(u16),
-    /// It is no TCP server on an address.
-    Kind,
-    /// It is on a descriptor of the primary's.
-    Descriptor,
+    /// It is another address, which workers share.
+    Shared(PortKey),
+    /// It is on a descriptor of the primary's, or on no address at all.
+    Refused(Errno),
 }
 
 /// Decides. `port` is the front's.
 pub(super) fn answer(query: &Query, port: u16, ticket_keys: &str) -> Answer {
     if query.descriptor.is_some() {
-        return Answer::Refused(Errno::BADF, Refusal::Descriptor);
+        return Answer::Refused(Errno::BADF);
     }
-    if matches!(query.address_type, AddressType::Path | AddressType::Udp) {
-        return Answer::Refused(Errno::OPNOTSUPP, Refusal::Kind);
+    let kind = query.address_type;
+    let (asked, address) = match (kind, query.port, &query.address) {
+        (AddressType::Path, _, None) => return Answer::Refused(Errno::INVAL),
+        (AddressType::Path, ..) => (0, query.address.clone()),
+        (_, asked, address) => match asked.and_then(|asked| u16::try_from(asked).ok()) {
+            Some(asked) => (asked, address.clone().filter(|address| !address.is_empty())),
+            None => return Answer::Refused(Errno::INVAL),
+        },
+    };
+    if kind.is_tcp() && asked == port {
+        return Answer::Front { data: shared_data(&query.data, ticket_keys) };
     }
-    match query.port.and_then(|asked| u16::try_from(asked).ok()) {
-        Some(asked) if asked == port => {
-            Answer::Front { data: shared_data(&query.data, ticket_keys) }
-        }
-        Some(asked) => Answer::Refused(Errno::ADDRNOTAVAIL, Refusal::Port(asked)),
-        None => Answer::Refused(Errno::INVAL, Refusal::Kind),
-    }
+    let is_any = asked == 0 && kind != AddressType::Path;
+    Answer::Shared(PortKey {
+        kind,
+        port: asked,
+        index: if is_any { query.index } else { 0 },
+        address,
+    })
 }
 
 /// Ticket keys are the same for all workers; anything else is the program's own.
-fn shared_data(data: &Value, ticket_keys: &str) -> Value {
+pub(super) fn shared_data(data: &Value, ticket_keys: &str) -> Value {
     match data.get("ticketKeys") {
         Some(_) if !ticket_keys.is_empty() => json!({ "ticketKeys": ticket_keys }),
         _ => data.clone(),
@@ -84,7 +79,8 @@ mod tests {
     use super::*;
 
     fn query(port: Option<i64>, address_type: AddressType, descriptor: Option<i64>) -> Query {
-        Query { seq: 1, address: None, port, address_type, descriptor, data: Value::Null }
+        let (address, data) = (Some("a".to_owned()), Value::Null);
+        Query { seq: 1, address, port, address_type, descriptor, data, index: 2, flags: 0 }
     }
 
     #[test]
@@ -93,15 +89,23 @@ mod tests {
         let front = Answer::Front { data: Value::Null };
         assert_eq!(of(Some(3000), AddressType::Ipv4, None), front);
         assert_eq!(of(Some(3000), AddressType::Ipv6, None), front);
+        for (asked, kind, port, index) in [
+            (3001, AddressType::Ipv4, 3001, 0),
+            (-1, AddressType::Path, 0, 0),
+            (3000, AddressType::Udp4, 3000, 0),
+            // Each of those that a program has open on any port has one of its own.
+            (0, AddressType::Ipv6, 0, 2),
+            (0, AddressType::Udp6, 0, 2),
+        ] {
+            let key = PortKey { kind, port, index, address: Some("a".to_owned()) };
+            assert_eq!(of(Some(asked), kind, None), Answer::Shared(key), "{asked} {kind:?}");
+        }
         for (port, kind, descriptor, errno) in [
-            (Some(3001), AddressType::Ipv4, None, Errno::ADDRNOTAVAIL),
-            (Some(-1), AddressType::Path, None, Errno::OPNOTSUPP),
-            (Some(3000), AddressType::Udp, None, Errno::OPNOTSUPP),
             (None, AddressType::Ipv4, Some(3), Errno::BADF),
+            (None, AddressType::Ipv4, None, Errno::INVAL),
             (Some(70_000), AddressType::Ipv4, None, Errno::INVAL),
         ] {
-            let answer = of(port, kind, descriptor);
-            assert!(matches!(answer, Answer::Refused(found, _) if found == errno), "{answer:?}");
+            assert_eq!(of(port, kind, descriptor), Answer::Refused(errno));
         }
     }
 

@@ -15,15 +15,16 @@ use crate::link::node::handed::Handed;
 use crate::link::node::memo::Memo;
 use crate::link::node::settings::NodeSettings;
 use crate::link::node::transport::{MEMO, SOCKET, Transport, WORKER_END};
-use crate::protocol::ids::{Timestamp, WorkerId};
+use crate::protocol::ids::WorkerId;
 use crate::protocol::scoreboard::Scoreboard;
 
 /// As plain data; its descriptors go to `descriptors`.
 pub fn into_snapshot(
-    channel: Channel,
+    mut channel: Channel,
     worker: WorkerId,
     descriptors: &mut Descriptors,
 ) -> NodeChannelSnapshot {
+    channel.refuse_unsent();
     let Channel { transport, in_flight, handed, memo, page, settings, port, seq, .. } = channel;
     let (socket, worker_end, begun, outgoing) = transport.into_parts();
     for (part, descriptor) in
@@ -67,7 +68,7 @@ pub fn restore(
     let mut channel = take_over(worker, descriptors, facts)?;
     let entries = restore_in_flight(connections, worker, descriptors)?;
     channel.in_flight = InFlight::restore(credits, Carry::restore(counts), entries);
-    channel.handed = Handed::restore(completed, acknowledged, handed, Timestamp::now());
+    channel.handed = Handed::restore(completed, acknowledged, handed);
     channel.seq = channel.seq.max(seq);
     let bytes = |text: String| {
         let bytes = BASE64.decode(text.as_bytes());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::link::inherit::{Inherit, WorkerFacts};
 use crate::link::node::channel::{Channel, Facts};
-use crate::link::node::memo::Memo;
+use crate::link::node::memo::{Known, Memo};
 use crate::link::node::transport::Transport;
 use crate::protocol::ids::WorkerId;
 use crate::protocol::scoreboard::Scoreboard;
@@ -32,7 +32,9 @@ pub(in crate::link) fn start(
     };
     let of_channel =
         Facts { settings: Arc::clone(&facts.node), port: facts.port, credits: facts.credits };
-    Ok(Channel::new(transport, Memo::create()?, page, of_channel))
+    let memo = Memo::create()?;
+    memo.write(&Known { rights: facts.rights, ..Known::default() });
+    Ok(Channel::new(transport, memo, page, of_channel))
 }
 
 /// `cluster.worker.id`: from 1 in slots' first workers, and never the same for two that live together.

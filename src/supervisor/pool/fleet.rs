@@ -265,6 +265,8 @@ impl Fleet {
         if running.has_attached() {
             self.hints.attached();
         }
+        let was_late = running.killed == Some(KillReason::NotReady);
+        self.hints.gone(worker, was_late, self.settings.port);
         if let Some(crash) = crash {
             self.history.crashed(worker.slot, crash, &reason);
         }

@@ -1,6 +1,6 @@
 //! Hints for the operator, each said once: the command is no worker, nothing is protected.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::link::event::WorkerNote;
 use crate::link::seam::WorkerId;
@@ -18,6 +18,8 @@ pub(super) struct Hints {
     protects: bool,
     is_protection_hinted: bool,
     noted: HashSet<WorkerNote>,
+    /// Programs that listen on another port than the front's, and not on that.
+    elsewhere: HashMap<WorkerId, u16>,
     other_port: Option<u16>,
 }
 
@@ -47,24 +49,34 @@ impl Hints {
     }
 
     /// Something that the operator should know: said once, not by each worker.
-    pub(super) fn noted(&mut self, worker: WorkerId, note: WorkerNote, front: u16) {
-        if !self.noted.insert(note) {
-            return;
+    pub(super) fn noted(&mut self, worker: WorkerId, note: WorkerNote) {
+        match note {
+            // It may listen on the front's port next: nothing is said until its time is over.
+            WorkerNote::OtherPort(port) => {
+                self.elsewhere.entry(worker).or_insert(port);
+                return;
+            }
+            WorkerNote::FrontPort => {
+                self.elsewhere.remove(&worker);
+                return;
+            }
+            _ if !self.noted.insert(note) => return,
+            _ => {}
         }
         let slot = worker.slot.0;
         match note {
-            WorkerNote::OtherPort(port) => {
-                self.other_port.get_or_insert(port);
-                tracing::warn!(
-                    slot,
-                    port,
-                    front,
-                    "worker's program was refused a port: workers get clients by the primary's port alone",
-                );
-            }
+            WorkerNote::OtherPort(_) | WorkerNote::FrontPort => {}
             WorkerNote::OtherServer => tracing::warn!(
                 slot,
-                "worker's program was refused a server that is no TCP server on a port",
+                "worker's program was refused a server on a descriptor of the primary's, or on no address",
+            ),
+            WorkerNote::NotAllowed => tracing::warn!(
+                slot,
+                "worker's program was refused an address: the primary may have it, its own user may not",
+            ),
+            WorkerNote::TooManyPorts => tracing::warn!(
+                slot,
+                "worker's program was refused an address: workers share too many beside the primary's port",
             ),
             WorkerNote::Bun => tracing::warn!(
                 slot,
@@ -77,6 +89,19 @@ impl Hints {
                 slot,
                 "worker doesn't read what is sent to it: further messages are dropped",
             ),
+        }
+    }
+
+    /// A worker's process is gone; whether it was killed since it was not ready in time.
+    pub(super) fn gone(&mut self, worker: WorkerId, was_late: bool, front: u16) {
+        let Some(port) = self.elsewhere.remove(&worker).filter(|_| was_late) else { return };
+        if self.other_port.replace(port) != Some(port) {
+            tracing::warn!(
+                slot = worker.slot.0,
+                port,
+                front,
+                "worker's program listens on another port: workers get clients by the primary's port alone",
+            );
         }
     }
 

@@ -34,7 +34,7 @@ impl Launcher<'_> {
         worker: WorkerId,
         command: Arc<WorkerCommand>,
     ) -> Result<Result<(Process, StatsSource), PoolError>, FrontendGone> {
-        let started = Link::start(&self.facts(worker))
+        let started = Link::start(&self.facts(worker, &command))
             .and_then(|(link, inherit)| Ok((StatsSource::new(&link)?, link, inherit)));
         let (stats, link, inherit) = match started {
             Ok(started) => started,
@@ -59,7 +59,7 @@ impl Launcher<'_> {
         })
     }
 
-    fn facts(&self, worker: WorkerId) -> WorkerFacts {
+    fn facts(&self, worker: WorkerId, command: &WorkerCommand) -> WorkerFacts {
         WorkerFacts {
             worker,
             credits: self.settings.credits,
@@ -70,6 +70,7 @@ impl Launcher<'_> {
             interface: self.settings.interface,
             port: self.settings.port,
             node: Arc::clone(&self.settings.node),
+            rights: command.rights(),
         }
     }
 }
