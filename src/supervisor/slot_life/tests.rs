@@ -14,6 +14,7 @@ const SETTINGS: LifecycleSettings = LifecycleSettings {
     listen_timeout: Duration::from_secs(3),
     kill_timeout: Duration::from_secs(10),
     drain_timeout: Duration::from_secs(60),
+    signal_drain_timeout: Duration::from_secs(60),
     drain: DrainMode::Migrate,
     max_draining: 2,
     spare: false,

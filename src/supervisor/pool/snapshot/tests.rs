@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::handover::pool::WorkerMessageSnapshot;
 use crate::handover::{assert_is_format, decode, encode};
+use crate::link::interface::InterfaceChoice;
 use crate::protocol::drain::DrainMode;
 use crate::protocol::ids::Generation;
 use crate::supervisor::autoscale::{AutoscaleSettings, LoadMeasure};
@@ -50,6 +51,7 @@ fn lifecycle() -> LifecycleSettings {
         listen_timeout: Duration::from_secs(3),
         kill_timeout: Duration::from_secs(10),
         drain_timeout: Duration::from_secs(60),
+        signal_drain_timeout: Duration::from_secs(60),
         drain: DrainMode::Migrate,
         max_draining: 2,
         spare: true,
@@ -64,10 +66,13 @@ fn settings(release: &str) -> PoolSettings {
         weights: vec![1.0, 0.1 + 0.2],
         command: Arc::new(command(release)),
         port: 3000,
+        interface: InterfaceChoice::Auto,
+        node: Arc::default(),
         credits: 64,
         slot_wait: Duration::from_millis(1_500),
         wait_ready: true,
         lifecycle: lifecycle(),
+        stop_signal: 2,
         rollout: RolloutSettings { parallel: 2, max_draining_memory: Some(1 << 30) },
         autoscale: Some(AutoscaleSettings {
             min_workers: 2,
