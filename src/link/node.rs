@@ -11,6 +11,7 @@
 //! | [`query`] | the answer to a program that wants to listen |
 //! | [`servers`] | the servers that a worker has open on the front's port |
 //! | [`memo`] | what a successor has to know after a crash of the primary |
+//! | [`outgoing`] | lines that wait to be sent |
 //! | [`transport`] | the socket pair: lines, descriptors, take-back |
 //!
 //! # The wire
@@ -23,6 +24,7 @@ mod channel;
 mod handed;
 mod memo;
 mod message;
+mod outgoing;
 mod query;
 mod servers;
 pub mod settings;
@@ -31,6 +33,7 @@ mod start;
 mod transport;
 
 pub use channel::Channel;
+pub use start::unique_id;
 pub use transport::PARTS;
 
 pub(in crate::link) use start::start;

@@ -27,6 +27,7 @@ use crate::link::node::message::{self, Line};
 use crate::link::node::query::{self, Query, Refusal};
 use crate::link::node::settings::{HandOverBy, NodeSettings};
 use crate::link::node::transport::{MEMO, SOCKET, Transport, WORKER_END};
+use crate::link::programs::RequestCounts;
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::protocol::scoreboard::{Counter, Scoreboard, SharedFlag};
@@ -88,6 +89,12 @@ impl Channel {
         channel
     }
 
+    /// Sends nothing any more: half a line has gone, whose rest is lost.
+    pub(super) fn mute(&mut self) {
+        self.transport.mute();
+        self.handover = None;
+    }
+
     /// Whether the worker has said that it is one of this dialect.
     pub(in crate::link) fn is_online(&self) -> bool {
         self.known.is_online
@@ -115,6 +122,9 @@ impl Channel {
             }
             HandOverBy::Message(message) => Some((message::socket(message), b"")),
         };
+        if self.transport.is_mute() {
+            self.handover = None;
+        }
         if let Some((begin, _)) = self.handover.as_mut().filter(|_| self.known.is_bun) {
             begin.insert(0, message::BUN_MARK);
         }
@@ -328,6 +338,10 @@ impl Dialect for Channel {
         self.known.is_ready
     }
 
+    fn waits_since(&self) -> Option<Timestamp> {
+        self.transport.waits_since(self.in_flight.oldest())
+    }
+
     fn established(&self) -> u64 {
         self.board.get(Counter::Connections)
     }
@@ -429,7 +443,7 @@ impl Dialect for Channel {
     }
 
     fn ping(&mut self) -> Result<(), ChannelError> {
-        if !self.transport.has_outgoing() {
+        if !self.transport.has_own() {
             self.push_ping();
             self.transport.send_outgoing()?;
         }
@@ -441,6 +455,28 @@ impl Dialect for Channel {
     }
 
     fn send_outgoing(&mut self) -> Result<(), ChannelError> {
-        self.transport.send_outgoing()
+        let sent = self.transport.send_outgoing();
+        let has_begun = self.transport.has_begun();
+        if self.known.is_told_half != has_begun && !self.transport.is_mute() {
+            self.learn(|known| known.is_told_half = has_begun);
+        }
+        sent
+    }
+
+    /// Half a line has gone, and the rest has died with the primary before: whatever follows would break the
+    /// program.
+    fn asked_for_replacement(&self) -> bool {
+        self.transport.is_mute()
+    }
+
+    fn tell(&mut self, line: &Arc<[u8]>) -> bool {
+        !self.known.is_online || self.transport.tell(line)
+    }
+
+    fn note_requests(&self, noted: &RequestCounts) {
+        if let Some(open) = noted.open {
+            self.board.set(Counter::Requests, open);
+        }
+        self.board.add(Counter::RequestsTotal, noted.finished);
     }
 }

@@ -33,6 +33,9 @@ pub(super) struct Known {
     pub(super) is_ready: bool,
     /// The end of a line of which the beginning was read has not come yet.
     pub(super) is_in_line: bool,
+    /// Half of a line to the worker has gone.
+    #[serde(default)]
+    pub(super) is_told_half: bool,
     pub(super) servers: Servers,
 }
 

@@ -74,6 +74,10 @@ pub fn restore(
         bytes.map_err(|_| RestoreError::Malformed("a channel"))
     };
     channel.transport.restore(bytes(begun)?, bytes(outgoing)?);
+    // A primary before that one had crashed in the middle of a line.
+    if channel.known.is_told_half && !channel.transport.has_outgoing() {
+        channel.mute();
+    }
     Ok(channel)
 }
 
@@ -92,6 +96,9 @@ pub(in crate::link) fn adopt(
     let mut channel = take_over(worker, descriptors, Facts { settings, port, credits })?;
     if channel.known.is_in_line {
         channel.transport.skip_line();
+    }
+    if channel.known.is_told_half {
+        channel.mute();
     }
     Ok(channel)
 }
