@@ -218,6 +218,24 @@ fn a_large_broadcast_holds_up_no_connection() {
 }
 
 #[test]
+fn no_connection_is_lost_among_messages() {
+    let flags = ["--node-messages", "guide", "--ack-timeout", "20s"];
+    let primary = node(2, "messages.js", &flags).start();
+    let all: [Program<'_>; 2] = programs(&primary);
+    for _ in 0..100 {
+        for _ in 0..4 {
+            all[0].get("/large?bytes=150000");
+        }
+        for _ in 0..4 {
+            assert_eq!(all[1].get("/")["slot"], "1");
+        }
+    }
+    let status = primary.status();
+    assert_eq!((&status["refused"], &status["fallbacks"]), (&0.into(), &0.into()));
+    primary.stop();
+}
+
+#[test]
 fn a_program_that_does_not_read_misses_messages_and_others_do_not() {
     let flags = ["--node-messages", "guide", "--watchdog-timeout", "0", "--ack-timeout", "20s"];
     let primary = node(2, "messages.js", &flags).start();

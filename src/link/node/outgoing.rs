@@ -112,9 +112,9 @@ impl Outgoing {
     /// The bytes that go next.
     pub(super) fn next(&self) -> Vec<IoSlice<'_>> {
         let (lane, most) = match (self.sent > 0 && self.is_told_begun, self.has_own()) {
-            (true, true) => (&self.told, 1),
-            (_, true) => (&self.own, MAX_SLICES),
-            (_, false) => (&self.told, MAX_SLICES),
+            (true, _) => (&self.told, 1),
+            (false, true) => (&self.own, MAX_SLICES),
+            (false, false) => (&self.told, MAX_SLICES),
         };
         let lines = lane.lines.iter().take(most).enumerate();
         lines

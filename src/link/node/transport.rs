@@ -8,11 +8,14 @@
 //!   received. So the channel doesn't end when the worker dies; the supervisor reports that.
 //! * A line is looked at, acted on and then consumed: if the primary dies in between, its successor reads it
 //!   again. The beginning of a line whose end has not come is consumed, or the poller would report it for ever.
+//! * Node loses a descriptor whose line it reads in two pieces. It reads 64 KiB at a time, and a read ends after a
+//!   descriptor: so a line with one is sent only when little else is unread before it.
 //! * What waits to be sent is bounded: then the worker reads nothing, and what its program is to be told is dropped.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -41,6 +44,15 @@ const PIECE: usize = 64 * 1024;
 /// Bytes that are taken back together: more than a socket holds by default.
 const TAKEN_BACK: usize = 256 * 1024;
 
+/// So much may be unread before a line with a descriptor.
+const MAX_UNREAD: u64 = 16 * 1024;
+
+/// Lines of Node's own kind of so many bytes don't fill that: they are few.
+const FEW: usize = 1024;
+
+/// So long no message is begun after a line with a descriptor had to wait, which is tried again sooner.
+const TOLD_PAUSE: Duration = Duration::from_millis(50);
+
 /// The limit of a line.
 const MAX_LINE: usize = 32 << 20;
 
@@ -61,6 +73,10 @@ pub(super) struct Transport {
     outgoing: Outgoing,
     /// Nothing is sent any more: the rest of a line is lost.
     is_mute: bool,
+    /// Lines without a descriptor may be unread.
+    has_unread: bool,
+    /// When a line with a descriptor had to wait last: no further message to the program is begun for a while.
+    wanted: Timestamp,
     /// Since when there is no room.
     full: Option<Timestamp>,
     /// When the worker was last seen to make room.
@@ -91,6 +107,8 @@ impl Transport {
             skips: false,
             outgoing: Outgoing::default(),
             is_mute: false,
+            has_unread: false,
+            wanted: Timestamp(0),
             full: None,
             moved: Timestamp(0),
         }
@@ -238,7 +256,8 @@ impl Transport {
         descriptor: BorrowedFd<'_>,
     ) -> Result<bool, ChannelError> {
         self.send_own()?;
-        if self.outgoing.goes_first() {
+        if self.outgoing.goes_first() || self.has_unread && !self.is_nearly_read() {
+            self.wanted = Timestamp::now();
             return Ok(false);
         }
         // A line this short is sent whole or not at all.
@@ -293,8 +312,17 @@ impl Transport {
     ///
     /// If the worker has closed its end or the kernel failed.
     pub(super) fn send_outgoing(&mut self) -> Result<(), ChannelError> {
-        while self.has_outgoing() && self.send_next()? {}
+        self.send_own()?;
+        let is_free = self.has_outgoing() && Timestamp::now().since(self.wanted) >= TOLD_PAUSE;
+        while is_free && self.has_outgoing() && self.send_next()? {}
         Ok(())
+    }
+
+    /// Whether a line that is sent now is read in one piece.
+    fn is_nearly_read(&mut self) -> bool {
+        let unread = rustix::io::ioctl_fionread(&self.worker_end).unwrap_or(0);
+        self.has_unread = unread > 0;
+        unread <= MAX_UNREAD
     }
 
     /// Sends what goes before connections, as far as there is room.
@@ -313,6 +341,7 @@ impl Transport {
                 if self.full.take().is_some() {
                     self.moved = Timestamp::now();
                 }
+                self.has_unread |= sent > FEW || !self.outgoing.has_own();
                 self.outgoing.gone(sent);
             }
             Err(Errno::AGAIN | Errno::NOBUFS) => {
