@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::bus::rules::Rules;
 use crate::control::settings::{AdminSettings, ControlSettings};
 use crate::frontend::affinity::{DigestKind, Prefixes};
 use crate::frontend::listener::ListenerSettings;
@@ -41,6 +42,8 @@ pub struct Config {
     pub frontend: FrontendConfig,
     /// The workers.
     pub workers: WorkersConfig,
+    /// What messages of Node workers' programs do.
+    pub messages: Rules,
     /// Whether sessions can be protected from a crash of their worker.
     pub protect: bool,
     /// Automatic rolling restarts.

@@ -18,6 +18,12 @@ pub mod link {
     pub use crate::link::*;
 }
 
+/// See `src/bus`.
+#[cfg(feature = "cli")]
+pub mod bus {
+    pub use crate::bus::*;
+}
+
 /// The flags and commands.
 #[cfg(all(feature = "cli", feature = "demo"))]
 pub mod cli {

@@ -57,6 +57,7 @@
 //! | `frontend` | listener, affinity, placement, dispatcher | know how a worker is spawned |
 //! | `system` | systemd and the container around the primary | know of workers |
 //! | `supervisor` | a worker's life: decided (pure), carried out; its output | touch a client's socket |
+//! | `bus` | messages between programs of Node workers | sit in a connection's way |
 //! | `triggers` | files that change, times of day | know of workers |
 //! | [`worker`] | the library that a worker links | import the primary's side |
 //! | `log` | the primary's own log | know what it speaks of |
@@ -83,6 +84,8 @@ pub mod protocol;
 pub mod worker;
 
 // The binary's parts, from the bottom up.
+#[cfg(feature = "cli")]
+mod bus;
 #[cfg(all(feature = "cli", feature = "demo"))]
 mod cli;
 #[cfg(feature = "cli")]

@@ -16,6 +16,7 @@
 //! | [`interface`] | the names of the dialects |
 //! | [`inherit`], [`stats`], [`stats_source`] | what the supervisor hands over to a worker, and knows of its load |
 //! | [`seam`] | commands from the supervisor to the frontend, and events back |
+//! | [`programs`] | messages of workers' programs, and commands that answer them |
 //!
 //! A dialect is one folder, one line in [`Link`] and one in `each!`.
 
@@ -42,6 +43,7 @@ pub mod inherit;
 pub mod interface;
 pub mod native;
 pub mod node;
+pub mod programs;
 pub mod protection;
 pub mod record_key;
 pub mod recovered;
@@ -63,6 +65,7 @@ use in_flight::InFlight;
 use inherit::{AdoptedFacts, Inherit, WorkerFacts};
 use interface::{Interface, InterfaceChoice};
 use node::ports::SharedSocket;
+use programs::RequestCounts;
 use recovered::Recovered;
 use undecided::Undecided;
 
@@ -461,5 +464,15 @@ impl Link {
     /// Notes what is counted, for a primary that has to go on from here. No system call.
     pub fn publish_counts(&mut self) {
         each!(self, it => it.publish_counts());
+    }
+
+    /// Sends the worker's program a message, a line with its end; false if too many wait already.
+    pub fn tell(&mut self, line: &Arc<[u8]>) -> bool {
+        each!(self, it => it.tell(line))
+    }
+
+    /// Notes what the worker's program has said of its requests. No system call.
+    pub fn note_requests(&self, noted: &RequestCounts) {
+        each!(self, it => it.note_requests(noted));
     }
 }

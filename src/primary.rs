@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::bus::{self, COUNTER};
 use crate::config::Config;
 use crate::control::admin::AdminError;
 use crate::control::history::{EVENTS, History};
@@ -70,7 +71,7 @@ use control_loop::{ControlLoop, Reload};
 use endpoints::Endpoints;
 use frontend::FrontendThread;
 use journal::PrimaryJournal;
-use operators::Operators;
+use operators::{Left, Operators};
 use pool_settings::PoolContext;
 use signals::Signals;
 use triggers::Triggers;
@@ -187,6 +188,8 @@ pub struct Primary {
     pool_journal: Journal,
     /// The memory with the last events of the primary before.
     events: Option<OwnedFd>,
+    /// The memory with the programs' counter of the primary before.
+    counter: Option<OwnedFd>,
     store: Option<Store>,
 }
 
@@ -286,11 +289,18 @@ impl Primary {
         };
         let notifier = Notifier::from_environment();
         let heartbeat = notifier.as_ref().and_then(Notifier::watchdog_interval);
-        let (commander, events, commands) =
+        let (commander, events, mut commands) =
             seam().map_err(start("make the seam to the frontend"))?;
         let (frontend_handle, queries) =
             queries().map_err(start("make the way in for questions"))?;
         let slots = pool.slots(&config);
+        let end = commands.connect_bus();
+        let (bus, counter) =
+            bus::service::start(end, &config.messages, output.clone(), self.counter)
+                .map_err(start("start the thread of the bus"))?;
+        if let Some(store) = &store {
+            keep(store, COUNTER, counter.as_ref().and_then(|memory| memory.try_clone().ok()));
+        }
         let mut before = self.frontend;
         if let Some(store) = &store {
             before.keep_ports_in(Box::new(store.clone()));
@@ -305,6 +315,7 @@ impl Primary {
             frontend: frontend_handle,
             pool: pool_handle.clone(),
             primary: primary_handle,
+            bus: bus.clone(),
             output: output.clone(),
             log: log.clone(),
         };
@@ -332,7 +343,8 @@ impl Primary {
             (&announcer, history.clone()),
         );
         let server = server.map_err(start("start the thread of the control socket"))?;
-        let operators = Operators::new(endpoints, server, notes, history, store.clone());
+        let operators =
+            Operators::new(endpoints, server, notes, Left { history, counter }, store.clone());
         let context = PoolContext { port: address.port(), heartbeat };
         let mut control_loop = ControlLoop {
             signals,
@@ -345,7 +357,7 @@ impl Primary {
             pool: pool_handle,
             output: output.clone(),
             log,
-            reload: Reload::new(reread, context),
+            reload: Reload::new(reread, context, bus),
             report,
             upgrade: Upgrade::new(&journal, &pool_journal),
             journal,

@@ -137,6 +137,8 @@ fn series_of_all_words_exist_from_the_start() {
         "sessions{slot=\"0\"}",
         "websockets{slot=\"0\"}",
         "dropped_output_lines_total",
+        "dropped_node_messages_total{direction=\"from\"}",
+        "dropped_node_messages_total{direction=\"to\"}",
         "handoff_seconds_count",
         "handoff_seconds_bucket{le=\"0.0001\"}",
         "handoff_seconds_bucket{le=\"10\"}",

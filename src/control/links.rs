@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::bus::service::BusHandle;
 use crate::control::report::{NotApplied, Upgrading};
 use crate::frontend::placement::Placement;
 use crate::frontend::query::FrontendHandle;
@@ -28,6 +29,8 @@ pub struct Links {
     pub pool: PoolHandle,
     /// The primary: reload and upgrade.
     pub primary: PrimaryHandle,
+    /// Messages of workers' programs.
+    pub bus: BusHandle,
     /// Workers' output.
     pub output: Output,
     /// The primary's own log.

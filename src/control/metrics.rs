@@ -59,6 +59,7 @@ impl Metrics {
         let primary = Primary {
             started: self.started,
             dropped: self.links.output.dropped(),
+            messages: self.links.bus.dropped(),
             upgrades: self.links.facts.replacements.upgrades,
             crashes: self.links.facts.replacements.recoveries,
         };
@@ -77,6 +78,8 @@ struct Primary {
     started: Duration,
     /// Dropped lines of output.
     dropped: u64,
+    /// Dropped messages of workers' programs, and messages to them.
+    messages: (u64, u64),
     upgrades: u64,
     crashes: u64,
 }
@@ -101,6 +104,12 @@ fn render(snapshot: &Snapshot, primary: &Primary) -> String {
             "sticky_lb_dropped_output_lines_total",
             "Lines of workers' output that were dropped.",
             primary.dropped,
+        );
+        counts(
+            "sticky_lb_dropped_node_messages_total",
+            "Messages of Node workers' programs that were dropped, and messages to these.",
+            "direction",
+            [("from", primary.messages.0), ("to", primary.messages.1)],
         );
         frontend::record(&snapshot.frontend);
         pool::record(&snapshot.pool);

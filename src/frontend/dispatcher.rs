@@ -12,6 +12,7 @@ mod fuzz;
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -28,13 +29,14 @@ use crate::frontend::query::{Client, FrontendFacts, Queries, Query, RouteExplana
 use crate::frontend::restored::RestoredFlags;
 use crate::frontend::router::{Explanation, Router};
 use crate::frontend::routing::{Routing, Tally};
-use crate::frontend::slot_table::{Completion, Overdue, SlotTable};
+use crate::frontend::slot_table::{Completion, Overdue, SlotTable, Told};
 use crate::frontend::snapshot::FrontendHandover;
 use crate::link::connection::PendingConnection;
 use crate::link::error::ChannelError;
-use crate::link::event::{LinkEvent, SessionEvent};
+use crate::link::event::{LinkEvent, SessionEvent, WorkerNote};
 use crate::link::interface::Interface;
 use crate::link::node::ports::PortRequest;
+use crate::link::programs::{ProgramCommand, Recipients, TURN};
 use crate::link::seam::{CommandReceiver, SlotCommand, SlotEventKind, WorkerId};
 use crate::link::{Attached, Link};
 use crate::protocol::ids::{SlotId, Timestamp};
@@ -224,7 +226,7 @@ impl Dispatcher {
             Mode::Ended => true,
             Mode::HandingOver { deadline } => {
                 let is_idle = self.routing.slots().in_flight() == 0 && !self.broker.is_proving();
-                is_idle || self.now >= deadline
+                is_idle && self.commands.is_bus_idle() || self.now >= deadline
             }
             _ => false,
         }
@@ -452,9 +454,7 @@ impl Dispatcher {
             Ok(LinkEvent::Note(note)) => {
                 self.commands.send_event(worker, SlotEventKind::Note(note))
             }
-            Ok(LinkEvent::App(message)) => {
-                self.commands.send_event(worker, SlotEventKind::App(message));
-            }
+            Ok(LinkEvent::App(message)) => self.commands.pass(worker, message),
             Ok(LinkEvent::Listen(request)) => self.listen(worker, &request),
             Ok(LinkEvent::StoppedListening(name)) => {
                 self.programs.stopped_listening(worker, &name);
@@ -549,6 +549,35 @@ impl Dispatcher {
             if matches!(self.mode, Mode::Ended) {
                 return;
             }
+        }
+        self.handle_program_commands();
+    }
+
+    /// Carries out some commands of the bus; the others wait for the next turn, so that they hold up nothing.
+    fn handle_program_commands(&mut self) {
+        for _ in 0..TURN {
+            let Some(command) = self.commands.next_program_command() else { return };
+            match command {
+                ProgramCommand::Tell(recipients, line) => self.tell(recipients, &line),
+                ProgramCommand::Requests(worker, noted) => {
+                    let link = self.routing.slots().any_link(worker);
+                    link.iter().for_each(|link| link.note_requests(&noted));
+                }
+                ProgramCommand::Replace(worker) => {
+                    self.commands.send_event(worker, SlotEventKind::ReplaceMe);
+                }
+            }
+        }
+        self.commands.wake_again();
+    }
+
+    /// Sends programs a message. A worker that doesn't read misses it.
+    fn tell(&mut self, recipients: Recipients, line: &Arc<[u8]>) {
+        let Told { slots, refused } = self.routing.slots().tell(recipients, line);
+        slots.into_iter().for_each(|slot| self.routing.flush_later(slot));
+        self.commands.count_untold(refused.len() as u64);
+        if let Some(worker) = refused.first() {
+            self.commands.note(*worker, WorkerNote::Dropped);
         }
     }
 
@@ -650,6 +679,7 @@ impl Dispatcher {
         let has_stalled = self.routing.slots().is_overdue(worker, self.now);
         let Some(link) = self.routing.slots().remove(worker, self.now) else { return };
         self.programs.gone(worker);
+        self.commands.pass_end(worker);
         self.poller.remove(link.as_fd());
         let mut recovered = link.recover();
         if self.broker.is_recovering() {

@@ -6,6 +6,7 @@
 //! stalled to be noticed, or for the successor of one that died. It is bounded; a slot whose queue
 //! is full counts as closed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::frontend::fallback::FallbackReason;
@@ -14,6 +15,7 @@ use crate::frontend::session_targets::SessionSlots;
 use crate::link::connection::PendingConnection;
 use crate::link::error::ChannelError;
 use crate::link::event::{LinkEvent, SessionEvent};
+use crate::link::programs::Recipients;
 use crate::link::seam::WorkerId;
 use crate::link::{Attached, Delivery, Link};
 use crate::protocol::drain::DrainOrder;
@@ -61,6 +63,15 @@ pub struct Completion {
     pub refusals: Option<WorkerId>,
     /// This worker has acknowledged more than it was sent.
     pub breach: Option<(WorkerId, ChannelError)>,
+}
+
+/// The outcome of a message to programs.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Slots in which it waits to be sent.
+    pub slots: Vec<SlotId>,
+    /// Workers that have no room for it.
+    pub refused: Vec<WorkerId>,
 }
 
 impl SlotTable {
@@ -128,6 +139,20 @@ impl SlotTable {
         if let Some(link) = self.any_link(worker) {
             link.drain(order);
         }
+    }
+
+    /// Has a message sent to workers' programs.
+    pub fn tell(&mut self, recipients: Recipients, line: &Arc<[u8]>) -> Told {
+        let mut told = Told::default();
+        let workers = self.slots.iter_mut().flat_map(|slot| &mut slot.workers);
+        for one in workers.filter(|one| !one.quarantined && recipients.include(one.id)) {
+            if one.link.tell(line) {
+                told.slots.push(one.id.slot);
+            } else {
+                told.refused.push(one.id);
+            }
+        }
+        told
     }
 
     /// Takes out a worker that is gone.

@@ -5,12 +5,14 @@
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use crate::handover::descriptors::WorkerPart;
 use crate::link::connection::PendingConnection;
 use crate::link::error::ChannelError;
 use crate::link::event::{LinkEvent, SessionEvent};
 use crate::link::in_flight::InFlight;
+use crate::link::programs::RequestCounts;
 use crate::link::recovered::Recovered;
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::{ConnectionId, Timestamp};
@@ -272,4 +274,13 @@ pub trait Dialect: Sized {
 
     /// Notes what is counted, for a primary that has to go on from here. No system call.
     fn publish_counts(&mut self) {}
+
+    /// Sends the worker's program a message, a line with its end; false if too many wait already. Nothing to a
+    /// worker whose programs get none.
+    fn tell(&mut self, _line: &Arc<[u8]>) -> bool {
+        true
+    }
+
+    /// Notes what the worker's program has said of its requests. No system call.
+    fn note_requests(&self, _noted: &RequestCounts) {}
 }

@@ -14,6 +14,7 @@
 //! | [`probes`] | connections of the primary's own, which show that a program takes some |
 //! | [`servers`] | the servers that a worker has open |
 //! | [`memo`] | what a successor has to know after a crash of the primary |
+//! | [`outgoing`] | lines that wait to be sent |
 //! | [`transport`] | the socket pair: lines, descriptors, take-back |
 //!
 //! # The wire
@@ -27,6 +28,7 @@ mod handed;
 mod memo;
 mod message;
 mod openings;
+mod outgoing;
 pub mod ports;
 mod probes;
 mod query;
@@ -39,6 +41,7 @@ mod tests;
 mod transport;
 
 pub use channel::Channel;
+pub use start::unique_id;
 pub use transport::PARTS;
 
 pub(in crate::link) use start::start;

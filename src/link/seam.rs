@@ -21,6 +21,7 @@ use crate::link::Attached;
 use crate::link::error::ChannelError;
 use crate::link::event::WorkerNote;
 use crate::link::interface::Interface;
+use crate::link::programs::{self, BusEnd, FrontendEnd, ProgramCommand};
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::SlotId;
 pub use crate::protocol::ids::WorkerId;
@@ -88,8 +89,6 @@ pub enum SlotEventKind {
     Speaks(Interface),
     /// Something that the operator should know.
     Note(WorkerNote),
-    /// A message of its program, as it was sent.
-    App(Vec<u8>),
 }
 
 /// Counters of connections since the start.
@@ -177,8 +176,7 @@ impl CommandSender {
     /// If the frontend has ended.
     pub async fn send(&self, command: SlotCommand) -> Result<(), FrontendGone> {
         self.commands.send(command).await.map_err(|_| FrontendGone)?;
-        // An eventfd takes 2^64 - 2 of these before the frontend has to read.
-        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+        programs::wake(&self.wake);
         Ok(())
     }
 
@@ -216,6 +214,10 @@ pub struct CommandReceiver {
     commands: mpsc::Receiver<SlotCommand>,
     wake: Arc<OwnedFd>,
     events: mpsc::Sender<SlotEvent>,
+    /// The way to the bus, if there is one.
+    programs: Option<FrontendEnd>,
+    /// Notes that were sent.
+    noted: Vec<WorkerNote>,
 }
 
 impl CommandReceiver {
@@ -226,6 +228,59 @@ impl CommandReceiver {
             Err(mpsc::error::TryRecvError::Empty) => None,
             Err(mpsc::error::TryRecvError::Disconnected) => Some(SlotCommand::End),
         }
+    }
+
+    /// Connects the bus: messages of programs go there from now on.
+    pub fn connect_bus(&mut self) -> BusEnd {
+        let (frontend, bus) = programs::connect(Arc::clone(&self.wake));
+        self.programs = Some(frontend);
+        bus
+    }
+
+    /// The next command of the bus, if there is one.
+    pub fn next_program_command(&mut self) -> Option<ProgramCommand> {
+        self.programs.as_mut()?.next_command()
+    }
+
+    /// Commands of the bus are left for the next turn.
+    pub fn wake_again(&self) {
+        programs::wake(&self.wake);
+    }
+
+    /// Passes a message of a worker's program to the bus, without waiting.
+    pub fn pass(&self, worker: WorkerId, message: Vec<u8>) {
+        if self.programs.as_ref().is_some_and(|bus| bus.pass(worker, Some(message))) {
+            tracing::warn!(
+                slot = worker.slot.0,
+                "workers' programs send more messages than can be handled: some are dropped",
+            );
+        }
+    }
+
+    /// Tells the bus that a worker has ended.
+    pub fn pass_end(&self, worker: WorkerId) {
+        if let Some(bus) = &self.programs {
+            bus.pass(worker, None);
+        }
+    }
+
+    /// Sends a note, once for each kind: what can be noted again and again must not fill the queue.
+    pub fn note(&mut self, worker: WorkerId, note: WorkerNote) {
+        if !self.noted.contains(&note) {
+            self.noted.push(note);
+            self.send_event(worker, SlotEventKind::Note(note));
+        }
+    }
+
+    /// Counts messages to programs that were dropped.
+    pub fn count_untold(&self, count: u64) {
+        self.programs.iter().for_each(|bus| bus.count_untold(count));
+    }
+
+    /// Whether the bus has handled all that it was given, and all its commands are taken.
+    #[must_use]
+    pub fn is_bus_idle(&self) -> bool {
+        self.programs.as_ref().is_none_or(FrontendEnd::is_idle)
     }
 
     /// Before commands are taken: those that come later make the descriptor readable again.
@@ -259,5 +314,9 @@ pub fn seam() -> io::Result<(CommandSender, mpsc::Receiver<SlotEvent>, CommandRe
     let (commands, orders) = mpsc::channel(COMMANDS);
     let (events, heard) = mpsc::channel(EVENTS);
     let commander = CommandSender { commands, wake: Arc::clone(&wake) };
-    Ok((commander, heard, CommandReceiver { commands: orders, wake, events }))
+    Ok((
+        commander,
+        heard,
+        CommandReceiver { commands: orders, wake, events, programs: None, noted: Vec::new() },
+    ))
 }

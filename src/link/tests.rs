@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::*;
 use crate::link::event::SessionEvent;
 use crate::link::evidence::Evidence;
+use crate::link::node::ports::Rights;
 use crate::link::node::settings::{HandOverBy, NodeSettings};
 use crate::protocol::ids::{AffinityKey, Generation, SlotId};
 use crate::protocol::message::ConnectionRecord;
@@ -233,6 +234,7 @@ fn facts(kind: Kind, credits: usize) -> WorkerFacts {
         migrate_timeout: TIMEOUT,
         protect: false,
         interface: InterfaceChoice::Only(Interface::Node),
+        rights: Rights::default(),
         port: worker::PORT,
         node: Arc::new(node),
     }

@@ -10,7 +10,8 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
 /// The parts that may have a level of their own.
-pub const PARTS: [&str; 11] = [
+pub const PARTS: [&str; 12] = [
+    "bus",
     "cli",
     "control",
     "frontend",
@@ -154,7 +155,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_what_is_known() {
         const LEVELS: &str = "expected one of error, warn, info, debug, trace, or off for a part";
-        const PARTS: &str = "expected one of cli, control, frontend, keeper, link, primary, \
+        const PARTS: &str = "expected one of bus, cli, control, frontend, keeper, link, primary, \
                              sessions, settings, supervisor, system, triggers";
         for (text, expected) in [
             ("loud", format!("no level \"loud\", {LEVELS}")),

@@ -22,7 +22,7 @@ use super::levels::part;
 use crate::protocol::ids::Timestamp;
 
 /// The parts whose lines are limited.
-const PARTS: [&str; 3] = ["frontend", "link", "sessions"];
+const PARTS: [&str; 4] = ["bus", "frontend", "link", "sessions"];
 
 /// So many lines of a kind for a slot may come at once,
 const BURST: u32 = 10;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::bus::service::BusHandle;
 use crate::control::links::PrimaryOrder;
 use crate::control::report::{NotApplied, Upgrading};
 use crate::error::chain;
@@ -61,6 +62,8 @@ pub(super) struct Reload<Read> {
     /// Reads the configuration again.
     reread: Read,
     pool: PoolContext,
+    /// Other rules for messages apply at once.
+    bus: BusHandle,
     /// Those that apply when the rolling restart that is under way is done.
     output: Option<OutputSettings>,
     /// The words of the command that workers run when the rolling restart is done.
@@ -68,8 +71,8 @@ pub(super) struct Reload<Read> {
 }
 
 impl<Read> Reload<Read> {
-    pub(super) fn new(reread: Read, pool: PoolContext) -> Self {
-        Self { reread, pool, output: None, command: None }
+    pub(super) fn new(reread: Read, pool: PoolContext, bus: BusHandle) -> Self {
+        Self { reread, pool, bus, output: None, command: None }
     }
 }
 
@@ -256,6 +259,7 @@ where
         let Reread { config, not_applied } = (self.reload.reread)(Occasion::Reload)?;
         self.triggers.change(&config).map_err(|error| chain(&error))?;
         self.log.configure(&config.log.levels);
+        self.reload.bus.change(&config.messages);
         self.reload.output = Some(config.output.clone());
         self.reload.command = Some(config.workers.command.words());
         self.journal.update(|snapshot| snapshot.source.clone_from(&config.source));

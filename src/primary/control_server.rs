@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::bus::service::BusHandle;
 use crate::config::Config;
 use crate::control::admin::AdminListener;
 use crate::control::answers::Control;
@@ -28,6 +29,7 @@ pub(super) struct Handles {
     pub(super) frontend: FrontendHandle,
     pub(super) pool: PoolHandle,
     pub(super) primary: PrimaryHandle,
+    pub(super) bus: BusHandle,
     pub(super) output: Output,
     pub(super) log: LogHandle,
 }
@@ -66,8 +68,8 @@ pub(super) fn start(
         admin_token_file,
         replacements: Carry::restore(snapshot.replacements.clone()),
     };
-    let Handles { frontend, pool, primary, output, log } = handles;
-    let links = Links { frontend, pool, primary, output, log, facts: Arc::new(facts), notes };
+    let Handles { frontend, pool, primary, bus, output, log } = handles;
+    let links = Links { frontend, pool, primary, bus, output, log, facts: Arc::new(facts), notes };
     let snapshots = Snapshots::new(links.clone(), history.clone());
     let control = Control { links, history, snapshots };
     let endpoints =

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::bus::COUNTER;
 use crate::control::history::EVENTS;
 use crate::frontend::listener::Listener;
 use crate::frontend::shared_counters::{COUNTERS, SharedCounters};
@@ -37,8 +38,8 @@ pub(super) const CONTROL: &str = "control";
 pub(super) const ADMIN: &str = "admin";
 
 /// The descriptors of the primary itself that are kept for a successor after a crash.
-pub(super) const KEPT: [&str; 9] =
-    [LISTENER, PROGRAM, PRIMARY, journal::NAME, COUNTERS, CONTROL, ADMIN, LINES, EVENTS];
+pub(super) const KEPT: [&str; 10] =
+    [LISTENER, PROGRAM, PRIMARY, journal::NAME, COUNTERS, CONTROL, ADMIN, LINES, EVENTS, COUNTER];
 
 /// A primary that has stopped, and whose workers run.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
+use crate::bus::COUNTER;
 use crate::config::Config;
 use crate::control::history::EVENTS;
 use crate::frontend::listener::Listener;
@@ -99,7 +100,16 @@ fn first(
     };
     let frontend = FrontendHandover::from(listener).with_page(page);
     let pool = PoolStart::New;
-    let parts = Parts { frontend, address, pool, endpoints, snapshot, journals, events: None };
+    let parts = Parts {
+        frontend,
+        address,
+        pool,
+        endpoints,
+        snapshot,
+        journals,
+        events: None,
+        counter: None,
+    };
     Ok(parts.primary(config, store))
 }
 
@@ -121,10 +131,10 @@ fn successor(
         After::Upgrade => set_backlog(&frontend, config.listener.backlog),
     }
     let mut left = handover.endpoints;
-    let events = left.take(EVENTS);
+    let (events, counter) = (left.take(EVENTS), left.take(COUNTER));
     let endpoints = Endpoints::open(&mut config, address.port(), Some((&snapshot, &mut left)))?;
     let pool = PoolStart::Resumed(Box::new(pool), workers, after);
-    let parts = Parts { frontend, address, pool, endpoints, snapshot, journals, events };
+    let parts = Parts { frontend, address, pool, endpoints, snapshot, journals, events, counter };
     Ok(parts.primary(config, store))
 }
 
@@ -137,11 +147,12 @@ struct Parts {
     snapshot: PrimarySnapshot,
     journals: Journals,
     events: Option<OwnedFd>,
+    counter: Option<OwnedFd>,
 }
 
 impl Parts {
     fn primary(self, config: Config, store: Option<Store>) -> Primary {
-        let Self { frontend, address, pool, endpoints, snapshot, journals, events } = self;
+        let Self { frontend, address, pool, endpoints, snapshot, journals, events, counter } = self;
         if let Some(store) = &store {
             endpoints.keep(store);
         }
@@ -156,7 +167,18 @@ impl Parts {
         };
         let journal = PrimaryJournal::new(snapshot, journals.primary);
         let pool_journal = journals.pool;
-        Primary { config, frontend, address, pool, endpoints, journal, pool_journal, events, store }
+        Primary {
+            config,
+            frontend,
+            address,
+            pool,
+            endpoints,
+            journal,
+            pool_journal,
+            events,
+            counter,
+            store,
+        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! The way in for operators: the endpoints, and the thread that serves them. What others have removed of it is
 //! made again.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use crate::bus::COUNTER;
 use crate::config::Config;
 use crate::control::history::{EVENTS, History};
 use crate::control::links::Notes;
@@ -17,6 +19,15 @@ use crate::system::store::Store;
 /// How often is looked.
 const INTERVAL: Duration = Duration::from_secs(5);
 
+/// Memory that a successor goes on with.
+#[derive(Debug)]
+pub(super) struct Left {
+    /// The last events.
+    pub(super) history: History,
+    /// The counter of workers' programs.
+    pub(super) counter: Option<OwnedFd>,
+}
+
 /// The way in for operators.
 #[derive(Debug)]
 pub(super) struct Operators {
@@ -25,8 +36,8 @@ pub(super) struct Operators {
     server: Server,
     /// What the server says of this primary.
     notes: watch::Sender<Notes>,
-    /// Copied for a successor.
-    history: History,
+    /// Left to a successor.
+    left: Left,
     look: Interval,
     store: Option<Store>,
     /// That it cannot be made again is said once.
@@ -39,12 +50,12 @@ impl Operators {
         endpoints: Endpoints,
         server: Server,
         notes: watch::Sender<Notes>,
-        history: History,
+        left: Left,
         store: Option<Store>,
     ) -> Self {
         let mut look = interval(INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { endpoints, server, notes, history, look, store, has_failed: false }
+        Self { endpoints, server, notes, left, look, store, has_failed: false }
     }
 
     /// When it is time to look. May be dropped and called again.
@@ -95,8 +106,11 @@ impl Operators {
     /// The descriptors, for a successor.
     pub(super) fn into_descriptors(self) -> Descriptors {
         let mut descriptors = self.endpoints.into_descriptors();
-        if let Some(events) = self.history.memory() {
-            descriptors.insert(EVENTS, events);
+        let memory = [(EVENTS, self.left.history.memory()), (COUNTER, self.left.counter)];
+        for (name, memory) in memory {
+            if let Some(memory) = memory {
+                descriptors.insert(name, memory);
+            }
         }
         descriptors
     }

@@ -21,6 +21,12 @@ pub const USUAL_NAME: &str = "sticky-lb.toml";
 /// The table `[drain]`: its key `reload` is the second name `drain_reload` of a setting.
 const DRAIN: &str = "drain";
 
+/// The table `[node_messages]`: a key is a message's type, its value what the message does.
+const MESSAGES: &str = "node_messages";
+
+/// The key in it that holds words of the setting.
+const PRESET: &str = "preset";
+
 /// Bytes of the longest file.
 const MAX_BYTES: u64 = 16 << 20;
 
@@ -137,6 +143,10 @@ impl Reading<'_> {
             }
             return;
         }
+        if let (MESSAGES, DeValue::Table(table)) = (key, value.get_ref()) {
+            self.take_messages(at, table, file);
+            return;
+        }
         let profile = if key == "env" { Some("") } else { key.strip_prefix("env_") };
         if let Some(profile) = profile {
             let variables = self.variables(at, value);
@@ -144,6 +154,36 @@ impl Reading<'_> {
             return;
         }
         self.take_setting(at, key, key, value, file);
+    }
+
+    /// `type = "action"` is the word `type=action` of the setting; `preset` has words as they are.
+    fn take_messages(&mut self, at: usize, table: &DeTable<'_>, file: &mut File) {
+        let Some(setting) = table::find(self.settings, MESSAGES) else { return };
+        let mut words = Vec::new();
+        for (key, value) in in_order(table) {
+            let (at, kind) = (key.span().start, *key.get_ref());
+            let (begin, found) = match (kind, value.get_ref()) {
+                (PRESET, DeValue::Array(items)) => {
+                    (String::new(), items.iter().map(|item| scalar(item.get_ref())).collect())
+                }
+                (PRESET, value) => (String::new(), scalar(value).map(|word| vec![word])),
+                (kind, value) => (format!("{kind}="), scalar(value).map(|word| vec![word])),
+            };
+            let found: Option<Vec<String>> = found;
+            let found =
+                found.into_iter().flatten().map(|word| OsString::from(begin.clone() + &word));
+            let found: Vec<_> = found.collect();
+            match table::check(self.settings, setting, &found) {
+                Ok(()) if !found.is_empty() => words.extend(found),
+                Ok(()) => self.problem(at, &format!("{MESSAGES}.{kind}: expected a text")),
+                Err(text) => self.problem(at, &format!("{MESSAGES}.{kind}: {text}")),
+            }
+        }
+        if words.is_empty() {
+            return;
+        }
+        let entry = Entry::new(setting, words, self.origin(at), &self.folder);
+        file.entries.push(entry);
     }
 
     fn take_setting(
@@ -376,6 +416,34 @@ mod tests {
         ] {
             assert_eq!(values(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn messages_may_be_a_table_of_types() {
+        for (text, expected) in [
+            ("node_messages = 'guide'", &["guide"][..]),
+            ("node_messages = ['guide', 'a=replace']", &["guide", "a=replace"]),
+            (
+                "[node_messages]\nhit = 'increment:hits'\n'a b' = 'load'",
+                &["hit=increment:hits", "a b=load"],
+            ),
+            ("[node_messages]\npreset = 'guide'\nx = 'ignore'", &["guide", "x=ignore"]),
+            ("[node_messages]\npreset = ['off', 'guide']", &["off", "guide"]),
+            ("[node_messages]", &[]),
+        ] {
+            assert_eq!(values(text), expected, "{text}");
+        }
+        let wrong = "[node_messages]\nx = 'away'\ny = []\npreset = 'all'";
+        let lines = read(wrong).unwrap_err().lines;
+        assert!(
+            lines[0].starts_with("x.toml:2: node_messages.x: expected `increment`"),
+            "{lines:?}"
+        );
+        assert_eq!(lines[1], "x.toml:3: node_messages.y: expected a text");
+        assert!(
+            lines[2].starts_with("x.toml:4: node_messages.preset: expected `guide`"),
+            "{lines:?}"
+        );
     }
 
     #[test]

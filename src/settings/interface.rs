@@ -1,7 +1,10 @@
 //! What workers speak, and how Node workers are spoken to.
 
+use std::str::FromStr;
+
 use clap::{Args, ValueEnum};
 
+use crate::bus::rules::Rule;
 use crate::link::interface::{Interface, InterfaceChoice};
 use crate::link::node::settings::{HandOverBy, NodeSettings, TicketKeys};
 use crate::settings::problems::Problems;
@@ -19,6 +22,12 @@ pub struct InterfaceArgs {
     /// `socket.io`, any text, or an object in JSON [default: to the server that listens on the port].
     #[arg(long, value_name = "MESSAGE")]
     pub node_message: Option<String>,
+    /// Handle messages that programs of Node workers send: `guide` for those of tutorials (increment, broadcast,
+    /// request-complete and others), `socket.io` for its cluster adapter, `log4js`, `prom-client`, `off` for none, and
+    /// TYPE=ACTION for others, where ACTION is `increment`, `get-counter`, `broadcast`, `request`, `load`, `replace`
+    /// or `ignore`, with the type of the answer, or the field of the load, after a colon [default: socket.io, log4js].
+    #[arg(long, value_name = "NAME", action = clap::ArgAction::Append, value_parser = Rule::from_str)]
+    pub node_messages: Vec<Rule>,
     /// End Node workers by this signal, once their clients have gone or their time is up.
     #[arg(long, value_name = "SIGNAL", default_value = "INT", value_parser = signal)]
     pub stop_signal: i32,

@@ -11,7 +11,7 @@ pub(super) const FIRST_GROUP: &str = "General";
 const DEFAULT: &str = "[default: ";
 
 /// A value for each setting, in the syntax of a file, that differs from the default.
-const EXAMPLES: [(&str, &str); 91] = [
+const EXAMPLES: [(&str, &str); 92] = [
     ("name", "\"shop\""),
     ("workers", "8"),
     ("port", "8080"),
@@ -30,6 +30,7 @@ const EXAMPLES: [(&str, &str); 91] = [
     ("no_new_privs", "true"),
     ("drop_capabilities", "true"),
     ("nice", "5"),
+    ("node_messages", "\"guide\""),
     ("wait_ready", "false"),
     ("listen_timeout", "\"30s\""),
     ("max_draining", "1"),

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use crate::bus::rules::Rules;
 use crate::config::{Config, FrontendConfig, TriggersConfig, WorkersConfig};
 use crate::settings::before::Before;
 use crate::settings::problems::Problems;
@@ -71,6 +72,7 @@ pub(super) fn resolve(
             lameduck: table.lifecycle.lameduck(),
             orphan_timeout: table.lifecycle.orphan_timeout,
         },
+        messages: Rules::new(&table.interface.node_messages),
         protect: table.drain.protect,
         triggers,
         output: table.output.output(&table.general.name, guarded, problems),

@@ -158,6 +158,16 @@ impl Output {
         self.shared.send(Command::Take { worker, pid, stdout, stderr });
     }
 
+    /// Adds whole lines to the standard output of a worker, which has not printed them itself. Lines for which
+    /// there is no room are dropped and counted.
+    pub fn print(&self, worker: WorkerId, lines: Vec<u8>) {
+        let count = lines::count(&lines);
+        if self.shared.commands.try_send(Command::Print { worker, lines }).is_err() {
+            self.count_dropped(count);
+        }
+        self.shared.wake();
+    }
+
     /// Reopens all files, after they were renamed.
     pub fn reopen(&self) {
         self.shared.send(Command::Reopen);

@@ -10,7 +10,7 @@ use sources::{Source, all, circles, imports, without_tests};
 use sticky_lb::internals::log::PARTS;
 
 /// Folders and files from the bottom up: each imports from those that stand beside it.
-const FLOORS: [(&str, &str); 21] = [
+const FLOORS: [(&str, &str); 22] = [
     ("error", "error"),
     ("kernel", "kernel"),
     ("protocol", "kernel protocol"),
@@ -21,19 +21,23 @@ const FLOORS: [(&str, &str); 21] = [
     ("frontend", "kernel protocol closing handover link sessions frontend"),
     ("system", "kernel protocol handover system"),
     ("supervisor", "error kernel protocol handover link system supervisor"),
+    ("bus", "protocol link supervisor bus"),
     ("worker", "kernel protocol worker"),
     ("triggers", "triggers"),
     ("log", "protocol log"),
-    ("control", "kernel protocol handover link sessions frontend system supervisor log control"),
-    ("config", "link sessions frontend supervisor triggers control log"),
+    (
+        "control",
+        "kernel protocol handover link sessions frontend system supervisor bus log control",
+    ),
+    ("config", "link sessions frontend supervisor bus triggers control log"),
     ("upgrade", "kernel protocol closing handover link system upgrade"),
     (
         "primary",
-        "error kernel protocol handover link sessions frontend supervisor triggers system log control config upgrade primary",
+        "error kernel protocol handover link sessions frontend supervisor bus triggers system log control config upgrade primary",
     ),
     (
         "settings",
-        "kernel protocol handover link sessions frontend supervisor triggers system log control config settings",
+        "kernel protocol handover link sessions frontend supervisor bus triggers system log control config settings",
     ),
     ("keeper", "kernel protocol closing handover link system log keeper"),
     ("demo", "worker demo"),

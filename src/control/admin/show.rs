@@ -68,9 +68,13 @@ pub(super) async fn connections(State(admin): State<Admin>, uri: Uri) -> Shown {
     show(&admin, Request::Conns { slot, address, limit }).await
 }
 
-/// `GET /metrics`.
+/// `GET /metrics`: the primary's, then those of workers' programs.
 pub(super) async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Rejection> {
-    let text = admin.metrics.text().await.map_err(Problem::from)?;
+    let programs = admin.control.links.bus.metrics();
+    let (text, programs) = tokio::join!(admin.metrics.text(), programs);
+    let text = text.map_err(Problem::from)?;
+    let text =
+        if programs.is_empty() { text } else { [&text, programs.as_bytes()].concat().into() };
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
 }
 

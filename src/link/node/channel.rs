@@ -35,6 +35,7 @@ use crate::link::node::probes::{LOOK_INTERVAL, Probes};
 use crate::link::node::query::{self, Query};
 use crate::link::node::settings::{HandOverBy, NodeSettings};
 use crate::link::node::transport::{MEMO, SOCKET, Transport, WORKER_END};
+use crate::link::programs::RequestCounts;
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::protocol::scoreboard::{Counter, Scoreboard, SharedFlag};
@@ -106,6 +107,12 @@ impl Channel {
         channel
     }
 
+    /// Sends nothing any more: half a line has gone, whose rest is lost.
+    pub(super) fn mute(&mut self) {
+        self.transport.mute();
+        self.handover = None;
+    }
+
     /// Whether the worker has said that it is one of this dialect.
     pub(in crate::link) fn is_online(&self) -> bool {
         self.known.is_online
@@ -133,6 +140,9 @@ impl Channel {
             }
             HandOverBy::Message(message) => Some((message::socket(message), b"")),
         };
+        if self.transport.is_mute() {
+            self.handover = None;
+        }
         if let Some((begin, _)) = self.handover.as_mut().filter(|_| self.known.is_bun) {
             begin.insert(0, message::BUN_MARK);
         }
@@ -553,6 +563,10 @@ impl Dialect for Channel {
         self.known.is_ready
     }
 
+    fn waits_since(&self) -> Option<Timestamp> {
+        self.transport.waits_since(self.in_flight.oldest())
+    }
+
     fn established(&self) -> u64 {
         self.board.get(Counter::Connections)
     }
@@ -644,7 +658,29 @@ impl Dialect for Channel {
     }
 
     fn send_outgoing(&mut self) -> Result<(), ChannelError> {
-        self.transport.send_outgoing()?;
+        let sent = self.transport.send_outgoing();
+        let has_begun = self.transport.has_begun();
+        if self.known.is_told_half != has_begun && !self.transport.is_mute() {
+            self.learn(|known| known.is_told_half = has_begun);
+        }
+        sent?;
         self.openings.send(&mut self.transport, &mut self.handed)
+    }
+
+    /// Half a line has gone, and the rest has died with the primary before: whatever follows would break the
+    /// program.
+    fn asked_for_replacement(&self) -> bool {
+        self.transport.is_mute()
+    }
+
+    fn tell(&mut self, line: &Arc<[u8]>) -> bool {
+        !self.known.is_online || self.transport.tell(line)
+    }
+
+    fn note_requests(&self, noted: &RequestCounts) {
+        if let Some(open) = noted.open {
+            self.board.set(Counter::Requests, open);
+        }
+        self.board.add(Counter::RequestsTotal, noted.finished);
     }
 }

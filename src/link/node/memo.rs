@@ -35,6 +35,9 @@ pub(super) struct Known {
     pub(super) is_ready: bool,
     /// The beginning of a line whose end has not come yet.
     pub(super) beginning: Beginning,
+    /// Half of a line to the worker has gone.
+    #[serde(default)]
+    pub(super) is_told_half: bool,
     pub(super) servers: Servers,
     /// What it may do.
     #[serde(default)]

@@ -75,6 +75,10 @@ pub fn restore(
         bytes.map_err(|_| RestoreError::Malformed("a channel"))
     };
     channel.transport.restore(bytes(begun)?, bytes(outgoing)?);
+    // A primary before that one had crashed in the middle of a line.
+    if channel.known.is_told_half && !channel.transport.has_outgoing() {
+        channel.mute();
+    }
     Ok(channel)
 }
 
@@ -94,6 +98,9 @@ pub(in crate::link) fn adopt(
     match channel.known.beginning.bytes() {
         Some(begun) => channel.transport.restore(begun, Vec::new()),
         None => channel.transport.skip_line(),
+    }
+    if channel.known.is_told_half {
+        channel.mute();
     }
     Ok(channel)
 }

@@ -38,6 +38,7 @@ pub(in crate::link) fn start(
 }
 
 /// `cluster.worker.id`: from 1 in slots' first workers, and never the same for two that live together.
-fn unique_id(worker: WorkerId) -> u64 {
+#[must_use]
+pub fn unique_id(worker: WorkerId) -> u64 {
     1 + u64::from(worker.slot.0) + u64::from(worker.generation.0) * 1024
 }

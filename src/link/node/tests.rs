@@ -9,6 +9,7 @@ use crate::link::Link;
 use crate::link::event::{LinkEvent, WorkerNote};
 use crate::link::inherit::{AdoptedFacts, WorkerFacts};
 use crate::link::interface::{Interface, InterfaceChoice};
+use crate::link::node::ports::Rights;
 use crate::link::node::settings::NodeSettings;
 use crate::protocol::ids::{Generation, SlotId, WorkerId};
 use crate::protocol::scm_rights::{Received, receive_without_descriptors, send};
@@ -32,6 +33,7 @@ fn start() -> (Link, OwnedFd) {
         migrate_timeout: time,
         protect: false,
         interface: InterfaceChoice::Only(Interface::Node),
+        rights: Rights::default(),
         port: 3000,
         node: Arc::new(NodeSettings::default()),
     };

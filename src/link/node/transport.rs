@@ -8,10 +8,14 @@
 //!   received. So the channel doesn't end when the worker dies; the supervisor reports that.
 //! * A line is looked at, acted on and then consumed: if the primary dies in between, its successor reads it
 //!   again. The beginning of a line whose end has not come is consumed, or the poller would report it for ever.
+//! * Node loses a descriptor whose line it reads in two pieces. It reads 64 KiB at a time, and a read ends after a
+//!   descriptor: so a line with one is sent only when little else is unread before it.
 //! * What waits to be sent is bounded: then the worker reads nothing, and what its program is to be told is dropped.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -23,7 +27,8 @@ use crate::closing::Deferred;
 use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
 use crate::link::error::ChannelError;
 use crate::link::node::message::{Line, parse};
-use crate::protocol::ids::WorkerId;
+use crate::link::node::outgoing::Outgoing;
+use crate::protocol::ids::{Timestamp, WorkerId};
 use crate::protocol::scm_rights::{self, Received, Sent};
 
 pub(super) const SOCKET: WorkerPart = WorkerPart::Link("node-channel");
@@ -36,11 +41,20 @@ pub const PARTS: [WorkerPart; 3] = [SOCKET, WORKER_END, MEMO];
 /// Bytes that are looked at together.
 const PIECE: usize = 64 * 1024;
 
+/// Bytes that are taken back together: more than a socket holds by default.
+const TAKEN_BACK: usize = 256 * 1024;
+
+/// So much may be unread before a line with a descriptor.
+const MAX_UNREAD: u64 = 16 * 1024;
+
+/// Lines of Node's own kind of so many bytes don't fill that: they are few.
+const FEW: usize = 1024;
+
+/// So long no message is begun after a line with a descriptor had to wait, which is tried again sooner.
+const TOLD_PAUSE: Duration = Duration::from_millis(50);
+
 /// The limit of a line.
 const MAX_LINE: usize = 32 << 20;
-
-/// The limit of what waits to be sent.
-pub(super) const MAX_WAITING: usize = 32 << 20;
 
 /// The descriptors of one channel, and its buffers.
 #[derive(Debug)]
@@ -55,8 +69,18 @@ pub(super) struct Transport {
     begun: Vec<u8>,
     /// Whether that is the end of a line that another primary has begun to read.
     skips: bool,
-    /// Whole lines, or the rest of one, that wait for room.
-    outgoing: Vec<u8>,
+    /// What waits for room.
+    outgoing: Outgoing,
+    /// Nothing is sent any more: the rest of a line is lost.
+    is_mute: bool,
+    /// Lines without a descriptor may be unread.
+    has_unread: bool,
+    /// When a line with a descriptor had to wait last: no further message to the program is begun for a while.
+    wanted: Timestamp,
+    /// Since when there is no room.
+    full: Option<Timestamp>,
+    /// When the worker was last seen to make room.
+    moved: Timestamp,
 }
 
 impl Transport {
@@ -81,7 +105,12 @@ impl Transport {
             looked_at: 0,
             begun: Vec::new(),
             skips: false,
-            outgoing: Vec::new(),
+            outgoing: Outgoing::default(),
+            is_mute: false,
+            has_unread: false,
+            wanted: Timestamp(0),
+            full: None,
+            moved: Timestamp(0),
         }
     }
 
@@ -104,12 +133,14 @@ impl Transport {
 
     /// For a successor: the descriptors, the beginning of a line, and what waits.
     pub(super) fn into_parts(self) -> (OwnedFd, OwnedFd, Vec<u8>, Vec<u8>) {
-        (self.socket.into_inner(), self.worker_end.into_inner(), self.begun, self.outgoing)
+        let outgoing = self.outgoing.into_bytes();
+        (self.socket.into_inner(), self.worker_end.into_inner(), self.begun, outgoing)
     }
 
     /// As a primary before has left it.
     pub(super) fn restore(&mut self, begun: Vec<u8>, outgoing: Vec<u8>) {
-        (self.begun, self.outgoing) = (begun, outgoing);
+        self.begun = begun;
+        self.outgoing.push_front(outgoing);
     }
 
     /// The beginning of a line has gone with the primary that had read it: its end is skipped.
@@ -120,6 +151,15 @@ impl Transport {
     /// The beginning of a line, as far as it has come.
     pub(super) fn begun(&self) -> &[u8] {
         &self.begun
+    }
+
+    /// Sends nothing any more.
+    pub(super) fn mute(&mut self) {
+        self.is_mute = true;
+    }
+
+    pub(super) fn is_mute(&self) -> bool {
+        self.is_mute
     }
 
     /// The next line, if there is a whole one. It is looked at and not consumed.
@@ -205,7 +245,7 @@ impl Transport {
         Ok(())
     }
 
-    /// Sends a line with a descriptor; false if there is no room, or something waits already.
+    /// Sends a line with a descriptor; false if there is no room, or something waits that goes first.
     ///
     /// # Errors
     ///
@@ -215,8 +255,9 @@ impl Transport {
         line: &[u8],
         descriptor: BorrowedFd<'_>,
     ) -> Result<bool, ChannelError> {
-        self.send_outgoing()?;
-        if self.has_outgoing() {
+        self.send_own()?;
+        if self.outgoing.goes_first() || self.has_unread && !self.is_nearly_read() {
+            self.wanted = Timestamp::now();
             return Ok(false);
         }
         // A line this short is sent whole or not at all.
@@ -227,24 +268,37 @@ impl Transport {
         }
     }
 
-    /// Adds a line to what is sent as soon as there is room; false if too much waits already.
+    /// Adds a line of Node's own kind to what is sent as soon as there is room; false if too much waits already.
     pub(super) fn push(&mut self, line: &[u8]) -> bool {
-        if self.outgoing.len() + line.len() > MAX_WAITING {
-            return false;
-        }
-        self.outgoing.extend_from_slice(line);
-        self.outgoing.push(b'\n');
-        true
+        self.is_mute || self.outgoing.push([line, b"\n"].concat().into())
+    }
+
+    /// Adds a message to the program, with its end, that is sent when nothing else is; false if too many wait
+    /// already.
+    pub(super) fn tell(&mut self, line: &Arc<[u8]>) -> bool {
+        self.is_mute || self.outgoing.tell(line)
     }
 
     /// Adds bytes that go before everything else: what the worker had not received.
-    pub(super) fn push_front(&mut self, mut bytes: Vec<u8>) {
-        bytes.append(&mut self.outgoing);
-        self.outgoing = bytes;
+    pub(super) fn push_front(&mut self, bytes: Vec<u8>) {
+        self.outgoing.push_front(bytes);
     }
 
     pub(super) fn has_outgoing(&self) -> bool {
         !self.outgoing.is_empty()
+    }
+
+    /// Since when the worker has not read: since the oldest line with a descriptor was sent, or since there is no
+    /// room for what goes first; but one that makes room reads, however long that takes.
+    pub(super) fn waits_since(&self, oldest: Option<Timestamp>) -> Option<Timestamp> {
+        let full = self.full.filter(|_| self.outgoing.goes_first());
+        let since = oldest.into_iter().chain(full).min()?;
+        Some(since.max(self.moved))
+    }
+
+    /// Whether a part of a line may have gone whose rest waits.
+    pub(super) fn has_begun(&self) -> bool {
+        self.outgoing.has_begun()
     }
 
     /// Sends what waits, as far as there is room.
@@ -253,24 +307,52 @@ impl Transport {
     ///
     /// If the worker has closed its end or the kernel failed.
     pub(super) fn send_outgoing(&mut self) -> Result<(), ChannelError> {
-        while !self.outgoing.is_empty() {
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            let mut control = SendAncillaryBuffer::default();
-            let bytes = [io::IoSlice::new(&self.outgoing)];
-            match sendmsg(&self.socket, &bytes, &mut control, flags) {
-                Ok(sent) => drop(self.outgoing.drain(..sent)),
-                Err(Errno::AGAIN | Errno::NOBUFS) => return Ok(()),
-                Err(Errno::PIPE | Errno::CONNRESET) => return Err(ChannelError::Closed),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        self.outgoing.shrink_to(PIECE);
+        self.send_own()?;
+        let is_free = self.has_outgoing() && Timestamp::now().since(self.wanted) >= TOLD_PAUSE;
+        while is_free && self.has_outgoing() && self.send_next()? {}
         Ok(())
+    }
+
+    /// Whether a line that is sent now is read in one piece.
+    fn is_nearly_read(&mut self) -> bool {
+        let unread = rustix::io::ioctl_fionread(&self.worker_end).unwrap_or(0);
+        self.has_unread = unread > 0;
+        unread <= MAX_UNREAD
+    }
+
+    /// Sends what goes before connections, as far as there is room.
+    fn send_own(&mut self) -> Result<(), ChannelError> {
+        while self.outgoing.goes_first() && self.send_next()? {}
+        Ok(())
+    }
+
+    /// Sends some of what waits; false if there is no room.
+    fn send_next(&mut self) -> Result<bool, ChannelError> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let mut control = SendAncillaryBuffer::default();
+        let sent = sendmsg(&self.socket, &self.outgoing.next(), &mut control, flags);
+        match sent {
+            Ok(sent) => {
+                if self.full.take().is_some() {
+                    self.moved = Timestamp::now();
+                }
+                self.has_unread |= sent > FEW || !self.outgoing.has_own();
+                self.outgoing.gone(sent);
+            }
+            Err(Errno::AGAIN | Errno::NOBUFS) => {
+                self.full.get_or_insert_with(Timestamp::now);
+                return Ok(false);
+            }
+            Err(Errno::PIPE | Errno::CONNRESET) => return Err(ChannelError::Closed),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(true)
     }
 
     /// Takes back everything that the worker has not received; its descriptors are closed.
     pub(super) fn take_back(&self) -> Vec<u8> {
-        let (mut unread, mut bytes) = (Vec::new(), [0; 4096]);
+        // As much by each call as there is: between two calls the worker may read.
+        let (mut unread, mut bytes) = (Vec::new(), vec![0; TAKEN_BACK]);
         let take = |descriptor: OwnedFd| drop(Deferred::from(descriptor));
         while let Ok(Received::Message { length, .. }) =
             scm_rights::receive_all(&self.worker_end, &mut bytes, take)

@@ -42,6 +42,8 @@ const WAKE: u64 = u64::MAX;
 pub(super) enum Command {
     /// A worker was started.
     Take { worker: WorkerId, pid: i32, stdout: OwnedFd, stderr: OwnedFd },
+    /// Pass on whole lines of a worker that it has not printed itself.
+    Print { worker: WorkerId, lines: Vec<u8> },
     /// Reopen the files.
     Reopen,
     /// Go on with these styles, of standard output and standard error, and these files.
@@ -191,6 +193,7 @@ impl Reader {
                 Command::Take { worker, pid, stdout, stderr } => {
                     self.take(worker, pid, stdout, stderr);
                 }
+                Command::Print { worker, lines } => self.print(worker, lines),
                 Command::Reopen => self.passage.files.order(FilesOrder::Reopen),
                 Command::Change([stdout, stderr], files) => {
                     self.passage.wanted = files.are_wanted();
@@ -212,6 +215,16 @@ impl Reader {
         let out = self.add_pipe(stdout, origin(Stream::Out), Lines::default());
         let err = self.add_pipe(stderr, origin(Stream::Err), Lines::default());
         self.watch_process(pid, vec![out, err]);
+    }
+
+    /// Lines of a worker whose pipe is gone count as dropped: they can't be told from those of another.
+    fn print(&self, worker: WorkerId, bytes: Vec<u8>) {
+        let of_worker = self.pipes().map(|(_, pipe)| pipe.origin);
+        let text = Text { bytes, partial: false };
+        match of_worker.into_iter().find(|it| it.worker == worker && it.stream == Stream::Out) {
+            Some(origin) => self.passage.pass(origin, text),
+            None => drop(self.passage.dropped.fetch_add(text.count(), Ordering::Relaxed)),
+        }
     }
 
     fn adopt_pipe(&mut self, PipeHandover { state, descriptor }: PipeHandover) {

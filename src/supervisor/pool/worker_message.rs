@@ -23,10 +23,7 @@ impl WorkerMessage {
             SlotEventKind::Ready => Some(Self::Ready),
             SlotEventKind::ReplaceMe => Some(Self::Leave),
             SlotEventKind::Violation(_) => Some(Self::Violation),
-            SlotEventKind::Pong { .. }
-            | SlotEventKind::Speaks(_)
-            | SlotEventKind::Note(_)
-            | SlotEventKind::App(_) => None,
+            SlotEventKind::Pong { .. } | SlotEventKind::Speaks(_) | SlotEventKind::Note(_) => None,
         }
     }
 }
