@@ -16,7 +16,8 @@
 //! | [Node programs](node_programs) | unmodified servers for Node as workers |
 //! | [Workers in Rust](workers_in_rust) | the library |
 //! | [Workers in any language](protocol) | the protocol |
-//! | [Coming from PM2](coming_from_pm2) | keys and commands |
+//! | [From `pm2 start` to here](from_pm2) | PM2's commands, one by one |
+//! | [Coming from PM2](coming_from_pm2) | the keys of its file |
 //! | [Glossary](glossary) | one word for each idea |
 //!
 //! # How it is made
@@ -111,6 +112,11 @@ pub mod workers_in_rust {
 pub mod protocol {
     #![doc = include_str!("guide/links.md")]
     #![doc = include_str!("guide/protocol.md")]
+}
+
+pub mod from_pm2 {
+    #![doc = include_str!("guide/links.md")]
+    #![doc = include_str!("guide/from-pm2.md")]
 }
 
 pub mod coming_from_pm2 {

@@ -570,15 +570,16 @@ fn a_javascript_file_of_pm2_is_converted() {
     let place = Place::with(&[("ecosystem.config.js", ECOSYSTEM_JS)]);
     let output = place.run(&["init", "--from-pm2", "ecosystem.config.js"]);
     assert!(output.status.success(), "{}", stderr(&output));
-    let expected = "sticky-lb: source_map_support: Node does it itself: put --enable-source-maps \
-                    into the command\n";
-    assert_eq!(stderr(&output), expected);
+    assert_eq!(stderr(&output), "");
     let found = place.check(&["--env", "live"]);
     for (key, expected) in [
         ("name", "\"shop\""),
         ("workers", "3"),
         ("port", "4100"),
-        ("command", r#"["node","--max-old-space-size=512","build/main.js"]"#),
+        (
+            "command",
+            r#"["node","--enable-source-maps","--max-old-space-size=512","build/main.js"]"#,
+        ),
         ("max_memory_restart", &(700 << 20).to_string()),
         ("restart_delay", "250"),
         ("max_restarts", "7"),

@@ -57,7 +57,7 @@ pub(super) enum Beginning {
 }
 
 /// The longest beginning that is written down, in bytes.
-const MAX_BEGINNING: usize = 1024;
+const MAX_BEGINNING: usize = 512;
 
 impl Beginning {
     pub(super) fn new(bytes: &[u8]) -> Self {

@@ -217,6 +217,22 @@ impl Node {
         let line: Vec<_> = self.bytes.drain(..=end).collect();
         serde_json::from_slice(&line).unwrap()
     }
+
+    /// As [`Self::line`], and refuses connections to servers that it hasn't, as Node does.
+    fn line_for_program(&mut self) -> Value {
+        loop {
+            let line = self.line();
+            if line["msg"]["key"] != "ping" {
+                return line;
+            }
+            drop(self.descriptors.pop_front().unwrap());
+            let seq = &line["msg"]["seq"];
+            self.write(r#"{"cmd":"NODE_HANDLE_ACK"}"#);
+            self.write(&format!(
+                r#"{{"cmd":"NODE_CLUSTER","ack":{seq},"accepted":false,"seq":9}}"#
+            ));
+        }
+    }
 }
 
 impl Worker for Node {
@@ -225,18 +241,15 @@ impl Worker for Node {
         if self.by_message {
             return self.write("\"ready\"");
         }
-        // It is asked whether it answers pings.
-        assert_eq!(self.line()["cmd"], "NODE_HANDLE");
-        self.write(r#"{"cmd":"NODE_HANDLE_NACK"}"#);
         let asked = format!(r#""port":{PORT},"addressType":4,"backlog":0,"seq":1"#);
         self.write(&format!(r#"{{"cmd":"NODE_CLUSTER","act":"queryServer","index":0,{asked}}}"#));
-        let reply = self.line();
+        let reply = self.line_for_program();
         assert_eq!((&reply["ack"], &reply["sockname"]["port"]), (&1.into(), &PORT.into()));
         self.write(&format!(r#"{{"cmd":"NODE_CLUSTER","act":"listening","port":{PORT},"seq":2}}"#));
     }
 
     fn next(&mut self) -> Option<(u64, OwnedFd)> {
-        let line = self.line();
+        let line = self.line_for_program();
         // It may begin to read the next line.
         self.read();
         if line == "shutdown" {

@@ -24,9 +24,71 @@ const INTERPRETERS: [(&str, &str); 10] = [
     ("sh", "bash"),
 ];
 
+/// Node's own switch for what PM2 puts into the app.
+const SOURCE_MAPS: &str = "--enable-source-maps";
+
+/// The variable with the slot: the one that PM2 counts by default.
+const SLOT: &str = "NODE_APP_INSTANCE";
+
 /// The command of an app under its first names, without the app's own arguments, and what is to be said of it.
 /// `base` is its directory.
 pub(super) fn command(app: &App, base: &Path) -> Result<Command, String> {
+    let mut command = plain(app, base)?;
+    if app.get("source_map_support") == Some(&Value::Bool(true)) {
+        add_source_maps(&mut command);
+    }
+    Ok(command)
+}
+
+fn add_source_maps(command: &mut Command) {
+    let program = command.words.first().and_then(|program| program.rsplit('/').next());
+    if program != Some("node") {
+        let note = format!("source_map_support: Node does it itself: start it with {SOURCE_MAPS}");
+        command.notes.push(note);
+    } else if !command.words.iter().any(|word| word == SOURCE_MAPS) {
+        command.words.insert(1, SOURCE_MAPS.to_owned());
+    }
+}
+
+/// With the variables that PM2 counts through the instances: a shell makes them of the slot, and the command takes
+/// the shell's place.
+pub(super) fn counting(app: &App, words: Vec<String>, notes: &mut Vec<String>) -> Vec<String> {
+    let mut exports = String::new();
+    for key in ["instance_var", "increment_var"] {
+        let Some(name) = app.get(key).filter(|it| !it.is_null() && **it != Value::Bool(false))
+        else {
+            continue;
+        };
+        match name.as_str() {
+            Some(SLOT) => {}
+            Some("PORT") => notes.push(format!(
+                "{key}: PORT is the primary's port: workers share it, and the slot is in {SLOT}"
+            )),
+            Some(name) if is_variable(name) && key == "instance_var" => {
+                exports.push_str(&format!("export {name}=${SLOT}; "));
+            }
+            // From the variable's own value on.
+            Some(name) if is_variable(name) => {
+                exports.push_str(&format!("export {name}=$((${{{name}:-0}} + {SLOT})); "));
+            }
+            _ => notes.push(format!("{key}: {name} is not the name of a variable")),
+        }
+    }
+    if exports.is_empty() {
+        return words;
+    }
+    let shell = ["sh".to_owned(), "-c".to_owned(), format!("{exports}exec \"$0\" \"$@\"")];
+    shell.into_iter().chain(words).collect()
+}
+
+/// Whether a shell takes a name for that of a variable.
+fn is_variable(name: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()) && name.chars().all(is_part)
+}
+
+/// The command without what is put around it.
+fn plain(app: &App, base: &Path) -> Result<Command, String> {
     let value = |key: &str| app.get(key).filter(|value| !value.is_null());
     let script = value("script").and_then(Value::as_str);
     let script = script.ok_or("script: expected a string")?;
@@ -69,7 +131,7 @@ pub(super) fn command(app: &App, base: &Path) -> Result<Command, String> {
         );
     }
     let is_node = interpreter.rsplit('/').next().is_some_and(|name| name.ends_with("node"));
-    let mut command = vec![interpreter.to_owned()];
+    let mut command = runner(interpreter);
     if let Some(value) = value("node_args") {
         command.extend(words(value).map_err(|text| format!("node_args: {text}"))?);
     }
@@ -88,6 +150,15 @@ pub(super) struct Command {
     pub(super) is_node: bool,
     /// What is to be said of it.
     pub(super) notes: Vec<String>,
+}
+
+/// The interpreter's own words. The program tsx starts another process of Node, which would be the one that listens,
+/// so Node loads it as a module.
+fn runner(interpreter: &str) -> Vec<String> {
+    if interpreter.rsplit('/').next() == Some("tsx") {
+        return ["node", "--import", "tsx"].map(str::to_owned).into();
+    }
+    vec![interpreter.to_owned()]
 }
 
 /// `node@18` is a version that PM2 takes from nvm.

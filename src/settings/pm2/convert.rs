@@ -89,7 +89,9 @@ impl Conversion {
             Ok(command) => {
                 (has_args, is_node) = (command.has_args, command.is_node);
                 self.notes.extend(command.notes);
-                self.set("command", &self.rooted_program(command.words).into());
+                let words = self.rooted_program(command.words);
+                let words = command::counting(app, words, &mut self.notes);
+                self.set("command", &words.into());
             }
             Err(text) => self.notes.push(text),
         }
@@ -336,10 +338,53 @@ mod tests {
                 json!({"script": "a.js", "interpreter_args": ["--inspect"]}),
                 r#"["node", "--inspect", "a.js"]"#,
             ),
+            (
+                json!({"script": "a.js", "source_map_support": true, "node_args": "-x"}),
+                r#"["node", "--enable-source-maps", "-x", "a.js"]"#,
+            ),
+            (
+                json!({"script": "a.ts", "interpreter": "node_modules/.bin/tsx"}),
+                r#"["node", "--import", "tsx", "a.ts"]"#,
+            ),
         ] {
             let lines = lines(&app);
             assert!(lines.contains(&format!("command = {expected}")), "{app}: {lines:?}");
         }
+    }
+
+    #[test]
+    fn variables_that_pm2_counts_are_made_of_the_slot() {
+        for (app, expected) in [
+            (json!({"instance_var": "NODE_APP_INSTANCE"}), None),
+            (json!({"instance_var": "N"}), Some("export N=$NODE_APP_INSTANCE; ")),
+            (json!({"increment_var": "AT"}), Some("export AT=$((${AT:-0} + NODE_APP_INSTANCE)); ")),
+        ] {
+            let mut notes = Vec::new();
+            let words =
+                command::counting(app.as_object().unwrap(), vec!["a".to_owned()], &mut notes);
+            let line = expected.map(|exports| format!("{exports}exec \"$0\" \"$@\""));
+            match line {
+                Some(line) => assert_eq!(words, ["sh", "-c", &line, "a"]),
+                None => assert_eq!(words, ["a"]),
+            }
+            assert!(notes.is_empty(), "{notes:?}");
+        }
+        for (app, expected) in [
+            (json!({"increment_var": "PORT"}), "increment_var: PORT is the primary's port"),
+            (json!({"instance_var": "A;B"}), "instance_var: \"A;B\" is not the name of a variable"),
+        ] {
+            let mut notes = Vec::new();
+            let words =
+                command::counting(app.as_object().unwrap(), vec!["a".to_owned()], &mut notes);
+            assert_eq!(words, ["a"]);
+            assert!(notes[0].starts_with(expected), "{notes:?}");
+        }
+    }
+
+    #[test]
+    fn the_message_to_shut_down_is_kept() {
+        let lines = lines(&json!({"script": "a.js", "shutdown_with_message": true}));
+        assert!(lines.contains(&"shutdown_with_message = true".to_owned()), "{lines:?}");
     }
 
     #[test]
@@ -374,14 +419,14 @@ mod tests {
     #[test]
     fn losses_are_noted_with_a_reason() {
         let app = json!({
-            "script": "a.js", "exec_mode": "cluster", "source_map_support": true, "pmx": false,
+            "script": "a.py", "exec_mode": "cluster", "source_map_support": true, "pmx": false,
             "vizion": true, "max_restarts": 0, "unheard_of": 1, "env_test": {"PORT": 82},
         });
         let Converted { text, notes, .. } = converted(&app);
         let keys: Vec<_> = notes.iter().map(|note| note.split(':').next().unwrap()).collect();
         assert_eq!(
             keys,
-            ["env_test", "max_restarts", "source_map_support", "unheard_of", "vizion"],
+            ["source_map_support", "env_test", "max_restarts", "unheard_of", "vizion"],
             "{notes:?}"
         );
         for note in notes {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::settings::pm2::ecosystem::App;
 
 /// Keys with the same name and meaning.
-const SAME: [&str; 24] = [
+const SAME: [&str; 25] = [
     "args",
     "autorestart",
     "cron_restart",
@@ -25,6 +25,7 @@ const SAME: [&str; 24] = [
     "nice",
     "out_file",
     "restart_delay",
+    "shutdown_with_message",
     "stop_exit_codes",
     "umask",
     "wait_ready",
@@ -61,10 +62,12 @@ const ALIASES: [(&str, &str); 21] = [
 ];
 
 /// Keys that are converted elsewhere, in the command or with others, or that mean nothing to a worker.
-const TAKEN: [&str; 12] = [
+const TAKEN: [&str; 15] = [
     "apps",
     "cwd",
     "exec_mode",
+    "increment_var",
+    "instance_var",
     "instances",
     "interpreter",
     "name_prefix",
@@ -72,6 +75,7 @@ const TAKEN: [&str; 12] = [
     "node_args",
     "port",
     "script",
+    "source_map_support",
     "time",
     "username",
 ];
@@ -127,8 +131,6 @@ pub(super) fn left_out(key: &str, value: &Value) -> Option<&'static str> {
         "autostart" => "the primary always starts its workers",
         "disable_logs" => "log files are written only if they are set",
         "force" => "one primary runs one app once",
-        "increment_var" => "the slot is in NODE_APP_INSTANCE and STICKY_LB_SLOT",
-        "instance_var" => "the slot is in NODE_APP_INSTANCE and STICKY_LB_SLOT",
         "kill_retry_time" => "the kernel says when a worker has ended",
         "pid_file" => "the service manager knows the pid; `sticky-lb status` shows it",
         "pmx" | "trace" | "deep_monitoring" | "v8" | "event_loop_inspector" | "io" => {
@@ -138,8 +140,6 @@ pub(super) fn left_out(key: &str, value: &Value) -> Option<&'static str> {
         "execute_command" => "a command is run as it is",
         "install_url" => "nothing is installed",
         "write" => "there is nothing to write it to",
-        "shutdown_with_message" => "workers get the order to stop on their channel",
-        "source_map_support" => "Node does it itself: put --enable-source-maps into the command",
         "treekill" => "each worker's whole process group is killed",
         "vizion" | "post_update" | "repo" | "ref" => "versions of the code are not tracked",
         "watch_options" => "see watch, ignore_watch and watch_delay",
@@ -152,12 +152,13 @@ pub(super) fn left_out(key: &str, value: &Value) -> Option<&'static str> {
 pub(super) fn about(key: &str, value: &str) -> Option<&'static str> {
     match (key, value) {
         ("command", _) => Some(
-            "It has to be a worker, as the guide says in \"Workers in Rust\" and \"Workers in any\n\
-             # language\": one that takes its connections from the primary.",
+            "A server for Node that listens on the port runs as it is. Any other program has to be a worker, as\n\
+             # the guide says in \"Workers in Rust\" and \"Workers in any language\": one that takes its\n\
+             # connections from the primary.",
         ),
         ("wait_ready", "false") => Some(
-            "As in PM2 without wait_ready: a worker serves as soon as it has attached. With true, it \
-             serves\n# only when it says that it is ready.",
+            "As in PM2 without wait_ready: a worker serves as soon as it listens or has attached. With true, it\n\
+             # serves only when it says that it is ready.",
         ),
         _ => None,
     }
