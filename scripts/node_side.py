@@ -17,7 +17,7 @@ TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or HERE / "target").res
 TOOLS = TARGET / "tools" / "node-apps"
 PROGRAMS = HERE / "tests" / "node"
 STOP_TIMEOUT = 20
-START_TIMEOUT = 40
+START_TIMEOUT = 75
 ANSWER_TIMEOUT = 20
 POLL = 0.02
 

@@ -22,8 +22,12 @@ const shots = autocannon({
   duration: seconds + 10,
   tlsOptions: { rejectUnauthorized: false },
 }, (error, seen) => {
-  if (error) finish({ error: error.message });
-  else finish({ ok: seen['2xx'], errors: seen.errors, timeouts: seen.timeouts, resets: seen.resets, non2xx: seen.non2xx });
+  if (error) {
+    finish({ error: error.message });
+    return;
+  }
+  const { errors, timeouts, resets, non2xx } = seen;
+  finish({ ok: seen['2xx'], errors, timeouts, resets, non2xx });
 });
 
 shots.once('response', () => end.answered());
