@@ -25,4 +25,12 @@ async function answer(request, response) {
   response.end(JSON.stringify(about(request.socket.remoteAddress)));
 }
 
-module.exports = { about, answer, pause };
+const INSTANT = 'HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 3\r\n\r\nok\n';
+
+// The listener of a plain `net` server: one answer, whatever is asked, and the end.
+function instant(socket) {
+  socket.on('error', () => {});
+  socket.once('data', () => socket.end(INSTANT));
+}
+
+module.exports = { about, answer, instant, pause };

@@ -1,7 +1,7 @@
 // Clients that keep their connection and ask again and again, each from an address of its own.
 //
-//     keepalive.js HOST:PORT [--clients N] [--pause MS] [--path /] [--by slot|pid] [--timeout MS]
-//                  [--seconds S] [--attended] [--net 127.0]
+//     keepalive.js HOST:PORT [--clients N] [--pause MS] [--path /] [--by slot|pid] [--tls]
+//                  [--timeout MS] [--seconds S] [--attended] [--net 127.0]
 //
 // A GET on a connection that was used before and that ended without a byte of an answer is asked once more on a
 // fresh one, as browsers do: `retried`. All else that fails is in `failed`, by kind; with `fresh` before it where
@@ -10,6 +10,7 @@
 'use strict';
 
 const http = require('node:http');
+const https = require('node:https');
 const { options, addresses, End, Counts, Seen, worker, percentiles, finish } = require('./common');
 
 const PAUSE_AFTER_FAILURE = 50;
@@ -17,19 +18,20 @@ const UNANSWERED = new Set(['reset', 'empty']);
 const KINDS = { ECONNREFUSED: 'refused', ECONNRESET: 'reset', EPIPE: 'reset' };
 
 const settings = options('keepalive.js HOST:PORT [--clients N] [--pause MS] …', {
-  clients: 20, pause: 10, path: '/', by: 'slot', timeout: 10_000,
+  clients: 20, pause: 10, path: '/', by: 'slot', tls: false, timeout: 10_000,
 });
 const end = new End(settings);
 const result = { ok: 0, retried: new Counts(), failed: new Counts(), announced: 0, connections: 0 };
 const seen = new Seen();
 const times = [];
+const { request, Agent } = settings.tls ? https : http;
 
 // Resolves to the kind of failure, if it failed, and whether its connection had been used before.
 function get(agent, localAddress) {
   return new Promise((resolve) => {
     const started = performance.now();
     const { host, port, path } = settings;
-    const asked = http.request({ host, port, path, localAddress, agent });
+    const asked = request({ host, port, path, localAddress, agent, rejectUnauthorized: false });
     const timer = setTimeout(() => {
       done('timeout');
       asked.destroy();
@@ -65,7 +67,7 @@ function get(agent, localAddress) {
 }
 
 async function keepAsking(address) {
-  const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
   while (!end.over) {
     let { kind, reused } = await get(agent, address);
     let prefix = reused ? '' : 'fresh ';
