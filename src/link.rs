@@ -359,6 +359,11 @@ impl Link {
         self.capabilities().sessions
     }
 
+    /// Tells a draining worker to close its servers and the connections that are idle, if its dialect can.
+    pub fn disconnect(&mut self) {
+        each!(self, it => it.disconnect());
+    }
+
     /// A session of the worker is another worker's now.
     pub fn send_moved(&mut self, id: ConnectionId) {
         each!(self, it => it.send_moved(id));

@@ -594,6 +594,12 @@ impl Dispatcher {
                 self.routing.slots().drain(worker, order, self.now);
                 self.routing.flush_later(worker.slot);
             }
+            SlotCommand::Disconnect(worker) => {
+                if let Some(link) = self.routing.slots().any_link(worker) {
+                    link.disconnect();
+                }
+                self.routing.flush_later(worker.slot);
+            }
             SlotCommand::Ping(worker) => {
                 self.ping(worker);
             }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::handover::carry;
 use crate::handover::pool::DrainOrderSnapshot;
+use crate::handover::settings::NodeSettingsSnapshot;
 use crate::protocol::ids::{AffinityKey, ConnectionId, SlotId, Timestamp, WorkerId};
 use crate::protocol::message::ConnectionRecord;
 
@@ -18,36 +19,6 @@ pub enum LinkSnapshot {
     Node(Box<NodeChannelSnapshot>),
     /// Of a worker that has said nothing yet.
     Undecided(Box<ChannelSnapshot>, Box<NodeChannelSnapshot>),
-}
-
-/// What a worker speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub enum InterfaceSnapshot {
-    Native,
-    Node,
-}
-
-/// What workers may speak.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub enum InterfaceChoiceSnapshot {
-    Auto,
-    Only(InterfaceSnapshot),
-}
-
-/// How Node workers are spoken to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct NodeSettingsSnapshot {
-    pub wait_ready: bool,
-    pub hand_over_by: HandOverBySnapshot,
-    pub shutdown_message: Option<String>,
-    pub ticket_keys: String,
-}
-
-/// How a Node worker gets a connection.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum HandOverBySnapshot {
-    Listening,
-    Message(String),
 }
 
 /// A link of Node's dialect.

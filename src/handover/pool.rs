@@ -103,7 +103,14 @@ pub struct SlotLifeSnapshot {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PhasesSnapshot {
     pub workers: Vec<(Generation, PhaseSnapshot)>,
-    pub by_signal: Vec<(Generation, Option<Timestamp>)>,
+    pub by_signal: Vec<(Generation, Option<EndTimesSnapshot>)>,
+}
+
+/// When a draining worker that ends by a signal is told what.
+#[derive(Copy, Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EndTimesSnapshot {
+    pub disconnect_at: Option<Timestamp>,
+    pub signal_at: Timestamp,
 }
 
 /// A worker's phase.

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::handover::link::{InterfaceChoiceSnapshot, NodeSettingsSnapshot};
 use crate::handover::{carry, text};
 use crate::protocol::drain::DrainMode;
 
@@ -36,6 +35,36 @@ pub struct PoolSettingsSnapshot {
     pub migrate_timeout: Duration,
     pub protect: bool,
     pub lameduck: Duration,
+}
+
+/// What a worker speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum InterfaceSnapshot {
+    Native,
+    Node,
+}
+
+/// What workers may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum InterfaceChoiceSnapshot {
+    Auto,
+    Only(InterfaceSnapshot),
+}
+
+/// How Node workers are spoken to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeSettingsSnapshot {
+    pub wait_ready: bool,
+    pub hand_over_by: HandOverBySnapshot,
+    pub shutdown_message: Option<String>,
+    pub ticket_keys: String,
+}
+
+/// How a Node worker gets a connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum HandOverBySnapshot {
+    Listening,
+    Message(String),
 }
 
 /// The command of a worker.

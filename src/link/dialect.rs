@@ -222,6 +222,9 @@ pub trait Dialect: Sized {
         Ok(())
     }
 
+    /// Tells a draining worker to close its servers and the connections that are idle.
+    fn disconnect(&mut self) {}
+
     /// A session of the worker is another worker's now.
     fn send_moved(&mut self, _id: ConnectionId) {}
 

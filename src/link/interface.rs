@@ -1,7 +1,7 @@
 //! The interfaces that a worker can speak.
 
 use crate::handover::carry;
-use crate::handover::link::{InterfaceChoiceSnapshot, InterfaceSnapshot};
+use crate::handover::settings::{InterfaceChoiceSnapshot, InterfaceSnapshot};
 
 /// What a worker speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

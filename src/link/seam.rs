@@ -43,6 +43,8 @@ pub enum SlotCommand {
     Serve(WorkerId),
     /// Send it no more, and order it to drain.
     Drain(WorkerId, DrainOrder),
+    /// It drains: tell it to close its servers and the connections that are idle, where its dialect can.
+    Disconnect(WorkerId),
     /// Ask it whether its loop is alive. Nothing is asked of one that has no room for questions.
     Ping(WorkerId),
     /// Its process has ended: what it did not acknowledge goes to others.

@@ -187,7 +187,9 @@ impl Harness {
         loop {
             match self.link.receive().unwrap() {
                 LinkEvent::Refused(connections) => self.refused.extend(connections),
-                LinkEvent::Acknowledged(_) | LinkEvent::Session(SessionEvent::Ignored) => {}
+                LinkEvent::Acknowledged(_)
+                | LinkEvent::Pong
+                | LinkEvent::Session(SessionEvent::Ignored) => {}
                 LinkEvent::Nothing => break,
                 other => panic!("{other:?}"),
             }

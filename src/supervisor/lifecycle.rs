@@ -174,6 +174,8 @@ pub enum Action {
     Drain(Generation, DrainOrder),
     /// It drains already: tell it that it has less time, or that everything ends.
     ShortenDeadline(Generation, DrainOrder),
+    /// It drains and still has clients: tell it to close its servers, and the connections that are idle.
+    Disconnect(Generation),
     /// Send it the signal by which it ends.
     Stop(Generation),
     /// Send it SIGTERM: it hasn't attached, so that it cannot be told otherwise.

@@ -200,7 +200,7 @@ impl SlotLife {
     /// Whether a draining worker waits for its last client before it gets its signal.
     #[must_use]
     pub fn waits_for_signal(&self, generation: Generation) -> bool {
-        self.workers.signal_at(generation).is_some()
+        self.workers.end_times(generation).is_some()
     }
 
     /// When the next worker is started, if that takes a pause.
@@ -385,6 +385,8 @@ impl SlotLife {
 
     fn time(&mut self, now: Timestamp) -> Vec<Action> {
         let mut actions = self.drain_standby(now);
+        let disconnected = self.workers.take_due_disconnects(now).into_iter();
+        actions.extend(disconnected.map(Action::Disconnect));
         for generation in self.workers.due_signals(now) {
             actions.extend(ending::signal(&mut self.workers, generation));
         }

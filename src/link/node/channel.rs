@@ -576,9 +576,7 @@ impl Dialect for Channel {
         queue: &VecDeque<PendingConnection>,
         _: usize,
     ) -> Result<bool, ChannelError> {
-        let Some(first) = queue.front().filter(|_| !self.handed.has_ping()) else {
-            return Ok(false);
-        };
+        let Some(first) = queue.front() else { return Ok(false) };
         let seq = self.next_seq();
         let Some((line, end)) = &mut self.handover else { return Ok(false) };
         let begin = line.len();
@@ -644,6 +642,12 @@ impl Dialect for Channel {
         if let Some(message) = self.settings.shutdown_message.as_ref().filter(|_| is_first) {
             self.transport.push(message.as_bytes());
         }
+    }
+
+    /// What is idle is closed; what is busy is answered first.
+    fn disconnect(&mut self) {
+        let seq = self.next_seq();
+        self.answer(&message::disconnect(seq));
     }
 
     fn ping(&mut self) -> Result<(), ChannelError> {

@@ -236,6 +236,11 @@ pub(super) fn refused(ack: u64, errno: i32, seq: u64) -> Vec<u8> {
     })
 }
 
+/// The order to close all servers, and to leave when their connections have ended.
+pub(super) fn disconnect(seq: u64) -> Vec<u8> {
+    format!("{{\"cmd\":\"NODE_CLUSTER\",\"act\":\"disconnect\",\"seq\":{seq}}}").into_bytes()
+}
+
 /// The answer to a worker that wants to leave.
 pub(super) fn acknowledged(ack: u64, seq: u64) -> Vec<u8> {
     format!("{{\"cmd\":\"NODE_CLUSTER\",\"ack\":{ack},\"seq\":{seq}}}").into_bytes()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
 
-use crate::handover::link::{HandOverBySnapshot, NodeSettingsSnapshot};
+use crate::handover::settings::{HandOverBySnapshot, NodeSettingsSnapshot};
 use crate::handover::{Carry, carry};
 
 /// How Node workers are spoken to.

@@ -94,6 +94,9 @@ impl Fleet {
             Action::ShortenDeadline(generation, order) => {
                 self.shorten_deadline(worker(generation), order).await?;
             }
+            Action::Disconnect(generation) => {
+                self.frontend.send(SlotCommand::Disconnect(worker(generation))).await?;
+            }
             Action::Stop(generation) => self.stop(worker(generation)),
             Action::Terminate(generation) => {
                 self.workers.signal(worker(generation), Signal::TERM);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::protocol::ids::{Generation, Timestamp};
 use crate::supervisor::lifecycle::{Action, KillReason, LifecycleSettings, Phase};
-use crate::supervisor::slot_life::phases::Phases;
+use crate::supervisor::slot_life::phases::{EndTimes, Phases};
 
 /// The order for workers that are replaced, drained or removed: their clients come back to others.
 pub(super) fn while_others_go_on(settings: &LifecycleSettings) -> DrainOrder {
@@ -46,7 +46,7 @@ pub(super) fn drain(
     phases.set(generation, Phase::Draining { since, deadline: now + order.window, told });
     if told.is_some() {
         let at = now + (order.window - time_after_signal(settings, order.window));
-        phases.set_signal_at(generation, Some(at));
+        phases.set_end_times(generation, Some(EndTimes::until(at, now)));
     }
     let mut actions = vec![action];
     actions.extend(bound_draining(phases, settings, now));
@@ -101,10 +101,10 @@ fn time_after_signal(settings: &LifecycleSettings, window: Duration) -> Duration
 
 /// A draining worker's last client has gone, or its signal is due.
 pub(super) fn signal(phases: &mut Phases, generation: Generation) -> Vec<Action> {
-    if phases.signal_at(generation).is_none() {
+    if phases.end_times(generation).is_none() {
         return Vec::new();
     }
-    phases.set_signal_at(generation, None);
+    phases.set_end_times(generation, None);
     vec![Action::Stop(generation)]
 }
 
@@ -131,9 +131,11 @@ fn shorten_deadline_to(
         return Vec::new();
     }
     phases.set(generation, Phase::Draining { since, deadline, told: again });
-    if let Some(at) = phases.signal_at(generation) {
-        let sooner = now + (window - time_after_signal(settings, window));
-        phases.set_signal_at(generation, Some(at.min(sooner)));
+    if let Some(times) = phases.end_times(generation) {
+        let signal_at = times.signal_at.min(now + (window - time_after_signal(settings, window)));
+        let sooner = EndTimes::until(signal_at, now).disconnect_at;
+        let disconnect_at = times.disconnect_at.and_then(|at| Some(at.min(sooner?)));
+        phases.set_end_times(generation, Some(EndTimes { disconnect_at, signal_at }));
     }
     again.map(|order| Action::ShortenDeadline(generation, order)).into_iter().collect()
 }

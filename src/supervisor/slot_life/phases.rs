@@ -1,7 +1,7 @@
 //! A slot's workers, the oldest first, and where each stands.
 
 use crate::handover::carry;
-use crate::handover::pool::PhasesSnapshot;
+use crate::handover::pool::{EndTimesSnapshot, PhasesSnapshot};
 use crate::protocol::ids::{Generation, Timestamp};
 use crate::supervisor::lifecycle::{KillReason, Phase};
 
@@ -10,7 +10,30 @@ use crate::supervisor::lifecycle::{KillReason, Phase};
 pub(super) struct Phases {
     workers: Vec<(Generation, Phase)>,
     /// Those that end by a signal, and when it is sent if it is to be.
-    by_signal: Vec<(Generation, Option<Timestamp>)>,
+    by_signal: Vec<(Generation, Option<EndTimes>)>,
+}
+
+/// When a draining worker that ends by a signal is told what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EndTimes {
+    /// To close its servers and what is idle; none if it was told.
+    pub(super) disconnect_at: Option<Timestamp>,
+    /// The signal.
+    pub(super) signal_at: Timestamp,
+}
+
+carry!(struct EndTimes => EndTimesSnapshot { disconnect_at, signal_at });
+
+impl EndTimes {
+    /// Of one that is to end by then, from now on: clients that only pause between two requests are closed at half of
+    /// the time.
+    pub(super) fn until(signal_at: Timestamp, now: Timestamp) -> Self {
+        Self { disconnect_at: Some(now + signal_at.since(now) / 2), signal_at }
+    }
+
+    fn next(self) -> Timestamp {
+        self.disconnect_at.map_or(self.signal_at, |at| at.min(self.signal_at))
+    }
 }
 
 carry!(struct Phases => PhasesSnapshot { workers, by_signal });
@@ -48,22 +71,30 @@ impl Phases {
     }
 
     /// When its signal is due, if it is to be sent.
-    pub(super) fn signal_at(&self, generation: Generation) -> Option<Timestamp> {
+    pub(super) fn end_times(&self, generation: Generation) -> Option<EndTimes> {
         self.by_signal.iter().find(|(worker, _)| *worker == generation)?.1
     }
 
     /// Sets that. Nothing for a worker that doesn't end by a signal.
-    pub(super) fn set_signal_at(&mut self, generation: Generation, at: Option<Timestamp>) {
+    pub(super) fn set_end_times(&mut self, generation: Generation, times: Option<EndTimes>) {
         let mut by_signal = self.by_signal.iter_mut();
         if let Some(worker) = by_signal.find(|(worker, _)| *worker == generation) {
-            worker.1 = at;
+            worker.1 = times;
         }
     }
 
     /// The workers whose signal is due.
     pub(super) fn due_signals(&self, now: Timestamp) -> Vec<Generation> {
-        let due = self.by_signal.iter().filter(|(_, at)| at.is_some_and(|at| now >= at));
-        due.map(|(worker, _)| *worker).collect()
+        let due = |times: &Option<EndTimes>| times.is_some_and(|times| now >= times.signal_at);
+        self.by_signal.iter().filter(|(_, it)| due(it)).map(|(worker, _)| *worker).collect()
+    }
+
+    /// The workers that are to close their servers now; they aren't returned again.
+    pub(super) fn take_due_disconnects(&mut self, now: Timestamp) -> Vec<Generation> {
+        let due = self.by_signal.iter_mut().filter_map(|(worker, times)| {
+            times.as_mut()?.disconnect_at.take_if(|at| now >= *at).map(|_| *worker)
+        });
+        due.collect()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Generation, Phase)> {
@@ -106,7 +137,8 @@ impl Phases {
     /// The next time at which a worker is overdue.
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
         let deadlines = self.iter().filter_map(|(_, phase)| limit(phase)).map(|(at, _)| at);
-        deadlines.chain(self.by_signal.iter().filter_map(|(_, at)| *at)).min()
+        let ends = self.by_signal.iter().filter_map(|(_, times)| Some((*times)?.next()));
+        deadlines.chain(ends).min()
     }
 
     /// The workers that have taken too long, and for what.
