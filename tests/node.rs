@@ -188,7 +188,7 @@ fn the_primary_may_crash_and_be_replaced() {
     primary.signal(Signal::HUP);
     assert_eq!(primary.wait_for_event("reloaded")["result"], "done");
     assert_eq!(slots(&primary), before);
-    primary.stop();
+    assert_eq!(primary.stop()["lost"], 0);
 }
 
 #[test]
@@ -261,4 +261,29 @@ fn pings_take_no_connection_its_descriptor() {
         (&json!(0), &json!(0)),
         "{stopped}"
     );
+}
+
+#[test]
+fn programs_that_take_connections_as_messages_get_them() {
+    for (runtime, program, message) in [
+        (NODE, "guide/sticky.js", "sticky-session"),
+        ("bun", "guide/sticky.js", "sticky-session"),
+        (NODE, "sticky/balance.js", "sticky-balance"),
+        (NODE, "sticky/setup-worker.js", "socket.io"),
+    ] {
+        let primary = with(runtime, 2, &[program]).arguments(&["--node-message", message]).start();
+        let before: Vec<_> = (1..=6).map(|n| answered(&primary, n)).collect();
+        assert!(before.iter().any(|pid| *pid != before[0]), "{runtime} {program}: all in one");
+        assert_eq!((1..=6).map(|n| answered(&primary, n)).collect::<Vec<_>>(), before);
+        primary.stop();
+    }
+}
+
+/// The process that serves an address, as its program says it in a text or in JSON.
+fn answered(primary: &Primary, n: u8) -> u32 {
+    let answer = common::client::get_from(address_of(n), primary.address(), "/").unwrap();
+    let said = ["Worker ", "\"pid\":"].iter().find_map(|before| answer.body.split_once(before));
+    let (_, after) = said.unwrap_or_else(|| panic!("{answer:?}"));
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap()
 }

@@ -63,6 +63,8 @@ pub struct Channel {
     asked: Option<(Box<Query>, String)>,
     openings: Openings,
     probes: Probes,
+    /// Connections that a primary before had on their way as it died, until they are counted.
+    pub(super) handed_before: Option<u64>,
 }
 
 /// What a link of this dialect begins with, beside its descriptors.
@@ -99,6 +101,7 @@ impl Channel {
             asked: None,
             openings: Openings::default(),
             probes: Probes::default(),
+            handed_before: None,
         };
         if channel.known.is_online {
             channel.probes.begin(Timestamp::now());
@@ -142,9 +145,6 @@ impl Channel {
         };
         if self.transport.is_mute() {
             self.handover = None;
-        }
-        if let Some((begin, _)) = self.handover.as_mut().filter(|_| self.known.is_bun) {
-            begin.insert(0, message::BUN_MARK);
         }
     }
 
@@ -590,6 +590,8 @@ impl Dialect for Channel {
         };
         line.extend_from_slice(end);
         line.push(b'\n');
+        // Before: a successor after a crash must not believe that it was lost.
+        self.board.set(Counter::SessionsSent, self.in_flight.len() as u64 + 1);
         let sent = self.transport.send_with(line, first.socket.as_fd());
         line.truncate(begin);
         let sent = sent?;
@@ -648,6 +650,21 @@ impl Dialect for Channel {
     fn disconnect(&mut self) {
         let seq = self.next_seq();
         self.answer(&message::disconnect(seq));
+    }
+
+    fn is_resyncing(&self) -> bool {
+        self.handed_before.is_some()
+    }
+
+    /// The worker has, or finds in its channel, what the primary before has sent: that is not waited for.
+    fn complete_resync(&mut self) -> Option<u64> {
+        self.handed_before.take()
+    }
+
+    fn publish_counts(&mut self) {
+        if !self.is_resyncing() {
+            self.board.set(Counter::SessionsSent, self.in_flight.len() as u64);
+        }
     }
 
     fn ping(&mut self) -> Result<(), ChannelError> {

@@ -16,7 +16,7 @@ use crate::link::node::memo::Memo;
 use crate::link::node::settings::NodeSettings;
 use crate::link::node::transport::{MEMO, SOCKET, Transport, WORKER_END};
 use crate::protocol::ids::WorkerId;
-use crate::protocol::scoreboard::Scoreboard;
+use crate::protocol::scoreboard::{Counter, Scoreboard};
 
 /// As plain data; its descriptors go to `descriptors`.
 pub fn into_snapshot(
@@ -102,6 +102,7 @@ pub(in crate::link) fn adopt(
     if channel.known.is_told_half {
         channel.mute();
     }
+    channel.handed_before = Some(channel.board.get(Counter::SessionsSent));
     Ok(channel)
 }
 
