@@ -3,6 +3,8 @@
 //!
 //! Programs and clients are under `tests/node`; the runtimes are packages, pinned there.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::net::{IpAddr, SocketAddr};

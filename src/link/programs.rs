@@ -191,7 +191,7 @@ mod tests {
 
     fn ends() -> (FrontendEnd, BusEnd) {
         let (_read, write) = rustix::pipe::pipe().unwrap();
-        connect(Arc::new(OwnedFd::from(write)))
+        connect(Arc::new(write))
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl Probes {
     }
 
     /// The next one, if it is due and can be made now.
-    pub(super) fn take_due(&mut self, now: Timestamp) -> Option<Probe> {
+    pub(super) fn take_due(&self, now: Timestamp) -> Option<Probe> {
         self.next.filter(|next| now >= *next)?;
         Probe::make().ok()
     }
