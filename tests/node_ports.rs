@@ -1,5 +1,7 @@
 //! Programs for Node that listen beside the front's port, and programs that take their connections by a message.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::collections::BTreeSet;

@@ -182,7 +182,6 @@ pub(super) fn connect(wake: Arc<OwnedFd>) -> (FrontendEnd, BusEnd) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::OwnedFd;
 
     use super::*;
     use crate::protocol::ids::{Generation, SlotId};
