@@ -499,12 +499,7 @@ async fn receive(fleet: &mut Fleet, event: SlotEvent) -> Result<(), PoolError> {
     }
     match kind {
         SlotEventKind::Speaks(interface) => {
-            tracing::debug!(
-                slot = worker.slot.0,
-                generation = worker.generation.0,
-                interface = interface.name(),
-                "worker has written to the channel of this interface first",
-            );
+            fleet.hints.speaks(worker, interface);
             return fleet.speaks(worker, interface).await;
         }
         SlotEventKind::Note(note) => fleet.hints.noted(worker, note),

@@ -3,13 +3,14 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::link::event::WorkerNote;
+use crate::link::interface::Interface;
 use crate::link::seam::WorkerId;
 use crate::supervisor::ended::EndedConnections;
 use crate::supervisor::wrappers;
 
 /// What follows the reason why no worker became ready.
-const NO_WORKER: &str = ", and no worker ever attached: COMMAND has to be a worker, which takes its connections from sticky-lb \
-     and doesn't listen itself (see the guide, workers-in-rust and protocol)";
+const NO_WORKER: &str = ", and no worker ever attached: COMMAND has to be a worker: a server for Node, or a program that takes \
+     its connections from sticky-lb and doesn't listen itself (see the guide, node-programs and protocol)";
 
 /// What was found and said so far.
 #[derive(Debug, Default)]
@@ -17,6 +18,7 @@ pub(super) struct Hints {
     has_attached: bool,
     protects: bool,
     is_protection_hinted: bool,
+    interface: Option<Interface>,
     noted: HashSet<WorkerNote>,
     /// Programs that listen on another port than the front's, and not on that.
     elsewhere: HashMap<WorkerId, u16>,
@@ -45,6 +47,17 @@ impl Hints {
             ),
             (None, None) if self.has_attached => String::new(),
             (None, None) => NO_WORKER.to_owned(),
+        }
+    }
+
+    /// It is found out what a worker speaks: said where it is the first one, or another than before.
+    pub(super) fn speaks(&mut self, worker: WorkerId, interface: Interface) {
+        if self.interface.replace(interface) != Some(interface) {
+            tracing::info!(
+                slot = worker.slot.0,
+                interface = interface.name(),
+                "interface found: the worker has written to its channel first",
+            );
         }
     }
 
