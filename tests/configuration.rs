@@ -94,7 +94,8 @@ fn flags_override_the_environment_which_overrides_the_file() {
         ("name", "\"chat\"", "sticky-lb.toml:3"),
         ("kill_timeout", "1600", "sticky-lb.toml:4"),
         ("host", "null", "default"),
-        ("listen_timeout", "\"3s\"", "default"),
+        ("slot_wait", "\"1s\"", "default"),
+        ("listen_timeout", "null", "default"),
     ] {
         assert_eq!(setting(&found, key), (value.to_owned(), from.to_owned()), "{key}");
     }
