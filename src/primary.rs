@@ -31,6 +31,7 @@ use crate::frontend::query::queries;
 use crate::frontend::snapshot::FrontendHandover;
 use crate::handover::StateError;
 use crate::handover::pool::PoolSnapshot;
+use crate::link::interface::{Interface, InterfaceChoice};
 use crate::link::node::settings::TicketKeys;
 use crate::link::seam::seam;
 use crate::log::LogHandle;
@@ -298,7 +299,10 @@ impl Primary {
         let (bus, counter) =
             bus::service::start(end, &config.messages, output.clone(), self.counter)
                 .map_err(start("start the thread of the bus"))?;
-        if let Some(store) = &store {
+        if let Some(store) = store
+            .as_ref()
+            .filter(|_| config.workers.interface != InterfaceChoice::Only(Interface::Native))
+        {
             keep(store, COUNTER, counter.as_ref().and_then(|memory| memory.try_clone().ok()));
         }
         let mut before = self.frontend;

@@ -65,7 +65,7 @@ const INHERITED: [i32; 5] = [0, 1, 2, 10, 11];
 fn workers_inherit_channel_and_scoreboard_and_nothing_else() {
     let primary = Primary::with_workers(4)
         .test_worker(&["never-attaches"])
-        .arguments(&["--listen-timeout", "1h"])
+        .arguments(&["--listen-timeout", "1h", "--interface", "native"])
         .start_listening();
     eventually("four workers run", || {
         let programs = primary.workers().into_iter();
@@ -85,10 +85,21 @@ fn workers_inherit_channel_and_scoreboard_and_nothing_else() {
 }
 
 #[test]
+fn a_worker_of_which_nothing_is_known_inherits_a_channel_for_node_too() {
+    let primary = Primary::with_workers(1)
+        .test_worker(&["never-attaches"])
+        .arguments(&["--listen-timeout", "1h"])
+        .start_listening();
+    let worker = primary.worker(0);
+    let own = || descriptors(worker).into_iter().map(|(number, _)| number);
+    eventually("its descriptors", || own().eq(INHERITED.into_iter().chain([12])));
+}
+
+#[test]
 fn a_successor_started_under_load_inherits_nothing_else_either() {
     let primary = Primary::with_workers(2)
         .slot_zero_plays("never-attaches")
-        .arguments(&["--listen-timeout", "1h"])
+        .arguments(&["--listen-timeout", "1h", "--interface", "native"])
         .start_listening();
     let first = primary.worker(0);
     eventually("slot 0 runs the test worker", || descriptors(first).len() == 5);

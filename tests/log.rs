@@ -148,7 +148,7 @@ fn a_reload_finds_other_levels() {
 fn wrong_levels_are_refused_with_what_is_known() {
     for (levels, expected) in [
         ("loud", "no level \"loud\", expected one of error, warn, info, debug, trace, or off"),
-        ("info,backend=debug", "no part \"backend\", expected one of cli, control, frontend,"),
+        ("info,backend=debug", "no part \"backend\", expected one of bus, cli, control, frontend,"),
         ("frontend=loud", "no level \"loud\", expected one of"),
     ] {
         let (code, log) = Primary::from_flags(&["--port", "0", "--log-level", levels]).run();
