@@ -221,7 +221,7 @@ fn a_worker_without_descriptors_refuses_and_others_serve() {
     let held: Vec<_> = clients.iter().map(|client| hold(*client, &primary)).collect();
     let at_home = held.iter().filter(|(slot, _)| *slot == 0).count();
     assert!((1..24).contains(&at_home), "{at_home} of 60 in a worker of 24 descriptors");
-    let stopped_line = "worker has no descriptors left";
+    let stopped_line = "worker refuses connections";
     primary.wait_for_log(stopped_line);
     assert_eq!(primary.log().matches(stopped_line).count(), 1, "it is said once");
     drop(held);

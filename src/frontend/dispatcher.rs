@@ -512,7 +512,7 @@ impl Dispatcher {
         if clients > 0 && link.is_some_and(|link| link.in_flight().counts().refused == all) {
             tracing::warn!(
                 slot = worker.slot.0,
-                "worker has no descriptors left, its new clients go to others until it has",
+                "worker refuses connections: it has no descriptors left, or its server is closed; its new clients go to others",
             );
         }
         self.redispatch(worker.slot, RedispatchReason::Refused, connections);

@@ -10,7 +10,7 @@ pub enum FallbackReason {
     NotServing,
     /// Its worker doesn't acknowledge.
     Stalled,
-    /// Its worker has no descriptors left.
+    /// Its worker refuses: it has no descriptors left, or its server is closed.
     Refusing,
     /// As many wait for it as may.
     QueueFull,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use sticky_lb::internals::handover::descriptors::WorkerPart;
+use sticky_lb::internals::link::native::PARTS;
 use sticky_lb::internals::link::seam::WorkerId;
-use sticky_lb::internals::link::snapshot::parts;
 use sticky_lb::internals::supervisor::event::{Event, WorkerChange};
 use sticky_lb::internals::supervisor::lifecycle::SlotState;
 use sticky_lb::internals::supervisor::pool::PoolSettings;
@@ -67,7 +67,7 @@ fn workers(status: &PoolStatus) -> Vec<WorkerId> {
 async fn assert_kept(pool: &Harness, status: &PoolStatus) {
     let of_workers = workers(status).into_iter();
     let others = [WorkerPart::Process, WorkerPart::Stdout, WorkerPart::Stderr];
-    let all: Vec<_> = parts().chain(others).collect();
+    let all: Vec<_> = PARTS.into_iter().chain(others).collect();
     let names = of_workers.flat_map(|worker| all.iter().map(move |part| part.name(worker)));
     let expected: BTreeSet<_> = names.chain(["journal".to_owned()]).collect();
     pool.eventually("what is kept is what runs", || {

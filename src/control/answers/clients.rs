@@ -109,7 +109,7 @@ fn text(reason: FallbackReason) -> &'static str {
         FallbackReason::Remembered => "the client has a fallback slot",
         FallbackReason::NotServing => "no worker serves there",
         FallbackReason::Stalled => "its worker does not acknowledge",
-        FallbackReason::Refusing => "its worker has no descriptors left",
+        FallbackReason::Refusing => "its worker refuses connections",
         FallbackReason::QueueFull => "its queue is full",
         FallbackReason::OverBound => "it has more connections than load_bound allows",
         FallbackReason::Deaths => "two workers have crashed on this connection there",

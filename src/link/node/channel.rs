@@ -393,7 +393,8 @@ impl Channel {
             return None;
         }
         let by_listening = self.settings.hand_over_by == HandOverBy::Listening;
-        let is_front = port == Some(i64::from(self.port));
+        // One that was opened through the primary: else no connection would reach it.
+        let is_front = port == Some(i64::from(self.port)) && self.known.servers.serving().is_some();
         if is_front || !by_listening {
             let is_first = !self.known.listens;
             self.learn(|known| known.listens = true);

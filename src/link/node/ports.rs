@@ -81,7 +81,7 @@ pub struct PortKey {
 pub struct Rights {
     /// It may have all ports that its primary may; else only those that anyone may.
     pub low_ports: bool,
-    /// It may make files where its primary may.
+    /// It may have Unix sockets where its primary may, by a path or a name.
     pub files: bool,
 }
 
@@ -194,7 +194,8 @@ impl Rights {
     /// Whether a worker with these may have that address.
     fn allow(self, key: &PortKey, first_free: u16) -> bool {
         let is_low = key.kind != AddressType::Path && key.port > 0 && key.port < first_free;
-        (self.low_ports || !is_low) && (self.files || key.file().is_none())
+        // A name without a file, too: who connects to it sees who has made it.
+        (self.low_ports || !is_low) && (self.files || key.kind != AddressType::Path)
     }
 }
 

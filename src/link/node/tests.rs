@@ -99,6 +99,17 @@ fn a_primary_may_die_at_each_byte_of_what_a_worker_says() {
 }
 
 #[test]
+fn a_program_that_only_says_that_it_listens_is_not_ready() {
+    let (mut link, end) = start();
+    let without_query: Vec<_> = SAID.lines().filter(|line| !line.contains("queryServer")).collect();
+    send(&end, format!("{}\n\"ready\"\n", without_query.join("\n")).as_bytes(), &[]).unwrap();
+    let said = events(&mut link);
+    assert!(!said.iter().any(|it| matches!(it, LinkEvent::Ready)), "{said:?}");
+    send(&end, SAID.as_bytes(), &[]).unwrap();
+    assert!(events(&mut link).iter().any(|it| matches!(it, LinkEvent::Ready)));
+}
+
+#[test]
 fn long_lines_and_garbage_are_no_end() {
     let (mut link, end) = start();
     send(&end, b"\x80no JSON\n{\"cmd\":\"NODE_CLUSTER\",\n{\"cmd\":\"NODE_X\",\"act\":7}\n\n", &[])
