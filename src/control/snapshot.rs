@@ -117,8 +117,9 @@ impl Snapshots {
             let filter = LineFilter { slot: Some(SlotId(slot)), err: true };
             let recent = self.links.output.recent(filter, LAST_LINES);
             let lines = recent.printed.lines().filter(|it| it.worker.generation.0 == generation);
-            let words = lines.filter(|line| !line.text.trim_ascii().is_empty()).last();
-            rollout.last_line = words.map(|line| String::from_utf8_lossy(line.text).into_owned());
+            let lines: Vec<_> = lines.map(|line| line.text).collect();
+            rollout.last_line =
+                last_words(&lines).map(|line| String::from_utf8_lossy(line).into_owned());
         }
         Some(rollout)
     }
@@ -160,5 +161,38 @@ impl Snapshots {
             slot: route.target?.0,
             guide: LOAD_TESTS.to_owned(),
         })
+    }
+}
+
+/// The line that says why a worker has ended: the last one; where Node has printed its version after an error, that.
+fn last_words<'a>(lines: &[&'a [u8]]) -> Option<&'a [u8]> {
+    let last = lines.iter().rfind(|line| !line.trim_ascii().is_empty())?;
+    if !last.starts_with(b"Node.js v") {
+        return Some(last);
+    }
+    let names_error = |line: &&&[u8]| {
+        let word = line.split(|byte| *byte == b' ').next().unwrap_or_default();
+        word.ends_with(b"Error:") || word.ends_with(b"Error")
+    };
+    lines.iter().rfind(names_error).or(Some(last)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_more_than_the_version_after_it() {
+        let of = |text: &str| {
+            let lines: Vec<_> = text.split('\n').map(str::as_bytes).collect();
+            last_words(&lines).map(|line| String::from_utf8_lossy(line).into_owned())
+        };
+        let node = "/srv/app.js:3\n  throw new Error('boom');\n  ^\n\nError: boom\n    at main (/srv/app.js:3:9)\n\nNode.js v24.1.0\n";
+        assert_eq!(of(node).as_deref(), Some("Error: boom"));
+        let coded = "TypeError [ERR_X]: no\n    at a\n  code: 'ERR_X'\n}\n\nNode.js v22.0.0";
+        assert_eq!(of(coded).as_deref(), Some("TypeError [ERR_X]: no"));
+        assert_eq!(of("Error: a\nlast\n\n").as_deref(), Some("last"));
+        assert_eq!(of("Node.js v24.1.0").as_deref(), Some("Node.js v24.1.0"));
+        assert_eq!(of("\n \n"), None);
     }
 }
