@@ -274,6 +274,10 @@ impl Fleet {
             self.history.crashed(worker.slot, crash, &reason);
         }
         self.reap_orphans();
+        if running.interface == Some(Interface::Node) && status == Some(0) {
+            // It has ended by itself, as programs do whose last client has gone: the last count was a moment before.
+            running.note_clients(0);
+        }
         let stats = running.stats();
         let connections = stats.connections_total.unwrap_or(0);
         self.history.stats.exited(worker.slot, connections, stats.requests_total.unwrap_or(0));
