@@ -102,7 +102,9 @@ pub(in crate::link) fn adopt(
     if channel.known.is_told_half {
         channel.mute();
     }
-    channel.handed_before = Some(channel.board.get(Counter::SessionsSent));
+    // One that was not ready was sent nothing.
+    channel.handed_before =
+        channel.known.is_ready.then(|| channel.board.get(Counter::SessionsSent));
     Ok(channel)
 }
 

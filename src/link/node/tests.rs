@@ -24,6 +24,10 @@ const SAID: &str = "{\"cmd\":\"NODE_CLUSTER\",\"act\":\"online\",\"seq\":0}\n\
     {\"cmd\":\"NODE_CLUSTER\",\"act\":\"listening\",\"port\":3000,\"addressType\":4,\"seq\":2}\n";
 
 fn start() -> (Link, OwnedFd) {
+    start_as(InterfaceChoice::Only(Interface::Node))
+}
+
+fn start_as(interface: InterfaceChoice) -> (Link, OwnedFd) {
     let time = Duration::from_secs(1);
     let facts = WorkerFacts {
         worker: WORKER,
@@ -32,7 +36,7 @@ fn start() -> (Link, OwnedFd) {
         kill_timeout: time,
         migrate_timeout: time,
         protect: false,
-        interface: InterfaceChoice::Only(Interface::Node),
+        interface,
         rights: Rights::default(),
         port: 3000,
         node: Arc::new(NodeSettings::default()),
@@ -95,6 +99,21 @@ fn a_primary_may_die_at_each_byte_of_what_a_worker_says() {
         let said = sent_to(&end);
         assert_eq!(said.matches("\"ack\":1,").count(), 1, "{cut}: {said}");
         assert!(said.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+    }
+}
+
+#[test]
+fn a_worker_that_had_said_nothing_as_the_primary_died_gets_clients_of_the_next_one() {
+    let facts = AdoptedFacts { credits: 4, port: 3000, ..AdoptedFacts::default() };
+    for interface in [InterfaceChoice::Auto, InterfaceChoice::Only(Interface::Node)] {
+        let (link, end) = start_as(interface);
+        let mut descriptors = kept(&link);
+        drop(link);
+        let mut link = Link::adopt(&facts, WORKER, &mut descriptors).unwrap();
+        send(&end, SAID.as_bytes(), &[]).unwrap();
+        assert!(events(&mut link).iter().any(|it| matches!(it, LinkEvent::Ready)));
+        // Nobody resumes a link later than the recovery after a crash goes on.
+        assert!(!link.is_resyncing(), "{interface:?}: nothing is ever sent");
     }
 }
 
