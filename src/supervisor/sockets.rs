@@ -7,9 +7,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
-
 use crate::supervisor::procfs::tree;
+use crate::system::tcp_clients::open_inodes;
 
 /// The sockets of all clients that have come by one port.
 #[derive(Debug)]
@@ -19,15 +18,7 @@ impl ClientSockets {
     /// Those of the clients of `port`. None if the kernel doesn't tell.
     #[must_use]
     pub fn of_port(port: u16) -> Option<Self> {
-        let is_client = |entry: &TcpNetEntry| {
-            entry.local_address.port() == port
-                && entry.inode != 0
-                && !matches!(entry.state, TcpState::Listen | TcpState::TimeWait)
-        };
-        let v4 = tcp().ok()?;
-        // Where there is no IPv6, there is no such list.
-        let all = v4.into_iter().chain(tcp6().unwrap_or_default());
-        Some(Self(all.filter(is_client).map(|entry| entry.inode).collect()))
+        open_inodes(port).ok().map(Self)
     }
 
     /// How many of them a process and what it has started have open. None if that can't be seen.

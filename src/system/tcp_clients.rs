@@ -1,9 +1,10 @@
-//! The clients of a port's established TCP connections, as the kernel lists its sockets.
+//! The TCP sockets of a port, as the kernel lists them.
 //!
 //! Asks over netlink, as `ss` does (sock_diag(7)). The kernel looks through its table and names the
 //! sockets of one port, in the order of a hash of their addresses and ports: who stops reading early has a
 //! fair sample.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -30,6 +31,11 @@ const REQUEST_ALL: u16 = 0x301;
 const TCP: u8 = 6;
 /// A bit for the state `TCP_ESTABLISHED`.
 const ESTABLISHED: u32 = 1 << 1;
+/// Bits for the states of connections that a process may have open: all but handshakes (3 and 12), `TCP_TIME_WAIT` (6),
+/// and listening (10). The kernel passes over the many that have been closed.
+const OPEN: u32 = ((1 << 12) - 1) & !(1 | 1 << 3 | 1 << 6 | 1 << 10);
+/// Where a socket has its inode, in `struct inet_diag_msg`.
+const INODE: usize = 68;
 
 /// The client of each connection that is established to `local`, up to about `limit` of them.
 ///
@@ -37,26 +43,58 @@ const ESTABLISHED: u32 = 1 << 1;
 ///
 /// If the kernel offers no netlink, or a sandbox forbids it.
 pub fn clients(local: SocketAddr, limit: usize) -> io::Result<Vec<IpAddr>> {
-    let flags = SocketFlags::CLOEXEC;
-    let protocol = Some(netlink::SOCK_DIAG);
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
-    send(&socket, &request(local), SendFlags::empty())?;
-    let (mut clients, mut answer) = (Vec::new(), vec![0; ANSWER_BYTES]);
-    while clients.len() < limit {
-        // The kernel has put the next part there already, so nothing waits.
-        let (length, _) = recv(&socket, &mut answer[..], RecvFlags::DONTWAIT)?;
-        if !take(&answer[..length], local.ip(), &mut clients)? {
-            break;
-        }
-    }
+    let family = if local.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let mut clients = Vec::new();
+    each_socket(family, local.port(), ESTABLISHED, |socket| {
+        clients.extend(client(socket, local.ip()));
+        clients.len() < limit
+    })?;
     Ok(clients)
 }
 
+/// The inodes of all connections to a port that processes have open, of both families.
+///
+/// # Errors
+///
+/// As [`clients`].
+pub fn open_inodes(port: u16) -> io::Result<HashSet<u64>> {
+    let mut inodes = HashSet::new();
+    for family in [AddressFamily::INET, AddressFamily::INET6] {
+        each_socket(family, port, OPEN, |socket| {
+            inodes.extend(inode(socket));
+            true
+        })?;
+    }
+    Ok(inodes)
+}
+
+/// Gives each socket of this port that is in one of `states` to `take`, until that says that it has enough; some more
+/// may follow.
+fn each_socket(
+    family: AddressFamily,
+    port: u16,
+    states: u32,
+    mut take: impl FnMut(&[u8]) -> bool,
+) -> io::Result<()> {
+    let flags = SocketFlags::CLOEXEC;
+    let protocol = Some(netlink::SOCK_DIAG);
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
+    send(&socket, &request(family, port, states), SendFlags::empty())?;
+    let (mut wants_more, mut answer) = (true, vec![0; ANSWER_BYTES]);
+    while wants_more {
+        // The kernel has put the next part there already, so nothing waits.
+        let (length, _) = recv(&socket, &mut answer[..], RecvFlags::DONTWAIT)?;
+        if !take_part(&answer[..length], |socket| wants_more = take(socket))? {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// A question for sockets of this port. The clients of IPv4 of a listener of IPv6 have sockets of IPv6.
-fn request(local: SocketAddr) -> [u8; REQUEST_BYTES] {
-    let family = if local.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+fn request(family: AddressFamily, port: u16, states: u32) -> [u8; REQUEST_BYTES] {
     let [family, _] = family.as_raw().to_le_bytes();
-    let port = local.port().to_be_bytes();
+    let port = port.to_be_bytes();
     let parts: [&[u8]; 9] = [
         // The header: length, kind, flags, number, sender.
         &72_u32.to_ne_bytes(),
@@ -65,7 +103,7 @@ fn request(local: SocketAddr) -> [u8; REQUEST_BYTES] {
         &[0; 8],
         // No extensions.
         &[family, TCP, 0, 0],
-        &ESTABLISHED.to_ne_bytes(),
+        &states.to_ne_bytes(),
         &port,
         // Any other port and addresses.
         &[0; 38],
@@ -78,11 +116,11 @@ fn request(local: SocketAddr) -> [u8; REQUEST_BYTES] {
     request
 }
 
-/// Takes the clients out of a part of the answer. Says whether there is more to come.
-fn take(part: &[u8], local: IpAddr, clients: &mut Vec<IpAddr>) -> io::Result<bool> {
+/// Takes the sockets out of a part of the answer. Says whether there is more to come.
+fn take_part(part: &[u8], mut take: impl FnMut(&[u8])) -> io::Result<bool> {
     for (kind, body) in messages(part) {
         match kind {
-            SOCKET => clients.extend(client(body, local)),
+            SOCKET => take(body),
             DONE => return Ok(false),
             ERROR => {
                 let errno = body.first_chunk().map_or(0, |it| i32::from_ne_bytes(*it));
@@ -104,6 +142,12 @@ fn messages(mut part: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
         part = part.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some((kind, body))
     })
+}
+
+/// The inode of a socket, `struct inet_diag_msg`; none if no process has it.
+fn inode(socket: &[u8]) -> Option<u64> {
+    let inode = u32::from_ne_bytes(*socket.get(INODE..)?.first_chunk()?);
+    (inode != 0).then_some(inode.into())
 }
 
 /// The other end of a socket, `struct inet_diag_msg`, that is at this address of ours.
@@ -166,7 +210,7 @@ mod tests {
         message[..4].copy_from_slice(&36_u32.to_ne_bytes());
         message[4..6].copy_from_slice(&ERROR.to_ne_bytes());
         message[16..20].copy_from_slice(&(-libc::ENOENT).to_ne_bytes());
-        let error = take(&message, Ipv4Addr::UNSPECIFIED.into(), &mut Vec::new()).unwrap_err();
+        let error = take_part(&message, |_| {}).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
     }
 
@@ -174,7 +218,8 @@ mod tests {
         #[test]
         fn whatever_is_answered_ends(part in prop::collection::vec(any::<u8>(), 0..400)) {
             let mut clients = Vec::new();
-            let _ = take(&part, Ipv4Addr::UNSPECIFIED.into(), &mut clients);
+            let local = Ipv4Addr::UNSPECIFIED.into();
+            let _ = take_part(&part, |socket| clients.extend(client(socket, local).and(inode(socket))));
             prop_assert!(clients.len() <= part.len());
         }
     }
