@@ -1,4 +1,4 @@
-"""What scripts/prove-node and scripts/bench-node have in common: runtimes, programs, a primary, its clients."""
+"""What scripts/prove-node, scripts/prove-listen and scripts/bench-node have in common: runtimes, programs, a primary, its clients."""
 
 import contextlib
 import http.client
@@ -77,12 +77,12 @@ def eventually(what, look, timeout=START_TIMEOUT):
 class Process:
     """A process that we have started, with its output in a file."""
 
-    def __init__(self, command, log, **more):
+    def __init__(self, command, log, folder=PROGRAMS, **more):
         self.log = pathlib.Path(log)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "wb") as output:
             self.child = subprocess.Popen(
-                command, cwd=PROGRAMS, env=environment(**more), stdin=subprocess.DEVNULL,
+                command, cwd=folder, env=environment(**more), stdin=subprocess.DEVNULL,
                 stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )
         self.pid = self.child.pid
@@ -113,14 +113,14 @@ class Process:
 class StickyLb(Process):
     """sticky-lb with a program as its workers. `keeper` is the process that was started, `primary` its child."""
 
-    def __init__(self, program, command, log, workers, options=()):
+    def __init__(self, program, command, log, workers, options=(), folder=PROGRAMS):
         self.program = program
         self.port = free_port()
         self.control = f"/tmp/prove-node-{os.getpid()}-{self.port}.sock"
         super().__init__(
             [program, "--port", str(self.port), "--workers", str(workers), "--control", self.control]
             + [*options, "--", *command],
-            log,
+            log, folder,
         )
         self.workers_wanted = workers
         try:
@@ -164,6 +164,12 @@ class StickyLb(Process):
         answered = self.command("reload")
         if answered is None:
             raise Failure("reload: no primary answers")
+
+    def scale(self, workers):
+        if self.command("scale", str(workers)) is None:
+            raise Failure("scale: no primary answers")
+        self.workers_wanted = workers
+        self.wait_until_serving(f"{workers} workers serve")
 
     def primary_pid(self):
         return eventually("a primary that answers", self.status)["primary_pid"]
