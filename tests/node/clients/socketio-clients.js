@@ -27,7 +27,9 @@ const seen = new Seen();
 
 function connect(localAddress) {
   const { host, port } = settings;
-  const agent = new http.Agent({ keepAlive: true, localAddress });
+  // Not kept alive: the client's xmlhttprequest-ssl (2.1.2) repeats a request on a reused connection that was reset, and
+  // doesn't send it; the client then waits for its ping timeout. Browsers have their own.
+  const agent = new http.Agent({ keepAlive: false, localAddress });
   const socket = io(`http://${host}:${port}`, {
     agent,
     forceNew: true,
