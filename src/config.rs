@@ -9,7 +9,7 @@ use crate::frontend::affinity::{DigestKind, Prefixes};
 use crate::frontend::listener::ListenerSettings;
 use crate::frontend::router::RouterSettings;
 use crate::frontend::slot_table::SlotSettings;
-use crate::link::interface::InterfaceChoice;
+use crate::link::interface::{Dispatch, InterfaceChoice};
 use crate::link::node::settings::NodeSettings;
 use crate::log::LogSettings;
 use crate::sessions::close_requests::PaceSettings;
@@ -61,6 +61,8 @@ pub struct Config {
 /// The frontend's settings.
 #[derive(Clone, Debug)]
 pub struct FrontendConfig {
+    /// Who picks the worker of a client.
+    pub dispatch: Dispatch,
     /// Affinity keys.
     pub affinity: AffinitySettings,
     /// Placement of connections on slots.

@@ -7,6 +7,8 @@ pub mod affinity;
 mod arrivals;
 pub mod dispatcher;
 pub mod fallback;
+mod kernel_dispatch;
+pub mod keys;
 mod lines;
 pub mod listener;
 pub mod memory;

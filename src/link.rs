@@ -22,7 +22,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,11 +92,40 @@ macro_rules! each {
     };
 }
 
-/// How a slot's worker gets its clients. A worker with a listening socket of its own is the next one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a slot's worker gets its clients.
+#[derive(Debug)]
 pub enum Delivery {
     /// The primary accepts them and hands them over through the link.
     HandOff,
+    /// The kernel sends them to a listening socket of the worker's own.
+    Listener(GroupMember),
+}
+
+/// A copy of a listening socket of the group that all workers' sockets are in.
+#[derive(Debug)]
+pub struct GroupMember {
+    /// The socket.
+    pub socket: OwnedFd,
+}
+
+impl GroupMember {
+    /// Its name among the descriptors of a worker that are kept for a successor.
+    pub const PART: WorkerPart = WorkerPart::Link("member");
+
+    /// The one of a worker, among what was left.
+    #[must_use]
+    pub fn take(worker: WorkerId, left: &mut Descriptors) -> Option<Self> {
+        left.take(&Self::PART.name(worker)).map(|socket| Self { socket })
+    }
+
+    /// Another copy.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { socket: self.socket.try_clone()? })
+    }
 }
 
 /// What the frontend needs of a worker that was started or adopted.
@@ -109,9 +138,26 @@ pub struct Attached {
 }
 
 impl From<Link> for Attached {
-    /// Every link that there is hands over.
+    /// Its connections are handed over.
     fn from(link: Link) -> Self {
         Self { link, delivery: Delivery::HandOff }
+    }
+}
+
+impl Attached {
+    /// A copy of its listening socket; none if it has none or there is no descriptor left.
+    #[must_use]
+    pub fn copy_of_member(&self) -> Option<GroupMember> {
+        match &self.delivery {
+            Delivery::HandOff => None,
+            Delivery::Listener(member) => member.try_clone().ok(),
+        }
+    }
+
+    /// With a listening socket of the worker's own, if it has one.
+    #[must_use]
+    pub fn new(link: Link, member: Option<GroupMember>) -> Self {
+        Self { link, delivery: member.map_or(Delivery::HandOff, Delivery::Listener) }
     }
 }
 

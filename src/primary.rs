@@ -24,7 +24,7 @@ use crate::control::report::NotApplied;
 use crate::control::socket::SocketError;
 use crate::control::token_file::TokenError;
 use crate::error::chain;
-use crate::frontend::affinity::Affinity;
+use crate::frontend::keys::ClientKeys;
 use crate::frontend::dispatcher::DispatchError;
 use crate::frontend::listener::ListenError;
 use crate::frontend::query::queries;
@@ -205,7 +205,7 @@ enum PoolStart {
 struct Services<Read, Report> {
     control_loop: ControlLoop<Read, Report>,
     frontend: FrontendThread,
-    affinity: Affinity,
+    keys: ClientKeys,
 }
 
 impl Primary {
@@ -382,8 +382,8 @@ impl Primary {
             journal: Some(pool_journal),
         };
         let pool = pool.start(context.settings(&config), links);
-        let affinity = frontend::affinity(&config);
-        Ok((pool, Services { control_loop, frontend, affinity }))
+        let keys = frontend::keys(&config);
+        Ok((pool, Services { control_loop, frontend, keys }))
     }
 }
 
@@ -439,13 +439,13 @@ impl<Read, Report> Services<Read, Report> {
     /// Gathers everything. From here on signals wait for the successor.
     async fn hand_over(self, pool: PoolHandover) -> Result<PrimaryEnd, PrimaryError> {
         let flush_by = Timestamp::now() + FLUSH_TIMEOUT;
-        let Self { mut control_loop, frontend, affinity } = self;
+        let Self { mut control_loop, frontend, keys } = self;
         control_loop.upgrade.reply(Ok(()));
         let mut frontend = frontend.handover().await?;
         hold_signals();
         if let Some(NextListener { listener, settings }) = control_loop.upgrade.listener.take() {
             control_loop.note_listener(&listener, &settings);
-            frontend.switch_listener(listener, &affinity);
+            frontend.switch_listener(listener, &keys);
         }
         control_loop.flush(MESSAGE_TIMEOUT);
         let output = control_loop.output.hand_over(FLUSH_TIMEOUT).await;

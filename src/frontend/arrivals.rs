@@ -4,7 +4,7 @@ use std::io;
 
 use crate::closing::ClientSocket;
 use crate::frontend::acceptor::{AcceptErrors, Acceptor, Arrival, Look};
-use crate::frontend::affinity::Affinity;
+use crate::frontend::keys::ClientKeys;
 use crate::frontend::listener::Listener;
 use crate::frontend::poller::Poller;
 use crate::link::record_key::RecordKey;
@@ -15,7 +15,7 @@ use crate::protocol::message::ConnectionRecord;
 #[derive(Debug)]
 pub(super) struct Arrivals {
     acceptor: Acceptor,
-    affinity: Affinity,
+    keys: ClientKeys,
     record_key: RecordKey,
     /// A warning was logged that the limit of descriptors is reached.
     is_full: bool,
@@ -30,12 +30,12 @@ impl Arrivals {
     pub(super) fn new(
         listener: Option<Listener>,
         errors: AcceptErrors,
-        affinity: Affinity,
+        keys: ClientKeys,
         record_key: RecordKey,
         poller: &Poller,
     ) -> io::Result<Self> {
         let acceptor = Acceptor::new(listener, errors, poller)?;
-        Ok(Self { acceptor, affinity, record_key, is_full: false })
+        Ok(Self { acceptor, keys, record_key, is_full: false })
     }
 
     /// The listener and the errors, for a successor.
@@ -64,8 +64,8 @@ impl Arrivals {
     }
 
     /// How clients are keyed.
-    pub(super) fn affinity(&self) -> &Affinity {
-        &self.affinity
+    pub(super) fn keys(&self) -> &ClientKeys {
+        &self.keys
     }
 
     /// Whether no more may be accepted while so many descriptors are held; logged when that begins and
@@ -94,7 +94,7 @@ impl Arrivals {
             Look::Empty => Taken::Empty,
             Look::Paused => Taken::Paused,
             Look::Arrival(Arrival { socket, client, local }) => {
-                let key = self.affinity.key(client.ip());
+                let key = self.keys.key(client.ip());
                 let record = ConnectionRecord { id, accepted_at: now, key, client, local, tag: 0 };
                 Taken::Client(self.record_key.tagged(record), socket.into())
             }

@@ -19,8 +19,9 @@ use tokio::sync::oneshot;
 
 use crate::closing;
 use crate::frontend::acceptor::AcceptErrors;
-use crate::frontend::affinity::Affinity;
 use crate::frontend::arrivals::{Arrivals, Taken};
+use crate::frontend::kernel_dispatch::{Found, KernelDispatch};
+use crate::frontend::keys::ClientKeys;
 use crate::frontend::lines::{self, RedispatchReason};
 use crate::frontend::placement::Slots;
 use crate::frontend::poller::{Poller, Source};
@@ -38,7 +39,7 @@ use crate::link::interface::Interface;
 use crate::link::node::ports::PortRequest;
 use crate::link::programs::{ProgramCommand, Recipients, TURN};
 use crate::link::seam::{CommandReceiver, SlotCommand, SlotEventKind, WorkerId};
-use crate::link::{Attached, Link};
+use crate::link::{Attached, Delivery, Link};
 use crate::protocol::ids::{SlotId, Timestamp};
 use crate::sessions::broker::{Broker, BrokerSettings, BrokerState, Proven};
 use crate::sessions::close_requests::PaceSettings;
@@ -108,6 +109,8 @@ pub struct Dispatcher {
     routing: Routing,
     broker: Broker,
     programs: Programs,
+    /// Where the kernel sends clients to their workers.
+    kernel: Option<KernelDispatch>,
     mode: Mode,
     restored: RestoredFlags,
     /// The time of this turn.
@@ -124,7 +127,7 @@ impl Dispatcher {
     /// If the kernel won't watch the listener.
     pub fn new(
         before: impl Into<FrontendHandover>,
-        affinity: Affinity,
+        keys: impl Into<ClientKeys>,
         mut router: Router,
         mut slots: SlotTable,
         settings: DispatcherSettings,
@@ -139,7 +142,7 @@ impl Dispatcher {
         let arrivals = Arrivals::new(
             before.listener,
             before.accept_errors,
-            affinity,
+            keys.into(),
             before.record_key,
             &poller,
         )
@@ -178,6 +181,7 @@ impl Dispatcher {
             routing,
             broker,
             programs: Programs::new(before.ports),
+            kernel: before.group.map(KernelDispatch::new),
             mode: Mode::Waiting,
             restored: RestoredFlags::new(before.slots.quarantined, before.slots.stalled),
         })
@@ -255,12 +259,14 @@ impl Dispatcher {
             is_successor: true,
             record_key,
             ports: self.programs.into_ports(),
+            group: self.kernel.map(KernelDispatch::into_group),
         }
     }
 
     fn timeout(&self) -> Option<Duration> {
         let due = self.routing.next_due().chain(self.broker.next_due());
         let due = due.chain(self.programs.next_due());
+        let due = due.chain(self.kernel.as_ref().and_then(KernelDispatch::next_due));
         let next = due.chain(self.arrivals.paused_until()).min()?;
         Some(next.since(self.now))
     }
@@ -290,11 +296,29 @@ impl Dispatcher {
         for (worker, event) in self.programs.run_due(self.routing.slots(), self.now) {
             self.handle(worker, event);
         }
+        self.steer();
         // That connections are accepted also says that all workers are attached that are left.
         if self.mode.accepts() && self.broker.finish_recovery(&mut self.routing) {
             self.routing.count_lost();
         }
         Ok(())
+    }
+
+    /// What the kernel does with clients follows the slots.
+    fn steer(&mut self) {
+        let Some(kernel) = &mut self.kernel else { return };
+        let Found { ready, lost } = kernel.run_due(self.now);
+        let (router, slots) = self.routing.router();
+        if let Some(ranking) = router.kernel_ranking() {
+            kernel.steer(slots, ranking);
+        }
+        self.routing.count_late(lost);
+        for worker in ready {
+            let link = self.routing.slots().any_link(worker);
+            if link.is_some_and(Link::note_attached) {
+                self.commands.send_event(worker, SlotEventKind::Ready);
+            }
+        }
     }
 
     fn accept(&mut self) -> Result<(), DispatchError> {
@@ -312,6 +336,11 @@ impl Dispatcher {
                 return Ok(());
             };
             self.routing.count_arrival(&record);
+            if self.kernel.is_some() {
+                // No worker is handed connections: this one came before the kernel knew of any.
+                self.routing.count_late(1);
+                continue;
+            }
             self.routing.place(PendingConnection { record, socket, crashes: 0, transfer: None });
             if self.routing.is_unroutable() {
                 return Ok(());
@@ -441,7 +470,7 @@ impl Dispatcher {
             // The next look at the slot completes them.
             Ok(LinkEvent::Acknowledged(_)) => {}
             Ok(LinkEvent::Attached) => self.commands.send_event(worker, SlotEventKind::Attached),
-            Ok(LinkEvent::Ready) => self.commands.send_event(worker, SlotEventKind::Ready),
+            Ok(LinkEvent::Ready) => self.ready(worker),
             Ok(LinkEvent::Pong) => {
                 let overdue = self.routing.slots().is_overdue(worker, self.now);
                 self.commands.send_event(worker, SlotEventKind::Pong { overdue });
@@ -460,6 +489,17 @@ impl Dispatcher {
                 self.programs.stopped_listening(worker, &name);
             }
             Err(error) => self.quarantine(worker, error),
+        }
+    }
+
+    /// A worker says that it is ready. One that listens itself has to take a connection, too.
+    fn ready(&mut self, worker: WorkerId) {
+        let link = self.routing.slots().any_link(worker);
+        match &mut self.kernel {
+            Some(kernel) if link.is_some_and(|link| link.awaits_probe()) => {
+                kernel.expect(worker, self.now);
+            }
+            _ => self.commands.send_event(worker, SlotEventKind::Ready),
         }
     }
 
@@ -589,6 +629,14 @@ impl Dispatcher {
             }
             SlotCommand::Rank(slots) => self.rank(&slots),
             SlotCommand::Attach(worker, attached) => self.attach(worker, *attached),
+            SlotCommand::Member(worker, reply) => {
+                let member = match &mut self.kernel {
+                    Some(kernel) => kernel.member(worker),
+                    None => Err(io::ErrorKind::Unsupported.into()),
+                };
+                // The one that has asked may not wait any more.
+                let _ = reply.send(member);
+            }
             SlotCommand::Serve(worker) => self.serve(worker),
             SlotCommand::Drain(worker, order) => {
                 self.routing.slots().drain(worker, order, self.now);
@@ -657,6 +705,12 @@ impl Dispatcher {
         }
         watch(&self.poller, worker, link);
         self.programs.attached(worker, link, self.now);
+        if let (Delivery::Listener(member), Some(kernel)) = (&attached.delivery, &mut self.kernel) {
+            kernel.attached(worker, member);
+            if link.awaits_probe() {
+                kernel.expect(worker, self.now);
+            }
+        }
         if link.is_resyncing() {
             self.broker.expect_report(worker);
         }
@@ -685,6 +739,7 @@ impl Dispatcher {
         let has_stalled = self.routing.slots().is_overdue(worker, self.now);
         let Some(link) = self.routing.slots().remove(worker, self.now) else { return };
         self.programs.gone(worker);
+        self.kernel.iter_mut().for_each(|kernel| kernel.gone(worker));
         self.commands.pass_end(worker);
         self.poller.remove(link.as_fd());
         let mut recovered = link.recover();
@@ -780,14 +835,12 @@ impl Dispatcher {
     }
 
     fn explain(&mut self, client: Client) -> RouteExplanation {
-        let affinity = self.arrivals.affinity();
+        let keys = self.arrivals.keys();
         let (key, counts, digest) = match client {
             Client::Key(key) => (key, None, None),
-            Client::Address(address) => (
-                affinity.key(address),
-                Some(affinity.counts(address)),
-                Some(affinity.digest(address)),
-            ),
+            Client::Address(address) => {
+                (keys.key(address), Some(keys.counts(address)), keys.digest(address))
+            }
         };
         let (router, slots) = self.routing.router();
         let Explanation { ranking, remembered, target, why } = router.explain(key, slots, self.now);

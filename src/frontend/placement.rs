@@ -16,6 +16,8 @@ pub enum Placement {
     /// Each key ranks all slots; the first that can take it does. One slot more or fewer moves
     /// only the clients of that slot.
     Rendezvous,
+    /// The same ranking of another kind of key: the kernel's program computes both, and picks the worker itself.
+    Kernel,
     /// Key modulo the number of slots, as the sticky sessions of Node's tutorials. One slot more
     /// or fewer moves nearly everybody.
     Modulo,
@@ -31,7 +33,7 @@ impl Placement {
     /// Whether a client always reaches the same slot.
     #[must_use]
     pub fn is_sticky(self) -> bool {
-        matches!(self, Self::Rendezvous | Self::Modulo)
+        matches!(self, Self::Rendezvous | Self::Kernel | Self::Modulo)
     }
 }
 

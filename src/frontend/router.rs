@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::frontend::fallback::FallbackReason;
 use crate::frontend::memory::Memory;
 use crate::frontend::placement::{Availability, Placement, Ranking, Slots, Spread, modulo};
+use crate::frontend::steering::{KernelRanking, Steering};
 use crate::handover::Carry;
 use crate::handover::frontend::RouterSnapshot;
 use crate::protocol::ids::{AffinityKey, SlotId, Timestamp};
@@ -63,7 +64,7 @@ enum Note {
 #[derive(Debug)]
 pub struct Router {
     placement: Placement,
-    ranking: Ranking,
+    ranking: Order,
     spread: Spread,
     load_bound: Option<f64>,
     memory: Memory,
@@ -75,10 +76,27 @@ impl Router {
     pub fn new(settings: &RouterSettings) -> Self {
         Self {
             placement: settings.placement,
-            ranking: Ranking::new(&settings.weights),
+            ranking: Order::Digest(Ranking::new(&settings.weights)),
             spread: Spread::default(),
             load_bound: settings.load_bound,
             memory: Memory::new(settings.memory_capacity, settings.memory_lifetime),
+        }
+    }
+
+    /// As the kernel's program chooses, whose keys are those of `steering`.
+    #[must_use]
+    pub fn steered(settings: &RouterSettings, steering: &Steering) -> Self {
+        let slots = (0..u16::MAX).map(SlotId).zip(settings.weights.iter().copied());
+        let ranking = KernelRanking::new(steering, &slots.collect::<Vec<_>>());
+        Self { placement: Placement::Kernel, ranking: Order::Kernel(ranking), ..Self::new(settings) }
+    }
+
+    /// The ranking that the kernel's program is made of, if it is to be one.
+    #[must_use]
+    pub fn kernel_ranking(&self) -> Option<&KernelRanking> {
+        match &self.ranking {
+            Order::Kernel(ranking) => Some(ranking),
+            Order::Digest(_) => None,
         }
     }
 
@@ -98,7 +116,10 @@ impl Router {
     /// From now on clients belong to these slots, with these weights. Those that were elsewhere
     /// still are.
     pub fn rank(&mut self, slots: &[(SlotId, f64)]) {
-        self.ranking = Ranking::of(slots);
+        self.ranking = match &self.ranking {
+            Order::Digest(_) => Order::Digest(Ranking::of(slots)),
+            Order::Kernel(before) => Order::Kernel(KernelRanking::new(before.steering(), slots)),
+        };
     }
 
     /// The slot for a connection of the client with this key.
@@ -112,8 +133,10 @@ impl Router {
         route
     }
 
+    /// Nothing is remembered where the kernel picks: its program has no memory.
     fn note(&mut self, key: AffinityKey, note: Note, now: Timestamp) {
         match note {
+            _ if self.placement == Placement::Kernel => {}
             Note::Nothing => {}
             Note::Remember(slot) => self.memory.remember(key, slot, now),
             Note::Forget => self.memory.forget(key),
@@ -217,7 +240,7 @@ impl Router {
     fn home(&self, key: AffinityKey) -> Option<SlotId> {
         match self.placement {
             Placement::Modulo => modulo(key, self.ranking.slots()),
-            _ => self.ranking.first(key),
+            _ => self.ranking.first_of(key, |_| true),
         }
     }
 
@@ -245,6 +268,36 @@ impl Router {
             count += 1;
         }
         Some((bound * total as f64 / count as f64).ceil())
+    }
+}
+
+/// The order of slots for a key.
+#[derive(Debug)]
+enum Order {
+    Digest(Ranking),
+    Kernel(KernelRanking),
+}
+
+impl Order {
+    fn slots(&self) -> &[SlotId] {
+        match self {
+            Self::Digest(ranking) => ranking.slots(),
+            Self::Kernel(ranking) => ranking.slots(),
+        }
+    }
+
+    fn first_of(&self, key: AffinityKey, eligible: impl Fn(SlotId) -> bool) -> Option<SlotId> {
+        match self {
+            Self::Digest(ranking) => ranking.first_of(key, eligible),
+            Self::Kernel(ranking) => ranking.first_of(key, eligible),
+        }
+    }
+
+    fn all(&self, key: AffinityKey) -> Vec<SlotId> {
+        match self {
+            Self::Digest(ranking) => ranking.order(key),
+            Self::Kernel(ranking) => ranking.order(key),
+        }
     }
 }
 

@@ -338,6 +338,14 @@ impl Routing {
         }
     }
 
+    /// Counts clients that came to a listening socket whose worker had ended, and were closed.
+    pub(super) fn count_late(&mut self, clients: u64) {
+        self.tally.counters.lost += clients;
+        if clients > 0 {
+            tracing::warn!(clients, "clients came to a listening socket of a worker that has ended: closed");
+        }
+    }
+
     /// Counts connections that a dead worker has used and not acknowledged.
     pub(super) fn count_used(&mut self, worker: WorkerId, connections: u64) {
         self.tally.counters.lost += connections;

@@ -213,6 +213,21 @@ impl SlotTable {
         serving.filter(|one| one.link.takes_sessions()).map(|one| one.id)
     }
 
+    /// The worker of each slot that has a listening socket of its own, and whether it serves: the serving one, or the
+    /// newest.
+    #[must_use]
+    pub fn listening(&self) -> Vec<(WorkerId, bool)> {
+        let listens = |one: &&SlotWorker| matches!(one.delivery, Delivery::Listener(_));
+        let of_slot = |slot: &Slot| match slot.serving().filter(listens) {
+            Some(serving) => Some((serving.id, true)),
+            None => {
+                let newest = slot.workers.iter().filter(listens).max_by_key(|one| one.id.generation);
+                newest.map(|newest| (newest.id, false))
+            }
+        };
+        self.slots.iter().filter_map(of_slot).collect()
+    }
+
     /// Whether a worker has something that it should have acknowledged by now.
     #[must_use]
     pub fn is_overdue(&self, worker: WorkerId, now: Timestamp) -> bool {
@@ -301,6 +316,8 @@ impl SlotTable {
         let Some(SlotWorker { link, delivery, .. }) = serving else { return Ok(false) };
         let sent = match delivery {
             Delivery::HandOff => link.send_from(&mut slot.queue, now),
+            // Clients that came to the primary all the same wait for one that is handed connections, or are closed.
+            Delivery::Listener(_) => Ok(0),
         };
         let sent = sent.map_err(|error| (worker, error))?;
         link.in_flight().last(sent).for_each(|connection| handed_over(worker, connection));
@@ -361,7 +378,8 @@ impl SlotTable {
                 if worker.quarantined {
                     handover.quarantined.push(worker.id);
                 }
-                handover.channels.push((worker.id, worker.link));
+                let SlotWorker { id, link, delivery, .. } = worker;
+                handover.channels.push((id, Attached { link, delivery }));
             }
         }
         handover

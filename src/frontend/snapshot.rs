@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use crate::frontend::acceptor::AcceptErrors;
-use crate::frontend::affinity::Affinity;
+use crate::frontend::keys::ClientKeys;
+use crate::frontend::listener_group::{GroupError, ListenerGroup};
 use crate::frontend::listener::{AcceptError, Accepted, Listener};
 use crate::frontend::measure::stats::Stats;
 use crate::frontend::shared_counters::{COUNTERS, SharedCounters};
@@ -25,7 +26,7 @@ use crate::link::native::snapshot::{connection_snapshot, restore_connection};
 use crate::link::node::ports::Ports;
 use crate::link::record_key::RecordKey;
 use crate::link::seam::{Counters, WorkerId};
-use crate::link::{Link, snapshot as link};
+use crate::link::{Attached, Delivery, GroupMember, snapshot as link};
 use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::protocol::message::ConnectionRecord;
 use crate::sessions::recovery::Recovery;
@@ -47,6 +48,8 @@ pub struct FrontendHandover {
     pub(super) is_successor: bool,
     pub(super) record_key: RecordKey,
     pub(super) ports: Ports,
+    /// Listening sockets of workers, where the kernel picks the one of a client.
+    pub(super) group: Option<ListenerGroup>,
 }
 
 impl From<Listener> for FrontendHandover {
@@ -83,6 +86,34 @@ impl FrontendHandover {
         Self { ports: Ports::adopt(left), ..self }
     }
 
+    /// The kernel picks the worker of a client from now on, if the listener can be shared.
+    ///
+    /// # Errors
+    ///
+    /// If it can't, or the kernel has no descriptor left.
+    pub fn with_group(self, backlog: i32) -> Result<Self, GroupError> {
+        let group = self.listener.as_ref().map(|listener| ListenerGroup::new(listener, backlog));
+        Ok(Self { group: group.transpose()?, ..self })
+    }
+
+    /// The same, with the sockets of workers that were left.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::with_group`].
+    pub fn with_group_of(self, backlog: i32, left: &mut Descriptors) -> Result<Self, GroupError> {
+        let adopt = |listener| ListenerGroup::adopt(listener, backlog, left);
+        let group = self.listener.as_ref().map(adopt);
+        Ok(Self { group: group.transpose()?, ..self })
+    }
+
+    /// Listening sockets of workers are stored from now on, for a successor after a crash.
+    pub fn keep_group_in(&mut self, keeper: Box<dyn DescriptorKeeper>) {
+        if let Some(group) = &mut self.group {
+            group.keep_in(keeper);
+        }
+    }
+
     /// Sockets that workers share are stored from now on, for a successor after a crash.
     pub fn keep_ports_in(&mut self, keeper: Box<dyn DescriptorKeeper>) {
         self.ports.keep_in(keeper);
@@ -96,13 +127,13 @@ impl FrontendHandover {
 
     /// Goes on with another listener. Clients in the backlog of the one before are not turned away: they wait
     /// for a slot.
-    pub fn switch_listener(&mut self, next: Listener, affinity: &Affinity) {
+    pub fn switch_listener(&mut self, next: Listener, keys: &ClientKeys) {
         let Some(before) = self.listener.replace(next) else { return };
         loop {
             match before.accept() {
                 Ok(Accepted { socket, client }) => {
                     let local = before.local();
-                    self.take_client(socket, client, local, affinity);
+                    self.take_client(socket, client, local, keys);
                 }
                 Err(AcceptError::Skip(_)) => {}
                 Err(_) => return,
@@ -115,9 +146,9 @@ impl FrontendHandover {
         socket: OwnedFd,
         client: SocketAddr,
         local: SocketAddr,
-        affinity: &Affinity,
+        keys: &ClientKeys,
     ) {
-        let (accepted_at, key) = (Timestamp::now(), affinity.key(client.ip()));
+        let (accepted_at, key) = (Timestamp::now(), keys.key(client.ip()));
         self.counters.accepted += 1;
         self.stats.accepted(key, client.ip(), accepted_at);
         let id = ConnectionId(self.counters.accepted);
@@ -128,12 +159,12 @@ impl FrontendHandover {
     }
 
     /// Takes the channels, to be attached to the next dispatcher one by one.
-    pub fn take_channels(&mut self) -> Vec<(WorkerId, Link)> {
+    pub fn take_channels(&mut self) -> Vec<(WorkerId, Attached)> {
         std::mem::take(&mut self.slots.channels)
     }
 
     /// Puts channels back.
-    pub fn return_channels(&mut self, channels: impl IntoIterator<Item = (WorkerId, Link)>) {
+    pub fn return_channels(&mut self, channels: impl IntoIterator<Item = (WorkerId, Attached)>) {
         self.slots.channels.extend(channels);
     }
 
@@ -147,11 +178,18 @@ impl FrontendHandover {
         if let Some(page) = self.page {
             descriptors.insert(COUNTERS, page.into_file());
         }
-        let links = self.slots.channels.into_iter().filter_map(|(worker, link)| {
+        let links = self.slots.channels.into_iter().filter_map(|(worker, attached)| {
+            let Attached { link, delivery } = attached;
+            if let Delivery::Listener(member) = delivery {
+                descriptors.insert(GroupMember::PART.name(worker), member.socket);
+            }
             Some((worker, link::into_snapshot(link, worker, descriptors)?))
         });
         let links = links.collect();
         self.ports.hand_over(descriptors);
+        if let Some(group) = self.group {
+            group.into_descriptors(descriptors);
+        }
         let mut waiting = Waiting { descriptors, number: 0 };
         let queues = self.slots.queues.into_iter();
         FrontendSnapshot {
@@ -190,7 +228,10 @@ impl FrontendHandover {
         let page = snapshot.is_counted.then(|| open(COUNTERS, descriptors, SharedCounters::open));
         let links = snapshot.links.into_iter();
         let links =
-            links.map(|(worker, link)| Ok((worker, link::restore(link, worker, descriptors)?)));
+            links.map(|(worker, link)| {
+                let link = link::restore(link, worker, descriptors)?;
+                Ok((worker, Attached::new(link, GroupMember::take(worker, descriptors))))
+            });
         let channels = links.collect::<Result<_, RestoreError>>()?;
         let ports = Ports::adopt(descriptors);
         let mut waiting = Waiting { descriptors, number: 0 };
@@ -221,6 +262,7 @@ impl FrontendHandover {
             is_successor: true,
             record_key: <[u64; 2]>::from(snapshot.record_key).into(),
             ports,
+            group: None,
         })
     }
 }
@@ -265,7 +307,7 @@ mod tests {
     use std::net::TcpStream;
 
     use super::*;
-    use crate::frontend::affinity::{DigestKind, Prefixes};
+    use crate::frontend::affinity::{Affinity, DigestKind, Prefixes};
     use crate::frontend::listener::ListenerSettings;
 
     #[test]
@@ -277,7 +319,7 @@ mod tests {
         let clients: Vec<_> = (0..3).map(|_| TcpStream::connect(old).unwrap()).collect();
         let mut handover = FrontendHandover::from(before);
         let affinity = Affinity::new(DigestKind::Md5, b"", Prefixes { v4: 32, v6: 64 });
-        handover.switch_listener(next, &affinity);
+        handover.switch_listener(next, &affinity.clone().into());
         let taken = handover.unroutable.iter().map(|it| it.record.client);
         let expected = clients.iter().map(|client| client.local_addr().unwrap());
         assert_eq!(taken.collect::<Vec<_>>(), expected.collect::<Vec<_>>());

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::handover::settings::DispatchSnapshot;
 use crate::protocol::ids::Timestamp;
 
 /// A primary without its parts.
@@ -23,6 +24,9 @@ pub struct PrimarySnapshot {
     pub admin: Option<String>,
     /// All workers were ready once, and the event was sent.
     pub all_ready: bool,
+    /// Who picks the worker of a client.
+    #[serde(default)]
+    pub dispatch: DispatchSnapshot,
     /// The settings that the listener was opened by; none if a service manager has opened it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listener: Option<ListenerSnapshot>,

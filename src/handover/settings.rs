@@ -19,6 +19,8 @@ pub struct PoolSettingsSnapshot {
     pub command: WorkerCommandSnapshot,
     pub port: u16,
     pub interface: InterfaceChoiceSnapshot,
+    #[serde(default)]
+    pub dispatch: DispatchSnapshot,
     pub node: NodeSettingsSnapshot,
     pub credits: usize,
     pub slot_wait: Duration,
@@ -42,6 +44,15 @@ pub struct PoolSettingsSnapshot {
 pub enum InterfaceSnapshot {
     Native,
     Node,
+}
+
+/// Who picks the worker of a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum DispatchSnapshot {
+    #[default]
+    Primary,
+    Kernel,
+    Os,
 }
 
 /// What workers may speak.
@@ -112,6 +123,8 @@ pub struct LifecycleSettingsSnapshot {
     pub kill_timeout: Duration,
     pub drain_timeout: Duration,
     pub signal_drain_timeout: Duration,
+    #[serde(default)]
+    pub signal_at_once: bool,
     pub drain: DrainModeSnapshot,
     pub max_draining: u16,
     pub spare: bool,

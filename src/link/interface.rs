@@ -1,7 +1,7 @@
 //! The interfaces that a worker can speak.
 
 use crate::handover::carry;
-use crate::handover::settings::{InterfaceChoiceSnapshot, InterfaceSnapshot};
+use crate::handover::settings::{DispatchSnapshot, InterfaceChoiceSnapshot, InterfaceSnapshot};
 
 /// What a worker speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,3 +36,35 @@ pub enum InterfaceChoice {
 }
 
 carry!(enum InterfaceChoice => InterfaceChoiceSnapshot { Auto, Only(interface) });
+
+/// Who picks the worker of a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dispatch {
+    /// The primary, which accepts the connection and hands it over.
+    #[default]
+    Primary,
+    /// The kernel, by a program of the primary's: each slot has a listening socket, and the client's address decides.
+    Kernel,
+    /// The kernel, as it likes: each slot has a listening socket, and nobody sticks.
+    Os,
+}
+
+carry!(enum Dispatch => DispatchSnapshot { Primary, Kernel, Os });
+
+impl Dispatch {
+    /// Whether workers have listening sockets of their own.
+    #[must_use]
+    pub fn is_by_listeners(self) -> bool {
+        self != Self::Primary
+    }
+
+    /// Its name in settings and in the log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Kernel => "kernel",
+            Self::Os => "os",
+        }
+    }
+}

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::handover::carry;
 use crate::handover::pool::{CountersSnapshot, SurvivalSnapshot};
-use crate::link::Attached;
+use crate::link::{Attached, GroupMember};
 use crate::link::error::ChannelError;
 use crate::link::event::WorkerNote;
 use crate::link::interface::Interface;
@@ -39,6 +39,8 @@ pub enum SlotCommand {
     Rank(Vec<(SlotId, f64)>),
     /// A worker was started or adopted: receive its messages.
     Attach(WorkerId, Box<Attached>),
+    /// Reply with a listening socket for a worker that is about to start.
+    Member(WorkerId, oneshot::Sender<io::Result<GroupMember>>),
     /// From now on the slot's clients go to this worker.
     Serve(WorkerId),
     /// Send it no more, and order it to drain.
@@ -198,6 +200,15 @@ impl CommandSender {
     /// If the frontend has ended.
     pub async fn count(&self) -> Result<Counters, FrontendGone> {
         self.ask(SlotCommand::Count).await
+    }
+
+    /// Asks for a listening socket for a worker that is about to start. The inner error is the kernel's.
+    ///
+    /// # Errors
+    ///
+    /// If the frontend has ended.
+    pub async fn member(&self, worker: WorkerId) -> Result<io::Result<GroupMember>, FrontendGone> {
+        self.ask(|reply| SlotCommand::Member(worker, reply)).await
     }
 
     async fn ask<T>(

@@ -5,14 +5,14 @@ use std::os::fd::OwnedFd;
 
 use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
 use crate::handover::link::LinkSnapshot;
-use crate::link::Link;
+use crate::link::{GroupMember, Link};
 use crate::link::native::{self, snapshot as channel};
 use crate::link::node;
 use crate::protocol::ids::WorkerId;
 
 /// The descriptors of links, of all dialects that are carried over.
 pub fn parts() -> impl Iterator<Item = WorkerPart> {
-    native::PARTS.into_iter().chain(node::PARTS)
+    native::PARTS.into_iter().chain(node::PARTS).chain([GroupMember::PART])
 }
 
 /// The workers that have a link among these descriptors, perhaps an incomplete one.

@@ -9,11 +9,14 @@ use tokio::sync::oneshot;
 use crate::config::Config;
 use crate::control::admin;
 use crate::frontend::affinity::Affinity;
+use crate::frontend::keys::ClientKeys;
 use crate::frontend::dispatcher::{DispatchError, Dispatcher, DispatcherSettings};
 use crate::frontend::query::Queries;
 use crate::frontend::router::Router;
 use crate::frontend::slot_table::SlotTable;
 use crate::frontend::snapshot::FrontendHandover;
+use crate::frontend::steering::Steering;
+use crate::link::interface::Dispatch;
 use crate::link::seam::CommandReceiver;
 use crate::primary::PrimaryError;
 use crate::supervisor::pool::PoolError;
@@ -54,8 +57,11 @@ pub(super) fn start(
     orders: CommandReceiver,
     queries: Queries,
 ) -> io::Result<FrontendThread> {
-    let affinity = affinity(config);
-    let router = Router::new(&config.frontend.router);
+    let keys = keys(config);
+    let router = match config.frontend.dispatch {
+        Dispatch::Kernel => Router::steered(&config.frontend.router, &steering(config)),
+        Dispatch::Primary | Dispatch::Os => Router::new(&config.frontend.router),
+    };
     let slots = SlotTable::new(config.frontend.slots);
     let most = config.workers.autoscale.map_or(workers, |bounds| bounds.max_workers.max(workers));
     let all = max_held(most, config.admin.is_some());
@@ -66,7 +72,7 @@ pub(super) fn start(
     let before = Box::new(before);
     thread::Builder::new().name("frontend".to_owned()).spawn(move || {
         let dispatcher =
-            Dispatcher::new(*before, affinity, router, slots, settings, orders, queries);
+            Dispatcher::new(*before, keys, router, slots, settings, orders, queries);
         let result = dispatcher.and_then(Dispatcher::run);
         // The primary may be gone already.
         let _ = ended.send(result);
@@ -75,9 +81,19 @@ pub(super) fn start(
 }
 
 /// How clients are told apart.
-pub(super) fn affinity(config: &Config) -> Affinity {
+pub(super) fn keys(config: &Config) -> ClientKeys {
     let settings = &config.frontend.affinity;
-    Affinity::new(settings.digest, &settings.secret, settings.prefixes)
+    let affinity = Affinity::new(settings.digest, &settings.secret, settings.prefixes);
+    match config.frontend.dispatch {
+        Dispatch::Kernel => ClientKeys::Steering(steering(config), affinity),
+        Dispatch::Primary | Dispatch::Os => affinity.into(),
+    }
+}
+
+/// How the kernel tells clients apart.
+fn steering(config: &Config) -> Steering {
+    let settings = &config.frontend.affinity;
+    Steering::new(&settings.secret, settings.prefixes)
 }
 
 /// How many clients' descriptors the primary may hold and still start workers: the limit without its own

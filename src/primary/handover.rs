@@ -21,7 +21,7 @@ use crate::handover::pool::PoolSnapshot;
 use crate::handover::primary::PrimarySnapshot;
 use crate::handover::{Carry, StateError, StateFile, decode};
 use crate::link::inherit::AdoptedFacts;
-use crate::link::{Link, snapshot as links};
+use crate::link::{Attached, GroupMember, Link, snapshot as links};
 use crate::primary::journal::PrimaryJournal;
 use crate::protocol::ids::WorkerId;
 use crate::supervisor::output::{LINES, OutputHandover, PipeHandover, PipeState, Stream};
@@ -234,14 +234,14 @@ fn read<T: serde::de::DeserializeOwned>(journal: &Journal, name: &str) -> Result
 
 /// A worker as far as it was kept. One whose channel is incomplete had not been started.
 fn adopt(id: WorkerId, kept: &mut Descriptors, facts: &AdoptedFacts) -> Option<AdoptedWorker> {
-    let channel = Link::adopt(facts, id, kept);
+    let (channel, member) = (Link::adopt(facts, id, kept), GroupMember::take(id, kept));
     let mut part = |part: WorkerPart| kept.take(&part.name(id));
     let (process, stdout, stderr) =
         (part(WorkerPart::Process), part(WorkerPart::Stdout), part(WorkerPart::Stderr));
     let channel = channel.inspect_err(|error| {
         tracing::warn!(slot = id.slot.0, generation = id.generation.0, %error, "worker lost");
     });
-    Some(AdoptedWorker { id, channel: channel.ok()?, process, stdout, stderr })
+    Some(AdoptedWorker { id, channel: Attached::new(channel.ok()?, member), process, stdout, stderr })
 }
 
 fn output_part(stream: Stream) -> WorkerPart {

@@ -96,6 +96,7 @@ fn first(
         control: None,
         admin: None,
         all_ready: false,
+        dispatch: config.frontend.dispatch.snapshot(),
         listener: opened_by,
     };
     let frontend = FrontendHandover::from(listener).with_page(page);
@@ -124,6 +125,7 @@ fn successor(
         what: "go on with the listener",
         source: io::ErrorKind::NotFound.into(),
     })?;
+    config.frontend.dispatch = Carry::restore(snapshot.dispatch);
     // It may have changed in the upgrade.
     pool.settings.port = address.port();
     match after {

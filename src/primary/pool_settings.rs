@@ -26,6 +26,7 @@ impl PoolContext {
             command: Arc::new(workers.command.clone()),
             port: self.port,
             interface: workers.interface,
+            dispatch: frontend.dispatch,
             node: Arc::new(workers.node.clone()),
             credits: workers.credits,
             slot_wait: frontend.slots.slot_wait,

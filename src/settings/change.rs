@@ -64,7 +64,7 @@ fn not_applied(setting: &str, applied_by: &str) -> NotApplied {
 
 /// What applies a setting that a reload doesn't.
 fn by(key: &str) -> &'static str {
-    if key.starts_with("keeper") { RESTART } else { UPGRADE }
+    if key.starts_with("keeper") || key == "dispatch" { RESTART } else { UPGRADE }
 }
 
 /// The keys of changed settings that need a restart: those of listener, frontend, control and log
@@ -91,6 +91,7 @@ fn compare(old: &Config, new: &Config) -> impl Iterator<Item = (&'static str, bo
         ("port", was.port != is.port),
         ("host", was.host != is.host),
         ("backlog", was.backlog != is.backlog),
+        ("dispatch", old.frontend.dispatch != new.frontend.dispatch),
     ];
     let (was, is) = (&old.frontend.affinity, &new.frontend.affinity);
     let affinity = [

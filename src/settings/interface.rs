@@ -1,23 +1,34 @@
 //! What workers speak, and how Node workers are spoken to.
 
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
+use rustix::process::Signal;
 
 use crate::bus::rules::Rule;
-use crate::link::interface::{Interface, InterfaceChoice};
+use crate::link::interface::{Dispatch, Interface, InterfaceChoice};
 use crate::link::node::settings::{HandOverBy, NodeSettings, TicketKeys};
 use crate::settings::problems::Problems;
 use crate::settings::units::signal;
+use crate::supervisor::command::WorkerCommand;
 
 /// The interface to workers.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Interface")]
 pub struct InterfaceArgs {
     /// Choose how workers get their connections. `native`: by the protocol of this project's library. `node`: as
-    /// workers of Node's cluster, with nothing changed in the program. `auto`: as the worker does first.
+    /// workers of Node's cluster, with nothing changed in the program. `listen`: each by a listening socket of its own,
+    /// as by systemd's socket activation (`LISTEN_FDS`; `{fd}` in the command is its number). `auto`: `listen` if the
+    /// command has `{fd}` or `fd://` in it, else as the worker does first.
     #[arg(long, value_enum, value_name = "NAME", default_value = "auto")]
     pub interface: InterfaceArg,
+    /// Choose who picks the worker of a client. `primary`: the primary, which accepts the connection and hands it over.
+    /// `kernel`: the kernel, by the client's address; the primary takes no part, and what a worker has accepted dies
+    /// with it. `os`: the kernel as it likes, and clients don't stick [default: primary, for listen workers kernel].
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub dispatch: Option<DispatchArg>,
     /// Hand connections to Node workers as a message of the program's own: `sticky-session`, `sticky-balance`,
     /// `socket.io`, any text, or an object in JSON [default: to the server that listens on the port].
     #[arg(long, value_name = "MESSAGE")]
@@ -28,9 +39,10 @@ pub struct InterfaceArgs {
     /// or `ignore`, with the type of the answer, or the field of the load, after a colon [default: socket.io, log4js].
     #[arg(long, value_name = "NAME", action = clap::ArgAction::Append, value_parser = Rule::from_str)]
     pub node_messages: Vec<Rule>,
-    /// End Node workers by this signal, once their clients have gone or their time is up.
-    #[arg(long, value_name = "SIGNAL", default_value = "INT", value_parser = signal)]
-    pub stop_signal: i32,
+    /// End workers that get no order by this signal, once their clients have gone or their time is up [default: INT,
+    /// for listen workers TERM, for nginx QUIT].
+    #[arg(long, value_name = "SIGNAL", value_parser = signal)]
+    pub stop_signal: Option<i32>,
     /// Send Node workers this message when they are to end, before the signal: `true` for PM2's "shutdown", a text,
     /// or an object in JSON.
     #[arg(long, value_name = "MESSAGE", num_args = 0..=1)]
@@ -47,16 +59,69 @@ pub enum InterfaceArg {
     Native,
     /// As workers of Node's cluster.
     Node,
+    /// By a listening socket.
+    Listen,
+}
+
+/// Who picks the worker of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DispatchArg {
+    /// The primary.
+    Primary,
+    /// The kernel, by the client's address.
+    Kernel,
+    /// The kernel, as it likes.
+    Os,
 }
 
 impl InterfaceArgs {
-    pub(super) fn interface(&self, is_demo: bool) -> InterfaceChoice {
+    /// `command` is empty for the demo.
+    pub(super) fn interface(&self, command: &[OsString]) -> InterfaceChoice {
+        let listens = self.dispatch.is_some_and(|it| it != DispatchArg::Primary)
+            || command.iter().any(|word| names_descriptor(word));
         match self.interface {
-            InterfaceArg::Auto if is_demo => InterfaceChoice::Only(Interface::Native),
+            InterfaceArg::Auto if command.is_empty() => InterfaceChoice::Only(Interface::Native),
+            InterfaceArg::Auto if listens => InterfaceChoice::Only(Interface::Listen),
             InterfaceArg::Auto => InterfaceChoice::Auto,
             InterfaceArg::Native => InterfaceChoice::Only(Interface::Native),
             InterfaceArg::Node => InterfaceChoice::Only(Interface::Node),
+            InterfaceArg::Listen => InterfaceChoice::Only(Interface::Listen),
         }
+    }
+
+    /// Who picks the worker, for workers that speak this.
+    pub(super) fn dispatch(&self, interface: InterfaceChoice, problems: &mut Problems) -> Dispatch {
+        let listens = interface == InterfaceChoice::Only(Interface::Listen);
+        match self.dispatch {
+            None if listens => Dispatch::Kernel,
+            None => Dispatch::Primary,
+            Some(DispatchArg::Primary) => {
+                if listens {
+                    let text = "is primary, and listen workers accept their clients themselves: \
+                                choose kernel or os, or another interface";
+                    problems.note("dispatch", text.to_owned());
+                }
+                Dispatch::Primary
+            }
+            Some(arg) => {
+                if !listens {
+                    let text = "is for listen workers so far: workers of another interface get their \
+                                connections from the primary";
+                    problems.note("dispatch", text.to_owned());
+                }
+                if arg == DispatchArg::Os { Dispatch::Os } else { Dispatch::Kernel }
+            }
+        }
+    }
+
+    /// The signal by which workers of this command end.
+    pub(super) fn stop_signal(&self, interface: InterfaceChoice, command: &WorkerCommand) -> i32 {
+        let usual = || match interface {
+            InterfaceChoice::Only(Interface::Listen) if is_nginx(command) => Signal::QUIT,
+            InterfaceChoice::Only(Interface::Listen) => Signal::TERM,
+            _ => Signal::INT,
+        };
+        self.stop_signal.unwrap_or_else(|| usual().as_raw())
     }
 
     pub(super) fn node(&self, wait_ready: Option<bool>, problems: &mut Problems) -> NodeSettings {
@@ -76,6 +141,17 @@ impl InterfaceArgs {
             ticket_keys: TicketKeys::default(),
         }
     }
+}
+
+/// Whether a word of a command stands for a listening socket that is passed to it.
+fn names_descriptor(word: &OsStr) -> bool {
+    let word = word.to_string_lossy();
+    word.contains("{fd}") || word.contains("{fd6}") || word.contains("fd://")
+}
+
+/// nginx closes connections at once at SIGTERM.
+fn is_nginx(command: &WorkerCommand) -> bool {
+    Path::new(&command.program).file_name() == Some(OsStr::new("nginx"))
 }
 
 /// The message for a program that takes its connections itself.

@@ -21,8 +21,9 @@ const NODE_LISTEN_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Start and stop of workers")]
 pub struct Lifecycle {
-    /// Wait until a worker says that it is ready; if false, it serves as soon as it has attached, and a Node
-    /// worker as soon as it listens [default: true, for Node workers false].
+    /// Wait until a worker says that it is ready; if false, it serves as soon as it has attached, a Node worker as soon
+    /// as it listens, and a listen worker as soon as it takes a connection of the primary's own [default: true, for
+    /// Node and listen workers false].
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", action = clap::ArgAction::Set)]
     pub wait_ready: Option<bool>,
@@ -97,11 +98,19 @@ impl Lifecycle {
             kill_timeout: drain.kill_timeout,
             drain_timeout: drain.drain_timeout(),
             signal_drain_timeout: drain.signal_drain_timeout(),
+            signal_at_once: interface == InterfaceChoice::Only(Interface::Listen),
             drain: drain.mode(),
             max_draining: self.max_draining,
             spare: self.spares > 0,
             restart,
         }
+    }
+
+    /// Whether a worker that has attached, or a listen worker that takes connections, serves only when it says that it
+    /// is ready. Node's link has its own rule.
+    pub(super) fn waits_for_ready(&self, interface: InterfaceChoice) -> bool {
+        let listens = interface == InterfaceChoice::Only(Interface::Listen);
+        self.wait_ready.unwrap_or(!listens)
     }
 
     pub(super) fn rollout(&self, total_memory: u64) -> RolloutSettings {

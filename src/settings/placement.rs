@@ -10,6 +10,8 @@ use crate::config::AffinitySettings;
 use crate::frontend::affinity::{DigestKind, Prefixes};
 use crate::frontend::placement::Placement;
 use crate::frontend::router::RouterSettings;
+use crate::frontend::steering::MAX_DRAWS;
+use crate::link::interface::Dispatch;
 use crate::settings::before::Before;
 use crate::settings::problems::Problems;
 use crate::settings::secret;
@@ -102,7 +104,16 @@ impl PlacementArgs {
     }
 
     /// `max` is the largest number of slots that scaling allows: weights are given for all of them.
-    pub(super) fn router(&self, workers: u16, max: u16, problems: &mut Problems) -> RouterSettings {
+    pub(super) fn router(
+        &self,
+        dispatch: Dispatch,
+        workers: u16,
+        max: u16,
+        problems: &mut Problems,
+    ) -> RouterSettings {
+        if dispatch.is_by_listeners() {
+            self.check_for_listeners(dispatch, max, problems);
+        }
         if !self.weights.is_empty() && self.weights.len() != usize::from(max) {
             let given = self.weights.len();
             let counted = |count: usize, one: &str| {
@@ -120,6 +131,26 @@ impl PlacementArgs {
             load_bound: self.load_bound,
             memory_capacity: self.fallback_entries,
             memory_lifetime: self.fallback_ttl,
+        }
+    }
+
+    /// The kernel's choice depends on the client's address alone.
+    fn check_for_listeners(&self, dispatch: Dispatch, max: u16, problems: &mut Problems) {
+        let name = dispatch.name();
+        if self.placement != PlacementArg::Rendezvous {
+            let text = format!("needs dispatch = \"primary\", and it is {name}");
+            problems.note("placement", text);
+        }
+        if self.load_bound.is_some() {
+            let text = format!(
+                "needs dispatch = \"primary\", and it is {name}: the kernel knows no loads"
+            );
+            problems.note("load_bound", text);
+        }
+        if dispatch == Dispatch::Kernel && usize::from(max) > MAX_DRAWS {
+            let text =
+                format!("{max} are more than {MAX_DRAWS}, the most for dispatch = \"kernel\"");
+            problems.note("workers", text);
         }
     }
 }

@@ -42,6 +42,7 @@ const EXAMPLES: [(&str, &str); 92] = [
     ("interface", "\"node\""),
     ("node_message", "\"socket.io\""),
     ("stop_signal", "\"TERM\""),
+    ("dispatch", "\"kernel\""),
     ("shutdown_with_message", "true"),
     ("drain", "\"close\""),
     ("drain_timeout", "\"1h\""),

@@ -33,7 +33,8 @@ pub(super) fn resolve(
     let given = (workers_given, table.general.workers);
     let (count, autoscale) = table.scaling.autoscale(given, problems);
     let max = autoscale.map_or(count, |autoscale| autoscale.max_workers);
-    let interface = table.interface.interface(table.worker.command.is_empty());
+    let interface = table.interface.interface(&table.worker.command);
+    let dispatch = table.interface.dispatch(interface, problems);
     let restart = table.restarts.policy(problems);
     let command = table.worker.command(here, environment, before, problems);
     let user = command.user.clone();
@@ -50,19 +51,20 @@ pub(super) fn resolve(
         keeper: table.general.keeper.then_some(table.general.keeper_min_uptime),
         listener: table.general.listener(),
         frontend: FrontendConfig {
+            dispatch,
             affinity: table.placement.affinity(user.as_ref(), before, problems),
-            router: table.placement.router(count, max, problems),
+            router: table.placement.router(dispatch, count, max, problems),
             slots: table.hand_off.slots(),
             pace: table.drain.pace(),
         },
         workers: WorkersConfig {
             count,
             autoscale,
+            stop_signal: table.interface.stop_signal(interface, &command),
             command,
             credits: usize::from(table.hand_off.credits),
             lifecycle: table.lifecycle.lifecycle(&table.drain, restart, interface),
-            stop_signal: table.interface.stop_signal,
-            wait_ready: table.lifecycle.wait_ready.unwrap_or(true),
+            wait_ready: table.lifecycle.waits_for_ready(interface),
             interface,
             node: table.interface.node(table.lifecycle.wait_ready, problems),
             rollout: table.lifecycle.rollout(memory),

@@ -23,6 +23,8 @@ pub struct LifecycleSettings {
     pub drain_timeout: Duration,
     /// The same for a worker that ends by a signal, if that is shorter.
     pub signal_drain_timeout: Duration,
+    /// A worker that ends by a signal gets it at once when everything ends: it stops to listen by itself then.
+    pub signal_at_once: bool,
     /// How its established WebSockets end then.
     pub drain: DrainMode,
     /// Generations of a slot that may drain at a time; with one more, the oldest has only
@@ -34,7 +36,7 @@ pub struct LifecycleSettings {
     pub restart: RestartPolicy,
 }
 
-carry!(struct LifecycleSettings => LifecycleSettingsSnapshot { listen_timeout, kill_timeout, drain_timeout, signal_drain_timeout, drain, max_draining, spare, restart });
+carry!(struct LifecycleSettings => LifecycleSettingsSnapshot { listen_timeout, kill_timeout, drain_timeout, signal_drain_timeout, signal_at_once, drain, max_draining, spare, restart });
 
 /// Where a worker stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

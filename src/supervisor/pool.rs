@@ -499,7 +499,6 @@ async fn receive(fleet: &mut Fleet, event: SlotEvent) -> Result<(), PoolError> {
     }
     match kind {
         SlotEventKind::Speaks(interface) => {
-            fleet.hints.speaks(worker, interface);
             return fleet.speaks(worker, interface).await;
         }
         SlotEventKind::Note(note) => fleet.hints.noted(worker, note),

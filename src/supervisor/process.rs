@@ -41,6 +41,11 @@ pub struct Printed {
     pub stderr: OwnedFd,
 }
 
+/// The variable with the slot's number.
+const SLOT: &str = "STICKY_LB_SLOT";
+/// The variable with the generation's number.
+const GENERATION: &str = "STICKY_LB_GENERATION";
+
 /// A worker's process.
 #[derive(Debug)]
 pub struct Process {
@@ -247,10 +252,15 @@ fn nothing() -> io::Result<Stdio> {
     Ok(file.into())
 }
 
-/// The variables that every worker gets, in whatever dialect: a worker may know them from other
-/// process managers.
-fn known_everywhere(port: u16, worker: WorkerId) -> [(&'static str, String); 2] {
-    [("NODE_APP_INSTANCE", worker.slot.to_string()), ("PORT", port.to_string())]
+/// The variables that every worker gets, in whatever dialect: its slot and its generation, by which it is found after a
+/// crash of the primary, too, and those that it may know from other process managers.
+fn known_everywhere(port: u16, worker: WorkerId) -> [(&'static str, String); 4] {
+    [
+        (SLOT, worker.slot.to_string()),
+        (GENERATION, worker.generation.to_string()),
+        ("NODE_APP_INSTANCE", worker.slot.to_string()),
+        ("PORT", port.to_string()),
+    ]
 }
 
 fn exit(status: &WaitIdStatus) -> Exit {

@@ -30,9 +30,23 @@ pub fn hint(command: &WorkerCommand) -> Option<String> {
             by_shell(command)
         ));
     }
+    if let Some(runtime) = runtime(&program) {
+        return Some(format!("it is run by {runtime}: -- {runtime} {program}"));
+    }
     let is_shells = SHELL_WORDS.contains(&&*program) || program.contains(['$', '`', ';', '|', '&']);
     (is_shells || operator(command).is_some())
         .then(|| format!("a line for a shell is run by {}", by_shell(command)))
+}
+
+/// The program that usually runs files of this name.
+#[must_use]
+pub fn runtime(program: &str) -> Option<&'static str> {
+    match program.rsplit_once('.')?.1 {
+        "js" | "cjs" | "mjs" | "ts" | "mts" => Some("node"),
+        "py" => Some("python3"),
+        "rb" => Some("ruby"),
+        _ => None,
+    }
 }
 
 /// A word among the arguments that only a shell takes apart: the program gets it as it is.
@@ -84,6 +98,8 @@ mod tests {
             ("'$HOME/x'", "sh -c"),
             ("node app.js > log", "sh -c 'node app.js > log'"),
             ("exec node", "sh -c 'exec node'"),
+            ("server.js --x", "-- node server.js"),
+            ("app.py", "-- python3 app.py"),
         ] {
             let hint = hint(&command(line)).unwrap_or_default();
             assert!(hint.contains(expected), "{line}: {hint}");

@@ -4,6 +4,8 @@
 //! Pure: from words to words. That a program was kept from its channel shows in what it does: it never listens through
 //! the primary.
 
+use crate::supervisor::shell;
+
 /// What to write instead of a command whose program never listened through the primary, if the command is known for
 /// that.
 #[must_use]
@@ -55,7 +57,10 @@ pub fn advice(words: &[String]) -> Option<String> {
                   connections as messages (node_message)"
             .to_owned(),
         "deno" => "Deno.serve takes no connections from a primary: servers of node:http and node:net do".to_owned(),
-        _ => return None,
+        program => {
+            let runtime = shell::runtime(program)?;
+            format!("a shell has run {program}, which has no interpreter in its first line: write -- {runtime} {}", rest(0))
+        }
     })
 }
 

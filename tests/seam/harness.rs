@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sticky_lb::internals::link::interface::{Interface, InterfaceChoice};
+        dispatch: Dispatch::Primary,
 use sticky_lb::internals::link::seam::WorkerId;
 use sticky_lb::internals::supervisor::command::WorkerCommand;
 use sticky_lb::internals::supervisor::event::{Event, WorkerChange};
@@ -75,6 +76,7 @@ pub(crate) fn settings(workers: u16, directory: &Path) -> PoolSettings {
         stop_signal: 2,
         lifecycle: LifecycleSettings {
             signal_drain_timeout: TIMEOUT,
+            signal_at_once: false,
             listen_timeout: TIMEOUT,
             kill_timeout: Duration::from_secs(10),
             drain_timeout: TIMEOUT,

@@ -28,7 +28,7 @@ use sticky_lb::internals::frontend::shared_counters::SharedCounters;
 use sticky_lb::internals::frontend::snapshot::FrontendHandover;
 use sticky_lb::internals::handover::descriptors::{Descriptors, WorkerPart};
 use sticky_lb::internals::handover::{decode, encode};
-use sticky_lb::internals::link::Link;
+use sticky_lb::internals::link::{Attached, Link};
 use sticky_lb::internals::link::inherit::AdoptedFacts;
 use sticky_lb::internals::link::seam::{Counters, SlotCommand, SlotEvent, SlotEventKind, WorkerId};
 use sticky_lb::internals::link::snapshot::workers;
@@ -200,7 +200,7 @@ impl Harness {
         assert_eq!(workers(&descriptors).len(), found.len());
         let facts = AdoptedFacts { credits: CREDITS, ..AdoptedFacts::default() };
         let adopt =
-            |worker: &WorkerId| (*worker, Link::adopt(&facts, *worker, &mut descriptors).unwrap());
+            |worker: &WorkerId| (*worker, Link::adopt(&facts, *worker, &mut descriptors).unwrap().into());
         let channels = found.iter().map(adopt).collect();
         self.succeed(FrontendHandover::after_crash(listener, page), channels).await;
     }
@@ -209,13 +209,13 @@ impl Harness {
     pub(crate) async fn succeed(
         &mut self,
         before: FrontendHandover,
-        channels: Vec<(WorkerId, Link)>,
+        channels: Vec<(WorkerId, Attached)>,
     ) {
         let nobody = std::mem::replace(&mut self.frontend, run(before, self.slots, self.patience));
         nobody.end().await.unwrap();
         self.rank().await;
         for (worker, channel) in channels {
-            self.order(SlotCommand::Attach(worker, Box::new(channel.into()))).await;
+            self.order(SlotCommand::Attach(worker, Box::new(channel))).await;
         }
         for worker in self.serving.values() {
             self.order(SlotCommand::Serve(*worker)).await;

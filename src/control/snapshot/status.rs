@@ -103,6 +103,7 @@ pub(in crate::control) fn rollout(status: &RolloutStatus) -> Rollout {
 pub(in crate::control) fn placement_name(placement: Placement) -> &'static str {
     match placement {
         Placement::Rendezvous => "rendezvous",
+        Placement::Kernel => "kernel",
         Placement::Modulo => "modulo",
         Placement::LeastConnections => "least-connections",
         Placement::RoundRobin => "round-robin",

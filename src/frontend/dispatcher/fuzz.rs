@@ -531,11 +531,11 @@ impl<'a> Scenario<'a> {
 
     /// As the supervisor does it.
     fn succeed(&mut self, mut before: FrontendHandover) {
-        let links: Vec<(WorkerId, Link)> = before.take_channels();
+        let links = before.take_channels();
         let (next, commander, events) = dispatcher(before, self.plan);
         (self.dispatcher, self.commander, self.events) = (next, commander, events);
         let mut commands = vec![all_slots()];
-        let attach = |(worker, link): (_, Link)| SlotCommand::Attach(worker, Box::new(link.into()));
+        let attach = |(worker, link)| SlotCommand::Attach(worker, Box::new(link));
         commands.extend(links.into_iter().map(attach));
         commands.extend(self.serving.values().copied().map(SlotCommand::Serve));
         commands.push(SlotCommand::Accept);

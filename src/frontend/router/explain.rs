@@ -75,7 +75,7 @@ fn spread(router: &Router, slots: &impl Slots) -> Explanation {
 
 /// The order in which slots have their turn: home first.
 fn order(router: &Router, key: AffinityKey) -> Vec<SlotId> {
-    let mut order = router.ranking.order(key);
+    let mut order = router.ranking.all(key);
     if let Some(home) = router.home(key)
         && let Some(place) = order.iter().position(|slot| *slot == home)
     {

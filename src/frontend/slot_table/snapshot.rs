@@ -1,6 +1,6 @@
 //! Slots that have stopped, and the start of the next ones from them.
 
-use crate::link::Link;
+use crate::link::Attached;
 use crate::link::connection::PendingConnection;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::SlotId;
@@ -9,7 +9,7 @@ use crate::protocol::ids::SlotId;
 #[derive(Debug, Default)]
 pub struct SlotsHandover {
     /// All channels.
-    pub channels: Vec<(WorkerId, Link)>,
+    pub channels: Vec<(WorkerId, Attached)>,
     /// The connections that wait for a slot.
     pub queues: Vec<(SlotId, Vec<PendingConnection>)>,
     /// Workers that broke the protocol.

@@ -12,7 +12,7 @@ use crate::handover::link::*;
 use crate::handover::output::*;
 use crate::handover::pool::*;
 use crate::handover::primary::*;
-use crate::handover::settings::DrainModeSnapshot;
+use crate::handover::settings::{DispatchSnapshot, DrainModeSnapshot};
 use crate::protocol::ids::{AffinityKey, ConnectionId, Generation, SlotId, Timestamp, WorkerId};
 
 fn worker(slot: u16, generation: u32) -> WorkerId {
@@ -203,6 +203,7 @@ pub(crate) fn sample() -> StateFile {
             }),
             admin: Some("127.0.0.1:9000".to_owned()),
             all_ready: true,
+            dispatch: DispatchSnapshot::Primary,
             listener: None,
         },
         frontend: frontend(pool.summary.counters.clone()),

@@ -17,9 +17,7 @@ pub(in crate::link) fn start(facts: &WorkerFacts) -> io::Result<(Channel, Inheri
 }
 
 fn describe(facts: &WorkerFacts, inherit: &mut Inherit) {
-    let WorkerFacts { worker, orphan_timeout, kill_timeout, migrate_timeout, protect, .. } = facts;
-    inherit.set("STICKY_LB_SLOT", worker.slot);
-    inherit.set("STICKY_LB_GENERATION", worker.generation);
+    let WorkerFacts { orphan_timeout, kill_timeout, migrate_timeout, protect, .. } = facts;
     inherit.set("STICKY_LB_ORPHAN_TIMEOUT", orphan_timeout.as_millis());
     inherit.set("STICKY_LB_KILL_TIMEOUT", kill_timeout.as_millis());
     inherit.set("STICKY_LB_MIGRATE_TIMEOUT", migrate_timeout.as_millis());

@@ -102,9 +102,11 @@ async fn attach(
     process: Option<Process>,
 ) -> Result<Option<Adopted>, PoolError> {
     let AdoptedWorker { id, channel, stdout, stderr, .. } = worker;
-    let is_ready = channel.is_ready() || channel.is_attached() && !fleet.settings.wait_ready;
-    let (stats, interface) = (StatsSource::new(&channel), channel.interface());
-    fleet.frontend.send(SlotCommand::Attach(id, Box::new(channel.into()))).await?;
+    let link = &channel.link;
+    let is_ready = link.is_ready() || link.is_attached() && !fleet.settings.wait_ready;
+    let (stats, interface) = (StatsSource::new(link), link.interface());
+    let member = channel.copy_of_member();
+    fleet.frontend.send(SlotCommand::Attach(id, Box::new(channel))).await?;
     let gone = process.is_none();
     for (descriptor, stream) in [(stdout, Stream::Out), (stderr, Stream::Err)] {
         let state = PipeState { worker: id, pid, stream, begun: Vec::new(), gone };
@@ -114,7 +116,7 @@ async fn attach(
     }
     let (Some(process), Ok(stats)) = (process, stats) else { return Ok(None) };
     let drains = stats.is_drain_ordered();
-    fleet.workers.watch(start, process, stats);
+    fleet.workers.watch(start, process, stats, member);
     if let Some(interface) = interface {
         fleet.speaks(id, interface).await?;
     }

@@ -11,7 +11,6 @@ use rustix::process::Signal;
 use crate::error::chain;
 use crate::link::interface::Interface;
 use crate::link::seam::{CommandSender, SlotCommand, WorkerId};
-use crate::link::stats_source::StatsSource;
 use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::protocol::ids::{SlotId, Timestamp};
 use crate::supervisor::command::WorkerCommand;
@@ -24,14 +23,13 @@ use crate::supervisor::pool::crash_record::CrashRecord;
 use crate::supervisor::pool::error::PoolError;
 use crate::supervisor::pool::hints::Hints;
 use crate::supervisor::pool::history::History;
-use crate::supervisor::pool::launch::Launcher;
+use crate::supervisor::pool::launch::{Launched, Launcher};
 use crate::supervisor::pool::run_state::RunState;
 use crate::supervisor::pool::settings::PoolSettings;
 use crate::supervisor::pool::slots::Slots;
 use crate::supervisor::pool::stats::Crash;
 use crate::supervisor::pool::worker_message::WorkerMessage;
 use crate::supervisor::pool::workers::{WorkerStart, Workers, jitter};
-use crate::supervisor::process::Process;
 use crate::supervisor::rollout::planner::Planner;
 use crate::supervisor::rollout::{Cause, Part};
 
@@ -188,10 +186,7 @@ impl Fleet {
             output: &self.output,
         };
         match launcher.start(worker, command).await? {
-            Ok((process, stats)) => {
-                self.started(worker, process, stats);
-                Ok(())
-            }
+            Ok(launched) => self.started(worker, launched).await,
             // It has worked before and may work again: a deploy is replacing the program, say, or
             // clients have taken all descriptors for a moment.
             Err(error) if self.accepting => self.not_started(worker, &error).await,
@@ -199,13 +194,18 @@ impl Fleet {
         }
     }
 
-    fn started(&mut self, worker: WorkerId, process: Process, stats: StatsSource) {
-        self.workers.watch(WorkerStart::now(worker), process, stats);
+    async fn started(&mut self, worker: WorkerId, launched: Launched) -> Result<(), PoolError> {
+        let Launched { process, stats, interface, member } = launched;
+        self.workers.watch(WorkerStart::now(worker), process, stats, member);
         if self.state.is_stopping() {
             self.workers.note_stopping(worker);
         }
         self.history.stats.started(worker.slot);
         self.announce(worker, WorkerChange::Spawned);
+        match interface {
+            Some(interface) => self.speaks(worker, interface).await,
+            None => Ok(()),
+        }
     }
 
     async fn not_started(&mut self, worker: WorkerId, error: &PoolError) -> Result<(), PoolError> {
@@ -219,7 +219,7 @@ impl Fleet {
     pub(super) fn never_ready(&mut self) -> PoolError {
         let (slot, reason) = self.history.last_failure.take().unwrap_or_default();
         let words = self.settings.command.words();
-        PoolError::NeverReady { slot, reason: reason + &self.hints.no_worker(&words) }
+        PoolError::NeverReady { slot, reason: reason + &self.hints.no_worker(&words, &self.settings) }
     }
 
     fn stop(&self, worker: WorkerId) {
@@ -247,12 +247,13 @@ impl Fleet {
         worker: WorkerId,
         interface: Interface,
     ) -> Result<(), PoolError> {
+        self.hints.speaks(worker, interface);
         if let Some(running) = self.workers.get_mut(worker) {
             running.interface = Some(interface);
         }
         match interface {
             Interface::Native => Ok(()),
-            Interface::Node => self.on(worker.slot, Fact::EndsBySignal(worker.generation)).await,
+            Interface::Node | Interface::Listen => self.on(worker.slot, Fact::EndsBySignal(worker.generation)).await,
         }
     }
 
@@ -269,7 +270,7 @@ impl Fleet {
             self.hints.attached();
         }
         let was_late = running.killed == Some(KillReason::NotReady);
-        self.hints.gone(worker, was_late, self.settings.port);
+        self.hints.gone(worker, was_late, &self.settings);
         if let Some(crash) = crash {
             self.history.crashed(worker.slot, crash, &reason);
         }

@@ -4,8 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use crate::link::event::WorkerNote;
 use crate::link::interface::Interface;
+use crate::link::node::settings::HandOverBy;
 use crate::link::seam::WorkerId;
 use crate::supervisor::ended::EndedConnections;
+use crate::supervisor::pool::settings::PoolSettings;
 use crate::supervisor::wrappers;
 
 /// What follows the reason why no worker became ready.
@@ -16,9 +18,12 @@ const NO_WORKER: &str = ", and no worker ever attached: COMMAND has to be a work
 #[derive(Debug, Default)]
 pub(super) struct Hints {
     has_attached: bool,
+    /// A program for Node has listened on the front's port.
+    has_listened: bool,
     protects: bool,
     is_protection_hinted: bool,
     interface: Option<Interface>,
+    is_lateness_hinted: bool,
     noted: HashSet<WorkerNote>,
     /// Programs that listen on another port than the front's, and not on that.
     elsewhere: HashMap<WorkerId, u16>,
@@ -38,21 +43,49 @@ impl Hints {
     }
 
     /// The rest of the reason why no worker became ready: the command is none, or listens elsewhere.
-    pub(super) fn no_worker(&self, command: &[String]) -> String {
+    pub(super) fn no_worker(&self, command: &[String], settings: &PoolSettings) -> String {
         match (wrappers::advice(command), self.other_port) {
             (Some(advice), _) => format!(": {advice}"),
             (None, Some(port)) => format!(
                 ": its program listens on port {port}, and clients come by another; start with --port {port}, or \
                  let the program listen on the port in its variable PORT"
             ),
-            (None, None) if self.has_attached => String::new(),
-            (None, None) => NO_WORKER.to_owned(),
+            (None, None) => match self.late_because(settings) {
+                Some(reason) => format!(": {reason}"),
+                None if self.has_attached => String::new(),
+                None => NO_WORKER.to_owned(),
+            },
+        }
+    }
+
+    /// What a program that is not ready in time has not done, by what is known of it.
+    fn late_because(&self, settings: &PoolSettings) -> Option<&'static str> {
+        let by_message = matches!(settings.node.hand_over_by, HandOverBy::Message(_));
+        match self.interface {
+            Some(Interface::Node) if settings.node.wait_ready && self.has_listened => {
+                Some("its program listens and has not sent ready, which wait_ready waits for: process.send('ready')")
+            }
+            Some(Interface::Node) if by_message => Some(
+                "its program has taken no connection by the message that node_message names, and has sent no ready",
+            ),
+            Some(Interface::Node) => Some(
+                "its program has not listened on the port in its variable PORT; one that takes its connections as \
+                 messages needs --node-message",
+            ),
+            Some(Interface::Listen) if settings.wait_ready => {
+                Some("its program has not sent READY=1 (sd_notify), which wait_ready waits for")
+            }
+            Some(Interface::Listen) => Some(
+                "its program has not accepted a connection on its listening socket: descriptor 3 (LISTEN_FDS), of \
+                 which {fd} in the command is the number, as in --fd {fd}",
+            ),
+            Some(Interface::Native) | None => None,
         }
     }
 
     /// It is found out what a worker speaks: said where it is the first one, or another than before.
     pub(super) fn speaks(&mut self, worker: WorkerId, interface: Interface) {
-        if self.interface.replace(interface) != Some(interface) {
+        if self.interface.replace(interface) != Some(interface) && interface != Interface::Listen {
             tracing::info!(
                 slot = worker.slot.0,
                 interface = interface.name(),
@@ -70,6 +103,7 @@ impl Hints {
                 return;
             }
             WorkerNote::FrontPort => {
+                self.has_listened = true;
                 self.elsewhere.remove(&worker);
                 return;
             }
@@ -106,7 +140,15 @@ impl Hints {
     }
 
     /// A worker's process is gone; whether it was killed since it was not ready in time.
-    pub(super) fn gone(&mut self, worker: WorkerId, was_late: bool, front: u16) {
+    pub(super) fn gone(&mut self, worker: WorkerId, was_late: bool, settings: &PoolSettings) {
+        let front = settings.port;
+        if was_late
+            && !self.elsewhere.contains_key(&worker)
+            && let Some(reason) = self.late_because(settings)
+            && !std::mem::replace(&mut self.is_lateness_hinted, true)
+        {
+            tracing::warn!(slot = worker.slot.0, reason, "worker was not ready in time");
+        }
         let Some(port) = self.elsewhere.remove(&worker).filter(|_| was_late) else { return };
         if self.other_port.replace(port) != Some(port) {
             tracing::warn!(

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::link::Link;
 use crate::link::inherit::WorkerFacts;
+use crate::link::interface::Interface;
+use crate::link::{Attached, GroupMember, Link};
 use crate::link::seam::{CommandSender, FrontendGone, SlotCommand, WorkerId};
 use crate::link::stats_source::StatsSource;
 use crate::supervisor::command::WorkerCommand;
@@ -23,6 +24,20 @@ pub(super) struct Launcher<'a> {
     pub(super) output: &'a Output,
 }
 
+/// A worker that was started.
+#[derive(Debug)]
+pub(super) struct Launched {
+    pub(super) process: Process,
+    pub(super) stats: StatsSource,
+    /// What it speaks, if only one thing is spoken to it.
+    pub(super) interface: Option<Interface>,
+    /// Its listening socket, if it has one of its own.
+    pub(super) member: Option<GroupMember>,
+}
+
+/// The name of a listening socket for the worker (`LISTEN_FDNAMES`).
+const LISTENER_NAME: &str = "http";
+
 impl Launcher<'_> {
     /// Starts a worker. The inner error is the start's own: another attempt may succeed.
     ///
@@ -33,21 +48,36 @@ impl Launcher<'_> {
         &self,
         worker: WorkerId,
         command: Arc<WorkerCommand>,
-    ) -> Result<Result<(Process, StatsSource), PoolError>, FrontendGone> {
-        let started = Link::start(&self.facts(worker, &command))
-            .and_then(|(link, inherit)| Ok((StatsSource::new(&link)?, link, inherit)));
-        let (stats, link, inherit) = match started {
+    ) -> Result<Result<Launched, PoolError>, FrontendGone> {
+        let member = match self.settings.dispatch.is_by_listeners() {
+            true => Some(self.frontend.member(worker).await?).transpose(),
+            false => Ok(None),
+        };
+        let started = member.and_then(|member| {
+            let (link, mut inherit) = Link::start(&self.facts(worker, &command))?;
+            if let Some(member) = &member {
+                inherit.listen_on(LISTENER_NAME, member.try_clone()?.socket);
+            }
+            Ok((StatsSource::new(&link)?, link, member, inherit))
+        });
+        let (stats, link, member, inherit) = match started {
             Ok(started) => started,
             Err(source) => return Ok(Err(PoolError::Channel(source))),
         };
         // Before there is a process that a successor couldn't speak to.
         self.record.store_link(worker, &link);
-        self.frontend.send(SlotCommand::Attach(worker, Box::new(link.into()))).await?;
+        if let Some(member) = &member {
+            self.record.store_part(worker, GroupMember::PART, &member.socket);
+        }
+        let interface = link.interface();
+        let attached = Box::new(Attached::new(link, member));
+        let member = attached.copy_of_member();
+        self.frontend.send(SlotCommand::Attach(worker, attached)).await?;
         Ok(match Process::start(&command, self.settings.port, worker, inherit) {
             Ok((process, printed)) => {
                 self.record.store_process(worker, &process, &printed);
                 self.output.take(worker, process.pid(), printed.stdout, printed.stderr);
-                Ok((process, stats))
+                Ok(Launched { process, stats, interface, member })
             }
             Err(source) => {
                 self.record.remove_worker(worker);

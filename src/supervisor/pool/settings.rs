@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::handover::carry;
 use crate::handover::settings::PoolSettingsSnapshot;
-use crate::link::interface::InterfaceChoice;
+use crate::link::interface::{Dispatch, InterfaceChoice};
 use crate::link::node::settings::{NodeSettings, TicketKeys};
 use crate::supervisor::autoscale::AutoscaleSettings;
 use crate::supervisor::command::WorkerCommand;
@@ -31,6 +31,8 @@ pub struct PoolSettings {
     pub port: u16,
     /// What workers may speak.
     pub interface: InterfaceChoice,
+    /// Who picks the worker of a client.
+    pub dispatch: Dispatch,
     /// How Node workers are spoken to.
     pub node: Arc<NodeSettings>,
     /// Connections that a worker may have unacknowledged.
@@ -65,13 +67,16 @@ pub struct PoolSettings {
     pub lameduck: Duration,
 }
 
-carry!(struct PoolSettings => PoolSettingsSnapshot { workers, configured_workers, weights, command, port, interface, node, credits, slot_wait, wait_ready, lifecycle, stop_signal, rollout, autoscale, contiguous, limits, watchdog_timeout, orphan_timeout, heartbeat, migrate_timeout, protect, lameduck });
+carry!(struct PoolSettings => PoolSettingsSnapshot { workers, configured_workers, weights, command, port, interface, dispatch, node, credits, slot_wait, wait_ready, lifecycle, stop_signal, rollout, autoscale, contiguous, limits, watchdog_timeout, orphan_timeout, heartbeat, migrate_timeout, protect, lameduck });
 
 impl PoolSettings {
     /// As they follow others: the number that was ordered stays unless another one is configured, or load
-    /// decides no more.
+    /// decides no more. Who picks the worker stays, and with it what workers speak.
     #[must_use]
     pub fn after(mut self, before: &Self) -> Self {
+        if self.dispatch != before.dispatch {
+            (self.dispatch, self.interface) = (before.dispatch, before.interface);
+        }
         if !self.is_resized(before) {
             self.workers = before.workers;
         }

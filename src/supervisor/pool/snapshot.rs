@@ -10,7 +10,7 @@ use crate::handover::pool::{
     CommandSnapshot, PoolSnapshot, SlotSnapshot, StoppingSnapshot, WorkerSnapshot,
 };
 use crate::handover::{Carry, carry};
-use crate::link::Link;
+use crate::link::Attached;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::{SlotId, Timestamp};
 use crate::supervisor::command::WorkerCommand;
@@ -50,8 +50,8 @@ pub struct PoolHandover {
 pub struct AdoptedWorker {
     /// Which.
     pub id: WorkerId,
-    /// Its channel.
-    pub channel: Link,
+    /// Its channel, and its listening socket if it has one.
+    pub channel: Attached,
     /// Its pidfd; its process is looked for if there is none.
     pub process: Option<OwnedFd>,
     /// The read end of its standard output, unless the [`Output`](crate::supervisor::output::Output)

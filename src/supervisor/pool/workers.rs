@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::link::GroupMember;
 use crate::link::interface::Interface;
 use crate::link::seam::WorkerId;
 use crate::link::stats::WorkerStats;
@@ -48,6 +49,8 @@ pub(super) struct Running {
     pub(super) interface: Option<Interface>,
     /// So often in a row it was seen without clients while it drains.
     pub(super) empty_looks: u8,
+    /// Its listening socket, if it has one of its own.
+    pub(super) member: Option<GroupMember>,
     stats: StatsSource,
     /// Bytes, read as it became ready.
     memory_at_start: Arc<OnceLock<u64>>,
@@ -110,7 +113,13 @@ impl Workers {
     }
 
     /// Adds a worker. [`Self::next_ended`] reports its end.
-    pub(super) fn watch(&mut self, start: WorkerStart, process: Process, stats: StatsSource) {
+    pub(super) fn watch(
+        &mut self,
+        start: WorkerStart,
+        process: Process,
+        stats: StatsSource,
+        member: Option<GroupMember>,
+    ) {
         let WorkerStart { worker, started, jitter, killed } = start;
         let process = Arc::new(process);
         let (watched, ended) = (Arc::clone(&process), self.ended.0.clone());
@@ -127,6 +136,7 @@ impl Workers {
             killed,
             interface: None,
             empty_looks: 0,
+            member,
             stats,
             memory_at_start: Arc::default(),
             _watched: AbortOnDropHandle::new(watching),

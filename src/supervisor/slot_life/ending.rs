@@ -45,7 +45,7 @@ pub(super) fn drain(
     };
     phases.set(generation, Phase::Draining { since, deadline: now + order.window, told });
     if told.is_some() {
-        let at = now + (order.window - time_after_signal(settings, order.window));
+        let at = now + time_before_signal(settings, order);
         phases.set_end_times(generation, Some(EndTimes::until(at, now)));
     }
     let mut actions = vec![action];
@@ -99,6 +99,14 @@ fn time_after_signal(settings: &LifecycleSettings, window: Duration) -> Duration
     settings.kill_timeout.min(window / 2)
 }
 
+/// How long it waits for its clients before.
+fn time_before_signal(settings: &LifecycleSettings, order: DrainOrder) -> Duration {
+    if settings.signal_at_once && order.reason == DrainReason::GoingAway {
+        return Duration::ZERO;
+    }
+    order.window - time_after_signal(settings, order.window)
+}
+
 /// A draining worker's last client has gone, or its signal is due.
 pub(super) fn signal(phases: &mut Phases, generation: Generation) -> Vec<Action> {
     if phases.end_times(generation).is_none() {
@@ -132,7 +140,8 @@ fn shorten_deadline_to(
     }
     phases.set(generation, Phase::Draining { since, deadline, told: again });
     if let Some(times) = phases.end_times(generation) {
-        let signal_at = times.signal_at.min(now + (window - time_after_signal(settings, window)));
+        let before = time_before_signal(settings, DrainOrder { window, ..order });
+        let signal_at = times.signal_at.min(now + before);
         let sooner = EndTimes::until(signal_at, now).disconnect_at;
         let disconnect_at = times.disconnect_at.and_then(|at| Some(at.min(sooner?)));
         phases.set_end_times(generation, Some(EndTimes { disconnect_at, signal_at }));

@@ -12,6 +12,7 @@ mod walk;
 
 const SETTINGS: LifecycleSettings = LifecycleSettings {
     signal_drain_timeout: Duration::from_secs(30),
+    signal_at_once: false,
     listen_timeout: Duration::from_secs(3),
     kill_timeout: Duration::from_secs(10),
     drain_timeout: Duration::from_secs(60),

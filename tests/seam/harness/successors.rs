@@ -125,7 +125,7 @@ impl Line {
         let workers = channels.into_iter().map(|(id, channel)| {
             let process = processes.iter().position(|(worker, _)| *worker == id);
             let process = process.map(|position| processes.swap_remove(position).1);
-            AdoptedWorker { id, channel, process, stdout: None, stderr: None }
+            AdoptedWorker { id, channel: channel.into(), process, stdout: None, stderr: None }
         });
         (Pool::resume(snapshot, workers.collect(), After::Upgrade, links), frontend)
     }
@@ -145,7 +145,7 @@ impl Line {
             take(PARTS[0], id)?;
             Some(AdoptedWorker {
                 id,
-                channel,
+                channel: channel.into(),
                 process: take(WorkerPart::Process, id),
                 stdout: take(WorkerPart::Stdout, id),
                 stderr: take(WorkerPart::Stderr, id),

@@ -8,6 +8,7 @@ use super::*;
 use crate::handover::pool::WorkerMessageSnapshot;
 use crate::handover::{Carry, assert_is_format, decode, encode};
 use crate::link::interface::{Interface, InterfaceChoice};
+        dispatch: Dispatch::Primary,
 use crate::link::node::settings::{HandOverBy, NodeSettings, TicketKeys};
 use crate::protocol::drain::DrainMode;
 use crate::protocol::ids::Generation;
@@ -51,6 +52,7 @@ fn command(release: &str) -> WorkerCommand {
 fn lifecycle() -> LifecycleSettings {
     LifecycleSettings {
         signal_drain_timeout: Duration::from_secs(7),
+        signal_at_once: false,
         listen_timeout: Duration::from_secs(3),
         kill_timeout: Duration::from_secs(10),
         drain_timeout: Duration::from_secs(60),

@@ -1,0 +1,185 @@
+//! Kernel dispatch: each slot's worker has a listening socket of its own, and the kernel sends clients there.
+//!
+//! Decides which workers the kernel knows, and when a worker takes connections; the sockets are the
+//! [`ListenerGroup`]'s. Nothing here is in a client's way.
+
+use std::io;
+use std::time::Duration;
+
+use crate::frontend::listener_group::{GroupError, ListenerGroup};
+use crate::frontend::slot_table::SlotTable;
+use crate::frontend::steering::KernelRanking;
+use crate::link::GroupMember;
+use crate::protocol::ids::{SlotId, Timestamp, WorkerId};
+
+/// How often workers that don't take connections yet are looked at.
+const PROBE_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How often it is looked after sockets that a worker has shut down, and clients that came late.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The group, and what its workers are asked.
+#[derive(Debug)]
+pub(super) struct KernelDispatch {
+    group: ListenerGroup,
+    /// Workers that haven't taken a connection yet, and whether one was sent.
+    probed: Vec<(WorkerId, bool)>,
+    /// The workers that the kernel sends clients to.
+    steered: Vec<(SlotId, WorkerId)>,
+    next_probe: Option<Timestamp>,
+    next_check: Timestamp,
+    /// The last error was logged.
+    has_failed: bool,
+}
+
+/// What a look has found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// These take connections.
+    pub(super) ready: Vec<WorkerId>,
+    /// So many clients came too late, to a socket whose worker had ended, and were closed.
+    pub(super) lost: u64,
+}
+
+impl KernelDispatch {
+    /// With a group that may have members of a primary before.
+    pub(super) fn new(group: ListenerGroup) -> Self {
+        Self {
+            group,
+            probed: Vec::new(),
+            steered: Vec::new(),
+            next_probe: None,
+            next_check: Timestamp(0),
+            has_failed: false,
+        }
+    }
+
+    /// The group, for a successor.
+    pub(super) fn into_group(self) -> ListenerGroup {
+        self.group
+    }
+
+    /// A listening socket for a worker that is about to start.
+    ///
+    /// # Errors
+    ///
+    /// See [`GroupError`].
+    pub(super) fn member(&mut self, worker: WorkerId) -> io::Result<GroupMember> {
+        let socket = self.group.member(worker).map_err(io::Error::other)?;
+        Ok(GroupMember { socket: socket.try_clone_to_owned()? })
+    }
+
+    /// A worker with that socket was attached.
+    pub(super) fn attached(&mut self, worker: WorkerId, member: &GroupMember) {
+        use std::os::fd::AsFd;
+        if !self.group.hold(worker, member.socket.as_fd()) {
+            tracing::warn!(
+                slot = worker.slot.0,
+                generation = worker.generation.0,
+                "worker's listening socket is none of the group: it gets no clients",
+            );
+        }
+    }
+
+    /// Whether the worker takes connections is to be found out.
+    pub(super) fn expect(&mut self, worker: WorkerId, now: Timestamp) {
+        if !self.probed.iter().any(|(probed, _)| *probed == worker) {
+            self.probed.push((worker, false));
+            self.next_probe.get_or_insert(now);
+        }
+    }
+
+    /// A worker has ended.
+    pub(super) fn gone(&mut self, worker: WorkerId) {
+        self.probed.retain(|(probed, _)| *probed != worker);
+        self.group.gone(worker);
+    }
+
+    /// Connections that wait until the worker accepts them.
+    pub(super) fn queued(&self, worker: WorkerId) -> u64 {
+        self.group.queued(worker).unwrap_or(0).into()
+    }
+
+    /// When something is to be done.
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        self.next_probe.into_iter().chain([self.next_check]).min()
+    }
+
+    /// Looks at workers and sockets, if it is time.
+    pub(super) fn run_due(&mut self, now: Timestamp) -> Found {
+        let mut found = Found::default();
+        if self.next_probe.take_if(|at| now >= *at).is_some() {
+            found.ready = self.look_at_probes(now);
+            self.next_probe = (!self.probed.is_empty()).then(|| now + PROBE_INTERVAL);
+        }
+        if now >= self.next_check {
+            self.next_check = now + CHECK_INTERVAL;
+            let checked = self.group.check();
+            let has_changed = !matches!(checked, Ok(0));
+            self.note(checked.map(drop));
+            if has_changed {
+                // The order is another one: the next turn steers by it.
+                self.steered.clear();
+            }
+            found.lost = self.group.strays();
+        }
+        found
+    }
+
+    fn look_at_probes(&mut self, now: Timestamp) -> Vec<WorkerId> {
+        let mut ready = Vec::new();
+        let mut probed = std::mem::take(&mut self.probed);
+        for (worker, is_sent) in &mut probed {
+            if !*is_sent {
+                let begun = self.group.probe(*worker);
+                *is_sent = begun.is_ok();
+                if !matches!(begun, Err(GroupError::Probes)) {
+                    self.note(begun);
+                }
+                continue;
+            }
+            match self.group.probed(*worker, now) {
+                Ok(true) => ready.push(*worker),
+                Ok(false) => {}
+                Err(error) => {
+                    *is_sent = false;
+                    self.note(Err(error));
+                }
+            }
+        }
+        probed.retain(|(worker, _)| !ready.contains(worker));
+        self.probed = probed;
+        ready
+    }
+
+    /// Has the kernel send clients to the slots that serve; while none does, to those that are about to: they wait there.
+    pub(super) fn steer(&mut self, slots: &SlotTable, ranking: &KernelRanking) {
+        let all = slots.listening();
+        let any_serves = all.iter().any(|(_, serves)| *serves);
+        let wanted: Vec<_> = all
+            .into_iter()
+            .filter(|(_, serves)| *serves || !any_serves)
+            .map(|(worker, _)| (worker.slot, worker))
+            .filter(|(slot, _)| ranking.slots().contains(slot))
+            .collect();
+        if wanted.is_empty() || wanted == self.steered && !self.group.is_ranked_otherwise(ranking) {
+            return;
+        }
+        let steered = self.group.steer(&wanted, ranking).map(drop);
+        // After an error it is tried again with the next change, and with each check.
+        self.steered = if steered.is_ok() { wanted } else { Vec::new() };
+        self.note(steered);
+    }
+
+    /// Logs an error once, until something succeeds.
+    fn note(&mut self, result: Result<(), GroupError>) {
+        let Err(error) = result else {
+            self.has_failed = false;
+            return;
+        };
+        if !std::mem::replace(&mut self.has_failed, true) {
+            let error = crate::error::chain(&error);
+            tracing::error!(error, "listening sockets of workers are not as they should be");
+        }
+    }
+}
