@@ -42,6 +42,7 @@ pub struct PoolSettingsSnapshot {
 pub enum InterfaceSnapshot {
     Native,
     Node,
+    Listen,
 }
 
 /// What workers may speak.

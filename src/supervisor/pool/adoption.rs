@@ -116,7 +116,7 @@ async fn attach(
     let drains = stats.is_drain_ordered();
     fleet.workers.watch(start, process, stats);
     if let Some(interface) = interface {
-        fleet.speaks(id, interface).await?;
+        fleet.note_interface(id, interface);
     }
     Ok(Some(Adopted { worker: id, is_ready, drains }))
 }

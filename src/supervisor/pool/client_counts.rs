@@ -91,7 +91,8 @@ impl ClientCounts {
 /// The workers that don't count.
 fn counted(fleet: &Fleet) -> impl Iterator<Item = WorkerId> {
     let workers = fleet.workers.iter();
-    workers.filter(|(_, it)| it.interface == Some(Interface::Node)).map(|(worker, _)| worker)
+    let counted = workers.filter(|(_, it)| it.interface.is_some_and(Interface::ends_by_signal));
+    counted.map(|(worker, _)| worker)
 }
 
 /// Notes the counts. A draining worker without clients is stopped.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::error::chain;
-use crate::link::interface::Interface;
+use crate::link::interface::{Interface, InterfaceChoice};
 use crate::link::seam::{CommandSender, SlotCommand, WorkerId};
 use crate::link::stats_source::StatsSource;
 use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
@@ -201,6 +201,9 @@ impl Fleet {
 
     fn started(&mut self, worker: WorkerId, process: Process, stats: StatsSource) {
         self.workers.watch(WorkerStart::now(worker), process, stats);
+        if let InterfaceChoice::Only(interface) = self.settings.interface {
+            self.note_interface(worker, interface);
+        }
         if self.state.is_stopping() {
             self.workers.note_stopping(worker);
         }
@@ -242,17 +245,14 @@ impl Fleet {
     }
 
     /// It is known what a worker speaks.
-    pub(super) async fn speaks(
-        &mut self,
-        worker: WorkerId,
-        interface: Interface,
-    ) -> Result<(), PoolError> {
+    pub(super) fn note_interface(&mut self, worker: WorkerId, interface: Interface) {
         if let Some(running) = self.workers.get_mut(worker) {
             running.interface = Some(interface);
         }
-        match interface {
-            Interface::Native => Ok(()),
-            Interface::Node => self.on(worker.slot, Fact::EndsBySignal(worker.generation)).await,
+        if interface.ends_by_signal()
+            && let Some(slot) = self.slots.get_mut(worker.slot)
+        {
+            slot.life.end_by_signal(worker.generation);
         }
     }
 
@@ -274,7 +274,7 @@ impl Fleet {
             self.history.crashed(worker.slot, crash, &reason);
         }
         self.reap_orphans();
-        if running.interface == Some(Interface::Node) && status == Some(0) {
+        if running.interface.is_some_and(Interface::ends_by_signal) && status == Some(0) {
             // It has ended by itself, as programs do whose last client has gone: the last count was a moment before.
             running.note_clients(0);
         }
