@@ -4,14 +4,15 @@
 
 #![expect(unsafe_code, reason = "the one file for it; each block says why it is sound")]
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{Mode, SealFlags, fcntl_get_seals, fstat};
@@ -139,6 +140,127 @@ pub fn before_exec(command: &mut Command, surroundings: Surroundings) {
     // SAFETY: after a fork, locks that other threads held stay locked for ever. So the closure
     // takes none: it makes system calls and allocates and frees nothing, its errors included.
     unsafe { command.pre_exec(enter) };
+}
+
+/// Lets a new process note its process id in memory that it shares with this one, before it runs its program: so it
+/// is known before the program can do anything.
+pub fn note_pid(command: &mut Command, cell: SharedCell) {
+    let note = move || {
+        cell.set(std::process::id().into());
+        Ok(())
+    };
+    // SAFETY: as in `before_exec`; a system call and a store to memory that is mapped as long as the closure lives.
+    unsafe { command.pre_exec(note) };
+}
+
+/// Lets a new process run its program itself, with its own process id, in decimal, in the environment variable
+/// `name`. To be called when the program, its arguments and its variables are set, which must be all that it
+/// gets; and after every other step, since none comes after it.
+///
+/// # Errors
+///
+/// If one of them has a zero byte.
+pub fn exec_with_pid(command: &mut Command, name: &str) -> io::Result<()> {
+    let mut own = OwnExec::new(command, name)?;
+    let exec = move || Err(own.run());
+    // SAFETY: as in `before_exec`: all memory was allocated before, and `execvp` is the call that the standard
+    // library makes at this point.
+    unsafe { command.pre_exec(exec) };
+    Ok(())
+}
+
+unsafe extern "C" {
+    static mut environ: *const *const libc::c_char;
+}
+
+/// A program with its arguments and variables, as the kernel takes them.
+#[derive(Debug)]
+struct OwnExec {
+    /// Arguments, then variables, the last of them with room for a process id; each ends with a zero byte.
+    texts: Vec<Vec<u8>>,
+    arguments: usize,
+    /// Room for an array of arguments and one of variables, each with a null pointer at its end.
+    pointers: Vec<AtomicPtr<libc::c_char>>,
+    /// Where the process id begins in the last text.
+    digits: usize,
+    /// The process that starts the new one.
+    starter: u32,
+}
+
+/// Room for any process id, and the zero byte behind it.
+const PID_ROOM: usize = 11;
+
+impl OwnExec {
+    fn new(command: &Command, name: &str) -> io::Result<Self> {
+        let text = |bytes: Vec<u8>| CString::new(bytes).map(CString::into_bytes_with_nul);
+        let arguments = std::iter::once(command.get_program()).chain(command.get_args());
+        let mut texts = Vec::new();
+        for argument in arguments {
+            texts.push(text(argument.as_bytes().to_vec())?);
+        }
+        let arguments = texts.len();
+        let set = |(variable, value): (&OsStr, Option<&OsStr>)| {
+            let value = value.filter(|_| variable != name)?;
+            Some([variable.as_bytes(), b"=", value.as_bytes()].concat())
+        };
+        for variable in command.get_envs().filter_map(set) {
+            texts.push(text(variable)?);
+        }
+        let mut last = format!("{name}=").into_bytes();
+        let digits = last.len();
+        last.resize(digits + PID_ROOM, 0);
+        texts.push(last);
+        let pointers = (0..texts.len() + 2).map(|_| AtomicPtr::default()).collect();
+        Ok(Self { texts, arguments, pointers, digits, starter: std::process::id() })
+    }
+
+    /// Writes the process id into its variable.
+    fn write_pid(&mut self, pid: u32) {
+        let digits = self.digits;
+        let Some(room) = self.texts.last_mut().and_then(|text| text.get_mut(digits..)) else {
+            return;
+        };
+        room.fill(0);
+        let (mut rest, mut count) = (pid, 1);
+        while rest >= 10 {
+            (rest, count) = (rest / 10, count + 1);
+        }
+        rest = pid;
+        for place in room.iter_mut().take(count).rev() {
+            *place = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+            rest /= 10;
+        }
+    }
+
+    /// Becomes the program. It comes back with the error only.
+    fn run(&mut self) -> io::Error {
+        let pid = std::process::id();
+        if pid == self.starter {
+            // It may have other threads, which read the variables.
+            return io::ErrorKind::Unsupported.into();
+        }
+        self.write_pid(pid);
+        // The null pointer at the end of the arguments stays.
+        let places = self.pointers.iter_mut().enumerate().filter(|(at, _)| *at != self.arguments);
+        for ((_, place), text) in places.zip(&self.texts) {
+            *place.get_mut() = text.as_ptr().cast_mut().cast();
+        }
+        let arguments: *const *const libc::c_char = self.pointers.as_ptr().cast();
+        let variables: *const *const libc::c_char =
+            self.pointers[self.arguments + 1..].as_ptr().cast();
+        // SAFETY: both arrays end with a null pointer, and every other pointer leads to a text of `self` that ends
+        // with a zero byte; an AtomicPtr is laid out as a pointer. The variables are put in place for `execvp`, which
+        // looks for PATH there, and what was there before is put back: this is the only thread of a process that
+        // was forked, as `starter` shows.
+        unsafe {
+            let before = environ;
+            environ = variables;
+            libc::execvp(self.texts[0].as_ptr().cast(), arguments);
+            let error = io::Error::last_os_error();
+            environ = before;
+            error
+        }
+    }
 }
 
 /// The step of [`before_exec`] that made a start fail, and the kernel's error.
@@ -283,6 +405,97 @@ impl SharedPage {
     pub fn counters(&self) -> &[AtomicU64] {
         self.memory.cells()
     }
+}
+
+/// One counter of a shared page.
+#[derive(Debug)]
+pub struct SharedCell {
+    page: SharedPage,
+    index: usize,
+}
+
+impl SharedCell {
+    /// The counter of this number; none if the page has fewer.
+    #[must_use]
+    pub fn new(page: SharedPage, index: usize) -> Option<Self> {
+        (index < COUNTERS).then_some(Self { page, index })
+    }
+
+    fn set(&self, value: u64) {
+        if let Some(cell) = self.page.counters().get(self.index) {
+            cell.store(value, Ordering::Release);
+        }
+    }
+}
+
+/// A datagram that was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// Its bytes in the buffer.
+    pub length: usize,
+    /// More bytes came than there was room for.
+    pub cut: bool,
+    /// The process that has sent it, by its number here; none if it is none of this process's namespace.
+    pub sender: Option<i32>,
+}
+
+/// Room for what comes beside a datagram's bytes: as many descriptors as the kernel lets travel (`SCM_MAX_FD`), and
+/// the sender. In pieces that are aligned as the kernel wants them.
+const BESIDE: usize = 256;
+
+/// Receives one datagram of a Unix socket without waiting, none if there is none; its descriptors go to `take`,
+/// close-on-exec. The sender is known if the socket has SO_PASSCRED.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn receive_datagram(
+    socket: impl AsFd,
+    bytes: &mut [u8],
+    mut take: impl FnMut(OwnedFd),
+) -> io::Result<Option<Datagram>> {
+    let mut beside = [0_u64; BESIDE];
+    let mut piece = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: plain integers and pointers, for which zero is a value.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = &raw mut piece;
+    header.msg_iovlen = 1;
+    header.msg_control = beside.as_mut_ptr().cast();
+    header.msg_controllen = size_of_val(&beside) as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: the kernel writes into `bytes` and `beside`, no more than their lengths, which the header has.
+    let length = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, flags) };
+    let Ok(length) = usize::try_from(length) else {
+        let error = io::Error::last_os_error();
+        return if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) };
+    };
+    let mut sender = None;
+    // SAFETY: the header describes what the kernel has written into `beside`, which is aligned for it. So does each
+    // message there its own length. Descriptors that arrive are new, and nobody else has them.
+    unsafe {
+        let mut next = libc::CMSG_FIRSTHDR(&raw const header);
+        while let Some(message) = next.as_ref() {
+            let data = libc::CMSG_DATA(next);
+            #[allow(clippy::unnecessary_cast, reason = "its type differs between C libraries")]
+            let length = (message.cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
+            match (message.cmsg_level, message.cmsg_type) {
+                (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                    let numbers = data.cast::<RawFd>();
+                    for at in 0..length / size_of::<RawFd>() {
+                        take(OwnedFd::from_raw_fd(numbers.add(at).read_unaligned()));
+                    }
+                }
+                (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if length >= size_of::<libc::ucred>() => {
+                    let pid = data.cast::<libc::ucred>().read_unaligned().pid;
+                    sender = Some(pid).filter(|pid| *pid > 0);
+                }
+                _ => {}
+            }
+            next = libc::CMSG_NXTHDR(&raw const header, next);
+        }
+    }
+    let cut = header.msg_flags & libc::MSG_TRUNC != 0;
+    Ok(Some(Datagram { length, cut, sender }))
 }
 
 /// Gives memory that is free back to the kernel, wherever in the heap it is. Does nothing where the C library

@@ -6,7 +6,8 @@
 //! |---|---|
 //! | [`native`] | the dialect of [`crate::protocol`] |
 //! | [`node`] | the dialect of Node's cluster |
-//! | `undecided` | both, until the worker has written to one of them |
+//! | [`listen`] | workers that accept their clients themselves: `sd_notify` alone |
+//! | `undecided` | native and node, until the worker has written to one of them |
 //! | [`dialect`] | the interface that a dialect implements, and its [`Capabilities`] |
 //! | [`in_flight`] | connections on their way: credits, order, take-back; common to all dialects |
 //! | [`connection`], [`protection`], [`recovered`] | connections and sessions that the primary owns |
@@ -41,6 +42,7 @@ pub mod image_budget;
 pub mod in_flight;
 pub mod inherit;
 pub mod interface;
+pub mod listen;
 pub mod native;
 pub mod node;
 pub mod programs;
@@ -77,6 +79,8 @@ pub enum Link {
     Native(native::Channel),
     /// A worker that speaks as those of Node's cluster do.
     Node(Box<node::Channel>),
+    /// A worker that accepts its clients itself, on a listening socket that it was started with.
+    Listen(listen::Channel),
     /// A worker that has said nothing yet.
     Undecided(Box<Undecided>),
 }
@@ -87,6 +91,7 @@ macro_rules! each {
         match $link {
             Link::Native($dialect) => $call,
             Link::Node($dialect) => $call,
+            Link::Listen($dialect) => $call,
             Link::Undecided($dialect) => $call,
         }
     };
@@ -198,6 +203,9 @@ impl Link {
                 let mut inherit = Inherit::default();
                 Ok((node::start(facts, None, &mut inherit)?.into(), inherit))
             }
+            InterfaceChoice::Only(Interface::Listen) => {
+                listen::start(facts).map(|(channel, inherit)| (Self::Listen(channel), inherit))
+            }
             InterfaceChoice::Auto => {
                 let (native, mut inherit) = native::start(facts)?;
                 let node = node::start(facts, Some(native.page()), &mut inherit)?;
@@ -221,6 +229,9 @@ impl Link {
         descriptors: &mut Descriptors,
     ) -> Result<Self, RestoreError> {
         let has = |part: WorkerPart| descriptors.contains(&part.name(worker));
+        if has(listen::PARTS[0]) {
+            return listen::adopt(worker, descriptors).map(Self::Listen);
+        }
         let (has_native, has_node) = (has(native::PARTS[0]), has(node::PARTS[0]));
         if !has_node {
             return native::Channel::adopt(worker, descriptors, facts.credits).map(Self::Native);
@@ -245,7 +256,8 @@ impl Link {
         match self {
             Self::Native(_) => Some(Interface::Native),
             Self::Node(_) => Some(Interface::Node),
-            _ => None,
+            Self::Listen(_) => Some(Interface::Listen),
+            Self::Undecided(_) => None,
         }
     }
 
@@ -255,8 +267,8 @@ impl Link {
         let spoken = both.spoken()?;
         let (native, node) = both.take()?;
         *self = match spoken {
-            Interface::Native => native.into(),
             Interface::Node => node.into(),
+            _ => native.into(),
         };
         Some(spoken)
     }
@@ -504,6 +516,15 @@ impl Link {
         match self {
             Self::Node(node) => node.probe(now),
             _ => Ok(None),
+        }
+    }
+
+    /// Notes that the worker takes connections, of which the primary's own probe has assured itself; whether that is
+    /// news. Only of a worker that accepts its clients itself: others say it.
+    pub fn note_ready(&mut self) -> bool {
+        match self {
+            Self::Listen(listen) => listen.note_ready(),
+            _ => false,
         }
     }
 

@@ -44,6 +44,7 @@ pub struct PoolSettingsSnapshot {
 pub enum InterfaceSnapshot {
     Native,
     Node,
+    Listen,
 }
 
 /// Who picks the worker of a client.

@@ -1,5 +1,5 @@
 //! The start of a worker: descriptors by name, each with the environment variable that names its
-//! number, and further environment variables.
+//! number, listening sockets by number, and further environment variables.
 //!
 //! A dialect fills it; the supervisor hands over whatever it holds and knows none of the names.
 
@@ -7,10 +7,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::kernel::SharedCell;
 use crate::link::interface::InterfaceChoice;
 use crate::link::node::ports::Rights;
 use crate::link::node::settings::NodeSettings;
 use crate::protocol::ids::WorkerId;
+
+/// The number of the first listening socket in the worker, as `sd_listen_fds` has it.
+pub const FIRST_LISTENING: i32 = 3;
 
 /// The number of the first descriptor in the worker. Those below belong to standard streams and to
 /// sockets that are passed by number (`LISTEN_FDS`, from 3).
@@ -58,6 +62,9 @@ pub struct AdoptedFacts {
 pub struct Inherit {
     descriptors: Vec<Inherited>,
     variables: Vec<(&'static str, String)>,
+    /// Each with its name.
+    listening: Vec<(String, OwnedFd)>,
+    pid_cell: Option<SharedCell>,
 }
 
 #[derive(Debug)]
@@ -74,6 +81,10 @@ pub struct Numbered {
     pub descriptors: Vec<(OwnedFd, i32)>,
     /// Environment variables, those with the numbers included.
     pub variables: Vec<(&'static str, String)>,
+    /// How many of the descriptors are listening sockets: their numbers are those from [`FIRST_LISTENING`] on.
+    pub listening: usize,
+    /// Where the worker's process notes its id, if it has to.
+    pub pid_cell: Option<SharedCell>,
 }
 
 impl Inherit {
@@ -85,6 +96,18 @@ impl Inherit {
     /// Adds an environment variable.
     pub fn set(&mut self, variable: &'static str, value: impl ToString) {
         self.variables.push((variable, value.to_string()));
+    }
+
+    /// Adds a listening socket. The worker finds it by its place among them, or by its name in `LISTEN_FDNAMES`.
+    pub fn listen_on(&mut self, name: &str, socket: OwnedFd) {
+        // Names are separated by colons.
+        let separates = |character: char| character == ':' || character.is_control();
+        self.listening.push((name.replace(separates, "_"), socket));
+    }
+
+    /// The worker's process is to note its id there, before its program runs.
+    pub fn note_pid_in(&mut self, cell: SharedCell) {
+        self.pid_cell = Some(cell);
     }
 
     /// A descriptor by its name.
@@ -103,13 +126,22 @@ impl Inherit {
     /// Gives each descriptor its number in the worker.
     #[must_use]
     pub fn number(self) -> Numbered {
-        let Self { descriptors, mut variables } = self;
-        let numbered = (FIRST_DESCRIPTOR..).zip(descriptors).map(|(number, inherited)| {
+        let Self { descriptors, mut variables, listening, pid_cell } = self;
+        let (names, sockets): (Vec<_>, Vec<_>) = listening.into_iter().unzip();
+        let count = sockets.len();
+        if count > 0 {
+            variables.push(("LISTEN_FDS", count.to_string()));
+            variables.push(("LISTEN_FDNAMES", names.join(":")));
+        }
+        let mut numbers = FIRST_LISTENING..;
+        let listening = sockets.into_iter().zip(numbers.by_ref()).collect::<Vec<_>>();
+        let numbers = numbers.skip_while(|number| *number < FIRST_DESCRIPTOR);
+        let named = numbers.zip(descriptors).map(|(number, inherited)| {
             variables.push((inherited.variable, number.to_string()));
             (inherited.descriptor, number)
         });
-        let descriptors = numbered.collect();
-        Numbered { descriptors, variables }
+        let descriptors = listening.into_iter().chain(named).collect();
+        Numbered { descriptors, variables, listening: count, pid_cell }
     }
 }
 
@@ -130,7 +162,7 @@ mod tests {
         inherit.add("page", "PAGE", null());
         inherit.set("SLOT", 3);
         assert!(inherit.descriptor("page").is_some() && inherit.descriptor("other").is_none());
-        let Numbered { descriptors, mut variables } = inherit.number();
+        let Numbered { descriptors, mut variables, .. } = inherit.number();
         variables.sort();
         let expected = [("CHANNEL", "10"), ("PAGE", "11"), ("SLOT", "3")];
         assert_eq!(variables, expected.map(|(name, value)| (name, value.to_owned())));
@@ -144,5 +176,19 @@ mod tests {
         assert!(inherit.take("channel").is_some() && inherit.take("channel").is_none());
         let numbered = inherit.number();
         assert!(numbered.descriptors.is_empty() && numbered.variables.is_empty());
+    }
+
+    #[test]
+    fn listening_sockets_have_the_first_numbers_and_are_named() {
+        let mut inherit = Inherit::default();
+        inherit.add("channel", "CHANNEL", null());
+        inherit.listen_on("web", null());
+        inherit.listen_on("a:b\n", null());
+        let Numbered { descriptors, mut variables, listening, .. } = inherit.number();
+        variables.sort();
+        let expected = [("CHANNEL", "10"), ("LISTEN_FDNAMES", "web:a_b_"), ("LISTEN_FDS", "2")];
+        assert_eq!(variables, expected.map(|(name, value)| (name, value.to_owned())));
+        assert_eq!(descriptors.iter().map(|one| one.1).collect::<Vec<_>>(), [3, 4, 10]);
+        assert_eq!(listening, 2);
     }
 }

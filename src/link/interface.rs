@@ -10,9 +10,11 @@ pub enum Interface {
     Native,
     /// The protocol between Node's cluster primary and its workers.
     Node,
+    /// Nothing but `sd_notify`: it accepts its clients itself, on a listening socket that it was started with.
+    Listen,
 }
 
-carry!(enum Interface => InterfaceSnapshot { Native, Node });
+carry!(enum Interface => InterfaceSnapshot { Native, Node, Listen });
 
 impl Interface {
     /// Its name in settings and in the log.
@@ -21,6 +23,17 @@ impl Interface {
         match self {
             Self::Native => "native",
             Self::Node => "node",
+            Self::Listen => "listen",
+        }
+    }
+
+    /// Whether its worker gets no message when it drains: it ends by a signal, and the kernel says how many clients
+    /// it has.
+    #[must_use]
+    pub fn ends_by_signal(self) -> bool {
+        match self {
+            Self::Native => false,
+            Self::Node | Self::Listen => true,
         }
     }
 }

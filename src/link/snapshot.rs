@@ -7,12 +7,13 @@ use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
 use crate::handover::link::LinkSnapshot;
 use crate::link::{GroupMember, Link};
 use crate::link::native::{self, snapshot as channel};
-use crate::link::node;
+use crate::link::{listen, node};
 use crate::protocol::ids::WorkerId;
 
 /// The descriptors of links, of all dialects that are carried over.
 pub fn parts() -> impl Iterator<Item = WorkerPart> {
-    native::PARTS.into_iter().chain(node::PARTS).chain([GroupMember::PART])
+    let parts = native::PARTS.into_iter().chain(node::PARTS).chain(listen::PARTS);
+    parts.chain([GroupMember::PART])
 }
 
 /// The workers that have a link among these descriptors, perhaps an incomplete one.
@@ -35,6 +36,10 @@ pub fn into_snapshot(
         Link::Node(link) => {
             let snapshot = node::snapshot::into_snapshot(*link, worker, descriptors);
             Some(LinkSnapshot::Node(Box::new(snapshot)))
+        }
+        Link::Listen(link) => {
+            link.into_descriptors(worker, descriptors);
+            Some(LinkSnapshot::Listen)
         }
         Link::Undecided(mut link) => {
             let (native, node) = link.take()?;
@@ -62,6 +67,7 @@ pub fn restore(
         LinkSnapshot::Node(snapshot) => {
             node::snapshot::restore(*snapshot, worker, descriptors).map(Link::from)
         }
+        LinkSnapshot::Listen => listen::adopt(worker, descriptors).map(Link::Listen),
         LinkSnapshot::Undecided(native, node) => {
             let page = copy_of_page(worker, descriptors)?;
             let native = channel::restore(*native, worker, descriptors)?;

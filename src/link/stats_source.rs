@@ -26,6 +26,7 @@ impl StatsSource {
         match link {
             Link::Native(channel) => NativeStats::open(channel.page()).map(Self::Native),
             Link::Node(channel) => NativeStats::open(channel.page()).map(Self::Native),
+            Link::Listen(channel) => NativeStats::open(channel.page()).map(Self::Native),
             Link::Undecided(both) => match both.page() {
                 Some(page) => NativeStats::open(page).map(Self::Native),
                 None => Ok(Self::None),

@@ -33,6 +33,7 @@
 //! | 1088 | connections that were established at the first order to drain; written by the primary |
 //! | 1152 | sessions that the primary protects now; written by the primary |
 //! | 1216 | the newest order to drain, for a worker that gets no message of it: the mode (0 wait, 1 close, 2 migrate) + 256 × the reason (0 restart, 1 going away) + 65536 × the time in ms; 0 if there is none; written by the primary |
+//! | 1280 | the worker's process id, where the worker doesn't get this page; written by its process before it runs its program |
 //!
 //! A worker that doesn't count the ends of its connections leaves those at 0: connections that it has
 //! neither closed nor counted are then finished.
@@ -43,6 +44,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 
+#[cfg(feature = "cli")]
+use crate::kernel::SharedCell;
 use crate::kernel::{PAGE, SharedPage};
 use crate::protocol::drain::DrainOrder;
 
@@ -95,6 +98,8 @@ pub enum Counter {
     Protected,
     /// The newest order to drain.
     DrainOrder,
+    /// The worker's process id, where the worker doesn't get the page.
+    Process,
 }
 
 /// An event that happens once to a worker, and that its next primary has to know.
@@ -137,6 +142,7 @@ impl Counter {
                 Self::OpenAtDrain => 17,
                 Self::Protected => 18,
                 Self::DrainOrder => 19,
+                Self::Process => 20,
             }
     }
 }
@@ -235,6 +241,12 @@ impl Scoreboard {
     #[must_use]
     pub fn drain_order(&self) -> Option<DrainOrder> {
         DrainOrder::from_word(self.get(Counter::DrainOrder))
+    }
+
+    /// One of its counters, for another process to write.
+    #[cfg(feature = "cli")]
+    pub(crate) fn into_cell(self, counter: Counter) -> Option<SharedCell> {
+        SharedCell::new(self.page, counter.index())
     }
 
     fn cell(&self, counter: Counter) -> &AtomicU64 {

@@ -153,8 +153,6 @@ pub enum Fact {
         /// From 0 to 1.
         jitter: f64,
     },
-    /// A worker gets no order to drain, but a signal.
-    EndsBySignal(Generation),
     /// A draining worker's last client has gone.
     Idle(Generation),
     /// Time has passed.

@@ -499,7 +499,7 @@ async fn receive(fleet: &mut Fleet, event: SlotEvent) -> Result<(), PoolError> {
     }
     match kind {
         SlotEventKind::Speaks(interface) => {
-            return fleet.speaks(worker, interface).await;
+            fleet.note_interface(worker, interface);
         }
         SlotEventKind::Note(note) => fleet.hints.noted(worker, note),
         _ => {}

@@ -8,14 +8,16 @@
 //! To be called on the primary's main thread: parent-death signals and exec in place depend on the
 //! forking thread, which must not end.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
-use rustix::io::Errno;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, getpgid, kill_process_group,
     pidfd_open, pidfd_send_signal, waitid,
@@ -24,13 +26,16 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::kernel;
-use crate::link::inherit::{Inherit, Numbered};
+use crate::link::inherit::{FIRST_LISTENING, Inherit, Numbered};
 use crate::link::seam::WorkerId;
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::environment;
 use crate::supervisor::procfs;
 use crate::supervisor::spawn_guard::SpawnGuard;
 use crate::supervisor::start_error::{StartError, explain, prepare};
+
+#[cfg(test)]
+mod tests;
 
 /// The read ends of a worker's standard output and standard error.
 #[derive(Debug)]
@@ -107,16 +112,18 @@ impl Process {
     ) -> io::Result<(Self, Printed)> {
         let (stdout, stdout_of_worker) = io::pipe()?;
         let (stderr, stderr_of_worker) = io::pipe()?;
-        let Numbered { descriptors, variables } = inherit.number();
+        let Numbered { descriptors, variables, listening, pid_cell } = inherit.number();
+        let last = descriptors.iter().map(|(_, number)| *number).max();
         let mappings = descriptors
             .into_iter()
             .map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd })
             .collect();
-        let given = variables.into_iter().chain(known_everywhere(port, worker));
+        let alone = (listening > 0).then(|| alone(command)).flatten();
+        let given = variables.into_iter().chain(alone).chain(known_everywhere(port, worker));
         let mut prepared = Command::new(&command.program);
         prepared
-            .args(&command.arguments)
-            .stdin(nothing()?)
+            .args(command.arguments.iter().map(|text| with_numbers(text, listening)))
+            .stdin(Stdio::from(nothing()?))
             .stdout(stdout_of_worker)
             .stderr(stderr_of_worker)
             .process_group(0)
@@ -125,9 +132,16 @@ impl Process {
             .fd_mappings(mappings)
             .map_err(io::Error::other)?;
         kernel::before_exec(&mut prepared, prepare(command)?);
+        if let Some(cell) = pid_cell {
+            kernel::note_pid(&mut prepared, cell);
+        }
+        if listening > 0 {
+            kernel::exec_with_pid(&mut prepared, "LISTEN_PID")?;
+        }
+        let numbers = last.map(occupy).transpose()?;
         let guard = SpawnGuard::start();
         let spawned = prepared.spawn();
-        drop(guard);
+        drop((guard, numbers));
         let mut child = spawned.map_err(|error| explain(command, error))?;
         let pid = Pid::from_child(&child);
         let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(io::Error::from);
@@ -244,12 +258,64 @@ impl Process {
 }
 
 /// A standard input that has ended. Opened here, so that an error is not taken for the program's.
-fn nothing() -> io::Result<Stdio> {
-    let file = File::open("/dev/null").map_err(|source| {
+fn nothing() -> io::Result<File> {
+    File::open("/dev/null").map_err(|source| {
         let what = "open /dev/null".to_owned();
         io::Error::new(source.kind(), StartError::Step { what, source })
-    })?;
-    Ok(file.into())
+    })
+}
+
+/// Descriptors in all numbers up to `last` that were free, until the worker is started. Else the pipe by which the
+/// standard library learns of a failed start could have a number that the worker's descriptors get, and be closed by
+/// them: then the start would seem to be well.
+fn occupy(last: i32) -> io::Result<Vec<OwnedFd>> {
+    let nothing = nothing()?;
+    let mut held = Vec::new();
+    loop {
+        let next = fcntl_dupfd_cloexec(&nothing, FIRST_LISTENING)?;
+        if next.as_raw_fd() > last {
+            return Ok(held);
+        }
+        held.push(next);
+    }
+}
+
+/// Words in a worker's arguments that stand for the numbers of its listening sockets.
+const PLACEHOLDERS: [&str; 2] = ["{fd}", "{fd6}"];
+
+/// An argument with the numbers of so many listening sockets in the places of their words.
+fn with_numbers(argument: &OsStr, listening: usize) -> OsString {
+    let mut text = argument.as_bytes().to_vec();
+    for (number, word) in (FIRST_LISTENING..).zip(PLACEHOLDERS).take(listening) {
+        text = replace(&text, word.as_bytes(), number.to_string().as_bytes());
+    }
+    OsString::from_vec(text)
+}
+
+fn replace(text: &[u8], word: &[u8], by: &[u8]) -> Vec<u8> {
+    let mut replaced = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, others)) = rest.split_first() {
+        match rest.strip_prefix(word) {
+            Some(behind) => {
+                replaced.extend_from_slice(by);
+                rest = behind;
+            }
+            None => {
+                replaced.push(*first);
+                rest = others;
+            }
+        }
+    }
+    replaced
+}
+
+/// Servers that take this variable for the number of their processes would share one slot's socket among several:
+/// a worker is one, unless the command's own settings say otherwise.
+fn alone(command: &WorkerCommand) -> Option<(&'static str, String)> {
+    const VARIABLE: &str = "WEB_CONCURRENCY";
+    let is_set = command.environment.iter().any(|(name, _)| name == VARIABLE);
+    (!is_set).then(|| (VARIABLE, "1".to_owned()))
 }
 
 /// The variables that every worker gets, in whatever dialect: its slot and its generation, by which it is found after a
@@ -267,32 +333,5 @@ fn exit(status: &WaitIdStatus) -> Exit {
     match status.terminating_signal() {
         Some(signal) => Exit::Signal(signal),
         None => Exit::Status(status.exit_status().unwrap_or(-1)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::process::ExitStatusExt;
-
-    use super::*;
-
-    /// Runs a script that stands still, with a guard that takes it for a process that is being started.
-    fn run_guarded(script: &str) -> std::process::ExitStatus {
-        let words = ["sh", "-c", script].map(|word| format!("{word}\0")).concat();
-        let guard = SpawnGuard::of(Some(words.into_bytes()));
-        let status = Command::new("sh").args(["-c", script]).status().unwrap();
-        drop(guard);
-        status
-    }
-
-    #[test]
-    fn a_start_that_stands_still_is_told_to_go_on() {
-        assert_eq!(run_guarded("kill -STOP $$; exit 7").code(), Some(7));
-    }
-
-    #[test]
-    fn one_that_stands_still_again_and_again_is_killed() {
-        let status = run_guarded("while :; do kill -STOP $$; done");
-        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()));
     }
 }

@@ -101,6 +101,11 @@ impl SlotLife {
         self.settings = settings;
     }
 
+    /// This worker ends by a signal, and gets no order.
+    pub fn end_by_signal(&mut self, generation: Generation) {
+        self.workers.end_by_signal(generation);
+    }
+
     /// The reactions to a fact. Facts of workers that are gone are ignored.
     pub fn on(&mut self, fact: Fact, now: Timestamp) -> Vec<Action> {
         let mut actions = match fact {
@@ -117,10 +122,6 @@ impl SlotLife {
             }
             Fact::Exited { generation, status, jitter } => {
                 self.exited(generation, status, jitter, now)
-            }
-            Fact::EndsBySignal(generation) => {
-                self.workers.end_by_signal(generation);
-                Vec::new()
             }
             Fact::Idle(generation) => ending::signal(&mut self.workers, generation),
             Fact::Time => self.time(now),

@@ -118,7 +118,7 @@ async fn attach(
     let drains = stats.is_drain_ordered();
     fleet.workers.watch(start, process, stats, member);
     if let Some(interface) = interface {
-        fleet.speaks(id, interface).await?;
+        fleet.note_interface(id, interface);
     }
     Ok(Some(Adopted { worker: id, is_ready, drains }))
 }

@@ -91,8 +91,8 @@ impl ClientCounts {
 /// The workers that don't count.
 fn counted(fleet: &Fleet) -> impl Iterator<Item = WorkerId> {
     let workers = fleet.workers.iter();
-    let counts = |interface| matches!(interface, Interface::Node | Interface::Listen);
-    workers.filter(move |(_, it)| it.interface.is_some_and(counts)).map(|(worker, _)| worker)
+    let counted = workers.filter(|(_, it)| it.interface.is_some_and(Interface::ends_by_signal));
+    counted.map(|(worker, _)| worker)
 }
 
 /// Notes the counts. A draining worker without clients is stopped.

@@ -186,7 +186,10 @@ impl Fleet {
             output: &self.output,
         };
         match launcher.start(worker, command).await? {
-            Ok(launched) => self.started(worker, launched).await,
+            Ok(launched) => {
+                self.started(worker, launched);
+                Ok(())
+            }
             // It has worked before and may work again: a deploy is replacing the program, say, or
             // clients have taken all descriptors for a moment.
             Err(error) if self.accepting => self.not_started(worker, &error).await,
@@ -194,18 +197,17 @@ impl Fleet {
         }
     }
 
-    async fn started(&mut self, worker: WorkerId, launched: Launched) -> Result<(), PoolError> {
+    fn started(&mut self, worker: WorkerId, launched: Launched) {
         let Launched { process, stats, interface, member } = launched;
         self.workers.watch(WorkerStart::now(worker), process, stats, member);
+        if let Some(interface) = interface {
+            self.note_interface(worker, interface);
+        }
         if self.state.is_stopping() {
             self.workers.note_stopping(worker);
         }
         self.history.stats.started(worker.slot);
         self.announce(worker, WorkerChange::Spawned);
-        match interface {
-            Some(interface) => self.speaks(worker, interface).await,
-            None => Ok(()),
-        }
     }
 
     async fn not_started(&mut self, worker: WorkerId, error: &PoolError) -> Result<(), PoolError> {
@@ -242,18 +244,15 @@ impl Fleet {
     }
 
     /// It is known what a worker speaks.
-    pub(super) async fn speaks(
-        &mut self,
-        worker: WorkerId,
-        interface: Interface,
-    ) -> Result<(), PoolError> {
+    pub(super) fn note_interface(&mut self, worker: WorkerId, interface: Interface) {
         self.hints.speaks(worker, interface);
         if let Some(running) = self.workers.get_mut(worker) {
             running.interface = Some(interface);
         }
-        match interface {
-            Interface::Native => Ok(()),
-            Interface::Node | Interface::Listen => self.on(worker.slot, Fact::EndsBySignal(worker.generation)).await,
+        if interface.ends_by_signal()
+            && let Some(slot) = self.slots.get_mut(worker.slot)
+        {
+            slot.life.end_by_signal(worker.generation);
         }
     }
 
@@ -275,7 +274,7 @@ impl Fleet {
             self.history.crashed(worker.slot, crash, &reason);
         }
         self.reap_orphans();
-        if running.interface == Some(Interface::Node) && status == Some(0) {
+        if running.interface.is_some_and(Interface::ends_by_signal) && status == Some(0) {
             // It has ended by itself, as programs do whose last client has gone: the last count was a moment before.
             running.note_clients(0);
         }

@@ -1,0 +1,112 @@
+//! The socket of a worker's notifications: a datagram socket with a name that nobody can guess.
+//!
+//! It is a file, as a service manager's is, since Puma and others take an abstract name for one and fail; an abstract
+//! name where no folder can be written to. Everybody may send: a message counts by its sender. The file is removed
+//! with the socket; that of a worker that has ended while there was no primary is left.
+
+use std::env;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use data_encoding::HEXLOWER;
+use rustix::fs::{Mode, chmod};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt,
+};
+use rustix::process::geteuid;
+
+use crate::handover::descriptors::WorkerPart;
+
+pub(super) const NOTIFY: WorkerPart = WorkerPart::Link("notify");
+
+/// The descriptors of a link of this dialect, beside the scoreboard.
+pub const PARTS: [WorkerPart; 1] = [NOTIFY];
+
+/// Everybody may send.
+const MODE: u32 = 0o666;
+
+/// The socket. Dropping it removes its file.
+#[derive(Debug)]
+pub(super) struct NotifySocket(Option<OwnedFd>);
+
+impl NotifySocket {
+    /// A new one, and its name for `NOTIFY_SOCKET`.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no memory or no descriptor left.
+    pub(super) fn create() -> io::Result<(Self, String)> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+        sockopt::set_socket_passcred(&socket, true)?;
+        let name = format!("sticky-lb-notify-{}", random()?);
+        for folder in folders() {
+            let path = folder.join(&name);
+            if let Some(text) = path.to_str()
+                && let Ok(address) = SocketAddrUnix::new(&path)
+                && bind(&socket, &address).is_ok()
+            {
+                // From here on, it is removed with the socket.
+                let socket = Self(Some(socket));
+                chmod(&path, Mode::from_raw_mode(MODE))?;
+                return Ok((socket, text.to_owned()));
+            }
+        }
+        bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+        Ok((Self(Some(socket)), format!("@{name}")))
+    }
+
+    /// The one of a primary before.
+    pub(super) fn adopt(socket: OwnedFd) -> Self {
+        Self(Some(socket))
+    }
+
+    /// For a successor: its file stays.
+    pub(super) fn into_descriptor(mut self) -> Option<OwnedFd> {
+        self.0.take()
+    }
+
+    /// The socket.
+    ///
+    /// # Errors
+    ///
+    /// If it was taken out, which nothing does that goes on.
+    pub(super) fn get(&self) -> Result<BorrowedFd<'_>, Errno> {
+        self.0.as_ref().map(AsFd::as_fd).ok_or(Errno::BADF)
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        let address = SocketAddrUnix::try_from(getsockname(self.get().ok()?).ok()?).ok()?;
+        let path = std::str::from_utf8(address.path_bytes()?).ok().map(PathBuf::from)?;
+        path.is_absolute().then_some(path)
+    }
+}
+
+impl Drop for NotifySocket {
+    fn drop(&mut self) {
+        if let Some(path) = self.path() {
+            // It may be gone already.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Where the file may be: a folder that the worker gets to, whatever user it becomes. Only root's workers become
+/// another.
+fn folders() -> impl Iterator<Item = PathBuf> {
+    let own = match geteuid().is_root() {
+        true => Some("/run".into()),
+        false => env::var_os("XDG_RUNTIME_DIR"),
+    };
+    let own = own.map(PathBuf::from).filter(|folder| folder.is_absolute());
+    own.into_iter().chain([env::temp_dir(), "/tmp".into()])
+}
+
+fn random() -> io::Result<String> {
+    let mut random = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    Ok(HEXLOWER.encode(&random))
+}
