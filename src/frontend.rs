@@ -21,6 +21,7 @@ mod session_targets;
 pub mod shared_counters;
 pub mod slot_table;
 pub mod snapshot;
+pub mod steering;
 
 pub mod measure {
     //! Counts and measures on the way: fixed in size, pure, and told the time.
