@@ -9,6 +9,7 @@ pub mod dispatcher;
 pub mod fallback;
 mod lines;
 pub mod listener;
+pub mod listener_group;
 pub mod memory;
 pub mod placement;
 pub mod poller;
