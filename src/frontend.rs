@@ -11,6 +11,7 @@ mod kernel_dispatch;
 pub mod keys;
 mod lines;
 pub mod listener;
+pub mod listener_group;
 pub mod memory;
 pub mod placement;
 pub mod poller;
@@ -23,6 +24,7 @@ mod session_targets;
 pub mod shared_counters;
 pub mod slot_table;
 pub mod snapshot;
+pub mod steering;
 
 pub mod measure {
     //! Counts and measures on the way: fixed in size, pure, and told the time.

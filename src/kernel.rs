@@ -594,7 +594,11 @@ pub enum TcpState {
 #[repr(C)]
 struct TcpInfo {
     state: u8,
-    _until_bytes_acked: [u8; 119],
+    _until_send_mss: [u8; 15],
+    send_mss: u32,
+    _receive_mss: u32,
+    unacknowledged: u32,
+    _until_bytes_acked: [u8; 92],
     bytes_acked: u64,
     bytes_received: u64,
     _until_notsent_bytes: [u8; 8],
@@ -603,24 +607,22 @@ struct TcpInfo {
     bytes_sent: u64,
 }
 
+const _: () = assert!(offset_of!(TcpInfo, send_mss) == 16);
+const _: () = assert!(offset_of!(TcpInfo, unacknowledged) == 24);
 const _: () = assert!(offset_of!(TcpInfo, bytes_acked) == 120);
 const _: () = assert!(offset_of!(TcpInfo, bytes_received) == 128);
 const _: () = assert!(offset_of!(TcpInfo, notsent_bytes) == 144);
 const _: () = assert!(offset_of!(TcpInfo, bytes_sent) == 200);
 
-/// Asks the kernel for a socket's counters (`TCP_INFO`).
-///
-/// # Errors
-///
-/// If it is no TCP socket, or the kernel is older than 4.19 and doesn't count what was sent.
-pub fn tcp_counters(socket: impl AsFd) -> io::Result<TcpCounters> {
+/// What the kernel knows of a socket (`TCP_INFO`).
+fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
     let mut info = MaybeUninit::<TcpInfo>::zeroed();
     let mut length = libc::socklen_t::try_from(size_of::<TcpInfo>()).unwrap_or(0);
     // SAFETY: the kernel writes at most `length` bytes, which is the size of `info`, and sets
     // `length` to what it wrote.
     let result = unsafe {
         libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
+            socket.as_raw_fd(),
             libc::IPPROTO_TCP,
             libc::TCP_INFO,
             info.as_mut_ptr().cast(),
@@ -634,7 +636,16 @@ pub fn tcp_counters(socket: impl AsFd) -> io::Result<TcpCounters> {
         return Err(io::ErrorKind::Unsupported.into());
     }
     // SAFETY: zeroed at first, so initialised whatever the kernel wrote; plain integers.
-    let info = unsafe { info.assume_init() };
+    Ok(unsafe { info.assume_init() })
+}
+
+/// Asks the kernel for a socket's counters (`TCP_INFO`).
+///
+/// # Errors
+///
+/// If it is no TCP socket, or the kernel is older than 4.19 and doesn't count what was sent.
+pub fn tcp_counters(socket: impl AsFd) -> io::Result<TcpCounters> {
+    let info = tcp_info(socket.as_fd())?;
     // Numbers of the states: net/tcp_states.h.
     let state = match info.state {
         1 => TcpState::Established,
@@ -644,6 +655,100 @@ pub fn tcp_counters(socket: impl AsFd) -> io::Result<TcpCounters> {
     let written = info.bytes_sent + u64::from(info.notsent_bytes);
     let (received, acknowledged) = (info.bytes_received, info.bytes_acked);
     Ok(TcpCounters { received, written, acknowledged, state })
+}
+
+/// Connections that wait to be accepted from a listening socket; none if it doesn't listen.
+///
+/// # Errors
+///
+/// As [`tcp_counters`].
+#[cfg(feature = "cli")]
+pub fn accept_queue(socket: impl AsFd) -> io::Result<Option<u32>> {
+    /// net/tcp_states.h.
+    const LISTENING: u8 = 10;
+    let info = tcp_info(socket.as_fd())?;
+    Ok((info.state == LISTENING).then_some(info.unacknowledged))
+}
+
+/// Bytes of the largest segment that an established connection sends; none before and after.
+///
+/// # Errors
+///
+/// As [`tcp_counters`].
+#[cfg(feature = "cli")]
+pub fn segment_size(socket: impl AsFd) -> io::Result<Option<u32>> {
+    let info = tcp_info(socket.as_fd())?;
+    Ok((info.state == 1).then_some(info.send_mss))
+}
+
+/// Lets clients of a listening socket send segments of at most so many bytes; 0 for as many as fit.
+///
+/// # Errors
+///
+/// If the kernel refuses.
+#[cfg(feature = "cli")]
+pub fn set_segment_size(socket: impl AsFd, bytes: u32) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt::TcpMaxSeg};
+    Ok(setsockopt(&socket, TcpMaxSeg, &bytes)?)
+}
+
+/// An instruction of classic BPF: `struct sock_filter` of linux/filter.h.
+#[cfg(feature = "cli")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instruction {
+    /// The operation.
+    pub code: u16,
+    /// Instructions to jump over if so.
+    pub jt: u8,
+    /// Instructions to jump over if not.
+    pub jf: u8,
+    /// The constant.
+    pub k: u32,
+}
+
+/// From now on the program picks the socket of the `SO_REUSEPORT` group for each connection, by its index. It
+/// replaces the program before at once, for all sockets of the group.
+///
+/// # Errors
+///
+/// If the kernel refuses: the socket isn't such a one, the program is malformed, or too long for
+/// `net.core.optmem_max`.
+#[cfg(feature = "cli")]
+pub fn attach_program(socket: impl AsFd, program: &[Instruction]) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt::AttachReusePortCbpf};
+    let filter = |instruction: &Instruction| {
+        let Instruction { code, jt, jf, k } = *instruction;
+        libc::sock_filter { code, jt, jf, k }
+    };
+    let mut filters: Vec<_> = program.iter().map(filter).collect();
+    let len = u16::try_from(filters.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // The kernel copies the instructions during the call, and they live until it is over.
+    let program = libc::sock_fprog { len, filter: filters.as_mut_ptr() };
+    Ok(setsockopt(&socket, AttachReusePortCbpf, &program)?)
+}
+
+/// Removes the program of the socket's group: the kernel spreads connections by addresses and ports again.
+///
+/// # Errors
+///
+/// If there is none.
+#[cfg(feature = "cli")]
+pub fn detach_program(socket: impl AsFd) -> io::Result<()> {
+    /// linux/socket.h; the C library doesn't have it.
+    const SO_DETACH_REUSEPORT_BPF: libc::c_int = 68;
+    let nothing: libc::c_int = 0;
+    let length = libc::socklen_t::try_from(size_of_val(&nothing)).unwrap_or(0);
+    // SAFETY: the kernel reads one int, and `nothing` is one.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_DETACH_REUSEPORT_BPF,
+            (&raw const nothing).cast(),
+            length,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// What was written to a socket and hasn't arrived (`SIOCOUTQ`): bytes that the peer of a TCP socket hasn't

@@ -15,6 +15,7 @@ use rustix::net::{
 };
 
 use crate::frontend::affinity::fold;
+use crate::frontend::steering::program::Family;
 use crate::handover::carry;
 use crate::handover::primary::ListenerSnapshot;
 
@@ -84,6 +85,15 @@ pub struct Listener {
     local: SocketAddr,
 }
 
+/// Whether others may listen at the same address.
+#[derive(Clone, Copy, Debug)]
+enum Sharing {
+    /// Nobody else may.
+    Alone,
+    /// Others of the same user may, for packets of that family.
+    Shared(Family),
+}
+
 /// One accepted connection.
 #[derive(Debug)]
 pub struct Accepted {
@@ -129,6 +139,83 @@ impl Listener {
         Self::listen_on(address, settings.backlog).map_err(|errno| ListenError::new(address, errno))
     }
 
+    /// As [`Self::bind`], but others of this process's user may listen at the same address, so that it can be the
+    /// first of a group. Without a host: on every address of `family`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::bind`].
+    pub fn bind_shared(settings: &ListenerSettings, family: Family) -> Result<Self, ListenError> {
+        let address = match &settings.host {
+            Some(host) => resolve(host, settings.port)?,
+            None if family == Family::V4 => (Ipv4Addr::UNSPECIFIED, settings.port).into(),
+            None => (Ipv6Addr::UNSPECIFIED, settings.port).into(),
+        };
+        let sharing = Sharing::Shared(family);
+        Self::bound(address, sharing)
+            .and_then(|socket| Self::listening(socket, settings.backlog))
+            .map_err(|errno| ListenError::new(address, errno))
+    }
+
+    /// Another socket that listens at the same address, with the same options. Both must be shared.
+    ///
+    /// # Errors
+    ///
+    /// If this one isn't shared, or the kernel refuses.
+    pub fn beside(&self, backlog: i32) -> io::Result<Self> {
+        if !self.is_shared()? {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "listener has no SO_REUSEPORT",
+            ));
+        }
+        let socket = Self::bound(self.local, Sharing::Shared(self.family()?))?;
+        Ok(Self::listening(socket, backlog)?)
+    }
+
+    /// Whether others may listen at the same address.
+    ///
+    /// # Errors
+    ///
+    /// If it is no socket.
+    pub fn is_shared(&self) -> io::Result<bool> {
+        Ok(sockopt::socket_reuseport(&self.socket)?)
+    }
+
+    /// The packets that it gets.
+    ///
+    /// # Errors
+    ///
+    /// If it is no such socket.
+    pub fn family(&self) -> io::Result<Family> {
+        Ok(match self.local {
+            SocketAddr::V4(_) => Family::V4,
+            SocketAddr::V6(_) if sockopt::ipv6_v6only(&self.socket)? => Family::V6,
+            SocketAddr::V6(_) => Family::Dual,
+        })
+    }
+
+    /// Sets its options and listens again, whatever another program has done to it by a copy. Its place in a group
+    /// stays if it still listens.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn renew(&self, backlog: i32) -> io::Result<()> {
+        rustix::io::ioctl_fionbio(&self.socket, true)?;
+        sockopt::set_tcp_nodelay(&self.socket, true)?;
+        Ok(listen(&self.socket, backlog)?)
+    }
+
+    /// The same socket once more.
+    ///
+    /// # Errors
+    ///
+    /// If no descriptor is left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { socket: self.socket.try_clone()?, local: self.local })
+    }
+
     /// Fails if [`Self::bind`] would, whatever listens there now: that may be the primary itself. Accepts
     /// nobody.
     ///
@@ -144,18 +231,26 @@ impl Listener {
     }
 
     fn listen_on(address: SocketAddr, backlog: i32) -> Result<Self, Errno> {
-        Self::listening(Self::bound(address)?, backlog)
+        Self::listening(Self::bound(address, Sharing::Alone)?, backlog)
     }
 
-    fn bound(address: SocketAddr) -> Result<OwnedFd, Errno> {
-        let (family, dual) = match address {
-            SocketAddr::V4(_) => (AddressFamily::INET, false),
-            SocketAddr::V6(v6) => (AddressFamily::INET6, v6.ip().is_unspecified()),
+    fn bound(address: SocketAddr, sharing: Sharing) -> Result<OwnedFd, Errno> {
+        let (family, dual) = match (address, sharing) {
+            (SocketAddr::V4(_), _) => (AddressFamily::INET, false),
+            (SocketAddr::V6(v6), Sharing::Alone) => {
+                (AddressFamily::INET6, v6.ip().is_unspecified())
+            }
+            (SocketAddr::V6(v6), Sharing::Shared(family)) => {
+                (AddressFamily::INET6, v6.ip().is_unspecified() && family == Family::Dual)
+            }
         };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(family, SocketType::STREAM, flags, None)?;
         // Otherwise a restart fails as long as connections of the last run linger in TIME_WAIT.
         sockopt::set_socket_reuseaddr(&socket, true)?;
+        if let Sharing::Shared(_) = sharing {
+            sockopt::set_socket_reuseport(&socket, true)?;
+        }
         if address.is_ipv6() {
             sockopt::set_ipv6_v6only(&socket, !dual)?;
         }
@@ -245,7 +340,7 @@ fn plain(address: SocketAddr) -> SocketAddr {
 }
 
 fn check_address(address: SocketAddr) -> Result<(), ListenError> {
-    match Listener::bound(address) {
+    match Listener::bound(address, Sharing::Alone) {
         Ok(_) | Err(Errno::ADDRINUSE) => Ok(()),
         Err(errno) => Err(ListenError::new(address, errno)),
     }
@@ -328,6 +423,20 @@ mod tests {
             assert_eq!(accepted.client, client.local_addr().unwrap());
             assert_eq!(sockopt::tcp_nodelay(&accepted.socket).unwrap(), nodelay);
         }
+    }
+
+    #[test]
+    fn others_listen_beside_a_shared_one_alone() {
+        for (family, host) in [(Family::V4, "0.0.0.0"), (Family::V6, "::"), (Family::Dual, "::")] {
+            let first = Listener::bind_shared(&settings(None), family).unwrap();
+            assert_eq!(first.local().ip(), host.parse::<IpAddr>().unwrap());
+            assert_eq!(first.family().unwrap(), family);
+            let second = first.beside(16).unwrap();
+            assert_eq!((second.local(), second.family().unwrap()), (first.local(), family));
+            assert!(sockopt::tcp_nodelay(&second).unwrap());
+        }
+        let alone = Listener::bind(&settings(Some("127.0.0.1"))).unwrap();
+        assert!(!alone.is_shared().unwrap() && alone.beside(16).is_err());
     }
 
     #[test]

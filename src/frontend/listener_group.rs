@@ -1,0 +1,555 @@
+//! The group of listening sockets of kernel dispatch: the kernel sends each client to the socket of its slot's worker.
+//!
+//! Owns the sockets, the *members*: a slot has several, and its old and new workers take turns. The front's own
+//! listener is the first of the group, where clients come while no slot can take any. The kernel knows members by their
+//! index, the order in which they began to listen. Another program that shuts a member down changes that order; the
+//! group notices by [`ListenerGroup::check`] and keeps its own account of the order exact.
+//!
+//! # Promises
+//!
+//! * No member is closed while the group lives: clients that wait in its queue stay there for the slot's next worker.
+//! * A switch from one worker to another is one system call, and every client comes before or after it.
+//! * A member is stored for a successor before the first worker gets it, by a name that says its slot and index.
+//! * A slot has at most [`MAX_MEMBERS_OF_SLOT`], all slots have at most [`MAX_MEMBERS`]: beyond that a worker gets none.
+//! * At most [`MAX_PROBES`] run at a time: beyond that none is begun.
+//!
+//! # Limits
+//!
+//! A worker that shuts its member down and listens again between two checks has changed the order unseen:
+//! [`ListenerGroup::doubt`] has it found out.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use rustix::net::sockopt;
+
+use crate::frontend::listener::{AcceptError, Listener};
+use crate::frontend::steering::KernelRanking;
+use crate::frontend::steering::program::{CompileError, Family, Pin, compile};
+use crate::handover::descriptors::{DescriptorKeeper, Descriptors};
+use crate::kernel::{self, Instruction};
+use crate::protocol::ids::{SlotId, Timestamp, WorkerId};
+
+mod connect;
+mod locate;
+mod name;
+
+use connect::Connection;
+use name::MemberName;
+
+/// Members of a slot, at most: workers that drain hold theirs until they end.
+pub const MAX_MEMBERS_OF_SLOT: usize = 8;
+
+/// Members of all slots, at most.
+pub const MAX_MEMBERS: usize = 480;
+
+/// Probes that run at a time, at most.
+pub const MAX_PROBES: usize = 16;
+
+/// Clients that one call of [`ListenerGroup::strays`] accepts, at most.
+const MAX_STRAYS: u64 = 1024;
+
+/// From when a probe is established on its side, until it waits at the member for sure.
+const SETTLE_TIME: Duration = Duration::from_millis(10);
+
+/// Why the group doesn't do as asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GroupError {
+    /// The front's listener can't be in a group.
+    #[error(
+        "listener at {0} cannot be shared: it was bound without SO_REUSEPORT, so bind it again"
+    )]
+    NotShared(SocketAddr),
+    /// A slot has too many members.
+    #[error(
+        "slot {0} has no listening socket left: workers that drain hold all {MAX_MEMBERS_OF_SLOT}; \
+         wait for one to end, or end it"
+    )]
+    SlotFull(SlotId),
+    /// The group has too many members.
+    #[error("no listening socket left: the group has {MAX_MEMBERS}; use fewer workers")]
+    Full,
+    /// The worker has no member.
+    #[error("worker {0:?} has no listening socket of the group")]
+    NoMember(WorkerId),
+    /// Too many probes run.
+    #[error("no probe begun: {MAX_PROBES} run; wait for one to end")]
+    Probes,
+    /// There is no program.
+    #[error("no program for the kernel")]
+    Compile(#[from] CompileError),
+    /// The kernel doesn't take the program.
+    #[error(
+        "the kernel refuses a program of {length} instructions: where it says that there is no memory, raise \
+         net.core.optmem_max"
+    )]
+    Attach {
+        /// Its length.
+        length: usize,
+        /// The kernel's error.
+        #[source]
+        source: io::Error,
+    },
+    /// The order couldn't be found out.
+    #[error(
+        "order of the listening sockets at {0} is unknown, since queues are full; it is tried again"
+    )]
+    Order(SocketAddr),
+    /// The kernel refuses a socket something.
+    #[error("cannot {what} of the group at {address}")]
+    Socket {
+        /// The deed.
+        what: &'static str,
+        /// The group's address.
+        address: SocketAddr,
+        /// The kernel's error.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A slot's listening socket.
+#[derive(Debug)]
+struct Member {
+    listener: Listener,
+    /// The kernel's name of the socket, the same in every process.
+    cookie: u64,
+    slot: SlotId,
+    holder: Option<WorkerId>,
+    /// When its last holder left it, as a number that grows.
+    left: u64,
+    /// Its name in the descriptor store.
+    stored: Option<MemberName>,
+}
+
+/// What the group knows of the order of its members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Known,
+    /// Several have gone, and nobody knows which one first.
+    Unknown,
+}
+
+/// How clients are steered.
+#[derive(Debug, Default)]
+struct Steered {
+    ranking: Option<KernelRanking>,
+    serving: Vec<(SlotId, WorkerId)>,
+    /// The program that is attached; empty if that is unknown.
+    program: Vec<Instruction>,
+}
+
+/// A connection of the group's own to a worker's member.
+#[derive(Debug)]
+struct Probe {
+    worker: WorkerId,
+    connection: Connection,
+    established: Option<Timestamp>,
+}
+
+/// The listening sockets of all slots.
+#[derive(Debug)]
+pub struct ListenerGroup {
+    first: Listener,
+    family: Family,
+    backlog: i32,
+    /// In the kernel's order, behind the first.
+    members: Vec<Member>,
+    order: Order,
+    steered: Steered,
+    probes: Vec<Probe>,
+    /// How often a worker has left a member.
+    leaves: u64,
+    keeper: Option<Box<dyn DescriptorKeeper>>,
+}
+
+impl ListenerGroup {
+    /// With the front's listener alone, which is shared ([`Listener::bind_shared`]) and listens already. Members
+    /// queue as many connections as `backlog` says.
+    ///
+    /// # Errors
+    ///
+    /// If the listener isn't shared, or no descriptor is left.
+    pub fn new(first: &Listener, backlog: i32) -> Result<Self, GroupError> {
+        let address = first.local();
+        let failed = |source| GroupError::Socket { what: "use the first socket", address, source };
+        if !first.is_shared().map_err(failed)? {
+            return Err(GroupError::NotShared(address));
+        }
+        Ok(Self {
+            family: first.family().map_err(failed)?,
+            first: first.try_clone().map_err(failed)?,
+            backlog,
+            members: Vec::new(),
+            order: Order::Known,
+            steered: Steered::default(),
+            probes: Vec::new(),
+            leaves: 0,
+            keeper: None,
+        })
+    }
+
+    /// The group of a primary before, by its descriptors' names. Members that are unusable, or of another address,
+    /// are left out. No worker holds any until [`Self::hold`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub fn adopt(
+        first: &Listener,
+        backlog: i32,
+        descriptors: &mut Descriptors,
+    ) -> Result<Self, GroupError> {
+        let mut group = Self::new(first, backlog)?;
+        let mut names: Vec<_> =
+            descriptors.iter().filter_map(|(name, _)| MemberName::parse(name)).collect();
+        names.sort_by_key(|name| name.index);
+        let mut seen = BTreeSet::new();
+        for name in names {
+            let Some(socket) = descriptors.take(&name.to_string()) else { continue };
+            let Ok(listener) = Listener::handed_over(socket) else { continue };
+            let Ok(cookie) = sockopt::socket_cookie(&listener) else { continue };
+            if listener.local() != group.first.local() {
+                tracing::warn!(%name, "listening socket of another address left out");
+                continue;
+            }
+            // A primary that ended in the middle of a change of names has left two for one socket.
+            if !seen.insert(cookie) || name.index != seen.len() {
+                group.order = Order::Unknown;
+            }
+            if group.place_of(cookie).is_none() {
+                let (slot, stored) = (name.slot, Some(name));
+                group.members.push(Member {
+                    listener,
+                    cookie,
+                    slot,
+                    holder: None,
+                    left: 0,
+                    stored,
+                });
+            }
+        }
+        Ok(group)
+    }
+
+    /// Stores its members for a successor after a crash from now on.
+    pub fn keep_in(&mut self, keeper: Box<dyn DescriptorKeeper>) {
+        self.keeper = Some(keeper);
+        self.store();
+    }
+
+    /// For a successor, with its members in `descriptors`. The first isn't among them: it is the front's.
+    pub fn into_descriptors(self, descriptors: &mut Descriptors) {
+        for (index, member) in (1..).zip(self.members) {
+            let name = MemberName { slot: member.slot, index, cookie: member.cookie };
+            descriptors.insert(name.to_string(), member.listener.into_socket());
+        }
+    }
+
+    /// A socket for a new worker of the slot, as it was at first: that of a worker that has left it, first of all one
+    /// where clients wait, then the one that was left last; else a new one.
+    ///
+    /// # Errors
+    ///
+    /// If workers hold as many as a slot may have, or the kernel refuses.
+    pub fn member(&mut self, worker: WorkerId) -> Result<BorrowedFd<'_>, GroupError> {
+        self.check()?;
+        let place = match self.place_held_by(worker).or_else(|| self.free_place(worker.slot)) {
+            Some(place) => place,
+            None => self.add(worker.slot)?,
+        };
+        let renewed = self.members[place].listener.renew(self.backlog);
+        renewed.map_err(|source| self.failed("listen again on a socket", source))?;
+        let member = &mut self.members[place];
+        member.holder = Some(worker);
+        Ok(member.listener.as_fd())
+    }
+
+    /// A worker of a primary before holds that socket. Returns false if it is none of the group.
+    pub fn hold(&mut self, worker: WorkerId, socket: BorrowedFd<'_>) -> bool {
+        sockopt::socket_cookie(socket).is_ok_and(|cookie| self.hold_by_cookie(worker, cookie))
+    }
+
+    /// As [`Self::hold`], by the kernel's name of the socket (`SO_COOKIE`).
+    pub fn hold_by_cookie(&mut self, worker: WorkerId, cookie: u64) -> bool {
+        let place = self.place_of(cookie);
+        let member = place.map(|place| &mut self.members[place]);
+        let Some(member) = member.filter(|member| member.slot == worker.slot) else { return false };
+        member.holder = Some(worker);
+        true
+    }
+
+    /// The workers that hold members, and the kernel's name of each one's socket.
+    pub fn holders(&self) -> impl Iterator<Item = (WorkerId, u64)> {
+        self.members.iter().filter_map(|member| Some((member.holder?, member.cookie)))
+    }
+
+    /// A worker has ended. Its member stays for the next one, with the clients that wait there.
+    pub fn gone(&mut self, worker: WorkerId) {
+        self.probes.retain(|probe| probe.worker != worker);
+        if let Some(place) = self.place_held_by(worker) {
+            self.leaves += 1;
+            let member = &mut self.members[place];
+            (member.holder, member.left) = (None, self.leaves);
+        }
+    }
+
+    /// Looks whether all members still listen, has those listen again that don't, and returns how many those were. The
+    /// program that is attached stays wrong until [`Self::steer`].
+    ///
+    /// # Errors
+    ///
+    /// If a member can't listen any more: it is given up then, and its worker has none.
+    pub fn check(&mut self) -> Result<usize, GroupError> {
+        let is_down =
+            |member: &Member| !matches!(kernel::accept_queue(&member.listener), Ok(Some(_)));
+        let down = (0..self.members.len()).rev().filter(|place| is_down(&self.members[*place]));
+        let down: Vec<_> = down.collect();
+        let count = down.len();
+        if count > 1 {
+            // In another order, others would have taken the empty places.
+            self.order = Order::Unknown;
+        }
+        // The last one takes the place of the one that goes.
+        let down: Vec<_> = down.into_iter().map(|place| self.members.swap_remove(place)).collect();
+        let mut failure = None;
+        for member in down {
+            match member.listener.renew(self.backlog) {
+                Ok(()) => self.members.push(member),
+                Err(source) => {
+                    failure = Some(source);
+                    if let (Some(keeper), Some(name)) = (&self.keeper, member.stored) {
+                        keeper.remove(&name.to_string());
+                    }
+                }
+            }
+        }
+        self.store();
+        if count > 0 {
+            tracing::warn!(count, "listening sockets that a worker shut down listen again");
+        }
+        failure.map_or(Ok(count), |source| Err(self.failed("listen again on a socket", source)))
+    }
+
+    /// The order of members may have changed unseen: the next [`Self::steer`] finds it out, by connections of its own
+    /// to all of them.
+    pub fn doubt(&mut self) {
+        self.order = Order::Unknown;
+    }
+
+    /// Has the kernel send clients to these workers from now on, each slot's to the member of its worker; slots that
+    /// aren't among them, or whose worker has none, are passed over by ranking. Returns whether that is a change.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses; all stays as it is then.
+    pub fn steer(
+        &mut self,
+        serving: &[(SlotId, WorkerId)],
+        ranking: &KernelRanking,
+    ) -> Result<bool, GroupError> {
+        serving.clone_into(&mut self.steered.serving);
+        if self.steered.ranking.as_ref() != Some(ranking) {
+            self.steered.ranking = Some(ranking.clone());
+        }
+        self.check()?;
+        if self.order == Order::Unknown {
+            locate::locate(self)?;
+        }
+        self.attach(&[])
+    }
+
+    /// Whether the kernel sends clients to the slot: one that serves, and whose worker has a member.
+    #[must_use]
+    pub fn steers(&self, slot: SlotId) -> bool {
+        self.targets().iter().any(|(target, _)| *target == slot)
+    }
+
+    /// Begins a connection of the group's own to the worker's member, past all clients and whether or not it serves. It
+    /// takes the place of one that has begun.
+    ///
+    /// # Errors
+    ///
+    /// If the worker has no member, too many run, or the kernel refuses.
+    pub fn probe(&mut self, worker: WorkerId) -> Result<(), GroupError> {
+        self.check()?;
+        self.probes.retain(|probe| probe.worker != worker);
+        if self.place_held_by(worker).is_none() {
+            return Err(GroupError::NoMember(worker));
+        }
+        if self.probes.len() >= MAX_PROBES {
+            return Err(GroupError::Probes);
+        }
+        if self.order == Order::Unknown {
+            locate::locate(self)?;
+        }
+        let connection = self.connection()?;
+        self.probes.push(Probe { worker, connection, established: None });
+        // Now the program knows its port.
+        let begun = self.attach(&[]).and_then(|_| {
+            let probe = self.probes.last().map_or(Ok(()), |probe| probe.connection.connect());
+            probe.map_err(|source| self.failed("connect to a socket", source))
+        });
+        if begun.is_err() {
+            self.probes.pop();
+        }
+        begun
+    }
+
+    /// Whether the worker has accepted its probe, and all that waited before it. The probe ends then.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses the program without the probe.
+    pub fn probed(&mut self, worker: WorkerId, now: Timestamp) -> Result<bool, GroupError> {
+        let queued = self.queued(worker);
+        let Some(probe) = self.probes.iter_mut().find(|probe| probe.worker == worker) else {
+            return Ok(false);
+        };
+        if probe.established.is_none() && probe.connection.is_established() {
+            probe.established = Some(now);
+        }
+        // It is established here a moment before it waits there.
+        let settled = probe.established.is_some_and(|since| now.since(since) >= SETTLE_TIME);
+        let accepted = settled && queued == Some(0);
+        if accepted {
+            self.probes.retain(|probe| probe.worker != worker);
+            self.attach(&[])?;
+        }
+        Ok(accepted)
+    }
+
+    /// Connections that wait for the worker to accept them; none if it has no member that listens.
+    #[must_use]
+    pub fn queued(&self, worker: WorkerId) -> Option<u32> {
+        let place = self.place_held_by(worker)?;
+        kernel::accept_queue(&self.members[place].listener).ok().flatten()
+    }
+
+    /// Accepts and closes what came late to members that no worker holds, of slots that another worker serves, and
+    /// returns how many clients that has cost. Accepts a bounded number: the rest waits for the next call.
+    pub fn strays(&mut self) -> u64 {
+        let served = |slot| self.steered.serving.iter().any(|(serving, _)| *serving == slot);
+        let abandoned = |member: &&Member| member.holder.is_none() && served(member.slot);
+        let mut lost = 0;
+        for member in self.members.iter().filter(abandoned) {
+            while lost < MAX_STRAYS {
+                match member.listener.accept() {
+                    Ok(accepted) => {
+                        kernel::close(accepted.socket);
+                        lost += 1;
+                    }
+                    Err(AcceptError::Skip(_)) => {}
+                    Err(_) => break,
+                }
+            }
+        }
+        lost
+    }
+
+    /// Each slot that can take clients, and the index of its socket.
+    fn targets(&self) -> Vec<(SlotId, u16)> {
+        let index = |(slot, worker): &(SlotId, WorkerId)| {
+            let place = self.place_held_by(*worker)?;
+            (self.members[place].slot == *slot).then_some((*slot, index_at(place)))
+        };
+        self.steered.serving.iter().filter_map(index).collect()
+    }
+
+    /// Attaches the program of now, with these pins beside those of the probes, unless it is attached already.
+    fn attach(&mut self, pins: &[Pin]) -> Result<bool, GroupError> {
+        let Some(ranking) = &self.steered.ranking else { return Ok(false) };
+        let pinned = |probe: &Probe| {
+            let index = index_at(self.place_held_by(probe.worker)?);
+            Some(Pin { source: probe.connection.source(), index })
+        };
+        let pins: Vec<_> =
+            self.probes.iter().filter_map(pinned).chain(pins.iter().copied()).collect();
+        let program = compile(ranking, &self.targets(), &pins, self.family)?;
+        if program == self.steered.program {
+            return Ok(false);
+        }
+        let length = program.len();
+        kernel::attach_program(&self.first, &program)
+            .map_err(|source| GroupError::Attach { length, source })?;
+        self.steered.program = program;
+        Ok(true)
+    }
+
+    /// A connection of its own, not begun.
+    fn connection(&self) -> Result<Connection, GroupError> {
+        Connection::to(self.first.local(), self.family)
+            .map_err(|source| self.failed("make a connection to a socket", source))
+    }
+
+    /// A new member, at the end.
+    fn add(&mut self, slot: SlotId) -> Result<usize, GroupError> {
+        if self.members.iter().filter(|member| member.slot == slot).count() >= MAX_MEMBERS_OF_SLOT {
+            return Err(GroupError::SlotFull(slot));
+        }
+        if self.members.len() >= MAX_MEMBERS {
+            return Err(GroupError::Full);
+        }
+        let made = self.first.beside(self.backlog).and_then(|listener| {
+            let cookie = sockopt::socket_cookie(&listener)?;
+            Ok(Member { listener, cookie, slot, holder: None, left: 0, stored: None })
+        });
+        let member = made.map_err(|source| self.failed("make a socket", source))?;
+        self.members.push(member);
+        self.store();
+        Ok(self.members.len() - 1)
+    }
+
+    fn free_place(&self, slot: SlotId) -> Option<usize> {
+        let is_free = |place: &usize| {
+            let member = &self.members[*place];
+            member.slot == slot && member.holder.is_none()
+        };
+        (0..self.members.len()).filter(is_free).max_by_key(|place| {
+            let member = &self.members[*place];
+            let queue = kernel::accept_queue(&member.listener).ok().flatten();
+            (queue.is_some_and(|queued| queued > 0), member.left)
+        })
+    }
+
+    fn place_held_by(&self, worker: WorkerId) -> Option<usize> {
+        self.members.iter().position(|member| member.holder == Some(worker))
+    }
+
+    fn place_of(&self, cookie: u64) -> Option<usize> {
+        self.members.iter().position(|member| member.cookie == cookie)
+    }
+
+    /// Gives each member the name of its place in the store. The new one first: a primary that ends in between leaves
+    /// both.
+    fn store(&mut self) {
+        let Some(keeper) = &self.keeper else { return };
+        for (index, member) in (1..).zip(&mut self.members) {
+            let name = MemberName { slot: member.slot, index, cookie: member.cookie };
+            if member.stored == Some(name) {
+                continue;
+            }
+            keeper.keep(&name.to_string(), member.listener.as_fd());
+            if let Some(before) = member.stored.replace(name) {
+                keeper.remove(&before.to_string());
+            }
+        }
+    }
+
+    fn failed(&self, what: &'static str, source: io::Error) -> GroupError {
+        GroupError::Socket { what, address: self.first.local(), source }
+    }
+}
+
+/// The kernel's index of the member at that place: the front's own listener is the first.
+fn index_at(place: usize) -> u16 {
+    // There are far fewer.
+    u16::try_from(place + 1).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;
