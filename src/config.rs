@@ -8,6 +8,7 @@ use crate::control::settings::{AdminSettings, ControlSettings};
 use crate::frontend::affinity::{DigestKind, Prefixes};
 use crate::frontend::listener::ListenerSettings;
 use crate::frontend::router::RouterSettings;
+use crate::frontend::steering::program::Family;
 use crate::frontend::slot_table::SlotSettings;
 use crate::link::interface::{Dispatch, InterfaceChoice};
 use crate::link::node::settings::NodeSettings;
@@ -63,6 +64,8 @@ pub struct Config {
 pub struct FrontendConfig {
     /// Who picks the worker of a client.
     pub dispatch: Dispatch,
+    /// The packets that workers' listening sockets get, where no host is given.
+    pub family: Family,
     /// Affinity keys.
     pub affinity: AffinitySettings,
     /// Placement of connections on slots.

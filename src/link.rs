@@ -230,7 +230,8 @@ impl Link {
     ) -> Result<Self, RestoreError> {
         let has = |part: WorkerPart| descriptors.contains(&part.name(worker));
         if has(listen::PARTS[0]) {
-            return listen::adopt(worker, descriptors).map(Self::Listen);
+            let waits_for_word = facts.node.wait_ready;
+            return listen::adopt(worker, descriptors, waits_for_word).map(Self::Listen);
         }
         let (has_native, has_node) = (has(native::PARTS[0]), has(node::PARTS[0]));
         if !has_node {
@@ -519,11 +520,19 @@ impl Link {
         }
     }
 
-    /// Notes that the worker takes connections, of which the primary's own probe has assured itself; whether that is
-    /// news. Only of a worker that accepts its clients itself: others say it.
-    pub fn note_ready(&mut self) -> bool {
+    /// Whether its worker is ready but for a connection that shows it: one that accepts its clients itself.
+    #[must_use]
+    pub fn awaits_probe(&self) -> bool {
         match self {
-            Self::Listen(listen) => listen.note_ready(),
+            Self::Listen(listen) => listen.awaits_probe(),
+            _ => false,
+        }
+    }
+
+    /// Notes that its worker has accepted a connection of the primary's own; whether that is news.
+    pub fn note_attached(&mut self) -> bool {
+        match self {
+            Self::Listen(listen) => listen.note_attached(),
             _ => false,
         }
     }

@@ -25,6 +25,7 @@ use crate::control::socket::SocketError;
 use crate::control::token_file::TokenError;
 use crate::error::chain;
 use crate::frontend::keys::ClientKeys;
+use crate::frontend::listener_group::GroupError;
 use crate::frontend::dispatcher::DispatchError;
 use crate::frontend::listener::ListenError;
 use crate::frontend::query::queries;
@@ -107,6 +108,9 @@ pub enum PrimaryError {
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Workers can have no listening sockets of their own.
+    #[error(transparent)]
+    Group(#[from] GroupError),
     /// The frontend ended.
     #[error("frontend ended")]
     Frontend(#[source] DispatchError),
@@ -308,6 +312,7 @@ impl Primary {
         let mut before = self.frontend;
         if let Some(store) = &store {
             before.keep_ports_in(Box::new(store.clone()));
+            before.keep_group_in(Box::new(store.clone()));
         }
         let frontend = frontend::start(before, &config, slots, commands, queries)
             .map_err(start("start the frontend's thread"))?;

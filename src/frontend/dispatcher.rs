@@ -307,17 +307,20 @@ impl Dispatcher {
     /// What the kernel does with clients follows the slots.
     fn steer(&mut self) {
         let Some(kernel) = &mut self.kernel else { return };
-        let Found { ready, lost } = kernel.run_due(self.now);
+        let Found { accepting, lost } = kernel.run_due(self.now);
         let (router, slots) = self.routing.router();
         if let Some(ranking) = router.kernel_ranking() {
             kernel.steer(slots, ranking);
         }
         self.routing.count_late(lost);
-        for worker in ready {
+        for worker in accepting {
             let link = self.routing.slots().any_link(worker);
-            if link.is_some_and(Link::note_attached) {
-                self.commands.send_event(worker, SlotEventKind::Ready);
-            }
+            let kind = match link.is_some_and(Link::note_attached) {
+                true => SlotEventKind::Ready,
+                // It was asked whether it still does.
+                false => SlotEventKind::Pong { overdue: false },
+            };
+            self.commands.send_event(worker, kind);
         }
     }
 
@@ -679,6 +682,10 @@ impl Dispatcher {
             // A worker whose link is full has more to do than to answer, and doesn't.
             let _ = link.ping();
             return;
+        }
+        if let Some(kernel) = &mut self.kernel {
+            // A connection that waits behind all clients' is accepted if its loop turns.
+            return kernel.expect(worker, self.now);
         }
         let overdue = self.routing.slots().is_overdue(worker, self.now);
         self.commands.send_event(worker, SlotEventKind::Pong { overdue });

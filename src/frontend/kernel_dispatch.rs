@@ -4,6 +4,7 @@
 //! [`ListenerGroup`]'s. Nothing here is in a client's way.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use crate::frontend::listener_group::{GroupError, ListenerGroup};
@@ -35,8 +36,8 @@ pub(super) struct KernelDispatch {
 /// What a look has found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// These take connections.
-    pub(super) ready: Vec<WorkerId>,
+    /// These have taken a connection of the primary's own.
+    pub(super) accepting: Vec<WorkerId>,
     /// So many clients came too late, to a socket whose worker had ended, and were closed.
     pub(super) lost: u64,
 }
@@ -71,7 +72,6 @@ impl KernelDispatch {
 
     /// A worker with that socket was attached.
     pub(super) fn attached(&mut self, worker: WorkerId, member: &GroupMember) {
-        use std::os::fd::AsFd;
         if !self.group.hold(worker, member.socket.as_fd()) {
             tracing::warn!(
                 slot = worker.slot.0,
@@ -81,7 +81,7 @@ impl KernelDispatch {
         }
     }
 
-    /// Whether the worker takes connections is to be found out.
+    /// Whether the worker takes connections is to be found out, at first or once more.
     pub(super) fn expect(&mut self, worker: WorkerId, now: Timestamp) {
         if !self.probed.iter().any(|(probed, _)| *probed == worker) {
             self.probed.push((worker, false));
@@ -95,11 +95,6 @@ impl KernelDispatch {
         self.group.gone(worker);
     }
 
-    /// Connections that wait until the worker accepts them.
-    pub(super) fn queued(&self, worker: WorkerId) -> u64 {
-        self.group.queued(worker).unwrap_or(0).into()
-    }
-
     /// When something is to be done.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         self.next_probe.into_iter().chain([self.next_check]).min()
@@ -109,7 +104,7 @@ impl KernelDispatch {
     pub(super) fn run_due(&mut self, now: Timestamp) -> Found {
         let mut found = Found::default();
         if self.next_probe.take_if(|at| now >= *at).is_some() {
-            found.ready = self.look_at_probes(now);
+            found.accepting = self.look_at_probes(now);
             self.next_probe = (!self.probed.is_empty()).then(|| now + PROBE_INTERVAL);
         }
         if now >= self.next_check {

@@ -363,6 +363,12 @@ impl ListenerGroup {
         self.attach(&[])
     }
 
+    /// Whether clients are ranked otherwise than by this.
+    #[must_use]
+    pub fn is_ranked_otherwise(&self, ranking: &KernelRanking) -> bool {
+        self.steered.ranking.as_ref() != Some(ranking)
+    }
+
     /// Whether the kernel sends clients to the slot: one that serves, and whose worker has a member.
     #[must_use]
     pub fn steers(&self, slot: SlotId) -> bool {

@@ -17,8 +17,8 @@ pub enum LinkSnapshot {
     Native(Box<ChannelSnapshot>),
     /// Of Node's.
     Node(Box<NodeChannelSnapshot>),
-    /// Of a worker that accepts its clients itself: all that is known of it is in its scoreboard.
-    Listen,
+    /// Of a worker that accepts its clients itself: all else that is known of it is in its scoreboard.
+    Listen { waits_for_word: bool },
     /// Of a worker that has said nothing yet.
     Undecided(Box<ChannelSnapshot>, Box<NodeChannelSnapshot>),
 }

@@ -38,8 +38,9 @@ pub fn into_snapshot(
             Some(LinkSnapshot::Node(Box::new(snapshot)))
         }
         Link::Listen(link) => {
+            let waits_for_word = link.waits_for_word();
             link.into_descriptors(worker, descriptors);
-            Some(LinkSnapshot::Listen)
+            Some(LinkSnapshot::Listen { waits_for_word })
         }
         Link::Undecided(mut link) => {
             let (native, node) = link.take()?;
@@ -67,7 +68,9 @@ pub fn restore(
         LinkSnapshot::Node(snapshot) => {
             node::snapshot::restore(*snapshot, worker, descriptors).map(Link::from)
         }
-        LinkSnapshot::Listen => listen::adopt(worker, descriptors).map(Link::Listen),
+        LinkSnapshot::Listen { waits_for_word } => {
+            listen::adopt(worker, descriptors, waits_for_word).map(Link::Listen)
+        }
         LinkSnapshot::Undecided(native, node) => {
             let page = copy_of_page(worker, descriptors)?;
             let native = channel::restore(*native, worker, descriptors)?;

@@ -64,6 +64,9 @@ fn first(
 ) -> Result<Primary, PrimaryError> {
     let opened_by = passed.is_none().then(|| config.listener.snapshot());
     let listener = match passed {
+        None if config.frontend.dispatch.is_by_listeners() => {
+            Listener::bind_shared(&config.listener, config.frontend.family)?
+        }
         None => Listener::bind(&config.listener)?,
         Some(socket) => {
             let listener = Listener::inherited(socket, config.listener.backlog)?;
@@ -99,7 +102,10 @@ fn first(
         dispatch: config.frontend.dispatch.snapshot(),
         listener: opened_by,
     };
-    let frontend = FrontendHandover::from(listener).with_page(page);
+    let mut frontend = FrontendHandover::from(listener).with_page(page);
+    if config.frontend.dispatch.is_by_listeners() {
+        frontend = frontend.with_group(config.listener.backlog)?;
+    }
     let pool = PoolStart::New;
     let parts = Parts {
         frontend,
@@ -134,6 +140,10 @@ fn successor(
     }
     let mut left = handover.endpoints;
     let (events, counter) = (left.take(EVENTS), left.take(COUNTER));
+    let frontend = match config.frontend.dispatch.is_by_listeners() {
+        true => frontend.with_group_of(config.listener.backlog, &mut left)?,
+        false => frontend,
+    };
     let endpoints = Endpoints::open(&mut config, address.port(), Some((&snapshot, &mut left)))?;
     let pool = PoolStart::Resumed(Box::new(pool), workers, after);
     let parts = Parts { frontend, address, pool, endpoints, snapshot, journals, events, counter };

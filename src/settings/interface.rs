@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use rustix::process::Signal;
 
 use crate::bus::rules::Rule;
+use crate::frontend::steering::program::Family;
 use crate::link::interface::{Dispatch, Interface, InterfaceChoice};
 use crate::link::node::settings::{HandOverBy, NodeSettings, TicketKeys};
 use crate::settings::problems::Problems;
@@ -29,6 +30,11 @@ pub struct InterfaceArgs {
     /// with it. `os`: the kernel as it likes, and clients don't stick [default: primary, for listen workers kernel].
     #[arg(long, value_enum, value_name = "NAME")]
     pub dispatch: Option<DispatchArg>,
+    /// Listen on these addresses where workers have listening sockets of their own and no host is given. `ipv4`: programs
+    /// see their clients' addresses as they are. `dual`: IPv6, too; most programs see IPv4 addresses as IPv6 then, some
+    /// garbage.
+    #[arg(long, value_enum, value_name = "NAME", default_value = "ipv4")]
+    pub listen_family: FamilyArg,
     /// Hand connections to Node workers as a message of the program's own: `sticky-session`, `sticky-balance`,
     /// `socket.io`, any text, or an object in JSON [default: to the server that listens on the port].
     #[arg(long, value_name = "MESSAGE")]
@@ -72,6 +78,24 @@ pub enum DispatchArg {
     Kernel,
     /// The kernel, as it likes.
     Os,
+}
+
+/// Addresses to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FamilyArg {
+    /// Those of IPv4.
+    Ipv4,
+    /// Those of IPv6 and IPv4, by one socket.
+    Dual,
+}
+
+impl From<FamilyArg> for Family {
+    fn from(arg: FamilyArg) -> Self {
+        match arg {
+            FamilyArg::Ipv4 => Self::V4,
+            FamilyArg::Dual => Self::Dual,
+        }
+    }
 }
 
 impl InterfaceArgs {

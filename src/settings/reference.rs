@@ -11,7 +11,7 @@ pub(super) const FIRST_GROUP: &str = "General";
 const DEFAULT: &str = "[default: ";
 
 /// A value for each setting, in the syntax of a file, that differs from the default.
-const EXAMPLES: [(&str, &str); 92] = [
+const EXAMPLES: [(&str, &str); 94] = [
     ("name", "\"shop\""),
     ("workers", "8"),
     ("port", "8080"),
@@ -43,6 +43,7 @@ const EXAMPLES: [(&str, &str); 92] = [
     ("node_message", "\"socket.io\""),
     ("stop_signal", "\"TERM\""),
     ("dispatch", "\"kernel\""),
+    ("listen_family", "\"dual\""),
     ("shutdown_with_message", "true"),
     ("drain", "\"close\""),
     ("drain_timeout", "\"1h\""),

@@ -52,6 +52,7 @@ pub(super) fn resolve(
         listener: table.general.listener(),
         frontend: FrontendConfig {
             dispatch,
+            family: table.interface.listen_family.into(),
             affinity: table.placement.affinity(user.as_ref(), before, problems),
             router: table.placement.router(dispatch, count, max, problems),
             slots: table.hand_off.slots(),

@@ -39,6 +39,8 @@ pub struct Channel {
     board: Scoreboard,
     /// The memory of the scoreboard.
     page: OwnedFd,
+    /// It is ready only when it says so.
+    waits_for_word: bool,
     nothing: InFlight,
 }
 
@@ -50,14 +52,13 @@ pub struct Channel {
 pub(in crate::link) fn start(facts: &WorkerFacts) -> io::Result<(Channel, Inherit)> {
     let (notify, name) = NotifySocket::create()?;
     let (board, page) = Scoreboard::create()?;
-    // There is no hello: it is attached from the start.
-    board.set_flag(SharedFlag::Hello);
     let mut inherit = Inherit::default();
     inherit.set("NOTIFY_SOCKET", name);
     if let Some(cell) = Scoreboard::open(page.as_fd())?.into_cell(Counter::Process) {
         inherit.note_pid_in(cell);
     }
-    Ok((Channel { notify, board, page, nothing: InFlight::new(0) }, inherit))
+    let waits_for_word = facts.node.wait_ready;
+    Ok((Channel { notify, board, page, waits_for_word, nothing: InFlight::new(0) }, inherit))
 }
 
 /// The channel of a worker whose primary was another one, from the descriptors that it has left.
@@ -68,12 +69,13 @@ pub(in crate::link) fn start(facts: &WorkerFacts) -> io::Result<(Channel, Inheri
 pub(in crate::link) fn adopt(
     worker: WorkerId,
     descriptors: &mut Descriptors,
+    waits_for_word: bool,
 ) -> Result<Channel, RestoreError> {
     let notify = NotifySocket::adopt(descriptors.require(&NOTIFY.name(worker))?);
     let page = descriptors.require(&PAGE.name(worker))?;
     let unusable = |source| RestoreError::Unusable { name: PAGE.name(worker), source };
     let board = Scoreboard::adopt(&page).map_err(unusable)?;
-    Ok(Channel { notify, board, page, nothing: InFlight::new(0) })
+    Ok(Channel { notify, board, page, waits_for_word, nothing: InFlight::new(0) })
 }
 
 impl Channel {
@@ -90,11 +92,25 @@ impl Channel {
         self.page.as_fd()
     }
 
+    /// Whether it is ready only when it says so.
+    pub(in crate::link) fn waits_for_word(&self) -> bool {
+        self.waits_for_word
+    }
+
+    /// Whether it has to show that it takes connections: it may be ready, and hasn't yet.
+    pub(in crate::link) fn awaits_probe(&self) -> bool {
+        !self.is_attached() && (self.has_said_ready() || !self.waits_for_word)
+    }
+
     /// Notes that the worker takes connections; whether that is news.
-    pub(in crate::link) fn note_ready(&mut self) -> bool {
-        let is_news = !self.is_ready();
-        self.board.set_flag(SharedFlag::Ready);
+    pub(in crate::link) fn note_attached(&mut self) -> bool {
+        let is_news = !self.is_attached();
+        self.board.set_flag(SharedFlag::Hello);
         is_news
+    }
+
+    fn has_said_ready(&self) -> bool {
+        self.board.has_flag(SharedFlag::Ready)
     }
 
     /// Whether a process is the worker's or belongs to it.
@@ -104,8 +120,9 @@ impl Channel {
     }
 
     fn handle(&mut self, message: &[u8], Datagram { cut, sender, .. }: Datagram) -> LinkEvent {
-        let is_first = !self.is_ready() && !cut && says_ready(message);
-        if is_first && self.is_workers(sender) && self.note_ready() {
+        let is_first = !self.has_said_ready() && !cut && says_ready(message);
+        if is_first && self.is_workers(sender) {
+            self.board.set_flag(SharedFlag::Ready);
             return LinkEvent::Ready;
         }
         SessionEvent::Ignored.into()
@@ -133,13 +150,13 @@ impl Dialect for Channel {
         &mut self.nothing
     }
 
-    /// It is, from the start; but that it was started doesn't make it ready.
+    /// It has taken a connection of the primary's own.
     fn is_attached(&self) -> bool {
-        self.is_ready()
+        self.board.has_flag(SharedFlag::Hello)
     }
 
     fn is_ready(&self) -> bool {
-        self.board.has_flag(SharedFlag::Ready)
+        self.is_attached() && (self.has_said_ready() || !self.waits_for_word)
     }
 
     fn established(&self) -> u64 {

@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::kernel;
 use crate::link::GroupMember;
 use crate::link::interface::Interface;
 use crate::link::seam::WorkerId;
@@ -50,7 +51,7 @@ pub(super) struct Running {
     /// So often in a row it was seen without clients while it drains.
     pub(super) empty_looks: u8,
     /// Its listening socket, if it has one of its own.
-    pub(super) member: Option<GroupMember>,
+    member: Option<GroupMember>,
     stats: StatsSource,
     /// Bytes, read as it became ready.
     memory_at_start: Arc<OnceLock<u64>>,
@@ -78,6 +79,12 @@ impl Running {
     /// Whether it has ever attached.
     pub(super) fn has_attached(&self) -> bool {
         self.stats.has_attached()
+    }
+
+    /// Connections that wait until it accepts them, if it has a listening socket of its own.
+    pub(super) fn queued(&self) -> u32 {
+        let queue = |member: &GroupMember| kernel::accept_queue(&member.socket).ok().flatten();
+        self.member.as_ref().and_then(queue).unwrap_or(0)
     }
 
     /// Notes how many clients the worker has, which it doesn't say itself.
