@@ -2,6 +2,7 @@
 
 import argparse
 import concurrent.futures
+import contextlib
 import http.client
 import json
 import os
@@ -203,7 +204,7 @@ class Cell:
         for slot, pid in sorted(self.front.serving().items()):
             mine = [address for address, its in self.slots.items() if its == str(slot)][:AFTER_A_KILL // 2]
             others = [address for address, its in self.slots.items() if its != str(slot)][:AFTER_A_KILL // 2]
-            os.kill(pid, signal.SIGKILL)
+            self.kill_worker(pid)
             more, wrong = self.check(mine + others, may_move=not self.app.waits)
             answered += more
             reasons += [f"slot {slot}: {reason}" for reason in wrong]
@@ -212,6 +213,14 @@ class Cell:
             self.front.wait_until_serving()
         more, wrong = self.check(addresses())
         self.conclude("kills", answered + more, reasons + wrong)
+
+    def kill_worker(self, pid):
+        """The worker alone, or all that it has started, where what they have accepted dies with them."""
+        if self.app.waits:
+            os.kill(pid, signal.SIGKILL)
+            return
+        os.killpg(pid, signal.SIGKILL)
+        eventually("the end of a worker", lambda: not alive_in_group(pid))
 
     def unnoticed(self, column, act, is_done):
         """What neither workers nor open connections may notice."""
@@ -336,6 +345,18 @@ class Cell:
         finally:
             front.stop()
         self.figures["tutorial"] = {"restarts": restarts} | counts(seen)
+
+
+def alive_in_group(group):
+    """Processes of a group that can still accept clients."""
+    found = []
+    for entry in os.scandir("/proc"):
+        with contextlib.suppress(OSError, ValueError):
+            if os.getpgid(int(entry.name)) == group:
+                with open(f"/proc/{entry.name}/stat") as stat:
+                    state = stat.read().rsplit(") ", 1)[1][0]
+                found += [entry.name] if state not in "ZX" else []
+    return found
 
 
 def counts(seen):

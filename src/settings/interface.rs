@@ -13,7 +13,7 @@ use crate::link::interface::{Dispatch, Interface, InterfaceChoice};
 use crate::link::node::settings::{HandOverBy, NodeSettings, TicketKeys};
 use crate::settings::problems::Problems;
 use crate::settings::units::signal;
-use crate::supervisor::command::WorkerCommand;
+use crate::supervisor::command::{WorkerCommand, names_listener};
 
 /// The interface to workers.
 #[derive(Clone, Debug, Args)]
@@ -102,7 +102,7 @@ impl InterfaceArgs {
     /// `command` is empty for the demo.
     pub(super) fn interface(&self, command: &[OsString]) -> InterfaceChoice {
         let listens = self.dispatch.is_some_and(|it| it != DispatchArg::Primary)
-            || command.iter().any(|word| names_descriptor(word));
+            || command.iter().any(|word| names_listener(word));
         match self.interface {
             InterfaceArg::Auto if command.is_empty() => InterfaceChoice::Only(Interface::Native),
             InterfaceArg::Auto if listens => InterfaceChoice::Only(Interface::Listen),
@@ -165,12 +165,6 @@ impl InterfaceArgs {
             ticket_keys: TicketKeys::default(),
         }
     }
-}
-
-/// Whether a word of a command stands for a listening socket that is passed to it.
-fn names_descriptor(word: &OsStr) -> bool {
-    let word = word.to_string_lossy();
-    word.contains("{fd}") || word.contains("{fd6}") || word.contains("fd://")
 }
 
 /// nginx closes connections at once at SIGTERM.

@@ -2,7 +2,7 @@
 //!
 //! Data only: `process` starts it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use rustix::process::geteuid;
@@ -37,6 +37,13 @@ pub struct WorkerCommand {
 }
 
 carry!(struct WorkerCommand => WorkerCommandSnapshot { program, arguments, directory, environment, inherited, user, umask, nice, no_new_privs, drop_capabilities });
+
+/// Whether a word of a command stands for a listening socket that is passed to it by number.
+#[must_use]
+pub fn names_listener(word: &OsStr) -> bool {
+    let word = word.to_string_lossy();
+    ["{fd}", "{fd6}", "fd://"].iter().any(|name| word.contains(name))
+}
 
 impl WorkerCommand {
     /// What a worker may do that this process might do for it.

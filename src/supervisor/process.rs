@@ -28,7 +28,7 @@ use tokio::io::unix::AsyncFd;
 use crate::kernel;
 use crate::link::inherit::{FIRST_LISTENING, Inherit, Numbered};
 use crate::link::seam::WorkerId;
-use crate::supervisor::command::WorkerCommand;
+use crate::supervisor::command::{WorkerCommand, names_listener};
 use crate::supervisor::environment;
 use crate::supervisor::procfs;
 use crate::supervisor::spawn_guard::SpawnGuard;
@@ -112,13 +112,18 @@ impl Process {
     ) -> io::Result<(Self, Printed)> {
         let (stdout, stdout_of_worker) = io::pipe()?;
         let (stderr, stderr_of_worker) = io::pipe()?;
-        let Numbered { descriptors, variables, listening, pid_cell } = inherit.number();
+        let Numbered { descriptors, mut variables, listening, pid_cell } = inherit.number();
         let last = descriptors.iter().map(|(_, number)| *number).max();
         let mappings = descriptors
             .into_iter()
             .map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd })
             .collect();
         let alone = (listening > 0).then(|| alone(command)).flatten();
+        // A program that is told the number in its command isn't told once more: gunicorn would take it twice.
+        let by_environment = listening > 0 && !command.arguments.iter().any(|it| names_listener(it));
+        if !by_environment {
+            variables.retain(|(name, _)| !name.starts_with("LISTEN_"));
+        }
         let given = variables.into_iter().chain(alone).chain(known_everywhere(port, worker));
         let mut prepared = Command::new(&command.program);
         prepared
@@ -135,7 +140,7 @@ impl Process {
         if let Some(cell) = pid_cell {
             kernel::note_pid(&mut prepared, cell);
         }
-        if listening > 0 {
+        if by_environment {
             kernel::exec_with_pid(&mut prepared, "LISTEN_PID")?;
         }
         let numbers = last.map(occupy).transpose()?;
