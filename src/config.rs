@@ -7,6 +7,7 @@ use crate::bus::rules::Rules;
 use crate::control::settings::{AdminSettings, ControlSettings};
 use crate::frontend::affinity::{DigestKind, Prefixes};
 use crate::frontend::listener::ListenerSettings;
+use crate::frontend::placement::Placement;
 use crate::frontend::router::RouterSettings;
 use crate::frontend::steering::program::Family;
 use crate::frontend::slot_table::SlotSettings;
@@ -74,6 +75,18 @@ pub struct FrontendConfig {
     pub slots: SlotSettings,
     /// Rates of closed and rebalanced clients.
     pub pace: PaceSettings,
+}
+
+impl FrontendConfig {
+    /// How slots are chosen, by whom they are.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        match self.dispatch {
+            Dispatch::Primary => self.router.placement,
+            Dispatch::Kernel => Placement::Kernel,
+            Dispatch::Os => Placement::Random,
+        }
+    }
 }
 
 /// The workers' settings.

@@ -307,11 +307,12 @@ impl Dispatcher {
     /// What the kernel does with clients follows the slots.
     fn steer(&mut self) {
         let Some(kernel) = &mut self.kernel else { return };
-        let Found { accepting, lost } = kernel.run_due(self.now);
         let (router, slots) = self.routing.router();
+        // Before a connection of the primary's own: the program says where that goes.
         if let Some(ranking) = router.kernel_ranking() {
             kernel.steer(slots, ranking);
         }
+        let Found { accepting, lost } = kernel.run_due(self.now);
         self.routing.count_late(lost);
         for worker in accepting {
             let link = self.routing.slots().any_link(worker);

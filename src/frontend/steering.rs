@@ -33,6 +33,8 @@ const WEIGHT_TOLERANCE: f64 = 0.01;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Steering {
     prefixes: Prefixes,
+    /// The hash of each connection is a random number: nobody sticks.
+    is_random: bool,
     /// What the hash of an IPv4 address, of an IPv6 address and of a draw begins with.
     seeds: Seeds,
 }
@@ -52,6 +54,12 @@ impl std::fmt::Debug for Steering {
 }
 
 impl Steering {
+    /// A random number for each connection instead of a hash: the kernel spreads them, and nobody sticks.
+    #[must_use]
+    pub fn random() -> Self {
+        Self { is_random: true, ..Self::new(b"", Prefixes { v4: 0, v6: 0 }) }
+    }
+
     /// With a `secret`, the program can't be told from outside.
     #[must_use]
     pub fn new(secret: &[u8], prefixes: Prefixes) -> Self {
@@ -61,7 +69,7 @@ impl Steering {
             digest.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
         };
         let seeds = Seeds { v4: seed("steer-v4"), v6: seed("steer-v6"), draw: seed("steer-draw") };
-        Self { prefixes, seeds }
+        Self { prefixes, is_random: false, seeds }
     }
 
     /// The hash of the client at `address`, folded and cut to its prefix.

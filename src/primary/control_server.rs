@@ -63,7 +63,7 @@ pub(super) fn start(
         name: config.name.clone(),
         started: snapshot.started,
         address,
-        placement: config.frontend.router.placement,
+        placement: config.frontend.placement(),
         admin: admin_address,
         admin_token_file,
         replacements: Carry::restore(snapshot.replacements.clone()),

@@ -59,8 +59,10 @@ pub(super) fn start(
 ) -> io::Result<FrontendThread> {
     let keys = keys(config);
     let router = match config.frontend.dispatch {
-        Dispatch::Kernel => Router::steered(&config.frontend.router, &steering(config)),
-        Dispatch::Primary | Dispatch::Os => Router::new(&config.frontend.router),
+        Dispatch::Kernel | Dispatch::Os => {
+            Router::steered(&config.frontend.router, config.frontend.placement(), &steering(config))
+        }
+        Dispatch::Primary => Router::new(&config.frontend.router),
     };
     let slots = SlotTable::new(config.frontend.slots);
     let most = config.workers.autoscale.map_or(workers, |bounds| bounds.max_workers.max(workers));
@@ -90,10 +92,13 @@ pub(super) fn keys(config: &Config) -> ClientKeys {
     }
 }
 
-/// How the kernel tells clients apart.
+/// How the kernel tells clients apart, if it does.
 fn steering(config: &Config) -> Steering {
     let settings = &config.frontend.affinity;
-    Steering::new(&settings.secret, settings.prefixes)
+    match config.frontend.dispatch {
+        Dispatch::Os => Steering::random(),
+        Dispatch::Kernel | Dispatch::Primary => Steering::new(&settings.secret, settings.prefixes),
+    }
 }
 
 /// How many clients' descriptors the primary may hold and still start workers: the limit without its own

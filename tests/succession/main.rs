@@ -28,10 +28,10 @@ use sticky_lb::internals::frontend::shared_counters::SharedCounters;
 use sticky_lb::internals::frontend::snapshot::FrontendHandover;
 use sticky_lb::internals::handover::descriptors::{Descriptors, WorkerPart};
 use sticky_lb::internals::handover::{decode, encode};
-use sticky_lb::internals::link::{Attached, Link};
 use sticky_lb::internals::link::inherit::AdoptedFacts;
 use sticky_lb::internals::link::seam::{Counters, SlotCommand, SlotEvent, SlotEventKind, WorkerId};
 use sticky_lb::internals::link::snapshot::workers;
+use sticky_lb::internals::link::{Attached, Link};
 use sticky_lb::internals::sessions::close_requests::PaceSettings;
 use sticky_lb::protocol::drain::{DrainMode, DrainOrder, DrainReason};
 use sticky_lb::protocol::ids::{Generation, SlotId};
@@ -199,8 +199,9 @@ impl Harness {
         }
         assert_eq!(workers(&descriptors).len(), found.len());
         let facts = AdoptedFacts { credits: CREDITS, ..AdoptedFacts::default() };
-        let adopt =
-            |worker: &WorkerId| (*worker, Link::adopt(&facts, *worker, &mut descriptors).unwrap().into());
+        let adopt = |worker: &WorkerId| {
+            (*worker, Link::adopt(&facts, *worker, &mut descriptors).unwrap().into())
+        };
         let channels = found.iter().map(adopt).collect();
         self.succeed(FrontendHandover::after_crash(listener, page), channels).await;
     }

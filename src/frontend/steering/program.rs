@@ -107,6 +107,9 @@ const PORT_V4: u32 = NETWORK + 20;
 const SOURCE_V6: [u32; 4] = [NETWORK + 8, NETWORK + 12, NETWORK + 16, NETWORK + 20];
 const PORT_V6: u32 = NETWORK + 40;
 
+/// A random number: `SKF_AD_OFF + SKF_AD_RANDOM`.
+const RANDOM: u32 = 0xffff_f000 + 56;
+
 /// Version 4, and a header of 5 words: no options.
 const PLAIN_V4: u32 = 0x45;
 const TCP: u32 = 6;
@@ -233,6 +236,10 @@ impl Assembler {
     /// From the address in A to the hash in A.
     fn hash_v4(&mut self, ranking: &KernelRanking) {
         let steering = &ranking.steering;
+        if steering.is_random {
+            self.push(LOAD_WORD, RANDOM);
+            return;
+        }
         self.push(AND, steering.mask_v4());
         self.push(XOR, steering.seeds.v4);
         self.mix();
@@ -241,6 +248,10 @@ impl Assembler {
     /// To the hash in A.
     fn hash_v6(&mut self, ranking: &KernelRanking) {
         let steering = &ranking.steering;
+        if steering.is_random {
+            self.push(LOAD_WORD, RANDOM);
+            return;
+        }
         self.push(LOAD_CONSTANT, steering.seeds.v6);
         for (offset, mask) in SOURCE_V6.into_iter().zip(steering.masks_v6()) {
             if mask == 0 {
