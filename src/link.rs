@@ -473,9 +473,10 @@ impl Link {
         }
     }
 
-    /// Notes that the worker takes connections, of which the primary's own probe has assured itself; whether that is
-    /// news. Only of a worker that accepts its clients itself: others say it.
-    pub fn note_ready(&mut self) -> bool {
+    /// Notes that a probe of the primary's own has shown that the worker takes connections; whether that is news. Only
+    /// of a worker that accepts its clients itself: others say it.
+    #[must_use]
+    pub fn note_ready(&self) -> bool {
         match self {
             Self::Listen(listen) => listen.note_ready(),
             _ => false,

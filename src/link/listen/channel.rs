@@ -81,9 +81,7 @@ pub(in crate::link) fn adopt(
 impl Channel {
     /// Leaves everything to the successor that this program becomes.
     pub(in crate::link) fn into_descriptors(self, worker: WorkerId, to: &mut Descriptors) {
-        if let Some(notify) = self.notify.into_descriptor() {
-            to.insert(NOTIFY.name(worker), notify);
-        }
+        to.insert(NOTIFY.name(worker), self.notify.into_descriptor());
         to.insert(PAGE.name(worker), self.page);
     }
 
@@ -93,7 +91,7 @@ impl Channel {
     }
 
     /// Notes that the worker takes connections; whether that is news.
-    pub(in crate::link) fn note_ready(&mut self) -> bool {
+    pub(in crate::link) fn note_ready(&self) -> bool {
         let is_news = !self.is_ready();
         self.board.set_flag(SharedFlag::Ready);
         is_news
@@ -105,7 +103,7 @@ impl Channel {
         sender.zip(root).is_some_and(|(sender, root)| belongs_to(sender, root))
     }
 
-    fn handle(&mut self, message: &[u8], Datagram { cut, sender, .. }: Datagram) -> LinkEvent {
+    fn handle(&self, message: &[u8], Datagram { cut, sender, .. }: Datagram) -> LinkEvent {
         let is_first = !self.is_ready() && !cut && says_ready(message);
         if is_first && self.is_workers(sender) && self.note_ready() {
             return LinkEvent::Ready;
@@ -120,7 +118,7 @@ impl Dialect for Channel {
     }
 
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.notify.get().unwrap_or(self.page.as_fd())
+        self.notify.as_fd()
     }
 
     fn descriptors(&self) -> Vec<(WorkerPart, BorrowedFd<'_>)> {
