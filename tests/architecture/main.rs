@@ -69,7 +69,7 @@ const BELONGS: [(&str, &[&str]); 5] = [
     (
         "Command::new",
         &[
-            "supervisor/process.rs",
+            "supervisor/process",
             "keeper/launch.rs",
             "settings/pm2/ecosystem.rs",
             "upgrade/check.rs",

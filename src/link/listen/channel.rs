@@ -81,9 +81,7 @@ pub(in crate::link) fn adopt(
 impl Channel {
     /// Leaves everything to the successor that this program becomes.
     pub(in crate::link) fn into_descriptors(self, worker: WorkerId, to: &mut Descriptors) {
-        if let Some(notify) = self.notify.into_descriptor() {
-            to.insert(NOTIFY.name(worker), notify);
-        }
+        to.insert(NOTIFY.name(worker), self.notify.into_descriptor());
         to.insert(PAGE.name(worker), self.page);
     }
 
@@ -135,7 +133,7 @@ impl Dialect for Channel {
     }
 
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.notify.get().unwrap_or(self.page.as_fd())
+        self.notify.as_fd()
     }
 
     fn descriptors(&self) -> Vec<(WorkerPart, BorrowedFd<'_>)> {

@@ -12,7 +12,6 @@ use std::path::PathBuf;
 
 use data_encoding::HEXLOWER;
 use rustix::fs::{Mode, chmod};
-use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt,
 };
@@ -30,7 +29,14 @@ const MODE: u32 = 0o666;
 
 /// The socket. Dropping it removes its file.
 #[derive(Debug)]
-pub(super) struct NotifySocket(Option<OwnedFd>);
+pub(super) struct NotifySocket {
+    socket: OwnedFd,
+    file: SocketFile,
+}
+
+/// The file of a socket; none if its name is abstract. Dropping it removes it.
+#[derive(Debug)]
+struct SocketFile(Option<PathBuf>);
 
 impl NotifySocket {
     /// A new one, and its name for `NOTIFY_SOCKET`.
@@ -49,45 +55,44 @@ impl NotifySocket {
                 && let Ok(address) = SocketAddrUnix::new(&path)
                 && bind(&socket, &address).is_ok()
             {
-                // From here on, it is removed with the socket.
-                let socket = Self(Some(socket));
+                let file = SocketFile(Some(path.clone()));
                 chmod(&path, Mode::from_raw_mode(MODE))?;
-                return Ok((socket, text.to_owned()));
+                return Ok((Self { socket, file }, text.to_owned()));
             }
         }
         bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
-        Ok((Self(Some(socket)), format!("@{name}")))
+        Ok((Self { socket, file: SocketFile(None) }, format!("@{name}")))
     }
 
     /// The one of a primary before.
     pub(super) fn adopt(socket: OwnedFd) -> Self {
-        Self(Some(socket))
+        let file = SocketFile(path_of(&socket));
+        Self { socket, file }
     }
 
     /// For a successor: its file stays.
-    pub(super) fn into_descriptor(mut self) -> Option<OwnedFd> {
-        self.0.take()
-    }
-
-    /// The socket.
-    ///
-    /// # Errors
-    ///
-    /// If it was taken out, which nothing does that goes on.
-    pub(super) fn get(&self) -> Result<BorrowedFd<'_>, Errno> {
-        self.0.as_ref().map(AsFd::as_fd).ok_or(Errno::BADF)
-    }
-
-    fn path(&self) -> Option<PathBuf> {
-        let address = SocketAddrUnix::try_from(getsockname(self.get().ok()?).ok()?).ok()?;
-        let path = std::str::from_utf8(address.path_bytes()?).ok().map(PathBuf::from)?;
-        path.is_absolute().then_some(path)
+    pub(super) fn into_descriptor(self) -> OwnedFd {
+        let Self { socket, mut file } = self;
+        file.0 = None;
+        socket
     }
 }
 
-impl Drop for NotifySocket {
+impl AsFd for NotifySocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn path_of(socket: &OwnedFd) -> Option<PathBuf> {
+    let address = SocketAddrUnix::try_from(getsockname(socket).ok()?).ok()?;
+    let path = std::str::from_utf8(address.path_bytes()?).ok().map(PathBuf::from)?;
+    path.is_absolute().then_some(path)
+}
+
+impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Some(path) = self.path() {
+        if let Some(path) = &self.0 {
             // It may be gone already.
             let _ = std::fs::remove_file(path);
         }

@@ -157,6 +157,18 @@ async fn a_command_that_cannot_be_run_gives_the_same_error_with_listening_socket
     }
 }
 
+/// The pipe by which the standard library learns of it has none of the worker's numbers.
+#[tokio::test]
+async fn a_failed_start_is_seen_whatever_numbers_the_worker_has() {
+    let mut inherit = Inherit::default();
+    for _ in 0..50 {
+        inherit.add("high", "HIGH", fcntl_dupfd_cloexec(nothing().unwrap(), 200).unwrap());
+    }
+    let command = command(&["sticky-lb-no-such-program"]);
+    let error = Process::start(&command, 8000, WORKER, inherit).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+}
+
 #[tokio::test]
 async fn a_step_that_fails_before_is_named_as_ever() {
     let mut command = command(&["true"]);
