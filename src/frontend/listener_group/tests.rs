@@ -3,7 +3,6 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use rustix::net::{
     AddressFamily, Shutdown, SocketType, bind, connect, listen, shutdown, socket, sockopt,
@@ -68,8 +67,8 @@ fn clients(count: u32) -> impl Iterator<Item = IpAddr> {
 /// Accepts all that has arrived: each client, and the index of the socket where it was.
 fn arrived(group: &ListenerGroup, count: usize) -> BTreeMap<IpAddr, usize> {
     let mut arrived = BTreeMap::new();
-    let since = Instant::now();
-    while arrived.len() < count && since.elapsed() < PATIENCE {
+    let since = Timestamp::now();
+    while arrived.len() < count && Timestamp::now().since(since) < PATIENCE {
         let members = group.members.iter().map(|member| &member.listener);
         for (index, listener) in std::iter::once(&group.first).chain(members).enumerate() {
             while let Ok(accepted) = listener.accept() {
@@ -353,11 +352,11 @@ fn a_dead_workers_queue_stays_for_its_successor() {
     group.gone(worker(0, 2));
     // Others come to the slot that serves.
     group.steer(&serving([1]), &ranking).unwrap();
-    let since = Instant::now();
+    let since = Timestamp::now();
     let successor = worker(0, 3);
     group.member(successor).unwrap();
     while group.queued(successor) != Some(u32::try_from(clients.len()).unwrap()) {
-        assert!(since.elapsed() < PATIENCE, "{:?}", group.queued(successor));
+        assert!(Timestamp::now().since(since) < PATIENCE, "{:?}", group.queued(successor));
     }
     let place = group.place_held_by(successor).unwrap();
     while let Ok(accepted) = group.members[place].listener.accept() {
@@ -391,9 +390,9 @@ fn late_clients_of_a_worker_that_has_gone_are_accepted_and_counted() {
 
 /// Waits until so many are in a worker's queue.
 fn wait_for_queue(group: &ListenerGroup, worker: WorkerId, count: u32) {
-    let since = Instant::now();
+    let since = Timestamp::now();
     while group.queued(worker) != Some(count) {
-        assert!(since.elapsed() < PATIENCE, "{:?} for {count}", group.queued(worker));
+        assert!(Timestamp::now().since(since) < PATIENCE, "{:?} for {count}", group.queued(worker));
     }
 }
 
