@@ -847,6 +847,25 @@ mod tests {
         assert!(SharedPage::map(file.as_fd()).is_err(), "a file of a disk can shrink");
     }
 
+    /// A program is one that the kernel has checked, for a socket that can have it.
+    #[cfg(feature = "cli")]
+    #[test]
+    fn programs_are_attached_and_detached() {
+        use rustix::net::{AddressFamily, SocketType, socket, sockopt};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        let program = |code| [Instruction { code, jt: 0, jf: 0, k: 0 }];
+        assert!(attach_program(&socket, &program(0x06)).is_err(), "it isn't shared");
+        sockopt::set_socket_reuseport(&socket, true).unwrap();
+        assert!(attach_program(&socket, &program(0x00)).is_err(), "it returns nothing");
+        assert!(attach_program(&socket, &program(0x06).repeat(70_000)).is_err(), "it is too long");
+        assert!(attach_program(&socket, &[]).is_err());
+        attach_program(&socket, &program(0x06)).unwrap();
+        detach_program(&socket).unwrap();
+        assert!(detach_program(&socket).is_err(), "there is none");
+        assert_eq!(accept_queue(&socket).unwrap(), None);
+        assert_eq!(segment_size(&socket).unwrap(), None);
+    }
+
     #[cfg(feature = "cli")]
     #[test]
     fn only_what_was_inherited_is_adopted_and_only_once() {

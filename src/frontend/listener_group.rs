@@ -94,11 +94,9 @@ pub enum GroupError {
         #[source]
         source: io::Error,
     },
-    /// The order couldn't be found out.
-    #[error(
-        "order of the listening sockets at {0} is unknown, since queues are full; it is tried again"
-    )]
-    Order(SocketAddr),
+    /// There is no program yet that could pin a probe.
+    #[error("no probe begun: clients are not steered yet, so steer them first")]
+    NotSteered,
     /// The kernel refuses a socket something.
     #[error("cannot {what} of the group at {address}")]
     Socket {
@@ -114,7 +112,7 @@ pub enum GroupError {
 
 /// A slot's listening socket.
 #[derive(Debug)]
-struct Member {
+struct GroupMember {
     listener: Listener,
     /// The kernel's name of the socket, the same in every process.
     cookie: u64,
@@ -158,18 +156,21 @@ pub struct ListenerGroup {
     family: Family,
     backlog: i32,
     /// In the kernel's order, behind the first.
-    members: Vec<Member>,
+    members: Vec<GroupMember>,
     order: Order,
     steered: Steered,
     probes: Vec<Probe>,
     /// How often a worker has left a member.
     leaves: u64,
+    /// Names that are to be removed from the store.
+    stale: Vec<MemberName>,
     keeper: Option<Box<dyn DescriptorKeeper>>,
 }
 
 impl ListenerGroup {
     /// With the front's listener alone, which is shared ([`Listener::bind_shared`]) and listens already. Members
-    /// queue as many connections as `backlog` says.
+    /// queue as many connections as `backlog` says. Until the first [`Self::steer`], which may be one to no slot, the
+    /// kernel spreads clients over all sockets.
     ///
     /// # Errors
     ///
@@ -189,6 +190,7 @@ impl ListenerGroup {
             steered: Steered::default(),
             probes: Vec::new(),
             leaves: 0,
+            stale: Vec::new(),
             keeper: None,
         })
     }
@@ -211,26 +213,27 @@ impl ListenerGroup {
         let mut seen = BTreeSet::new();
         for name in names {
             let Some(socket) = descriptors.take(&name.to_string()) else { continue };
-            let Ok(listener) = Listener::handed_over(socket) else { continue };
-            let Ok(cookie) = sockopt::socket_cookie(&listener) else { continue };
-            if listener.local() != group.first.local() {
-                tracing::warn!(%name, "listening socket of another address left out");
+            let listener = Listener::handed_over(socket).ok();
+            let usable = listener.filter(|listener| listener.local() == group.first.local());
+            let Some((listener, cookie)) = usable.and_then(|listener| {
+                let cookie = sockopt::socket_cookie(&listener).ok()?;
+                Some((listener, cookie))
+            }) else {
+                tracing::warn!(slot = %name.slot, "listening socket of the primary before left out");
+                group.stale.push(name);
                 continue;
-            }
+            };
             // A primary that ended in the middle of a change of names has left two for one socket.
-            if !seen.insert(cookie) || name.index != seen.len() {
+            let is_new = seen.insert(cookie);
+            if !is_new || name.index != seen.len() {
                 group.order = Order::Unknown;
             }
-            if group.place_of(cookie).is_none() {
+            if is_new {
                 let (slot, stored) = (name.slot, Some(name));
-                group.members.push(Member {
-                    listener,
-                    cookie,
-                    slot,
-                    holder: None,
-                    left: 0,
-                    stored,
-                });
+                let (holder, left) = (None, 0);
+                group.members.push(GroupMember { listener, cookie, slot, holder, left, stored });
+            } else {
+                group.stale.push(name);
             }
         }
         Ok(group)
@@ -257,7 +260,7 @@ impl ListenerGroup {
     ///
     /// If workers hold as many as a slot may have, or the kernel refuses.
     pub fn member(&mut self, worker: WorkerId) -> Result<BorrowedFd<'_>, GroupError> {
-        self.check()?;
+        self.check();
         let place = match self.place_held_by(worker).or_else(|| self.free_place(worker.slot)) {
             Some(place) => place,
             None => self.add(worker.slot)?,
@@ -299,14 +302,11 @@ impl ListenerGroup {
     }
 
     /// Looks whether all members still listen, has those listen again that don't, and returns how many those were. The
-    /// program that is attached stays wrong until [`Self::steer`].
-    ///
-    /// # Errors
-    ///
-    /// If a member can't listen any more: it is given up then, and its worker has none.
-    pub fn check(&mut self) -> Result<usize, GroupError> {
+    /// program that is attached stays wrong until [`Self::steer`]. A member that can't listen any more is given up: its
+    /// worker has none then.
+    pub fn check(&mut self) -> usize {
         let is_down =
-            |member: &Member| !matches!(kernel::accept_queue(&member.listener), Ok(Some(_)));
+            |member: &GroupMember| !matches!(kernel::accept_queue(&member.listener), Ok(Some(_)));
         let down = (0..self.members.len()).rev().filter(|place| is_down(&self.members[*place]));
         let down: Vec<_> = down.collect();
         let count = down.len();
@@ -316,37 +316,52 @@ impl ListenerGroup {
         }
         // The last one takes the place of the one that goes.
         let down: Vec<_> = down.into_iter().map(|place| self.members.swap_remove(place)).collect();
-        let mut failure = None;
         for member in down {
+            let slot = member.slot;
             match member.listener.renew(self.backlog) {
-                Ok(()) => self.members.push(member),
-                Err(source) => {
-                    failure = Some(source);
-                    if let (Some(keeper), Some(name)) = (&self.keeper, member.stored) {
-                        keeper.remove(&name.to_string());
-                    }
+                Ok(()) => {
+                    tracing::warn!(%slot, "listening socket that a worker had shut down listens again");
+                    self.members.push(member);
+                }
+                Err(error) => {
+                    tracing::error!(%slot, %error, "listening socket given up");
+                    self.stale.extend(member.stored);
                 }
             }
         }
         self.store();
-        if count > 0 {
-            tracing::warn!(count, "listening sockets that a worker shut down listen again");
-        }
-        failure.map_or(Ok(count), |source| Err(self.failed("listen again on a socket", source)))
+        count
     }
 
-    /// The order of members may have changed unseen: the next [`Self::steer`] finds it out, by connections of its own
-    /// to all of them.
+    /// The order of members, or the program, may have been changed unseen: the next [`Self::steer`] finds out the
+    /// order, by connections of its own to all members, and attaches the program again.
     pub fn doubt(&mut self) {
         self.order = Order::Unknown;
+        self.steered.program.clear();
     }
 
-    /// Has the kernel send clients to these workers from now on, each slot's to the member of its worker; slots that
-    /// aren't among them, or whose worker has none, are passed over by ranking. Returns whether that is a change.
+    /// Members queue so many connections from now on.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses; all stays as it is then.
+    /// The kernel's.
+    pub fn set_backlog(&mut self, backlog: i32) -> Result<(), GroupError> {
+        self.backlog = backlog;
+        self.check();
+        let set = self.members.iter().try_for_each(|member| member.listener.set_backlog(backlog));
+        set.map_err(|source| self.failed("set the backlog of a socket", source))
+    }
+
+    /// Has the kernel send clients to these workers from now on, each slot's to the member of its worker; slots that
+    /// aren't among them, or whose worker has none, are passed over by ranking. Where no slot is left, clients come to
+    /// the first socket. Returns whether that is a change.
+    ///
+    /// If members are found out whose queues are full, the others' places are right, and those are sorted out by the
+    /// next call.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses; it goes on with the program before.
     pub fn steer(
         &mut self,
         serving: &[(SlotId, WorkerId)],
@@ -356,7 +371,7 @@ impl ListenerGroup {
         if self.steered.ranking.as_ref() != Some(ranking) {
             self.steered.ranking = Some(ranking.clone());
         }
-        self.check()?;
+        self.check();
         if self.order == Order::Unknown {
             locate::locate(self)?;
         }
@@ -376,16 +391,19 @@ impl ListenerGroup {
     }
 
     /// Begins a connection of the group's own to the worker's member, past all clients and whether or not it serves. It
-    /// takes the place of one that has begun.
+    /// takes the place of one that has begun, which may have been reset.
     ///
     /// # Errors
     ///
-    /// If the worker has no member, too many run, or the kernel refuses.
+    /// If clients were never steered, the worker has no member, too many run, or the kernel refuses.
     pub fn probe(&mut self, worker: WorkerId) -> Result<(), GroupError> {
-        self.check()?;
+        self.check();
         self.probes.retain(|probe| probe.worker != worker);
         if self.place_held_by(worker).is_none() {
             return Err(GroupError::NoMember(worker));
+        }
+        if self.steered.ranking.is_none() {
+            return Err(GroupError::NotSteered);
         }
         if self.probes.len() >= MAX_PROBES {
             return Err(GroupError::Probes);
@@ -440,7 +458,7 @@ impl ListenerGroup {
     /// returns how many clients that has cost. Accepts a bounded number: the rest waits for the next call.
     pub fn strays(&mut self) -> u64 {
         let served = |slot| self.steered.serving.iter().any(|(serving, _)| *serving == slot);
-        let abandoned = |member: &&Member| member.holder.is_none() && served(member.slot);
+        let abandoned = |member: &&GroupMember| member.holder.is_none() && served(member.slot);
         let mut lost = 0;
         for member in self.members.iter().filter(abandoned) {
             while lost < MAX_STRAYS {
@@ -502,7 +520,7 @@ impl ListenerGroup {
         }
         let made = self.first.beside(self.backlog).and_then(|listener| {
             let cookie = sockopt::socket_cookie(&listener)?;
-            Ok(Member { listener, cookie, slot, holder: None, left: 0, stored: None })
+            Ok(GroupMember { listener, cookie, slot, holder: None, left: 0, stored: None })
         });
         let member = made.map_err(|source| self.failed("make a socket", source))?;
         self.members.push(member);
@@ -534,6 +552,7 @@ impl ListenerGroup {
     /// both.
     fn store(&mut self) {
         let Some(keeper) = &self.keeper else { return };
+        self.stale.drain(..).for_each(|name| keeper.remove(&name.to_string()));
         for (index, member) in (1..).zip(&mut self.members) {
             let name = MemberName { slot: member.slot, index, cookie: member.cookie };
             if member.stored == Some(name) {

@@ -5,7 +5,7 @@
 //! in that moment get segments of a kilobyte or more, and nothing else happens to them; workers see connections that
 //! end at once.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -13,6 +13,7 @@ use crate::frontend::listener_group::connect::Connection;
 use crate::frontend::listener_group::{GroupError, ListenerGroup, Order, index_at};
 use crate::frontend::steering::program::Pin;
 use crate::kernel;
+use crate::protocol::ids::Timestamp;
 
 /// Indices that are found out at a time.
 const MAX_AT_ONCE: usize = 16;
@@ -26,9 +27,12 @@ const STEP: u32 = 64;
 
 /// Puts the members of a group in their order.
 ///
+/// Those that don't answer, since their queues are full, get the places that are left. If they are several, the order
+/// stays unknown; but while queues are full, nobody comes there anyway.
+///
 /// # Errors
 ///
-/// If two or more don't answer, since their queues are full. Nothing has changed then.
+/// If the kernel refuses. Nothing has changed then.
 pub(super) fn locate(group: &mut ListenerGroup) -> Result<(), GroupError> {
     let marked = mark(group).and_then(|()| {
         let places = (0..group.members.len()).collect::<Vec<_>>();
@@ -42,10 +46,16 @@ pub(super) fn locate(group: &mut ListenerGroup) -> Result<(), GroupError> {
         // It was set before.
         let _ = kernel::set_segment_size(&member.listener, 0);
     }
-    let order = complete(marked?).ok_or(GroupError::Order(group.first.local()))?;
+    let found = marked?;
+    let missing = found.iter().filter(|place| place.is_none()).count();
+    let order = complete(found);
     let mut members: Vec<_> = group.members.drain(..).map(Some).collect();
     group.members = order.into_iter().filter_map(|place| members[place].take()).collect();
-    group.order = Order::Known;
+    if missing > 1 {
+        tracing::warn!(missing, "order of listening sockets not found out since queues are full");
+    } else {
+        group.order = Order::Known;
+    }
     group.store();
     Ok(())
 }
@@ -70,11 +80,11 @@ fn ask(group: &mut ListenerGroup, places: &[usize]) -> Result<Vec<Option<usize>>
     for connection in &connections {
         connection.connect().map_err(|source| group.failed("connect to a socket", source))?;
     }
-    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    let begun = Timestamp::now();
     loop {
         let waiting: Vec<_> =
             connections.iter().filter(|connection| connection.segment_size().is_none()).collect();
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = ANSWER_TIMEOUT.saturating_sub(Timestamp::now().since(begun));
         if waiting.is_empty() || left.is_zero() {
             break;
         }
@@ -93,15 +103,11 @@ fn place_of(size: u32) -> Option<usize> {
     usize::try_from(steps).ok()
 }
 
-/// The order, if each place is there once; one that is missing can only be at the index that is left.
-fn complete(found: Vec<Option<usize>>) -> Option<Vec<usize>> {
-    let mut missing = (0..found.len()).filter(|place| !found.contains(&Some(*place)));
-    let last = missing.next();
-    if missing.next().is_some() {
-        return None;
-    }
-    let order: Vec<_> = found.into_iter().map(|place| place.or(last)).collect::<Option<_>>()?;
-    (0..order.len()).all(|place| order.contains(&place)).then_some(order)
+/// Places that aren't found are put where none is, in their order.
+fn complete(found: Vec<Option<usize>>) -> Vec<usize> {
+    let missing: Vec<_> = (0..found.len()).filter(|place| !found.contains(&Some(*place))).collect();
+    let mut missing = missing.into_iter();
+    found.into_iter().filter_map(|place| place.or_else(|| missing.next())).collect()
 }
 
 #[cfg(test)]
@@ -121,11 +127,10 @@ mod tests {
     }
 
     #[test]
-    fn one_that_does_not_answer_is_found_by_elimination() {
-        assert_eq!(complete(vec![Some(1), Some(0), Some(2)]), Some(vec![1, 0, 2]));
-        assert_eq!(complete(vec![Some(1), None, Some(2)]), Some(vec![1, 0, 2]));
-        assert_eq!(complete(vec![None, Some(1), None]), None);
-        assert_eq!(complete(vec![Some(1), Some(1), Some(2)]), None, "two at one place");
-        assert_eq!(complete(vec![]), Some(vec![]));
+    fn those_that_do_not_answer_get_what_is_left() {
+        assert_eq!(complete(vec![Some(1), Some(0), Some(2)]), [1, 0, 2]);
+        assert_eq!(complete(vec![Some(1), None, Some(2)]), [1, 0, 2]);
+        assert_eq!(complete(vec![None, Some(1), None]), [0, 1, 2]);
+        assert_eq!(complete(vec![]), [0; 0]);
     }
 }

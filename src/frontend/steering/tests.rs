@@ -62,7 +62,7 @@ fn run(program: &[Instruction], packet: &[u8]) -> u32 {
     }
 }
 
-/// The first packet of a client, with so many bytes of IPv4 options.
+/// The first packet of a client, with so many bytes of IPv4 options, which look like its port.
 fn packet(client: SocketAddr, options: usize) -> Vec<u8> {
     let mut packet = match client.ip() {
         IpAddr::V4(address) => {
@@ -70,6 +70,9 @@ fn packet(client: SocketAddr, options: usize) -> Vec<u8> {
             header[0] = 0x45 + u8::try_from(options / 4).unwrap();
             header[9] = 6;
             header[12..16].copy_from_slice(&address.octets());
+            for pair in header[20..].chunks_mut(2) {
+                pair.copy_from_slice(&client.port().to_be_bytes());
+            }
             header
         }
         IpAddr::V6(address) => {
