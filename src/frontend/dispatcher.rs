@@ -172,7 +172,7 @@ impl Dispatcher {
         poller.add(Source::Proofs, broker.proven()).map_err(DispatchError::Wait)?;
         let mut routing = Routing::new(slots, router, tally, before.unroutable, max_held);
         routing.close_unroutable(arrivals.is_closed());
-        Ok(Self {
+        let mut dispatcher = Self {
             poller,
             commands,
             queries,
@@ -184,7 +184,10 @@ impl Dispatcher {
             kernel: before.group.map(KernelDispatch::new),
             mode: Mode::Waiting,
             restored: RestoredFlags::new(before.slots.quarantined, before.slots.stalled),
-        })
+        };
+        // Else the kernel would spread clients over the first sockets as it likes.
+        dispatcher.steer();
+        Ok(dispatcher)
     }
 
     /// Runs until the supervisor ends it. Returns everything if it is to be left to a successor.
@@ -498,10 +501,12 @@ impl Dispatcher {
 
     /// A worker says that it is ready. One that listens itself has to take a connection, too.
     fn ready(&mut self, worker: WorkerId) {
-        let link = self.routing.slots().any_link(worker);
+        let Some(link) = self.routing.slots().any_link(worker) else { return };
         match &mut self.kernel {
-            Some(kernel) if link.is_some_and(|link| link.awaits_probe()) => {
-                kernel.expect(worker, self.now);
+            Some(kernel) if link.interface() == Some(Interface::Listen) => {
+                if link.awaits_probe() {
+                    kernel.expect(worker, self.now);
+                }
             }
             _ => self.commands.send_event(worker, SlotEventKind::Ready),
         }

@@ -31,6 +31,8 @@ pub(super) struct KernelDispatch {
     next_check: Timestamp,
     /// The last error was logged.
     has_failed: bool,
+    /// Nothing was ever steered.
+    is_new: bool,
 }
 
 /// What a look has found.
@@ -46,6 +48,7 @@ impl KernelDispatch {
     /// With a group that may have members of a primary before.
     pub(super) fn new(group: ListenerGroup) -> Self {
         Self {
+            is_new: !group.has_members(),
             group,
             probed: Vec::new(),
             steered: Vec::new(),
@@ -109,9 +112,7 @@ impl KernelDispatch {
         }
         if now >= self.next_check {
             self.next_check = now + CHECK_INTERVAL;
-            let checked = self.group.check();
-            let has_changed = !matches!(checked, Ok(0));
-            self.note(checked.map(drop));
+            let has_changed = self.group.check() > 0;
             if has_changed {
                 // The order is another one: the next turn steers by it.
                 self.steered.clear();
@@ -157,7 +158,10 @@ impl KernelDispatch {
             .map(|(worker, _)| (worker.slot, worker))
             .filter(|(slot, _)| ranking.slots().contains(slot))
             .collect();
-        if wanted.is_empty() || wanted == self.steered && !self.group.is_ranked_otherwise(ranking) {
+        let is_first = std::mem::take(&mut self.is_new);
+        let is_other = wanted != self.steered || self.group.is_ranked_otherwise(ranking);
+        // With nobody left, the clients of each slot wait where its last worker was.
+        if !is_first && (wanted.is_empty() || !is_other) {
             return;
         }
         let steered = self.group.steer(&wanted, ranking).map(drop);

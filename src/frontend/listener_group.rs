@@ -378,6 +378,12 @@ impl ListenerGroup {
         self.attach(&[])
     }
 
+    /// Whether there is any member beside the front's listener.
+    #[must_use]
+    pub fn has_members(&self) -> bool {
+        !self.members.is_empty()
+    }
+
     /// Whether clients are ranked otherwise than by this.
     #[must_use]
     pub fn is_ranked_otherwise(&self, ranking: &KernelRanking) -> bool {

@@ -85,11 +85,7 @@ impl Router {
 
     /// As the kernel's program chooses, whose keys are those of `steering`; `placement` says whether clients stick.
     #[must_use]
-    pub fn steered(
-        settings: &RouterSettings,
-        placement: Placement,
-        steering: &Steering,
-    ) -> Self {
+    pub fn steered(settings: &RouterSettings, placement: Placement, steering: &Steering) -> Self {
         let slots = (0..u16::MAX).map(SlotId).zip(settings.weights.iter().copied());
         let ranking = KernelRanking::new(steering, &slots.collect::<Vec<_>>());
         Self { placement, ranking: Order::Kernel(ranking), ..Self::new(settings) }

@@ -342,7 +342,10 @@ impl Routing {
     pub(super) fn count_late(&mut self, clients: u64) {
         self.tally.counters.lost += clients;
         if clients > 0 {
-            tracing::warn!(clients, "clients came to a listening socket of a worker that has ended: closed");
+            tracing::warn!(
+                clients,
+                "clients came to a listening socket of a worker that has ended: closed"
+            );
         }
     }
 

@@ -221,7 +221,8 @@ impl SlotTable {
         let of_slot = |slot: &Slot| match slot.serving().filter(listens) {
             Some(serving) => Some((serving.id, true)),
             None => {
-                let newest = slot.workers.iter().filter(listens).max_by_key(|one| one.id.generation);
+                let newest =
+                    slot.workers.iter().filter(listens).max_by_key(|one| one.id.generation);
                 newest.map(|newest| (newest.id, false))
             }
         };

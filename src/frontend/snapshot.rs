@@ -10,8 +10,8 @@ use std::os::fd::OwnedFd;
 
 use crate::frontend::acceptor::AcceptErrors;
 use crate::frontend::keys::ClientKeys;
-use crate::frontend::listener_group::{GroupError, ListenerGroup};
 use crate::frontend::listener::{AcceptError, Accepted, Listener};
+use crate::frontend::listener_group::{GroupError, ListenerGroup};
 use crate::frontend::measure::stats::Stats;
 use crate::frontend::shared_counters::{COUNTERS, SharedCounters};
 use crate::frontend::slot_table::SlotsHandover;
@@ -227,11 +227,10 @@ impl FrontendHandover {
         let listener = snapshot.listens.then(|| open(LISTENER, descriptors, Listener::handed_over));
         let page = snapshot.is_counted.then(|| open(COUNTERS, descriptors, SharedCounters::open));
         let links = snapshot.links.into_iter();
-        let links =
-            links.map(|(worker, link)| {
-                let link = link::restore(link, worker, descriptors)?;
-                Ok((worker, Attached::new(link, GroupMember::take(worker, descriptors))))
-            });
+        let links = links.map(|(worker, link)| {
+            let link = link::restore(link, worker, descriptors)?;
+            Ok((worker, Attached::new(link, GroupMember::take(worker, descriptors))))
+        });
         let channels = links.collect::<Result<_, RestoreError>>()?;
         let ports = Ports::adopt(descriptors);
         let mut waiting = Waiting { descriptors, number: 0 };

@@ -17,11 +17,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::handover::carry;
 use crate::handover::pool::{CountersSnapshot, SurvivalSnapshot};
-use crate::link::{Attached, GroupMember};
 use crate::link::error::ChannelError;
 use crate::link::event::WorkerNote;
 use crate::link::interface::Interface;
 use crate::link::programs::{self, BusEnd, FrontendEnd, ProgramCommand};
+use crate::link::{Attached, GroupMember};
 use crate::protocol::drain::DrainOrder;
 use crate::protocol::ids::SlotId;
 pub use crate::protocol::ids::WorkerId;

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 
 use crate::handover::descriptors::{Descriptors, RestoreError, WorkerPart};
 use crate::handover::link::LinkSnapshot;
-use crate::link::{GroupMember, Link};
 use crate::link::native::{self, snapshot as channel};
+use crate::link::{GroupMember, Link};
 use crate::link::{listen, node};
 use crate::protocol::ids::WorkerId;
 

@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 use crate::config::Config;
 use crate::control::admin;
 use crate::frontend::affinity::Affinity;
-use crate::frontend::keys::ClientKeys;
 use crate::frontend::dispatcher::{DispatchError, Dispatcher, DispatcherSettings};
+use crate::frontend::keys::ClientKeys;
 use crate::frontend::query::Queries;
 use crate::frontend::router::Router;
 use crate::frontend::slot_table::SlotTable;
@@ -73,8 +73,7 @@ pub(super) fn start(
     let (ended, end) = oneshot::channel();
     let before = Box::new(before);
     thread::Builder::new().name("frontend".to_owned()).spawn(move || {
-        let dispatcher =
-            Dispatcher::new(*before, keys, router, slots, settings, orders, queries);
+        let dispatcher = Dispatcher::new(*before, keys, router, slots, settings, orders, queries);
         let result = dispatcher.and_then(Dispatcher::run);
         // The primary may be gone already.
         let _ = ended.send(result);

@@ -241,7 +241,13 @@ fn adopt(id: WorkerId, kept: &mut Descriptors, facts: &AdoptedFacts) -> Option<A
     let channel = channel.inspect_err(|error| {
         tracing::warn!(slot = id.slot.0, generation = id.generation.0, %error, "worker lost");
     });
-    Some(AdoptedWorker { id, channel: Attached::new(channel.ok()?, member), process, stdout, stderr })
+    Some(AdoptedWorker {
+        id,
+        channel: Attached::new(channel.ok()?, member),
+        process,
+        stdout,
+        stderr,
+    })
 }
 
 fn output_part(stream: Stream) -> WorkerPart {

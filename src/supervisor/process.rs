@@ -120,7 +120,8 @@ impl Process {
             .collect();
         let alone = (listening > 0).then(|| alone(command)).flatten();
         // A program that is told the number in its command isn't told once more: gunicorn would take it twice.
-        let by_environment = listening > 0 && !command.arguments.iter().any(|it| names_listener(it));
+        let by_environment =
+            listening > 0 && !command.arguments.iter().any(|it| names_listener(it));
         if !by_environment {
             variables.retain(|(name, _)| !name.starts_with("LISTEN_"));
         }

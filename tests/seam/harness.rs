@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sticky_lb::internals::link::interface::{Interface, InterfaceChoice};
-        dispatch: Dispatch::Primary,
+use sticky_lb::internals::link::interface::{Dispatch, Interface, InterfaceChoice};
+
 use sticky_lb::internals::link::seam::WorkerId;
 use sticky_lb::internals::supervisor::command::WorkerCommand;
 use sticky_lb::internals::supervisor::event::{Event, WorkerChange};
@@ -72,6 +72,7 @@ pub(crate) fn settings(workers: u16, directory: &Path) -> PoolSettings {
         slot_wait: Duration::from_secs(1),
         wait_ready: true,
         interface: InterfaceChoice::Only(Interface::Native),
+        dispatch: Dispatch::Primary,
         node: Arc::default(),
         stop_signal: 2,
         lifecycle: LifecycleSettings {

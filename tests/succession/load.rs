@@ -139,7 +139,7 @@ async fn whoever_fails_in_fifty_crashes_is_counted() {
 /// A real worker, on a channel of its own.
 fn start(command: &[&str]) -> (Child, Link) {
     let (channel, end) = Link::native(CREDITS).unwrap();
-    let Numbered { descriptors, variables } = end.number();
+    let Numbered { descriptors, variables, .. } = end.number();
     let mappings = descriptors.into_iter();
     let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
     let process = Command::new(command[0])

@@ -26,7 +26,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
 use super::*;
-use crate::frontend::affinity::{DigestKind, Prefixes};
+use crate::frontend::affinity::{Affinity, DigestKind, Prefixes};
 use crate::frontend::listener::{Listener, ListenerSettings};
 use crate::frontend::placement::Placement;
 use crate::frontend::query::queries;
@@ -34,7 +34,6 @@ use crate::frontend::router::RouterSettings;
 use crate::frontend::slot_table::{AckTimeout, SlotSettings};
 use crate::handover::descriptors::Descriptors;
 use crate::handover::{decode, encode};
-use crate::link::Link;
 use crate::link::seam::{CommandSender, Counters, SlotEvent, seam};
 use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::protocol::ids::Generation;

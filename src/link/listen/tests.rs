@@ -47,7 +47,7 @@ impl Harness {
             interface: InterfaceChoice::Only(Interface::Listen),
             rights: Rights::default(),
             port: 3000,
-            node: Arc::new(NodeSettings::default()),
+            node: Arc::new(NodeSettings { wait_ready: true, ..NodeSettings::default() }),
         };
         let (link, inherit) = Link::start(&facts).unwrap();
         let variables = inherit.number().variables;
@@ -114,9 +114,11 @@ fn a_worker_is_ready_once_and_when_it_says_so() {
     for other in ["STATUS=starting", "RELOADING=1\nMONOTONIC_USEC=7", "MAINPID=1", "", "\n", "="] {
         assert!(is_ignored(&it.say(other.as_bytes())), "{other:?}");
     }
-    assert!(!it.link.is_ready());
+    assert!(!it.link.awaits_probe(), "it has to say so");
     assert!(matches!(it.say(b"MAINPID=7\nREADY=1\n"), LinkEvent::Ready));
-    assert!(it.link.is_ready());
+    assert!(it.link.awaits_probe() && !it.link.is_ready(), "and to show it");
+    assert!(it.link.note_attached() && !it.link.note_attached());
+    assert!(it.link.is_ready() && !it.link.awaits_probe());
     for other in ["READY=1", "STOPPING=1", "READY=0"] {
         assert!(is_ignored(&it.say(other.as_bytes())), "{other}");
     }
@@ -182,7 +184,8 @@ fn descriptors_are_closed_and_a_barrier_is_answered() {
 
 #[test]
 fn readiness_survives_a_crash_of_the_primary() {
-    let facts = AdoptedFacts::default();
+    let node = Arc::new(NodeSettings { wait_ready: true, ..NodeSettings::default() });
+    let facts = AdoptedFacts { node, ..AdoptedFacts::default() };
     let mut it = Harness::start();
     let mut kept = crash(it.link);
     assert_eq!(snapshot::workers(&kept), [WORKER]);
@@ -196,7 +199,11 @@ fn readiness_survives_a_crash_of_the_primary() {
     assert!(!it.link.is_ready() && matches!(it.link.receive().unwrap(), LinkEvent::Ready));
     let mut kept = crash(it.link);
     it.link = Link::adopt(&facts, WORKER, &mut kept).unwrap();
-    assert!(it.link.is_ready() && is_ignored(&it.say(b"READY=1")));
+    assert!(it.link.awaits_probe() && is_ignored(&it.say(b"READY=1")));
+    it.link.note_attached();
+    let mut kept = crash(it.link);
+    it.link = Link::adopt(&facts, WORKER, &mut kept).unwrap();
+    assert!(it.link.is_ready());
     let parts: Vec<_> = it.link.descriptors().into_iter().map(|(part, _)| part).collect();
     assert_eq!(parts, [NOTIFY, PAGE]);
     assert!(parts.iter().all(|part| snapshot::parts().any(|known| known == *part)));
@@ -205,8 +212,7 @@ fn readiness_survives_a_crash_of_the_primary() {
 #[test]
 fn readiness_that_a_probe_has_found_is_noted() {
     let mut it = Harness::start();
-    assert!(it.link.note_ready() && !it.link.note_ready());
-    assert!(it.link.is_ready() && is_ignored(&it.say(b"READY=1")));
+    assert!(it.link.note_attached() && !it.link.is_ready(), "it hasn't said so");
     let mut kept = crash(it.link);
     assert!(Link::adopt(&AdoptedFacts::default(), WORKER, &mut kept).unwrap().is_ready());
 }
@@ -215,6 +221,7 @@ fn readiness_that_a_probe_has_found_is_noted() {
 fn a_link_survives_an_upgrade_and_its_file_goes_with_it() {
     let mut it = Harness::start();
     assert!(matches!(it.say(b"READY=1"), LinkEvent::Ready));
+    it.link.note_attached();
     let mut descriptors = Descriptors::default();
     let left = snapshot::into_snapshot(it.link, WORKER, &mut descriptors).unwrap();
     let left = serde_json::from_str(&serde_json::to_string(&left).unwrap()).unwrap();

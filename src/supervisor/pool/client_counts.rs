@@ -101,8 +101,11 @@ pub(super) async fn take(fleet: &mut Fleet, counts: &[ClientCount]) -> Result<()
         let waits = fleet.waits_for_signal(*worker);
         let Some(running) = fleet.workers.get_mut(*worker) else { continue };
         running.note_clients(*clients);
-        running.empty_looks =
-            if *clients == 0 && waits && running.queued() == 0 { running.empty_looks.saturating_add(1) } else { 0 };
+        running.empty_looks = if *clients == 0 && waits && running.queued() == 0 {
+            running.empty_looks.saturating_add(1)
+        } else {
+            0
+        };
         if running.empty_looks >= EMPTY_LOOKS {
             fleet.on(worker.slot, Fact::Idle(worker.generation)).await?;
         }

@@ -221,7 +221,10 @@ impl Fleet {
     pub(super) fn never_ready(&mut self) -> PoolError {
         let (slot, reason) = self.history.last_failure.take().unwrap_or_default();
         let words = self.settings.command.words();
-        PoolError::NeverReady { slot, reason: reason + &self.hints.no_worker(&words, &self.settings) }
+        PoolError::NeverReady {
+            slot,
+            reason: reason + &self.hints.no_worker(&words, &self.settings),
+        }
     }
 
     fn stop(&self, worker: WorkerId) {

@@ -62,9 +62,9 @@ impl Hints {
     fn late_because(&self, settings: &PoolSettings) -> Option<&'static str> {
         let by_message = matches!(settings.node.hand_over_by, HandOverBy::Message(_));
         match self.interface {
-            Some(Interface::Node) if settings.node.wait_ready && self.has_listened => {
-                Some("its program listens and has not sent ready, which wait_ready waits for: process.send('ready')")
-            }
+            Some(Interface::Node) if settings.node.wait_ready && self.has_listened => Some(
+                "its program listens and has not sent ready, which wait_ready waits for: process.send('ready')",
+            ),
             Some(Interface::Node) if by_message => Some(
                 "its program has taken no connection by the message that node_message names, and has sent no ready",
             ),

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::link::inherit::WorkerFacts;
 use crate::link::interface::Interface;
-use crate::link::{Attached, GroupMember, Link};
 use crate::link::seam::{CommandSender, FrontendGone, SlotCommand, WorkerId};
 use crate::link::stats_source::StatsSource;
+use crate::link::{Attached, GroupMember, Link};
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::output::Output;
 use crate::supervisor::pool::crash_record::CrashRecord;

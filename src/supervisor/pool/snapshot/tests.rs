@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::*;
 use crate::handover::pool::WorkerMessageSnapshot;
 use crate::handover::{Carry, assert_is_format, decode, encode};
-use crate::link::interface::{Interface, InterfaceChoice};
-        dispatch: Dispatch::Primary,
+use crate::link::interface::{Dispatch, Interface, InterfaceChoice};
+
 use crate::link::node::settings::{HandOverBy, NodeSettings, TicketKeys};
 use crate::protocol::drain::DrainMode;
 use crate::protocol::ids::Generation;
@@ -66,6 +66,7 @@ fn lifecycle() -> LifecycleSettings {
 fn settings(release: &str) -> PoolSettings {
     PoolSettings {
         interface: InterfaceChoice::Only(Interface::Node),
+        dispatch: Dispatch::Primary,
         node: Arc::new(NodeSettings {
             wait_ready: true,
             hand_over_by: HandOverBy::Message("\"x\"".to_owned()),
