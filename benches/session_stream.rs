@@ -92,7 +92,7 @@ struct Bench {
 impl Bench {
     fn start() -> Result<Self> {
         let (channel, inherit) = Link::native(8)?;
-        let Numbered { descriptors, variables } = inherit.number();
+        let Numbered { descriptors, variables, .. } = inherit.number();
         let mappings = descriptors.into_iter();
         let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
         let mut command = Command::new(std::env::current_exe()?);

@@ -14,6 +14,7 @@
 //! | [Load tests](load_tests) | many clients from one machine, and figures that mislead |
 //! | [systemd and containers](systemd_and_containers) | units, images, probes |
 //! | [Node programs](node_programs) | unmodified servers for Node as workers |
+//! | [Any server](any_server) | programs on a listening socket: Python, Ruby, Go, nginx and others |
 //! | [Workers in Rust](workers_in_rust) | the library |
 //! | [Workers in any language](protocol) | the protocol |
 //! | [From `pm2 start` to here](from_pm2) | PM2's commands, one by one |
@@ -102,6 +103,11 @@ pub mod systemd_and_containers {
 pub mod node_programs {
     #![doc = include_str!("guide/links.md")]
     #![doc = include_str!("guide/node-programs.md")]
+}
+
+pub mod any_server {
+    #![doc = include_str!("guide/links.md")]
+    #![doc = include_str!("guide/any-server.md")]
 }
 
 pub mod workers_in_rust {

@@ -60,6 +60,8 @@ pub enum WorkerNote {
     TooManyPorts,
     /// It runs on Bun, whose servers take no connections from a primary.
     Bun,
+    /// It listens on the front's port by another socket than it was given, and so takes clients of other slots.
+    OwnListener,
     /// It has sent a line that is no JSON.
     Malformed,
     /// It has ignored so many messages that further ones were dropped.

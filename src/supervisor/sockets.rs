@@ -8,32 +8,60 @@ use std::fs;
 use std::path::Path;
 
 use crate::supervisor::procfs::tree;
-use crate::system::tcp_clients::open_inodes;
+use crate::system::tcp_clients::{listening_inodes, open_inodes};
 
-/// The sockets of all clients that have come by one port.
+/// The sockets of all clients that have come by one port, and those that listen on it.
 #[derive(Debug)]
-pub struct ClientSockets(HashSet<u64>);
+pub struct ClientSockets {
+    clients: HashSet<u64>,
+    listening: HashSet<u64>,
+}
+
+/// The sockets of one process and what it has started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Open {
+    /// Those of clients.
+    pub clients: u64,
+    /// It listens on the port by another socket than its own.
+    pub listens_elsewhere: bool,
+}
 
 impl ClientSockets {
     /// Those of the clients of `port`. None if the kernel doesn't tell.
     #[must_use]
     pub fn of_port(port: u16) -> Option<Self> {
-        open_inodes(port).ok().map(Self)
+        let (clients, listening) = (open_inodes(port).ok()?, HashSet::new());
+        Some(Self { clients, listening })
     }
 
-    /// How many of them a process and what it has started have open. None if that can't be seen.
+    /// With the sockets that listen on `port`.
     #[must_use]
-    pub fn of_process(&self, pid: i32) -> Option<u64> {
-        if self.0.is_empty() {
-            return Some(0);
+    pub fn with_listening(self, port: u16) -> Self {
+        Self { listening: listening_inodes(port).unwrap_or_default(), ..self }
+    }
+
+    /// How many of them a process and what it has started have open. None if that can't be seen. `own` is the inode of
+    /// its listening socket.
+    #[must_use]
+    pub fn of_process(&self, pid: i32, own: Option<u64>) -> Option<Open> {
+        let is_watched = own.is_some() && !self.listening.is_empty();
+        if self.clients.is_empty() && !is_watched {
+            return Some(Open::default());
         }
+        let mut listens_elsewhere = false;
         let mut open = HashSet::new();
         for pid in tree(pid) {
             let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
             let inodes = descriptors.flatten().filter_map(|entry| inode(&entry.path()));
-            open.extend(inodes.filter(|inode| self.0.contains(inode)));
+            for inode in inodes {
+                if self.clients.contains(&inode) {
+                    open.insert(inode);
+                }
+                listens_elsewhere |=
+                    is_watched && own != Some(inode) && self.listening.contains(&inode);
+            }
         }
-        Some(open.len() as u64)
+        Some(Open { clients: open.len() as u64, listens_elsewhere })
     }
 }
 
@@ -52,7 +80,8 @@ mod tests {
     #[test]
     fn only_accepted_sockets_of_the_port_count_and_each_once() {
         let own = i32::try_from(std::process::id()).unwrap();
-        let count = |port| ClientSockets::of_port(port).unwrap().of_process(own).unwrap();
+        let count =
+            |port| ClientSockets::of_port(port).unwrap().of_process(own, None).unwrap().clients;
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let listener = TcpListener::bind(address).unwrap();
             let port = listener.local_addr().unwrap().port();
@@ -66,5 +95,16 @@ mod tests {
             drop((socket, copy));
             assert_eq!(count(port), 0);
         }
+    }
+
+    #[test]
+    fn a_listener_beside_its_own_is_seen() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let sockets = ClientSockets::of_port(port).unwrap().with_listening(port);
+        let inode = rustix::fs::fstat(&listener).unwrap().st_ino;
+        let elsewhere = |inode| sockets.of_process(own, Some(inode)).unwrap().listens_elsewhere;
+        assert!(!elsewhere(inode) && elsewhere(inode + 1));
     }
 }

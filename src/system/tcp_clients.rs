@@ -34,6 +34,8 @@ const ESTABLISHED: u32 = 1 << 1;
 /// Bits for the states of connections that a process may have open: all but handshakes (3 and 12), `TCP_TIME_WAIT` (6),
 /// and listening (10). The kernel passes over the many that have been closed.
 const OPEN: u32 = ((1 << 12) - 1) & !(1 | 1 << 3 | 1 << 6 | 1 << 10);
+/// A bit for the state `TCP_LISTEN`.
+const LISTENING: u32 = 1 << 10;
 /// Where a socket has its inode, in `struct inet_diag_msg`.
 const INODE: usize = 68;
 
@@ -58,9 +60,22 @@ pub fn clients(local: SocketAddr, limit: usize) -> io::Result<Vec<IpAddr>> {
 ///
 /// As [`clients`].
 pub fn open_inodes(port: u16) -> io::Result<HashSet<u64>> {
+    inodes(port, OPEN)
+}
+
+/// The inodes of all sockets that listen on a port, of both families.
+///
+/// # Errors
+///
+/// As [`clients`].
+pub fn listening_inodes(port: u16) -> io::Result<HashSet<u64>> {
+    inodes(port, LISTENING)
+}
+
+fn inodes(port: u16, states: u32) -> io::Result<HashSet<u64>> {
     let mut inodes = HashSet::new();
     for family in [AddressFamily::INET, AddressFamily::INET6] {
-        each_socket(family, port, OPEN, |socket| {
+        each_socket(family, port, states, |socket| {
             inodes.extend(inode(socket));
             true
         })?;

@@ -241,7 +241,8 @@ fn nothing_is_handed_over_and_the_kernel_counts() {
     assert_eq!(it.link.send_from(&mut [].into(), Timestamp::now()).unwrap(), 0);
     assert!(it.link.in_flight().is_empty() && it.link.in_flight().room() == 0);
     let stats = StatsSource::new(&it.link).unwrap();
-    assert!(stats.has_attached() && !stats.is_drain_ordered());
+    assert!(!stats.has_attached() && it.link.note_attached() && stats.has_attached());
+    assert!(!stats.is_drain_ordered());
     stats.note_clients(7);
     assert_eq!((it.link.load(), stats.read().connections), (7, Some(7)));
     let (mode, reason, window) = (DrainMode::Wait, DrainReason::Restart, Duration::from_secs(1));

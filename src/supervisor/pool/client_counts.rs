@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use crate::link::event::WorkerNote;
 use crate::link::interface::Interface;
 use crate::link::seam::WorkerId;
 use crate::protocol::ids::Timestamp;
@@ -12,7 +13,8 @@ use crate::supervisor::lifecycle::Fact;
 use crate::supervisor::pool::error::PoolError;
 use crate::supervisor::pool::fleet::Fleet;
 use crate::supervisor::pool::timer::sleep_until;
-use crate::supervisor::sockets::ClientSockets;
+use crate::supervisor::pool::workers::Running;
+use crate::supervisor::sockets::{ClientSockets, Open};
 
 /// While workers only serve.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -42,6 +44,8 @@ pub(super) enum ClientLook {
 pub(super) struct ClientCount {
     worker: WorkerId,
     clients: u64,
+    /// It listens on the port by a socket of its own, beside the one that it was given.
+    listens_elsewhere: bool,
 }
 
 impl ClientCounts {
@@ -76,12 +80,17 @@ impl ClientCounts {
     pub(super) fn count(&mut self, fleet: &Fleet) {
         self.at = None;
         let port = fleet.settings.port;
-        let workers: Vec<_> = counted(fleet).map(|id| (id, fleet.workers.pid(id))).collect();
+        let inode = |id| fleet.workers.get(id).and_then(Running::listening_inode);
+        let workers = counted(fleet).map(|id| (id, fleet.workers.pid(id), inode(id)));
+        let workers: Vec<_> = workers.collect();
         self.counting = Some(tokio::task::spawn_blocking(move || {
-            let Some(sockets) = ClientSockets::of_port(port) else { return Vec::new() };
-            let count = |(worker, pid)| {
-                let clients = sockets.of_process(pid)?;
-                Some(ClientCount { worker, clients })
+            let Some(mut sockets) = ClientSockets::of_port(port) else { return Vec::new() };
+            if workers.iter().any(|(_, _, inode)| inode.is_some()) {
+                sockets = sockets.with_listening(port);
+            }
+            let count = |(worker, pid, inode)| {
+                let Open { clients, listens_elsewhere } = sockets.of_process(pid, inode)?;
+                Some(ClientCount { worker, clients, listens_elsewhere })
             };
             workers.into_iter().filter_map(count).collect()
         }));
@@ -97,7 +106,10 @@ fn counted(fleet: &Fleet) -> impl Iterator<Item = WorkerId> {
 
 /// Notes the counts. A draining worker without clients is stopped.
 pub(super) async fn take(fleet: &mut Fleet, counts: &[ClientCount]) -> Result<(), PoolError> {
-    for ClientCount { worker, clients } in counts {
+    for ClientCount { worker, clients, listens_elsewhere } in counts {
+        if *listens_elsewhere {
+            fleet.hints.noted(*worker, WorkerNote::OwnListener);
+        }
         let waits = fleet.waits_for_signal(*worker);
         let Some(running) = fleet.workers.get_mut(*worker) else { continue };
         running.note_clients(*clients);

@@ -129,6 +129,11 @@ impl Hints {
                 slot,
                 "worker's program was refused its server: Bun's servers take no connections from a primary",
             ),
+            WorkerNote::OwnListener => tracing::warn!(
+                slot,
+                "worker opens the port itself, beside the listening socket that it was given: it takes clients of \
+                 other slots",
+            ),
             WorkerNote::Malformed => {
                 tracing::warn!(slot, "worker has sent a line that is no JSON: ignored");
             }

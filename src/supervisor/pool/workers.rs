@@ -87,6 +87,12 @@ impl Running {
         self.member.as_ref().and_then(queue).unwrap_or(0)
     }
 
+    /// The inode of its listening socket, if it has one of its own.
+    pub(super) fn listening_inode(&self) -> Option<u64> {
+        let member = self.member.as_ref()?;
+        rustix::fs::fstat(&member.socket).ok().map(|it| it.st_ino)
+    }
+
     /// Notes how many clients the worker has, which it doesn't say itself.
     pub(super) fn note_clients(&self, count: u64) {
         self.stats.note_clients(count);
