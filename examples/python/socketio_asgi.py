@@ -18,7 +18,8 @@ SLOT = os.environ.get("NODE_APP_INSTANCE")
 
 @server.event
 async def connect(sid, environ):
-    await server.emit("hello", {"slot": SLOT, "pid": os.getpid(), "remote": environ["REMOTE_ADDR"]}, to=sid)
+    # Not REMOTE_ADDR, which is always 127.0.0.1 here.
+    await server.emit("hello", {"slot": SLOT, "pid": os.getpid(), "remote": environ["asgi.scope"]["client"][0]}, to=sid)
 
 
 @server.event

@@ -463,8 +463,11 @@ impl ListenerGroup {
     /// Accepts and closes what came late to members that no worker holds, of slots that another worker serves, and
     /// returns how many clients that has cost. Accepts a bounded number: the rest waits for the next call.
     pub fn strays(&mut self) -> u64 {
-        let served = |slot| self.steered.serving.iter().any(|(serving, _)| *serving == slot);
-        let abandoned = |member: &&GroupMember| member.holder.is_none() && served(member.slot);
+        let serves = |(slot, worker): &(SlotId, WorkerId)| {
+            self.place_held_by(*worker).is_some().then_some(*slot)
+        };
+        let served: Vec<_> = self.steered.serving.iter().filter_map(serves).collect();
+        let abandoned = |member: &&GroupMember| member.holder.is_none() && served.contains(&member.slot);
         let mut lost = 0;
         for member in self.members.iter().filter(abandoned) {
             while lost < MAX_STRAYS {
