@@ -311,11 +311,7 @@ impl Dispatcher {
     fn steer(&mut self) {
         let Some(kernel) = &mut self.kernel else { return };
         let (router, slots) = self.routing.router();
-        // Before a connection of the primary's own: the program says where that goes.
-        if let Some(ranking) = router.kernel_ranking() {
-            kernel.steer(slots, ranking);
-        }
-        let Found { accepting, lost } = kernel.run_due(self.now);
+        let Found { accepting, lost } = kernel.run(slots, router.kernel_ranking(), self.now);
         self.routing.count_late(lost);
         for worker in accepting {
             let link = self.routing.slots().any_link(worker);

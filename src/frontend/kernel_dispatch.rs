@@ -92,8 +92,9 @@ impl KernelDispatch {
         }
     }
 
-    /// A worker has ended.
+    /// A worker has ended. Some shut their socket down at their end: it is looked at in this turn.
     pub(super) fn gone(&mut self, worker: WorkerId) {
+        self.next_check = Timestamp(0);
         self.probed.retain(|(probed, _)| *probed != worker);
         self.group.gone(worker);
     }
@@ -103,20 +104,31 @@ impl KernelDispatch {
         self.next_probe.into_iter().chain([self.next_check]).min()
     }
 
-    /// Looks at workers and sockets, if it is time.
-    pub(super) fn run_due(&mut self, now: Timestamp) -> Found {
+    /// Looks at sockets, has the kernel send clients to the slots that serve, and looks at workers that are asked
+    /// whether they accept: in this order, since a connection of the primary's own goes where the program says.
+    pub(super) fn run(
+        &mut self,
+        slots: &SlotTable,
+        ranking: Option<&KernelRanking>,
+        now: Timestamp,
+    ) -> Found {
         let mut found = Found::default();
+        let checks = now >= self.next_check;
+        if checks {
+            self.next_check = now + CHECK_INTERVAL;
+            if self.group.check() > 0 {
+                // The order is another one.
+                self.steered.clear();
+            }
+        }
+        if let Some(ranking) = ranking {
+            self.steer(slots, ranking);
+        }
         if self.next_probe.take_if(|at| now >= *at).is_some() {
             found.accepting = self.look_at_probes(now);
             self.next_probe = (!self.probed.is_empty()).then(|| now + PROBE_INTERVAL);
         }
-        if now >= self.next_check {
-            self.next_check = now + CHECK_INTERVAL;
-            let has_changed = self.group.check() > 0;
-            if has_changed {
-                // The order is another one: the next turn steers by it.
-                self.steered.clear();
-            }
+        if checks {
             found.lost = self.group.strays();
         }
         found
@@ -149,7 +161,7 @@ impl KernelDispatch {
     }
 
     /// Has the kernel send clients to the slots that serve; while none does, to those that are about to: they wait there.
-    pub(super) fn steer(&mut self, slots: &SlotTable, ranking: &KernelRanking) {
+    fn steer(&mut self, slots: &SlotTable, ranking: &KernelRanking) {
         let all = slots.listening();
         let any_serves = all.iter().any(|(_, serves)| *serves);
         let wanted: Vec<_> = all

@@ -467,7 +467,8 @@ impl ListenerGroup {
             self.place_held_by(*worker).is_some().then_some(*slot)
         };
         let served: Vec<_> = self.steered.serving.iter().filter_map(serves).collect();
-        let abandoned = |member: &&GroupMember| member.holder.is_none() && served.contains(&member.slot);
+        let abandoned =
+            |member: &&GroupMember| member.holder.is_none() && served.contains(&member.slot);
         let mut lost = 0;
         for member in self.members.iter().filter(abandoned) {
             while lost < MAX_STRAYS {

@@ -8,13 +8,14 @@ use std::fs;
 use std::path::Path;
 
 use crate::supervisor::procfs::tree;
-use crate::system::tcp_clients::{listening_inodes, open_inodes};
+use crate::system::tcp_clients::{Handshake, handshakes, listening_inodes, open_inodes};
 
 /// The sockets of all clients that have come by one port, and those that listen on it.
 #[derive(Debug)]
 pub struct ClientSockets {
     clients: HashSet<u64>,
     listening: HashSet<u64>,
+    handshakes: HashSet<Handshake>,
 }
 
 /// The sockets of one process and what it has started.
@@ -30,14 +31,24 @@ impl ClientSockets {
     /// Those of the clients of `port`. None if the kernel doesn't tell.
     #[must_use]
     pub fn of_port(port: u16) -> Option<Self> {
-        let (clients, listening) = (open_inodes(port).ok()?, HashSet::new());
-        Some(Self { clients, listening })
+        let clients = open_inodes(port).ok()?;
+        Some(Self { clients, listening: HashSet::new(), handshakes: HashSet::new() })
     }
 
-    /// With the sockets that listen on `port`.
+    /// With the sockets that listen on `port`, and the handshakes that are under way.
     #[must_use]
     pub fn with_listening(self, port: u16) -> Self {
-        Self { listening: listening_inodes(port).unwrap_or_default(), ..self }
+        Self {
+            listening: listening_inodes(port).unwrap_or_default(),
+            handshakes: handshakes(port).unwrap_or_default(),
+            ..self
+        }
+    }
+
+    /// The handshakes.
+    #[must_use]
+    pub fn into_handshakes(self) -> HashSet<Handshake> {
+        self.handshakes
     }
 
     /// How many of them a process and what it has started have open. None if that can't be seen. `own` is the inode of

@@ -34,6 +34,8 @@ const ESTABLISHED: u32 = 1 << 1;
 /// Bits for the states of connections that a process may have open: all but handshakes (3 and 12), `TCP_TIME_WAIT` (6),
 /// and listening (10). The kernel passes over the many that have been closed.
 const OPEN: u32 = ((1 << 12) - 1) & !(1 | 1 << 3 | 1 << 6 | 1 << 10);
+/// A bit for the state `TCP_SYN_RECV`.
+const HANDSHAKE: u32 = 1 << 3;
 /// A bit for the state `TCP_LISTEN`.
 const LISTENING: u32 = 1 << 10;
 /// Where a socket has its inode, in `struct inet_diag_msg`.
@@ -71,6 +73,26 @@ pub fn open_inodes(port: u16) -> io::Result<HashSet<u64>> {
 pub fn listening_inodes(port: u16) -> io::Result<HashSet<u64>> {
     inodes(port, LISTENING)
 }
+
+/// Handshakes with a port that are under way: the client's last step is missing. Each is known by its addresses and ports,
+/// as the kernel has them.
+///
+/// # Errors
+///
+/// As [`clients`].
+pub fn handshakes(port: u16) -> io::Result<HashSet<Handshake>> {
+    let mut handshakes = HashSet::new();
+    for family in [AddressFamily::INET, AddressFamily::INET6] {
+        each_socket(family, port, HANDSHAKE, |socket| {
+            handshakes.extend(socket.get(4..).and_then(|id| id.first_chunk()));
+            true
+        })?;
+    }
+    Ok(handshakes)
+}
+
+/// Ports and addresses of `struct inet_diag_sockid`.
+pub type Handshake = [u8; 36];
 
 fn inodes(port: u16, states: u32) -> io::Result<HashSet<u64>> {
     let mut inodes = HashSet::new();

@@ -1,6 +1,7 @@
 //! Counts the clients of workers that don't do so themselves: now and then for placement and status, and often while
 //! one drains, whose signal waits for its last client.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -15,6 +16,7 @@ use crate::supervisor::pool::fleet::Fleet;
 use crate::supervisor::pool::timer::sleep_until;
 use crate::supervisor::pool::workers::Running;
 use crate::supervisor::sockets::{ClientSockets, Open};
+use crate::system::tcp_clients::Handshake;
 
 /// While workers only serve.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -27,7 +29,7 @@ const EMPTY_LOOKS: u8 = 3;
 #[derive(Debug, Default)]
 pub(super) struct ClientCounts {
     at: Option<Timestamp>,
-    counting: Option<JoinHandle<Vec<ClientCount>>>,
+    counting: Option<JoinHandle<Counts>>,
 }
 
 /// What is to be done.
@@ -36,7 +38,15 @@ pub(super) enum ClientLook {
     /// A count is due.
     Due,
     /// It is done.
-    Counted(Vec<ClientCount>),
+    Counted(Counts),
+}
+
+/// What was counted.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    workers: Vec<ClientCount>,
+    /// Handshakes with the port that are under way, if workers have listening sockets of their own.
+    handshakes: HashSet<Handshake>,
 }
 
 /// The clients that a worker has.
@@ -84,7 +94,7 @@ impl ClientCounts {
         let workers = counted(fleet).map(|id| (id, fleet.workers.pid(id), inode(id)));
         let workers: Vec<_> = workers.collect();
         self.counting = Some(tokio::task::spawn_blocking(move || {
-            let Some(mut sockets) = ClientSockets::of_port(port) else { return Vec::new() };
+            let Some(mut sockets) = ClientSockets::of_port(port) else { return Counts::default() };
             if workers.iter().any(|(_, _, inode)| inode.is_some()) {
                 sockets = sockets.with_listening(port);
             }
@@ -92,7 +102,8 @@ impl ClientCounts {
                 let Open { clients, listens_elsewhere } = sockets.of_process(pid, inode)?;
                 Some(ClientCount { worker, clients, listens_elsewhere })
             };
-            workers.into_iter().filter_map(count).collect()
+            let workers = workers.into_iter().filter_map(count).collect();
+            Counts { workers, handshakes: sockets.into_handshakes() }
         }));
     }
 }
@@ -104,16 +115,19 @@ fn counted(fleet: &Fleet) -> impl Iterator<Item = WorkerId> {
     counted.map(|(worker, _)| worker)
 }
 
-/// Notes the counts. A draining worker without clients is stopped.
-pub(super) async fn take(fleet: &mut Fleet, counts: &[ClientCount]) -> Result<(), PoolError> {
-    for ClientCount { worker, clients, listens_elsewhere } in counts {
+/// Notes the counts. A draining worker without clients is stopped, unless one may still come to it: a handshake that was
+/// under way when its successor took over ends at its socket.
+pub(super) async fn take(fleet: &mut Fleet, counts: &Counts) -> Result<(), PoolError> {
+    let now = Timestamp::now();
+    for ClientCount { worker, clients, listens_elsewhere } in &counts.workers {
         if *listens_elsewhere {
             fleet.hints.noted(*worker, WorkerNote::OwnListener);
         }
         let waits = fleet.waits_for_signal(*worker);
         let Some(running) = fleet.workers.get_mut(*worker) else { continue };
         running.note_clients(*clients);
-        running.empty_looks = if *clients == 0 && waits && running.queued() == 0 {
+        let is_expected = waits && running.expects_clients(&counts.handshakes, now);
+        running.empty_looks = if *clients == 0 && waits && !is_expected {
             running.empty_looks.saturating_add(1)
         } else {
             0

@@ -1,8 +1,9 @@
 //! The workers' processes: watched until they end, signalled, measured.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::sync::mpsc;
@@ -21,6 +22,10 @@ use crate::supervisor::pool::worker_health::WorkerHealth;
 use crate::supervisor::process::{Exit, Process};
 use crate::supervisor::sample;
 use crate::system::limits::oom_kills;
+use crate::system::tcp_clients::Handshake;
+
+/// How long a handshake is waited for.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Ends of workers that may wait to be handled. Further ones wait in their tasks.
 const MAX_WAITING_ENDS: usize = 64;
@@ -52,6 +57,8 @@ pub(super) struct Running {
     pub(super) empty_looks: u8,
     /// Its listening socket, if it has one of its own.
     member: Option<GroupMember>,
+    /// While it drains: those that were under way at the first look and still are, and when that was.
+    handshakes: Option<(Timestamp, HashSet<Handshake>)>,
     stats: StatsSource,
     /// Bytes, read as it became ready.
     memory_at_start: Arc<OnceLock<u64>>,
@@ -81,10 +88,18 @@ impl Running {
         self.stats.has_attached()
     }
 
-    /// Connections that wait until it accepts them, if it has a listening socket of its own.
-    pub(super) fn queued(&self) -> u32 {
-        let queue = |member: &GroupMember| kernel::accept_queue(&member.socket).ok().flatten();
-        self.member.as_ref().and_then(queue).unwrap_or(0)
+    /// Whether clients may come to it though it serves no more: its listening socket has some, or a handshake that was
+    /// under way at the first look still is. Nothing of the kind takes longer than [`HANDSHAKE_TIMEOUT`].
+    pub(super) fn expects_clients(
+        &mut self,
+        handshakes: &HashSet<Handshake>,
+        now: Timestamp,
+    ) -> bool {
+        let Some(member) = &self.member else { return false };
+        let (since, left) = self.handshakes.get_or_insert_with(|| (now, handshakes.clone()));
+        left.retain(|handshake| handshakes.contains(handshake));
+        let is_awaited = !left.is_empty() && now.since(*since) < HANDSHAKE_TIMEOUT;
+        is_awaited || kernel::accept_queue(&member.socket).ok().flatten().unwrap_or(0) > 0
     }
 
     /// The inode of its listening socket, if it has one of its own.
@@ -150,6 +165,7 @@ impl Workers {
             interface: None,
             empty_looks: 0,
             member,
+            handshakes: None,
             stats,
             memory_at_start: Arc::default(),
             _watched: AbortOnDropHandle::new(watching),
