@@ -15,6 +15,9 @@
 
 use std::io;
 
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
 use crate::link::interface::InterfaceChoice;
 use crate::supervisor::command::WorkerCommand;
 
@@ -49,7 +52,7 @@ const FIRST: [Check; 3] = [Check::Attaches, Check::Ready, Check::Serves];
 ///
 /// # Errors
 ///
-/// If the program can't be run, the kernel refuses something, or a finding can't be shown.
+/// If the program can't be run, the kernel refuses something, or a finding can't be shown; and by a signal.
 pub fn run(
     plan: Plan,
     mut begin: impl FnMut(Check),
@@ -66,7 +69,7 @@ pub fn run(
     begin(Check::Attaches);
     let Plan { command, interface, checks } = plan;
     let Introduction { interface, verdicts, mut next } =
-        Introduction::new(Setup { command, interface })?;
+        Introduction::new(Setup { command, interface, interrupts: interrupts()?.into() })?;
     for (check, verdict) in verdicts {
         // A failure is the reason for what isn't checked.
         if verdict.is_err() || checks.contains(&check) {
@@ -84,4 +87,11 @@ pub fn run(
         found(Finding::new(check, interface, verdict)?)?;
     }
     Ok(counts)
+}
+
+/// Ctrl-C and its like end workers, too, which lead process groups of their own.
+fn interrupts() -> io::Result<SignalFd> {
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    signals.thread_block()?;
+    Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
 }

@@ -94,6 +94,9 @@ pub(super) fn run(arguments: Conformance) -> Result<u8, Box<dyn Error>> {
 fn explain(error: io::Error, program: &str) -> Failure {
     match error.downcast::<Failure>() {
         Ok(failure) => failure,
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+            Failure::Interrupted("interrupted; the worker was killed".to_owned())
+        }
         Err(error) => Failure::Failed(format!("cannot check {program}: {error}")),
     }
 }

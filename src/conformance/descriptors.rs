@@ -28,7 +28,7 @@ impl Limits {
             };
             let open: Vec<_> = open.filter_map(number).collect();
             let Some((pid, limit)) = Pid::from_raw(pid).zip(limit_in(&limits)) else { continue };
-            let lower = Rlimit { current: Some(with_free(&open, free)), ..limit.clone() };
+            let lower = Rlimit { current: Some(with_free(&open, free)), ..limit };
             prlimit(Some(pid), Resource::Nofile, lower)?;
             before.push((pid, limit));
         }

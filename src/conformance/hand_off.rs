@@ -3,6 +3,7 @@
 //! Each has a worker of its own, so that one that has broken a rule says nothing about the next. Those of another
 //! interface are another file.
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -10,10 +11,11 @@ use rustix::process::Signal;
 use crate::conformance::check::{Check, Stop, Verdict, fail};
 use crate::conformance::client::{Client, End};
 use crate::conformance::service::{CLOSE_FRAME, FIRST_HALF, SECOND_HALF, Service, is_switched};
-use crate::conformance::subject::{KILL_TIMEOUT, ORPHAN_TIMEOUT, Setup, Subject};
+use crate::conformance::subject::{CREDITS, KILL_TIMEOUT, ORPHAN_TIMEOUT, Setup, Subject, Watched};
 use crate::link::event::WorkerNote;
 use crate::link::interface::{Interface, InterfaceChoice};
 use crate::protocol::ids::{ConnectionId, Timestamp};
+use crate::protocol::tcp_progress::is_untouched;
 use crate::supervisor::process::Exit;
 
 /// From the start to ready, as a primary has it for workers of Node.
@@ -28,14 +30,14 @@ const DRAIN_WINDOW: Duration = Duration::from_secs(5);
 const STEP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long clients that are being served go on after the order to drain.
 const FINISHING: Duration = Duration::from_millis(300);
-/// How long a double acknowledgement may take.
+/// How long something may take that should not happen: a second acknowledgement, a wait for a silent client.
 const AFTERWARDS: Duration = Duration::from_millis(300);
 
 /// Connections that send nothing until they are acknowledged, and how many come at a time.
 const SILENT: usize = 500;
 const AT_A_TIME: usize = 25;
-/// Connections whose bytes are there already: whole requests, and halves.
-const WITH_BYTES: usize = 500;
+/// Rounds of connections whose bytes are there already: whole requests, and halves.
+const ROUNDS_WITH_BYTES: usize = 40;
 /// Connections of which each is acknowledged once.
 const COUNTED: usize = 200;
 /// Clients beside others.
@@ -166,12 +168,10 @@ fn closes_or_switches(subject: &mut Subject) -> Result<Service, Stop> {
 /// A copy of the socket shows whether it is read from.
 fn reads(subject: &mut Subject) -> Result<(Service, String), Stop> {
     let (mut client, connection) = subject.connect()?;
-    let copy = std::os::fd::AsFd::as_fd(&connection.socket).try_clone_to_owned()?;
+    let copy = connection.socket.as_fd().try_clone_to_owned()?;
     client.send(&Service::Http.request());
     subject.hand_over(connection);
-    let is_read =
-        |_: &mut Subject| matches!(crate::protocol::tcp_progress::is_untouched(&copy), Ok(false));
-    match subject.wait(SILENCE_TIMEOUT, is_read)? {
+    match subject.wait(SILENCE_TIMEOUT, |_| matches!(is_untouched(&copy), Ok(false)))? {
         true => Ok((Service::Reads, Service::Reads.name().to_owned())),
         false => fail("acknowledges a connection, and never reads from it"),
     }
@@ -259,23 +259,31 @@ impl HandOff {
             }
         }
         let whole = self.service.request();
-        for number in 1..=WITH_BYTES {
-            let bytes = if number % 2 == 0 { FIRST_HALF } else { &whole };
-            let (_client, id) = subject.client(bytes)?;
-            match subject.watch(id, ANSWER_TIMEOUT)? {
-                Some(false) => {}
-                Some(true) => {
+        for round in 0..ROUNDS_WITH_BYTES {
+            let (what, bytes) = match round % 2 {
+                0 => ("a request", whole.as_slice()),
+                _ => ("half a request", FIRST_HALF),
+            };
+            let clients: Result<Vec<_>, _> = (0..CREDITS).map(|_| subject.client(bytes)).collect();
+            let clients = clients?;
+            match subject.watch(bytes.len() as u64, ANSWER_TIMEOUT)? {
+                Watched::Done => {}
+                Watched::Used(id) => {
+                    let within = clients.iter().position(|(_, own)| *own == id).unwrap_or_default();
+                    let number = round * CREDITS + within + 1;
                     return fail(format!(
-                        "connection {number} of {WITH_BYTES} was used before it was acknowledged"
+                        "connection {number} of {} was used before it was acknowledged",
+                        ROUNDS_WITH_BYTES * CREDITS
                     ));
                 }
-                None => {
-                    let what = if number % 2 == 0 { "half a request" } else { "a request" };
-                    return fail(format!("a connection with {what} is not acknowledged"));
+                Watched::Late => {
+                    let open = subject.open();
+                    return fail(format!("{open} connections with {what} are not acknowledged"));
                 }
             }
         }
-        Ok(format!("{SILENT} that send nothing, {WITH_BYTES} with bytes: none used before"))
+        let with_bytes = ROUNDS_WITH_BYTES * CREDITS;
+        Ok(format!("{SILENT} silent, {with_bytes} with bytes: none was used before"))
     }
 
     fn acknowledges_all(&mut self) -> Verdict {
@@ -299,6 +307,7 @@ impl HandOff {
         let silent: Result<Vec<_>, _> = (0..2 * SEVERAL).map(|_| subject.client(b"")).collect();
         let silent = silent?;
         subject.wait(ANSWER_TIMEOUT, |it| it.open() == 0)?;
+        subject.pass(AFTERWARDS)?;
         for number in 0..SEVERAL {
             if !self.is_served(subject)? {
                 let silent = silent.len();
@@ -401,6 +410,7 @@ impl HandOff {
             longest = longest.max(millis(start));
             // The next ones come beside clients.
             silent.push(subject.client(b"")?);
+            subject.pass(AFTERWARDS)?;
         }
         Ok(format!("3 pongs, the slowest after {longest} ms"))
     }

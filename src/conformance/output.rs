@@ -1,4 +1,4 @@
-//! The output of a worker under test: read and thrown away, but for the last line of its standard error.
+//! The output of a worker under test: read and thrown away, but for the end of its standard error.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,7 +8,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use crate::supervisor::process::Printed;
 
-/// So much of the last line is kept.
+/// So much of a line is shown.
 const MAX_LINE: usize = 400;
 /// Reads in one look, at most.
 const MAX_READS: usize = 64;
@@ -59,16 +59,18 @@ impl Output {
         self.pipes.clear();
     }
 
-    /// The last line of standard error that is not empty.
+    /// The line of standard error that says best why it has ended.
     #[must_use]
-    pub fn last_line(&self) -> String {
-        last_line(&self.end)
+    pub fn reason(&self) -> String {
+        reason(&self.end)
     }
 }
 
-fn last_line(bytes: &[u8]) -> String {
+/// The last line that names an error, else the last one.
+fn reason(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    let lines = || text.lines().rev().map(str::trim).filter(|line| !line.is_empty());
+    let line = lines().find(|line| line.contains("Error")).or_else(|| lines().next());
     line.unwrap_or_default().chars().filter(|c| !c.is_control()).take(MAX_LINE).collect()
 }
 
@@ -77,14 +79,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_line_says_why() {
+    fn the_line_with_the_error_says_why() {
         for (printed, expected) in [
             (&b""[..], ""),
             (b"one\ntwo\n\n  \n", "two"),
             (b"Traceback\nValueError: \x1b[31mno", "ValueError: [31mno"),
+            (b"Error: no port\n    at main.js:1\n\nNode.js v20\n", "Error: no port"),
         ] {
-            assert_eq!(last_line(printed), expected);
+            assert_eq!(reason(printed), expected);
         }
-        assert_eq!(last_line(&[b'x'; 2 * MAX_LINE]).len(), MAX_LINE);
+        assert_eq!(reason(&[b'x'; 2 * MAX_LINE]).len(), MAX_LINE);
     }
 }

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
@@ -19,8 +20,10 @@ use crate::conformance::client::Client;
 use crate::conformance::descriptors::Limits;
 use crate::conformance::leftovers;
 use crate::conformance::output::Output;
+use crate::kernel::tcp_counters;
 use crate::link::Link;
 use crate::link::connection::PendingConnection;
+use crate::link::dialect::Dialect;
 use crate::link::error::ChannelError;
 use crate::link::event::{LinkEvent, SessionEvent, WorkerNote};
 use crate::link::inherit::WorkerFacts;
@@ -30,7 +33,6 @@ use crate::link::node::settings::{NodeSettings, TicketKeys};
 use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::protocol::ids::{AffinityKey, ConnectionId, Generation, SlotId, Timestamp, WorkerId};
 use crate::protocol::message::ConnectionRecord;
-use crate::protocol::tcp_progress::is_untouched;
 use crate::supervisor::command::WorkerCommand;
 use crate::supervisor::process::{Exit, Process};
 
@@ -40,19 +42,26 @@ pub const ORPHAN_TIMEOUT: Duration = Duration::from_secs(2);
 pub const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Connections on their way at a time, as many as a primary has by default.
-const CREDITS: usize = 16;
+pub const CREDITS: usize = 16;
 /// The longest pause between two looks.
 const PAUSE: Duration = Duration::from_millis(2);
 /// How long the end of a process may come after that of its channel.
 const EXIT_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long bytes may take over the loopback interface.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a killed process may take to end.
 const KILLED_TIMEOUT: Duration = Duration::from_secs(5);
 /// Messages that are received in one look.
 const MAX_MESSAGES: usize = 1_000;
 
+/// Looks at a socket between two at everything else.
+const LOOKS_AT_A_TIME: usize = 16;
+
 /// How each worker under test is started.
 #[derive(Clone, Debug)]
 pub struct Setup {
+    /// Signals that end the checks.
+    pub interrupts: Arc<SignalFd>,
     /// Its command.
     pub command: WorkerCommand,
     /// What it may speak.
@@ -63,6 +72,7 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct Subject {
     process: Process,
+    interrupts: Arc<SignalFd>,
     /// None once the primary has died.
     link: Option<Link>,
     output: Output,
@@ -92,6 +102,17 @@ pub struct Said {
     pub left: bool,
     /// Something about its program.
     pub note: Option<WorkerNote>,
+}
+
+/// What [`Subject::watch`] has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// Nothing is on its way any more, and nothing was used too early.
+    Done,
+    /// This one was used before it was acknowledged.
+    Used(ConnectionId),
+    /// Some are still on their way.
+    Late,
 }
 
 impl Subject {
@@ -124,6 +145,7 @@ impl Subject {
         let (process, printed) = Process::start(&command, port, worker, inherit)?;
         Ok(Self {
             process,
+            interrupts: Arc::clone(&setup.interrupts),
             link: Some(link),
             output: Output::new(printed)?,
             listener,
@@ -212,6 +234,13 @@ impl Subject {
     pub fn client(&mut self, bytes: &[u8]) -> io::Result<(Client, ConnectionId)> {
         let (mut client, connection) = self.connect()?;
         client.send(bytes);
+        // Loopback delivers before that returns, but on a busy machine.
+        let start = Timestamp::now();
+        while rustix::io::ioctl_fionread(&connection.socket)? < bytes.len() as u64
+            && Timestamp::now().since(start) < DELIVERY_TIMEOUT
+        {
+            std::thread::yield_now();
+        }
         Ok((client, self.hand_over(connection)))
     }
 
@@ -219,8 +248,11 @@ impl Subject {
     ///
     /// # Errors
     ///
-    /// If the worker has ended, or breaks its protocol.
+    /// If the worker has ended, or breaks its protocol; and by a signal to this process.
     pub fn look(&mut self) -> Result<(), Stop> {
+        if let Ok(Some(_)) = self.interrupts.read_signal() {
+            return Err(io::Error::from(io::ErrorKind::Interrupted).into());
+        }
         self.output.look();
         if let Err(error) = self.exchange() {
             return self.broken(&error);
@@ -263,35 +295,59 @@ impl Subject {
         self.wait(time, |_| false).map(|_| ())
     }
 
-    /// Looks without a pause until this connection is no more on its way, and says whether it was used before
-    /// its acknowledgement; none if it is still on its way when the time is over.
+    /// Looks without a pause until nothing is on its way, and returns the connection that was used before its
+    /// acknowledgement, if one was, or what is still on its way when the time is over. All of them have so many bytes
+    /// unread when they are handed over.
     ///
-    /// The socket is looked at first and the acknowledgement afterwards: one that was used, and is not acknowledged
-    /// after that, is proof.
+    /// The oldest socket is looked at first and the acknowledgement at once afterwards: one that was used, and is not
+    /// acknowledged after that, is proof.
     ///
     /// # Errors
     ///
     /// As [`Self::look`].
-    pub fn watch(&mut self, id: ConnectionId, limit: Duration) -> Result<Option<bool>, Stop> {
+    pub fn watch(&mut self, unread: u64, limit: Duration) -> Result<Watched, Stop> {
         let start = Timestamp::now();
+        self.look()?;
         loop {
-            let Some(link) = &self.link else { return Ok(None) };
-            let in_flight = link.in_flight();
-            let connection = in_flight.last(CREDITS).find(|one| one.record.id == id);
-            let was_used =
-                connection.is_some_and(|one| matches!(is_untouched(&one.socket), Ok(false)));
-            let was_sent = connection.is_some();
-            self.look()?;
-            let is_open = self.link.as_ref().is_some_and(|link| link.in_flight().contains(id));
-            match (was_used, is_open) {
-                (true, true) => return Ok(Some(true)),
-                (_, false) if was_sent || self.acknowledged.last() == Some(&id) => {
-                    return Ok(Some(false));
+            for _ in 0..LOOKS_AT_A_TIME {
+                if let Some(id) = self.oldest_if_used(unread) {
+                    self.complete_at_once()?;
+                    if self.is_on_its_way(id) {
+                        return Ok(Watched::Used(id));
+                    }
                 }
-                _ if Timestamp::now().since(start) >= limit => return Ok(None),
-                _ => std::thread::yield_now(),
+            }
+            self.look()?;
+            if self.open() == 0 {
+                return Ok(Watched::Done);
+            }
+            if Timestamp::now().since(start) >= limit {
+                return Ok(Watched::Late);
             }
         }
+    }
+
+    /// The oldest connection on its way, if bytes of it were read, or written to it.
+    fn oldest_if_used(&self, unread: u64) -> Option<ConnectionId> {
+        let oldest = self.link.as_ref()?.in_flight().last(CREDITS).next()?;
+        let was_read = rustix::io::ioctl_fionread(&oldest.socket).is_ok_and(|left| left < unread);
+        let was_used =
+            was_read || tcp_counters(&oldest.socket).is_ok_and(|counters| counters.written > 0);
+        was_used.then_some(oldest.record.id)
+    }
+
+    fn is_on_its_way(&self, id: ConnectionId) -> bool {
+        self.link.as_ref().is_some_and(|link| link.in_flight().contains(id))
+    }
+
+    /// Looks for acknowledgements before anything else: native ones take no message.
+    fn complete_at_once(&mut self) -> Result<(), Stop> {
+        let acknowledged = &mut self.acknowledged;
+        if let Some(Link::Native(native)) = &mut self.link {
+            let completed = native.complete(|one| acknowledged.push(one.record.id));
+            return completed.map(|_| ()).or_else(|error| self.broken(&error));
+        }
+        self.look()
     }
 
     /// Asks whether its loop is alive.
@@ -356,11 +412,11 @@ impl Subject {
         self.exit
     }
 
-    /// How it has ended, with its last line on standard error.
+    /// How it has ended, with what it says of that on standard error.
     pub fn describe_exit(&mut self) -> String {
         self.output.look();
         let exit = self.exit().map_or_else(|| "runs".to_owned(), |exit| exit.to_string());
-        match self.output.last_line() {
+        match self.output.reason() {
             line if line.is_empty() => exit,
             line => format!("{exit}: {line}"),
         }
