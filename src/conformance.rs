@@ -14,6 +14,7 @@
 //! An interface of another kind is one more file beside [`hand_off`].
 
 use std::io;
+use std::sync::Arc;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -37,6 +38,8 @@ use subject::Setup;
 /// What is to be checked.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// Signals that end the checks.
+    pub interrupts: Arc<SignalFd>,
     /// The worker's command.
     pub command: WorkerCommand,
     /// What it may speak.
@@ -67,9 +70,9 @@ pub fn run(
         show(&finding)
     };
     begin(Check::Attaches);
-    let Plan { command, interface, checks } = plan;
+    let Plan { interrupts, command, interface, checks } = plan;
     let Introduction { interface, verdicts, mut next } =
-        Introduction::new(Setup { command, interface, interrupts: interrupts()?.into() })?;
+        Introduction::new(Setup { command, interface, interrupts })?;
     for (check, verdict) in verdicts {
         // A failure is the reason for what isn't checked.
         if verdict.is_err() || checks.contains(&check) {
@@ -89,9 +92,14 @@ pub fn run(
     Ok(counts)
 }
 
-/// Ctrl-C and its like end workers, too, which lead process groups of their own.
-fn interrupts() -> io::Result<SignalFd> {
+/// Ctrl-C and its like as something to read, so that they end workers, too, which lead process groups of their own.
+/// To be called before any other thread is started: one that doesn't block them would be ended by them, with all others.
+///
+/// # Errors
+///
+/// If the kernel refuses.
+pub fn interrupts() -> io::Result<Arc<SignalFd>> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     signals.thread_block()?;
-    Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+    Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?.into())
 }

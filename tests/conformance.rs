@@ -10,10 +10,13 @@
 mod common;
 
 use std::fs;
+use std::io::Read;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use common::example;
+use common::process::{Signal, children, exists, signal, variable};
+use common::{eventually, example};
 use serde_json::{Value, json};
 
 /// Runs that go on at a time: most of them wait.
@@ -22,10 +25,10 @@ const AT_A_TIME: usize = 4;
 /// Faults of native workers, and the check that has to fail.
 const NATIVE: [(&str, &str); 24] = [
     ("silent", "attaches"),
+    ("never-ready", "ready"),
     ("exits", "attaches"),
     ("ready-before-hello", "attaches"),
     ("hello-twice", "serves"),
-    ("never-ready", "ready"),
     ("mute", "serves"),
     ("reads-first", "acknowledges-first"),
     ("looks-first", "acknowledges-first"),
@@ -48,7 +51,8 @@ const NATIVE: [(&str, &str); 24] = [
 ];
 
 /// The same, of what happens without a primary and after the end.
-const ALONE: [(&str, &str); 4] = [
+const ALONE: [(&str, &str); 5] = [
+    ("drains-at-once", "orphan"),
     ("dies-with-primary", "orphan"),
     ("prints-to-nobody", "orphan"),
     ("outlives", "orphan"),
@@ -115,13 +119,17 @@ fn are_found(language: &[&str], interface: &str, faults: &[(&str, &str)]) {
         assert!(found["hint"].as_str().unwrap().len() > 10, "{fault}: {found}");
         assert_eq!(output.status.code(), Some(1), "{fault}");
     };
-    for some in faults.chunks(AT_A_TIME) {
-        thread::scope(|scope| {
-            let runs: Vec<_> =
-                some.iter().map(|(fault, check)| scope.spawn(|| find(fault, check))).collect();
-            runs.into_iter().for_each(|run| run.join().unwrap());
+    let next = AtomicUsize::new(0);
+    let find_some = || {
+        while let Some((fault, check)) = faults.get(next.fetch_add(1, Ordering::Relaxed)) {
+            find(fault, check);
+        }
+    };
+    thread::scope(|scope| {
+        (0..AT_A_TIME).for_each(|_| {
+            scope.spawn(find_some);
         });
-    }
+    });
 }
 
 #[test]
@@ -195,4 +203,26 @@ fn people_read_it_in_80_columns_and_scripts_by_its_exit_code() {
         let output = run(wrong);
         assert_eq!((output.status.code(), text(&output)), (Some(code), String::new()), "{wrong:?}");
     }
+}
+
+#[test]
+fn an_interrupt_ends_the_worker_too() {
+    let wrong = script("tests/workers/wrong_worker.py");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sticky-lb"));
+    command.args(["conformance", "--", "python3", &wrong, "silent"]).stdin(Stdio::null());
+    let mut checks = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut worker = None;
+    eventually("a worker", || {
+        worker = children(checks.id()).first().copied();
+        // It isn't the program itself any more, which would be ended with it.
+        worker.is_some_and(|pid| variable(pid, "STICKY_LB_CHANNEL").is_some())
+    });
+    signal(checks.id(), Signal::INT);
+    let mut said = String::new();
+    checks.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(
+        (checks.wait().unwrap().code(), said.as_str()),
+        (Some(130), "sticky-lb: interrupted; the worker was killed\n")
+    );
+    assert!(!exists(worker.unwrap()));
 }

@@ -6,14 +6,13 @@ use std::io;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use crate::cli::failure::{DONE, FAILED, Failure};
 use crate::cli::screen::{Look, Screen, Tone};
 use crate::cli::waiting::spinner;
 use crate::conformance::check::{Check, Counts, Finding, Outcome};
-use crate::conformance::{Plan, run as make_checks};
+use crate::conformance::{Plan, interrupts, run as make_checks};
 use crate::kernel;
 use crate::link::interface::{Interface, InterfaceChoice};
 use crate::supervisor::command::WorkerCommand;
@@ -66,21 +65,25 @@ pub(super) fn run(arguments: Conformance) -> Result<u8, Box<dyn Error>> {
     let checks = Check::ALL
         .into_iter()
         .filter(|check| only.is_empty() || only.iter().any(|name| *name == check.name()));
-    let plan = Plan { command, interface: choice(&interface), checks: checks.collect() };
     // Nothing but what a primary's worker gets.
     kernel::keep_inherited_descriptors()?;
     kernel::hear_of_children();
-    let progress = Progress::new();
+    let interrupts = interrupts()?;
+    let checks = checks.collect();
+    let plan = Plan { interrupts, command, interface: choice(&interface), checks };
+    let progress = spinner(String::new());
     let show = |finding: &Finding| {
-        progress.hide();
-        match json {
+        let printed = progress.suspend(|| match json {
             true => screen.json(&as_json(finding)),
             false => screen.print(&text(finding, screen.look)),
-        }
-        .map_err(|error| io::Error::new(error.kind(), Failure::Print(error)))
+        });
+        printed.map_err(|error| io::Error::new(error.kind(), Failure::Print(error)))
     };
-    let made = make_checks(plan, |check| progress.show(check), show);
-    progress.hide();
+    let begin = |check: Check| {
+        progress.set_message(format!("{}: {}", check.name(), check.rule()));
+    };
+    let made = make_checks(plan, begin, show);
+    progress.finish_and_clear();
     let counts = made.map_err(|error| explain(error, &name))?;
     let printed = match json {
         true => screen.json(&counts_as_json(counts)),
@@ -106,26 +109,6 @@ fn choice(name: &str) -> InterfaceChoice {
         .into_iter()
         .find(|interface| interface.name() == name)
         .map_or(InterfaceChoice::Auto, InterfaceChoice::Only)
-}
-
-/// The check that is being made, on a terminal.
-#[derive(Debug)]
-struct Progress(ProgressBar);
-
-impl Progress {
-    fn new() -> Self {
-        Self(spinner(String::new()))
-    }
-
-    fn show(&self, check: Check) {
-        self.0.set_message(format!("{}: {}", check.name(), check.rule()));
-    }
-
-    fn hide(&self) {
-        self.0.set_message("");
-        // What is printed beside it must not be mixed with it.
-        self.0.suspend(|| {});
-    }
 }
 
 fn as_json(finding: &Finding) -> Value {

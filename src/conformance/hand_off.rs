@@ -21,7 +21,7 @@ use crate::supervisor::process::Exit;
 /// From the start to ready, as a primary has it for workers of Node.
 const READY_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long an acknowledgement, an answer or an end may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a program may take to read, where reading is all that can be seen.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The time that an order to drain gives.
@@ -558,12 +558,26 @@ impl HandOff {
         }
     }
 
+    /// A client that was answered, if the worker keeps its connection open.
+    fn idle(&self, subject: &mut Subject) -> Result<Option<Client>, Stop> {
+        if !matches!(self.service, Service::Http | Service::Echo) {
+            return Ok(None);
+        }
+        let (mut client, id) = subject.client(&self.service.request())?;
+        self.wait_until_served(subject, &mut client, id)?;
+        subject.pass(AFTERWARDS)?;
+        client.look();
+        client.forget();
+        Ok(Some(client).filter(|client| client.end().is_none()))
+    }
+
     fn orphan(&mut self) -> Verdict {
         let subject = &mut self.start()?;
         let (mut client, id) = self.busy(subject)?;
         if !subject.wait(ANSWER_TIMEOUT, |it| it.has_acknowledged(id))? {
             return fail("a connection is not acknowledged");
         }
+        let mut idle = self.idle(subject)?;
         let start = Timestamp::now();
         subject.primary_dies();
         // In the middle of the time that it has.
@@ -582,6 +596,18 @@ impl HandOff {
             })?;
             if !served {
                 return fail("a request that had begun is not answered once the primary has died");
+            }
+        }
+        if let Some(idle) = &mut idle {
+            idle.send(&self.service.request());
+            let served = subject.wait(ORPHAN_TIMEOUT / 2, |_| {
+                idle.look();
+                self.service.is_served(idle.received(), idle.end())
+            })?;
+            if !served {
+                return fail(
+                    "a client that was idle is not served any more once the primary has died",
+                );
             }
         }
         let limit = ORPHAN_TIMEOUT + KILL_TIMEOUT + Duration::from_secs(1);

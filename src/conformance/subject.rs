@@ -236,9 +236,10 @@ impl Subject {
         client.send(bytes);
         // Loopback delivers before that returns, but on a busy machine.
         let start = Timestamp::now();
-        while rustix::io::ioctl_fionread(&connection.socket)? < bytes.len() as u64
-            && Timestamp::now().since(start) < DELIVERY_TIMEOUT
-        {
+        while rustix::io::ioctl_fionread(&connection.socket)? < bytes.len() as u64 {
+            if Timestamp::now().since(start) > DELIVERY_TIMEOUT {
+                return Err(io::Error::other("bytes don't arrive over the loopback interface"));
+            }
             std::thread::yield_now();
         }
         Ok((client, self.hand_over(connection)))
@@ -534,11 +535,14 @@ impl Subject {
 
 impl Drop for Subject {
     fn drop(&mut self) {
-        self.process.signal(Signal::KILL);
-        let mut polled = [PollFd::new(&self.process, PollFlags::IN)];
-        let limit = Timespec::try_from(KILLED_TIMEOUT).ok();
-        let _ = poll(&mut polled, limit.as_ref());
-        self.exit();
+        // Once its status is taken, its number may be another's.
+        if self.exit.is_none() {
+            self.process.signal(Signal::KILL);
+            let mut polled = [PollFd::new(&self.process, PollFlags::IN)];
+            let limit = Timespec::try_from(KILLED_TIMEOUT).ok();
+            let _ = poll(&mut polled, limit.as_ref());
+            self.exit();
+        }
         leftovers::kill(&self.mark);
     }
 }

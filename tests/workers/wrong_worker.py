@@ -22,6 +22,7 @@ board = memoryview(mmap.mmap(int(os.environ["STICKY_LB_SCOREBOARD"]), 4096)).cas
 lock = threading.Lock()
 taken = 0
 leaked = []
+idle = set()
 
 
 def say(kind, ids=()):
@@ -38,7 +39,10 @@ def serve(sock, data=b""):
     try:
         while True:
             while b"\r\n\r\n" not in data:
+                if not data:
+                    idle.add(sock)
                 more = sock.recv(4096)
+                idle.discard(sock)
                 if not more:
                     return
                 data += more
@@ -155,6 +159,9 @@ if FAULT == "cuts":
 if not board[DRAIN]:
     if FAULT == "dies-with-primary":
         os._exit(0)
+    if FAULT == "drains-at-once":
+        for sock in list(idle):
+            sock.shutdown(socket.SHUT_RD)
     if FAULT == "outlives":
         time.sleep(60)
     times = [int(os.environ[f"STICKY_LB_{name}_TIMEOUT"]) for name in ("ORPHAN", "KILL")]
