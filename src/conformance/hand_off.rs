@@ -37,7 +37,9 @@ const AFTERWARDS: Duration = Duration::from_millis(300);
 const SILENT: usize = 500;
 const AT_A_TIME: usize = 25;
 /// Rounds of connections whose bytes are there already: whole requests, and halves.
-const ROUNDS_WITH_BYTES: usize = 40;
+const ROUNDS_WITH_BYTES: usize = 80;
+/// The pause between two looks at a socket, in every other pair of rounds.
+const BETWEEN_LOOKS: Duration = Duration::from_micros(10);
 /// Connections of which each is acknowledged once.
 const COUNTED: usize = 200;
 /// Clients beside others.
@@ -266,7 +268,8 @@ impl HandOff {
             };
             let clients: Result<Vec<_>, _> = (0..CREDITS).map(|_| subject.client(bytes)).collect();
             let clients = clients?;
-            match subject.watch(bytes.len() as u64, ANSWER_TIMEOUT)? {
+            let pause = (round / 2 % 2 == 1).then_some(BETWEEN_LOOKS);
+            match subject.watch(bytes.len() as u64, pause, ANSWER_TIMEOUT)? {
                 Watched::Done => {}
                 Watched::Used(id) => {
                     let within = clients.iter().position(|(_, own)| *own == id).unwrap_or_default();

@@ -296,17 +296,23 @@ impl Subject {
         self.wait(time, |_| false).map(|_| ())
     }
 
-    /// Looks without a pause until nothing is on its way, and returns the connection that was used before its
+    /// Looks closely until nothing is on its way, and returns the connection that was used before its
     /// acknowledgement, if one was, or what is still on its way when the time is over. All of them have so many bytes
     /// unread when they are handed over.
     ///
     /// The oldest socket is looked at first and the acknowledgement at once afterwards: one that was used, and is not
-    /// acknowledged after that, is proof.
+    /// acknowledged after that, is proof. With a `pause` between looks, a worker that runs on the same processor is
+    /// interrupted by each of them, wherever it is; without one, a worker on another processor is watched closely.
     ///
     /// # Errors
     ///
     /// As [`Self::look`].
-    pub fn watch(&mut self, unread: u64, limit: Duration) -> Result<Watched, Stop> {
+    pub fn watch(
+        &mut self,
+        unread: u64,
+        pause: Option<Duration>,
+        limit: Duration,
+    ) -> Result<Watched, Stop> {
         let start = Timestamp::now();
         self.look()?;
         loop {
@@ -317,6 +323,7 @@ impl Subject {
                         return Ok(Watched::Used(id));
                     }
                 }
+                pause.into_iter().for_each(std::thread::sleep);
             }
             self.look()?;
             if self.open() == 0 {
