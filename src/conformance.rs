@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`check`] | the checks by name, and what one has found; pure |
 //! | [`subject`] | a worker under test, and the primary's part |
+//! | [`judge`] | observations in, verdict out; pure |
 //! | [`client`], [`service`] | a client, and what a worker does with its bytes |
 //! | [`hand_off`] | the checks of workers that get their connections through a link |
 //! | [`descriptors`], [`leftovers`], [`output`] | limits of processes, processes that are left, output |
@@ -26,6 +27,7 @@ pub mod check;
 pub mod client;
 pub mod descriptors;
 pub mod hand_off;
+pub mod judge;
 pub mod leftovers;
 pub mod output;
 pub mod service;
@@ -35,14 +37,14 @@ use check::{Check, Counts, Finding, Stop};
 use hand_off::Introduction;
 use subject::Setup;
 
-/// What is to be checked.
+/// The worker, and the checks that it gets.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Signals that end the checks.
     pub interrupts: Arc<SignalFd>,
     /// The worker's command.
     pub command: WorkerCommand,
-    /// What it may speak.
+    /// Its interface, as far as it is known.
     pub interface: InterfaceChoice,
     /// The checks, in the order in which they are made.
     pub checks: Vec<Check>,

@@ -194,7 +194,7 @@ impl Outcome {
     }
 }
 
-/// What a check has found.
+/// The finding of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The interface of the worker, if it is known.
@@ -246,7 +246,7 @@ impl From<io::Error> for Stop {
     }
 }
 
-/// What was seen where the rule is kept, or why it isn't known to be.
+/// The observation where the rule is kept, or the reason why it isn't known to be.
 pub type Verdict = Result<String, Stop>;
 
 /// The worker breaks the rule.

@@ -10,13 +10,13 @@ use rustix::process::Signal;
 
 use crate::conformance::check::{Check, Stop, Verdict, fail};
 use crate::conformance::client::{Client, End};
+use crate::conformance::judge::{self, Counted, Crowd, Ended};
 use crate::conformance::service::{CLOSE_FRAME, FIRST_HALF, SECOND_HALF, Service, is_switched};
 use crate::conformance::subject::{CREDITS, KILL_TIMEOUT, ORPHAN_TIMEOUT, Setup, Subject, Watched};
 use crate::link::event::WorkerNote;
 use crate::link::interface::{Interface, InterfaceChoice};
 use crate::protocol::ids::{ConnectionId, Timestamp};
 use crate::protocol::tcp_progress::is_untouched;
-use crate::supervisor::process::Exit;
 
 /// From the start to ready, as a primary has it for workers of Node.
 const READY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -58,10 +58,10 @@ pub struct HandOff {
     started: u32,
 }
 
-/// What the first worker shows.
+/// The first worker, as it has shown itself.
 #[derive(Debug)]
 pub struct Introduction {
-    /// What it speaks.
+    /// Its interface, if it is known.
     pub interface: Option<Interface>,
     /// The first checks, as far as they came.
     pub verdicts: Vec<(Check, Verdict)>,
@@ -194,7 +194,7 @@ impl HandOff {
     ///
     /// # Errors
     ///
-    /// What the worker does wrong, and where the check has no meaning.
+    /// If the worker breaks the rule, or the check has no meaning.
     pub fn make(&mut self, check: Check) -> Verdict {
         let is_native = self.setup.interface == InterfaceChoice::Only(Interface::Native);
         match check {
@@ -298,11 +298,7 @@ impl HandOff {
         // One too many comes late, too.
         subject.pass(AFTERWARDS)?;
         let missing = clients.iter().filter(|(_, id)| !subject.has_acknowledged(*id)).count();
-        match (missing, subject.refused()) {
-            (0, _) => Ok(format!("{COUNTED} of {COUNTED}, once each")),
-            (missing, 0) => fail(format!("{missing} of {COUNTED} are never acknowledged")),
-            (_, refused) => fail(format!("{refused} of {COUNTED} are refused")),
-        }
+        judge::counted(Counted { sent: COUNTED, missing, refused: subject.refused() })
     }
 
     fn silent_clients(&mut self) -> Verdict {
@@ -351,7 +347,7 @@ impl HandOff {
 
     fn descriptors(&mut self) -> Verdict {
         let subject = &mut self.start()?;
-        // Whatever it opens for its first client, it has open then.
+        // A worker may open something for its first client.
         self.is_served(subject)?;
         let before = subject.limit_descriptors(FREE_DESCRIPTORS)?;
         let request = self.service.request();
@@ -364,36 +360,21 @@ impl HandOff {
             let served = self.service.is_served(client.received(), client.end());
             it.has_acknowledged(id) && (!served || client.end() == Some(End::Reset))
         };
-        let all_served = subject.wait(ANSWER_TIMEOUT, |it| {
+        subject.wait(ANSWER_TIMEOUT, |it| {
             clients.iter_mut().for_each(|(client, _)| client.look());
             !clients.iter().any(|(client, id)| is_lost(it, client, *id))
         })?;
         let lost = clients.iter().filter(|(client, id)| is_lost(subject, client, *id)).count();
-        let refused = subject.refused();
-        let waiting = subject.open();
+        let (refused, waiting) = (subject.refused(), subject.open());
         drop(clients);
         before.restore();
-        if !all_served {
-            return fail(format!(
-                "{lost} of {CROWD} were acknowledged without a descriptor for them"
-            ));
-        }
-        if !subject.wait(ANSWER_TIMEOUT, |it| it.open() == 0)? {
+        if lost == 0 && !subject.wait(ANSWER_TIMEOUT, |it| it.open() == 0)? {
+            // They may be in the channel still.
             subject.take_back();
-            let open = subject.open();
-            if open > 0 {
-                return fail(format!(
-                    "{open} connections are neither acknowledged nor refused, when it has descriptors again, too"
-                ));
-            }
         }
-        let taken = CROWD - refused - waiting;
-        match self.is_served(subject)? {
-            true => Ok(format!(
-                "of {CROWD}, {taken} taken, {refused} refused, {waiting} left; serves again"
-            )),
-            false => fail("serves no client any more after it was out of descriptors"),
-        }
+        let stuck = subject.on_their_way();
+        let recovers = lost == 0 && stuck == 0 && self.is_served(subject)?;
+        judge::crowd(Crowd { clients: CROWD, lost, refused, waiting, stuck, recovers })
     }
 
     fn pings(&mut self) -> Verdict {
@@ -437,12 +418,7 @@ impl HandOff {
             client.finish();
             subject.wait(ANSWER_TIMEOUT, |_| has_ended(&mut client))?;
         }
-        match client.end() {
-            Some(End::Closed) if by_itself => Ok("the client sees the end".to_owned()),
-            Some(End::Closed) => Ok("the client sees the end, after its own".to_owned()),
-            Some(End::Reset) => fail("the client sees a reset instead of an end"),
-            None => fail("the client never sees the end, though it has sent its own"),
-        }
+        judge::closed(client.end(), by_itself)
     }
 
     fn output(&mut self) -> Verdict {
@@ -464,7 +440,9 @@ impl HandOff {
         let start = Timestamp::now();
         subject.drain(DRAIN_WINDOW);
         self.wait_until_end(subject, start)?;
-        self.judge_end(subject, start)
+        let is_signalled = self.setup.interface == InterfaceChoice::Only(Interface::Node);
+        let (exit, description) = (subject.exit(), subject.describe_exit());
+        judge::ended(&Ended { exit, description, is_signalled, millis: millis(start) })
     }
 
     /// Waits for its end, by the steps that a primary takes.
@@ -477,19 +455,6 @@ impl HandOff {
         }
         let left = DRAIN_WINDOW.saturating_sub(Timestamp::now().since(start));
         subject.wait(left, |it| it.has_ended()).map(|_| ())
-    }
-
-    fn judge_end(&self, subject: &mut Subject, start: Timestamp) -> Verdict {
-        let is_node = self.setup.interface == InterfaceChoice::Only(Interface::Node);
-        let limit = DRAIN_WINDOW.as_secs();
-        match subject.exit() {
-            Some(Exit::Status(0)) => Ok(format!("exit code 0 after {} ms", millis(start))),
-            Some(Exit::Signal(signal)) if is_node && signal == Signal::INT.as_raw() => {
-                Ok("ended by the signal that a primary sends".to_owned())
-            }
-            Some(_) => fail(format!("the worker {}", subject.describe_exit())),
-            None => fail(format!("has not ended {limit} s after the order to, without clients")),
-        }
     }
 
     fn finishes(&mut self) -> Verdict {
@@ -529,17 +494,10 @@ impl HandOff {
                 self.service.is_served(client.received(), client.end())
             }
         };
-        let frame = client.received().first() == Some(&0x88);
+        let has_close_frame = client.received().first() == Some(&0x88);
         drop(client);
-        let seen = match (self.service, finished) {
-            (Service::WebSocket, false) => return fail("an open WebSocket is reset"),
-            (Service::WebSocket, _) if frame => "a WebSocket gets a close frame",
-            (Service::WebSocket, _) => "a WebSocket is not reset",
-            (_, false) => return fail("a request that had begun is cut off"),
-            _ => "a request that had begun is answered",
-        };
         self.wait_until_end(subject, start)?;
-        Ok(seen.to_owned())
+        judge::finished(self.service, finished, has_close_frame)
     }
 
     /// A client in the middle of something.
@@ -636,11 +594,6 @@ impl HandOff {
             return Err(Stop::NotApplicable("it does not end: see drains".to_owned()));
         }
         // Before its status is taken, which kills the rest of its group.
-        let left = subject.find_left();
-        let names: Vec<_> = left.iter().map(|(pid, name)| format!("{name} ({pid})")).collect();
-        match names.is_empty() {
-            true => Ok("no process is left".to_owned()),
-            false => fail(format!("left running: {}", names.join(", "))),
-        }
+        judge::left(&subject.find_left())
     }
 }

@@ -1,4 +1,4 @@
-//! What a worker does with its clients' bytes, as far as a stranger can tell, and what it is asked.
+//! A worker's way with the bytes of its clients, as far as a stranger can tell, and the bytes that find it out.
 //!
 //! Pure.
 
@@ -18,7 +18,7 @@ const WEBSOCKET: &[u8] =
 /// A close frame of code 1000, masked by zeros, as RFC 6455 has it.
 pub const CLOSE_FRAME: &[u8] = &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8];
 
-/// What it does.
+/// The way of a worker with its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
     /// It answers requests of HTTP.

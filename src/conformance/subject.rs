@@ -64,7 +64,7 @@ pub struct Setup {
     pub interrupts: Arc<SignalFd>,
     /// Its command.
     pub command: WorkerCommand,
-    /// What it may speak.
+    /// Its interface, as far as it is known.
     pub interface: InterfaceChoice,
 }
 
@@ -104,7 +104,7 @@ pub struct Said {
     pub note: Option<WorkerNote>,
 }
 
-/// What [`Subject::watch`] has seen.
+/// The result of [`Subject::watch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watched {
     /// Nothing is on its way any more, and nothing was used too early.
@@ -161,7 +161,7 @@ impl Subject {
         })
     }
 
-    /// What it speaks, if that is known.
+    /// Its interface, if it is known.
     #[must_use]
     pub fn interface(&self) -> Option<Interface> {
         self.link.as_ref().and_then(Link::interface)
@@ -194,8 +194,13 @@ impl Subject {
     /// Connections that it has neither acknowledged nor refused, with those that are not sent yet.
     #[must_use]
     pub fn open(&self) -> usize {
-        let on_their_way = self.link.as_ref().map_or(0, |link| link.in_flight().len());
-        on_their_way + self.queue.len()
+        self.on_their_way() + self.queue.len()
+    }
+
+    /// The same without those that are not sent yet.
+    #[must_use]
+    pub fn on_their_way(&self) -> usize {
+        self.link.as_ref().map_or(0, |link| link.in_flight().len())
     }
 
     /// A new client, whose connection is not handed over yet.
@@ -412,7 +417,7 @@ impl Subject {
         self.exit.is_some() || poll(&mut polled, Some(&at_once)).is_ok_and(|ready| ready > 0)
     }
 
-    /// How it has ended, if it has. What it leaves in its group is killed.
+    /// How it has ended, if it has. The rest of its group is killed.
     pub fn exit(&mut self) -> Option<Exit> {
         if self.exit.is_none() && self.has_ended() {
             self.exit = self.process.reap().ok();
@@ -535,7 +540,7 @@ impl Subject {
             polled.remove(0);
         }
         let pause = Timespec::try_from(PAUSE).ok();
-        // Whatever it says, the next look finds out.
+        // The next look finds out.
         let _ = poll(&mut polled, pause.as_ref());
     }
 }
