@@ -22,6 +22,7 @@ use clap::{ArgMatches, FromArgMatches};
 mod client;
 mod commands;
 mod configuration;
+mod conformance;
 mod documents;
 mod events;
 mod failure;
@@ -60,7 +61,7 @@ pub fn main() -> ExitCode {
         None => Reader::new(matches)
             .map_err(Into::into)
             .and_then(|reader| run::run(&reader, cli.run.events_fd)),
-        Some(command) => run_command(command, matches).map(|()| DONE),
+        Some(command) => run_command(command, matches),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -78,19 +79,21 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run_command(command: SubCommand, matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
-    match command {
+fn run_command(command: SubCommand, matches: &ArgMatches) -> Result<u8, Box<dyn Error>> {
+    let done: Result<(), Box<dyn Error>> = match command {
         SubCommand::DemoWorker { listen } => server::run(listen),
         SubCommand::Check(check) => match check.state {
             Some(number) => check_state(matches, number),
             None => configuration::check(&Reader::new(matches)?.read()?, &check),
         },
         SubCommand::Init(arguments) => init(&arguments),
+        SubCommand::Conformance(arguments) => return conformance::run(arguments),
         SubCommand::Operate(command) => commands::run(command, matches).map_err(Into::into),
         SubCommand::Completions { shell } => documents::completions(shell).map_err(Into::into),
         SubCommand::Man => documents::man().map_err(Into::into),
         SubCommand::Top(arguments) => top::run(&arguments),
-    }
+    };
+    done.map(|()| DONE)
 }
 
 /// `--help` and `--version` come here too, as errors of code 0.

@@ -17,6 +17,7 @@
 //! | [Any server](any_server) | programs on a listening socket: Python, Ruby, Go, nginx and others |
 //! | [Workers in Rust](workers_in_rust) | the library |
 //! | [Workers in any language](protocol) | the protocol |
+//! | [Is it a good worker?](conformance) | `sticky-lb conformance` checks a worker program |
 //! | [From `pm2 start` to here](from_pm2) | PM2's commands, one by one |
 //! | [Coming from PM2](coming_from_pm2) | the keys of its file |
 //! | [Glossary](glossary) | one word for each idea |
@@ -118,6 +119,11 @@ pub mod workers_in_rust {
 pub mod protocol {
     #![doc = include_str!("guide/links.md")]
     #![doc = include_str!("guide/protocol.md")]
+}
+
+pub mod conformance {
+    #![doc = include_str!("guide/links.md")]
+    #![doc = include_str!("guide/conformance.md")]
 }
 
 pub mod from_pm2 {

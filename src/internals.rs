@@ -42,6 +42,12 @@ pub mod config {
     pub use crate::config::*;
 }
 
+/// See `src/conformance`.
+#[cfg(feature = "cli")]
+pub mod conformance {
+    pub use crate::conformance::*;
+}
+
 /// See `src/control`.
 #[cfg(feature = "cli")]
 pub mod control {

@@ -65,6 +65,7 @@
 //! | `upgrade` | a primary that becomes the next one | lose a descriptor |
 //! | `config`, `primary` | settings gathered, parts put together | decide anything |
 //! | `keeper` | the small parent that restarts the primary | serve, or need a runtime |
+//! | `conformance` | checks whether a program is a good worker, by playing the primary | serve |
 //! | `settings` | flags and keys, and what they stand for | act on them |
 //! | `demo` | the worker that runs when no other is given | be needed by anything but `cli` |
 //! | `cli` | commands and their output | be needed by anything |
@@ -92,6 +93,8 @@ mod cli;
 mod closing;
 #[cfg(feature = "cli")]
 mod config;
+#[cfg(feature = "cli")]
+mod conformance;
 #[cfg(feature = "cli")]
 mod control;
 #[cfg(feature = "demo")]

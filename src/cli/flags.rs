@@ -9,6 +9,7 @@ use clap_complete::Shell;
 
 use crate::cli::client::PrimaryArgs;
 use crate::cli::commands;
+use crate::cli::conformance::Conformance;
 use crate::settings::table::Arguments;
 
 const USAGE: &str = "\
@@ -46,7 +47,7 @@ const GROUPS: [(&str, &[&str]); 3] = [
             "stop",
         ],
     ),
-    ("Set up", &["init", "check", "completions", "man"]),
+    ("Set up", &["init", "check", "conformance", "completions", "man"]),
 ];
 
 /// One port, many worker processes, every client stays with its own.
@@ -67,6 +68,11 @@ pub(super) enum SubCommand {
     /// Check flags and configuration file and print all settings.
     #[command(args_override_self = true)]
     Check(Box<Check>),
+    /// Check whether a program is a good worker.
+    ///
+    /// Plays the primary, with no primary running, and says check by check what the worker does. Exit code 1 if a check
+    /// failed.
+    Conformance(Conformance),
     /// Write a configuration file of all defaults, or convert PM2's.
     Init(Init),
     #[command(flatten)]

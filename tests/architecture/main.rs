@@ -10,7 +10,7 @@ use sources::{Source, all, circles, imports, without_tests};
 use sticky_lb::internals::log::PARTS;
 
 /// Folders and files from the bottom up: each imports from those that stand beside it.
-const FLOORS: [(&str, &str); 22] = [
+const FLOORS: [(&str, &str); 23] = [
     ("error", "error"),
     ("kernel", "kernel"),
     ("protocol", "kernel protocol"),
@@ -40,10 +40,11 @@ const FLOORS: [(&str, &str); 22] = [
         "kernel protocol handover link sessions frontend supervisor bus triggers system log control config settings",
     ),
     ("keeper", "kernel protocol closing handover link system log keeper"),
+    ("conformance", "kernel protocol closing link supervisor conformance"),
     ("demo", "worker demo"),
     (
         "cli",
-        "error kernel protocol handover link settings config primary upgrade keeper demo supervisor system log control cli",
+        "error kernel protocol handover link settings config primary upgrade keeper conformance demo supervisor system log control cli",
     ),
 ];
 

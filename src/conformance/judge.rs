@@ -1,0 +1,221 @@
+//! The judgments of the checks: observations in, verdict out.
+//!
+//! Pure.
+
+use rustix::process::Signal;
+
+use crate::conformance::check::{Verdict, fail};
+use crate::conformance::client::End;
+use crate::conformance::service::Service;
+use crate::supervisor::process::Exit;
+
+/// Connections of which each is to be acknowledged once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// All of them.
+    pub sent: usize,
+    /// Those that are not acknowledged.
+    pub missing: usize,
+    /// Of these, those that are refused.
+    pub refused: usize,
+}
+
+/// The clients of a worker that is out of descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crowd {
+    /// All of them.
+    pub clients: usize,
+    /// Those that it has acknowledged and not served.
+    pub lost: usize,
+    /// Those that it has refused.
+    pub refused: usize,
+    /// Those that it had neither acknowledged nor refused while it was out of descriptors.
+    pub waiting: usize,
+    /// Of these, those that it has received, and hasn't acknowledged with descriptors, either.
+    pub stuck: usize,
+    /// Whether it serves the next client, with descriptors.
+    pub recovers: bool,
+}
+
+/// The end of a worker that was ordered to drain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How, if it has ended.
+    pub exit: Option<Exit>,
+    /// The same with its reason.
+    pub description: String,
+    /// Whether its primary sends a signal at last.
+    pub is_signalled: bool,
+    /// The time since the order, in milliseconds.
+    pub millis: u128,
+}
+
+/// Each is acknowledged, and a second acknowledgement would have ended the channel.
+///
+/// # Errors
+///
+/// If some are not acknowledged.
+pub fn counted(Counted { sent, missing, refused }: Counted) -> Verdict {
+    match (missing, refused) {
+        (0, _) => Ok(format!("{sent} of {sent}, once each")),
+        (missing, 0) => fail(format!("{missing} of {sent} are never acknowledged")),
+        (_, refused) => fail(format!("{refused} of {sent} are refused")),
+    }
+}
+
+/// A client without a descriptor in the worker is another worker's: it must not be acknowledged here.
+///
+/// # Errors
+///
+/// If a client is lost, or the worker doesn't recover.
+pub fn crowd(crowd: Crowd) -> Verdict {
+    let Crowd { clients, lost, refused, waiting, stuck, recovers } = crowd;
+    if lost > 0 {
+        return fail(format!("{lost} of {clients} are acknowledged and not served"));
+    }
+    if stuck > 0 {
+        return fail(format!(
+            "{stuck} of {clients} are neither acknowledged nor refused, with descriptors again, too"
+        ));
+    }
+    if !recovers {
+        return fail("serves no client any more after it was out of descriptors");
+    }
+    let taken = clients.saturating_sub(refused + waiting);
+    Ok(format!("of {clients}, {taken} taken, {refused} refused, {waiting} left; serves again"))
+}
+
+/// A client sees the end of its connection, which the worker begins or answers.
+///
+/// # Errors
+///
+/// If it sees none, or a reset.
+pub fn closed(end: Option<End>, by_itself: bool) -> Verdict {
+    match end {
+        Some(End::Closed) if by_itself => Ok("the client sees the end".to_owned()),
+        Some(End::Closed) => Ok("the client sees the end, after its own".to_owned()),
+        Some(End::Reset) => fail("the client sees a reset instead of an end"),
+        None => fail("the client never sees the end, though it has sent its own"),
+    }
+}
+
+/// A worker ends with exit code 0; a program of Node may leave its end to the signal.
+///
+/// # Errors
+///
+/// If it hasn't ended, or otherwise.
+pub fn ended(ended: &Ended) -> Verdict {
+    match ended.exit {
+        Some(Exit::Status(0)) => Ok(format!("exit code 0 after {} ms", ended.millis)),
+        Some(Exit::Signal(signal)) if ended.is_signalled && signal == Signal::INT.as_raw() => {
+            Ok("ended by the signal that a primary sends".to_owned())
+        }
+        Some(_) => fail(format!("the worker {}", ended.description)),
+        None => fail(format!("has not ended {} ms after the order, without clients", ended.millis)),
+    }
+}
+
+/// A client in the middle of something is finished.
+///
+/// # Errors
+///
+/// If it is cut off.
+pub fn finished(service: Service, is_finished: bool, has_close_frame: bool) -> Verdict {
+    match (service, is_finished) {
+        (Service::WebSocket, false) => fail("an open WebSocket is reset"),
+        (Service::WebSocket, _) if has_close_frame => {
+            Ok("a WebSocket gets a close frame".to_owned())
+        }
+        (Service::WebSocket, _) => Ok("a WebSocket is not reset".to_owned()),
+        (_, false) => fail("a request that had begun is cut off"),
+        _ => Ok("a request that had begun is answered".to_owned()),
+    }
+}
+
+/// No process is left.
+///
+/// # Errors
+///
+/// If one is.
+pub fn left(processes: &[(i32, String)]) -> Verdict {
+    let names: Vec<_> = processes.iter().map(|(pid, name)| format!("{name} ({pid})")).collect();
+    match names.is_empty() {
+        true => Ok("no process is left".to_owned()),
+        false => fail(format!("left running: {}", names.join(", "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::check::Stop;
+
+    /// The failure, if it is one.
+    fn failure(verdict: Verdict) -> Option<String> {
+        match verdict {
+            Err(Stop::Fail(seen, _)) => Some(seen),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn all_are_acknowledged_or_it_is_said_how_many_are_not() {
+        let judge = |missing, refused| failure(counted(Counted { sent: 200, missing, refused }));
+        assert_eq!(judge(0, 0), None);
+        assert_eq!(judge(4, 0).unwrap(), "4 of 200 are never acknowledged");
+        assert_eq!(judge(4, 4).unwrap(), "4 of 200 are refused");
+    }
+
+    #[test]
+    fn a_worker_out_of_descriptors_may_refuse_and_wait_but_not_lose() {
+        let good =
+            Crowd { clients: 24, lost: 0, refused: 10, waiting: 3, stuck: 0, recovers: true };
+        assert_eq!(crowd(good).unwrap(), "of 24, 11 taken, 10 refused, 3 left; serves again");
+        for bad in [
+            Crowd { lost: 1, ..good },
+            Crowd { stuck: 1, ..good },
+            Crowd { recovers: false, ..good },
+        ] {
+            assert!(failure(crowd(bad)).is_some(), "{bad:?}");
+        }
+        // One before them was refused, too.
+        assert!(crowd(Crowd { refused: 25, ..good }).is_ok());
+    }
+
+    #[test]
+    fn an_end_is_no_reset_and_not_nothing() {
+        for (end, is_good) in [(Some(End::Closed), true), (Some(End::Reset), false), (None, false)]
+        {
+            assert_eq!(closed(end, false).is_ok(), is_good, "{end:?}");
+        }
+    }
+
+    #[test]
+    fn a_signal_is_an_end_for_node_alone() {
+        let judge = |exit, is_signalled| {
+            let description = "x".to_owned();
+            ended(&Ended { exit, description, is_signalled, millis: 1 }).is_ok()
+        };
+        let interrupted = Some(Exit::Signal(Signal::INT.as_raw()));
+        for (exit, native, node) in [
+            (Some(Exit::Status(0)), true, true),
+            (Some(Exit::Status(1)), false, false),
+            (interrupted, false, true),
+            (Some(Exit::Signal(Signal::SEGV.as_raw())), false, false),
+            (None, false, false),
+        ] {
+            assert_eq!((judge(exit, false), judge(exit, true)), (native, node), "{exit:?}");
+        }
+    }
+
+    #[test]
+    fn clients_are_finished_and_processes_ended() {
+        assert!(finished(Service::Http, true, false).is_ok());
+        assert!(finished(Service::Echo, false, false).is_err());
+        assert!(finished(Service::WebSocket, true, true).unwrap().contains("close frame"));
+        assert!(finished(Service::WebSocket, false, true).is_err());
+        assert!(left(&[]).is_ok());
+        let seen = failure(left(&[(7, "sleep".to_owned())])).unwrap();
+        assert_eq!(seen, "left running: sleep (7)");
+    }
+}
