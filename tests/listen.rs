@@ -9,15 +9,19 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use common::process::{self, Signal};
 use common::tools::tool;
 use common::{Builder, Primary, client, eventually};
 use serde_json::{Value, json};
+
+/// A network of its own.
+const NAMESPACE: [&str; 2] = ["unshare", "--net"];
 
 /// All promises to a server.
 fn keeps_promises(server: &str) {
@@ -209,7 +213,7 @@ impl Redis {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new("redis-server");
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
-        let server = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+        let server = command.stdout(Stdio::null()).spawn().unwrap();
         let redis = Self(server, port);
         eventually("Redis", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
         redis
@@ -267,4 +271,29 @@ fn flask_socketio_sticks_and_its_rooms_are_in_all_workers() {
 #[test]
 fn django_channels_sticks_and_its_rooms_are_in_all_workers() {
     chats(&["daphne", "--fd", "{fd}", "channels_app:app"], "websocket");
+}
+
+#[test]
+fn a_client_whose_handshake_ends_after_the_switch_is_served_by_the_worker_before() {
+    let primary = odd("plain", 1, &[]).prepared_by(&NAMESPACE, "ip link set lo up").start();
+    let before = primary.worker(0);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/listen/late.py");
+    let mut late = Command::new("nsenter");
+    late.arg(format!("--net=/proc/{}/ns/net", primary.primary_pid())).arg("python3").arg(script);
+    late.arg(primary.port().to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut late = late.spawn().unwrap();
+    let mut said = BufReader::new(late.stdout.take().unwrap()).lines();
+    assert_eq!(said.next().unwrap().unwrap(), "asked");
+    primary.signal(Signal::HUP);
+    primary.wait_for_log("worker draining slot=0 generation=0");
+    // Without clients it would end in 150 ms.
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(process::exists(before), "{}", primary.log());
+    drop(late.stdin.take());
+    let answer: Value = serde_json::from_str(&said.next().unwrap().unwrap()).unwrap();
+    assert_eq!(answer["pid"], before);
+    assert_eq!(answer["remote"], "10.9.0.2");
+    assert!(late.wait().unwrap().success());
+    eventually("the end of the worker before", || !process::exists(before));
+    primary.stop();
 }

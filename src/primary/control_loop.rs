@@ -15,6 +15,7 @@ use crate::frontend::listener::{Listener, ListenerSettings};
 use crate::handover::Carry;
 use crate::handover::descriptors::LISTENER;
 use crate::handover::primary::ListenerSnapshot;
+use crate::handover::settings::DispatchSnapshot;
 use crate::log::LogHandle;
 use crate::primary::handover::KEPT;
 use crate::primary::journal::PrimaryJournal;
@@ -276,7 +277,9 @@ where
             let opened = self.journal.snapshot().listener.as_ref();
             let is_other =
                 |it: &ListenerSnapshot| (&it.host, it.port) != (&wanted.host, wanted.port);
-            next = opened.is_some_and(is_other).then_some(wanted);
+            // Workers' own listening sockets are all at the address of the first.
+            let can_move = self.journal.snapshot().dispatch == DispatchSnapshot::Primary;
+            next = (can_move && opened.is_some_and(is_other)).then_some(wanted);
             let control = config.control.path.map(|path| path.display().to_string());
             prospect = Upgrading { not_applied, control };
         }

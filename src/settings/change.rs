@@ -8,6 +8,7 @@ use clap::Arg;
 use crate::config::Config;
 use crate::control::report::NotApplied;
 use crate::control::settings::AdminSettings;
+use crate::link::interface::Dispatch;
 use crate::settings::reader::Reading;
 use crate::settings::table;
 
@@ -25,6 +26,7 @@ const ALSO_OF_BOTH: [&str; 2] = ["name", "log_level"];
 /// Changed settings that a reload leaves as they are.
 #[must_use]
 pub fn left_by_reload(begun_with: &Config, new: &Config) -> Vec<NotApplied> {
+    let by = |key| by(key, begun_with.frontend.dispatch);
     let fixed = needs_restart(begun_with, new).into_iter().map(|key| not_applied(key, by(key)));
     let name = renames_control(begun_with, new).then(|| not_applied("name", UPGRADE));
     fixed.chain(name).collect()
@@ -55,7 +57,10 @@ pub fn left_by_upgrade(begun_with: &Config, applied: &Reading, new: &Reading) ->
     let environment = |reading: &Reading| reading.config.workers.command.environment.clone();
     let env = environment(applied) != environment(new);
     let env = env.then(|| not_applied("env", RELOAD));
-    keeper.into_iter().chain(workers).chain(env).collect()
+    let stays = |key: &&str| by(key, begun_with.frontend.dispatch) == RESTART;
+    let stays = needs_restart(begun_with, &new.config).into_iter().filter(stays);
+    let stays = stays.map(|key| not_applied(key, RESTART));
+    keeper.into_iter().chain(stays).chain(workers).chain(env).collect()
 }
 
 fn not_applied(setting: &str, applied_by: &str) -> NotApplied {
@@ -63,8 +68,13 @@ fn not_applied(setting: &str, applied_by: &str) -> NotApplied {
 }
 
 /// What applies a setting that a reload doesn't.
-fn by(key: &str) -> &'static str {
-    if key.starts_with("keeper") || key == "dispatch" { RESTART } else { UPGRADE }
+fn by(key: &str, dispatch: Dispatch) -> &'static str {
+    let stays = match key {
+        "dispatch" => true,
+        "port" | "host" => dispatch.is_by_listeners(),
+        _ => key.starts_with("keeper"),
+    };
+    if stays { RESTART } else { UPGRADE }
 }
 
 /// The keys of changed settings that need a restart: those of listener, frontend, control and log
@@ -77,7 +87,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 /// What applies a change of this setting.
 #[cfg(test)]
 pub(super) fn applied_by(key: &str, config: &Config) -> &'static str {
-    if fixed(config).any(|fixed| fixed == key) { by(key) } else { RELOAD }
+    if fixed(config).any(|fixed| fixed == key) { by(key, config.frontend.dispatch) } else { RELOAD }
 }
 
 /// All settings that a running primary cannot change.

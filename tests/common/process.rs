@@ -79,7 +79,7 @@ fn stat(pid: u32) -> Option<String> {
 
 /// The words of a process's command, with spaces between them.
 pub fn command_line(pid: u32) -> String {
-    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words = words.split(|byte| *byte == 0).map(String::from_utf8_lossy);
     words.collect::<Vec<_>>().join(" ").trim_end().to_owned()
 }
