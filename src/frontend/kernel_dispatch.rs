@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use crate::error::chain;
 use crate::frontend::listener_group::{GroupError, ListenerGroup};
 use crate::frontend::slot_table::SlotTable;
 use crate::frontend::steering::KernelRanking;
@@ -189,7 +190,7 @@ impl KernelDispatch {
             return;
         };
         if !std::mem::replace(&mut self.has_failed, true) {
-            let error = crate::error::chain(&error);
+            let error = chain(&error);
             tracing::error!(error, "listening sockets of workers are not as they should be");
         }
     }

@@ -18,7 +18,7 @@ const FLOORS: [(&str, &str); 23] = [
     ("handover", "kernel protocol closing handover"),
     ("link", "kernel protocol closing handover link"),
     ("sessions", "kernel protocol closing handover link sessions"),
-    ("frontend", "kernel protocol closing handover link sessions frontend"),
+    ("frontend", "error kernel protocol closing handover link sessions frontend"),
     ("system", "kernel protocol handover system"),
     ("supervisor", "error kernel protocol handover link system supervisor"),
     ("bus", "protocol link supervisor bus"),
