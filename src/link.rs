@@ -490,6 +490,16 @@ impl Link {
         }
     }
 
+    /// Its worker accepts its clients itself, by this listening socket, if its dialect passes such a one later than at the
+    /// start.
+    pub fn listen_itself(&mut self, member: &GroupMember) {
+        if let Self::Node(node) = self
+            && let Ok(copy) = member.try_clone()
+        {
+            node.listen_itself(Arc::new(copy.socket.into()));
+        }
+    }
+
     /// The names of the shared sockets that its program has open.
     #[must_use]
     pub fn shared_ports(&self) -> Vec<String> {

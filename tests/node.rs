@@ -289,3 +289,23 @@ fn answered(primary: &Primary, n: u8) -> u32 {
     let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().unwrap()
 }
+
+/// As it is, and the kernel picks the worker.
+#[test]
+fn the_kernel_sends_clients_to_unmodified_servers() {
+    let primary = with(NODE, 2, &["apps/http.js"])
+        .arguments(&["--interface", "node", "--dispatch", "kernel"])
+        .start();
+    let before = slots(&primary);
+    assert!(before.iter().any(|slot| *slot != before[0]), "all of them in one slot");
+    primary.signal(Signal::HUP);
+    assert_eq!(primary.wait_for_event("reloaded")["result"], "done");
+    assert_eq!(slots(&primary), before);
+    let (_, pid) = served(&primary, 1);
+    primary.crash();
+    assert_eq!(slots(&primary), before);
+    assert_eq!(served(&primary, 1).1, pid, "workers go on");
+    let status = primary.ask("status", json!({}));
+    assert_eq!(status["accepted"], 0, "the primary has no part in it: {status}");
+    primary.stop();
+}

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use crate::closing;
 use crate::frontend::acceptor::AcceptErrors;
 use crate::frontend::arrivals::{Arrivals, Taken};
-use crate::frontend::kernel_dispatch::{Found, KernelDispatch};
+use crate::frontend::kernel_dispatch::{Asked, Found, KernelDispatch};
 use crate::frontend::keys::ClientKeys;
 use crate::frontend::lines::{self, RedispatchReason};
 use crate::frontend::placement::Slots;
@@ -313,12 +313,12 @@ impl Dispatcher {
         let (router, slots) = self.routing.router();
         let Found { accepting, lost } = kernel.run(slots, router.kernel_ranking(), self.now);
         self.routing.count_late(lost);
-        for worker in accepting {
+        for (worker, asked) in accepting {
             let link = self.routing.slots().any_link(worker);
-            let kind = match link.is_some_and(Link::note_attached) {
-                true => SlotEventKind::Ready,
-                // It was asked whether it still does.
-                false => SlotEventKind::Pong { overdue: false },
+            link.map(Link::note_attached);
+            let kind = match asked {
+                Asked::Ready => SlotEventKind::Ready,
+                Asked::Alive => SlotEventKind::Pong { overdue: false },
             };
             self.commands.send_event(worker, kind);
         }
@@ -498,13 +498,14 @@ impl Dispatcher {
     /// A worker says that it is ready. One that listens itself has to take a connection, too.
     fn ready(&mut self, worker: WorkerId) {
         let Some(link) = self.routing.slots().any_link(worker) else { return };
+        let listens = link.interface() == Some(Interface::Listen);
         match &mut self.kernel {
-            Some(kernel) if link.interface() == Some(Interface::Listen) => {
-                if link.awaits_probe() {
-                    kernel.expect(worker, self.now);
-                }
+            Some(kernel) if !listens || link.awaits_probe() => {
+                kernel.expect(worker, Asked::Ready, self.now);
             }
-            _ => self.commands.send_event(worker, SlotEventKind::Ready),
+            // It serves already, and has said so late.
+            Some(_) => {}
+            None => self.commands.send_event(worker, SlotEventKind::Ready),
         }
     }
 
@@ -687,7 +688,7 @@ impl Dispatcher {
         }
         if let Some(kernel) = &mut self.kernel {
             // A connection that waits behind all clients' is accepted if its loop turns.
-            return kernel.expect(worker, self.now);
+            return kernel.expect(worker, Asked::Alive, self.now);
         }
         let overdue = self.routing.slots().is_overdue(worker, self.now);
         self.commands.send_event(worker, SlotEventKind::Pong { overdue });
@@ -705,7 +706,10 @@ impl Dispatcher {
         self.routing.tally().stats.grow(count);
     }
 
-    fn attach(&mut self, worker: WorkerId, attached: Attached) {
+    fn attach(&mut self, worker: WorkerId, mut attached: Attached) {
+        if let Delivery::Listener(member) = &attached.delivery {
+            attached.link.listen_itself(member);
+        }
         let link = &attached.link;
         self.broker.attached(link.in_flight().sessions() as u64);
         if self.restored.take_quarantined(worker) {
@@ -717,7 +721,7 @@ impl Dispatcher {
         if let (Delivery::Listener(member), Some(kernel)) = (&attached.delivery, &mut self.kernel) {
             kernel.attached(worker, member);
             if link.awaits_probe() {
-                kernel.expect(worker, self.now);
+                kernel.expect(worker, Asked::Ready, self.now);
             }
         }
         if link.is_resyncing() {

@@ -20,12 +20,28 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(10);
 /// How often it is looked after sockets that a worker has shut down, and clients that came late.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Why a worker is to take a connection of the primary's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// It is ready but for that.
+    Ready,
+    /// Its loop is to show that it turns.
+    Alive,
+}
+
+/// A worker that hasn't taken such a connection yet.
+#[derive(Clone, Copy, Debug)]
+struct Probed {
+    worker: WorkerId,
+    asked: Asked,
+    is_sent: bool,
+}
+
 /// The group, and what its workers are asked.
 #[derive(Debug)]
 pub(super) struct KernelDispatch {
     group: ListenerGroup,
-    /// Workers that haven't taken a connection yet, and whether one was sent.
-    probed: Vec<(WorkerId, bool)>,
+    probed: Vec<Probed>,
     /// The workers that the kernel sends clients to.
     steered: Vec<(SlotId, WorkerId)>,
     next_probe: Option<Timestamp>,
@@ -40,7 +56,7 @@ pub(super) struct KernelDispatch {
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// These have taken a connection of the primary's own.
-    pub(super) accepting: Vec<WorkerId>,
+    pub(super) accepting: Vec<(WorkerId, Asked)>,
     /// So many clients came too late, to a socket whose worker had ended, and were closed.
     pub(super) lost: u64,
 }
@@ -86,9 +102,9 @@ impl KernelDispatch {
     }
 
     /// Whether the worker takes connections is to be found out, at first or once more.
-    pub(super) fn expect(&mut self, worker: WorkerId, now: Timestamp) {
-        if !self.probed.iter().any(|(probed, _)| *probed == worker) {
-            self.probed.push((worker, false));
+    pub(super) fn expect(&mut self, worker: WorkerId, asked: Asked, now: Timestamp) {
+        if !self.probed.iter().any(|probed| probed.worker == worker) {
+            self.probed.push(Probed { worker, asked, is_sent: false });
             self.next_probe.get_or_insert(now);
         }
     }
@@ -96,7 +112,7 @@ impl KernelDispatch {
     /// A worker has ended. Some shut their socket down at their end: it is looked at in this turn.
     pub(super) fn gone(&mut self, worker: WorkerId) {
         self.next_check = Timestamp(0);
-        self.probed.retain(|(probed, _)| *probed != worker);
+        self.probed.retain(|probed| probed.worker != worker);
         self.group.gone(worker);
     }
 
@@ -135,30 +151,33 @@ impl KernelDispatch {
         found
     }
 
-    fn look_at_probes(&mut self, now: Timestamp) -> Vec<WorkerId> {
-        let mut ready = Vec::new();
+    fn look_at_probes(&mut self, now: Timestamp) -> Vec<(WorkerId, Asked)> {
+        let mut accepting = Vec::new();
         let mut probed = std::mem::take(&mut self.probed);
-        for (worker, is_sent) in &mut probed {
+        probed.retain_mut(|Probed { worker, asked, is_sent }| {
             if !*is_sent {
                 let begun = self.group.probe(*worker);
                 *is_sent = begun.is_ok();
                 if !matches!(begun, Err(GroupError::Probes)) {
                     self.note(begun);
                 }
-                continue;
+                return true;
             }
             match self.group.probed(*worker, now) {
-                Ok(true) => ready.push(*worker),
+                Ok(true) => {
+                    accepting.push((*worker, *asked));
+                    return false;
+                }
                 Ok(false) => {}
                 Err(error) => {
                     *is_sent = false;
                     self.note(Err(error));
                 }
             }
-        }
-        probed.retain(|(worker, _)| !ready.contains(worker));
+            true
+        });
         self.probed = probed;
-        ready
+        accepting
     }
 
     /// Has the kernel send clients to the slots that serve; while none does, to those that are about to: they wait there.

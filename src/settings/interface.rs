@@ -128,10 +128,15 @@ impl InterfaceArgs {
                 Dispatch::Primary
             }
             Some(arg) => {
-                if !listens {
-                    let text = "is for listen workers so far: workers of another interface get their \
-                                connections from the primary";
+                let is_node = interface == InterfaceChoice::Only(Interface::Node);
+                if !listens && !is_node {
+                    let text = "is for listen and Node workers so far: native workers get their connections from \
+                                the primary";
                     problems.note("dispatch", text.to_owned());
+                }
+                if is_node && self.node_message.is_some() {
+                    let text = "needs dispatch = \"primary\", which hands connections over";
+                    problems.note("node_message", text.to_owned());
                 }
                 if arg == DispatchArg::Os { Dispatch::Os } else { Dispatch::Kernel }
             }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use serde_json::Value;
 
 use crate::handover::descriptors::WorkerPart;
 use crate::link::connection::PendingConnection;
@@ -62,10 +63,15 @@ pub struct Channel {
     /// The query for a shared socket that was read and neither answered nor consumed, and the socket's name.
     asked: Option<(Box<Query>, String)>,
     openings: Openings,
+    /// The worker's own listening socket on the front's port, where the kernel sends it its clients.
+    front: Option<SharedSocket>,
     probes: Probes,
     /// Connections that a primary before had on their way as it died, until they are counted.
     pub(super) handed_before: Option<u64>,
 }
+
+/// The name of a worker's own listening socket on the front's port, in that worker.
+const FRONT: &str = "front";
 
 /// What a link of this dialect begins with, beside its descriptors.
 #[derive(Clone, Debug)]
@@ -100,6 +106,7 @@ impl Channel {
             handover: None,
             asked: None,
             openings: Openings::default(),
+            front: None,
             probes: Probes::default(),
             handed_before: None,
         };
@@ -315,6 +322,7 @@ impl Channel {
             return Some(LinkEvent::Note(WorkerNote::Bun));
         }
         match query::answer(&query, self.port, self.settings.ticket_keys.as_str()) {
+            query::Answer::Front { data } if self.front.is_some() => self.share_front(&query, data),
             query::Answer::Front { data } => {
                 let seq = self.next_seq();
                 let mut key = String::new();
@@ -338,6 +346,32 @@ impl Channel {
                 Some(LinkEvent::Note(WorkerNote::OtherServer))
             }
         }
+    }
+
+    /// From now on a server on the front's port gets this socket, and accepts its clients itself.
+    pub(in crate::link) fn listen_itself(&mut self, socket: SharedSocket) {
+        self.front = Some(socket);
+    }
+
+    /// The program gets its listening socket: one server, of several on the same port.
+    fn share_front(&mut self, query: &Query, data: Value) -> Option<LinkEvent> {
+        if let Err(reason) = self.known.servers.can_share(FRONT, query.seq) {
+            self.refuse(query.seq, reason);
+            return None;
+        }
+        let socket = Arc::clone(self.front.as_ref()?);
+        let seq = self.next_seq();
+        let line = message::shared(query, FRONT, data, seq);
+        self.learn(|known| known.servers.share(FRONT, query.seq));
+        let line = self.marked(&line).into_owned();
+        self.openings.add(query.seq, line, socket);
+        None
+    }
+
+    /// Whether the program has a server that gets clients, by hand-over or by its own socket.
+    fn has_front(&self) -> bool {
+        self.known.servers.serving().is_some()
+            || self.known.servers.shared_names().any(|name| name == FRONT)
     }
 
     /// Answers the query that was read last, and consumes it.
@@ -378,7 +412,12 @@ impl Channel {
             self.learn(|known| {
                 known.servers.unshare(&key);
             });
-            return Some(LinkEvent::StoppedListening(key));
+            // Nobody accepts its clients any more, and the kernel goes on to send them: another one follows it.
+            let is_front = key == FRONT;
+            return Some(match is_front {
+                true => LinkEvent::ReplaceMe,
+                false => LinkEvent::StoppedListening(key),
+            });
         }
         self.learn(|known| {
             known.servers.close(&key);
@@ -394,7 +433,7 @@ impl Channel {
         }
         let by_listening = self.settings.hand_over_by == HandOverBy::Listening;
         // One that was opened through the primary: else no connection would reach it.
-        let is_front = port == Some(i64::from(self.port)) && self.known.servers.serving().is_some();
+        let is_front = port == Some(i64::from(self.port)) && self.has_front();
         if is_front || !by_listening {
             let is_first = !self.known.listens;
             self.learn(|known| known.listens = true);

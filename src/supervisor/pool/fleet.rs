@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::error::chain;
-use crate::link::interface::Interface;
+use crate::link::interface::{Interface, InterfaceChoice};
 use crate::link::seam::{CommandSender, SlotCommand, WorkerId};
 use crate::protocol::drain::{DrainMode, DrainOrder, DrainReason};
 use crate::protocol::ids::{SlotId, Timestamp};
@@ -248,7 +248,7 @@ impl Fleet {
 
     /// It is known what a worker speaks.
     pub(super) fn note_interface(&mut self, worker: WorkerId, interface: Interface) {
-        self.hints.speaks(worker, interface);
+        self.hints.speaks(worker, interface, self.settings.interface == InterfaceChoice::Auto);
         if let Some(running) = self.workers.get_mut(worker) {
             running.interface = Some(interface);
         }

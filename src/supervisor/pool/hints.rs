@@ -62,6 +62,12 @@ impl Hints {
     fn late_because(&self, settings: &PoolSettings) -> Option<&'static str> {
         let by_message = matches!(settings.node.hand_over_by, HandOverBy::Message(_));
         match self.interface {
+            Some(Interface::Node) if self.has_listened && settings.dispatch.is_by_listeners() => {
+                Some(
+                    "its program listens and has not accepted a connection on its own listening socket: Deno takes \
+                     connections by dispatch = \"primary\" alone",
+                )
+            }
             Some(Interface::Node) if settings.node.wait_ready && self.has_listened => Some(
                 "its program listens and has not sent ready, which wait_ready waits for: process.send('ready')",
             ),
@@ -83,9 +89,10 @@ impl Hints {
         }
     }
 
-    /// It is found out what a worker speaks: said where it is the first one, or another than before.
-    pub(super) fn speaks(&mut self, worker: WorkerId, interface: Interface) {
-        if self.interface.replace(interface) != Some(interface) && interface != Interface::Listen {
+    /// It is found out what a worker speaks, where the settings leave it open: said where it is the first one, or another
+    /// than before.
+    pub(super) fn speaks(&mut self, worker: WorkerId, interface: Interface, is_found: bool) {
+        if self.interface.replace(interface) != Some(interface) && is_found {
             tracing::info!(
                 slot = worker.slot.0,
                 interface = interface.name(),

@@ -55,7 +55,9 @@ impl Launcher<'_> {
         };
         let started = member.and_then(|member| {
             let (link, mut inherit) = Link::start(&self.facts(worker, &command))?;
-            if let Some(member) = &member {
+            if let Some(member) = &member
+                && link.interface() == Some(Interface::Listen)
+            {
                 inherit.listen_on(LISTENER_NAME, member.try_clone()?.socket);
             }
             Ok((StatsSource::new(&link)?, link, member, inherit))
