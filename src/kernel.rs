@@ -598,7 +598,8 @@ struct TcpInfo {
     send_mss: u32,
     _receive_mss: u32,
     unacknowledged: u32,
-    _until_bytes_acked: [u8; 92],
+    sacked: u32,
+    _until_bytes_acked: [u8; 88],
     bytes_acked: u64,
     bytes_received: u64,
     _until_notsent_bytes: [u8; 8],
@@ -668,6 +669,18 @@ pub fn accept_queue(socket: impl AsFd) -> io::Result<Option<u32>> {
     const LISTENING: u8 = 10;
     let info = tcp_info(socket.as_fd())?;
     Ok((info.state == LISTENING).then_some(info.unacknowledged))
+}
+
+/// Connections that a listening socket lets wait at most; none if it doesn't listen.
+///
+/// # Errors
+///
+/// As [`tcp_counters`].
+#[cfg(feature = "cli")]
+pub fn accept_limit(socket: impl AsFd) -> io::Result<Option<u32>> {
+    const LISTENING: u8 = 10;
+    let info = tcp_info(socket.as_fd())?;
+    Ok((info.state == LISTENING).then_some(info.sacked))
 }
 
 /// Bytes of the largest segment that an established connection sends; none before and after.

@@ -297,3 +297,39 @@ fn a_client_whose_handshake_ends_after_the_switch_is_served_by_the_worker_before
     eventually("the end of the worker before", || !process::exists(before));
     primary.stop();
 }
+
+#[test]
+fn a_port_that_another_primary_has_is_refused() {
+    let first = odd("plain", 1, &[]).start();
+    let port = first.port().to_string();
+    let program = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/listen/odd.py");
+    let second = Primary::from_flags(&["--workers", "1", "--port", &port, "--interface", "listen"]);
+    let (code, said) = second.worker(&["python3", program.to_str().unwrap(), "plain"]).run();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&format!("port {port} is in use")), "{said}");
+    first.stop();
+}
+
+#[test]
+fn a_deploy_that_fails_costs_no_client() {
+    let primary = odd("deaf-next", 1, &["--listen-timeout", "3s"]).start();
+    primary.signal(Signal::HUP);
+    assert_ne!(primary.wait_for_event("reloaded")["result"], "done");
+    // The primary's own connection still waits at the socket of the new worker; it is closed there.
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(primary.ask("status", json!({}))["lost"], 0);
+    primary.stop();
+}
+
+#[test]
+fn a_worker_that_makes_its_socket_blocking_stops_nobody() {
+    let primary = odd("blocking", 2, &[]).start();
+    let before = slots(&primary, 20);
+    for _ in 0..2 {
+        primary.signal(Signal::HUP);
+        assert_eq!(primary.wait_for_event("reloaded")["result"], "done");
+        eventually("the end of the old workers", || primary.workers().len() == 2);
+        assert_eq!(slots(&primary, 20), before);
+    }
+    primary.stop();
+}

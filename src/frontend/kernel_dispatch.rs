@@ -37,6 +37,9 @@ struct Probed {
     is_sent: bool,
 }
 
+/// How often the program is attached again: a worker may replace or remove it.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
+
 /// The group, and what its workers are asked.
 #[derive(Debug)]
 pub(super) struct KernelDispatch {
@@ -46,6 +49,7 @@ pub(super) struct KernelDispatch {
     steered: Vec<(SlotId, WorkerId)>,
     next_probe: Option<Timestamp>,
     next_check: Timestamp,
+    next_refresh: Timestamp,
     /// The last error was logged.
     has_failed: bool,
     /// Nothing was ever steered.
@@ -71,6 +75,7 @@ impl KernelDispatch {
             steered: Vec::new(),
             next_probe: None,
             next_check: Timestamp(0),
+            next_refresh: Timestamp(0),
             has_failed: false,
         }
     }
@@ -133,6 +138,11 @@ impl KernelDispatch {
         let checks = now >= self.next_check;
         if checks {
             self.next_check = now + CHECK_INTERVAL;
+            if now >= self.next_refresh {
+                self.next_refresh = now + REFRESH_INTERVAL;
+                let refreshed = self.group.refresh();
+                self.note(refreshed);
+            }
             if self.group.check() > 0 {
                 // The order is another one.
                 self.steered.clear();

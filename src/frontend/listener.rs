@@ -152,6 +152,11 @@ impl Listener {
             None => (Ipv6Addr::UNSPECIFIED, settings.port).into(),
         };
         let sharing = Sharing::Shared(family);
+        // Another primary of the same user could share the port, and neither would know.
+        if address.port() != 0 {
+            Self::bound(address, Sharing::Alone)
+                .map_err(|errno| ListenError::new(address, errno))?;
+        }
         Self::bound(address, sharing)
             .and_then(|socket| Self::listening(socket, settings.backlog))
             .map_err(|errno| ListenError::new(address, errno))

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 
-use crate::frontend::listener::{AcceptError, Listener};
+use crate::frontend::listener::Listener;
 use crate::frontend::steering::KernelRanking;
 use crate::frontend::steering::program::{CompileError, Family, Pin, compile};
 use crate::handover::descriptors::{DescriptorKeeper, Descriptors};
@@ -36,9 +36,11 @@ use crate::protocol::ids::{SlotId, Timestamp, WorkerId};
 mod connect;
 mod locate;
 mod name;
+mod strays;
 
 use connect::Connection;
 use name::MemberName;
+use strays::Strays;
 
 /// Members of a slot, at most: workers that drain hold theirs until they end.
 pub const MAX_MEMBERS_OF_SLOT: usize = 8;
@@ -49,8 +51,11 @@ pub const MAX_MEMBERS: usize = 480;
 /// Probes that run at a time, at most.
 pub const MAX_PROBES: usize = 16;
 
-/// Clients that one call of [`ListenerGroup::strays`] accepts, at most.
-const MAX_STRAYS: u64 = 1024;
+/// Addresses of ended probes that are remembered, at most.
+const MAX_OWN: usize = 64;
+
+/// A socket whose worker hasn't accepted for so long isn't given to another one: what the worker has done to it may outlive it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// From when a probe is established on its side, until it waits at the member for sure.
 const SETTLE_TIME: Duration = Duration::from_millis(10);
@@ -120,8 +125,31 @@ struct GroupMember {
     holder: Option<WorkerId>,
     /// When its last holder left it, as a number that grows.
     left: u64,
+    /// Since when its holder has had it, until that has accepted.
+    unproven: Option<Timestamp>,
+    /// A worker had it for long and never accepted: others come first.
+    is_suspect: bool,
+    /// Connections that it queues, as its holder has set that by the time it accepted.
+    queue_limit: Option<u32>,
     /// Its name in the descriptor store.
     stored: Option<MemberName>,
+}
+
+impl GroupMember {
+    /// One that nobody holds.
+    fn new(listener: Listener, cookie: u64, slot: SlotId) -> Self {
+        Self {
+            listener,
+            cookie,
+            slot,
+            holder: None,
+            left: 0,
+            unproven: None,
+            is_suspect: false,
+            queue_limit: None,
+            stored: None,
+        }
+    }
 }
 
 /// What the group knows of the order of its members.
@@ -160,6 +188,9 @@ pub struct ListenerGroup {
     order: Order,
     steered: Steered,
     probes: Vec<Probe>,
+    /// Where probes came from that have ended unaccepted: they may still wait.
+    own: Vec<SocketAddr>,
+    strays: Option<Strays>,
     /// How often a worker has left a member.
     leaves: u64,
     /// Names that are to be removed from the store.
@@ -189,6 +220,8 @@ impl ListenerGroup {
             order: Order::Known,
             steered: Steered::default(),
             probes: Vec::new(),
+            own: Vec::new(),
+            strays: None,
             leaves: 0,
             stale: Vec::new(),
             keeper: None,
@@ -230,8 +263,9 @@ impl ListenerGroup {
             }
             if is_new {
                 let (slot, stored) = (name.slot, Some(name));
-                let (holder, left) = (None, 0);
-                group.members.push(GroupMember { listener, cookie, slot, holder, left, stored });
+                group
+                    .members
+                    .push(GroupMember { stored, ..GroupMember::new(listener, cookie, slot) });
             } else {
                 group.stale.push(name);
             }
@@ -261,14 +295,19 @@ impl ListenerGroup {
     /// If workers hold as many as a slot may have, or the kernel refuses.
     pub fn member(&mut self, worker: WorkerId) -> Result<BorrowedFd<'_>, GroupError> {
         self.check();
-        let place = match self.place_held_by(worker).or_else(|| self.free_place(worker.slot)) {
+        let held = self.place_held_by(worker).or_else(|| self.free_place(worker.slot, false));
+        let place = match held {
             Some(place) => place,
-            None => self.add(worker.slot)?,
+            None => match self.add(worker.slot) {
+                Ok(place) => place,
+                Err(error) => self.free_place(worker.slot, true).ok_or(error)?,
+            },
         };
         let renewed = self.members[place].listener.renew(self.backlog);
         renewed.map_err(|source| self.failed("listen again on a socket", source))?;
         let member = &mut self.members[place];
-        member.holder = Some(worker);
+        (member.holder, member.queue_limit) = (Some(worker), None);
+        member.unproven = Some(Timestamp::now());
         Ok(member.listener.as_fd())
     }
 
@@ -293,11 +332,16 @@ impl ListenerGroup {
 
     /// A worker has ended. Its member stays for the next one, with the clients that wait there.
     pub fn gone(&mut self, worker: WorkerId) {
+        let ended = self.probes.iter().filter(|probe| probe.worker == worker);
+        self.own.extend(ended.map(|probe| probe.connection.source()));
+        self.own.drain(..self.own.len().saturating_sub(MAX_OWN));
         self.probes.retain(|probe| probe.worker != worker);
         if let Some(place) = self.place_held_by(worker) {
             self.leaves += 1;
             let member = &mut self.members[place];
             (member.holder, member.left) = (None, self.leaves);
+            let has_waited = |since: Timestamp| Timestamp::now().since(since) >= PATIENCE;
+            member.is_suspect = member.unproven.take().is_some_and(has_waited);
         }
     }
 
@@ -309,10 +353,23 @@ impl ListenerGroup {
             |member: &GroupMember| !matches!(kernel::accept_queue(&member.listener), Ok(Some(_)));
         let down = (0..self.members.len()).rev().filter(|place| is_down(&self.members[*place]));
         let down: Vec<_> = down.collect();
-        let count = down.len();
+        let mut count = down.len();
         if count > 1 {
             // In another order, others would have taken the empty places.
             self.order = Order::Unknown;
+        }
+        // One that listens otherwise than when it first accepted may have been shut down in between.
+        for member in &mut self.members {
+            let limit = kernel::accept_limit(&member.listener).ok().flatten();
+            if let (Some(before), Some(now)) = (member.queue_limit, limit)
+                && before != now
+            {
+                member.queue_limit = Some(now);
+                self.order = Order::Unknown;
+                self.steered.program.clear();
+                count += 1;
+                tracing::warn!(slot = %member.slot, "worker listens again on its socket: order of sockets is found out");
+            }
         }
         // The last one takes the place of the one that goes.
         let down: Vec<_> = down.into_iter().map(|place| self.members.swap_remove(place)).collect();
@@ -448,6 +505,11 @@ impl ListenerGroup {
         let accepted = settled && queued == Some(0);
         if accepted {
             self.probes.retain(|probe| probe.worker != worker);
+            if let Some(place) = self.place_held_by(worker) {
+                let member = &mut self.members[place];
+                member.unproven = None;
+                member.queue_limit = kernel::accept_limit(&member.listener).ok().flatten();
+            }
             self.attach(&[])?;
         }
         Ok(accepted)
@@ -460,29 +522,38 @@ impl ListenerGroup {
         kernel::accept_queue(&self.members[place].listener).ok().flatten()
     }
 
-    /// Accepts and closes what came late to members that no worker holds, of slots that another worker serves, and
-    /// returns how many clients that has cost. Accepts a bounded number: the rest waits for the next call.
+    /// Has clients closed that came late to members that no worker holds, of slots that another worker serves, and
+    /// returns how many were since the last time. Never waits: a thread does it.
     pub fn strays(&mut self) -> u64 {
         let serves = |(slot, worker): &(SlotId, WorkerId)| {
             self.place_held_by(*worker).is_some().then_some(*slot)
         };
         let served: Vec<_> = self.steered.serving.iter().filter_map(serves).collect();
-        let abandoned =
-            |member: &&GroupMember| member.holder.is_none() && served.contains(&member.slot);
-        let mut lost = 0;
-        for member in self.members.iter().filter(abandoned) {
-            while lost < MAX_STRAYS {
-                match member.listener.accept() {
-                    Ok(accepted) => {
-                        kernel::close(accepted.socket);
-                        lost += 1;
-                    }
-                    Err(AcceptError::Skip(_)) => {}
-                    Err(_) => break,
-                }
-            }
+        let has_clients = |member: &&GroupMember| {
+            member.holder.is_none()
+                && served.contains(&member.slot)
+                && kernel::accept_queue(&member.listener).ok().flatten().unwrap_or(0) > 0
+        };
+        let sockets = self.members.iter().filter(has_clients);
+        let sockets: Vec<_> = sockets.filter_map(|it| it.listener.try_clone().ok()).collect();
+        if !sockets.is_empty() && self.strays.is_none() {
+            self.strays = Strays::start().ok();
         }
-        lost
+        let Some(strays) = &self.strays else { return 0 };
+        if !sockets.is_empty() {
+            strays.close(sockets, self.own.iter().copied().collect());
+        }
+        strays.take_count()
+    }
+
+    /// Attaches the program again: a process that has a copy of a member may have put another in its place.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn refresh(&mut self) -> Result<(), GroupError> {
+        self.steered.program.clear();
+        self.attach(&[]).map(drop)
     }
 
     /// Each slot that can take clients, and the index of its socket.
@@ -530,7 +601,7 @@ impl ListenerGroup {
         }
         let made = self.first.beside(self.backlog).and_then(|listener| {
             let cookie = sockopt::socket_cookie(&listener)?;
-            Ok(GroupMember { listener, cookie, slot, holder: None, left: 0, stored: None })
+            Ok(GroupMember::new(listener, cookie, slot))
         });
         let member = made.map_err(|source| self.failed("make a socket", source))?;
         self.members.push(member);
@@ -538,10 +609,10 @@ impl ListenerGroup {
         Ok(self.members.len() - 1)
     }
 
-    fn free_place(&self, slot: SlotId) -> Option<usize> {
+    fn free_place(&self, slot: SlotId, is_suspect: bool) -> Option<usize> {
         let is_free = |place: &usize| {
             let member = &self.members[*place];
-            member.slot == slot && member.holder.is_none()
+            member.slot == slot && member.holder.is_none() && member.is_suspect == is_suspect
         };
         (0..self.members.len()).filter(is_free).max_by_key(|place| {
             let member = &self.members[*place];

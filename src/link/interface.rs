@@ -71,6 +71,12 @@ impl Dispatch {
         self != Self::Primary
     }
 
+    /// So many slots there can be, at most: those of the kernel's program, each with two listening sockets.
+    #[must_use]
+    pub fn max_slots(self) -> u16 {
+        if self.is_by_listeners() { 200 } else { 1024 }
+    }
+
     /// Its name in settings and in the log.
     #[must_use]
     pub fn name(self) -> &'static str {

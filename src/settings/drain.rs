@@ -25,7 +25,7 @@ pub struct Drain {
     #[arg(hide_possible_values = true)]
     pub drain: DrainArg,
     /// Give a worker that is replaced or removed this long to drain, then kill it. Also `reload` of
-    /// `[drain]` [default: 10m, for Node workers 30s].
+    /// `[drain]` [default: 10m, for Node and listen workers 30s].
     #[arg(long, alias = "drain-reload", value_name = "TIME", value_parser = duration)]
     pub drain_timeout: Option<Duration>,
     /// Give workers this long to drain when the primary stops, then kill them. Also `shutdown` of

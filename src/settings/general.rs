@@ -26,7 +26,8 @@ pub struct General {
     /// Listen on this port; 0 picks a free one.
     #[arg(short, long, default_value = "3000", value_parser = within(0..=u16::MAX))]
     pub port: u16,
-    /// Listen on this address or host name [default: all addresses, IPv6 and IPv4].
+    /// Listen on this address or host name [default: all addresses, IPv6 and IPv4; where workers have listening sockets of
+    /// their own, as `listen_family` says].
     #[arg(long, value_parser = host)]
     pub host: Option<String>,
     /// Let the kernel queue this many connections until they are accepted.

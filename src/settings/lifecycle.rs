@@ -28,7 +28,7 @@ pub struct Lifecycle {
     #[arg(default_missing_value = "true", action = clap::ArgAction::Set)]
     pub wait_ready: Option<bool>,
     /// Treat a start as failed if the worker is not ready by then [default: 3s, 15s for workers that may
-    /// be Node workers].
+    /// be Node workers, and for listen workers].
     #[arg(long, value_name = "TIME", value_parser = interval)]
     pub listen_timeout: Option<Duration>,
     /// Let at most this many replaced workers of a slot drain at the same time.

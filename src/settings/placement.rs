@@ -10,7 +10,6 @@ use crate::config::AffinitySettings;
 use crate::frontend::affinity::{DigestKind, Prefixes};
 use crate::frontend::placement::Placement;
 use crate::frontend::router::RouterSettings;
-use crate::frontend::steering::MAX_DRAWS;
 use crate::link::interface::Dispatch;
 use crate::settings::before::Before;
 use crate::settings::problems::Problems;
@@ -147,9 +146,9 @@ impl PlacementArgs {
             );
             problems.note("load_bound", text);
         }
-        if dispatch == Dispatch::Kernel && usize::from(max) > MAX_DRAWS {
-            let text =
-                format!("{max} are more than {MAX_DRAWS}, the most for dispatch = \"kernel\"");
+        if max > dispatch.max_slots() {
+            let most = dispatch.max_slots();
+            let text = format!("{max} are more than {most}, the most for dispatch = \"{name}\"");
             problems.note("workers", text);
         }
     }

@@ -53,9 +53,11 @@ pub fn runtime(program: &str) -> Option<&'static str> {
 #[must_use]
 pub fn operator(command: &WorkerCommand) -> Option<&str> {
     let words = command.arguments.iter().filter_map(|word| word.to_str());
-    words
-        .into_iter()
-        .find(|word| OPERATORS.contains(word) || (word.len() > 1 && word.ends_with(';')))
+    words.into_iter().find(|word| {
+        // NGINX='3;' is a variable's whole value.
+        let ends_a_command = word.len() > 1 && word.ends_with(';') && !word.contains('=');
+        OPERATORS.contains(word) || ends_a_command
+    })
 }
 
 fn by_shell(command: &WorkerCommand) -> String {
@@ -104,7 +106,9 @@ mod tests {
             let hint = hint(&command(line)).unwrap_or_default();
             assert!(hint.contains(expected), "{line}: {hint}");
         }
-        for line in ["node app.js", "./a=b", "node --x='a && b'", "npm start"] {
+        for line in
+            ["env 'NGINX=3;' nginx", "node app.js", "./a=b", "node --x='a && b'", "npm start"]
+        {
             assert_eq!(hint(&command(line)), None, "{line}");
         }
     }

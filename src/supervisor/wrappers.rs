@@ -37,6 +37,15 @@ pub fn advice(words: &[String]) -> Option<String> {
                 rest(1)
             ),
         },
+        server @ ("uvicorn" | "daphne") => format!(
+            "{server} gets its listening socket by its number: -- {server} --fd {{fd}} and the application, without --port"
+        ),
+        server @ ("gunicorn" | "hypercorn") => format!(
+            "{server} gets its listening socket by its number: -- {server} -b fd://{{fd}} and the application"
+        ),
+        server @ ("puma" | "nginx" | "unicorn" | "caddy") => format!(
+            "{server} gets its listening socket with --interface listen: see the guide, any-server"
+        ),
         "tsx" => import_tsx(&rest(1)),
         "nodemon" => watch(&rest(1)),
         "cross-env" | "dotenv" | "concurrently" => format!(

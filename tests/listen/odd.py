@@ -3,6 +3,7 @@
 plain      accepts and answers
 deaf       never accepts
 word       accepts, and says READY=1 when the file `word` is there
+blocking   sets its socket to blocking mode
 shutdown   calls shutdown(2) on its socket when it is told to end
 own        listens on the port by another socket, too
 deaf-next  accepts as slot's first worker, never as a later one
@@ -51,6 +52,8 @@ def main():
         own.bind(("0.0.0.0", int(os.environ["PORT"])))
         own.listen()
         listening.append(own)
+    if habit == "blocking":
+        listening[0].setblocking(True)
     has_said = habit != "word"
     while not ends:
         if not has_said and os.path.exists("word"):

@@ -383,9 +383,46 @@ fn late_clients_of_a_worker_that_has_gone_are_accepted_and_counted() {
     group.steer(&[], &ranking).unwrap();
     assert_eq!(group.strays(), 0, "a successor may come");
     group.steer(&[(SlotId(0), worker(0, 2))], &ranking).unwrap();
-    assert_eq!(group.strays(), 3);
-    assert_eq!((group.strays(), group.queued(worker(0, 2))), (0, Some(2)));
+    let (since, mut closed) = (Timestamp::now(), 0);
+    while closed < 3 {
+        closed += group.strays();
+        assert!(Timestamp::now().since(since) < PATIENCE, "{closed} closed");
+    }
+    assert_eq!((closed, group.strays(), group.queued(worker(0, 2))), (3, 0, Some(2)));
     assert_eq!(open[0].read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn a_socket_that_a_worker_has_made_blocking_keeps_nobody_waiting() {
+    let (mut group, ranking) = (group(Family::V4, 1), ranking(1));
+    group.steer(&serving([0]), &ranking).unwrap();
+    let copy = group.member(worker(0, 1)).unwrap().try_clone_to_owned().unwrap();
+    let late = connect_from(clients(1).next().unwrap(), &group);
+    group.member(worker(0, 2)).unwrap();
+    group.steer(&[(SlotId(0), worker(0, 2))], &ranking).unwrap();
+    group.gone(worker(0, 1));
+    rustix::io::ioctl_fionbio(&copy, false).unwrap();
+    let (since, mut closed) = (Timestamp::now(), 0);
+    while closed < 1 {
+        closed += group.strays();
+        assert!(Timestamp::now().since(since) < PATIENCE);
+    }
+    // Where the thread waits for ever, this one doesn't.
+    rustix::io::ioctl_fionbio(&copy, false).unwrap();
+    assert_eq!(group.strays(), 0);
+    drop(late);
+}
+
+#[test]
+fn a_socket_on_which_nobody_has_accepted_for_long_is_not_given_out_again() {
+    let mut group = group(Family::V4, 1);
+    let cookie = |socket: BorrowedFd<'_>| sockopt::socket_cookie(socket).unwrap();
+    let first = cookie(group.member(worker(0, 1)).unwrap());
+    group.gone(worker(0, 1));
+    assert_eq!(cookie(group.member(worker(0, 2)).unwrap()), first, "it has ended soon");
+    std::thread::sleep(super::PATIENCE);
+    group.gone(worker(0, 2));
+    assert_ne!(cookie(group.member(worker(0, 3)).unwrap()), first);
 }
 
 /// Waits until so many are in a worker's queue.

@@ -2,13 +2,15 @@
 //!
 //! It is a file, as a service manager's is, since Puma and others take an abstract name for one and fail; an abstract
 //! name where no folder can be written to. Everybody may send: a message counts by its sender. The file is removed
-//! with the socket; that of a worker that has ended while there was no primary is left.
+//! with the socket; that of a worker that has ended while there was no primary is left until the next primary starts.
 
 use std::env;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use data_encoding::HEXLOWER;
 use rustix::fs::{Mode, chmod};
@@ -23,6 +25,12 @@ pub(super) const NOTIFY: WorkerPart = WorkerPart::Link("notify");
 
 /// The descriptors of a link of this dialect, beside the scoreboard.
 pub const PARTS: [WorkerPart; 1] = [NOTIFY];
+
+/// The beginning of the name.
+const PREFIX: &str = "sticky-lb-notify-";
+
+/// Files that are looked at, at most.
+const MAX_SWEPT: usize = 4096;
 
 /// Everybody may send.
 const MODE: u32 = 0o666;
@@ -45,10 +53,12 @@ impl NotifySocket {
     ///
     /// If the kernel has no memory or no descriptor left.
     pub(super) fn create() -> io::Result<(Self, String)> {
+        static SWEEP: Once = Once::new();
+        SWEEP.call_once(|| folders().for_each(|folder| sweep(&folder)));
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
         sockopt::set_socket_passcred(&socket, true)?;
-        let name = format!("sticky-lb-notify-{}", random()?);
+        let name = format!("{PREFIX}{}", random()?);
         for folder in folders() {
             let path = folder.join(&name);
             if let Some(text) = path.to_str()
@@ -84,6 +94,20 @@ impl AsFd for NotifySocket {
     }
 }
 
+/// Removes the files of primaries that were killed: nobody has their sockets open.
+fn sweep(folder: &Path) {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_SWEPT);
+    for file in
+        files.filter(|file| file.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()))
+    {
+        let connected = UnixDatagram::unbound().and_then(|it| it.connect(file.path()));
+        if connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            // Another one may have removed it.
+            let _ = fs::remove_file(file.path());
+        }
+    }
+}
+
 fn path_of(socket: &OwnedFd) -> Option<PathBuf> {
     let address = SocketAddrUnix::try_from(getsockname(socket).ok()?).ok()?;
     let path = std::str::from_utf8(address.path_bytes()?).ok().map(PathBuf::from)?;
@@ -94,7 +118,7 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         if let Some(path) = &self.0 {
             // It may be gone already.
-            let _ = std::fs::remove_file(path);
+            let _ = fs::remove_file(path);
         }
     }
 }

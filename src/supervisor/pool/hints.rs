@@ -12,7 +12,9 @@ use crate::supervisor::wrappers;
 
 /// What follows the reason why no worker became ready.
 const NO_WORKER: &str = ", and no worker ever attached: COMMAND has to be a worker: a server for Node, or a program that takes \
-     its connections from sticky-lb and doesn't listen itself (see the guide, node-programs and protocol)";
+     its connections from sticky-lb and doesn't listen itself, or one that takes a listening socket: {fd} in the command is \
+     its number, --interface listen is for those that look for LISTEN_FDS (see the guide, node-programs, any-server and \
+     protocol)";
 
 /// What was found and said so far.
 #[derive(Debug, Default)]
@@ -44,7 +46,9 @@ impl Hints {
 
     /// The rest of the reason why no worker became ready: the command is none, or listens elsewhere.
     pub(super) fn no_worker(&self, command: &[String], settings: &PoolSettings) -> String {
-        match (wrappers::advice(command), self.other_port) {
+        let listens = self.interface == Some(Interface::Listen);
+        let advice = wrappers::advice(command).filter(|_| !listens);
+        match (advice, self.other_port) {
             (Some(advice), _) => format!(": {advice}"),
             (None, Some(port)) => format!(
                 ": its program listens on port {port}, and clients come by another; start with --port {port}, or \
@@ -78,12 +82,13 @@ impl Hints {
                 "its program has not listened on the port in its variable PORT; one that takes its connections as \
                  messages needs --node-message",
             ),
-            Some(Interface::Listen) if settings.wait_ready => {
-                Some("its program has not sent READY=1 (sd_notify), which wait_ready waits for")
-            }
+            Some(Interface::Listen) if settings.wait_ready => Some(
+                "its program has not sent READY=1 (sd_notify), which wait_ready waits for: leave wait_ready out \
+                     where it never does",
+            ),
             Some(Interface::Listen) => Some(
                 "its program has not accepted a connection on its listening socket: descriptor 3 (LISTEN_FDS), of \
-                 which {fd} in the command is the number, as in --fd {fd}",
+                 which {fd} in the command is the number, as in --fd {fd}; npm, npx, bun run and their like lose it",
             ),
             Some(Interface::Native) | None => None,
         }

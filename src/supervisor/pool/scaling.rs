@@ -58,7 +58,7 @@ impl Bounds {
     fn new(settings: &PoolSettings) -> Self {
         match settings.autoscale {
             Some(bounds) => Self { least: bounds.min_workers.max(1), most: bounds.max_workers },
-            None => Self { least: 1, most: MAX_WORKERS },
+            None => Self { least: 1, most: MAX_WORKERS.min(settings.dispatch.max_slots()) },
         }
     }
 
