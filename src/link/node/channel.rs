@@ -63,8 +63,6 @@ pub struct Channel {
     /// The query for a shared socket that was read and neither answered nor consumed, and the socket's name.
     asked: Option<(Box<Query>, String)>,
     openings: Openings,
-    /// The worker's own listening socket on the front's port, where the kernel sends it its clients.
-    front: Option<SharedSocket>,
     probes: Probes,
     /// Connections that a primary before had on their way as it died, until they are counted.
     pub(super) handed_before: Option<u64>,
@@ -106,7 +104,6 @@ impl Channel {
             handover: None,
             asked: None,
             openings: Openings::default(),
-            front: None,
             probes: Probes::default(),
             handed_before: None,
         };
@@ -322,7 +319,9 @@ impl Channel {
             return Some(LinkEvent::Note(WorkerNote::Bun));
         }
         match query::answer(&query, self.port, self.settings.ticket_keys.as_str()) {
-            query::Answer::Front { data } if self.front.is_some() => self.share_front(&query, data),
+            query::Answer::Front { data } if self.openings.has_front() => {
+                self.share_front(&query, data)
+            }
             query::Answer::Front { data } => {
                 let seq = self.next_seq();
                 let mut key = String::new();
@@ -350,7 +349,7 @@ impl Channel {
 
     /// From now on a server on the front's port gets this socket, and accepts its clients itself.
     pub(in crate::link) fn listen_itself(&mut self, socket: SharedSocket) {
-        self.front = Some(socket);
+        self.openings.set_front(socket);
     }
 
     /// The program gets its listening socket: one server, of several on the same port.
@@ -359,7 +358,7 @@ impl Channel {
             self.refuse(query.seq, reason);
             return None;
         }
-        let socket = Arc::clone(self.front.as_ref()?);
+        let socket = self.openings.front()?;
         let seq = self.next_seq();
         let line = message::shared(query, FRONT, data, seq);
         self.learn(|known| known.servers.share(FRONT, query.seq));

@@ -11,6 +11,8 @@ use crate::link::node::transport::Transport;
 #[derive(Debug, Default)]
 pub(super) struct Openings {
     all: Vec<Opening>,
+    /// The worker's own listening socket on the front's port, where the kernel sends it its clients.
+    front: Option<SharedSocket>,
 }
 
 #[derive(Debug)]
@@ -23,6 +25,21 @@ struct Opening {
 }
 
 impl Openings {
+    /// The worker accepts its clients itself, by this socket.
+    pub(super) fn set_front(&mut self, socket: SharedSocket) {
+        self.front = Some(socket);
+    }
+
+    /// Whether it does.
+    pub(super) fn has_front(&self) -> bool {
+        self.front.is_some()
+    }
+
+    /// That socket.
+    pub(super) fn front(&self) -> Option<SharedSocket> {
+        self.front.clone()
+    }
+
     /// Adds the answer to a query, with the end of its line.
     pub(super) fn add(&mut self, query: u64, mut line: Vec<u8>, socket: SharedSocket) {
         line.push(b'\n');
