@@ -143,7 +143,7 @@ impl KernelDispatch {
                 let refreshed = self.group.refresh();
                 self.note(refreshed);
             }
-            if self.group.check() > 0 {
+            if self.group.check() > 0 || self.group.is_in_doubt() {
                 // The order is another one.
                 self.steered.clear();
             }

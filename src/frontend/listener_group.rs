@@ -129,6 +129,8 @@ struct GroupMember {
     unproven: Option<Timestamp>,
     /// A worker had it for long and never accepted: others come first.
     is_suspect: bool,
+    /// Its holder has shut it down, or listened again: more of that may have gone unseen.
+    is_restless: bool,
     /// Connections that it queues, as its holder has set that by the time it accepted.
     queue_limit: Option<u32>,
     /// Its name in the descriptor store.
@@ -146,6 +148,7 @@ impl GroupMember {
             left: 0,
             unproven: None,
             is_suspect: false,
+            is_restless: false,
             queue_limit: None,
             stored: None,
         }
@@ -342,6 +345,9 @@ impl ListenerGroup {
             (member.holder, member.left) = (None, self.leaves);
             let has_waited = |since: Timestamp| Timestamp::now().since(since) >= PATIENCE;
             member.is_suspect = member.unproven.take().is_some_and(has_waited);
+            if std::mem::take(&mut member.is_restless) {
+                self.doubt();
+            }
         }
     }
 
@@ -353,7 +359,7 @@ impl ListenerGroup {
             |member: &GroupMember| !matches!(kernel::accept_queue(&member.listener), Ok(Some(_)));
         let down = (0..self.members.len()).rev().filter(|place| is_down(&self.members[*place]));
         let down: Vec<_> = down.collect();
-        let mut count = down.len();
+        let count = down.len();
         if count > 1 {
             // In another order, others would have taken the empty places.
             self.order = Order::Unknown;
@@ -365,16 +371,16 @@ impl ListenerGroup {
                 && before != now
             {
                 member.queue_limit = Some(now);
-                self.order = Order::Unknown;
-                self.steered.program.clear();
-                count += 1;
-                tracing::warn!(slot = %member.slot, "worker listens again on its socket: order of sockets is found out");
+                if !std::mem::replace(&mut member.is_restless, true) {
+                    tracing::warn!(slot = %member.slot, "worker listens again on its socket: it may get clients of other slots");
+                }
             }
         }
         // The last one takes the place of the one that goes.
         let down: Vec<_> = down.into_iter().map(|place| self.members.swap_remove(place)).collect();
-        for member in down {
+        for mut member in down {
             let slot = member.slot;
+            member.is_restless = member.holder.is_some();
             match member.listener.renew(self.backlog) {
                 Ok(()) => {
                     tracing::warn!(%slot, "listening socket that a worker had shut down listens again");
@@ -395,6 +401,12 @@ impl ListenerGroup {
     pub fn doubt(&mut self) {
         self.order = Order::Unknown;
         self.steered.program.clear();
+    }
+
+    /// Whether the order is to be found out.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.order == Order::Unknown
     }
 
     /// Members queue so many connections from now on.
@@ -546,12 +558,18 @@ impl ListenerGroup {
         strays.take_count()
     }
 
-    /// Attaches the program again: a process that has a copy of a member may have put another in its place.
+    /// Attaches the program again: a process that has a copy of a member may have put another in its place. Where one has
+    /// listened again, the order is found out first.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
     pub fn refresh(&mut self) -> Result<(), GroupError> {
+        let is_restless = self.members.iter_mut().any(|it| std::mem::take(&mut it.is_restless));
+        if is_restless {
+            self.doubt();
+            locate::locate(self)?;
+        }
         self.steered.program.clear();
         self.attach(&[]).map(drop)
     }

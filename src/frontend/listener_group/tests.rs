@@ -308,6 +308,23 @@ fn a_change_that_nobody_saw_is_found_out_when_in_doubt() {
 }
 
 #[test]
+fn a_worker_that_listens_again_with_another_backlog_is_noticed() {
+    let (mut group, ranking) = (group(Family::V4, 4), ranking(4));
+    group.steer(&serving(0..4), &ranking).unwrap();
+    let place = place(&group, 1);
+    group.members[place].queue_limit =
+        kernel::accept_limit(&group.members[place].listener).unwrap();
+    assert_eq!(group.check(), 0);
+    assert!(!group.members[place].is_restless);
+    shut_down(&group, 1);
+    listen(&group.members[place].listener, BACKLOG + 1).unwrap();
+    assert_eq!(group.check(), 0);
+    group.refresh().unwrap();
+    group.members.iter().for_each(|member| while member.listener.accept().is_ok() {});
+    assert_agrees(&group, &ranking, 200);
+}
+
+#[test]
 fn members_whose_queues_are_full_are_sorted_out_later() {
     let (mut group, ranking) = (group(Family::V4, 6), ranking(6));
     group.set_backlog(0).unwrap();
