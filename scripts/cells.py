@@ -123,7 +123,8 @@ class Cell:
             self.figures["seconds"] = round(time.monotonic() - started)
             return
         try:
-            for column in (self.sticks, self.kills, self.primary, self.upgrade, self.scales, self.restarts):
+            columns = (self.sticks, self.kills, self.primary, self.upgrade, self.scales, self.restarts)
+            for column in (self.sticks, self.restarted) if self.settings.brief else columns:
                 say(f"{self.title}: {column.__name__}")
                 try:
                     column()
@@ -140,7 +141,8 @@ class Cell:
         finally:
             self.front.stop()
             self.pool.shutdown()
-        if not self.settings.quick and not self.settings.no_tutorial and self.app.alone and self.name.startswith("node"):
+        is_short = self.settings.quick or self.settings.brief
+        if not is_short and not self.settings.no_tutorial and self.app.alone and self.name.startswith("node"):
             say(f"{self.title}: Node's own cluster")
             try:
                 self.tutorial()
@@ -335,6 +337,17 @@ class Cell:
         _, wrong = self.check(addresses())
         self.conclude("restarts", self.settings.restarts, reasons + wrong)
 
+    def restarted(self):
+        """One rolling restart, without a load."""
+        before = self.front.serving()
+        self.front.restart()
+        self.front.wait_until_serving()
+        answered, reasons = self.check(addresses())
+        same = [slot for slot, pid in self.front.serving().items() if before.get(slot) == pid]
+        if same:
+            reasons.append(f"slots {same} have the worker of before")
+        self.conclude("restarts", answered, reasons)
+
     def tutorial(self):
         front = Tutorial(
             [*runtime(self.name), "runner.js", self.app.file], self.log("-tutorial"), WORKERS=str(WORKERS),
@@ -433,6 +446,7 @@ def main(name, description, cells_there):
     parser.add_argument("binary", nargs="?")
     parser.add_argument("--only", metavar="RUNTIME:PROGRAM,…")
     parser.add_argument("--quick", action="store_true", help="one restart each")
+    parser.add_argument("--brief", action="store_true", help="only whether it starts, sticks, and restarts once")
     parser.add_argument("--no-tutorial", action="store_true", help="leave Node's own cluster out")
     parser.add_argument("--restarts", type=int, help="so many rolling restarts [default: 20, with --quick 1]")
     parser.add_argument("--json", metavar="FILE", help="write all figures to this file, too")

@@ -37,7 +37,12 @@ fn chapters() -> Vec<PathBuf> {
 }
 
 fn pages() -> Vec<PathBuf> {
-    let others = ["README.md", "benches/README.md", "examples/deploy/README.md"];
+    let others = [
+        "README.md",
+        "benches/README.md",
+        "examples/deploy/README.md",
+        "examples/python/README.md",
+    ];
     chapters().into_iter().chain(others.map(|page| root().join(page))).collect()
 }
 

@@ -23,37 +23,37 @@ use serde_json::{Value, json};
 /// A network of its own.
 const NAMESPACE: [&str; 2] = ["unshare", "--net"];
 
-/// All promises to a server.
-fn keeps_promises(server: &str) {
+/// All promises to a server, or that it starts, sticks and restarts.
+fn keeps_promises(server: &str, how: &str) {
     tool("listen/bin/uvicorn");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let mut prove =
         Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/prove-listen"));
-    prove.arg(env!("CARGO_BIN_EXE_sticky-lb")).args(["--quick", "--only", server]);
+    prove.arg(env!("CARGO_BIN_EXE_sticky-lb")).args([how, "--only", server]);
     let output = prove.env("CARGO_TARGET_DIR", target).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
 }
 
 macro_rules! servers {
-    ($($test:ident: $server:literal),* $(,)?) => {
+    ($($test:ident: $server:literal $how:literal),* $(,)?) => {
         $(#[test] fn $test() {
-            keeps_promises($server);
+            keeps_promises($server, $how);
         })*
     };
 }
 
 servers! {
-    uvicorn_keeps_its_clients: "uvicorn",
-    gunicorn_keeps_its_clients: "gunicorn",
-    gunicorn_with_uvicorn_keeps_its_clients: "gunicorn-uvicorn",
-    hypercorn_keeps_its_clients: "hypercorn",
-    daphne_keeps_its_clients: "daphne",
-    puma_keeps_its_clients: "puma",
-    go_keeps_its_clients: "go",
-    nginx_keeps_its_clients: "nginx",
-    node_keeps_its_clients: "node",
-    deno_keeps_its_clients: "deno",
+    uvicorn_keeps_its_clients: "uvicorn" "--quick",
+    gunicorn_keeps_its_clients: "gunicorn" "--quick",
+    gunicorn_with_uvicorn_keeps_its_clients: "gunicorn-uvicorn" "--brief",
+    hypercorn_keeps_its_clients: "hypercorn" "--brief",
+    daphne_keeps_its_clients: "daphne" "--brief",
+    puma_keeps_its_clients: "puma" "--brief",
+    go_keeps_its_clients: "go" "--brief",
+    nginx_keeps_its_clients: "nginx" "--brief",
+    node_keeps_its_clients: "node" "--brief",
+    deno_keeps_its_clients: "deno" "--quick",
 }
 
 fn odd(habit: &str, workers: u16, arguments: &[&str]) -> Builder {
