@@ -61,7 +61,7 @@ const ALONE: [(&str, &str); 5] = [
 ];
 
 /// Faults of servers that accept their clients themselves.
-const LISTEN: [(&str, &str); 22] = [
+const LISTEN: [(&str, &str); 23] = [
     ("exits", "ready"),
     ("deaf", "ready"),
     ("ignores-descriptor", "ready"),
@@ -76,9 +76,10 @@ const LISTEN: [(&str, &str); 22] = [
     ("stops-at-limit", "descriptors"),
     ("two-processes", "one-acceptor"),
     ("own-port", "own-port"),
-    ("says-nonsense", "notifies"),
+    ("ready-too-early", "notifies"),
     ("leaks", "closes"),
     ("resets", "closes"),
+    ("child-inherits", "closes"),
     ("verbose", "output"),
     ("stays", "drains"),
     ("exit-code", "drains"),

@@ -177,7 +177,7 @@ impl Check {
             | Self::Notifies
             | Self::KeepsListening => "leave the listening socket as it was given",
             Self::Attaches => {
-                "native: send hello (0x81) on STICKY_LB_CHANNEL first of all; node: start Node itself, without a wrapper"
+                "native: send hello (0x81) on STICKY_LB_CHANNEL first of all; node: start Node itself, without a wrapper; a server that takes a socket: --interface listen, or {fd} in its command"
             }
             Self::Ready if is_node => {
                 "listen on the port of the variable PORT, and not later than that"

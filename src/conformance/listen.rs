@@ -36,7 +36,7 @@ const FINISHING: Duration = Duration::from_millis(300);
 const ALONE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Clients that say nothing, one after the other: with a socket of its own on the port, a server accepts some of them there.
-const PROBES: usize = 8;
+const PROBES: usize = 24;
 /// Clients beside others.
 const SEVERAL: usize = 8;
 /// Requests while nobody reads the output.

@@ -103,7 +103,8 @@ def say_ready():
 def bind_port():
     own = socket.socket()
     own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    own.bind(("127.0.0.1", int(os.environ["PORT"])) if FAULT == "same-address" else ("0.0.0.0", int(os.environ["PORT"])))
+    host = "127.0.0.1" if FAULT == "same-address" else "0.0.0.0"
+    own.bind((host, int(os.environ["PORT"])))
     own.listen()
     return own
 
@@ -115,7 +116,7 @@ if FAULT == "deaf":
 if FAULT == "empties-queue":
     while select.select([listener], [], [], 0)[0]:
         listener.accept()[0].close()
-if FAULT == "says-nonsense":
+if FAULT == "ready-too-early":
     say_ready()
     time.sleep(7)
 if FAULT != "stays":
