@@ -145,7 +145,7 @@ impl Check {
             Self::AcknowledgesAll => "acknowledges every connection, and none twice",
             Self::SilentClients => "serves others while some clients send nothing",
             Self::GoneClients => "goes on after clients that went before it took them",
-            Self::Descriptors => "refuses or leaves what it has no descriptor for, and recovers",
+            Self::Descriptors => "refuses or leaves what it has no descriptor for; recovers",
             Self::OneAcceptor => "accepts clients in one process",
             Self::OwnPort => "listens on the port by the socket that it was given alone",
             Self::Notifies => "accepts clients if it says READY=1",

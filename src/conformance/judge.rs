@@ -118,16 +118,13 @@ pub fn client_address(received: &[u8], client: Ipv4Addr) -> Verdict {
     let mut start = 0;
     while let Some(begin) = text[start..].find(is_part).map(|at| start + at) {
         let end = text[begin..].find(|c| !is_part(c)).map_or(text.len(), |at| begin + at);
-        let word = text[begin..end].trim_matches(':');
-        if let Some(address) = address_in(word) {
+        if let Some(address) = address_in(&text[begin..end]) {
             if address.to_canonical() == client {
                 return Ok(format!("its answer has the client's address, {client}"));
             }
-            let name = text[..begin].chars().rev().take(NAME).collect::<String>();
-            let names = ["remote", "client", "peer", "addr", "ip"];
-            let is_named =
-                names.iter().any(|it| name.contains(&it.chars().rev().collect::<String>()));
-            others.extend(is_named.then_some(address));
+            let before = text[..begin].char_indices().rev().nth(NAME - 1);
+            let name = &text[before.map_or(0, |(at, _)| at)..begin];
+            others.extend(names_client(name).then_some(address));
         }
         start = end;
     }
@@ -137,9 +134,21 @@ pub fn client_address(received: &[u8], client: Ipv4Addr) -> Verdict {
     }
 }
 
-/// An address, with or without a port.
+/// An address, with or without a port, and with or without the end of its name and a colon before it.
 fn address_in(word: &str) -> Option<IpAddr> {
-    word.parse().ok().or_else(|| word.parse().ok().map(|it: SocketAddr| it.ip()))
+    let parse =
+        |word: &str| word.parse().ok().or_else(|| word.parse().ok().map(|it: SocketAddr| it.ip()));
+    let word = word.trim_end_matches(['.', ':']);
+    let rests = word.match_indices(':').filter_map(|(at, _)| word.get(at + 1..));
+    parse(word).or_else(|| rests.into_iter().find_map(parse))
+}
+
+/// Whether it is usual before the address of a client.
+fn names_client(text: &str) -> bool {
+    let mut words = text.split(|c: char| !c.is_alphanumeric());
+    words.any(|word| {
+        word == "ip" || ["remote", "client", "peer", "addr"].iter().any(|it| word.contains(it))
+    })
 }
 
 /// One process accepts clients: so many do, of those that have the socket.
@@ -299,7 +308,8 @@ mod tests {
         let judge = |text: &str| client_address(text.as_bytes(), client);
         for good in [
             "{\"remote\": \"127.83.0.7\"}",
-            "you are 127.83.0.7:4711",
+            "you are 127.83.0.7:4711.",
+            "remote:127.83.0.7",
             "127.83.0.7",
             "<b>::ffff:127.83.0.7</b>",
             "remote 127.0.0.1, x-forwarded-for 127.83.0.7",
@@ -309,7 +319,14 @@ mod tests {
         for bad in ["{\"remote\": \"0.0.0.0\"}", "client: 2.0.197.4:80", "IP=::1"] {
             assert!(failure(judge(bad)).is_some(), "{bad}");
         }
-        for none in ["", "hello", "version 1.2.3.4", "\u{130} abc:def ff", "ip: none"] {
+        for none in [
+            "",
+            "hello",
+            "version 1.2.3.4",
+            "description 1.2.3.4",
+            "\u{130} abc:def ff",
+            "ip: none",
+        ] {
             assert!(matches!(judge(none), Err(Stop::NotApplicable(_))), "{none}");
         }
     }
