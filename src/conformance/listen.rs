@@ -354,7 +354,8 @@ impl Servers {
         let refused = self.refused(&mut clients);
         let stuck = CROWD - served - refused;
         drop(clients);
-        let recovers = stuck == 0 && self.is_served(subject)?;
+        // It may have to start a process first.
+        let recovers = stuck == 0 && (self.is_served(subject)? || self.is_served(subject)?);
         judge::crowd_at_socket(Crowd { clients: CROWD, lost: 0, refused, waiting, stuck, recovers })
     }
 
