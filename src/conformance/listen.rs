@@ -162,8 +162,12 @@ fn serves(subject: &mut Subject) -> Result<(Service, String), Stop> {
     Ok((service, service.describe(client.received())))
 }
 
-/// A server of WebSockets alone closes what is none.
+/// A server of WebSockets alone closes what is none; one that closes what has not asked serves nobody.
 fn closes_or_switches(subject: &mut Subject) -> Result<Service, Stop> {
+    let mut silent = dial(subject)?;
+    if subject.wait(FINISHING, |_| silent.has_anything())? && silent.end().is_some() {
+        return fail("closes a client at once, without an answer");
+    }
     let mut client = client(subject, &Service::WebSocket.request())?;
     subject.wait(ANSWER_TIMEOUT, |_| client.has_anything())?;
     let is_switched = is_switched(client.received());

@@ -75,6 +75,7 @@ const BELONGS: [(&str, &[&str]); 5] = [
             "settings/pm2/ecosystem.rs",
             "upgrade/check.rs",
             "link/tests.rs",
+            "conformance/descriptors.rs",
         ],
     ),
     ("clap::", &["cli", "settings/"]),
