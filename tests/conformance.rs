@@ -61,13 +61,14 @@ const ALONE: [(&str, &str); 5] = [
 ];
 
 /// Faults of servers that accept their clients themselves.
-const LISTEN: [(&str, &str); 23] = [
+const LISTEN: [(&str, &str); 24] = [
     ("exits", "ready"),
     ("deaf", "ready"),
     ("ignores-descriptor", "ready"),
     ("same-address", "ready"),
     ("mute", "serves"),
     ("turns-away", "serves"),
+    ("hangs-up", "serves"),
     ("wrong-address", "client-address"),
     ("empties-queue", "takes-queue"),
     ("serial", "silent-clients"),

@@ -69,6 +69,9 @@ def take(sock, remote):
         leaked.append(sock)
     elif FAULT == "turns-away":
         sock.close()
+    elif FAULT == "hangs-up":
+        sock.shutdown(socket.SHUT_WR)
+        leaked.append(sock)
     elif FAULT == "serial":
         serve(sock, remote)
     else:
