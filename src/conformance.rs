@@ -10,9 +10,10 @@
 //! | [`judge`] | observations in, verdict out; pure |
 //! | [`client`], [`service`] | a client, and what a worker does with its bytes |
 //! | [`hand_off`] | the checks of workers that get their connections through a link |
-//! | [`descriptors`], [`leftovers`], [`output`] | limits of processes, processes that are left, output |
+//! | [`listen`] | those of servers that accept their clients themselves |
+//! | [`descriptors`], [`leftovers`], [`stopped`], [`output`] | limits of processes, processes that are left or stand still, output |
 //!
-//! An interface of another kind is one more file beside [`hand_off`].
+//! An interface of another kind is one more file beside those two.
 
 use std::io;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use crate::link::interface::InterfaceChoice;
+use crate::link::interface::{Interface, InterfaceChoice};
 use crate::supervisor::command::WorkerCommand;
 
 pub mod check;
@@ -29,12 +30,15 @@ pub mod descriptors;
 pub mod hand_off;
 pub mod judge;
 pub mod leftovers;
+pub mod listen;
 pub mod output;
 pub mod service;
+pub mod stopped;
 pub mod subject;
 
-use check::{Check, Counts, Finding, Stop};
-use hand_off::Introduction;
+use check::{Check, Counts, Finding, Stop, Verdict};
+use hand_off::{HandOff, Introduction};
+use listen::{Habits, Servers};
 use subject::Setup;
 
 /// The worker, and the checks that it gets.
@@ -46,8 +50,30 @@ pub struct Plan {
     pub command: WorkerCommand,
     /// Its interface, as far as it is known.
     pub interface: InterfaceChoice,
+    /// Facts about a server that accepts its clients itself.
+    pub habits: Habits,
     /// The checks, in the order in which they are made.
     pub checks: Vec<Check>,
+    /// They were named: one that has no meaning for the interface is in the findings, too.
+    pub is_chosen: bool,
+}
+
+/// The workers of a run.
+#[derive(Debug)]
+enum Workers {
+    /// They get their connections.
+    HandOff(HandOff),
+    /// They accept them.
+    Listen(Servers),
+}
+
+impl Workers {
+    fn make(&mut self, check: Check) -> Verdict {
+        match self {
+            Self::HandOff(workers) => workers.make(check),
+            Self::Listen(servers) => servers.make(check),
+        }
+    }
 }
 
 /// The first checks, which all others need.
@@ -71,18 +97,37 @@ pub fn run(
         counts.add(&finding.outcome);
         show(&finding)
     };
-    begin(Check::Attaches);
-    let Plan { interrupts, command, interface, checks } = plan;
-    let Introduction { interface, verdicts, mut next } =
-        Introduction::new(Setup { command, interface, interrupts })?;
+    let Plan { interrupts, command, interface, habits, checks, is_chosen } = plan;
+    let setup = Setup { command, interface, interrupts };
+    let (interface, verdicts, mut next) = match interface {
+        InterfaceChoice::Only(Interface::Listen) => {
+            begin(Check::Ready);
+            let listen::Introduction { verdicts, next } = listen::Introduction::new(setup, habits)?;
+            (Some(Interface::Listen), verdicts, next.map(Workers::Listen))
+        }
+        _ => {
+            begin(Check::Attaches);
+            let Introduction { interface, verdicts, next } = Introduction::new(setup)?;
+            (interface, verdicts, next.map(Workers::HandOff))
+        }
+    };
     for (check, verdict) in verdicts {
         // A failure is the reason for what isn't checked.
         if verdict.is_err() || checks.contains(&check) {
             found(Finding::new(check, interface, verdict)?)?;
         }
     }
-    for check in checks.into_iter().filter(|check| !FIRST.contains(check)) {
+    // One that says nothing is taken for a worker that gets its connections.
+    let is_for = |check: &Check| check.is_for(interface.unwrap_or(Interface::Native));
+    let others = checks.into_iter().filter(|check| {
+        let is_first = FIRST.contains(check) && is_for(check);
+        !is_first && (is_chosen || is_for(check))
+    });
+    for check in others {
         let verdict = match &mut next {
+            _ if !is_for(&check) => {
+                Err(Stop::NotApplicable("for workers of another interface".to_owned()))
+            }
             Some(workers) => {
                 begin(check);
                 workers.make(check)

@@ -6,16 +6,19 @@ use std::io;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::cli::failure::{DONE, FAILED, Failure};
 use crate::cli::screen::{Look, Screen, Tone};
 use crate::cli::waiting::spinner;
 use crate::conformance::check::{Check, Counts, Finding, Outcome};
+use crate::conformance::listen::Habits;
 use crate::conformance::{Plan, interrupts, run as make_checks};
 use crate::kernel;
 use crate::link::interface::{Interface, InterfaceChoice};
-use crate::supervisor::command::WorkerCommand;
+use crate::settings::units::signal;
+use crate::supervisor::command::{WorkerCommand, names_listener};
 
 /// Columns of the text.
 const WIDTH: usize = 80;
@@ -24,8 +27,8 @@ const INDENT: usize = 26;
 
 #[derive(Debug, Args)]
 pub(super) struct Conformance {
-    /// Interface that the worker speaks; auto finds out.
-    #[arg(long, default_value = "auto", value_parser = ["auto", "native", "node"])]
+    /// Interface that the worker speaks; auto finds out, and takes {fd} or fd:// in the command for listen.
+    #[arg(long, default_value = "auto", value_parser = ["auto", "native", "node", "listen"])]
     interface: String,
     /// Print JSON: a line for each check, then the counts.
     #[arg(long)]
@@ -33,12 +36,26 @@ pub(super) struct Conformance {
     /// Make these checks only.
     #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = names())]
     only: Vec<String>,
+    /// End servers on a listening socket by this signal [default: TERM, for nginx QUIT].
+    #[arg(long, value_name = "SIGNAL", value_parser = signal)]
+    stop_signal: Option<i32>,
+    /// Ask servers on a listening socket for this path, whose answer takes a second or so, while they end.
+    #[arg(long, value_name = "PATH", value_parser = path)]
+    slow_path: Option<String>,
     /// List the checks.
     #[arg(long, exclusive = true)]
     list: bool,
     /// Command of the worker, and its arguments.
     #[arg(last = true, value_name = "COMMAND", required_unless_present = "list")]
     command: Vec<OsString>,
+}
+
+/// A path that can stand in a request.
+fn path(text: &str) -> Result<String, String> {
+    let is_path = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
+    is_path
+        .then(|| text.to_owned())
+        .ok_or_else(|| "expected a path such as /slow?ms=500".to_owned())
 }
 
 fn names() -> PossibleValuesParser {
@@ -52,12 +69,13 @@ fn names() -> PossibleValuesParser {
 /// If the program can't be run, or its findings can't be printed.
 pub(super) fn run(arguments: Conformance) -> Result<u8, Box<dyn Error>> {
     let mut screen = Screen::new();
-    let Conformance { interface, json, only, list, command } = arguments;
+    let Conformance { interface, json, only, stop_signal, slow_path, list, command } = arguments;
     if list {
         let line = |check: Check| format!("{:<18}  {}\n", check.name(), check.rule());
         screen.print(&Check::ALL.map(line).concat()).map_err(Failure::Print)?;
         return Ok(DONE);
     }
+    let interface = choice(&interface, &command);
     let mut words = command.into_iter();
     let program = words.next().unwrap_or_default();
     let name = program.to_string_lossy().into_owned();
@@ -70,7 +88,12 @@ pub(super) fn run(arguments: Conformance) -> Result<u8, Box<dyn Error>> {
     kernel::hear_of_children();
     let interrupts = interrupts()?;
     let checks = checks.collect();
-    let plan = Plan { interrupts, command, interface: choice(&interface), checks };
+    let stop_signal = stop_signal
+        .and_then(Signal::from_named_raw)
+        .unwrap_or_else(|| command.stop_signal(interface));
+    let habits = Habits { stop_signal, slow_path };
+    let is_chosen = !only.is_empty();
+    let plan = Plan { interrupts, command, interface, habits, checks, is_chosen };
     let progress = spinner(String::new());
     let show = |finding: &Finding| {
         let printed = progress.suspend(|| match json {
@@ -104,11 +127,14 @@ fn explain(error: io::Error, program: &str) -> Failure {
     }
 }
 
-fn choice(name: &str) -> InterfaceChoice {
-    [Interface::Native, Interface::Node]
+/// The interface by its name, or by what the command has in it.
+fn choice(name: &str, command: &[OsString]) -> InterfaceChoice {
+    let named = [Interface::Native, Interface::Node, Interface::Listen]
         .into_iter()
-        .find(|interface| interface.name() == name)
-        .map_or(InterfaceChoice::Auto, InterfaceChoice::Only)
+        .find(|interface| interface.name() == name);
+    let is_given = || command.iter().any(|word| names_listener(word));
+    let found = named.or_else(|| is_given().then_some(Interface::Listen));
+    found.map_or(InterfaceChoice::Auto, InterfaceChoice::Only)
 }
 
 fn as_json(finding: &Finding) -> Value {
@@ -185,7 +211,9 @@ mod tests {
     fn no_line_is_wider_than_a_terminal() {
         let long = "word ".repeat(60);
         for check in Check::ALL {
-            for interface in [None, Some(Interface::Native), Some(Interface::Node)] {
+            for interface in
+                [None, Some(Interface::Native), Some(Interface::Node), Some(Interface::Listen)]
+            {
                 let hint = check.hint(interface).to_owned();
                 let finding = Finding { check, ..finding(Outcome::Fail(hint), &long) };
                 let text = text(&finding, Look::default());
@@ -204,6 +232,19 @@ mod tests {
         );
         let passed = finding(Outcome::Pass, "500 of them");
         assert_eq!(text(&passed, Look::default()), "pass  acknowledges-first  500 of them\n");
+    }
+
+    #[test]
+    fn a_number_in_the_command_is_a_listening_socket() {
+        let choose = |name, words: &[&str]| {
+            choice(name, &words.iter().map(OsString::from).collect::<Vec<_>>())
+        };
+        let listen = InterfaceChoice::Only(Interface::Listen);
+        assert_eq!(choose("auto", &["uvicorn", "--fd", "{fd}"]), listen);
+        assert_eq!(choose("auto", &["gunicorn", "-b", "fd://3"]), listen);
+        assert_eq!(choose("auto", &["node", "server.js"]), InterfaceChoice::Auto);
+        assert_eq!(choose("listen", &["./server"]), listen);
+        assert_eq!(choose("node", &["{fd}"]), InterfaceChoice::Only(Interface::Node));
     }
 
     #[test]

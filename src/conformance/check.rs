@@ -15,6 +15,10 @@ pub enum Check {
     Ready,
     /// It serves clients.
     Serves,
+    /// It sees the addresses of its clients.
+    ClientAddress,
+    /// It serves clients that have come before it.
+    TakesQueue,
     /// It acknowledges a connection before it reads a byte of it.
     AcknowledgesFirst,
     /// It acknowledges all of them, and none twice.
@@ -25,6 +29,12 @@ pub enum Check {
     GoneClients,
     /// It refuses what it has no descriptor for.
     Descriptors,
+    /// One of its processes accepts clients.
+    OneAcceptor,
+    /// It listens on no other socket of the port.
+    OwnPort,
+    /// It accepts clients when it says that it is ready.
+    Notifies,
     /// It answers pings.
     Pings,
     /// Its clients see the end of a connection.
@@ -35,6 +45,8 @@ pub enum Check {
     Drains,
     /// It finishes its clients before that.
     Finishes,
+    /// Its socket listens when it has ended.
+    KeepsListening,
     /// It serves on for a while when the primary has died.
     Orphan,
     /// It leaves no process behind.
@@ -43,20 +55,26 @@ pub enum Check {
 
 impl Check {
     /// All, in the order in which they are made.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 21] = [
         Self::Attaches,
         Self::Ready,
         Self::Serves,
+        Self::ClientAddress,
+        Self::TakesQueue,
         Self::AcknowledgesFirst,
         Self::AcknowledgesAll,
         Self::SilentClients,
         Self::GoneClients,
         Self::Descriptors,
+        Self::OneAcceptor,
+        Self::OwnPort,
+        Self::Notifies,
         Self::Pings,
         Self::Closes,
         Self::Output,
         Self::Drains,
         Self::Finishes,
+        Self::KeepsListening,
         Self::Orphan,
         Self::LeavesNothing,
     ];
@@ -68,16 +86,22 @@ impl Check {
             Self::Attaches => "attaches",
             Self::Ready => "ready",
             Self::Serves => "serves",
+            Self::ClientAddress => "client-address",
+            Self::TakesQueue => "takes-queue",
             Self::AcknowledgesFirst => "acknowledges-first",
             Self::AcknowledgesAll => "acknowledges-all",
             Self::SilentClients => "silent-clients",
             Self::GoneClients => "gone-clients",
             Self::Descriptors => "descriptors",
+            Self::OneAcceptor => "one-acceptor",
+            Self::OwnPort => "own-port",
+            Self::Notifies => "notifies",
             Self::Pings => "pings",
             Self::Closes => "closes",
             Self::Output => "output",
             Self::Drains => "drains",
             Self::Finishes => "finishes",
+            Self::KeepsListening => "keeps-listening",
             Self::Orphan => "orphan",
             Self::LeavesNothing => "leaves-nothing",
         }
@@ -89,23 +113,48 @@ impl Check {
         Self::ALL.into_iter().find(|check| check.name() == name)
     }
 
+    /// Whether the rule is one for workers of this interface.
+    #[must_use]
+    pub fn is_for(self, interface: Interface) -> bool {
+        match self {
+            Self::Attaches
+            | Self::AcknowledgesFirst
+            | Self::AcknowledgesAll
+            | Self::Pings
+            | Self::Orphan => interface != Interface::Listen,
+            Self::ClientAddress
+            | Self::TakesQueue
+            | Self::OneAcceptor
+            | Self::OwnPort
+            | Self::Notifies
+            | Self::KeepsListening => interface == Interface::Listen,
+            _ => true,
+        }
+    }
+
     /// The rule, in a line.
     #[must_use]
     pub fn rule(self) -> &'static str {
         match self {
             Self::Attaches => "says what it speaks, soon after its start",
-            Self::Ready => "says that clients may come",
-            Self::Serves => "answers, or at least reads, what it has acknowledged",
+            Self::Ready => "says that clients may come, or accepts one",
+            Self::Serves => "answers, or at least reads, the clients that it has taken",
+            Self::ClientAddress => "sees the address of its client",
+            Self::TakesQueue => "serves clients that wait when it is started",
             Self::AcknowledgesFirst => "acknowledges each connection before it reads a byte of it",
             Self::AcknowledgesAll => "acknowledges every connection, and none twice",
             Self::SilentClients => "serves others while some clients send nothing",
-            Self::GoneClients => "goes on after clients that went before the hand-off",
-            Self::Descriptors => "refuses what it has no descriptor for, and recovers",
+            Self::GoneClients => "goes on after clients that went before it took them",
+            Self::Descriptors => "refuses or leaves what it has no descriptor for; recovers",
+            Self::OneAcceptor => "accepts clients in one process",
+            Self::OwnPort => "listens on the port by the socket that it was given alone",
+            Self::Notifies => "accepts clients if it says READY=1",
             Self::Pings => "answers pings",
             Self::Closes => "ends a connection so that its client sees the end",
             Self::Output => "goes on while nobody reads what it prints",
-            Self::Drains => "ends when it is ordered to, in time and with exit code 0",
+            Self::Drains => "ends when it is ordered to, in time and without an error",
             Self::Finishes => "finishes open clients before it ends",
+            Self::KeepsListening => "leaves its socket listening when it has ended",
             Self::Orphan => "serves on when the primary dies, and ends after its time",
             Self::LeavesNothing => "leaves no process behind",
         }
@@ -114,10 +163,21 @@ impl Check {
     /// The change that usually helps a worker of this interface that fails it.
     #[must_use]
     pub fn hint(self, interface: Option<Interface>) -> &'static str {
+        if interface == Some(Interface::Listen)
+            && let Some(hint) = self.listen_hint()
+        {
+            return hint;
+        }
         let is_node = interface == Some(Interface::Node);
         match self {
+            Self::ClientAddress
+            | Self::TakesQueue
+            | Self::OneAcceptor
+            | Self::OwnPort
+            | Self::Notifies
+            | Self::KeepsListening => "leave the listening socket as it was given",
             Self::Attaches => {
-                "native: send hello (0x81) on STICKY_LB_CHANNEL first of all; node: start Node itself, without a wrapper"
+                "native: send hello (0x81) on STICKY_LB_CHANNEL first of all; node: start Node itself, without a wrapper; a server that takes a socket: --interface listen, or {fd} in its command"
             }
             Self::Ready if is_node => {
                 "listen on the port of the variable PORT, and not later than that"
@@ -168,6 +228,45 @@ impl Check {
             }
             Self::LeavesNothing => "end what the worker has started before it exits",
         }
+    }
+}
+
+impl Check {
+    /// The change for a worker that accepts its clients itself, if it is another one.
+    fn listen_hint(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Ready => {
+                "accept on the descriptor: {fd} in the command is its number, or read LISTEN_FDS; no npm, npx or subprocess"
+            }
+            Self::Serves => "serve each connection that is accepted: read it, answer it",
+            Self::ClientAddress => {
+                "take the address that accept returns, for the family that the socket has"
+            }
+            Self::TakesQueue => {
+                "leave the queue alone: no shutdown of the socket, and serve who waits there"
+            }
+            Self::SilentClients => {
+                "read from clients in threads or an event loop, never where they are accepted"
+            }
+            Self::GoneClients => {
+                "take errors of accept and of a single connection (ECONNABORTED, ENOTCONN, ECONNRESET) as its end alone"
+            }
+            Self::Descriptors => "at EMFILE wait for a moment, and accept again",
+            Self::OneAcceptor => {
+                "run one process (no --workers), as WEB_CONCURRENCY=1 says: a slot's clients stick to a process"
+            }
+            Self::OwnPort => {
+                "open no socket of its own on PORT: with SO_REUSEPORT it takes other slots' clients"
+            }
+            Self::Notifies => "say READY=1 once the server accepts",
+            Self::Drains => {
+                "on the signal (--stop-signal names another) finish, and exit with code 0"
+            }
+            Self::KeepsListening => {
+                "close the socket, never shutdown(2): that works through all copies, and resets clients that wait"
+            }
+            _ => return None,
+        })
     }
 }
 

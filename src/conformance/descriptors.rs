@@ -9,7 +9,10 @@ use crate::supervisor::procfs;
 
 /// Limits as they were before.
 #[derive(Debug)]
-pub struct Limits(Vec<(Pid, Rlimit)>);
+pub struct Limits {
+    root: i32,
+    before: Vec<(Pid, Rlimit)>,
+}
 
 impl Limits {
     /// Leaves a process, and what it has started, so many free descriptors.
@@ -17,9 +20,9 @@ impl Limits {
     /// # Errors
     ///
     /// The kernel's.
-    pub fn lower(pid: i32, free: usize) -> io::Result<Self> {
+    pub fn lower(root: i32, free: usize) -> io::Result<Self> {
         let mut before = Vec::new();
-        for pid in procfs::tree(pid) {
+        for pid in procfs::tree(root) {
             // It may have ended.
             let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
             let Ok(limits) = fs::read_to_string(format!("/proc/{pid}/limits")) else { continue };
@@ -32,14 +35,17 @@ impl Limits {
             prlimit(Some(pid), Resource::Nofile, lower)?;
             before.push((pid, limit));
         }
-        Ok(Self(before))
+        Ok(Self { root, before })
     }
 
-    /// Sets them as they were before.
+    /// Sets them as they were before. A process that was started meanwhile has got the lower one from another: it gets
+    /// that of the first process.
     pub fn restore(self) {
-        for (pid, limit) in self.0 {
+        let Some((_, first)) = self.before.first() else { return };
+        for pid in procfs::tree(self.root).into_iter().filter_map(Pid::from_raw) {
+            let known = self.before.iter().find(|(other, _)| *other == pid);
             // It may have ended.
-            let _ = prlimit(Some(pid), Resource::Nofile, limit);
+            let _ = prlimit(Some(pid), Resource::Nofile, known.map_or(*first, |(_, limit)| *limit));
         }
     }
 }
@@ -59,6 +65,8 @@ fn limit_in(limits: &str) -> Option<Rlimit> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
 
     #[test]
@@ -71,6 +79,30 @@ mod tests {
         ] {
             assert_eq!(with_free(open, free), limit, "{open:?} {free}");
         }
+    }
+
+    #[test]
+    fn a_process_that_was_started_meanwhile_gets_its_limit_back_too() {
+        let wait = "read line; sh -c 'echo started; read line; :'; :";
+        let piped = || std::process::Stdio::piped();
+        let mut command = std::process::Command::new("sh");
+        let mut shell = command.args(["-c", wait]).stdin(piped()).stdout(piped()).spawn().unwrap();
+        let root = i32::try_from(shell.id()).unwrap();
+        let limit = |pid: i32| {
+            let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+            limit_in(&limits).unwrap().current
+        };
+        let before = limit(root);
+        let limits = Limits::lower(root, 20).unwrap();
+        shell.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        let mut started = [0; 8];
+        shell.stdout.as_mut().unwrap().read_exact(&mut started).unwrap();
+        let child = procfs::children(root)[0];
+        assert!(limit(root) < before && limit(child) < before);
+        limits.restore();
+        assert_eq!((limit(root), limit(child)), (before, before));
+        drop(shell.stdin.take());
+        assert!(shell.wait().unwrap().success());
     }
 
     #[test]

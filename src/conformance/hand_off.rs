@@ -139,7 +139,7 @@ fn serves(subject: &mut Subject) -> Result<(Service, String), Stop> {
             _ => fail("refuses a connection, though it has descriptors"),
         };
     }
-    subject.wait(ANSWER_TIMEOUT, |_| is_over(&mut client))?;
+    subject.wait(ANSWER_TIMEOUT, |_| client.has_anything())?;
     let mut service = Service::of_answer(client.received());
     // Whole answers are looked for from now on.
     if let (None, Some(End::Closed)) = (service, client.end()) {
@@ -149,20 +149,15 @@ fn serves(subject: &mut Subject) -> Result<(Service, String), Stop> {
         return fail("a client that sends a request is reset, without an answer");
     }
     match service {
-        Some(service) => Ok((service, first_line(service, client.received()))),
+        Some(service) => Ok((service, service.describe(client.received()))),
         None => reads(subject),
     }
-}
-
-fn is_over(client: &mut Client) -> bool {
-    client.look();
-    !client.received().is_empty() || client.end().is_some()
 }
 
 /// A server of WebSockets alone closes what is none.
 fn closes_or_switches(subject: &mut Subject) -> Result<Service, Stop> {
     let (mut client, _) = subject.client(&Service::WebSocket.request())?;
-    subject.wait(ANSWER_TIMEOUT, |_| is_over(&mut client))?;
+    subject.wait(ANSWER_TIMEOUT, |_| client.has_anything())?;
     let is_switched = is_switched(client.received());
     Ok(if is_switched { Service::WebSocket } else { Service::Closes })
 }
@@ -176,16 +171,6 @@ fn reads(subject: &mut Subject) -> Result<(Service, String), Stop> {
     match subject.wait(SILENCE_TIMEOUT, |_| matches!(is_untouched(&copy), Ok(false)))? {
         true => Ok((Service::Reads, Service::Reads.name().to_owned())),
         false => fail("acknowledges a connection, and never reads from it"),
-    }
-}
-
-fn first_line(service: Service, received: &[u8]) -> String {
-    let text = String::from_utf8_lossy(received);
-    let line = text.lines().next().unwrap_or_default();
-    let line: String = line.chars().filter(|c| !c.is_control()).take(40).collect();
-    match service {
-        Service::Http => format!("{}: {line}", service.name()),
-        _ => service.name().to_owned(),
     }
 }
 
@@ -215,6 +200,7 @@ impl HandOff {
                 "the channel of a worker of Node outlives its primary".to_owned(),
             )),
             Check::LeavesNothing => self.leaves_nothing(),
+            _ => Err(Stop::NotApplicable("its connections are handed over".to_owned())),
         }
     }
 
@@ -440,9 +426,10 @@ impl HandOff {
         let start = Timestamp::now();
         subject.drain(DRAIN_WINDOW);
         self.wait_until_end(subject, start)?;
-        let is_signalled = self.setup.interface == InterfaceChoice::Only(Interface::Node);
+        let is_node = self.setup.interface == InterfaceChoice::Only(Interface::Node);
+        let signal = is_node.then_some(Signal::INT);
         let (exit, description) = (subject.exit(), subject.describe_exit());
-        judge::ended(&Ended { exit, description, is_signalled, millis: millis(start) })
+        judge::ended(&Ended { exit, description, signal, millis: millis(start) })
     }
 
     /// Waits for its end, by the steps that a primary takes.

@@ -2,9 +2,11 @@
 //!
 //! Pure.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
 use rustix::process::Signal;
 
-use crate::conformance::check::{Verdict, fail};
+use crate::conformance::check::{Stop, Verdict, fail};
 use crate::conformance::client::End;
 use crate::conformance::service::Service;
 use crate::supervisor::process::Exit;
@@ -44,8 +46,8 @@ pub struct Ended {
     pub exit: Option<Exit>,
     /// The same with its reason.
     pub description: String,
-    /// Whether its primary sends a signal at last.
-    pub is_signalled: bool,
+    /// The signal that its primary sends at last, if it does.
+    pub signal: Option<Signal>,
     /// The time since the order, in milliseconds.
     pub millis: u128,
 }
@@ -85,6 +87,116 @@ pub fn crowd(crowd: Crowd) -> Verdict {
     Ok(format!("of {clients}, {taken} taken, {refused} refused, {waiting} left; serves again"))
 }
 
+/// The same for a worker that accepts its clients itself: those that it has no descriptor for wait in the queue, or are
+/// closed.
+///
+/// # Errors
+///
+/// If a client gets nothing for ever, or the worker doesn't recover.
+pub fn crowd_at_socket(crowd: Crowd) -> Verdict {
+    let Crowd { clients, refused, waiting, stuck, recovers, .. } = crowd;
+    if stuck > 0 {
+        return fail(format!("{stuck} of {clients} get no answer, with descriptors again, too"));
+    }
+    if !recovers {
+        return fail("serves no client any more after it was out of descriptors");
+    }
+    Ok(format!("of {clients}, {refused} closed, {waiting} waited; serves again"))
+}
+
+/// The answer has the address of the client, where it has one.
+///
+/// # Errors
+///
+/// If it has another one, by a name that is one of a client's address; or if it has none.
+pub fn client_address(received: &[u8], client: Ipv4Addr) -> Verdict {
+    /// So many characters before an address have its name.
+    const NAME: usize = 24;
+    let text = String::from_utf8_lossy(received).to_lowercase();
+    let is_part = |c: char| c.is_ascii_hexdigit() || matches!(c, '.' | ':');
+    let mut others = Vec::new();
+    let mut start = 0;
+    while let Some(begin) = text[start..].find(is_part).map(|at| start + at) {
+        let end = text[begin..].find(|c| !is_part(c)).map_or(text.len(), |at| begin + at);
+        if let Some(address) = address_in(&text[begin..end]) {
+            if address.to_canonical() == client {
+                return Ok(format!("its answer has the client's address, {client}"));
+            }
+            let before = text[..begin].char_indices().rev().nth(NAME - 1);
+            let name = &text[before.map_or(0, |(at, _)| at)..begin];
+            others.extend(names_client(name).then_some(address));
+        }
+        start = end;
+    }
+    match others.first() {
+        Some(other) => fail(format!("says {other} where its client is {client}")),
+        None => Err(Stop::NotApplicable("its answer to GET / has no client's address".to_owned())),
+    }
+}
+
+/// An address, with or without a port, and with or without the end of its name and a colon before it.
+fn address_in(word: &str) -> Option<IpAddr> {
+    let parse =
+        |word: &str| word.parse().ok().or_else(|| word.parse().ok().map(|it: SocketAddr| it.ip()));
+    let word = word.trim_end_matches(['.', ':']);
+    let rests = word.match_indices(':').filter_map(|(at, _)| word.get(at + 1..));
+    parse(word).or_else(|| rests.into_iter().find_map(parse))
+}
+
+/// Whether it is usual before the address of a client.
+fn names_client(text: &str) -> bool {
+    let mut words = text.split(|c: char| !c.is_alphanumeric());
+    words.any(|word| {
+        word == "ip" || ["remote", "client", "peer", "addr"].iter().any(|it| word.contains(it))
+    })
+}
+
+/// One process accepts clients: so many do, of those that have the socket.
+///
+/// # Errors
+///
+/// If several do, or none does while it is alone.
+pub fn acceptors(accepting: &[i32], holding: usize) -> Verdict {
+    match accepting {
+        [_] => Ok(format!("1 of {holding} processes that have the socket accepts")),
+        [] => {
+            Err(Stop::NotApplicable("no process accepts while the others are stopped".to_owned()))
+        }
+        several => fail(format!("{} processes accept: {several:?}", several.len())),
+    }
+}
+
+/// The socket as the worker has left it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// It listens.
+    pub listens: bool,
+    /// It is non-blocking.
+    pub is_nonblocking: bool,
+    /// It has `TCP_NODELAY`.
+    pub is_nodelay: bool,
+}
+
+/// The socket listens when its worker has ended. Its options may be others: the primary sets them before each start.
+///
+/// # Errors
+///
+/// If it doesn't.
+pub fn left_socket(left: Left) -> Verdict {
+    if !left.listens {
+        return fail("its listening socket is shut down when it has ended");
+    }
+    let mut seen = "its socket listens".to_owned();
+    let changes = [
+        (left.is_nonblocking, "it is blocking now"),
+        (left.is_nodelay, "TCP_NODELAY is off now, which delays answers"),
+    ];
+    for (_, change) in changes.iter().filter(|(is_kept, _)| !is_kept) {
+        seen = format!("{seen}; {change}");
+    }
+    Ok(seen)
+}
+
 /// A client sees the end of its connection, which the worker begins or answers.
 ///
 /// # Errors
@@ -99,7 +211,7 @@ pub fn closed(end: Option<End>, by_itself: bool) -> Verdict {
     }
 }
 
-/// A worker ends with exit code 0; a program of Node may leave its end to the signal.
+/// A worker ends with exit code 0; one that gets no order may leave its end to the signal.
 ///
 /// # Errors
 ///
@@ -107,7 +219,7 @@ pub fn closed(end: Option<End>, by_itself: bool) -> Verdict {
 pub fn ended(ended: &Ended) -> Verdict {
     match ended.exit {
         Some(Exit::Status(0)) => Ok(format!("exit code 0 after {} ms", ended.millis)),
-        Some(Exit::Signal(signal)) if ended.is_signalled && signal == Signal::INT.as_raw() => {
+        Some(Exit::Signal(signal)) if ended.signal.map(Signal::as_raw) == Some(signal) => {
             Ok("ended by the signal that a primary sends".to_owned())
         }
         Some(_) => fail(format!("the worker {}", ended.description)),
@@ -148,7 +260,6 @@ pub fn left(processes: &[(i32, String)]) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conformance::check::Stop;
 
     /// The failure, if it is one.
     fn failure(verdict: Verdict) -> Option<String> {
@@ -183,6 +294,59 @@ mod tests {
     }
 
     #[test]
+    fn clients_of_a_worker_that_accepts_may_wait_and_be_closed_but_not_hang() {
+        let good = Crowd { clients: 24, lost: 0, refused: 2, waiting: 9, stuck: 0, recovers: true };
+        assert_eq!(crowd_at_socket(good).unwrap(), "of 24, 2 closed, 9 waited; serves again");
+        for bad in [Crowd { stuck: 1, ..good }, Crowd { recovers: false, ..good }] {
+            assert!(failure(crowd_at_socket(bad)).is_some(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_in_an_answer_is_the_clients_or_by_its_name_a_wrong_one() {
+        let client = Ipv4Addr::new(127, 83, 0, 7);
+        let judge = |text: &str| client_address(text.as_bytes(), client);
+        for good in [
+            "{\"remote\": \"127.83.0.7\"}",
+            "you are 127.83.0.7:4711.",
+            "remote:127.83.0.7",
+            "127.83.0.7",
+            "<b>::ffff:127.83.0.7</b>",
+            "remote 127.0.0.1, x-forwarded-for 127.83.0.7",
+        ] {
+            assert!(judge(good).is_ok(), "{good}");
+        }
+        for bad in ["{\"remote\": \"0.0.0.0\"}", "client: 2.0.197.4:80", "IP=::1"] {
+            assert!(failure(judge(bad)).is_some(), "{bad}");
+        }
+        for none in [
+            "",
+            "hello",
+            "version 1.2.3.4",
+            "description 1.2.3.4",
+            "\u{130} abc:def ff",
+            "ip: none",
+        ] {
+            assert!(matches!(judge(none), Err(Stop::NotApplicable(_))), "{none}");
+        }
+    }
+
+    #[test]
+    fn one_process_accepts() {
+        assert!(acceptors(&[7], 2).is_ok() && acceptors(&[7, 8], 3).is_err());
+        assert!(matches!(acceptors(&[], 2), Err(Stop::NotApplicable(_))));
+    }
+
+    #[test]
+    fn a_socket_may_be_changed_but_not_shut_down() {
+        let good = Left { listens: true, is_nonblocking: true, is_nodelay: true };
+        assert_eq!(left_socket(good).unwrap(), "its socket listens");
+        let changed = Left { is_nonblocking: false, is_nodelay: false, ..good };
+        assert!(left_socket(changed).unwrap().ends_with("answers"));
+        assert!(left_socket(Left { listens: false, ..good }).is_err());
+    }
+
+    #[test]
     fn an_end_is_no_reset_and_not_nothing() {
         for (end, is_good) in [(Some(End::Closed), true), (Some(End::Reset), false), (None, false)]
         {
@@ -191,10 +355,10 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_is_an_end_for_node_alone() {
-        let judge = |exit, is_signalled| {
-            let description = "x".to_owned();
-            ended(&Ended { exit, description, is_signalled, millis: 1 }).is_ok()
+    fn a_signal_is_an_end_where_it_is_the_primarys() {
+        let judge = |exit, is_signalled: bool| {
+            let (description, signal) = ("x".to_owned(), is_signalled.then_some(Signal::INT));
+            ended(&Ended { exit, description, signal, millis: 1 }).is_ok()
         };
         let interrupted = Some(Exit::Signal(Signal::INT.as_raw()));
         for (exit, native, node) in [

@@ -60,6 +60,18 @@ impl Service {
         }
     }
 
+    /// In words, with the first line of an answer.
+    #[must_use]
+    pub fn describe(self, received: &[u8]) -> String {
+        let text = String::from_utf8_lossy(received);
+        let line = text.lines().next().unwrap_or_default();
+        let line: String = line.chars().filter(|c| !c.is_control()).take(40).collect();
+        match self {
+            Self::Http => format!("{}: {line}", self.name()),
+            _ => self.name().to_owned(),
+        }
+    }
+
     /// The bytes that a client sends, which are answered.
     #[must_use]
     pub fn request(self) -> Vec<u8> {

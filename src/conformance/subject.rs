@@ -5,8 +5,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,13 +20,15 @@ use crate::conformance::client::Client;
 use crate::conformance::descriptors::Limits;
 use crate::conformance::leftovers;
 use crate::conformance::output::Output;
-use crate::kernel::tcp_counters;
+use crate::frontend::listener::{Listener, ListenerSettings};
+use crate::frontend::steering::program::Family;
+use crate::kernel::{accept_queue, tcp_counters};
 use crate::link::Link;
 use crate::link::connection::PendingConnection;
 use crate::link::dialect::Dialect;
 use crate::link::error::ChannelError;
 use crate::link::event::{LinkEvent, SessionEvent, WorkerNote};
-use crate::link::inherit::WorkerFacts;
+use crate::link::inherit::{LISTENER_NAME, WorkerFacts};
 use crate::link::interface::{Interface, InterfaceChoice};
 use crate::link::node::ports::Ports;
 use crate::link::node::settings::{NodeSettings, TicketKeys};
@@ -43,6 +45,8 @@ pub const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Connections on their way at a time, as many as a primary has by default.
 pub const CREDITS: usize = 16;
+/// Clients that wait at a listening socket, at most.
+const BACKLOG: i32 = 511;
 /// The longest pause between two looks.
 const PAUSE: Duration = Duration::from_millis(2);
 /// How long the end of a process may come after that of its channel.
@@ -122,7 +126,19 @@ impl Subject {
     ///
     /// If its program can't be run, or the kernel refuses something.
     pub fn start(setup: &Setup, number: u32) -> io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let listener = match setup.interface {
+            InterfaceChoice::Only(Interface::Listen) => group_socket()?,
+            _ => TcpListener::bind("127.0.0.1:0")?,
+        };
+        Self::start_on(setup, number, listener)
+    }
+
+    /// The same, with the socket that its clients connect to. One that accepts them itself gets a copy.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_on(setup: &Setup, number: u32, listener: TcpListener) -> io::Result<Self> {
         let port = listener.local_addr()?.port();
         let worker = WorkerId { slot: SlotId(0), generation: Generation(0) };
         let node = NodeSettings { ticket_keys: TicketKeys::random()?, ..NodeSettings::default() };
@@ -138,7 +154,10 @@ impl Subject {
             node: Arc::new(node),
             rights: setup.command.rights(),
         };
-        let (link, inherit) = Link::start(&facts)?;
+        let (link, mut inherit) = Link::start(&facts)?;
+        if setup.interface == InterfaceChoice::Only(Interface::Listen) {
+            inherit.listen_on(LISTENER_NAME, listener.try_clone()?.into());
+        }
         let mark = format!("{}-{number}", std::process::id());
         let mut command = setup.command.clone();
         command.environment.push((leftovers::VARIABLE.into(), mark.clone().into()));
@@ -201,6 +220,33 @@ impl Subject {
     #[must_use]
     pub fn on_their_way(&self) -> usize {
         self.link.as_ref().map_or(0, |link| link.in_flight().len())
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
+    /// The address that clients connect to.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// The socket that clients connect to.
+    #[must_use]
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// Clients that wait there until they are accepted; none if it doesn't listen.
+    #[must_use]
+    pub fn waiting(&self) -> Option<u32> {
+        accept_queue(&self.listener).ok().flatten()
     }
 
     /// A new client, whose connection is not handed over yet.
@@ -404,6 +450,12 @@ impl Subject {
         self.output.is_read = is_read;
     }
 
+    /// Orders it, and what it has started, to end by a signal, as a primary does where it gets no message.
+    pub fn stop(&mut self, signal: Signal, window: Duration) {
+        self.drain(window);
+        self.process.signal(signal);
+    }
+
     /// Sends a signal to it alone.
     pub fn signal(&self, signal: Signal) {
         self.process.signal_alone(signal);
@@ -543,6 +595,18 @@ impl Subject {
         // The next look finds out.
         let _ = poll(&mut polled, pause.as_ref());
     }
+}
+
+/// A listening socket as those of a primary's group are, on the loopback interface.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn group_socket() -> io::Result<TcpListener> {
+    let settings =
+        ListenerSettings { host: Some("127.0.0.1".to_owned()), port: 0, backlog: BACKLOG };
+    let listener = Listener::bind_shared(&settings, Family::V4).map_err(io::Error::other)?;
+    Ok(listener.into_socket().into())
 }
 
 impl Drop for Subject {

@@ -16,6 +16,9 @@ use crate::protocol::ids::WorkerId;
 /// The number of the first listening socket in the worker, as `sd_listen_fds` has it.
 pub const FIRST_LISTENING: i32 = 3;
 
+/// The name of a slot's listening socket for its worker (`LISTEN_FDNAMES`).
+pub const LISTENER_NAME: &str = "http";
+
 /// The number of the first descriptor in the worker. Those below belong to standard streams and to
 /// sockets that are passed by number (`LISTEN_FDS`, from 3).
 const FIRST_DESCRIPTOR: i32 = 10;

@@ -1,11 +1,9 @@
 //! What workers speak, and how Node workers are spoken to.
 
-use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::ffi::OsString;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
-use rustix::process::Signal;
 
 use crate::bus::rules::Rule;
 use crate::frontend::steering::program::Family;
@@ -145,12 +143,7 @@ impl InterfaceArgs {
 
     /// The signal by which workers of this command end.
     pub(super) fn stop_signal(&self, interface: InterfaceChoice, command: &WorkerCommand) -> i32 {
-        let usual = || match interface {
-            InterfaceChoice::Only(Interface::Listen) if is_nginx(command) => Signal::QUIT,
-            InterfaceChoice::Only(Interface::Listen) => Signal::TERM,
-            _ => Signal::INT,
-        };
-        self.stop_signal.unwrap_or_else(|| usual().as_raw())
+        self.stop_signal.unwrap_or_else(|| command.stop_signal(interface).as_raw())
     }
 
     pub(super) fn node(&self, wait_ready: Option<bool>, problems: &mut Problems) -> NodeSettings {
@@ -170,11 +163,6 @@ impl InterfaceArgs {
             ticket_keys: TicketKeys::default(),
         }
     }
-}
-
-/// nginx closes connections at once at SIGTERM.
-fn is_nginx(command: &WorkerCommand) -> bool {
-    Path::new(&command.program).file_name() == Some(OsStr::new("nginx"))
 }
 
 /// The message for a program that takes its connections itself.

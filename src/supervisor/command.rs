@@ -3,12 +3,13 @@
 //! Data only: `process` starts it.
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use rustix::process::geteuid;
+use rustix::process::{Signal, geteuid};
 
 use crate::handover::carry;
 use crate::handover::settings::{InheritedVariablesSnapshot, UserSnapshot, WorkerCommandSnapshot};
+use crate::link::interface::{Interface, InterfaceChoice};
 use crate::link::node::ports::Rights;
 
 /// The command of a worker.
@@ -46,6 +47,18 @@ pub fn names_listener(word: &OsStr) -> bool {
 }
 
 impl WorkerCommand {
+    /// The signal by which its workers end that get no order, unless another one is set.
+    #[must_use]
+    pub fn stop_signal(&self, interface: InterfaceChoice) -> Signal {
+        // nginx closes connections at once at SIGTERM.
+        let is_nginx = || Path::new(&self.program).file_name() == Some(OsStr::new("nginx"));
+        match interface {
+            InterfaceChoice::Only(Interface::Listen) if is_nginx() => Signal::QUIT,
+            InterfaceChoice::Only(Interface::Listen) => Signal::TERM,
+            _ => Signal::INT,
+        }
+    }
+
     /// What a worker may do that this process might do for it.
     #[must_use]
     pub fn rights(&self) -> Rights {
@@ -112,6 +125,21 @@ carry!(struct User => UserSnapshot { name, home, uid, gid, groups });
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn servers_that_accept_end_by_term_and_nginx_by_quit() {
+        let listen = InterfaceChoice::Only(Interface::Listen);
+        for (program, interface, signal) in [
+            ("uvicorn", listen, Signal::TERM),
+            ("nginx", listen, Signal::QUIT),
+            ("/usr/sbin/nginx", listen, Signal::QUIT),
+            ("nginx", InterfaceChoice::Auto, Signal::INT),
+            ("node", InterfaceChoice::Only(Interface::Node), Signal::INT),
+        ] {
+            let command = WorkerCommand { program: program.into(), ..WorkerCommand::default() };
+            assert_eq!(command.stop_signal(interface), signal, "{program} {interface:?}");
+        }
+    }
 
     #[test]
     fn a_worker_of_another_user_has_its_own_rights_alone() {

@@ -62,9 +62,7 @@ impl ClientSockets {
         let mut listens_elsewhere = false;
         let mut open = HashSet::new();
         for pid in tree(pid) {
-            let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-            let inodes = descriptors.flatten().filter_map(|entry| inode(&entry.path()));
-            for inode in inodes {
+            for inode in inodes(pid)? {
                 if self.clients.contains(&inode) {
                     open.insert(inode);
                 }
@@ -74,6 +72,18 @@ impl ClientSockets {
         }
         Some(Open { clients: open.len() as u64, listens_elsewhere })
     }
+}
+
+/// Whether a process has the socket of this inode open. None if that can't be seen.
+#[must_use]
+pub fn has_open(pid: i32, socket: u64) -> Option<bool> {
+    Some(inodes(pid)?.any(|inode| inode == socket))
+}
+
+/// The inodes of the sockets that a process has open. None if that can't be seen.
+fn inodes(pid: i32) -> Option<impl Iterator<Item = u64>> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    Some(descriptors.flatten().filter_map(|entry| inode(&entry.path())))
 }
 
 /// The inode of the socket that a link in `/proc/PID/fd` stands for.

@@ -40,7 +40,7 @@ const FLOORS: [(&str, &str); 23] = [
         "kernel protocol handover link sessions frontend supervisor bus triggers system log control config settings",
     ),
     ("keeper", "kernel protocol closing handover link system log keeper"),
-    ("conformance", "kernel protocol closing link supervisor conformance"),
+    ("conformance", "kernel protocol closing link frontend supervisor conformance"),
     ("demo", "worker demo"),
     (
         "cli",
@@ -75,6 +75,7 @@ const BELONGS: [(&str, &[&str]); 5] = [
             "settings/pm2/ecosystem.rs",
             "upgrade/check.rs",
             "link/tests.rs",
+            "conformance/descriptors.rs",
         ],
     ),
     ("clap::", &["cli", "settings/"]),

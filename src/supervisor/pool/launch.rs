@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::link::inherit::WorkerFacts;
+use crate::link::inherit::{LISTENER_NAME, WorkerFacts};
 use crate::link::interface::Interface;
 use crate::link::seam::{CommandSender, FrontendGone, SlotCommand, WorkerId};
 use crate::link::stats_source::StatsSource;
@@ -34,9 +34,6 @@ pub(super) struct Launched {
     /// Its listening socket, if it has one of its own.
     pub(super) member: Option<GroupMember>,
 }
-
-/// The name of a listening socket for the worker (`LISTEN_FDNAMES`).
-const LISTENER_NAME: &str = "http";
 
 impl Launcher<'_> {
     /// Starts a worker. The inner error is the start's own: another attempt may succeed.
