@@ -178,7 +178,7 @@ fn closes_or_switches(subject: &mut Subject) -> Result<Service, Stop> {
 fn listens_elsewhere(subject: &Subject) -> Result<Option<bool>, Stop> {
     let port = subject.address()?.port();
     let own = fstat(subject.socket()).map_err(std::io::Error::from)?.st_ino;
-    let sockets = ClientSockets::of_port(port).map(|sockets| sockets.with_listening(port));
+    let sockets = ClientSockets::of_port(port);
     let open = sockets.and_then(|sockets| sockets.of_process(subject.pid(), Some(own)));
     Ok(open.map(|open| open.listens_elsewhere))
 }

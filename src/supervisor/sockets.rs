@@ -8,15 +8,11 @@ use std::fs;
 use std::path::Path;
 
 use crate::supervisor::procfs::tree;
-use crate::system::tcp_clients::{Handshake, handshakes, listening_inodes, open_inodes};
+use crate::system::tcp_clients::{Handshake, PortSockets, port_sockets};
 
 /// The sockets of all clients that have come by one port, and those that listen on it.
 #[derive(Debug)]
-pub struct ClientSockets {
-    clients: HashSet<u64>,
-    listening: HashSet<u64>,
-    handshakes: HashSet<Handshake>,
-}
+pub struct ClientSockets(PortSockets);
 
 /// The sockets of one process and what it has started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,43 +27,32 @@ impl ClientSockets {
     /// Those of the clients of `port`. None if the kernel doesn't tell.
     #[must_use]
     pub fn of_port(port: u16) -> Option<Self> {
-        let clients = open_inodes(port).ok()?;
-        Some(Self { clients, listening: HashSet::new(), handshakes: HashSet::new() })
-    }
-
-    /// With the sockets that listen on `port`, and the handshakes that are under way.
-    #[must_use]
-    pub fn with_listening(self, port: u16) -> Self {
-        Self {
-            listening: listening_inodes(port).unwrap_or_default(),
-            handshakes: handshakes(port).unwrap_or_default(),
-            ..self
-        }
+        port_sockets(port).ok().map(Self)
     }
 
     /// The handshakes.
     #[must_use]
     pub fn into_handshakes(self) -> HashSet<Handshake> {
-        self.handshakes
+        self.0.handshakes
     }
 
     /// How many of them a process and what it has started have open. None if that can't be seen. `own` is the inode of
     /// its listening socket.
     #[must_use]
     pub fn of_process(&self, pid: i32, own: Option<u64>) -> Option<Open> {
-        let is_watched = own.is_some() && !self.listening.is_empty();
-        if self.clients.is_empty() && !is_watched {
+        let is_watched = own.is_some() && !self.0.listening.is_empty();
+        if self.0.open.is_empty() && !is_watched {
             return Some(Open::default());
         }
         let mut listens_elsewhere = false;
         let mut open = HashSet::new();
         for pid in tree(pid) {
             for inode in inodes(pid)? {
-                if self.clients.contains(&inode) {
+                if self.0.open.contains(&inode) {
                     open.insert(inode);
                 }
                 listens_elsewhere |=
-                    is_watched && own != Some(inode) && self.listening.contains(&inode);
+                    is_watched && own != Some(inode) && self.0.listening.contains(&inode);
             }
         }
         Some(Open { clients: open.len() as u64, listens_elsewhere })
@@ -123,7 +108,7 @@ mod tests {
         let own = i32::try_from(std::process::id()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let sockets = ClientSockets::of_port(port).unwrap().with_listening(port);
+        let sockets = ClientSockets::of_port(port).unwrap();
         let inode = rustix::fs::fstat(&listener).unwrap().st_ino;
         let elsewhere = |inode| sockets.of_process(own, Some(inode)).unwrap().listens_elsewhere;
         assert!(!elsewhere(inode) && elsewhere(inode + 1));

@@ -56,53 +56,51 @@ pub fn clients(local: SocketAddr, limit: usize) -> io::Result<Vec<IpAddr>> {
     Ok(clients)
 }
 
-/// The inodes of all connections to a port that processes have open, of both families.
-///
-/// # Errors
-///
-/// As [`clients`].
-pub fn open_inodes(port: u16) -> io::Result<HashSet<u64>> {
-    inodes(port, OPEN)
-}
-
-/// The inodes of all sockets that listen on a port, of both families.
-///
-/// # Errors
-///
-/// As [`clients`].
-pub fn listening_inodes(port: u16) -> io::Result<HashSet<u64>> {
-    inodes(port, LISTENING)
-}
-
-/// Handshakes with a port that are under way: the client's last step is missing. Each is known by its addresses and ports,
-/// as the kernel has them.
-///
-/// # Errors
-///
-/// As [`clients`].
-pub fn handshakes(port: u16) -> io::Result<HashSet<Handshake>> {
-    let mut handshakes = HashSet::new();
-    for family in [AddressFamily::INET, AddressFamily::INET6] {
-        each_socket(family, port, HANDSHAKE, |socket| {
-            handshakes.extend(socket.get(4..).and_then(|id| id.first_chunk()));
-            true
-        })?;
-    }
-    Ok(handshakes)
+/// The sockets of one port, of both families.
+#[derive(Clone, Debug, Default)]
+pub struct PortSockets {
+    /// The inodes of connections that processes have open.
+    pub open: HashSet<u64>,
+    /// The inodes of sockets that listen.
+    pub listening: HashSet<u64>,
+    /// Handshakes that are under way: the client's last step is missing.
+    pub handshakes: HashSet<Handshake>,
 }
 
 /// Ports and addresses of `struct inet_diag_sockid`.
 pub type Handshake = [u8; 36];
 
-fn inodes(port: u16, states: u32) -> io::Result<HashSet<u64>> {
-    let mut inodes = HashSet::new();
+/// All sockets of a port. The kernel looks through all connections of the machine, once for each family in which the
+/// port is listened on; those that listen have a table of their own.
+///
+/// # Errors
+///
+/// As [`clients`].
+pub fn port_sockets(port: u16) -> io::Result<PortSockets> {
+    let mut sockets = PortSockets::default();
+    let mut families = Vec::new();
     for family in [AddressFamily::INET, AddressFamily::INET6] {
-        each_socket(family, port, states, |socket| {
-            inodes.extend(inode(socket));
+        let before = sockets.listening.len();
+        each_socket(family, port, LISTENING, |socket| {
+            sockets.listening.extend(inode(socket));
+            true
+        })?;
+        families.extend((sockets.listening.len() > before).then_some(family));
+    }
+    if families.is_empty() {
+        families.extend([AddressFamily::INET, AddressFamily::INET6]);
+    }
+    for family in families {
+        each_socket(family, port, OPEN | HANDSHAKE, |socket| {
+            let is_handshake = socket.get(1).is_some_and(|state| 1 << state == HANDSHAKE);
+            match is_handshake {
+                true => sockets.handshakes.extend(socket.get(4..).and_then(|id| id.first_chunk())),
+                false => sockets.open.extend(inode(socket)),
+            }
             true
         })?;
     }
-    Ok(inodes)
+    Ok(sockets)
 }
 
 /// Gives each socket of this port that is in one of `states` to `take`, until that says that it has enough; some more

@@ -94,10 +94,7 @@ impl ClientCounts {
         let workers = counted(fleet).map(|id| (id, fleet.workers.pid(id), inode(id)));
         let workers: Vec<_> = workers.collect();
         self.counting = Some(tokio::task::spawn_blocking(move || {
-            let Some(mut sockets) = ClientSockets::of_port(port) else { return Counts::default() };
-            if workers.iter().any(|(_, _, inode)| inode.is_some()) {
-                sockets = sockets.with_listening(port);
-            }
+            let Some(sockets) = ClientSockets::of_port(port) else { return Counts::default() };
             let count = |(worker, pid, inode)| {
                 let Open { clients, listens_elsewhere } = sockets.of_process(pid, inode)?;
                 Some(ClientCount { worker, clients, listens_elsewhere })
