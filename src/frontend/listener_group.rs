@@ -553,7 +553,7 @@ impl ListenerGroup {
         }
         let Some(strays) = &self.strays else { return 0 };
         if !sockets.is_empty() {
-            strays.close(sockets, self.own.iter().copied().collect());
+            strays.close(sockets, self.own.clone());
         }
         strays.take_count()
     }

@@ -318,7 +318,7 @@ mod tests {
         let clients: Vec<_> = (0..3).map(|_| TcpStream::connect(old).unwrap()).collect();
         let mut handover = FrontendHandover::from(before);
         let affinity = Affinity::new(DigestKind::Md5, b"", Prefixes { v4: 32, v6: 64 });
-        handover.switch_listener(next, &affinity.clone().into());
+        handover.switch_listener(next, &affinity.into());
         let taken = handover.unroutable.iter().map(|it| it.record.client);
         let expected = clients.iter().map(|client| client.local_addr().unwrap());
         assert_eq!(taken.collect::<Vec<_>>(), expected.collect::<Vec<_>>());

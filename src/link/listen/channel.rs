@@ -101,7 +101,7 @@ impl Channel {
     }
 
     /// Notes that the worker takes connections; whether that is news.
-    pub(in crate::link) fn note_attached(&mut self) -> bool {
+    pub(in crate::link) fn note_attached(&self) -> bool {
         let is_news = !self.is_attached();
         self.board.set_flag(SharedFlag::Hello);
         is_news
@@ -117,7 +117,7 @@ impl Channel {
         sender.zip(root).is_some_and(|(sender, root)| belongs_to(sender, root))
     }
 
-    fn handle(&mut self, message: &[u8], Datagram { cut, sender, .. }: Datagram) -> LinkEvent {
+    fn handle(&self, message: &[u8], Datagram { cut, sender, .. }: Datagram) -> LinkEvent {
         let is_first = !self.has_said_ready() && !cut && says_ready(message);
         if is_first && self.is_workers(sender) {
             self.board.set_flag(SharedFlag::Ready);
