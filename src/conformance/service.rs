@@ -36,7 +36,7 @@ pub enum Service {
 }
 
 impl Service {
-    /// From what came in answer to [`request`] of HTTP; none where another request may be answered.
+    /// From what came in answer to a request of HTTP; none where another request may be answered.
     #[must_use]
     pub fn of_answer(received: &[u8]) -> Option<Self> {
         match received {

@@ -1,7 +1,7 @@
 //! A frontend that has stopped, and the start of the next one from it.
 //!
 //! After an upgrade that is everything, exactly. After a crash it is the listener and the counters; the
-//! channels come from the descriptors that the keeper or systemd holds ([`Link::adopt`]). In both
+//! channels come from the descriptors that the keeper or systemd holds ([`crate::link::Link::adopt`]). In both
 //! cases the supervisor gets the channels and attaches them again, and the next dispatcher gets the rest.
 
 use std::io;
