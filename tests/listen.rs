@@ -333,3 +333,32 @@ fn a_worker_that_makes_its_socket_blocking_stops_nobody() {
     }
     primary.stop();
 }
+
+#[test]
+fn crashes_of_the_primary_move_nobody() {
+    let primary = odd("plain", 4, &[]).start();
+    let (before, to) = (slots(&primary, 40), primary.address());
+    let (done, is_done) = std::sync::mpsc::channel::<()>();
+    let asking = std::thread::spawn(move || {
+        let (mut asked, mut moved) = (0, Vec::new());
+        while matches!(is_done.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty)) {
+            for (n, slot) in before.iter().enumerate() {
+                let answer = client::get_from(address_of(n), to, "/").unwrap();
+                let said: Value = serde_json::from_str(&answer.body).unwrap();
+                asked += 1;
+                if said["slot"] != **slot {
+                    moved.push((n, said));
+                }
+            }
+        }
+        (asked, moved)
+    });
+    for _ in 0..3 {
+        primary.crash();
+        eventually("a primary that answers", || primary.try_ask("status").is_some());
+    }
+    drop(done);
+    let (asked, moved) = asking.join().unwrap();
+    assert!(asked > 100 && moved.is_empty(), "{} of {asked} moved: {moved:?}", moved.len());
+    primary.stop();
+}

@@ -632,6 +632,7 @@ impl Dispatcher {
             SlotCommand::Accept => {
                 self.mode.accept();
                 self.programs.all_attached();
+                self.kernel.iter_mut().for_each(KernelDispatch::all_attached);
             }
             SlotCommand::Rank(slots) => self.rank(&slots),
             SlotCommand::Attach(worker, attached) => self.attach(worker, *attached),

@@ -37,6 +37,9 @@ struct Probed {
     is_sent: bool,
 }
 
+/// How long workers of a primary before may take to be attached.
+const COMPLETE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How often the program is attached again: a worker may replace or remove it.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -54,6 +57,10 @@ pub(super) struct KernelDispatch {
     has_failed: bool,
     /// Nothing was ever steered.
     is_new: bool,
+    /// All workers that a primary before has left are attached. Until then the kernel goes on with that one's program.
+    is_complete: bool,
+    /// That is so by then, where nothing was accepted before: workers that start have to be asked.
+    complete_at: Timestamp,
 }
 
 /// What a look has found.
@@ -70,6 +77,8 @@ impl KernelDispatch {
     pub(super) fn new(group: ListenerGroup) -> Self {
         Self {
             is_new: !group.has_members(),
+            is_complete: !group.has_members(),
+            complete_at: Timestamp::now() + COMPLETE_TIMEOUT,
             group,
             probed: Vec::new(),
             steered: Vec::new(),
@@ -114,6 +123,11 @@ impl KernelDispatch {
         }
     }
 
+    /// All workers that a primary before has left are attached.
+    pub(super) fn all_attached(&mut self) {
+        self.is_complete = true;
+    }
+
     /// A worker has ended. Some shut their socket down at their end: it is looked at in this turn.
     pub(super) fn gone(&mut self, worker: WorkerId) {
         self.next_check = Timestamp(0);
@@ -123,7 +137,8 @@ impl KernelDispatch {
 
     /// When something is to be done.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
-        self.next_probe.into_iter().chain([self.next_check]).min()
+        let probe = self.next_probe.filter(|_| self.is_complete);
+        probe.into_iter().chain([self.next_check]).min()
     }
 
     /// Looks at sockets, has the kernel send clients to the slots that serve, and looks at workers that are asked
@@ -148,12 +163,15 @@ impl KernelDispatch {
                 self.steered.clear();
             }
         }
-        if let Some(ranking) = ranking {
-            self.steer(slots, ranking);
-        }
-        if self.next_probe.take_if(|at| now >= *at).is_some() {
-            found.accepting = self.look_at_probes(now);
-            self.next_probe = (!self.probed.is_empty()).then(|| now + PROBE_INTERVAL);
+        self.is_complete |= now >= self.complete_at;
+        if self.is_complete {
+            if let Some(ranking) = ranking {
+                self.steer(slots, ranking);
+            }
+            if self.next_probe.take_if(|at| now >= *at).is_some() {
+                found.accepting = self.look_at_probes(now);
+                self.next_probe = (!self.probed.is_empty()).then(|| now + PROBE_INTERVAL);
+            }
         }
         if checks {
             found.lost = self.group.strays();

@@ -57,7 +57,8 @@ pub fn left_by_upgrade(begun_with: &Config, applied: &Reading, new: &Reading) ->
     let environment = |reading: &Reading| reading.config.workers.command.environment.clone();
     let env = environment(applied) != environment(new);
     let env = env.then(|| not_applied("env", RELOAD));
-    let stays = |key: &&str| by(key, begun_with.frontend.dispatch) == RESTART;
+    let is_keepers = |key: &str| key.starts_with("keeper");
+    let stays = |key: &&str| !is_keepers(key) && by(key, begun_with.frontend.dispatch) == RESTART;
     let stays = needs_restart(begun_with, &new.config).into_iter().filter(stays);
     let stays = stays.map(|key| not_applied(key, RESTART));
     keeper.into_iter().chain(stays).chain(workers).chain(env).collect()
