@@ -242,3 +242,47 @@ impl KernelDispatch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frontend::affinity::Prefixes;
+    use crate::frontend::listener::{Listener, ListenerSettings};
+    use crate::frontend::slot_table::{AckTimeout, SlotSettings};
+    use crate::frontend::steering::Steering;
+    use crate::frontend::steering::program::Family;
+    use crate::handover::descriptors::Descriptors;
+    use crate::link::{Attached, Link};
+    use crate::protocol::ids::Generation;
+
+    #[test]
+    fn after_a_crash_nobody_is_steered_until_all_workers_are_attached() {
+        let settings = ListenerSettings { host: Some("127.0.0.1".into()), port: 0, backlog: 16 };
+        let first = Listener::bind_shared(&settings, Family::V4).unwrap();
+        let mut before = ListenerGroup::new(&first, 16).unwrap();
+        let workers = [0, 1].map(|slot| WorkerId { slot: SlotId(slot), generation: Generation(0) });
+        let members = workers.map(|worker| {
+            let socket = before.member(worker).unwrap();
+            GroupMember { socket: socket.try_clone_to_owned().unwrap() }
+        });
+        let mut left = Descriptors::default();
+        before.into_descriptors(&mut left);
+        let mut kernel = KernelDispatch::new(ListenerGroup::adopt(&first, 16, &mut left).unwrap());
+        let steering = Steering::new(b"", Prefixes { v4: 32, v6: 64 });
+        let ranking = KernelRanking::new(&steering, &[(SlotId(0), 1.0), (SlotId(1), 1.0)]);
+        let second = Duration::from_secs(1);
+        let settings =
+            SlotSettings { ack_timeout: AckTimeout::same(second), slot_wait: second, queue: 4 };
+        let (mut slots, now) = (SlotTable::new(settings), Timestamp::now());
+        for (worker, member) in workers.into_iter().zip(members) {
+            kernel.run(&slots, Some(&ranking), now);
+            assert!(kernel.steered.is_empty(), "the program of before goes on");
+            kernel.attached(worker, &member);
+            slots.attach(worker, Attached::new(Link::native(1).unwrap().0, Some(member)));
+            slots.serve(worker);
+        }
+        kernel.all_attached();
+        kernel.run(&slots, Some(&ranking), now);
+        assert_eq!(kernel.steered, workers.map(|worker| (worker.slot, worker)));
+    }
+}
