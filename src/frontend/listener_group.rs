@@ -511,10 +511,13 @@ impl ListenerGroup {
         };
         if probe.established.is_none() && probe.connection.is_established() {
             probe.established = Some(now);
+            // A worker that serves one client at a time reads its end at once, and goes on.
+            probe.connection.end_request();
         }
         // It is established here a moment before it waits there.
         let settled = probe.established.is_some_and(|since| now.since(since) >= SETTLE_TIME);
-        let accepted = settled && queued == Some(0);
+        // Where clients always wait, its end shows that it was accepted.
+        let accepted = settled && (queued == Some(0) || probe.connection.has_ended());
         if accepted {
             self.probes.retain(|probe| probe.worker != worker);
             if let Some(place) = self.place_held_by(worker) {

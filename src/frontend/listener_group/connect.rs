@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, socket_with,
+    AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType, bind, connect, getsockname, recv,
+    shutdown, socket_with,
 };
 
 use crate::frontend::steering::program::Family;
@@ -52,6 +53,18 @@ impl Connection {
             Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    /// Says that nothing follows.
+    pub(super) fn end_request(&self) {
+        // One that has been reset already needs no end.
+        let _ = shutdown(&self.socket, Shutdown::Write);
+    }
+
+    /// Whether the other side has ended it, which takes a process that has accepted it.
+    pub(super) fn has_ended(&self) -> bool {
+        let read = recv(&self.socket, &mut [0; 64], RecvFlags::DONTWAIT | RecvFlags::PEEK);
+        matches!(read, Ok((0, _)) | Err(Errno::CONNRESET))
     }
 
     /// Whether the kernel has answered. The other side may have ended it since.
